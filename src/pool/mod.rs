@@ -30,4 +30,8 @@ pub trait Application: Send + Sync {
 
     /// Called on the event loop's thread when a signal that the application handles itself has arrived.
     fn on_interrupt(&self) {}
+
+    /// Called on the event loop's thread for each signal to the worker that the loop does not act upon alone (INT,
+    /// QUIT and ABRT before it stops, USR1, WINCH).
+    fn on_signal(&self, _signal: i32) {}
 }

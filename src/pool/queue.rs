@@ -88,6 +88,11 @@ impl Pool {
         self.replies.receive()
     }
 
+    /// Whether a reply is waiting.
+    pub fn has_replies(&self) -> bool {
+        self.replies.has_replies()
+    }
+
     /// Announce that the loop is about to sleep. Returns false when a reply is waiting: then it must not.
     pub fn park(&self, mode: ParkMode) -> bool {
         self.replies.park(mode)

@@ -77,6 +77,10 @@ impl Replies {
         self.queue.pop()
     }
 
+    pub(super) fn has_replies(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// The loop is about to sleep. Returns false, and changes nothing, when replies are waiting.
     pub(super) fn park(&self, mode: ParkMode) -> bool {
         self.unannounced.store(0, Ordering::Relaxed);

@@ -336,6 +336,21 @@ impl Connection {
         }
     }
 
+    /// The worker stops: an idle connection closes, unless its next request is already there; any other gets its
+    /// answer, which says close.
+    pub(super) fn begin_drain(&mut self, core: &mut Core) -> Fate {
+        if self.waiting == Waiting::Linger {
+            return Fate::Keep;
+        }
+        if self.is_idle() {
+            self.readable = true;
+            let fate = self.read(core);
+            return if fate == Fate::Keep && self.is_idle() { Fate::Close } else { fate };
+        }
+        self.exchange.close_after_this();
+        Fate::Keep
+    }
+
     /// Set the deadline for what the connection waits for now.
     pub(super) fn await_input(&mut self, core: &mut Core) {
         if !self.wants_input() {

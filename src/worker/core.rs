@@ -7,10 +7,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
 use crate::http::{HttpDate, Limits, Look};
-use crate::logging::access::AccessLog;
 use crate::pool::{ConnId, Job, Pool, SharedBytes};
 use crate::scoreboard::{Scoreboard, Slot};
 
+use super::access_log::AccessLog;
 use super::deadlines::{Deadlines, Timer};
 use super::spool::SpoolBudget;
 
@@ -192,6 +192,19 @@ impl Core {
         for shared in self.finished.drain(..) {
             self.pool.release(shared);
         }
+    }
+
+    /// What is done once per turn: objects go back, log lines go out.
+    pub(super) fn end_turn(&mut self) {
+        self.release_finished();
+        if let Some(log) = &mut self.access_log {
+            log.flush();
+        }
+    }
+
+    /// Whether the worker has served as many requests as it may (`max_requests`).
+    pub(super) fn retires(&self) -> bool {
+        self.requests_max.is_some_and(|max| self.requests >= max)
     }
 
     /// Let `conn` be due after `timeout`, or never.

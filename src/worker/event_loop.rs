@@ -60,6 +60,7 @@ pub(super) struct EventLoop<'a> {
     pub(super) trust: Trust,
     pub(super) phase: Phase,
     pub(super) graceful_timeout: Duration,
+    pub(super) exit_code: i32,
     /// The last short sleep brought nothing, so the next one is long.
     pub(super) short_sleep_was_idle: bool,
     /// "Too many open files" was logged.
@@ -83,7 +84,7 @@ impl EventLoop<'_> {
             self.handle_replies();
             self.read_again();
             self.expire();
-            self.core.release_finished();
+            self.core.end_turn();
             self.advance_phase();
         }
         Ok(())
