@@ -16,6 +16,7 @@ pub mod value;
 
 mod check;
 mod help;
+mod words;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -329,3 +329,35 @@ pub fn find(name: &str) -> Option<&'static Setting> {
 pub fn names() -> impl Iterator<Item = &'static str> {
     all().iter().map(|setting| setting.name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn has_all_of_gunicorn_and_no_row_twice() {
+        assert_eq!(all().iter().filter(|setting| !setting.ours).count(), 120);
+        assert_eq!(names().collect::<BTreeSet<_>>().len(), all().len());
+        let flags = || all().iter().flat_map(|setting| setting.flags);
+        assert_eq!(flags().collect::<BTreeSet<_>>().len(), flags().count());
+        assert_eq!(
+            all()
+                .iter()
+                .filter(|s| !s.ours && s.flags.is_empty())
+                .count(),
+            25
+        );
+    }
+
+    #[test]
+    fn every_row_is_described_in_a_sentence() {
+        for setting in all() {
+            assert!(
+                setting.doc.ends_with('.') && setting.doc.len() < 130,
+                "{}",
+                setting.name
+            );
+        }
+    }
+}
