@@ -30,13 +30,16 @@ pub struct Setting {
     pub kind: Kind,
     pub default: Default,
     /// A variable that replaces the default, and how its text is read.
-    pub env: Option<(&'static str, fn(&str) -> Value)>,
+    pub env: Option<EnvDefault>,
     pub verdict: Verdict,
     /// Not a setting of gunicorn.
     pub ours: bool,
     /// One short sentence, for `--help` and the documentation.
     pub doc: &'static str,
 }
+
+/// A variable's name and the reader of its text.
+pub type EnvDefault = (&'static str, fn(&str) -> Value);
 
 /// gunicorn's sections, in the order of its documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +151,7 @@ pub enum Kind {
 
 impl Kind {
     /// Reads a `FERRICORN_<SETTING>` variable: lists and mappings are split at commas.
-    pub(super) fn from_env(self, text: &str) -> Value {
+    pub(super) fn read_variable(self, text: &str) -> Value {
         let items = || {
             text.split(',')
                 .map(str::trim)
