@@ -34,6 +34,7 @@ enum Phase {
     ExtensionValue,
     ExtensionQuoted,
     ExtensionQuotedPair,
+    ExtensionQuotedEnd,
     SpaceAfterValue,
     SizeLineFeed,
     Data,
@@ -220,19 +221,24 @@ fn next_in_extension(phase: Phase, byte: u8) -> Result<Phase, ParseError> {
         (Phase::ExtensionValueStart, b' ' | b'\t') => Phase::ExtensionValueStart,
         (Phase::ExtensionValueStart, b'"') => Phase::ExtensionQuoted,
         (Phase::ExtensionQuoted, b'\\') => Phase::ExtensionQuotedPair,
-        (Phase::ExtensionQuoted, b'"') => Phase::SpaceAfterValue,
+        (Phase::ExtensionQuoted, b'"') => Phase::ExtensionQuotedEnd,
         (Phase::ExtensionQuoted | Phase::ExtensionQuotedPair, _) if is_field_value_byte(byte) => {
             Phase::ExtensionQuoted
         }
-        (Phase::ExtensionValue | Phase::SpaceAfterValue, b' ' | b'\t') => Phase::SpaceAfterValue,
+        (
+            Phase::ExtensionValue | Phase::ExtensionQuotedEnd | Phase::SpaceAfterValue,
+            b' ' | b'\t',
+        ) => Phase::SpaceAfterValue,
         (
             Phase::ExtensionName
             | Phase::SpaceAfterName
             | Phase::ExtensionValue
+            | Phase::ExtensionQuotedEnd
             | Phase::SpaceAfterValue,
             b';',
         ) => Phase::ExtensionStart,
-        (Phase::ExtensionName | Phase::ExtensionValue | Phase::SpaceAfterValue, b'\r') => {
+        // White space that no extension follows is refused, after a size too.
+        (Phase::ExtensionName | Phase::ExtensionValue | Phase::ExtensionQuotedEnd, b'\r') => {
             Phase::SizeLineFeed
         }
         (_, b'\n') => return Err(ParseError::ChunkExtension("bare LF not allowed")),

@@ -3,6 +3,7 @@
 //! Decides nothing about the connection; `exchange.rs` does and passes it in.
 
 use super::error::Status;
+use super::head::Version;
 use super::response::ResponseHead;
 
 /// What is known of a response's body when its head is sent.
@@ -39,6 +40,31 @@ pub(super) enum BodyEncoder {
 }
 
 impl BodyEncoder {
+    /// How the response's body is delimited, and the Content-Length to add.
+    pub(super) fn choose(
+        version: Version,
+        is_head_request: bool,
+        head: &ResponseHead,
+        size: BodySize,
+    ) -> (Self, Option<u64>) {
+        let code = head.status_code();
+        let never_has_body = (100..200).contains(&code) || matches!(code, 204 | 304);
+        match (head.content_length(), size) {
+            _ if never_has_body => (Self::NoBody, None),
+            // What GET would have sent is not known from a HEAD that sends nothing.
+            (None, BodySize::Exact(length)) if is_head_request && length > 0 => {
+                (Self::NoBody, Some(length))
+            }
+            _ if is_head_request => (Self::NoBody, None),
+            (Some(remaining), _) => (Self::Length { remaining }, None),
+            (None, BodySize::Exact(remaining)) => (Self::Length { remaining }, Some(remaining)),
+            (None, BodySize::Unknown) if version >= Version::HTTP_11 => {
+                (Self::Chunked { open: false }, None)
+            }
+            (None, BodySize::Unknown) => (Self::CloseDelimited, None),
+        }
+    }
+
     /// Admits `len` bytes of body and writes what must stand before them; returns how many may be sent.
     pub(super) fn data(&mut self, len: usize, out: &mut Vec<u8>) -> usize {
         match self {

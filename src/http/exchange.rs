@@ -7,7 +7,8 @@
 
 use std::ops::Range;
 
-use super::chunked::{ChunkedDecoder, Piece};
+use super::chunked::Piece;
+use super::decode::BodyDecoder;
 use super::encode::{
     BodyEncoder, BodySize, HeadPlan, Look, write_continue, write_error_page, write_head,
 };
@@ -51,12 +52,6 @@ enum State {
     Refused,
     /// Flush what is queued, then close. No more input matters.
     Closing,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum BodyDecoder {
-    Length { remaining: u64 },
-    Chunked(ChunkedDecoder),
 }
 
 /// What one call of [`Exchange::receive`] came to.
@@ -209,7 +204,8 @@ impl Exchange {
         }
         let code = head.status_code();
         let is_interim = (100..200).contains(&code);
-        let (encoder, added_length) = self.choose_encoder(head, size);
+        let (encoder, added_length) =
+            BodyEncoder::choose(self.version, self.is_head_request, head, size);
         // After 101 the bytes are another protocol's, and after any other 1xx the peer still waits for an answer.
         self.keep_alive &= self.is_dispatched()
             && !self.draining
@@ -301,14 +297,7 @@ impl Exchange {
                     "nobody waits before a head is whole"
                 );
             }
-            State::Body(BodyDecoder::Length { remaining }) => match self.length {
-                BodyLength::Known(length) => debug_assert!(remaining <= length),
-                BodyLength::Empty => debug_assert_eq!(remaining, 0),
-                BodyLength::Chunked => debug_assert!(false, "a chunked body is decoded as one"),
-            },
-            State::Body(BodyDecoder::Chunked(_)) => {
-                debug_assert_eq!(self.length, BodyLength::Chunked)
-            }
+            State::Body(decoder) => debug_assert!(decoder.fits(self.length)),
             State::Responding(encoder) => {
                 debug_assert!(!self.waits_for_continue);
                 let undelimited = encoder == BodyEncoder::CloseDelimited;
@@ -369,11 +358,7 @@ impl Exchange {
         self.keep_alive = framing.keep_alive;
         self.waits_for_continue = framing.expects_continue && !more_has_arrived;
         self.blank_skipped = false;
-        self.state = State::Body(match framing.length {
-            BodyLength::Empty => BodyDecoder::Length { remaining: 0 },
-            BodyLength::Known(remaining) => BodyDecoder::Length { remaining },
-            BodyLength::Chunked => BodyDecoder::Chunked(ChunkedDecoder::default()),
-        });
+        self.state = State::Body(BodyDecoder::new(framing.length));
     }
 
     fn receive_body(
@@ -382,18 +367,7 @@ impl Exchange {
         mut decoder: BodyDecoder,
         limits: &Limits,
     ) -> Result<Step, ParseError> {
-        let (consumed, piece) = match &mut decoder {
-            BodyDecoder::Length { remaining: 0 } => (0, Piece::End),
-            BodyDecoder::Length { .. } if inbound.is_empty() => (0, Piece::NeedData),
-            BodyDecoder::Length { remaining } => {
-                let length = usize::try_from(*remaining)
-                    .unwrap_or(usize::MAX)
-                    .min(inbound.len());
-                *remaining -= length as u64;
-                (length, Piece::Data(0..length))
-            }
-            BodyDecoder::Chunked(decoder) => decoder.decode(inbound, limits)?,
-        };
+        let (consumed, piece) = decoder.decode(inbound, limits)?;
         if consumed > 0 || piece == Piece::End {
             self.waits_for_continue = false;
         }
@@ -407,28 +381,6 @@ impl Exchange {
             Piece::End => Received::End,
         };
         Ok(Step { consumed, received })
-    }
-
-    /// How the response's body is delimited, and the Content-Length to add.
-    fn choose_encoder(&self, head: &ResponseHead, size: BodySize) -> (BodyEncoder, Option<u64>) {
-        let code = head.status_code();
-        let never_has_body = (100..200).contains(&code) || matches!(code, 204 | 304);
-        match (head.content_length(), size) {
-            _ if never_has_body => (BodyEncoder::NoBody, None),
-            // What GET would have sent is not known from a HEAD that sends nothing.
-            (None, BodySize::Exact(length)) if self.is_head_request && length > 0 => {
-                (BodyEncoder::NoBody, Some(length))
-            }
-            _ if self.is_head_request => (BodyEncoder::NoBody, None),
-            (Some(remaining), _) => (BodyEncoder::Length { remaining }, None),
-            (None, BodySize::Exact(remaining)) => {
-                (BodyEncoder::Length { remaining }, Some(remaining))
-            }
-            (None, BodySize::Unknown) if self.version >= Version::HTTP_11 => {
-                (BodyEncoder::Chunked { open: false }, None)
-            }
-            (None, BodySize::Unknown) => (BodyEncoder::CloseDelimited, None),
-        }
     }
 }
 

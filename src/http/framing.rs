@@ -49,9 +49,10 @@ impl<'a> FramingFields<'a> {
         match name.len() {
             4 if is_named(name, b"host") => {
                 // RFC 9112 section 3.2: more than one Host, or an invalid one, must be answered 400.
-                if self.host.replace(value).is_some() || !is_host(value) {
-                    return Err(invalid_field("HOST"));
-                }
+                refuse_if(
+                    self.host.replace(value).is_some() || !is_host(value),
+                    "HOST",
+                )?;
             }
             6 if is_named(name, b"expect") => {
                 // RFC 9110 section 10.1.1: the value is case-insensitive; others may be answered 417.
@@ -63,15 +64,15 @@ impl<'a> FramingFields<'a> {
             10 if is_named(name, b"connection") => self.note_connection(value),
             12 if is_named(name, b"content-type") => {
                 // RFC 9110 section 5.3: not a list, so a second one makes the message ambiguous.
-                if std::mem::replace(&mut self.has_content_type, true) {
-                    return Err(invalid_field("CONTENT-TYPE"));
-                }
+                refuse_if(self.has_content_type, "CONTENT-TYPE")?;
+                self.has_content_type = true;
             }
             14 if is_named(name, b"content-length") => {
                 // RFC 9112 section 6.3 item 5 would allow equal repeats; nobody honest sends them.
-                if self.content_length.replace(value).is_some() {
-                    return Err(invalid_field("CONTENT-LENGTH"));
-                }
+                refuse_if(
+                    self.content_length.replace(value).is_some(),
+                    "CONTENT-LENGTH",
+                )?;
             }
             17 if is_named(name, b"transfer-encoding") => self.note_transfer_encoding(value),
             _ => {}
@@ -173,6 +174,13 @@ fn parse_length(value: &[u8]) -> Option<u64> {
         byte.is_ascii_digit()
             .then(|| length * 10 + u64::from(byte - b'0'))
     })
+}
+
+fn refuse_if(is_faulty: bool, name: &str) -> Result<(), ParseError> {
+    match is_faulty {
+        true => Err(invalid_field(name)),
+        false => Ok(()),
+    }
 }
 
 fn invalid_field(name: &str) -> ParseError {

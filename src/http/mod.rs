@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | 2 message format, 3 request line, 5 field syntax | `head.rs`, `refusal.rs`, `fields.rs`, `target.rs` |
 //! | 6 message body length | `framing.rs` |
-//! | 7 chunked coding | `chunked.rs` |
+//! | 7 chunked coding | `decode.rs`, `chunked.rs` |
 //! | 9 connection management | `exchange.rs` |
 //! | 4 and 6, as a sender | `response.rs`, `encode.rs` |
 //!
@@ -21,6 +21,7 @@
 
 mod chunked;
 mod date;
+mod decode;
 mod encode;
 mod error;
 mod exchange;
