@@ -61,12 +61,11 @@ impl Deadlines {
 
     /// Take the entries that have come up. The caller looks each connection up and asks [`Deadlines::expired`].
     pub(super) fn take_up(&mut self, now: Instant, up: &mut Vec<ConnId>) {
-        while let Some(entry) = self.ticks.first_entry() {
-            let tick = *entry.key();
+        while let Some((&tick, _)) = self.ticks.first_key_value() {
             if self.instant_of(tick) > now {
                 return;
             }
-            up.append(&mut entry.remove());
+            up.append(&mut self.ticks.remove(&tick).unwrap_or_default());
         }
     }
 
