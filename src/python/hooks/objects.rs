@@ -8,7 +8,6 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::Hooks;
-use crate::config::settings::Kind;
 use crate::config::{Config, LogLevel, Value, WorkerClass};
 
 /// The `arbiter` (or `server`) argument.
@@ -148,9 +147,6 @@ pub fn cfg(py: Python<'_>, config: &Config, hooks: &Hooks) -> PyResult<Py<PyAny>
             (Some(object), _) => object.clone_ref(py).into_bound(py),
             // gunicorn's own hooks do nothing, but they can be called.
             (None, true) => wrap_pyfunction!(nothing, py)?.into_any(),
-            (None, false) if matches!(setting.kind, Kind::HttpProtocols) => {
-                PyList::new(py, value.to_string().split(','))?.into_any()
-            }
             (None, false) => to_python(py, value)?,
         };
         cfg.setattr(setting.name, object)?;
