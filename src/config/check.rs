@@ -3,8 +3,9 @@
 //! Final forms: `Int`, `Bool`, `Str` or `None` as the kind says; comma-separated text becomes a
 //! list; paths of `Kind::Directory` become absolute; users and groups become their number.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use super::host;
 use super::peers::Network;
 use super::settings::{Kind, Setting};
 use super::value::{Value, repr_str};
@@ -44,9 +45,12 @@ pub(super) fn check(setting: &Setting, value: &Value) -> Result<Value, String> {
             Value::Opaque(_) => Ok(value.clone()),
             other => text(other),
         },
-        Kind::Directory => directory(value),
-        Kind::User => account(value, effective_user(), find_user, "user"),
-        Kind::Group => account(value, effective_group(), find_group, "group"),
+        Kind::Directory => match text(value)? {
+            Value::Str(typed) => host::directory(&typed).map(Value::Str),
+            other => Err(format!("Not a string: {other}")),
+        },
+        Kind::User => host::user(value),
+        Kind::Group => host::group(value),
     }
 }
 
@@ -230,7 +234,7 @@ fn http_protocols(value: &Value) -> Result<Value, String> {
         Value::Str(typed) => typed.as_str(),
         _ => return Err("http_protocols must be a string".to_owned()),
     };
-    let mut protocols: Vec<String> = Vec::new();
+    let mut protocols: Vec<Value> = Vec::new();
     for protocol in typed
         .split(',')
         .map(str::trim)
@@ -242,15 +246,16 @@ fn http_protocols(value: &Value) -> Result<Value, String> {
                 "Invalid protocol '{protocol}'. Valid protocols: h1, h2"
             ));
         }
+        let protocol = Value::Str(protocol);
         if protocols.contains(&protocol) {
             return Err("Duplicate protocols specified".to_owned());
         }
         protocols.push(protocol);
     }
     if protocols.is_empty() {
-        protocols.push("h1".to_owned());
+        protocols.push(Value::str("h1"));
     }
-    Ok(Value::Str(protocols.join(",")))
+    Ok(Value::List(protocols))
 }
 
 fn http2_cleartext(value: &Value) -> Result<Value, String> {
@@ -308,88 +313,6 @@ pub(super) fn split_statsd(address: &str) -> Option<super::StatsdAddress> {
     })
 }
 
-fn directory(value: &Value) -> Result<Value, String> {
-    let Value::Str(typed) = text(value)? else {
-        return Err(format!("Not a string: {value}"));
-    };
-    let path = tidied(&start_directory().join(&typed));
-    if path.is_dir() {
-        Ok(Value::Str(path.to_string_lossy().into_owned()))
-    } else {
-        Err(format!("can't chdir to {}", repr_str(&typed)))
-    }
-}
-
-/// `$PWD` when it is the current directory: it keeps the symbolic links the operator typed.
-pub(super) fn start_directory() -> PathBuf {
-    use std::os::unix::fs::MetadataExt;
-    let current = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let Some(typed) = std::env::var_os("PWD").map(PathBuf::from) else {
-        return current;
-    };
-    let inode = |path: &Path| path.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
-    let same = typed.is_absolute() && inode(&typed).is_some() && inode(&typed) == inode(&current);
-    if same { typed } else { current }
-}
-
-/// Without `.` and `..`, by text alone.
-fn tidied(path: &Path) -> PathBuf {
-    let mut tidy = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                tidy.pop();
-            }
-            other => tidy.push(other),
-        }
-    }
-    tidy
-}
-
-fn account(
-    value: &Value,
-    effective: u32,
-    find: fn(&str) -> Option<u32>,
-    what: &str,
-) -> Result<Value, String> {
-    let missing = |name: &str| format!("No such {what}: '{name}'");
-    let number = match value {
-        Value::None => i64::from(effective),
-        Value::Int(number) => {
-            i64::from(u32::try_from(*number).map_err(|_| missing(&number.to_string()))?)
-        }
-        Value::Str(name) => {
-            let id = name.parse().ok().or_else(|| find(name));
-            i64::from(id.ok_or_else(|| missing(name))?)
-        }
-        other => return Err(missing(&other.to_string())),
-    };
-    Ok(Value::Int(number))
-}
-
-fn effective_user() -> u32 {
-    nix::unistd::geteuid().as_raw()
-}
-
-fn effective_group() -> u32 {
-    nix::unistd::getegid().as_raw()
-}
-
-fn find_user(name: &str) -> Option<u32> {
-    nix::unistd::User::from_name(name)
-        .ok()
-        .flatten()
-        .map(|user| user.uid.as_raw())
-}
-
-fn find_group(name: &str) -> Option<u32> {
-    nix::unistd::Group::from_name(name)
-        .ok()
-        .flatten()
-        .map(|group| group.gid.as_raw())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -423,10 +346,5 @@ mod tests {
         }
         assert_eq!(parse_octal_int("0"), Some(0));
         assert_eq!(parse_octal_int("09"), None);
-    }
-
-    #[test]
-    fn keeps_the_symbolic_part_of_a_path_and_drops_dots() {
-        assert_eq!(tidied(Path::new("/a/./b/../c")), Path::new("/a/c"));
     }
 }

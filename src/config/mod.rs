@@ -16,6 +16,7 @@ pub mod value;
 
 mod check;
 mod help;
+mod host;
 mod resolved;
 mod typed;
 mod words;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use cli::CliOutcome;
+pub use host::start_directory;
 pub use peers::AllowedPeers;
 pub use resolved::Resolved;
 pub use settings::{Setting, Verdict};

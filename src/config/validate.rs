@@ -117,7 +117,9 @@ fn across(resolved: &Resolved) -> Vec<Error> {
         }
     }
     if let Some(directory) = resolved.path("worker_tmp_dir") {
-        if !directory.is_dir() {
+        // The server has changed to `chdir` by the time the directory is used.
+        let base = resolved.path("chdir").unwrap_or_default();
+        if !base.join(&directory).is_dir() {
             let message = format!(
                 "{} doesn't exist. Can't create workertmp.",
                 directory.display()

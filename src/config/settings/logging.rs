@@ -133,7 +133,7 @@ pub(super) const ROWS: &[Setting] = &[
         "Keep standard output and error with --daemon.",
     )
     .flags(&["-R", "--enable-stdio-inheritance"])
-    .not_yet("it goes with --daemon"),
+    .not_yet("a daemon drops its standard output and error"),
     row(
         "statsd_host",
         SECTION,

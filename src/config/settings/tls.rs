@@ -90,7 +90,7 @@ pub(super) const ROWS: &[Setting] = &[
         "Protocols to offer: h1.",
     )
     .flags(&["--http-protocols"])
-    .refused(&["h1"], NO_HTTP2),
+    .refused(&["['h1']"], NO_HTTP2),
     row(
         "http2_cleartext",
         Section::Http2,
