@@ -71,12 +71,37 @@ pub fn init(errorlog: &str, level: LogLevel) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Opens the log file anew, after it was rotated. stderr stays as it is.
+/// Sends what `write_access` gets to `accesslog` (`-` is stdout) from now on.
 ///
 /// # Errors
-/// When the file cannot be opened: then the old one stays in use.
+/// When the file cannot be opened for writing.
+pub fn init_access(accesslog: &str) -> Result<(), LogError> {
+    let destination = Destination::open(accesslog, Standard::Output)?;
+    *access_destination() = Some(destination);
+    Ok(())
+}
+
+/// Appends finished lines to the access log, if there is one.
+pub fn write_access(lines: &[u8]) {
+    if let Some(destination) = access_destination().as_mut() {
+        destination.write(lines);
+    }
+}
+
+/// Opens the files of both logs anew, after they were rotated. Standard streams stay as they are.
+///
+/// # Errors
+/// When a file cannot be opened: then the old one stays in use.
 pub fn reopen() -> Result<(), LogError> {
-    BACKEND.sink().destination.reopen()
+    let error_log = BACKEND.sink().destination.reopen();
+    let access_log = access_destination().as_mut().map(Destination::reopen);
+    error_log.and(access_log.unwrap_or(Ok(())))
+}
+
+static ACCESS: Mutex<Option<Destination>> = Mutex::new(None);
+
+fn access_destination() -> MutexGuard<'static, Option<Destination>> {
+    ACCESS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Backend(Mutex<Option<Sink>>);
