@@ -389,3 +389,44 @@ fn find_group(name: &str) -> Option<u32> {
         .flatten()
         .map(|group| group.gid.as_raw())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_numbers_as_python() {
+        for (text, base, number) in [
+            (" 12 ", 10, Some(12)),
+            ("-1", 10, Some(-1)),
+            ("+1_000", 10, Some(1000)),
+            ("0x10", 10, None),
+            ("0x10", 0, Some(16)),
+            ("0o22", 0, Some(18)),
+            ("0b_11", 0, Some(3)),
+            ("010", 0, None),
+            ("010", 10, Some(10)),
+            ("00", 0, Some(0)),
+            ("1__0", 0, None),
+            ("--1", 0, None),
+            ("", 0, None),
+            ("1.5", 0, None),
+        ] {
+            assert_eq!(parse_int(text, base), number, "{text:?} in base {base}");
+        }
+    }
+
+    #[test]
+    fn reads_modes_in_every_notation() {
+        for text in ["0022", "022", "0o22", "0x12", "18"] {
+            assert_eq!(parse_octal_int(text), Some(18), "{text}");
+        }
+        assert_eq!(parse_octal_int("0"), Some(0));
+        assert_eq!(parse_octal_int("09"), None);
+    }
+
+    #[test]
+    fn keeps_the_symbolic_part_of_a_path_and_drops_dots() {
+        assert_eq!(tidied(Path::new("/a/./b/../c")), Path::new("/a/c"));
+    }
+}

@@ -16,15 +16,19 @@ pub mod value;
 
 mod check;
 mod help;
+mod resolved;
+mod typed;
+mod words;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use cli::CliOutcome;
 pub use peers::AllowedPeers;
+pub use resolved::Resolved;
 pub use settings::{Setting, Verdict};
 pub use sources::{Environment, RawSettings, Source, combine};
-pub use validate::{Resolved, validate};
+pub use validate::validate;
 pub use value::Value;
 
 /// The version in the start-up line, `-v` and `Server:`.
@@ -142,7 +146,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Where `pid` files, sockets and the like may be looked up by name: the final value of a row.
+    /// The final value of any row by its name, also of those without a field.
     pub fn value(&self, name: &str) -> Option<&Value> {
         self.resolved.value(name)
     }

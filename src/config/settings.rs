@@ -30,13 +30,16 @@ pub struct Setting {
     pub kind: Kind,
     pub default: Default,
     /// A variable that replaces the default, and how its text is read.
-    pub env: Option<(&'static str, fn(&str) -> Value)>,
+    pub env: Option<EnvDefault>,
     pub verdict: Verdict,
     /// Not a setting of gunicorn.
     pub ours: bool,
     /// One short sentence, for `--help` and the documentation.
     pub doc: &'static str,
 }
+
+/// A variable's name and the reader of its text.
+pub type EnvDefault = (&'static str, fn(&str) -> Value);
 
 /// gunicorn's sections, in the order of its documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +151,7 @@ pub enum Kind {
 
 impl Kind {
     /// Reads a `FERRICORN_<SETTING>` variable: lists and mappings are split at commas.
-    pub(super) fn from_env(self, text: &str) -> Value {
+    pub(super) fn read_variable(self, text: &str) -> Value {
         let items = || {
             text.split(',')
                 .map(str::trim)
@@ -328,4 +331,36 @@ pub fn find(name: &str) -> Option<&'static Setting> {
 
 pub fn names() -> impl Iterator<Item = &'static str> {
     all().iter().map(|setting| setting.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn has_all_of_gunicorn_and_no_row_twice() {
+        assert_eq!(all().iter().filter(|setting| !setting.ours).count(), 120);
+        assert_eq!(names().collect::<BTreeSet<_>>().len(), all().len());
+        let flags = || all().iter().flat_map(|setting| setting.flags);
+        assert_eq!(flags().collect::<BTreeSet<_>>().len(), flags().count());
+        assert_eq!(
+            all()
+                .iter()
+                .filter(|s| !s.ours && s.flags.is_empty())
+                .count(),
+            25
+        );
+    }
+
+    #[test]
+    fn every_row_is_described_in_a_sentence() {
+        for setting in all() {
+            assert!(
+                setting.doc.ends_with('.') && setting.doc.len() < 130,
+                "{}",
+                setting.name
+            );
+        }
+    }
 }

@@ -183,7 +183,7 @@ impl Environment {
             if let Some(setting) = settings::find(&name) {
                 raw.set(
                     setting,
-                    setting.kind.from_env(text),
+                    setting.kind.read_variable(text),
                     Source::Env(variable.clone()),
                 );
             } else if let Some(close) = suggest::closest(&name, settings::names()) {

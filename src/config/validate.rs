@@ -1,119 +1,12 @@
 //! `RawSettings` -> `Config`: every row checked, all mistakes reported at once.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use super::check::{check, split_statsd};
-use super::peers::AllowedPeers;
+use super::check::check;
+use super::resolved::Resolved;
 use super::settings::{self, Setting, Verdict, workers};
 use super::sources::{RawSettings, Source};
+use super::typed::typed;
 use super::value::Value;
-use super::{Config, Error, HeaderMap, LogLevel, ProxyProtocol, ReloadEngine, WorkerClass};
-
-/// Every row with its final value and where it came from, in the table's order.
-#[derive(Clone, Debug, Default)]
-pub struct Resolved {
-    rows: Vec<(&'static Setting, Value, Source)>,
-}
-
-impl Resolved {
-    pub fn iter(&self) -> impl Iterator<Item = (&'static Setting, &Value, &Source)> {
-        self.rows
-            .iter()
-            .map(|(setting, value, source)| (*setting, value, source))
-    }
-
-    pub fn value(&self, name: &str) -> Option<&Value> {
-        self.iter()
-            .find(|(setting, ..)| setting.name == name)
-            .map(|(_, value, _)| value)
-    }
-
-    pub fn source(&self, name: &str) -> Option<&Source> {
-        self.iter()
-            .find(|(setting, ..)| setting.name == name)
-            .map(|(.., source)| source)
-    }
-
-    /// `--print-config`: gunicorn's sorted lines, and after each given value where it came from.
-    pub fn print(&self) -> String {
-        let width = self
-            .iter()
-            .map(|(setting, ..)| setting.name.len())
-            .max()
-            .unwrap_or(0);
-        let mut lines: Vec<String> = self
-            .iter()
-            .map(|(setting, value, source)| {
-                let line = format!("{:width$} = {value}", setting.name);
-                if *source == Source::Default {
-                    line
-                } else {
-                    format!("{line}  # {source}")
-                }
-            })
-            .collect();
-        lines.sort();
-        lines.join("\n") + "\n"
-    }
-
-    fn text(&self, name: &str) -> Option<String> {
-        self.value(name).and_then(Value::as_str).map(str::to_owned)
-    }
-
-    /// Text where an empty one means not given.
-    fn filled(&self, name: &str) -> Option<String> {
-        self.text(name).filter(|text| !text.is_empty())
-    }
-
-    fn path(&self, name: &str) -> Option<PathBuf> {
-        self.filled(name).map(PathBuf::from)
-    }
-
-    fn texts(&self, name: &str) -> Vec<String> {
-        self.value(name).map(Value::strings).unwrap_or_default()
-    }
-
-    fn on(&self, name: &str) -> bool {
-        self.value(name).and_then(Value::as_bool).unwrap_or(false)
-    }
-
-    /// Numbers were checked to be >= 0; one too large for its type is as good as the largest.
-    fn number<T: TryFrom<i64> + Bounded>(&self, name: &str) -> T {
-        let number = self.value(name).and_then(Value::as_int).unwrap_or(0);
-        T::try_from(number).unwrap_or(T::LARGEST)
-    }
-
-    fn seconds(&self, name: &str) -> Option<Duration> {
-        // A century: far enough, and deadlines made from it cannot overflow.
-        let seconds: u64 = self.number(name);
-        (seconds > 0).then(|| Duration::from_secs(seconds.min(SECONDS_MAX)))
-    }
-
-    fn peers(&self, name: &str) -> AllowedPeers {
-        let items = self.texts(name);
-        AllowedPeers::new(items.iter().map(String::as_str))
-            .expect("the row's check has parsed the same items")
-    }
-}
-
-trait Bounded {
-    const LARGEST: Self;
-}
-
-impl Bounded for u32 {
-    const LARGEST: Self = Self::MAX;
-}
-
-impl Bounded for u64 {
-    const LARGEST: Self = Self::MAX;
-}
-
-impl Bounded for usize {
-    const LARGEST: Self = Self::MAX;
-}
-
-const SECONDS_MAX: u64 = 100 * 365 * 24 * 3600;
+use super::{Config, Error};
 
 /// The settings of a server that is to serve: also asks for an application.
 pub fn validate(raw: RawSettings) -> Result<Config, Vec<Error>> {
@@ -135,7 +28,7 @@ pub fn build(raw: RawSettings) -> Result<Config, Vec<Error>> {
             Ok((value, source)) => {
                 warnings.extend(warning(setting, &value, &source));
                 errors.extend(refusal(setting, &value, &source));
-                resolved.rows.push((setting, value, source));
+                resolved.push(setting, value, source);
             }
             Err(error) => errors.push(error),
         }
@@ -144,7 +37,7 @@ pub fn build(raw: RawSettings) -> Result<Config, Vec<Error>> {
         errors.extend(across(&resolved));
     }
     if errors.is_empty() {
-        Ok(config(resolved, &raw, warnings))
+        Ok(typed(resolved, &raw, warnings))
     } else {
         Err(errors)
     }
@@ -247,188 +140,269 @@ fn across(resolved: &Resolved) -> Vec<Error> {
     errors
 }
 
-fn config(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>) -> Config {
-    let r = &resolved;
-    let wsgi_app = raw
-        .app()
-        .map(str::to_owned)
-        .or_else(|| r.filled("wsgi_app"));
-    let proc_name = r.filled("proc_name").or_else(|| wsgi_app.clone());
-    let control_socket = if r.on("control_socket_disable") {
-        None
-    } else {
-        r.path("control_socket")
-    };
-    Config {
-        bind: bind(r),
-        backlog: r.number("backlog"),
-        workers: r.number("workers"),
-        worker_class: worker_class(r),
-        threads: r.number::<usize>("threads").max(1),
-        worker_connections: r.number("worker_connections"),
-        max_requests: r.number("max_requests"),
-        max_requests_jitter: r.number("max_requests_jitter"),
-        timeout: r.seconds("timeout"),
-        graceful_timeout: r.seconds("graceful_timeout").unwrap_or_default(),
-        keepalive: r.seconds("keepalive"),
-        boot_timeout: r.seconds("boot_timeout"),
-        request_timeout: r.seconds("request_timeout"),
-        client_header_timeout: r.seconds("client_header_timeout"),
-        client_body_timeout: r.seconds("client_body_timeout"),
-        send_timeout: r.seconds("send_timeout"),
-        limit_request_line: r.number("limit_request_line"),
-        limit_request_fields: r.number("limit_request_fields"),
-        limit_request_field_size: r.number("limit_request_field_size"),
-        limit_request_body: r.number("limit_request_body"),
-        body_buffer_size: r.number("body_buffer_size"),
-        body_buffer_total: r.number("body_buffer_total"),
-        request_buffering: r.on("request_buffering"),
-        reload: r.on("reload"),
-        reload_engine: reload_engine(r),
-        reload_extra_files: r.texts("reload_extra_files"),
-        spew: r.on("spew"),
-        check_config: r.on("check_config"),
-        print_config: r.on("print_config"),
-        preload_app: r.on("preload_app"),
-        sendfile: r.value("sendfile").and_then(Value::as_bool).unwrap_or(true),
-        reuse_port: r.on("reuse_port"),
-        chdir: r.path("chdir").unwrap_or_default(),
-        daemon: r.on("daemon"),
-        raw_env: raw_env(r),
-        pidfile: r.path("pidfile"),
-        worker_tmp_dir: r.path("worker_tmp_dir"),
-        user: r.number("user"),
-        group: r.number("group"),
-        umask: r.number("umask"),
-        initgroups: r.on("initgroups"),
-        tmp_upload_dir: r.path("tmp_upload_dir"),
-        secure_scheme_headers: secure_scheme_headers(r),
-        forwarded_allow_ips: r.peers("forwarded_allow_ips"),
-        pythonpath: split_commas(r.filled("pythonpath")),
-        proxy_protocol: proxy_protocol(r),
-        proxy_allow_ips: r.peers("proxy_allow_ips"),
-        permit_obsolete_folding: r.on("permit_obsolete_folding"),
-        strip_header_spaces: r.on("strip_header_spaces"),
-        permit_unconventional_http_method: r.on("permit_unconventional_http_method"),
-        permit_unconventional_http_version: r.on("permit_unconventional_http_version"),
-        casefold_http_method: r.on("casefold_http_method"),
-        forwarder_headers: r.texts("forwarder_headers"),
-        header_map: header_map(r),
-        accesslog: r.filled("accesslog"),
-        access_log_format: r.text("access_log_format").unwrap_or_default(),
-        errorlog: r.filled("errorlog").unwrap_or_else(|| "-".to_owned()),
-        loglevel: LogLevel::from_name(&r.text("loglevel").unwrap_or_default()),
-        capture_output: r.on("capture_output"),
-        logger_class: logger_class(r),
-        logconfig: r.path("logconfig"),
-        logconfig_dict: r.value("logconfig_dict").cloned().unwrap_or(Value::None),
-        logconfig_json: r.path("logconfig_json"),
-        syslog: r.on("syslog"),
-        syslog_addr: r.text("syslog_addr").unwrap_or_default(),
-        syslog_prefix: r.filled("syslog_prefix"),
-        syslog_facility: r.text("syslog_facility").unwrap_or_default(),
-        disable_redirect_access_to_syslog: r.on("disable_redirect_access_to_syslog"),
-        enable_stdio_inheritance: r.on("enable_stdio_inheritance"),
-        statsd_host: r
-            .filled("statsd_host")
-            .and_then(|address| split_statsd(&address)),
-        statsd_prefix: r.text("statsd_prefix").unwrap_or_default(),
-        dogstatsd_tags: r.text("dogstatsd_tags").unwrap_or_default(),
-        enable_backlog_metric: r.on("enable_backlog_metric"),
-        proc_name: proc_name
-            .or_else(|| r.filled("default_proc_name"))
-            .unwrap_or_default(),
-        wsgi_app,
-        control_socket,
-        control_socket_mode: r.number("control_socket_mode"),
-        warnings,
-        resolved,
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::{LogLevel, WorkerClass};
+    use std::time::Duration;
+
+    fn given(pairs: &[(&str, Value)]) -> RawSettings {
+        let mut raw = RawSettings::default();
+        for (name, value) in pairs {
+            let setting = settings::find(name).unwrap();
+            raw.set(
+                setting,
+                value.clone(),
+                Source::File("gunicorn.conf.py".to_owned()),
+            );
+        }
+        raw
     }
-}
 
-/// An empty list would be a server nobody can reach.
-fn bind(r: &Resolved) -> Vec<String> {
-    let bind = r.texts("bind");
-    if bind.is_empty() {
-        vec!["127.0.0.1:8000".to_owned()]
-    } else {
-        bind
+    fn built(pairs: &[(&str, Value)]) -> Config {
+        build(given(pairs)).unwrap()
     }
-}
 
-fn worker_class(r: &Resolved) -> WorkerClass {
-    let class = r
-        .value("worker_class")
-        .map(Value::to_string)
-        .unwrap_or_default();
-    let is_sync = class.ends_with("sync") || class.contains(workers::SYNC_PATH);
-    if is_sync && r.number::<usize>("threads") <= 1 {
-        WorkerClass::Sync
-    } else {
-        WorkerClass::Gthread
+    /// The one message that a value gets.
+    fn complaint(name: &str, value: Value) -> String {
+        let errors = build(given(&[(name, value)])).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        match &errors[0] {
+            Error::Invalid { message, .. } | Error::Refused { message, .. } => message.clone(),
+            Error::NoApplication => errors[0].to_string(),
+        }
     }
-}
 
-fn reload_engine(r: &Resolved) -> ReloadEngine {
-    match r.text("reload_engine").as_deref() {
-        Some("poll") => ReloadEngine::Poll,
-        Some("inotify") => ReloadEngine::Inotify,
-        _ => ReloadEngine::Auto,
+    #[test]
+    fn defaults_are_those_of_gunicorn_but_for_keepalive() {
+        let config = Config::default();
+        assert_eq!(config.bind, ["127.0.0.1:8000"]);
+        assert_eq!(
+            (config.workers, config.threads, config.backlog),
+            (1, 1, 2048)
+        );
+        assert_eq!(config.worker_class, WorkerClass::Sync);
+        assert_eq!(config.timeout, Some(Duration::from_secs(30)));
+        assert_eq!(config.keepalive, Some(Duration::from_secs(65)));
+        assert_eq!(config.limit_request_line, 4094);
+        assert_eq!(config.request_timeout, None);
+        assert!(config.request_buffering && config.sendfile && !config.preload_app);
+        assert_eq!(config.errorlog, "-");
+        assert_eq!(config.accesslog, None);
+        assert!(config.chdir.is_absolute());
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        assert!(config.forwarded_allow_ips.contains("::1".parse().unwrap()));
+        assert_eq!(
+            validate(RawSettings::default()).unwrap_err(),
+            [Error::NoApplication]
+        );
     }
-}
 
-fn proxy_protocol(r: &Resolved) -> ProxyProtocol {
-    match r.text("proxy_protocol").as_deref() {
-        Some("v1") => ProxyProtocol::V1,
-        Some("v2") => ProxyProtocol::V2,
-        Some("auto") => ProxyProtocol::Auto,
-        _ => ProxyProtocol::Off,
+    #[test]
+    fn takes_what_config_files_hold() {
+        let config = built(&[
+            ("bind", Value::str("unix:/x")),
+            ("workers", Value::str("0x10")),
+            ("threads", Value::Int(0)),
+            ("timeout", Value::Int(0)),
+            ("reload", Value::str("True")),
+            ("raw_env", Value::List(vec![Value::str("A=b=c")])),
+            ("pythonpath", Value::str("/a, b")),
+            ("sendfile", Value::Bool(true)),
+            ("loglevel", Value::str("WARNING")),
+            (
+                "worker_class",
+                Value::Opaque("<class 'gunicorn.workers.gthread.ThreadWorker'>".to_owned()),
+            ),
+            ("statsd_host", Value::str("LOCALHOST")),
+            ("user", Value::None),
+        ]);
+        assert_eq!(config.bind, ["unix:/x"]);
+        assert_eq!(
+            (config.workers, config.threads, config.timeout),
+            (16, 1, None)
+        );
+        assert!(config.reload && config.sendfile);
+        assert_eq!(config.raw_env, [("A".to_owned(), "b=c".to_owned())]);
+        assert_eq!(config.pythonpath, ["/a", "b"]);
+        assert_eq!(config.loglevel, LogLevel::Warning);
+        assert_eq!(config.worker_class, WorkerClass::Gthread);
+        let statsd = crate::config::StatsdAddress::Udp {
+            host: "localhost".to_owned(),
+            port: 8125,
+        };
+        assert_eq!(config.statsd_host, Some(statsd));
+        assert_eq!(config.user, nix::unistd::geteuid().as_raw());
     }
-}
 
-fn header_map(r: &Resolved) -> HeaderMap {
-    match r.text("header_map").as_deref() {
-        Some("refuse") => HeaderMap::Refuse,
-        Some("dangerous") => HeaderMap::Dangerous,
-        _ => HeaderMap::Drop,
+    #[test]
+    fn complains_as_gunicorn() {
+        let text = Value::str;
+        for (name, value, message) in [
+            ("workers", Value::Int(-1), "Value must be positive: -1"),
+            (
+                "workers",
+                text("abc"),
+                "invalid literal for int() with base 0: 'abc'",
+            ),
+            (
+                "workers",
+                Value::Opaque("1.5".to_owned()),
+                "int() can't convert non-string with explicit base",
+            ),
+            ("reload", text("x"), "Invalid boolean: x"),
+            ("reload", Value::Int(1), "Invalid type for casting: 1"),
+            (
+                "secure_scheme_headers",
+                text("x"),
+                "Value is not a dictionary: x",
+            ),
+            ("pidfile", Value::Int(1), "Not a string: 1"),
+            (
+                "reload_extra_files",
+                text("/no/file"),
+                "File /no/file does not exists.",
+            ),
+            (
+                "user",
+                text("nobody-by-that-name"),
+                "No such user: 'nobody-by-that-name'",
+            ),
+            (
+                "group",
+                text("nobody-by-that-name"),
+                "No such group: 'nobody-by-that-name'",
+            ),
+            ("chdir", text("/no/dir"), "can't chdir to '/no/dir'"),
+            (
+                "statsd_host",
+                text("a:b"),
+                "Value must be one of ('host:port', 'unix://PATH')",
+            ),
+            ("reload_engine", text("x"), "Invalid reload_engine: 'x'"),
+            ("header_map", text("x"), "Invalid header map behaviour: x"),
+            (
+                "forwarded_allow_ips",
+                text("10.0.0.1/8"),
+                "10.0.0.1/8 has host bits set",
+            ),
+            (
+                "proxy_protocol",
+                text("v3"),
+                "proxy_protocol must be: off, v1, v2, or auto",
+            ),
+            (
+                "http_protocols",
+                text("h3"),
+                "Invalid protocol 'h3'. Valid protocols: h1, h2",
+            ),
+            (
+                "http_protocols",
+                text("h1,h1"),
+                "Duplicate protocols specified",
+            ),
+            (
+                "http_parser",
+                text("x"),
+                "http_parser must be one of: auto, fast, python",
+            ),
+            (
+                "raw_env",
+                Value::List(vec![text("FOO")]),
+                "environment setting 'FOO' invalid",
+            ),
+            (
+                "worker_tmp_dir",
+                text("/no/dir"),
+                "/no/dir doesn't exist. Can't create workertmp.",
+            ),
+            (
+                "http2_max_concurrent_streams",
+                Value::Int(0),
+                "HTTP/2 max concurrent streams must be at least 1: 0",
+            ),
+        ] {
+            assert_eq!(complaint(name, value), message, "{name}");
+        }
     }
-}
 
-fn logger_class(r: &Resolved) -> Option<String> {
-    let class = r
-        .value("logger_class")
-        .map(Value::to_string)
-        .unwrap_or_default();
-    let built_in = ["simple", "gunicorn.glogging.Logger", "None", ""];
-    (!built_in.contains(&class.as_str())).then_some(class)
-}
+    #[test]
+    fn reports_all_mistakes_at_once_and_names_the_setting() {
+        let errors = build(given(&[
+            ("workers", Value::Int(-1)),
+            ("reload", Value::Int(1)),
+        ]))
+        .unwrap_err();
+        assert_eq!(errors.len(), 2);
+        let line =
+            "Invalid value for workers: -1 (from gunicorn.conf.py): Value must be positive: -1";
+        assert_eq!(errors[0].to_string(), line);
+    }
 
-fn raw_env(r: &Resolved) -> Vec<(String, String)> {
-    let entries = r.texts("raw_env");
-    let pairs = entries.iter().filter_map(|entry| entry.split_once('='));
-    pairs
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
-}
+    #[test]
+    fn refuses_what_must_not_be_ignored() {
+        for (name, value, hint) in [
+            ("worker_class", Value::str("gevent"), "--threads N"),
+            (
+                "worker_class",
+                Value::str("uvicorn.workers.UvicornWorker"),
+                "ASGI",
+            ),
+            ("worker_class", Value::str("tornado"), "Tornado"),
+            (
+                "worker_class",
+                Value::str("my.Worker"),
+                "custom worker classes",
+            ),
+            ("certfile", Value::str("c.pem"), "TLS"),
+            ("proxy_protocol", Value::Bool(true), "PROXY protocol"),
+            ("protocol", Value::str("uwsgi"), "proxy_pass"),
+            ("dirty_workers", Value::Int(1), "dirty arbiter"),
+            ("paste", Value::str("x.ini"), "PasteDeploy"),
+            ("http_protocols", Value::str("h2,h1"), "HTTP/2"),
+        ] {
+            let message = complaint(name, value);
+            assert!(message.contains(hint), "{name}: {message}");
+        }
+        for class in [
+            "sync",
+            "gthread",
+            "gunicorn.workers.sync.SyncWorker",
+            "egg:gunicorn#gthread",
+        ] {
+            built(&[("worker_class", Value::str(class))]);
+        }
+    }
 
-fn secure_scheme_headers(r: &Resolved) -> Vec<(String, String)> {
-    let pairs = r
-        .value("secure_scheme_headers")
-        .and_then(Value::as_dict)
-        .unwrap_or_default();
-    let texts = pairs
-        .iter()
-        .filter_map(|(name, value)| Some((name.as_str()?, value.as_str()?)));
-    texts
-        .map(|(name, value)| (name.to_ascii_uppercase(), value.to_owned()))
-        .collect()
-}
+    #[test]
+    fn sync_with_threads_is_gthread() {
+        let class = |threads| built(&[("threads", Value::Int(threads))]).worker_class;
+        assert_eq!(class(1), WorkerClass::Sync);
+        assert_eq!(class(2), WorkerClass::Gthread);
+    }
 
-fn split_commas(text: Option<String>) -> Vec<String> {
-    text.unwrap_or_default()
-        .split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-        .map(str::to_owned)
-        .collect()
+    #[test]
+    fn warns_of_settings_without_effect() {
+        let config = built(&[
+            ("asgi_loop", Value::str("uvloop")),
+            ("asgi_lifespan", Value::str("auto")),
+        ]);
+        let line =
+            "asgi_loop = uvloop (from gunicorn.conf.py) has no effect: only ASGI workers use it.";
+        assert_eq!(config.warnings, [line]);
+    }
+
+    #[test]
+    fn prints_every_row_and_where_it_came_from() {
+        let printed = built(&[("workers", Value::Int(3))]).resolved.print();
+        assert_eq!(printed.lines().count(), settings::all().len());
+        assert!(printed.lines().is_sorted());
+        let line = printed
+            .lines()
+            .find(|line| line.starts_with("workers "))
+            .unwrap();
+        assert!(line.ends_with(" = 3  # from gunicorn.conf.py"), "{line}");
+        assert!(printed.contains("bind ") && printed.contains("= ['127.0.0.1:8000']"));
+    }
 }

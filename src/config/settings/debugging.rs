@@ -58,7 +58,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Bool { cli: true },
         Default::Bool(false),
-        "Idem, and print every setting.",
+        "Print every setting, then do the same.",
     )
     .flags(&["--print-config"]),
 ];

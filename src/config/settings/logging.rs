@@ -91,7 +91,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Text,
         Default::None,
-        "Idem, as a JSON file.",
+        "Logging config of Python, as a JSON file.",
     )
     .flags(&["--log-config-json"])
     .not_yet(PYTHON),

@@ -1,0 +1,223 @@
+//! `load_app`: from `MODULE`, `MODULE:ATTRIBUTE` or `MODULE:FACTORY(literals)` to the callable.
+//!
+//! gunicorn's syntax, rules and messages; one thing more: attributes may be dotted. It runs in the
+//! worker's main thread (in the arbiter with `preload_app`), which is where user code may set
+//! signal handlers.
+
+use std::path::Path;
+
+use pyo3::exceptions::{PyAttributeError, PyImportError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::hooks::traceback;
+use crate::config::Config;
+use crate::config::value::repr_str;
+
+/// Why there is no application.
+#[derive(Debug, thiserror::Error)]
+pub enum AppLoadError {
+    /// The application's code raised. Holds the traceback; the worker leaves with 3.
+    #[error("{0}")]
+    Import(String),
+    /// The module is there, the application is not in it. One line; the worker leaves with 4.
+    #[error("{0}")]
+    Load(String),
+}
+
+impl AppLoadError {
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Import(_) => 3,
+            Self::Load(_) => 4,
+        }
+    }
+
+    fn raised(py: Python<'_>, error: &PyErr) -> Self {
+        Self::Import(traceback(py, error))
+    }
+}
+
+/// Changes to `chdir` and puts it, then each of `pythonpath`, in front of Python's path.
+pub fn enter(py: Python<'_>, config: &Config) -> PyResult<()> {
+    enter_directory(py, &config.chdir)?;
+    let path = py.import("sys")?.getattr("path")?;
+    for directory in &config.pythonpath {
+        let directory = py
+            .import("os.path")?
+            .call_method1("abspath", (directory,))?;
+        if !path.contains(&directory)? {
+            path.call_method1("insert", (0, directory))?;
+        }
+    }
+    Ok(())
+}
+
+/// Changes to a directory and makes its modules importable, as before the config file is read.
+pub fn enter_directory(py: Python<'_>, directory: &Path) -> PyResult<()> {
+    py.import("os")?.call_method1("chdir", (directory,))?;
+    let path = py.import("sys")?.getattr("path")?;
+    let directory = directory.as_os_str();
+    if !path.contains(directory)? {
+        path.call_method1("insert", (0, directory))?;
+    }
+    Ok(())
+}
+
+/// Imports the module and finds, or makes, the application.
+pub fn load_app(py: Python<'_>, uri: &str) -> Result<Py<PyAny>, AppLoadError> {
+    let (module_name, target) = uri.split_once(':').unwrap_or((uri, DEFAULT_VARIABLE));
+    let module = import(py, module_name, target)?;
+    let target_parsed = Target::parse(py, target)?;
+    let mut object = module.into_any();
+    for name in &target_parsed.names {
+        object = object.getattr(name.as_str()).map_err(|error| {
+            if error.is_instance_of::<PyAttributeError>(py) {
+                let names = target_parsed.names.join(".");
+                let (names, module) = (repr_str(&names), repr_str(module_name));
+                AppLoadError::Load(format!("Failed to find attribute {names} in {module}."))
+            } else {
+                AppLoadError::raised(py, &error)
+            }
+        })?;
+    }
+    if let Some((positional, named)) = &target_parsed.arguments {
+        object = object
+            .call(positional, Some(named))
+            .map_err(|error| call_failed(py, &error))?;
+    }
+    if object.is_none() {
+        let target = repr_str(target);
+        return Err(AppLoadError::Load(format!(
+            "Failed to find application object: {target}"
+        )));
+    }
+    if !object.is_callable() {
+        return Err(AppLoadError::Load(
+            "Application object must be callable.".to_owned(),
+        ));
+    }
+    Ok(object.unbind())
+}
+
+fn import<'py>(
+    py: Python<'py>,
+    name: &str,
+    target: &str,
+) -> Result<Bound<'py, PyModule>, AppLoadError> {
+    py.import(name).map_err(|error| {
+        // The name of the file is the commonest mistake.
+        let stem = name
+            .strip_suffix(".py")
+            .filter(|_| Path::new(name).exists());
+        match stem {
+            Some(stem) if error.is_instance_of::<PyImportError>(py) => {
+                let stem = stem.replace('/', ".");
+                let hint = format!("Failed to find application, did you mean '{stem}:{target}'?");
+                AppLoadError::raised(py, &PyImportError::new_err(hint))
+            }
+            _ => AppLoadError::raised(py, &error),
+        }
+    })
+}
+
+/// A factory that was called wrongly gets Python's one line; one that raised, its traceback.
+fn call_failed(py: Python<'_>, error: &PyErr) -> AppLoadError {
+    // Without a traceback no line of Python ran: the arguments did not fit.
+    if error.is_instance_of::<PyTypeError>(py) && error.traceback(py).is_none() {
+        AppLoadError::Load(traceback(py, error))
+    } else {
+        AppLoadError::raised(py, error)
+    }
+}
+
+/// What follows the colon.
+struct Target<'py> {
+    names: Vec<String>,
+    /// Of a factory call.
+    arguments: Option<(Bound<'py, PyTuple>, Bound<'py, PyDict>)>,
+}
+
+impl<'py> Target<'py> {
+    fn parse(py: Python<'py>, target: &str) -> Result<Self, AppLoadError> {
+        let quoted = repr_str(target);
+        let failed = || {
+            let message =
+                format!("Failed to parse {quoted} as an attribute name or function call.");
+            AppLoadError::Load(message)
+        };
+        let expression = parse_expression(py, target).map_err(|_| failed())?;
+        if kind(&expression) != "Call" {
+            let names = dotted(&expression).ok_or_else(failed)?;
+            return Ok(Self {
+                names,
+                arguments: None,
+            });
+        }
+        let function = expression.getattr("func").map_err(|_| failed())?;
+        let Some(names) = dotted(&function) else {
+            let message = format!("Function reference must be a simple name: {quoted}");
+            return Err(AppLoadError::Load(message));
+        };
+        let arguments = literals(py, &expression).map_err(|_| {
+            AppLoadError::Load(format!(
+                "Failed to parse arguments as literal values: {quoted}"
+            ))
+        })?;
+        Ok(Self {
+            names,
+            arguments: Some(arguments),
+        })
+    }
+}
+
+fn parse_expression<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    let mode = PyDict::new(py);
+    mode.set_item("mode", "eval")?;
+    py.import("ast")?
+        .call_method("parse", (text,), Some(&mode))?
+        .getattr("body")
+}
+
+/// The class of a syntax node.
+fn kind(node: &Bound<'_, PyAny>) -> String {
+    node.get_type()
+        .name()
+        .map(|name| name.to_string())
+        .unwrap_or_default()
+}
+
+/// `a.b.c` as its names; `None` for any other expression.
+fn dotted(node: &Bound<'_, PyAny>) -> Option<Vec<String>> {
+    match kind(node).as_str() {
+        "Name" => Some(vec![node.getattr("id").ok()?.extract().ok()?]),
+        "Attribute" => {
+            let mut names = dotted(&node.getattr("value").ok()?)?;
+            names.push(node.getattr("attr").ok()?.extract().ok()?);
+            Some(names)
+        }
+        _ => None,
+    }
+}
+
+fn literals<'py>(
+    py: Python<'py>,
+    call: &Bound<'py, PyAny>,
+) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
+    let ast = py.import("ast")?;
+    let literal = |node| ast.call_method1("literal_eval", (node,));
+    let mut positional = Vec::new();
+    for node in call.getattr("args")?.try_iter()? {
+        positional.push(literal(node?)?);
+    }
+    let named = PyDict::new(py);
+    for keyword in call.getattr("keywords")?.try_iter()? {
+        let keyword = keyword?;
+        // `**mapping` has no name; a string is asked for, so it fails here like other non-literals.
+        let name: String = keyword.getattr("arg")?.extract()?;
+        named.set_item(name, literal(keyword.getattr("value")?)?)?;
+    }
+    Ok((PyTuple::new(py, positional)?, named))
+}
+
+const DEFAULT_VARIABLE: &str = "application";
