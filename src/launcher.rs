@@ -26,6 +26,7 @@ use self::host::{PythonHost, RawEnv};
 use crate::arbiter::{self, Outcome, Start};
 use crate::config::{self, CliOutcome, Config, Environment, RawSettings, VERSION};
 use crate::logging;
+use crate::net::BindAddress;
 use crate::net::inherit::systemd_fds;
 use crate::python::config_file;
 use crate::python::hooks::{Hooks, traceback};
@@ -105,6 +106,9 @@ impl Sources {
             let message = Some(errors.concat());
             End { code: 1, message }
         })?;
+        for address in &config.bind {
+            address.parse::<BindAddress>().map_err(End::refused)?;
+        }
         Ok(Settings {
             config: Arc::new(config),
             hooks,
@@ -134,11 +138,8 @@ fn prepare(py: Python<'_>, argv: Vec<OsString>) -> Result<PythonHost<'_>, End> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let software = format!("ferricorn/{VERSION}");
-    let mut raw_env = RawEnv::default();
-    raw_env
-        .apply(py, &[("SERVER_SOFTWARE".to_owned(), software)])
-        .map_err(raised)?;
+    let software = ("SERVER_SOFTWARE".to_owned(), format!("ferricorn/{VERSION}"));
+    RawEnv::default().apply(py, &[software]).map_err(raised)?;
     let mut raw_env = RawEnv::default();
     raw_env.apply(py, &config.raw_env).map_err(raised)?;
     if config.daemon {
@@ -148,7 +149,7 @@ fn prepare(py: Python<'_>, argv: Vec<OsString>) -> Result<PythonHost<'_>, End> {
     if host.config().preload_app {
         let app = load_app(py, host.config()).map_err(|error| End {
             code: 1,
-            message: Some(error.to_string()),
+            message: Some(format!("{error}\n")),
         })?;
         host.set_app(app);
         warn_of_threads(py);

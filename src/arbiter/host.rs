@@ -27,6 +27,9 @@ pub trait Host {
     /// With the operator's mistake in one line.
     fn reload(&mut self) -> Result<Arc<Config>, String>;
 
+    /// Goes back to the settings before the last `reload`, which came to nothing.
+    fn take_back(&mut self);
+
     fn reopen_logs(&mut self);
 
     /// Runs `blocking` without the GIL.

@@ -51,6 +51,7 @@ impl Arbiter<'_> {
         let listeners = match self.listeners_for(&config) {
             Ok(listeners) => listeners,
             Err(reason) => {
+                self.host.take_back();
                 log::error!("Reload failed: {reason}");
                 log::error!("The workers keep serving with the settings they have.");
                 return Ok(());
@@ -114,6 +115,7 @@ impl Arbiter<'_> {
                 bound.unlink();
             }
         }
+        self.host.take_back();
         self.config = rollout.previous;
         self.listeners = rollout.previous_listeners;
         self.num_workers = rollout.previous_workers;

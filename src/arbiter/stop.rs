@@ -39,12 +39,13 @@ impl Arbiter<'_> {
             Signal::SIGQUIT
         };
         self.retire_all(signal);
-        let margin = if graceful {
-            STOP_MARGIN
+        // A quick stop is not for requests to finish in, only for exit handlers to run.
+        let patience = if graceful {
+            self.config.graceful_timeout + STOP_MARGIN
         } else {
-            Duration::ZERO
+            self.config.graceful_timeout.min(QUICK_STOP)
         };
-        let mut deadline = monotonic_ms() + millis(self.config.graceful_timeout + margin);
+        let mut deadline = monotonic_ms() + millis(patience);
         self.bury_quietly();
         while !self.workers.is_empty() && monotonic_ms() < deadline {
             let arrived = self.wait(POLL_MS);
@@ -133,3 +134,4 @@ fn millis(duration: Duration) -> u64 {
 /// A signal ends a wait at once; this only bounds the time to notice a deadline.
 const POLL_MS: u64 = 100;
 const QUICK_MS: u64 = 2000;
+const QUICK_STOP: Duration = Duration::from_secs(5);

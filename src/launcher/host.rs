@@ -21,6 +21,8 @@ pub(super) struct PythonHost<'py> {
     config: Arc<Config>,
     hooks: Hooks,
     raw_env: RawEnv,
+    /// Settings and hooks before the last reload, in case it comes to nothing.
+    before: Option<(Arc<Config>, Hooks)>,
     /// The preloaded application.
     app: Option<Py<PyAny>>,
     arbiter: Py<Arbiter>,
@@ -45,6 +47,7 @@ impl<'py> PythonHost<'py> {
             config,
             hooks,
             raw_env,
+            before: None,
             app: None,
             arbiter,
             cfg,
@@ -155,8 +158,11 @@ impl<'py> PythonHost<'py> {
         let back = std::env::current_dir().map_err(|error| error.to_string())?;
         loader::enter_directory(self.py, &self.sources.start_directory).map_err(raised)?;
         let read = self.sources.read(self.py);
-        let settings = match read {
-            Ok(settings) => settings,
+        match read {
+            Ok(settings) => {
+                self.move_into(&settings.config).map_err(raised)?;
+                Ok(settings)
+            }
             Err(end) => {
                 // What the workers that go on rely on is put back.
                 loader::enter_directory(self.py, &back).map_err(raised)?;
@@ -164,28 +170,34 @@ impl<'py> PythonHost<'py> {
                     .apply(self.py, &self.config.raw_env)
                     .map_err(raised)?;
                 let reason = end.message.unwrap_or_default();
-                return Err(reason
+                Err(reason
                     .trim()
                     .replace("\n\nError: ", "; ")
-                    .replace("Error: ", ""));
+                    .replace("Error: ", ""))
             }
-        };
-        loader::enter(self.py, &settings.config).map_err(raised)?;
-        self.raw_env
-            .apply(self.py, &settings.config.raw_env)
-            .map_err(raised)?;
-        Ok(settings)
+        }
     }
 
-    fn adopt(&mut self, settings: Settings) -> PyResult<()> {
-        let Settings { config, hooks, .. } = settings;
+    /// Makes settings the current ones and returns those that were.
+    fn adopt(&mut self, config: Arc<Config>, hooks: Hooks) -> PyResult<(Arc<Config>, Hooks)> {
         self.cfg = cfg(self.py, &config, &hooks)?;
         let mut arbiter = self.arbiter.borrow_mut(self.py);
         arbiter.cfg = self.cfg.clone_ref(self.py);
         arbiter.timeout = config.timeout.map_or(0, |timeout| timeout.as_secs());
         drop(arbiter);
-        self.config = config;
-        self.hooks = hooks;
+        let config = std::mem::replace(&mut self.config, config);
+        let hooks = std::mem::replace(&mut self.hooks, hooks);
+        Ok((config, hooks))
+    }
+
+    /// Environment, directory and logs as `config` wants them.
+    fn move_into(&mut self, config: &Config) -> PyResult<()> {
+        loader::enter(self.py, config)?;
+        self.raw_env.apply(self.py, &config.raw_env)?;
+        // A log that cannot be opened anew stays where it is, as in gunicorn.
+        if let Err(error) = super::init_logs(config) {
+            log::error!("{}", error.message.unwrap_or_default().trim());
+        }
         Ok(())
     }
 }
@@ -216,15 +228,23 @@ impl Host for PythonHost<'_> {
 
     fn reload(&mut self) -> Result<Arc<Config>, String> {
         let settings = self.read_again()?;
-        // A log that cannot be opened anew stays where it is, as in gunicorn.
-        if let Err(error) = super::init_logs(&settings.config) {
-            log::error!("{}", error.message.unwrap_or_default().trim());
-        }
         for warning in &settings.config.warnings {
             log::warn!("{warning}");
         }
-        self.adopt(settings).map_err(|error| error.to_string())?;
+        let before = self.adopt(settings.config, settings.hooks);
+        self.before = Some(before.map_err(|error| error.to_string())?);
         Ok(Arc::clone(&self.config))
+    }
+
+    fn take_back(&mut self) {
+        let Some((config, hooks)) = self.before.take() else {
+            return;
+        };
+        let restored = self.raw_env.restore(self.py);
+        let moved = restored.and_then(|()| self.move_into(&config));
+        if let Err(error) = moved.and_then(|()| self.adopt(config, hooks).map(drop)) {
+            log::error!("{}", traceback(self.py, &error));
+        }
     }
 
     fn reopen_logs(&mut self) {
