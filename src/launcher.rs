@@ -1,1 +1,257 @@
-//! Joins the parts.
+//! From the command line to a running server, and in every worker from the fork to its application.
+//!
+//! The walk of the master process:
+//! 1. `config::cli` reads the command line and the environment; `--help`, `-v` and mistakes end here.
+//! 2. `python::config_file` runs the config file in the start directory; `config::validate` checks the whole.
+//! 3. `--print-config` and `--check-config` end here.
+//! 4. `chdir` and `pythonpath`, the log, the environment, `--daemon`, `--preload`.
+//! 5. `arbiter::run` opens the listeners and forks. It comes back with an exit code, or in a worker.
+//!
+//! The walk of a worker is in `worker.rs`. Every process leaves by returning an exit code to Python, so
+//! that exit handlers and flushes run.
+
+mod daemon;
+mod host;
+mod worker;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use self::host::{PythonHost, RawEnv};
+use crate::arbiter::{self, Outcome, Start};
+use crate::config::{self, CliOutcome, Config, Environment, RawSettings, VERSION};
+use crate::logging;
+use crate::net::BindAddress;
+use crate::net::inherit::systemd_fds;
+use crate::python::config_file;
+use crate::python::hooks::{Hooks, traceback};
+use crate::python::loader::{self, AppLoadError};
+
+/// Serves as the command line says. Returns the exit code, in the master and in each of its workers.
+pub fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
+    match prepare(py, argv) {
+        Ok(host) => serve(py, host),
+        Err(End { code, message }) => {
+            if let Some(message) = message {
+                complain(&message);
+            }
+            code
+        }
+    }
+}
+
+/// How the program ends before it serves: with a line for the operator, unless all was said.
+struct End {
+    code: i32,
+    message: Option<String>,
+}
+
+impl End {
+    fn refused(message: impl std::fmt::Display) -> Self {
+        let message = Some(format!("\nError: {message}\n"));
+        Self { code: 1, message }
+    }
+}
+
+/// What the operator asked for, read and checked; everything that a reload reads again.
+struct Settings {
+    config: Arc<Config>,
+    hooks: Hooks,
+    /// Hints at what looks like mistyped names in the config file.
+    hints: Vec<String>,
+}
+
+/// What the settings are read from. Kept for reloads, which must see what the start saw.
+struct Sources {
+    argv: Vec<OsString>,
+    environment: Environment,
+    start_directory: std::path::PathBuf,
+}
+
+impl Sources {
+    /// Reads command line, environment and config file. Must be called in the start directory.
+    fn read(&self, py: Python<'_>) -> Result<Settings, End> {
+        let given = match config::cli::parse_all(&self.argv, &self.environment) {
+            CliOutcome::Run(given) => given,
+            CliOutcome::Exit {
+                code,
+                stdout,
+                stderr,
+            } => {
+                print(&stdout);
+                let message = (!stderr.is_empty()).then_some(stderr);
+                return Err(End { code, message });
+            }
+        };
+        let location = given
+            .config_location()
+            .map(str::to_owned)
+            .or_else(|| config_file::default_location().map(|path| path.display().to_string()));
+        let (file, hooks) = match location {
+            Some(location) => config_file::load(py, &location).map_err(End::refused)?,
+            None => (RawSettings::default(), Hooks::default()),
+        };
+        let raw = config::combine([given, file]);
+        let hints = raw.warnings().to_vec();
+        let config = config::validate(raw).map_err(|errors| {
+            let errors: Vec<_> = errors
+                .iter()
+                .map(|error| format!("\nError: {error}\n"))
+                .collect();
+            let message = Some(errors.concat());
+            End { code: 1, message }
+        })?;
+        for address in &config.bind {
+            address.parse::<BindAddress>().map_err(End::refused)?;
+        }
+        Ok(Settings {
+            config: Arc::new(config),
+            hooks,
+            hints,
+        })
+    }
+}
+
+fn prepare(py: Python<'_>, argv: Vec<OsString>) -> Result<PythonHost<'_>, End> {
+    let sources = Sources {
+        argv,
+        environment: Environment::of_process(),
+        start_directory: std::env::current_dir().map_err(End::refused)?,
+    };
+    let raised = |error: PyErr| End::refused(error);
+    loader::enter_directory(py, &sources.start_directory).map_err(raised)?;
+    let Settings {
+        config,
+        hooks,
+        hints,
+    } = sources.read(py)?;
+    loader::enter(py, &config).map_err(raised)?;
+    if config.print_config || config.check_config {
+        return Err(check(py, &config, &hints));
+    }
+    init_logs(&config)?;
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    let software = ("SERVER_SOFTWARE".to_owned(), format!("ferricorn/{VERSION}"));
+    RawEnv::default().apply(py, &[software]).map_err(raised)?;
+    let mut raw_env = RawEnv::default();
+    raw_env.apply(py, &config.raw_env).map_err(raised)?;
+    if config.daemon {
+        daemon::detach(py, config.enable_stdio_inheritance).map_err(raised)?;
+    }
+    let mut host = PythonHost::new(py, sources, config, hooks, raw_env).map_err(raised)?;
+    if host.config().preload_app {
+        let app = load_app(py, host.config()).map_err(|error| End {
+            code: 1,
+            message: Some(format!("{error}\n")),
+        })?;
+        host.set_app(app);
+        warn_of_threads(py);
+    }
+    Ok(host)
+}
+
+fn serve(py: Python<'_>, mut host: PythonHost<'_>) -> i32 {
+    let start = Start {
+        config: Arc::clone(host.config()),
+        inherited: inherited_fds(py),
+    };
+    match arbiter::run(&mut host, start) {
+        Outcome::Master(code) => code,
+        Outcome::Refused(reason) => {
+            complain(&format!("\nError: {reason}\n"));
+            1
+        }
+        Outcome::Worker(seat) => worker::run(py, host, *seat),
+    }
+}
+
+fn init_logs(config: &Config) -> Result<(), End> {
+    let opened = logging::init(&config.errorlog, config.loglevel).and_then(|()| {
+        let access = config.accesslog.as_deref();
+        access.map_or(Ok(()), logging::init_access)
+    });
+    opened.map_err(|error| End {
+        code: 1,
+        message: Some(format!("\n{error}\n")),
+    })
+}
+
+/// `--print-config` and `--check-config`: 0 when the application can be loaded and no name is in doubt.
+fn check(py: Python<'_>, config: &Config, hints: &[String]) -> End {
+    if config.print_config {
+        print(&config.resolved.print());
+    }
+    for warning in &config.warnings {
+        complain(&format!("Warning: {warning}\n"));
+    }
+    match load_app(py, config) {
+        Err(error) => End {
+            code: 1,
+            message: Some(format!(
+                "\nError while loading the application:\n\n{error}\n"
+            )),
+        },
+        Ok(_) => End {
+            code: i32::from(!hints.is_empty()),
+            message: None,
+        },
+    }
+}
+
+fn load_app(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, AppLoadError> {
+    loader::load_app(py, config.wsgi_app.as_deref().unwrap_or_default())
+}
+
+/// A fork copies one thread only: what the others were doing, and the locks they hold, stays behind.
+fn warn_of_threads(py: Python<'_>) {
+    let count = py
+        .import("threading")
+        .and_then(|threading| threading.call_method0("active_count"))
+        .and_then(|count| count.extract::<usize>());
+    match count {
+        Ok(count) if count > 1 => {
+            let started = count - 1;
+            log::warn!(
+                "The preloaded application started {started} thread(s); workers will not have them."
+            );
+        }
+        Ok(_) => {}
+        Err(error) => log::debug!("threads not counted: {}", traceback(py, &error)),
+    }
+}
+
+/// Takes systemd's variables out of the environment, so that no child thinks they are meant for it.
+fn inherited_fds(py: Python<'_>) -> Vec<RawFd> {
+    let take = |name: &str| -> Option<String> {
+        let environ = py.import("os").ok()?.getattr("environ").ok()?;
+        let value = environ
+            .call_method1("pop", (name, PyString::new(py, "")))
+            .ok()?;
+        value.extract().ok()
+    };
+    let (pid, fds, _names) = (
+        take("LISTEN_PID"),
+        take("LISTEN_FDS"),
+        take("LISTEN_FDNAMES"),
+    );
+    systemd_fds(pid.as_deref(), fds.as_deref(), std::process::id())
+}
+
+/// The terminal may be gone; there is nobody else to tell.
+fn print(text: &str) {
+    let mut stdout = io::stdout();
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+}
+
+fn complain(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}

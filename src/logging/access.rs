@@ -8,11 +8,15 @@
 //!
 //! The event loop owns the format and calls it on its own thread.
 
+mod values;
+
 use std::cell::RefCell;
 use std::io::Write as _;
 use std::time::Duration;
 
+use self::values::{escape, escape_decoded, escape_or_dash, user};
 use super::clock::LocalTime;
+use crate::http::{RequestHead, ResponseHead};
 
 /// Looks up header fields by lower-case name; `None` and absent both show as `-`.
 pub trait Fields {
@@ -23,6 +27,18 @@ pub trait Fields {
 impl Fields for () {
     fn field(&self, _: &[u8]) -> Option<&[u8]> {
         None
+    }
+}
+
+impl Fields for RequestHead {
+    fn field(&self, lowercase_name: &[u8]) -> Option<&[u8]> {
+        Self::field(self, lowercase_name)
+    }
+}
+
+impl Fields for ResponseHead {
+    fn field(&self, lowercase_name: &[u8]) -> Option<&[u8]> {
+        Self::field(self, lowercase_name)
     }
 }
 
@@ -184,7 +200,7 @@ impl AccessFormat {
             }
             Atom::Method if entry.method.is_empty() => out.push(b'-'),
             Atom::Method => escape(entry.method, out),
-            Atom::Path => escape(&percent_decoded(entry.path), out),
+            Atom::Path => escape_decoded(entry.path, out),
             Atom::Query => escape(entry.query, out),
             Atom::Version => escape(entry.version.as_bytes(), out),
             Atom::RequestField(name) => escape_or_dash(entry.request.field(name), out),
@@ -307,7 +323,7 @@ fn write_environ(lowercase_name: &[u8], entry: &AccessEntry<'_>, out: &mut Vec<u
     match lowercase_name {
         b"request_method" => escape_or_dash(Some(entry.method), out),
         b"raw_uri" => escape_or_dash(Some(entry.target), out),
-        b"path_info" => escape(&percent_decoded(entry.path), out),
+        b"path_info" => escape_decoded(entry.path, out),
         b"query_string" => escape(entry.query, out),
         b"server_protocol" => escape(entry.version.as_bytes(), out),
         b"remote_addr" => escape(entry.peer.as_bytes(), out),
@@ -323,92 +339,6 @@ fn write_environ(lowercase_name: &[u8], entry: &AccessEntry<'_>, out: &mut Vec<u
                 field
             });
             escape_or_dash(field.and_then(|field| entry.request.field(&field)), out);
-        }
-    }
-}
-
-/// The name of HTTP Basic authentication.
-fn user(request: &dyn Fields) -> Option<Vec<u8>> {
-    let value = request.field(b"authorization")?;
-    let (scheme, credentials) = value.split_at_checked(6)?;
-    if !scheme.eq_ignore_ascii_case(b"basic ") {
-        return None;
-    }
-    let mut decoded = base64_decoded(credentials.trim_ascii())?;
-    let colon = decoded.iter().position(|byte| *byte == b':')?;
-    decoded.truncate(colon);
-    (!decoded.is_empty()).then_some(decoded)
-}
-
-fn base64_decoded(text: &[u8]) -> Option<Vec<u8>> {
-    let text = text
-        .strip_suffix(b"==")
-        .or(text.strip_suffix(b"="))
-        .unwrap_or(text);
-    let mut decoded = Vec::with_capacity(text.len() / 4 * 3 + 2);
-    let (mut bits, mut count) = (0_u32, 0_u32);
-    for byte in text {
-        let six = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(six);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            decoded.push((bits >> count & 0xff) as u8);
-        }
-    }
-    Some(decoded)
-}
-
-fn percent_decoded(path: &[u8]) -> std::borrow::Cow<'_, [u8]> {
-    if !path.contains(&b'%') {
-        return path.into();
-    }
-    let hex = |byte: &u8| (*byte as char).to_digit(16);
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let [first, after @ ..] = rest {
-        rest = after;
-        match (first, after) {
-            (b'%', [high, low, after @ ..]) if hex(high).is_some() && hex(low).is_some() => {
-                let value = hex(high).unwrap_or(0) << 4 | hex(low).unwrap_or(0);
-                decoded.push(value as u8);
-                rest = after;
-            }
-            _ => decoded.push(*first),
-        }
-    }
-    decoded.into()
-}
-
-fn escape_or_dash(value: Option<&[u8]>, out: &mut Vec<u8>) {
-    match value {
-        Some(value) => escape(value, out),
-        None => out.push(b'-'),
-    }
-}
-
-fn escape(value: &[u8], out: &mut Vec<u8>) {
-    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    // Nearly every value is plain, and then one copy does.
-    let first = value
-        .iter()
-        .position(|byte| !plain(byte))
-        .unwrap_or(value.len());
-    out.extend_from_slice(&value[..first]);
-    for byte in &value[first..] {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
-            byte if plain(byte) => out.push(*byte),
-            byte => {
-                let _ = write!(out, "\\x{byte:02X}");
-            }
         }
     }
 }

@@ -17,68 +17,32 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Log, Metadata, Record};
 
 use self::clock::LocalTime;
+use crate::config::LogLevel;
 
-/// gunicorn's levels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    Debug,
-    #[default]
-    Info,
-    Warning,
-    Error,
-    Critical,
-}
-
-impl Level {
-    fn filter(self) -> LevelFilter {
-        match self {
-            Self::Debug => LevelFilter::Debug,
-            Self::Info => LevelFilter::Info,
-            Self::Warning => LevelFilter::Warn,
-            Self::Error | Self::Critical => LevelFilter::Error,
-        }
-    }
-
-    fn of(metadata: &Metadata<'_>) -> Self {
-        match metadata.level() {
-            log::Level::Error if metadata.target() == "critical" => Self::Critical,
-            log::Level::Error => Self::Error,
-            log::Level::Warn => Self::Warning,
-            log::Level::Info => Self::Info,
-            log::Level::Debug | log::Level::Trace => Self::Debug,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Debug => "DEBUG",
-            Self::Info => "INFO",
-            Self::Warning => "WARNING",
-            Self::Error => "ERROR",
-            Self::Critical => "CRITICAL",
-        }
+/// The level of a message as gunicorn would name it.
+fn level_of(metadata: &Metadata<'_>) -> LogLevel {
+    match metadata.level() {
+        log::Level::Error if metadata.target() == "critical" => LogLevel::Critical,
+        log::Level::Error => LogLevel::Error,
+        log::Level::Warn => LogLevel::Warning,
+        log::Level::Info => LogLevel::Info,
+        log::Level::Debug | log::Level::Trace => LogLevel::Debug,
     }
 }
 
-/// As gunicorn: an unknown name means info.
-impl FromStr for Level {
-    type Err = std::convert::Infallible;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Ok(match name.to_ascii_lowercase().as_str() {
-            "debug" => Self::Debug,
-            "warning" => Self::Warning,
-            "error" => Self::Error,
-            "critical" => Self::Critical,
-            _ => Self::Info,
-        })
+fn level_name(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Debug => "DEBUG",
+        LogLevel::Info => "INFO",
+        LogLevel::Warning => "WARNING",
+        LogLevel::Error => "ERROR",
+        LogLevel::Critical => "CRITICAL",
     }
 }
 
@@ -95,7 +59,7 @@ pub struct LogError {
 ///
 /// # Errors
 /// When the file cannot be opened for writing.
-pub fn init(errorlog: &str, level: Level) -> Result<(), LogError> {
+pub fn init(errorlog: &str, level: LogLevel) -> Result<(), LogError> {
     let destination = Destination::open(errorlog, Standard::Error)?;
     let mut sink = BACKEND.sink();
     sink.destination = destination;
@@ -107,19 +71,44 @@ pub fn init(errorlog: &str, level: Level) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Opens the log file anew, after it was rotated. stderr stays as it is.
+/// Sends what `write_access` gets to `accesslog` (`-` is stdout) from now on.
 ///
 /// # Errors
-/// When the file cannot be opened: then the old one stays in use.
+/// When the file cannot be opened for writing.
+pub fn init_access(accesslog: &str) -> Result<(), LogError> {
+    let destination = Destination::open(accesslog, Standard::Output)?;
+    *access_destination() = Some(destination);
+    Ok(())
+}
+
+/// Appends finished lines to the access log, if there is one.
+pub fn write_access(lines: &[u8]) {
+    if let Some(destination) = access_destination().as_mut() {
+        destination.write(lines);
+    }
+}
+
+/// Opens the files of both logs anew, after they were rotated. Standard streams stay as they are.
+///
+/// # Errors
+/// When a file cannot be opened: then the old one stays in use.
 pub fn reopen() -> Result<(), LogError> {
-    BACKEND.sink().destination.reopen()
+    let error_log = BACKEND.sink().destination.reopen();
+    let access_log = access_destination().as_mut().map(Destination::reopen);
+    error_log.and(access_log.unwrap_or(Ok(())))
+}
+
+static ACCESS: Mutex<Option<Destination>> = Mutex::new(None);
+
+fn access_destination() -> MutexGuard<'static, Option<Destination>> {
+    ACCESS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Backend(Mutex<Option<Sink>>);
 
 struct Sink {
     destination: Destination,
-    level: Level,
+    level: LogLevel,
     time: LocalTime,
     line: Vec<u8>,
 }
@@ -132,7 +121,7 @@ impl Backend {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         guard.get_or_insert_with(|| Sink {
             destination: Destination::Standard(Standard::Error),
-            level: Level::default(),
+            level: LogLevel::Info,
             time: LocalTime::error_log(),
             line: Vec::new(),
         });
@@ -142,11 +131,11 @@ impl Backend {
 
 impl Log for Backend {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        Level::of(metadata) >= self.sink().level
+        level_of(metadata) >= self.sink().level
     }
 
     fn log(&self, record: &Record<'_>) {
-        let level = Level::of(record.metadata());
+        let level = level_of(record.metadata());
         let mut sink = self.sink();
         if level >= sink.level {
             sink.write(level, record.args());
@@ -174,7 +163,7 @@ impl std::ops::DerefMut for SinkGuard<'_> {
 }
 
 impl Sink {
-    fn write(&mut self, level: Level, message: &std::fmt::Arguments<'_>) {
+    fn write(&mut self, level: LogLevel, message: &std::fmt::Arguments<'_>) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |elapsed| elapsed.as_secs());
@@ -185,7 +174,7 @@ impl Sink {
             self.line,
             "{time} [{}] [{}] {message}",
             std::process::id(),
-            level.name()
+            level_name(level)
         );
         self.destination.write(&self.line);
     }
@@ -281,11 +270,11 @@ mod tests {
         let path = log_path("form");
         let mut sink = Sink {
             destination: Destination::open(path.to_str().unwrap(), Standard::Error).unwrap(),
-            level: Level::Info,
+            level: LogLevel::Info,
             time: LocalTime::error_log(),
             line: Vec::new(),
         };
-        sink.write(Level::Warning, &format_args!("hello {}", 1));
+        sink.write(LogLevel::Warning, &format_args!("hello {}", 1));
         let text = std::fs::read_to_string(&path).unwrap();
         let pid = std::process::id();
         assert!(
@@ -325,19 +314,12 @@ mod tests {
     }
 
     #[test]
-    fn unknown_levels_mean_info() {
-        assert_eq!("DEBUG".parse(), Ok(Level::Debug));
-        assert_eq!("critical".parse(), Ok(Level::Critical));
-        assert_eq!("loud".parse(), Ok(Level::Info));
-    }
-
-    #[test]
     fn critical_is_a_target() {
         let metadata = Metadata::builder()
             .level(log::Level::Error)
             .target("critical")
             .build();
-        assert_eq!(Level::of(&metadata), Level::Critical);
-        assert_eq!(Level::Critical.name(), "CRITICAL");
+        assert_eq!(level_of(&metadata), LogLevel::Critical);
+        assert_eq!(level_name(LogLevel::Critical), "CRITICAL");
     }
 }

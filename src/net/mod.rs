@@ -181,8 +181,8 @@ pub fn adopt_all(fds: &[RawFd], options: &BindOptions) -> io::Result<Vec<Bound>>
 
 /// For the line "Listening at".
 #[must_use]
-pub fn describe(bound: &[Bound]) -> String {
-    let names: Vec<_> = bound.iter().map(|one| one.listener.to_string()).collect();
+pub fn describe<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> String {
+    let names: Vec<_> = listeners.into_iter().map(Listener::to_string).collect();
     names.join(",")
 }
 

@@ -1,0 +1,196 @@
+//! Signals as bytes on a pipe: the handler writes the signal's number, a loop reads it when it gets to it.
+//!
+//! Used twice: by the arbiter for its own loop, and by a worker, after the fork, for its event loop. One pipe
+//! per process is in use at a time; installing again replaces it.
+//!
+//! Invariants:
+//! - The handler makes one `write` and nothing else: no lock, no allocation, `errno` left as it was.
+//! - A forked child must not write into the arbiter's pipe, or a signal meant for one worker would reach the
+//!   arbiter. So all signals are blocked around the fork (`Blocked`), and the child calls `leave_to_child`
+//!   before it lets them through again.
+#![expect(
+    unsafe_code,
+    reason = "installing a signal handler is unsafe by nature"
+)]
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+use nix::unistd::{pipe2, read, write};
+
+/// What the arbiter listens to.
+pub const ARBITER_SIGNALS: [Signal; 10] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+    Signal::SIGCHLD,
+];
+
+/// Writes the numbers of `signals` to a new pipe from now on, and returns its (non-blocking) read end.
+///
+/// # Errors
+/// When there is no descriptor left, or a signal cannot be caught.
+pub fn install(signals: &[Signal]) -> io::Result<OwnedFd> {
+    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    replace_pipe(write_end.into_raw_fd());
+    set_all(signals, SigHandler::Handler(write_to_pipe))?;
+    Ok(read_end)
+}
+
+/// The signals that arrived since the last call, in order. Never blocks.
+#[must_use]
+pub fn arrived(pipe: &OwnedFd) -> Vec<Signal> {
+    let mut signals = Vec::new();
+    let mut numbers = [0; 64];
+    loop {
+        match read(pipe, &mut numbers) {
+            Ok(0) => break,
+            Ok(count) => signals.extend(
+                numbers[..count]
+                    .iter()
+                    .filter_map(|number| Signal::try_from(c_int::from(*number)).ok()),
+            ),
+            Err(Errno::EINTR) => {}
+            Err(_) => break,
+        }
+    }
+    signals
+}
+
+/// `term` of `SIGTERM`, as log lines name signals.
+#[must_use]
+pub fn name(signal: Signal) -> String {
+    signal.as_str().trim_start_matches("SIG").to_lowercase()
+}
+
+/// # Errors
+/// When one of them cannot be caught.
+pub fn reset_to_default(signals: &[Signal]) -> io::Result<()> {
+    set_all(signals, SigHandler::SigDfl)
+}
+
+/// Makes `signals` arrive without effect. A handler that does nothing, unlike `SIG_IGN`, is not inherited by
+/// programs that the application starts.
+///
+/// # Errors
+/// When one of them cannot be caught.
+pub fn disregard(signals: &[Signal]) -> io::Result<()> {
+    set_all(signals, SigHandler::Handler(do_nothing))
+}
+
+/// In a forked child, while signals are blocked: what stops a process stops it again, what is only meant for
+/// serving workers (and may be sent to the whole group) has no effect while the worker boots, and the
+/// arbiter's pipe is let go.
+pub(super) fn leave_to_child() -> io::Result<()> {
+    replace_pipe(NO_PIPE);
+    reset_to_default(&ARBITER_SIGNALS)?;
+    disregard(&[
+        Signal::SIGHUP,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGWINCH,
+    ])
+}
+
+/// All signals wait while this lives.
+#[derive(Debug)]
+pub(super) struct Blocked {
+    before: SigSet,
+}
+
+impl Blocked {
+    pub(super) fn new() -> io::Result<Self> {
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        let restored = self.before.thread_set_mask();
+        debug_assert!(restored.is_ok(), "the mask was the thread's own");
+    }
+}
+
+fn set_all(signals: &[Signal], handler: SigHandler) -> io::Result<()> {
+    // Interrupted reads and writes of the application go on by themselves.
+    let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+    for signal in signals {
+        // SAFETY: both handlers of this file only do what is allowed in a signal handler.
+        unsafe { sigaction(*signal, &action) }?;
+    }
+    Ok(())
+}
+
+fn replace_pipe(write_end: RawFd) {
+    let previous = PIPE.swap(write_end, Ordering::SeqCst);
+    if previous != NO_PIPE {
+        // SAFETY: the number came from `into_raw_fd` in `install`, and the swap gave it to us alone.
+        drop(unsafe { OwnedFd::from_raw_fd(previous) });
+    }
+}
+
+extern "C" fn write_to_pipe(number: c_int) {
+    let errno = Errno::last_raw();
+    let pipe = PIPE.load(Ordering::SeqCst);
+    if pipe != NO_PIPE {
+        // SAFETY: PIPE holds an open descriptor that only `replace_pipe` closes, on the thread that installs
+        // signals; a signal that meets that very moment writes to a closed number, which fails.
+        let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
+        // A full pipe means that thousands of signals wait already: one more says nothing new.
+        let _ = write(pipe, &[number as u8]);
+    }
+    Errno::set_raw(errno);
+}
+
+extern "C" fn do_nothing(_: c_int) {}
+
+static PIPE: AtomicI32 = AtomicI32::new(NO_PIPE);
+const NO_PIPE: RawFd = -1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::kill;
+    use nix::unistd::getpid;
+
+    #[test]
+    fn names_are_gunicorns() {
+        assert_eq!(name(Signal::SIGTERM), "term");
+        assert_eq!(name(Signal::SIGUSR1), "usr1");
+    }
+
+    #[test]
+    fn a_signal_becomes_a_byte_and_then_nothing() {
+        let pipe = install(&[Signal::SIGWINCH]).unwrap();
+        assert!(arrived(&pipe).is_empty());
+        kill(getpid(), Signal::SIGWINCH).unwrap();
+        // Another thread of the test process may be the one that runs the handler.
+        let seen = std::iter::repeat_with(|| {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            arrived(&pipe)
+        })
+        .take(1000)
+        .find(|signals| !signals.is_empty());
+        assert_eq!(seen, Some(vec![Signal::SIGWINCH]));
+
+        disregard(&[Signal::SIGWINCH]).unwrap();
+        kill(getpid(), Signal::SIGWINCH).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        assert!(arrived(&pipe).is_empty());
+        reset_to_default(&[Signal::SIGWINCH]).unwrap();
+    }
+}

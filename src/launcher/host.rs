@@ -1,0 +1,300 @@
+//! The arbiter's surroundings: Python's fork, the server hooks, reading the settings again.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use nix::unistd::Pid;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::{Settings, Sources};
+use crate::arbiter::{Forked, Hook, HookEvent, Host, WorkerView};
+use crate::config::Config;
+use crate::logging;
+use crate::python::hooks::{Arbiter, Hooks, Worker, cfg, traceback};
+use crate::python::loader;
+
+pub(super) struct PythonHost<'py> {
+    py: Python<'py>,
+    sources: Sources,
+    config: Arc<Config>,
+    hooks: Hooks,
+    raw_env: RawEnv,
+    /// Settings and hooks before the last reload, in case it comes to nothing.
+    before: Option<(Arc<Config>, Hooks)>,
+    /// The preloaded application.
+    app: Option<Py<PyAny>>,
+    arbiter: Py<Arbiter>,
+    cfg: Py<PyAny>,
+    /// The objects that hooks get, by age: from `pre_fork` to `child_exit` it is the same one.
+    workers: BTreeMap<u64, Py<Worker>>,
+}
+
+impl<'py> PythonHost<'py> {
+    pub(super) fn new(
+        py: Python<'py>,
+        sources: Sources,
+        config: Arc<Config>,
+        hooks: Hooks,
+        raw_env: RawEnv,
+    ) -> PyResult<Self> {
+        let cfg = cfg(py, &config, &hooks)?;
+        let arbiter = Py::new(py, Arbiter::new(py, &config, cfg.clone_ref(py))?)?;
+        Ok(Self {
+            py,
+            sources,
+            config,
+            hooks,
+            raw_env,
+            before: None,
+            app: None,
+            arbiter,
+            cfg,
+            workers: BTreeMap::new(),
+        })
+    }
+
+    pub(super) fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    pub(super) fn set_app(&mut self, app: Py<PyAny>) {
+        self.app = Some(app);
+    }
+
+    /// What a worker takes with it: the hooks, the arbiter's object, its own, and the preloaded application.
+    pub(super) fn into_worker(mut self, age: u64) -> PyResult<Inherited> {
+        let worker = match self.workers.remove(&age) {
+            Some(worker) => worker,
+            None => self.new_worker(age)?,
+        };
+        worker
+            .borrow_mut(self.py)
+            .set_pid(self.py, std::process::id())?;
+        Ok(Inherited {
+            hooks: self.hooks,
+            arbiter: self.arbiter,
+            worker,
+            app: self.app,
+        })
+    }
+
+    fn new_worker(&self, age: u64) -> PyResult<Py<Worker>> {
+        let cfg = self.cfg.clone_ref(self.py);
+        Py::new(self.py, Worker::new(self.py, &self.config, cfg, age)?)
+    }
+
+    /// The worker's object, made at its first mention.
+    fn worker(&mut self, view: WorkerView) -> PyResult<Py<Worker>> {
+        let worker = match self.workers.get(&view.age) {
+            Some(worker) => worker.clone_ref(self.py),
+            None => {
+                let worker = self.new_worker(view.age)?;
+                self.workers.insert(view.age, worker.clone_ref(self.py));
+                worker
+            }
+        };
+        if let Some(pid) = view.pid.and_then(|pid| u32::try_from(pid).ok()) {
+            worker.borrow_mut(self.py).set_pid(self.py, pid)?;
+        }
+        Ok(worker)
+    }
+
+    /// Brings the arbiter's object up to date.
+    fn update_arbiter(&mut self, event: &HookEvent<'_>) -> PyResult<()> {
+        let workers = PyDict::new(self.py);
+        for view in &event.workers {
+            workers.set_item(view.pid, self.worker(*view)?)?;
+        }
+        let mut arbiter = self.arbiter.borrow_mut(self.py);
+        arbiter.num_workers = event.num_workers;
+        arbiter.worker_age = event
+            .workers
+            .last()
+            .map_or(arbiter.worker_age, |view| view.age);
+        arbiter.workers = workers.unbind();
+        Ok(())
+    }
+
+    fn call(&mut self, event: &HookEvent<'_>) -> Result<(), String> {
+        let name = match event.hook {
+            Hook::OnStarting => "on_starting",
+            Hook::WhenReady => "when_ready",
+            Hook::OnReload => "on_reload",
+            Hook::OnExit => "on_exit",
+            Hook::NworkersChanged { .. } => "nworkers_changed",
+            Hook::PreFork(_) => "pre_fork",
+            Hook::ChildExit(_) => "child_exit",
+        };
+        let py = self.py;
+        let raised = |error: PyErr| traceback(py, &error);
+        // The worker's object is needed in the child, whether the hook is set or not.
+        let worker = match event.hook {
+            Hook::PreFork(view) | Hook::ChildExit(view) => Some(self.worker(view).map_err(raised)?),
+            _ => None,
+        };
+        if let Hook::ChildExit(view) = event.hook {
+            self.workers.remove(&view.age);
+        }
+        if !self.hooks.is_set(name) {
+            return Ok(());
+        }
+        self.update_arbiter(event).map_err(raised)?;
+        let arbiter = self.arbiter.clone_ref(py);
+        match (event.hook, worker) {
+            (Hook::NworkersChanged { new, old }, _) => {
+                self.hooks.call(py, name, (arbiter, new, old))
+            }
+            (_, Some(worker)) => self.hooks.call(py, name, (arbiter, worker)),
+            (_, None) => self.hooks.call(py, name, (arbiter,)),
+        }
+    }
+
+    /// The settings anew, as at the start: from the start directory, in the environment of then.
+    fn read_again(&mut self) -> Result<Settings, String> {
+        let raised = |error: PyErr| error.to_string();
+        self.raw_env.restore(self.py).map_err(raised)?;
+        let back = std::env::current_dir().map_err(|error| error.to_string())?;
+        loader::enter_directory(self.py, &self.sources.start_directory).map_err(raised)?;
+        let read = self.sources.read(self.py);
+        match read {
+            Ok(settings) => {
+                self.move_into(&settings.config).map_err(raised)?;
+                Ok(settings)
+            }
+            Err(end) => {
+                // What the workers that go on rely on is put back.
+                loader::enter_directory(self.py, &back).map_err(raised)?;
+                self.raw_env
+                    .apply(self.py, &self.config.raw_env)
+                    .map_err(raised)?;
+                let reason = end.message.unwrap_or_default();
+                Err(reason
+                    .trim()
+                    .replace("\n\nError: ", "; ")
+                    .replace("Error: ", ""))
+            }
+        }
+    }
+
+    /// Makes settings the current ones and returns those that were.
+    fn adopt(&mut self, config: Arc<Config>, hooks: Hooks) -> PyResult<(Arc<Config>, Hooks)> {
+        self.cfg = cfg(self.py, &config, &hooks)?;
+        let mut arbiter = self.arbiter.borrow_mut(self.py);
+        arbiter.cfg = self.cfg.clone_ref(self.py);
+        arbiter.timeout = config.timeout.map_or(0, |timeout| timeout.as_secs());
+        drop(arbiter);
+        let config = std::mem::replace(&mut self.config, config);
+        let hooks = std::mem::replace(&mut self.hooks, hooks);
+        Ok((config, hooks))
+    }
+
+    /// Environment, directory and logs as `config` wants them.
+    fn move_into(&mut self, config: &Config) -> PyResult<()> {
+        loader::enter(self.py, config)?;
+        self.raw_env.apply(self.py, &config.raw_env)?;
+        // A log that cannot be opened anew stays where it is, as in gunicorn.
+        if let Err(error) = super::init_logs(config) {
+            log::error!("{}", error.message.unwrap_or_default().trim());
+        }
+        Ok(())
+    }
+}
+
+impl Host for PythonHost<'_> {
+    fn fork(&mut self) -> io::Result<Forked> {
+        let py = self.py;
+        let fork = || -> PyResult<i32> {
+            // What is buffered now would be written by the parent and by every child.
+            for name in ["stdout", "stderr"] {
+                let stream = py.import("sys")?.getattr(name)?;
+                if !stream.is_none() {
+                    stream.call_method0("flush")?;
+                }
+            }
+            py.import("os")?.call_method0("fork")?.extract()
+        };
+        match fork() {
+            Ok(0) => Ok(Forked::Child),
+            Ok(pid) => Ok(Forked::Parent(Pid::from_raw(pid))),
+            Err(error) => Err(io::Error::other(error.to_string())),
+        }
+    }
+
+    fn hook(&mut self, event: &HookEvent<'_>) -> Result<(), String> {
+        self.call(event)
+    }
+
+    fn reload(&mut self) -> Result<Arc<Config>, String> {
+        let settings = self.read_again()?;
+        for warning in &settings.config.warnings {
+            log::warn!("{warning}");
+        }
+        let before = self.adopt(settings.config, settings.hooks);
+        self.before = Some(before.map_err(|error| error.to_string())?);
+        Ok(Arc::clone(&self.config))
+    }
+
+    fn take_back(&mut self) {
+        let Some((config, hooks)) = self.before.take() else {
+            return;
+        };
+        let restored = self.raw_env.restore(self.py);
+        let moved = restored.and_then(|()| self.move_into(&config));
+        if let Err(error) = moved.and_then(|()| self.adopt(config, hooks).map(drop)) {
+            log::error!("{}", traceback(self.py, &error));
+        }
+    }
+
+    fn reopen_logs(&mut self) {
+        if let Err(error) = logging::reopen() {
+            log::error!("{error}");
+        }
+    }
+
+    fn wait(&mut self, blocking: &mut (dyn FnMut() + Send)) {
+        self.py.detach(blocking);
+    }
+}
+
+/// What a worker has of the arbiter's Python side.
+pub(super) struct Inherited {
+    pub(super) hooks: Hooks,
+    pub(super) arbiter: Py<Arbiter>,
+    pub(super) worker: Py<Worker>,
+    pub(super) app: Option<Py<PyAny>>,
+}
+
+/// The environment variables that a setting has set, and what they were before.
+#[derive(Debug, Default)]
+pub(super) struct RawEnv {
+    before: Vec<(String, Option<String>)>,
+}
+
+impl RawEnv {
+    /// Through `os.environ`, which the application sees and which sets the process's own too.
+    pub(super) fn apply(&mut self, py: Python<'_>, variables: &[(String, String)]) -> PyResult<()> {
+        let environ = py.import("os")?.getattr("environ")?;
+        for (name, value) in variables {
+            let before = environ.call_method1("get", (name,))?.extract()?;
+            self.before.push((name.clone(), before));
+            environ.set_item(name, value)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn restore(&mut self, py: Python<'_>) -> PyResult<()> {
+        let environ = py.import("os")?.getattr("environ")?;
+        // Backwards, so that a variable given twice ends as it began.
+        for (name, before) in self.before.drain(..).rev() {
+            match before {
+                Some(value) => environ.set_item(name, value)?,
+                None => {
+                    environ.call_method1("pop", (name, py.None()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
