@@ -88,10 +88,10 @@ impl BodyEncoder {
     }
 
     pub(super) fn data_end(&mut self, out: &mut Vec<u8>) {
-        if let Self::Chunked { open } = self
-            && std::mem::take(open)
-        {
-            out.extend_from_slice(b"\r\n");
+        if let Self::Chunked { open } = self {
+            if std::mem::take(open) {
+                out.extend_from_slice(b"\r\n");
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use super::limits::Limits;
 use super::response::ResponseHead;
 
 /// The state of a connection, as HTTP sees it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Exchange {
     state: State,
     /// Of the request being received or answered.

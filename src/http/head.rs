@@ -160,12 +160,12 @@ impl RequestHead {
         if line_end > limits.request_line_bytes_max {
             return Err(refusal::line_too_large(line_end, limits));
         }
-        let line = RequestLine::parse(&bytes[..line_end], &limits.rules)?;
         // RFC 9112 section 2.2 lets a recipient take a bare LF for a line end; we do not, because not all do.
         // Fields hold no line ends, so the byte before each LF is all there is to look at.
         if bytes[line_end] != b'\r' {
             return Err(refusal::bare_line_feed(0));
         }
+        let line = RequestLine::parse(&bytes[..line_end], &limits.rules)?;
         if end > limits.head_bytes_max {
             return Err(ParseError::HeadTooLarge);
         }

@@ -18,5 +18,3 @@ mod backpressure;
 mod drain;
 // The pool under stress.
 mod stress;
-// The repository's own law.
-mod tidy;

@@ -161,7 +161,7 @@ fn everything_is_bounded() {
     );
     assert_eq!(whole("0\r\nA:\r\nB:\r\nC:\r\nD:\r\n\r\n"), Err(431));
     let narrow = Limits {
-        head_bytes_max: 5,
+        head_bytes_max: 4,
         ..Limits::default()
     };
     assert_eq!(

@@ -1,0 +1,153 @@
+//! The HTTP core alone: head parsing, chunked decoding, response encoding.
+//!
+//! `cargo bench --no-default-features --bench http`
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ferricorn::http::{
+    BodySize, ChunkedDecoder, Exchange, HeadScan, Limits, Look, Piece, Received, RequestHead,
+    ResponseHead, parse_head,
+};
+
+const SHORT: &[u8] = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n";
+
+/// Twenty fields, as a browser sends them through a proxy.
+const REALISTIC: &[u8] = b"GET /articles/2026/11/the-quick-brown-fox?page=2&sort=newest HTTP/1.1\r\n\
+Host: www.example.com\r\n\
+User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36\r\n\
+Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n\
+Accept-Language: en-GB,en;q=0.9,de;q=0.7\r\n\
+Accept-Encoding: gzip, deflate, br, zstd\r\n\
+Referer: https://www.example.com/articles/2026/11/\r\n\
+Cookie: session=0123456789abcdef0123456789abcdef; csrftoken=abcdefghijklmnopqrstuvwxyz012345; theme=dark\r\n\
+Cache-Control: max-age=0\r\n\
+Connection: keep-alive\r\n\
+Upgrade-Insecure-Requests: 1\r\n\
+Sec-CH-UA: \"Chromium\";v=\"130\", \"Not?A_Brand\";v=\"99\"\r\n\
+Sec-CH-UA-Mobile: ?0\r\n\
+Sec-CH-UA-Platform: \"Linux\"\r\n\
+Sec-Fetch-Dest: document\r\n\
+Sec-Fetch-Mode: navigate\r\n\
+Sec-Fetch-Site: same-origin\r\n\
+Sec-Fetch-User: ?1\r\n\
+X-Forwarded-For: 203.0.113.7\r\n\
+X-Forwarded-Proto: https\r\n\r\n";
+
+fn heads(criterion: &mut Criterion) {
+    let limits = Limits::default();
+    let mut head = RequestHead::default();
+    let mut group = criterion.benchmark_group("head");
+    for (name, bytes) in [("short", SHORT), ("realistic", REALISTIC)] {
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
+        group.bench_function(format!("{name}/whole"), |bencher| {
+            bencher.iter(|| {
+                parse_head(
+                    black_box(bytes),
+                    &mut HeadScan::default(),
+                    &limits,
+                    &mut head,
+                )
+                .is_ok_and(|head| head.is_some())
+            });
+        });
+        group.bench_function(format!("{name}/two arrivals"), |bencher| {
+            bencher.iter(|| {
+                let mut scan = HeadScan::default();
+                let early = parse_head(
+                    black_box(&bytes[..bytes.len() / 2]),
+                    &mut scan,
+                    &limits,
+                    &mut head,
+                );
+                let late = parse_head(black_box(bytes), &mut scan, &limits, &mut head);
+                early.is_ok() && late.is_ok_and(|head| head.is_some())
+            });
+        });
+    }
+    group.finish();
+}
+
+fn chunked(criterion: &mut Criterion) {
+    let limits = Limits::default();
+    let mut group = criterion.benchmark_group("chunked");
+    for (name, size) in [("16 B chunks", 16), ("8 KiB chunks", 8192)] {
+        let mut body = Vec::new();
+        while body.len() < 256 * 1024 {
+            body.extend_from_slice(format!("{size:x}\r\n").as_bytes());
+            body.resize(body.len() + size, b'x');
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(b"0\r\n\r\n");
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let mut decoder = ChunkedDecoder::default();
+                let (mut at, mut sum) = (0, 0);
+                while let Ok((consumed, Piece::Data(range))) =
+                    decoder.decode(black_box(&body[at..]), &limits)
+                {
+                    at += consumed;
+                    sum += range.len();
+                }
+                sum
+            });
+        });
+    }
+    group.finish();
+}
+
+fn push_fields(head: &mut ResponseHead) {
+    head.clear();
+    let pushed = head
+        .set_status(b"200 OK")
+        .and_then(|()| head.push(b"Content-Type", b"text/html; charset=utf-8"))
+        .and_then(|()| head.push(b"Content-Length", b"13"))
+        .and_then(|()| head.push(b"Vary", b"Cookie"))
+        .and_then(|()| head.push(b"X-Frame-Options", b"DENY"))
+        .and_then(|()| {
+            head.push(
+                b"Set-Cookie",
+                b"session=0123456789abcdef; HttpOnly; Path=/; SameSite=Lax",
+            )
+        });
+    assert!(pushed.is_ok(), "every field of this response is valid");
+}
+
+fn responses(criterion: &mut Criterion) {
+    let limits = Limits::default();
+    let look = Look {
+        server: b"ferricorn",
+        date: b"Thu, 01 Jan 1970 00:00:00 GMT",
+    };
+    let mut request = RequestHead::default();
+    let mut response = ResponseHead::default();
+    let mut out = Vec::new();
+    let mut group = criterion.benchmark_group("response");
+    group.bench_function("push six fields", |bencher| {
+        bencher.iter(|| push_fields(black_box(&mut response)))
+    });
+    push_fields(&mut response);
+    let mut dispatched = Exchange::default();
+    while !matches!(dispatched.receive(SHORT, &limits, &mut request), Ok(step) if step.received == Received::End)
+    {
+    }
+    dispatched.respond(&response, BodySize::Exact(13), &look, &mut out);
+    group.throughput(Throughput::Bytes(out.len() as u64));
+    group.bench_function("a whole exchange", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            let mut exchange = Exchange::default();
+            while !matches!(exchange.receive(black_box(SHORT), &limits, &mut request), Ok(step) if step.received == Received::End) {}
+            exchange.respond(black_box(&response), BodySize::Exact(13), &look, &mut out);
+            let admitted = exchange.data(13, &mut out);
+            out.extend_from_slice(&b"Hello, world!"[..admitted]);
+            exchange.data_end(&mut out);
+            exchange.finish(&mut out)
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, heads, chunked, responses);
+criterion_main!(benches);
