@@ -145,9 +145,9 @@ class Server:
 
     def wait_ready(self, workers: int = 1) -> Server:
         """Ready: every worker was announced and the first address accepts a connection."""
-        listening = self.log.wait(r"Listening at: (\S+?),? ")[0].group(1)
+        listening = self.log.wait(r"Listening at: (.+) \(\d+\)$")[0].group(1)
         self.log.wait(r"Booting worker with pid: (\d+)", workers)
-        self.address = parse_address(listening)
+        self.address = parse_address(re.split(", ?", listening)[0])
         self.connect().close()
         return self
 
@@ -157,7 +157,7 @@ class Server:
 
     def addresses(self) -> list[tuple[str, int] | str]:
         text = self.log.wait(r"Listening at: (.+) \(\d+\)$")[0].group(1)
-        return [parse_address(one) for one in text.split(", ")]
+        return [parse_address(one) for one in re.split(", ?", text)]
 
     def booted(self) -> list[int]:
         """Worker pids in the order they were announced."""
@@ -172,7 +172,7 @@ class Server:
         alive = session_members(self.pid)
         return [int(pid) for pid in children if int(pid) in alive]
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
     def wait_exit(self, patience: float = PATIENCE_S) -> int:
@@ -183,7 +183,7 @@ class Server:
 
     def stop(self, number: int = signal.SIGTERM, patience: float = PATIENCE_S) -> int:
         """Stop, wait, and insist that no process of the tree is left; returns the exit code."""
-        self.signal(number)
+        self.send_signal(number)
         code = self.wait_exit(patience)
         self.wait_gone()
         return code
@@ -195,7 +195,7 @@ class Server:
         """Last resort of the fixture: end what is still there by pid; returns who was left over."""
         with contextlib.suppress(AssertionError):
             if self.process.poll() is None:
-                self.signal(signal.SIGTERM)
+                self.send_signal(signal.SIGTERM)
                 self.wait_exit()
             self.wait_gone(5)
         left = session_members(self.pid)
