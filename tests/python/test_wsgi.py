@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import re
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from harness import NAME
+from harness import IS_OURS, NAME, Gates, Server, parse_address, wait_until
 from wire import Disconnected, encode_chunks
 
 VALIDATED = "probe:application"
@@ -171,16 +172,12 @@ CALLS = {
 
 @pytest.fixture(scope="module")
 def module_gates(tmp_path_factory):
-    from harness import Gates
-
     return Gates(tmp_path_factory.mktemp("gates"))
 
 
 @pytest.fixture(scope="module")
 def raw_probe(module_gates):
     """One server for the many cases below; not validated, as the validator forbids read() without a size."""
-    from harness import Server
-
     one = Server(["probe:raw", "--threads", "2"], env=module_gates.env)
     try:
         yield one.wait_ready()
@@ -202,7 +199,8 @@ def test_input_reads_like_a_file(raw_probe, body, calls, framing):
     with raw_probe.connect() as client:
         answer = client.request("POST", "/operations?calls=" + quote(json.dumps(calls)), fields, sent)
         assert json.loads(answer.body) == expected
-        assert client.request("GET", "/items").status == 200, "the connection is in step"
+        if IS_OURS:  # others may close rather than read on
+            assert client.request("GET", "/items").status == 200, "the connection is in step"
 
 
 def test_readlines_takes_a_hint(raw_probe):
@@ -245,8 +243,6 @@ def test_errors_go_to_the_error_log(probe):
 def test_errors_go_to_the_error_log_file(server, tmp_path):
     log = tmp_path / "error.log"
     one = server("probe:application", "--error-logfile", str(log), ready=False)
-    from harness import parse_address, wait_until
-
     text = wait_until(lambda: log.exists() and "Booting worker" in log.read_text() and log.read_text(), "boot")
     one.address = parse_address(re.search(r"Listening at: (\S+)", text).group(1))
     one.get("/errors")
@@ -256,6 +252,7 @@ def test_errors_go_to_the_error_log_file(server, tmp_path):
 # -- start_response --------------------------------------------------------------------------------
 
 
+@pytest.mark.ours
 def test_error_handler_replaces_an_unsent_head(server):
     answer = server("faulty").get("/exc_info?when=before")
     assert (answer.status, answer.reason, answer.header("X-From"), answer.text) == (503, "Sorry", "handler", "sorry")
@@ -392,6 +389,7 @@ def test_bodiless_statuses(probe, line):
         assert client.request("GET", "/items").text == "xxxxx"
 
 
+@pytest.mark.ours
 def test_application_may_ask_to_close(probe):
     with probe.connect() as client:
         assert client.request("GET", "/asks_to_close").header("Connection") == "close"
@@ -455,8 +453,8 @@ def test_file_wrapper(server, content, application):
         ("&offset=1000", whole[1000:]),
         ("&offset=1000&length=50", whole[1000:1050]),
         ("&length=0", b""),
-        (f"&offset={len(whole)}", b""),
         ("&block=1000000", whole),
+        *([(f"&offset={len(whole)}", b"")] if IS_OURS else []),
     ):
         with one.connect() as client:
             assert client.request("GET", f"/file?path={content}{query}").body == expected, query
@@ -473,10 +471,6 @@ def test_file_wrapper_over_an_object_without_descriptor(server, gates):
 
 
 def test_file_wrapper_closes_its_file(server, content):
-    from pathlib import Path
-
-    from harness import wait_until
-
     one = server("probe:raw")
     for _ in range(3):
         one.get(f"/file?path={content}")
@@ -492,9 +486,9 @@ WRONG = [
     ("raises", "ValueError: application is broken"),
     ("raises_after_start", "ValueError: application is broken"),
     ("generator_raises_first", "ValueError: application is broken"),
-    ("never_starts", ""),
+    pytest.param("never_starts", "", marks=pytest.mark.ours),
     ("returns_none", "TypeError"),
-    ("text_items", "TypeError"),
+    pytest.param("text_items", "TypeError", marks=pytest.mark.ours),
     ("starts_twice", "AssertionError"),
     ("status_is_a_number", "TypeError"),
     ("status_without_code", ""),
@@ -513,8 +507,6 @@ WRONG = [
 
 @pytest.fixture(scope="module")
 def faulty(module_gates):
-    from harness import Server
-
     one = Server(["faulty", "--threads", "2"], env=module_gates.env)
     try:
         yield one.wait_ready()
@@ -522,7 +514,7 @@ def faulty(module_gates):
         assert not one.reap()
 
 
-@pytest.mark.parametrize(("path", "said"), WRONG, ids=[path for path, _ in WRONG])
+@pytest.mark.parametrize(("path", "said"), WRONG)
 def test_application_error_is_a_500_with_a_traceback_in_the_log(faulty, path, said):
     before = faulty.workers()
     answer = faulty.get(f"/{path}")
