@@ -286,7 +286,7 @@ def test_unfinished_request_times_out(server, setting, started):
 
 @pytest.mark.ours
 def test_silent_connection_is_closed_without_a_word(server):
-    one = server("probe:raw", env={"FERRICORN_CLIENT_HEADER_TIMEOUT": "1"})
+    one = server("probe:raw", "--keep-alive", "1", env={"FERRICORN_CLIENT_HEADER_TIMEOUT": "1"})
     with one.connect() as client:
         assert client.is_closed()
 
