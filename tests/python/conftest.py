@@ -34,7 +34,9 @@ def server(gates: Gates) -> Iterator[Callable[..., Server]]:
     """`server("app:app", "--threads", "2", workers=2)`: a ready server; every process is gone afterwards."""
     started: list[Server] = []
 
-    def start(*arguments: str, workers: int = 1, ready: bool = True, env: dict[str, str] | None = None, **options) -> Server:
+    def start(
+        *arguments: str, workers: int = 1, ready: bool = True, env: dict[str, str] | None = None, **options
+    ) -> Server:
         if workers > 1:
             arguments = (*arguments, "-w", str(workers))
         one = Server(arguments, env={**gates.env, **(env or {})}, **options)

@@ -33,7 +33,15 @@ GUNICORN = [sys.executable, "-m", "gunicorn", "-k", "gthread", "--no-control-soc
 PATIENCE_S = 20.0
 
 # What the caller's shell may hold and a server would obey.
-OBEYED_VARIABLES = ("GUNICORN_", "FERRICORN_", "WEB_CONCURRENCY", "PORT", "FORWARDED_ALLOW_IPS", "SENDFILE", "SCRIPT_NAME")
+OBEYED_VARIABLES = (
+    "GUNICORN_",
+    "FERRICORN_",
+    "WEB_CONCURRENCY",
+    "PORT",
+    "FORWARDED_ALLOW_IPS",
+    "SENDFILE",
+    "SCRIPT_NAME",
+)
 
 
 def wait_until(fact: Callable[[], object], what: str, patience: float = PATIENCE_S) -> object:

@@ -11,7 +11,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import APPS, COMMAND, IS_OURS, NAME, REPOSITORY, Finished, clean_environment, session_members, wait_until
+from harness import (
+    APPS,
+    COMMAND,
+    IS_OURS,
+    NAME,
+    REPOSITORY,
+    Finished,
+    clean_environment,
+    session_members,
+    wait_until,
+)
 from wire import Client
 
 # -- what to serve ---------------------------------------------------------------------------------
@@ -151,7 +161,14 @@ def test_our_own_config_file_wins_over_gunicorns(server, tmp_path):
 
 def test_command_line_wins_over_variables_and_config(server, tmp_path):
     (tmp_path / "config.py").write_text("workers = 4\nthreads = 3\nchdir = " + repr(str(APPS)))
-    one = server("-c", str(tmp_path / "config.py"), "-w", "1", "hello:where", env={"GUNICORN_CMD_ARGS": "-w 3 -e COLOUR=red"})
+    one = server(
+        "-c",
+        str(tmp_path / "config.py"),
+        "-w",
+        "1",
+        "hello:where",
+        env={"GUNICORN_CMD_ARGS": "-w 3 -e COLOUR=red"},
+    )
     assert one.get().text.split()[3] == "red"
     assert len(one.workers()) == 1
 
@@ -330,7 +347,12 @@ def test_second_make_run_only_starts():
     if not make or not (REPOSITORY / ".venv" / ".built").exists():
         pytest.skip("not run from a tree built by make")
     planned = subprocess.run(
-        [make, "--dry-run", "run"], cwd=REPOSITORY, capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]}
+        [make, "--dry-run", "run"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": os.environ["PATH"]},
     ).stdout
     assert [line for line in planned.splitlines() if not line.startswith("make")] == [
         "cd examples/flask_app && exec ../../.venv/bin/ferricorn app:app -w 4 --threads 2 -b 0.0.0.0:5000"

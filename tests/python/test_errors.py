@@ -63,7 +63,10 @@ def test_syntax_error_shows_the_line(tmp_path):
         ("hello:create_app(", "Failed to parse 'create_app(' as an attribute name or function call."),
         ("hello:create_app(1, 2, 3)", "create_app() takes from 0 to 1 positional arguments but 3 were given"),
         ("hello:create_app(colour='red')", "create_app() got an unexpected keyword argument 'colour'"),
-        ("hello:create_app(open('x'))", "Failed to parse arguments as literal values: \"create_app(open('x'))\""),
+        (
+            "hello:create_app(open('x'))",
+            "Failed to parse arguments as literal values: \"create_app(open('x'))\"",
+        ),
         ("hello:1 + 1", "Failed to parse '1 + 1' as an attribute name or function call."),
     ],
 )

@@ -29,7 +29,9 @@ def test_start_up_lines(server):
     for expected, line in zip(lines, announced, strict=False):
         assert re.fullmatch(expected, line), line
     for pid in (first, second):
-        assert any(re.fullmatch(rf"{STAMP} \[{pid}\] \[INFO\] Booting worker with pid: {pid}", line) for line in announced)
+        assert any(
+            re.fullmatch(rf"{STAMP} \[{pid}\] \[INFO\] Booting worker with pid: {pid}", line) for line in announced
+        )
 
 
 def test_several_addresses_share_a_line(server, tmp_path):
@@ -118,7 +120,10 @@ def test_access_log_line_per_request_of_a_connection(server):
 
 def test_every_atom(server):
     atoms = "h l u m U q H s B f a p".split()
-    form = " ".join(f"{atom}=%({atom})s" for atom in atoms) + " D=%(D)s M=%(M)s T=%(T)s L=%(L)s i=%({x-in}i)s o=%({x-here}o)s e=%({path_info}e)s"
+    form = (
+        " ".join(f"{atom}=%({atom})s" for atom in atoms)
+        + " D=%(D)s M=%(M)s T=%(T)s L=%(L)s i=%({x-in}i)s o=%({x-here}o)s e=%({path_info}e)s"
+    )
     one = server("probe:raw", "--access-logfile", "-", "--access-logformat", form)
     (worker,) = one.workers()
     fields = [("Authorization", "Basic dXNlcjpwYXNz"), ("X-In", "in"), ("Referer", "r"), ("User-Agent", "a")]
@@ -155,8 +160,8 @@ def test_refused_requests_are_logged_too(server):
             client.send(sent)
             assert client.read_response().status == status
     lines = access_lines(one, 2)
-    assert ' 400 ' in lines[0]
-    assert ' 408 ' in lines[1]
+    assert " 400 " in lines[0]
+    assert " 408 " in lines[1]
 
 
 # -- nothing a peer could forge --------------------------------------------------------------------
@@ -184,7 +189,10 @@ def test_control_and_high_bytes_are_escaped(server):
 
 def test_refused_bytes_do_not_break_the_error_log(server):
     one = server("hello:app")
-    for sent in (b"GET /\x1b[31m HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nBad\x1b]0;x\x07 name: 1\r\n\r\n"):
+    for sent in (
+        b"GET /\x1b[31m HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nBad\x1b]0;x\x07 name: 1\r\n\r\n",
+    ):
         with one.connect() as client:
             client.send(sent)
             assert client.read_response().status == 400

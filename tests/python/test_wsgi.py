@@ -137,7 +137,9 @@ def test_script_name_is_cut_from_the_path(server):
 def test_scheme_comes_from_a_trusted_proxy_only(server):
     secure = [("X-Forwarded-Proto", "https")]
     assert environ_of(server(VALIDATED), headers=secure)["wsgi.url_scheme"] == "https"
-    assert environ_of(server(VALIDATED, "--forwarded-allow-ips", "10.0.0.1"), headers=secure)["wsgi.url_scheme"] == "http"
+    assert (
+        environ_of(server(VALIDATED, "--forwarded-allow-ips", "10.0.0.1"), headers=secure)["wsgi.url_scheme"] == "http"
+    )
 
 
 def test_contradicting_schemes_are_refused(probe):
@@ -166,7 +168,15 @@ CALLS = {
     "readline bounded": [["readline", 2], ["readline", 100], ["readline", 2], ["readline", 10_000]],
     "readlines": [["readlines"], ["readlines"]],
     "iterate": [["readline"], ["iterate"], ["iterate"]],
-    "mixed": [["read", 2], ["readline"], ["read", 3], ["readline", 1], ["readlines"], ["read", 9], ["readline"]],
+    "mixed": [
+        ["read", 2],
+        ["readline"],
+        ["read", 3],
+        ["readline", 1],
+        ["readlines"],
+        ["read", 9],
+        ["readline"],
+    ],
 }
 
 
@@ -255,7 +265,12 @@ def test_errors_go_to_the_error_log_file(server, tmp_path):
 @pytest.mark.ours
 def test_error_handler_replaces_an_unsent_head(server):
     answer = server("faulty").get("/exc_info?when=before")
-    assert (answer.status, answer.reason, answer.header("X-From"), answer.text) == (503, "Sorry", "handler", "sorry")
+    assert (answer.status, answer.reason, answer.header("X-From"), answer.text) == (
+        503,
+        "Sorry",
+        "handler",
+        "sorry",
+    )
 
 
 def test_error_handler_cannot_replace_a_sent_head(server, gates):
@@ -301,7 +316,13 @@ def test_http_1_0_stream_ends_with_the_connection(probe, gates):
 
 
 def test_status_line_is_sent_as_given(probe):
-    for line in ("200 OK", "299 Words of my own", "404 Not Found", "500 Internal Server Error", "418 I'm a teapot"):
+    for line in (
+        "200 OK",
+        "299 Words of my own",
+        "404 Not Found",
+        "500 Internal Server Error",
+        "418 I'm a teapot",
+    ):
         answer = probe.get("/status?line=" + quote(line))
         assert f"{answer.status} {answer.reason}" == line
         assert answer.text == "status body"
@@ -356,7 +377,11 @@ def test_no_items_is_an_empty_body(raw_probe):
 
 
 def test_large_bodies_arrive_whole(raw_probe):
-    for query in ("count=1&size=8000000", "as=generator&count=800&size=10000", "as=tuple&count=8&size=1000000"):
+    for query in (
+        "count=1&size=8000000",
+        "as=generator&count=800&size=10000",
+        "as=tuple&count=8&size=1000000",
+    ):
         assert len(raw_probe.get("/items?" + query).body) == 8_000_000
 
 
@@ -460,7 +485,9 @@ def test_file_wrapper(server, content, application):
             assert client.request("GET", f"/file?path={content}{query}").body == expected, query
             assert client.request("GET", "/items").status == 200
     with one.connect() as client:
-        assert client.request("HEAD", f"/file?path={content}&length={len(whole)}").header("Content-Length") == str(len(whole))
+        assert client.request("HEAD", f"/file?path={content}&length={len(whole)}").header("Content-Length") == str(
+            len(whole)
+        )
         assert client.request("GET", "/items").text == "xxxxx"
 
 
@@ -476,7 +503,8 @@ def test_file_wrapper_closes_its_file(server, content):
         one.get(f"/file?path={content}")
     (worker,) = one.workers()
     wait_until(
-        lambda: str(content) not in [str(fd.resolve()) for fd in Path(f"/proc/{worker}/fd").iterdir()], "the file is closed"
+        lambda: str(content) not in [str(fd.resolve()) for fd in Path(f"/proc/{worker}/fd").iterdir()],
+        "the file is closed",
     )
 
 

@@ -48,13 +48,15 @@ class Client:
     """One connection. `address` is (host, port) or the path of a unix socket."""
 
     def __init__(self, address: tuple[str, int] | str, timeout: float, receive_buffer: int = 0) -> None:
-        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        family = (
+            socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        )
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect(address)
-        self._inbound = b""
+        self._inbound = bytearray()
 
     def __enter__(self) -> Client:
         return self
@@ -106,25 +108,27 @@ class Client:
         self._inbound += block
         return bool(block)
 
+    def _take(self, length: int) -> bytes:
+        part = bytes(self._inbound[:length])
+        del self._inbound[:length]
+        return part
+
     def read_until(self, mark: bytes) -> bytes:
         while mark not in self._inbound:
             if not self._receive():
-                raise Disconnected(self._inbound)
-        part, _, self._inbound = self._inbound.partition(mark)
-        return part + mark
+                raise Disconnected(bytes(self._inbound))
+        return self._take(self._inbound.index(mark) + len(mark))
 
     def read_exactly(self, length: int) -> bytes:
         while len(self._inbound) < length:
             if not self._receive():
-                raise Disconnected(self._inbound)
-        part, self._inbound = self._inbound[:length], self._inbound[length:]
-        return part
+                raise Disconnected(bytes(self._inbound))
+        return self._take(length)
 
     def read_to_end(self) -> bytes:
         while self._receive():
             pass
-        part, self._inbound = self._inbound, b""
-        return part
+        return self._take(len(self._inbound))
 
     def read_head(self) -> Response:
         head = self.read_until(b"\r\n\r\n").decode("latin-1")

@@ -45,7 +45,9 @@ def operations(environ, start_response):
     for operation in json.loads(_query(environ)["calls"]):
         name, *arguments = operation
         result = list(stream) if name == "iterate" else getattr(stream, name)(*arguments)
-        results.append([line.decode("latin-1") for line in result] if isinstance(result, list) else result.decode("latin-1"))
+        results.append(
+            [line.decode("latin-1") for line in result] if isinstance(result, list) else result.decode("latin-1")
+        )
     return _whole(start_response, json.dumps(results).encode())
 
 
@@ -89,7 +91,13 @@ def status(environ, start_response):
 def headers(environ, start_response):
     start_response(
         "200 OK",
-        [*TEXT, ("Set-Cookie", "a=1"), ("X-Between", "ÿ"), ("Set-Cookie", "b=2; Path=/"), ("Content-Length", "2")],
+        [
+            *TEXT,
+            ("Set-Cookie", "a=1"),
+            ("X-Between", "ÿ"),
+            ("Set-Cookie", "b=2; Path=/"),
+            ("Content-Length", "2"),
+        ],
     )
     return [b"ok"]
 
@@ -102,7 +110,10 @@ def declared(environ, start_response):
 
 
 def own_server_and_date(environ, start_response):
-    start_response("200 OK", [*TEXT, ("Server", "mine/1"), ("Date", "Thu, 01 Jan 1970 00:00:00 GMT"), ("Content-Length", "0")])
+    start_response(
+        "200 OK",
+        [*TEXT, ("Server", "mine/1"), ("Date", "Thu, 01 Jan 1970 00:00:00 GMT"), ("Content-Length", "0")],
+    )
     return []
 
 
