@@ -6,6 +6,7 @@ import re
 import socket
 
 import pytest
+
 from harness import APPS, IS_OURS, Finished
 
 BOOT_FAILED, LOAD_FAILED = 3, 4

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from harness import APPS, REPOSITORY, wait_until
 
 EXAMPLES = REPOSITORY / "examples"

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 import requests
+
 from harness import APPS, REPOSITORY, wait_until
 
 DJANGO_PROJECT = REPOSITORY / "examples" / "django_project"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from harness import IS_OURS, PATIENCE_S, Gates, Server
 from wire import encode_chunks, encode_request
 

@@ -6,6 +6,7 @@ import re
 import signal
 
 import pytest
+
 from harness import IS_OURS, NAME, wait_until
 from wire import encode_request
 

@@ -8,6 +8,7 @@ import signal
 import threading
 
 import pytest
+
 from harness import IS_OURS, session_members, wait_until
 from wire import Disconnected
 

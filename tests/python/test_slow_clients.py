@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from harness import PATIENCE_S
 from wire import Client, encode_request
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+
 from harness import IS_OURS, NAME, Gates, Server, parse_address, wait_until
 from wire import Disconnected, encode_chunks
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import gate
 from flask import (
     Flask,
     Response,
@@ -15,6 +14,8 @@ from flask import (
     stream_with_context,
     url_for,
 )
+
+import gate
 
 app = Flask(__name__)
 app.secret_key = "only for the tests"
