@@ -1,1 +1,45 @@
-//! The http room.
+//! HTTP/1.0 and 1.1 messages: bytes to requests, responses to bytes.
+//!
+//! Pure: no I/O, no clock, no threads, no Python. Everything here is driven by the event loop, which feeds
+//! received bytes to an [`Exchange`] and writes out what it encodes.
+//!
+//! | RFC 9112 | file |
+//! | --- | --- |
+//! | 2 message format, 3 request line, 5 field syntax | `head.rs`, `refusal.rs`, `fields.rs`, `target.rs` |
+//! | 6 message body length | `framing.rs` |
+//! | 7 chunked coding | `decode.rs`, `chunked.rs` |
+//! | 9 connection management | `exchange.rs` |
+//! | 4 and 6, as a sender | `response.rs`, `encode.rs` |
+//!
+//! # Why a request cannot be smuggled through here
+//!
+//! Two readers of one byte stream disagree only where a message has more than one plausible end. So:
+//! every line ends in CRLF (`head.rs`), a body has exactly one length and any second statement of it is refused
+//! (`framing.rs`), a chunk size is hexadecimal digits and nothing else (`chunked.rs`), and after any refusal the
+//! connection closes with nothing that follows being parsed (`exchange.rs`).
+#![forbid(unsafe_code)]
+
+mod chunked;
+mod date;
+mod decode;
+mod encode;
+mod error;
+mod exchange;
+mod fields;
+mod framing;
+mod head;
+mod limits;
+mod refusal;
+mod response;
+mod target;
+
+pub use chunked::{ChunkedDecoder, Piece};
+pub use date::HttpDate;
+pub use encode::{BodySize, Look, write_continue, write_error_page};
+pub use error::{ParseError, ResponseError, Status};
+pub use exchange::{Exchange, Finish, Received, Step};
+pub use framing::{BodyLength, Framing};
+pub use head::{HeadScan, RequestHead, Version, parse_head};
+pub use limits::{Limits, Rules};
+pub use response::ResponseHead;
+pub use target::percent_decode;

@@ -1,1 +1,327 @@
-//! The net room.
+//! Listening sockets, before they have connections.
+//!
+//! The arbiter opens them once; workers inherit them through fork. Nothing here removes a socket file when
+//! it is dropped, because a forked child drops its copies too: the arbiter calls `Bound::unlink` by itself.
+
+pub mod address;
+pub mod inherit;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind,
+    connect, listen, setsockopt, socket, sockopt,
+};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid, chown};
+
+pub use address::{AddressError, BindAddress};
+
+/// A non-blocking listening socket.
+#[derive(Debug)]
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// A second descriptor of the same socket.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
+            Self::Unix(listener) => listener.try_clone().map(Self::Unix),
+        }
+    }
+
+    fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.set_nonblocking(true),
+            Self::Unix(listener) => listener.set_nonblocking(true),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// As in the log line "Listening at": `http://127.0.0.1:8000`, `http://[::1]:8000`, `unix:/run/app.sock`.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => write!(f, "http://{address}"),
+                Err(_) => f.write_str("http://?"),
+            },
+            Self::Unix(listener) => match listener.local_addr() {
+                Ok(address) => match address.as_pathname() {
+                    Some(path) => write!(f, "unix:{}", path.display()),
+                    None => f.write_str("unix:@"),
+                },
+                Err(_) => f.write_str("unix:?"),
+            },
+        }
+    }
+}
+
+/// A listener and the address that it was asked for.
+#[derive(Debug)]
+pub struct Bound {
+    pub address: BindAddress,
+    pub listener: Listener,
+}
+
+impl Bound {
+    /// Removes the socket file of a unix listener that we made ourselves. Only the arbiter calls this.
+    pub fn unlink(&self) {
+        if let BindAddress::Unix(path) = &self.address {
+            if let Err(error) = std::fs::remove_file(path) {
+                log::debug!("socket {} not removed: {error}", path.display());
+            }
+        }
+    }
+}
+
+/// What the settings say about listening sockets.
+#[derive(Clone, Debug)]
+pub struct BindOptions {
+    pub backlog: u32,
+    /// For the socket file: gunicorn's default of 0 lets everyone connect.
+    pub umask: u32,
+    pub reuse_port: bool,
+    /// Owner of socket files; `None` leaves the creator's.
+    pub owner: Option<(u32, u32)>,
+}
+
+impl Default for BindOptions {
+    fn default() -> Self {
+        Self {
+            backlog: 2048,
+            umask: 0,
+            reuse_port: false,
+            owner: None,
+        }
+    }
+}
+
+impl BindOptions {
+    /// The kernel cuts the number to its own limit; what the type cannot carry asks for that limit.
+    fn backlog(&self) -> Backlog {
+        i32::try_from(self.backlog)
+            .ok()
+            .and_then(|backlog| Backlog::new(backlog).ok())
+            .unwrap_or(BACKLOG_KERNEL_LIMIT)
+    }
+}
+
+/// Why there is no listener. What led to it has been logged, attempt by attempt.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("Can't connect to {0}")]
+    Refused(BindAddress),
+    #[error("'{0}' is not a socket")]
+    NotASocket(String),
+}
+
+/// Opens every address, all or none. An address that cannot be had is tried five times; `wait` is called in
+/// between (a second, in the arbiter) and stops the attempts by answering false.
+///
+/// # Errors
+/// At the first address that stays refused. Socket files already made are removed again.
+pub fn bind_all(
+    addresses: &[BindAddress],
+    options: &BindOptions,
+    mut wait: impl FnMut() -> bool,
+) -> Result<Vec<Bound>, BindError> {
+    let mut bound: Vec<Bound> = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        match bind_patiently(address, options, &mut wait) {
+            Ok(listener) => bound.push(Bound {
+                address: address.clone(),
+                listener,
+            }),
+            Err(error) => {
+                bound.iter().for_each(Bound::unlink);
+                return Err(error);
+            }
+        }
+    }
+    Ok(bound)
+}
+
+/// Adopts descriptors that systemd opened.
+///
+/// # Errors
+/// When one of them is not a stream socket.
+pub fn adopt_all(fds: &[RawFd], options: &BindOptions) -> io::Result<Vec<Bound>> {
+    fds.iter()
+        .map(|fd| {
+            Ok(Bound {
+                address: BindAddress::Fd(*fd),
+                listener: inherit::adopt(*fd, options.backlog())?,
+            })
+        })
+        .collect()
+}
+
+/// For the line "Listening at".
+#[must_use]
+pub fn describe(bound: &[Bound]) -> String {
+    let names: Vec<_> = bound.iter().map(|one| one.listener.to_string()).collect();
+    names.join(",")
+}
+
+fn bind_patiently(
+    address: &BindAddress,
+    options: &BindOptions,
+    wait: &mut impl FnMut() -> bool,
+) -> Result<Listener, BindError> {
+    for _ in 0..BIND_ATTEMPTS {
+        match bind_once(address, options) {
+            Ok(listener) => return Ok(listener),
+            Err(Attempt::NotASocket) => return Err(BindError::NotASocket(address.to_string())),
+            Err(Attempt::Failed(error)) => {
+                log_attempt(address, &error);
+                log::debug!("Retrying in 1 second.");
+                if !wait() {
+                    break;
+                }
+            }
+        }
+    }
+    Err(BindError::Refused(address.clone()))
+}
+
+fn log_attempt(address: &BindAddress, error: &io::Error) {
+    let reason = match error.raw_os_error() {
+        Some(code) => {
+            let errno = Errno::from_raw(code);
+            if errno == Errno::EADDRINUSE {
+                log::error!("Connection in use: {address}");
+            }
+            if errno == Errno::EADDRNOTAVAIL {
+                log::error!("Invalid address: {address}");
+            }
+            format!("[Errno {code}] {}", errno.desc())
+        }
+        None => error.to_string(),
+    };
+    log::error!("connection to {address} failed: {reason}");
+}
+
+enum Attempt {
+    Failed(io::Error),
+    NotASocket,
+}
+
+impl<E: Into<io::Error>> From<E> for Attempt {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn bind_once(address: &BindAddress, options: &BindOptions) -> Result<Listener, Attempt> {
+    match address {
+        BindAddress::Tcp { host, port } => Ok(bind_tcp(host, *port, options)?),
+        BindAddress::Unix(path) => bind_path(path, options),
+        BindAddress::Abstract(name) => Ok(bind_unix(&UnixAddr::new_abstract(name)?, options)?),
+        BindAddress::Fd(fd) => Ok(inherit::adopt(*fd, options.backlog())?),
+    }
+}
+
+fn bind_tcp(host: &str, port: u16, options: &BindOptions) -> io::Result<Listener> {
+    let address = resolve(host, port)?;
+    let storage = SockaddrStorage::from(address);
+    let family = storage.family().unwrap_or(AddressFamily::Inet);
+    let socket = new_socket(family)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    // Accepted connections inherit this from the listener, so no call is spent on each of them.
+    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    if options.reuse_port {
+        setsockopt(&socket, sockopt::ReusePort, &true)?;
+    }
+    bind(socket.as_raw_fd(), &storage)?;
+    listen(&socket, options.backlog())?;
+    Ok(Listener::Tcp(TcpListener::from(socket)))
+}
+
+/// IPv4 first, as gunicorn: `localhost` means 127.0.0.1, and only a literal or a name that has nothing else
+/// is IPv6.
+fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
+    let host = if host.is_empty() { "0.0.0.0" } else { host };
+    let found: Vec<_> = (host, port).to_socket_addrs()?.collect();
+    found
+        .iter()
+        .find(|address| address.is_ipv4())
+        .or(found.first())
+        .copied()
+        .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
+fn bind_path(path: &Path, options: &BindOptions) -> Result<Listener, Attempt> {
+    let address = UnixAddr::new(path)?;
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => return Err(Attempt::NotASocket),
+        Ok(_) if is_live(&address)? => return Err(Errno::EADDRINUSE.into()),
+        Ok(_) => std::fs::remove_file(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    let previous = umask(Mode::from_bits_truncate(options.umask));
+    let listener = bind_unix(&address, options);
+    umask(previous);
+    let listener = listener?;
+    if let Some((user, group)) = options.owner {
+        chown(path, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
+    }
+    Ok(listener)
+}
+
+/// A socket file left behind by a dead server refuses; a live server's accepts, or is too busy to.
+fn is_live(address: &UnixAddr) -> io::Result<bool> {
+    let probe = new_socket(AddressFamily::Unix)?;
+    match connect(probe.as_raw_fd(), address) {
+        Ok(()) | Err(Errno::EAGAIN) => Ok(true),
+        Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(false),
+        // A file whose owner keeps us out is not ours to remove.
+        Err(Errno::EACCES | Errno::EPERM) => Ok(true),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn bind_unix(address: &UnixAddr, options: &BindOptions) -> io::Result<Listener> {
+    let socket = new_socket(AddressFamily::Unix)?;
+    bind(socket.as_raw_fd(), address)?;
+    listen(&socket, options.backlog())?;
+    Ok(Listener::Unix(UnixListener::from(socket)))
+}
+
+/// Non-blocking, and closed when the application starts another program.
+fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socket(family, SockType::Stream, flags, None)?)
+}
+
+const BIND_ATTEMPTS: usize = 5;
+#[cfg(target_os = "linux")]
+const BACKLOG_KERNEL_LIMIT: Backlog = Backlog::MAXALLOWABLE;
+#[cfg(not(target_os = "linux"))]
+const BACKLOG_KERNEL_LIMIT: Backlog = Backlog::MAXCONN;
+
+#[cfg(test)]
+mod tests;

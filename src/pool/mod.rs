@@ -1,1 +1,37 @@
-//! The pool room.
+//! The contract between the event loop and the threads that run the application: neither sockets nor Python here.
+//!
+//! The loop pushes a [`Job`] (one complete request) with [`Pool::push`]; a pool thread takes it with [`Pool::next`],
+//! runs the application and answers with [`Reply`] values through [`Pool::send`]. A response that is streamed is
+//! slowed down by its [`Window`]. What the loop has finished with but may not drop itself (objects of the
+//! application) travels back through [`Pool::release`].
+
+pub mod heirs;
+mod job;
+mod queue;
+mod replies;
+mod sync;
+mod window;
+
+use std::sync::Arc;
+
+pub use job::{ConnId, Job, Peer, Piece, Reply, RequestBody, ResponseBody, SharedBytes, Streaming};
+pub use queue::{Pool, Seat};
+pub use replies::ParkMode;
+pub use window::{Window, WindowClosed};
+
+/// What the pool's threads run. Python is one implementation, a closure in the tests is another.
+pub trait Application: Send + Sync {
+    /// Start `pool.thread_count()` threads, each of which calls [`Pool::enter`] once, then [`Pool::next`] until it
+    /// returns `None`, and drops its [`Seat`] last.
+    ///
+    /// # Errors
+    /// The reason, in words, why a thread could not be started.
+    fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), String>;
+
+    /// Called on the event loop's thread when a signal that the application handles itself has arrived.
+    fn on_interrupt(&self) {}
+
+    /// Called on the event loop's thread for each signal to the worker that the loop does not act upon alone (INT,
+    /// QUIT and ABRT before it stops, USR1, WINCH).
+    fn on_signal(&self, _signal: i32) {}
+}

@@ -1,1 +1,18 @@
-//! The python room.
+//! Everything that touches the interpreter, and the rules of the GIL.
+//!
+//! 1. The event loop's thread and the arbiter's loop never attach while they serve; the loop runs inside one detach.
+//! 2. A pool thread attaches once, when it starts, and stays attached until the pool is closed.
+//! 3. It follows the one-heir protocol of `pool/heirs.rs` and gives the GIL away only through [`gil::handoff`], with a
+//!    listed reason. Anything else that blocks while attached is a bug.
+//! 4. Bytes are copied while attached; what is decided about HTTP is decided elsewhere.
+//! 5. No Rust lock is held across a call into Python, an attach or a detach.
+//! 6. The arbiter starts no thread, and Python's before- and after-fork calls surround the fork.
+
+//pub mod config_file;
+pub mod gil;
+//pub mod hooks;
+//pub mod loader;
+mod text;
+pub mod threads;
+pub mod traceback;
+pub mod wsgi;

@@ -1,1 +1,129 @@
-//! The worker room.
+//! The worker: listeners, event loop and pool wired together. No Python here.
+//!
+//! [`run`] is the worker process's main thread from boot to exit. It is given the sockets, the settings and an
+//! [`Application`]; a closure in Rust serves as well as a WSGI application (see `tests/integration`).
+
+mod accept;
+mod access_log;
+mod connection;
+mod connections;
+mod core;
+mod deadlines;
+mod descriptors;
+mod event_loop;
+mod outbox;
+mod respond;
+mod shutdown;
+mod spool;
+mod stream;
+mod trust;
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use mio::{Poll, Waker};
+
+use crate::config::Config;
+use crate::net::Listener;
+use crate::pool::{Application, Pool};
+use crate::scoreboard::{Scoreboard, SlotState};
+
+pub use access_log::AccessLog;
+
+use self::accept::{Accepting, Acceptor, ListenerSet};
+use self::connections::Connections;
+use self::core::{Core, CoreSetup};
+use self::descriptors::Descriptors;
+use self::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
+use self::shutdown::Phase;
+use self::trust::Trust;
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct Setup {
+    /// Bound, listening, non-blocking.
+    pub listeners: Vec<Listener>,
+    /// The settings.
+    pub config: Arc<Config>,
+    /// Where the worker counts, and its slot there.
+    pub scoreboard: Arc<Scoreboard>,
+    /// See `scoreboard`.
+    pub slot: usize,
+    /// One byte per signal to the worker: its number. Non-blocking.
+    pub signals: Option<OwnedFd>,
+    /// The interpreter's wake-up descriptor. Non-blocking.
+    pub interrupts: Option<OwnedFd>,
+    /// Gets one byte when the worker is ready to serve.
+    pub booted: Option<OwnedFd>,
+    /// The worker stops when its parent is another process than this.
+    pub parent: Option<i32>,
+    /// The worker retires after so many requests.
+    pub max_requests: Option<u64>,
+    /// The `Server` field's value; empty for none.
+    pub server: Vec<u8>,
+    /// Where requests are logged.
+    pub access_log: Option<AccessLog>,
+}
+
+/// How a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// The process's exit code.
+    pub code: i32,
+    /// Pool threads that are still in the middle of a request: the interpreter must not be finalized under them.
+    pub stuck_threads: usize,
+}
+
+/// Serve until told to stop.
+///
+/// # Errors
+/// The system refused what the loop is made of (poll set, waker), or a thread could not be started.
+pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
+    let Setup { listeners, config, scoreboard, slot, signals, interrupts, booted, parent, .. } = setup;
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), waker_token())?;
+    let wake = move || {
+        // The waker is an eventfd: writing to it fails only when it is already signalled.
+        let _ = waker.wake();
+    };
+    let connections_max = config.worker_connections.max(1);
+    let pool = Arc::new(Pool::new(config.threads, connections_max, Box::new(wake)));
+    let core = Core::new(CoreSetup {
+        config: &config,
+        pool: pool.clone(),
+        server: setup.server,
+        requests_max: setup.max_requests,
+        access_log: setup.access_log,
+        scoreboard,
+        slot,
+    });
+    let mut event_loop = EventLoop {
+        listener_set: ListenerSet::new(&poll)?,
+        acceptors: listeners.into_iter().map(Acceptor::from).collect(),
+        accepting: Accepting::Over,
+        connections: Connections::default(),
+        connections_max,
+        descriptors: Descriptors::new(signals, interrupts, poll.registry(), descriptor_token)?,
+        events: turn_events(),
+        poll,
+        application,
+        trust: Trust::new(config.forwarded_allow_ips.clone()),
+        phase: Phase::Serving,
+        graceful_timeout: config.graceful_timeout,
+        exit_code: 0,
+        short_sleep_was_idle: false,
+        exhaustion_logged: false,
+        last_beat: None,
+        parent,
+        core,
+    };
+    application.start_threads(&pool).map_err(io::Error::other)?;
+    event_loop.core.slot().set_state(SlotState::Serving);
+    if let Some(booted) = booted {
+        // An arbiter that is gone is noticed by the heartbeat.
+        let _ = std::fs::File::from(booted).write_all(b"b");
+    }
+    event_loop.run()?;
+    Ok(Exit { code: event_loop.exit_code, stuck_threads: pool.live() })
+}

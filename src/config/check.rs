@@ -1,0 +1,432 @@
+//! One value against one row: gunicorn's rules and messages, the result in its final form.
+//!
+//! Final forms: `Int`, `Bool`, `Str` or `None` as the kind says; comma-separated text becomes a
+//! list; paths of `Kind::Directory` become absolute; users and groups become their number.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::peers::Network;
+use super::settings::{Kind, Setting};
+use super::value::{Value, repr_str};
+
+pub(super) fn check(setting: &Setting, value: &Value) -> Result<Value, String> {
+    match setting.kind {
+        Kind::Text => text(value),
+        Kind::Int | Kind::OctalInt => not_negative(whole_number(value)?).map(Value::Int),
+        Kind::IntWithin {
+            min,
+            max,
+            complaint,
+        } => {
+            let number = whole_number(value)?;
+            if (min..=max).contains(&number) {
+                Ok(Value::Int(number))
+            } else {
+                Err(complaint(number))
+            }
+        }
+        Kind::Bool { .. } => switch(value),
+        Kind::Texts => texts(value),
+        Kind::Files => files(value),
+        Kind::CommaTexts => comma_texts(value),
+        Kind::Addresses => addresses(value),
+        Kind::Mapping => match value {
+            Value::Dict(_) => Ok(value.clone()),
+            other => Err(format!("Value is not a dictionary: {other}")),
+        },
+        Kind::Word { words, complaint } => word(value, setting, words, complaint),
+        Kind::ProxyProtocol => proxy_protocol(value),
+        Kind::HttpProtocols => http_protocols(value),
+        Kind::Http2Cleartext => http2_cleartext(value),
+        Kind::StatsdAddress => statsd_address(value),
+        Kind::Hook { .. } | Kind::PostRequest | Kind::Anything => Ok(value.clone()),
+        Kind::Class => match value {
+            Value::Opaque(_) => Ok(value.clone()),
+            other => text(other),
+        },
+        Kind::Directory => directory(value),
+        Kind::User => account(value, effective_user(), find_user, "user"),
+        Kind::Group => account(value, effective_group(), find_group, "group"),
+    }
+}
+
+fn text(value: &Value) -> Result<Value, String> {
+    match value {
+        Value::None => Ok(Value::None),
+        Value::Str(text) => Ok(Value::str(text.trim())),
+        other => Err(format!("Not a string: {other}")),
+    }
+}
+
+fn whole_number(value: &Value) -> Result<i64, String> {
+    match value {
+        Value::Int(number) => Ok(*number),
+        // A boolean is an int in Python.
+        Value::Bool(on) => Ok(i64::from(*on)),
+        Value::Str(text) => parse_int(text, 0)
+            .ok_or_else(|| format!("invalid literal for int() with base 0: {}", repr_str(text))),
+        _ => Err("int() can't convert non-string with explicit base".to_owned()),
+    }
+}
+
+fn not_negative(number: i64) -> Result<i64, String> {
+    if number < 0 {
+        Err(format!("Value must be positive: {number}"))
+    } else {
+        Ok(number)
+    }
+}
+
+/// Python's `int(text, base)` for base 10 and for base 0, which looks at the prefix.
+pub(super) fn parse_int(text: &str, base: u32) -> Option<i64> {
+    let text = text.trim();
+    let (sign, digits) = match text.as_bytes().first()? {
+        b'-' => ("-", &text[1..]),
+        b'+' => ("", &text[1..]),
+        _ => ("", text),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let prefixed = |prefix| {
+        lower
+            .strip_prefix(prefix)
+            .map(|rest| rest.strip_prefix('_').unwrap_or(rest))
+    };
+    let (radix, digits) = match base {
+        0 => {
+            if let Some(rest) = prefixed("0x") {
+                (16, rest)
+            } else if let Some(rest) = prefixed("0o") {
+                (8, rest)
+            } else if let Some(rest) = prefixed("0b") {
+                (2, rest)
+            } else if lower.starts_with('0')
+                && lower.bytes().any(|byte| (b'1'..=b'9').contains(&byte))
+            {
+                // "010" could mean 8 or 10, so Python takes neither.
+                return None;
+            } else {
+                (10, lower.as_str())
+            }
+        }
+        base => (base, lower.as_str()),
+    };
+    // Underscores are allowed between two digits only.
+    if digits.is_empty() || digits.split('_').any(str::is_empty) || digits.contains(['+', '-']) {
+        return None;
+    }
+    let digits: String = digits.chars().filter(|c| *c != '_').collect();
+    i64::from_str_radix(&format!("{sign}{digits}"), radix).ok()
+}
+
+/// The command line's reading of modes: `0022` is octal too.
+pub(super) fn parse_octal_int(text: &str) -> Option<i64> {
+    let old_octal = text.len() > 1 && text.starts_with('0') && text.as_bytes()[1].is_ascii_digit();
+    if old_octal {
+        parse_int(&format!("0o{}", &text[1..]), 0)
+    } else {
+        parse_int(text, 0)
+    }
+}
+
+fn switch(value: &Value) -> Result<Value, String> {
+    match value {
+        Value::None | Value::Bool(_) => Ok(value.clone()),
+        Value::Str(text) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" => Ok(Value::Bool(true)),
+            "false" => Ok(Value::Bool(false)),
+            _ => Err(format!("Invalid boolean: {text}")),
+        },
+        other => Err(format!("Invalid type for casting: {other}")),
+    }
+}
+
+fn texts(value: &Value) -> Result<Value, String> {
+    match value {
+        Value::None | Value::Bool(false) | Value::Int(0) => Ok(Value::List(Vec::new())),
+        Value::Str(one) if one.is_empty() => Ok(Value::List(Vec::new())),
+        Value::Str(one) => Ok(Value::List(vec![Value::str(one.trim())])),
+        Value::List(items) => items
+            .iter()
+            .map(|item| match item {
+                Value::Str(text) => Ok(Value::str(text.trim())),
+                other => Err(format!("Not a string: {other}")),
+            })
+            .collect::<Result<_, _>>()
+            .map(Value::List),
+        other => Err(format!("Not a list of strings: {other}")),
+    }
+}
+
+fn files(value: &Value) -> Result<Value, String> {
+    let list = texts(value)?;
+    for file in list.strings() {
+        let is_pattern = file.contains(['*', '?', '[']);
+        if !is_pattern && !Path::new(&file).exists() {
+            return Err(format!("File {file} does not exists."));
+        }
+    }
+    Ok(list)
+}
+
+fn comma_texts(value: &Value) -> Result<Value, String> {
+    let Value::Str(joined) = text(value)? else {
+        return Ok(Value::List(Vec::new()));
+    };
+    let items = joined.split(',').filter(|item| !item.is_empty());
+    Ok(Value::List(
+        items.map(|item| Value::str(item.trim())).collect(),
+    ))
+}
+
+fn addresses(value: &Value) -> Result<Value, String> {
+    let list = comma_texts(value)?;
+    for item in list.strings() {
+        if item != "*" {
+            Network::parse(&item)?;
+        }
+    }
+    Ok(list)
+}
+
+fn word(
+    value: &Value,
+    setting: &Setting,
+    words: &[&str],
+    complaint: fn(&Value) -> String,
+) -> Result<Value, String> {
+    let typed = match value {
+        Value::None => return Ok(setting.default_value()),
+        Value::Str(typed) => typed.trim().to_ascii_lowercase(),
+        other => return Err(complaint(other)),
+    };
+    if words.contains(&typed.as_str()) {
+        Ok(Value::Str(typed))
+    } else {
+        Err(complaint(value))
+    }
+}
+
+fn proxy_protocol(value: &Value) -> Result<Value, String> {
+    let typed = match value {
+        Value::None => "off".to_owned(),
+        Value::Bool(on) => on.to_string(),
+        Value::Int(number) => number.to_string(),
+        Value::Str(typed) => typed.trim().to_ascii_lowercase(),
+        _ => return Err("proxy_protocol must be string or bool".to_owned()),
+    };
+    let mode = match typed.as_str() {
+        "off" | "false" | "0" | "none" => "off",
+        "auto" | "true" | "1" => "auto",
+        "v1" => "v1",
+        "v2" => "v2",
+        _ => return Err("proxy_protocol must be: off, v1, v2, or auto".to_owned()),
+    };
+    Ok(Value::str(mode))
+}
+
+fn http_protocols(value: &Value) -> Result<Value, String> {
+    let typed = match value {
+        Value::None => "",
+        Value::Str(typed) => typed.as_str(),
+        _ => return Err("http_protocols must be a string".to_owned()),
+    };
+    let mut protocols: Vec<String> = Vec::new();
+    for protocol in typed
+        .split(',')
+        .map(str::trim)
+        .filter(|protocol| !protocol.is_empty())
+    {
+        let protocol = protocol.to_ascii_lowercase();
+        if !["h1", "h2"].contains(&protocol.as_str()) {
+            return Err(format!(
+                "Invalid protocol '{protocol}'. Valid protocols: h1, h2"
+            ));
+        }
+        if protocols.contains(&protocol) {
+            return Err("Duplicate protocols specified".to_owned());
+        }
+        protocols.push(protocol);
+    }
+    if protocols.is_empty() {
+        protocols.push("h1".to_owned());
+    }
+    Ok(Value::Str(protocols.join(",")))
+}
+
+fn http2_cleartext(value: &Value) -> Result<Value, String> {
+    let mode = match value {
+        Value::None | Value::Bool(false) => "off".to_owned(),
+        Value::Bool(true) => "prior-knowledge".to_owned(),
+        Value::Str(typed) => typed.trim().to_ascii_lowercase(),
+        other => return Err(format!("Invalid type for casting: {other}")),
+    };
+    if ["off", "prior-knowledge", "upgrade", "both"].contains(&mode.as_str()) {
+        Ok(Value::Str(mode))
+    } else {
+        Err(format!("Invalid http2_cleartext: {mode}"))
+    }
+}
+
+/// The text stays as it is; `validate` splits it once this has let it through.
+fn statsd_address(value: &Value) -> Result<Value, String> {
+    let checked = text(value)?;
+    let Value::Str(address) = &checked else {
+        return Ok(checked);
+    };
+    match split_statsd(address) {
+        Some(_) => Ok(checked),
+        None => Err("Value must be one of ('host:port', 'unix://PATH')".to_owned()),
+    }
+}
+
+/// `HOST[:PORT]` or `unix:PATH`; but `unix:8125` is a host of that name, as it always was.
+pub(super) fn split_statsd(address: &str) -> Option<super::StatsdAddress> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        if let Ok(port) = path.parse() {
+            return Some(super::StatsdAddress::Udp {
+                host: "unix".to_owned(),
+                port,
+            });
+        }
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return Some(super::StatsdAddress::Unix(PathBuf::from(path)));
+    }
+    let (host, port) = if let Some((host, rest)) = address
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+    {
+        (host, rest.strip_prefix(':'))
+    } else if let Some((host, port)) = address.split_once(':') {
+        (host, Some(port))
+    } else {
+        (address, None)
+    };
+    let port = port.map_or(Ok(8125), str::parse).ok()?;
+    Some(super::StatsdAddress::Udp {
+        host: host.to_ascii_lowercase(),
+        port,
+    })
+}
+
+fn directory(value: &Value) -> Result<Value, String> {
+    let Value::Str(typed) = text(value)? else {
+        return Err(format!("Not a string: {value}"));
+    };
+    let path = tidied(&start_directory().join(&typed));
+    if path.is_dir() {
+        Ok(Value::Str(path.to_string_lossy().into_owned()))
+    } else {
+        Err(format!("can't chdir to {}", repr_str(&typed)))
+    }
+}
+
+/// `$PWD` when it is the current directory: it keeps the symbolic links the operator typed.
+pub(super) fn start_directory() -> PathBuf {
+    use std::os::unix::fs::MetadataExt;
+    let current = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let Some(typed) = std::env::var_os("PWD").map(PathBuf::from) else {
+        return current;
+    };
+    let inode = |path: &Path| path.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
+    let same = typed.is_absolute() && inode(&typed).is_some() && inode(&typed) == inode(&current);
+    if same { typed } else { current }
+}
+
+/// Without `.` and `..`, by text alone.
+fn tidied(path: &Path) -> PathBuf {
+    let mut tidy = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                tidy.pop();
+            }
+            other => tidy.push(other),
+        }
+    }
+    tidy
+}
+
+fn account(
+    value: &Value,
+    effective: u32,
+    find: fn(&str) -> Option<u32>,
+    what: &str,
+) -> Result<Value, String> {
+    let missing = |name: &str| format!("No such {what}: '{name}'");
+    let number = match value {
+        Value::None => i64::from(effective),
+        Value::Int(number) => {
+            i64::from(u32::try_from(*number).map_err(|_| missing(&number.to_string()))?)
+        }
+        Value::Str(name) => {
+            let id = name.parse().ok().or_else(|| find(name));
+            i64::from(id.ok_or_else(|| missing(name))?)
+        }
+        other => return Err(missing(&other.to_string())),
+    };
+    Ok(Value::Int(number))
+}
+
+fn effective_user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+fn effective_group() -> u32 {
+    nix::unistd::getegid().as_raw()
+}
+
+fn find_user(name: &str) -> Option<u32> {
+    nix::unistd::User::from_name(name)
+        .ok()
+        .flatten()
+        .map(|user| user.uid.as_raw())
+}
+
+fn find_group(name: &str) -> Option<u32> {
+    nix::unistd::Group::from_name(name)
+        .ok()
+        .flatten()
+        .map(|group| group.gid.as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_numbers_as_python() {
+        for (text, base, number) in [
+            (" 12 ", 10, Some(12)),
+            ("-1", 10, Some(-1)),
+            ("+1_000", 10, Some(1000)),
+            ("0x10", 10, None),
+            ("0x10", 0, Some(16)),
+            ("0o22", 0, Some(18)),
+            ("0b_11", 0, Some(3)),
+            ("010", 0, None),
+            ("010", 10, Some(10)),
+            ("00", 0, Some(0)),
+            ("1__0", 0, None),
+            ("--1", 0, None),
+            ("", 0, None),
+            ("1.5", 0, None),
+        ] {
+            assert_eq!(parse_int(text, base), number, "{text:?} in base {base}");
+        }
+    }
+
+    #[test]
+    fn reads_modes_in_every_notation() {
+        for text in ["0022", "022", "0o22", "0x12", "18"] {
+            assert_eq!(parse_octal_int(text), Some(18), "{text}");
+        }
+        assert_eq!(parse_octal_int("0"), Some(0));
+        assert_eq!(parse_octal_int("09"), None);
+    }
+
+    #[test]
+    fn keeps_the_symbolic_part_of_a_path_and_drops_dots() {
+        assert_eq!(tidied(Path::new("/a/./b/../c")), Path::new("/a/c"));
+    }
+}

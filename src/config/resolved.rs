@@ -1,0 +1,122 @@
+//! `Resolved`: the final, checked value of every row, and readers that give it its Rust type.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::peers::AllowedPeers;
+use super::settings::Setting;
+use super::sources::Source;
+use super::value::Value;
+
+/// Every row with its final value and where it came from, in the table's order.
+#[derive(Clone, Debug, Default)]
+pub struct Resolved {
+    rows: Vec<(&'static Setting, Value, Source)>,
+}
+
+impl Resolved {
+    pub(super) fn push(&mut self, setting: &'static Setting, value: Value, source: Source) {
+        self.rows.push((setting, value, source));
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&'static Setting, &Value, &Source)> {
+        self.rows
+            .iter()
+            .map(|(setting, value, source)| (*setting, value, source))
+    }
+
+    pub fn value(&self, name: &str) -> Option<&Value> {
+        self.iter()
+            .find(|(setting, ..)| setting.name == name)
+            .map(|(_, value, _)| value)
+    }
+
+    pub fn source(&self, name: &str) -> Option<&Source> {
+        self.iter()
+            .find(|(setting, ..)| setting.name == name)
+            .map(|(.., source)| source)
+    }
+
+    /// `--print-config`: gunicorn's sorted lines, and after each given value where it came from.
+    pub fn print(&self) -> String {
+        let width = self
+            .iter()
+            .map(|(setting, ..)| setting.name.len())
+            .max()
+            .unwrap_or(0);
+        let mut lines: Vec<String> = self
+            .iter()
+            .map(|(setting, value, source)| {
+                let line = format!("{:width$} = {value}", setting.name);
+                if *source == Source::Default {
+                    line
+                } else {
+                    format!("{line}  # {source}")
+                }
+            })
+            .collect();
+        lines.sort();
+        lines.join("\n") + "\n"
+    }
+
+    pub(super) fn text(&self, name: &str) -> String {
+        self.value(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// Text where an empty one means not given.
+    pub(super) fn filled(&self, name: &str) -> Option<String> {
+        Some(self.text(name)).filter(|text| !text.is_empty())
+    }
+
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
+        self.filled(name).map(PathBuf::from)
+    }
+
+    pub(super) fn texts(&self, name: &str) -> Vec<String> {
+        self.value(name).map(Value::strings).unwrap_or_default()
+    }
+
+    pub(super) fn on(&self, name: &str) -> bool {
+        self.value(name).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// Numbers were checked to be >= 0; one too large for its type is as good as the largest.
+    pub(super) fn number<T: TryFrom<i64> + Bounded>(&self, name: &str) -> T {
+        let number = self.value(name).and_then(Value::as_int).unwrap_or(0);
+        T::try_from(number).unwrap_or(T::LARGEST)
+    }
+
+    pub(super) fn seconds(&self, name: &str) -> Option<Duration> {
+        // A century: far enough, and deadlines made from it cannot overflow.
+        let seconds: u64 = self.number(name);
+        (seconds > 0).then(|| Duration::from_secs(seconds.min(SECONDS_MAX)))
+    }
+
+    pub(super) fn peers(&self, name: &str) -> AllowedPeers {
+        let items = self.texts(name);
+        AllowedPeers::new(items.iter().map(String::as_str))
+            .expect("the row's check has parsed the same items")
+    }
+}
+
+/// Types whose largest value stands for "more than fits".
+pub(super) trait Bounded {
+    const LARGEST: Self;
+}
+
+impl Bounded for u32 {
+    const LARGEST: Self = Self::MAX;
+}
+
+impl Bounded for u64 {
+    const LARGEST: Self = Self::MAX;
+}
+
+impl Bounded for usize {
+    const LARGEST: Self = Self::MAX;
+}
+
+const SECONDS_MAX: u64 = 100 * 365 * 24 * 3600;

@@ -1,0 +1,64 @@
+//! Rows: Debugging.
+
+use super::{Default, Kind, Section, Setting, row};
+
+const SECTION: Section = Section::Debugging;
+const RELOAD: &str = "code is reloaded with SIGHUP only";
+
+pub(super) const ROWS: &[Setting] = &[
+    row(
+        "reload",
+        SECTION,
+        Kind::Bool { cli: true },
+        Default::Bool(false),
+        "Restart workers when code changes. For development.",
+    )
+    .flags(&["--reload"])
+    .not_yet(RELOAD),
+    row(
+        "reload_engine",
+        SECTION,
+        Kind::Word {
+            words: &["auto", "poll", "inotify"],
+            complaint: |value| format!("Invalid reload_engine: {}", value.repr()),
+        },
+        Default::Text("auto"),
+        "How changes are noticed: auto, poll or inotify.",
+    )
+    .flags(&["--reload-engine"])
+    .not_yet(RELOAD),
+    row(
+        "reload_extra_files",
+        SECTION,
+        Kind::Files,
+        Default::Texts(&[]),
+        "More files or patterns for --reload. Repeatable.",
+    )
+    .flags(&["--reload-extra-file"])
+    .not_yet(RELOAD),
+    row(
+        "spew",
+        SECTION,
+        Kind::Bool { cli: true },
+        Default::Bool(false),
+        "Print every line of Python that runs.",
+    )
+    .flags(&["--spew"])
+    .not_yet("nothing is printed"),
+    row(
+        "check_config",
+        SECTION,
+        Kind::Bool { cli: true },
+        Default::Bool(false),
+        "Check the settings and import the application, then exit.",
+    )
+    .flags(&["--check-config"]),
+    row(
+        "print_config",
+        SECTION,
+        Kind::Bool { cli: true },
+        Default::Bool(false),
+        "Print every setting, then do the same.",
+    )
+    .flags(&["--print-config"]),
+];

@@ -1,0 +1,188 @@
+//! Rows: Logging, Process Naming.
+
+use super::{Default, Kind, Section, Setting, row};
+
+const SECTION: Section = Section::Logging;
+const SWITCH: Kind = Kind::Bool { cli: true };
+const OFF: Default = Default::Bool(false);
+const SYSLOG: &str = "logs go to accesslog and errorlog only";
+const STATSD: &str = "no metrics are sent";
+const PYTHON: &str = "logs have the built-in format";
+
+pub(super) const ROWS: &[Setting] = &[
+    row(
+        "accesslog",
+        SECTION,
+        Kind::Text,
+        Default::None,
+        "Access log file; - is the standard output.",
+    )
+    .flags(&["--access-logfile"]),
+    row(
+        "disable_redirect_access_to_syslog",
+        SECTION,
+        SWITCH,
+        OFF,
+        "Keep the access log out of syslog.",
+    )
+    .flags(&["--disable-redirect-access-to-syslog"])
+    .not_yet(SYSLOG),
+    row(
+        "access_log_format",
+        SECTION,
+        Kind::Text,
+        Default::Text(r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#),
+        "Format of an access log line.",
+    )
+    .flags(&["--access-logformat"]),
+    row(
+        "errorlog",
+        SECTION,
+        Kind::Text,
+        Default::Text("-"),
+        "Error log file; - is the standard error.",
+    )
+    .flags(&["--error-logfile", "--log-file"]),
+    row(
+        "loglevel",
+        SECTION,
+        Kind::Text,
+        Default::Text("info"),
+        "debug, info, warning, error or critical.",
+    )
+    .flags(&["--log-level"]),
+    row(
+        "capture_output",
+        SECTION,
+        SWITCH,
+        OFF,
+        "Send standard output and error to the error log.",
+    )
+    .flags(&["--capture-output"])
+    .not_yet("output stays where it goes"),
+    row(
+        "logger_class",
+        SECTION,
+        Kind::Class,
+        Default::Text("gunicorn.glogging.Logger"),
+        "Python class that writes the logs.",
+    )
+    .flags(&["--logger-class"])
+    .not_yet(PYTHON),
+    row(
+        "logconfig",
+        SECTION,
+        Kind::Text,
+        Default::None,
+        "Logging config file of Python.",
+    )
+    .flags(&["--log-config"])
+    .not_yet(PYTHON),
+    row(
+        "logconfig_dict",
+        SECTION,
+        Kind::Mapping,
+        Default::Pairs(&[]),
+        "Logging config of Python, as a dict.",
+    )
+    .not_yet(PYTHON),
+    row(
+        "logconfig_json",
+        SECTION,
+        Kind::Text,
+        Default::None,
+        "Logging config of Python, as a JSON file.",
+    )
+    .flags(&["--log-config-json"])
+    .not_yet(PYTHON),
+    row(
+        "syslog_addr",
+        SECTION,
+        Kind::Text,
+        Default::Text("udp://localhost:514"),
+        "Address of syslog.",
+    )
+    .flags(&["--log-syslog-to"])
+    .not_yet(SYSLOG),
+    row("syslog", SECTION, SWITCH, OFF, "Send the logs to syslog.")
+        .flags(&["--log-syslog"])
+        .not_yet(SYSLOG),
+    row(
+        "syslog_prefix",
+        SECTION,
+        Kind::Text,
+        Default::None,
+        "Program name in syslog.",
+    )
+    .flags(&["--log-syslog-prefix"])
+    .not_yet(SYSLOG),
+    row(
+        "syslog_facility",
+        SECTION,
+        Kind::Text,
+        Default::Text("user"),
+        "Facility in syslog.",
+    )
+    .flags(&["--log-syslog-facility"])
+    .not_yet(SYSLOG),
+    row(
+        "enable_stdio_inheritance",
+        SECTION,
+        SWITCH,
+        OFF,
+        "Keep standard output and error with --daemon.",
+    )
+    .flags(&["-R", "--enable-stdio-inheritance"])
+    .not_yet("it goes with --daemon"),
+    row(
+        "statsd_host",
+        SECTION,
+        Kind::StatsdAddress,
+        Default::None,
+        "HOST:PORT or unix://PATH of statsd.",
+    )
+    .flags(&["--statsd-host"])
+    .not_yet(STATSD),
+    row(
+        "dogstatsd_tags",
+        SECTION,
+        Kind::Text,
+        Default::Text(""),
+        "Tags for statsd.",
+    )
+    .flags(&["--dogstatsd-tags"])
+    .not_yet(STATSD),
+    row(
+        "statsd_prefix",
+        SECTION,
+        Kind::Text,
+        Default::Text(""),
+        "Prefix for statsd.",
+    )
+    .flags(&["--statsd-prefix"])
+    .not_yet(STATSD),
+    row(
+        "enable_backlog_metric",
+        SECTION,
+        SWITCH,
+        OFF,
+        "Send the number of connections waiting in the kernel.",
+    )
+    .flags(&["--enable-backlog-metric"])
+    .not_yet(STATSD),
+    row(
+        "proc_name",
+        Section::ProcessNaming,
+        Kind::Text,
+        Default::None,
+        "Name of the processes; the application's if not given.",
+    )
+    .flags(&["-n", "--name"]),
+    row(
+        "default_proc_name",
+        Section::ProcessNaming,
+        Kind::Text,
+        Default::Text("ferricorn"),
+        "Name used while there is neither proc_name nor application.",
+    ),
+];

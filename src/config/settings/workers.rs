@@ -1,0 +1,217 @@
+//! Rows: Worker Processes.
+
+use super::{Default, Kind, Section, Setting, row};
+use crate::config::value::{Value, repr_str};
+
+const SECTION: Section = Section::WorkerProcesses;
+const ASGI: &str = "only ASGI workers use it";
+
+pub(super) const ROWS: &[Setting] = &[
+    row(
+        "workers",
+        SECTION,
+        Kind::Int,
+        Default::Int(1),
+        "Number of worker processes.",
+    )
+    .flags(&["-w", "--workers"])
+    .env("WEB_CONCURRENCY", |text| Value::str(text)),
+    row(
+        "worker_class",
+        SECTION,
+        Kind::Class,
+        Default::Text("sync"),
+        "sync (one thread unless --threads says more) or gthread.",
+    )
+    .flags(&["-k", "--worker-class"]),
+    row(
+        "threads",
+        SECTION,
+        Kind::Int,
+        Default::Int(1),
+        "Python threads in each worker.",
+    )
+    .flags(&["--threads"]),
+    row(
+        "worker_connections",
+        SECTION,
+        Kind::Int,
+        Default::Int(1000),
+        "Client connections a worker may hold at once.",
+    )
+    .flags(&["--worker-connections"]),
+    row(
+        "max_requests",
+        SECTION,
+        Kind::Int,
+        Default::Int(0),
+        "Restart a worker after this many requests. 0: never.",
+    )
+    .flags(&["--max-requests"]),
+    row(
+        "max_requests_jitter",
+        SECTION,
+        Kind::Int,
+        Default::Int(0),
+        "Random number up to this added to --max-requests.",
+    )
+    .flags(&["--max-requests-jitter"]),
+    row(
+        "timeout",
+        SECTION,
+        Kind::Int,
+        Default::Int(30),
+        "Seconds a worker may be silent before it is killed. 0: for ever.",
+    )
+    .flags(&["-t", "--timeout"]),
+    row(
+        "graceful_timeout",
+        SECTION,
+        Kind::Int,
+        Default::Int(30),
+        "Seconds a stopping worker has to finish its requests.",
+    )
+    .flags(&["--graceful-timeout"]),
+    row(
+        "keepalive",
+        SECTION,
+        Kind::Int,
+        Default::Int(65),
+        "Seconds an idle connection stays open. 0: close after each response.",
+    )
+    .flags(&["--keep-alive"]),
+    row(
+        "boot_timeout",
+        SECTION,
+        Kind::Int,
+        Default::Int(60),
+        "Seconds a worker has to import the application. 0: for ever.",
+    )
+    .flags(&["--boot-timeout"])
+    .ours(),
+    row(
+        "request_timeout",
+        SECTION,
+        Kind::Int,
+        Default::Int(0),
+        "Seconds a request may run in the application. 0: for ever.",
+    )
+    .flags(&["--request-timeout"])
+    .not_yet("requests are not timed")
+    .ours(),
+    row(
+        "client_header_timeout",
+        SECTION,
+        Kind::Int,
+        Default::Int(60),
+        "Seconds for a request head to arrive. 0: for ever.",
+    )
+    .flags(&["--client-header-timeout"])
+    .ours(),
+    row(
+        "client_body_timeout",
+        SECTION,
+        Kind::Int,
+        Default::Int(60),
+        "Seconds of silence allowed while a body arrives. 0: for ever.",
+    )
+    .flags(&["--client-body-timeout"])
+    .ours(),
+    row(
+        "send_timeout",
+        SECTION,
+        Kind::Int,
+        Default::Int(60),
+        "Seconds a client may take nothing of a response. 0: for ever.",
+    )
+    .flags(&["--send-timeout"])
+    .ours(),
+    row(
+        "asgi_loop",
+        SECTION,
+        Kind::Word {
+            words: &["auto", "asyncio", "uvloop"],
+            complaint: |value| format!("Invalid ASGI loop: {value}"),
+        },
+        Default::Text("auto"),
+        "Event loop of ASGI workers.",
+    )
+    .flags(&["--asgi-loop"])
+    .no_effect(ASGI),
+    row(
+        "asgi_lifespan",
+        SECTION,
+        Kind::Word {
+            words: &["auto", "on", "off"],
+            complaint: |value| format!("Invalid ASGI lifespan: {value}"),
+        },
+        Default::Text("auto"),
+        "Lifespan protocol of ASGI workers.",
+    )
+    .flags(&["--asgi-lifespan"])
+    .no_effect(ASGI),
+    row(
+        "asgi_disconnect_grace_period",
+        SECTION,
+        Kind::Int,
+        Default::Int(3),
+        "Seconds an ASGI task may go on after its client left.",
+    )
+    .flags(&["--asgi-disconnect-grace-period"])
+    .no_effect(ASGI),
+    row(
+        "websocket_max_message_size",
+        SECTION,
+        Kind::Int,
+        Default::Int(16_777_216),
+        "Largest WebSocket message of ASGI workers.",
+    )
+    .flags(&["--websocket-max-message-size"])
+    .no_effect(ASGI),
+    row(
+        "http_parser",
+        SECTION,
+        Kind::Word {
+            words: &["auto", "fast", "python"],
+            complaint: |_| "http_parser must be one of: auto, fast, python".to_owned(),
+        },
+        Default::Text("auto"),
+        "gunicorn's choice of HTTP parser.",
+    )
+    .flags(&["--http-parser"])
+    .no_effect("there is one HTTP parser"),
+];
+
+/// Why a worker class cannot be had here and what to ask for instead; `None` for the ones that can.
+pub(in crate::config) fn refusal(class: &str) -> Option<String> {
+    // A class object arrives as Python's repr of it: <class 'gunicorn.workers.sync.SyncWorker'>.
+    let path = class
+        .strip_prefix("<class '")
+        .and_then(|rest| rest.strip_suffix("'>"));
+    let path = path.unwrap_or(class);
+    let name = path.strip_prefix("egg:gunicorn#").unwrap_or(path);
+    if ["sync", "gthread", SYNC_PATH, GTHREAD_PATH].contains(&name) {
+        return None;
+    }
+    let has = |words: &[&str]| {
+        words
+            .iter()
+            .any(|word| path.to_ascii_lowercase().contains(word))
+    };
+    let advice = if has(&["gevent", "eventlet"]) {
+        "its workers are threaded: leave -k out and give --threads N, one per request that waits"
+    } else if has(&["asgi", "uvicorn", "hypercorn"]) {
+        "it serves WSGI: run an ASGI application with an ASGI server"
+    } else if has(&["tornado"]) {
+        "it serves WSGI: run a Tornado application with Tornado's own server"
+    } else {
+        "custom worker classes cannot be loaded: use sync or gthread with --threads N"
+    };
+    Some(format!(
+        "ferricorn has no worker class {}; {advice}",
+        repr_str(path)
+    ))
+}
+
+pub(in crate::config) const SYNC_PATH: &str = "gunicorn.workers.sync.SyncWorker";
+const GTHREAD_PATH: &str = "gunicorn.workers.gthread.ThreadWorker";

@@ -1,0 +1,408 @@
+//! `RawSettings` -> `Config`: every row checked, all mistakes reported at once.
+
+use super::check::check;
+use super::resolved::Resolved;
+use super::settings::{self, Setting, Verdict, workers};
+use super::sources::{RawSettings, Source};
+use super::typed::typed;
+use super::value::Value;
+use super::{Config, Error};
+
+/// The settings of a server that is to serve: also asks for an application.
+pub fn validate(raw: RawSettings) -> Result<Config, Vec<Error>> {
+    let config = build(raw)?;
+    if config.wsgi_app.is_none() {
+        Err(vec![Error::NoApplication])
+    } else {
+        Ok(config)
+    }
+}
+
+/// As `validate`, but the application may be missing.
+pub fn build(raw: RawSettings) -> Result<Config, Vec<Error>> {
+    let mut errors = Vec::new();
+    let mut warnings = raw.warnings().to_vec();
+    let mut resolved = Resolved::default();
+    for setting in settings::all() {
+        match resolve(setting, &raw) {
+            Ok((value, source)) => {
+                warnings.extend(warning(setting, &value, &source));
+                errors.extend(refusal(setting, &value, &source));
+                resolved.push(setting, value, source);
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() {
+        errors.extend(across(&resolved));
+    }
+    if errors.is_empty() {
+        Ok(typed(resolved, &raw, warnings))
+    } else {
+        Err(errors)
+    }
+}
+
+fn resolve(setting: &Setting, raw: &RawSettings) -> Result<(Value, Source), Error> {
+    let source = raw.source(setting.name).cloned().unwrap_or(Source::Default);
+    let given = raw
+        .get(setting.name)
+        .cloned()
+        .unwrap_or_else(|| setting.default_value());
+    match check(setting, &given) {
+        Ok(value) => Ok((value, source)),
+        Err(message) => Err(Error::Invalid {
+            name: setting.name,
+            value: given.to_string(),
+            origin: source,
+            message,
+        }),
+    }
+}
+
+/// Says so when a setting was changed that changes nothing here.
+fn warning(setting: &Setting, value: &Value, source: &Source) -> Option<String> {
+    let why = match setting.verdict {
+        Verdict::NoEffect(why) => why,
+        Verdict::NotYet(meanwhile) => meanwhile,
+        Verdict::Works | Verdict::Refused { .. } => return None,
+    };
+    let default = check(setting, &setting.default_value()).ok();
+    if *source == Source::Default || default.as_ref() == Some(value) {
+        return None;
+    }
+    Some(format!(
+        "{} = {value} ({source}) has no effect: {why}.",
+        setting.name
+    ))
+}
+
+/// Stops a value that must not be ignored in silence.
+fn refusal(setting: &Setting, value: &Value, source: &Source) -> Option<Error> {
+    let message = match setting.verdict {
+        Verdict::Refused { allowed, message } if !allowed.contains(&value.to_string().as_str()) => {
+            message.to_owned()
+        }
+        _ if setting.name == "worker_class" => workers::refusal(&value.to_string())?,
+        _ => return None,
+    };
+    let name = setting.name;
+    Some(Error::Refused {
+        name,
+        value: value.to_string(),
+        origin: source.clone(),
+        message,
+    })
+}
+
+/// Rules that need more than the value of one row.
+fn across(resolved: &Resolved) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let mut invalid = |name, message| {
+        let value = resolved
+            .value(name)
+            .map(Value::to_string)
+            .unwrap_or_default();
+        let origin = resolved.source(name).cloned().unwrap_or(Source::Default);
+        errors.push(Error::Invalid {
+            name,
+            value,
+            origin,
+            message,
+        });
+    };
+    for entry in resolved.texts("raw_env") {
+        if !entry.contains('=') {
+            invalid("raw_env", format!("environment setting '{entry}' invalid"));
+        }
+    }
+    if let Some(directory) = resolved.path("worker_tmp_dir") {
+        if !directory.is_dir() {
+            let message = format!(
+                "{} doesn't exist. Can't create workertmp.",
+                directory.display()
+            );
+            invalid("worker_tmp_dir", message);
+        }
+    }
+    let headers = resolved
+        .value("secure_scheme_headers")
+        .and_then(Value::as_dict);
+    for (name, value) in headers.unwrap_or_default() {
+        if name.as_str().is_none() || value.as_str().is_none() {
+            let message = format!(
+                "Not a string: {}",
+                if name.as_str().is_none() { name } else { value }
+            );
+            invalid("secure_scheme_headers", message);
+        }
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::{LogLevel, WorkerClass};
+    use std::time::Duration;
+
+    fn given(pairs: &[(&str, Value)]) -> RawSettings {
+        let mut raw = RawSettings::default();
+        for (name, value) in pairs {
+            let setting = settings::find(name).unwrap();
+            raw.set(
+                setting,
+                value.clone(),
+                Source::File("gunicorn.conf.py".to_owned()),
+            );
+        }
+        raw
+    }
+
+    fn built(pairs: &[(&str, Value)]) -> Config {
+        build(given(pairs)).unwrap()
+    }
+
+    /// The one message that a value gets.
+    fn complaint(name: &str, value: Value) -> String {
+        let errors = build(given(&[(name, value)])).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        match &errors[0] {
+            Error::Invalid { message, .. } | Error::Refused { message, .. } => message.clone(),
+            Error::NoApplication => errors[0].to_string(),
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_gunicorn_but_for_keepalive() {
+        let config = Config::default();
+        assert_eq!(config.bind, ["127.0.0.1:8000"]);
+        assert_eq!(
+            (config.workers, config.threads, config.backlog),
+            (1, 1, 2048)
+        );
+        assert_eq!(config.worker_class, WorkerClass::Sync);
+        assert_eq!(config.timeout, Some(Duration::from_secs(30)));
+        assert_eq!(config.keepalive, Some(Duration::from_secs(65)));
+        assert_eq!(config.limit_request_line, 4094);
+        assert_eq!(config.request_timeout, None);
+        assert!(config.request_buffering && config.sendfile && !config.preload_app);
+        assert_eq!(config.errorlog, "-");
+        assert_eq!(config.accesslog, None);
+        assert!(config.chdir.is_absolute());
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        assert!(config.forwarded_allow_ips.contains("::1".parse().unwrap()));
+        assert_eq!(
+            validate(RawSettings::default()).unwrap_err(),
+            [Error::NoApplication]
+        );
+    }
+
+    #[test]
+    fn takes_what_config_files_hold() {
+        let config = built(&[
+            ("bind", Value::str("unix:/x")),
+            ("workers", Value::str("0x10")),
+            ("threads", Value::Int(0)),
+            ("timeout", Value::Int(0)),
+            ("reload", Value::str("True")),
+            ("raw_env", Value::List(vec![Value::str("A=b=c")])),
+            ("pythonpath", Value::str("/a, b")),
+            ("sendfile", Value::Bool(true)),
+            ("loglevel", Value::str("WARNING")),
+            (
+                "worker_class",
+                Value::Opaque("<class 'gunicorn.workers.gthread.ThreadWorker'>".to_owned()),
+            ),
+            ("statsd_host", Value::str("LOCALHOST")),
+            ("user", Value::None),
+        ]);
+        assert_eq!(config.bind, ["unix:/x"]);
+        assert_eq!(
+            (config.workers, config.threads, config.timeout),
+            (16, 1, None)
+        );
+        assert!(config.reload && config.sendfile);
+        assert_eq!(config.raw_env, [("A".to_owned(), "b=c".to_owned())]);
+        assert_eq!(config.pythonpath, ["/a", "b"]);
+        assert_eq!(config.loglevel, LogLevel::Warning);
+        assert_eq!(config.worker_class, WorkerClass::Gthread);
+        let statsd = crate::config::StatsdAddress::Udp {
+            host: "localhost".to_owned(),
+            port: 8125,
+        };
+        assert_eq!(config.statsd_host, Some(statsd));
+        assert_eq!(config.user, nix::unistd::geteuid().as_raw());
+    }
+
+    #[test]
+    fn complains_as_gunicorn() {
+        let text = Value::str;
+        for (name, value, message) in [
+            ("workers", Value::Int(-1), "Value must be positive: -1"),
+            (
+                "workers",
+                text("abc"),
+                "invalid literal for int() with base 0: 'abc'",
+            ),
+            (
+                "workers",
+                Value::Opaque("1.5".to_owned()),
+                "int() can't convert non-string with explicit base",
+            ),
+            ("reload", text("x"), "Invalid boolean: x"),
+            ("reload", Value::Int(1), "Invalid type for casting: 1"),
+            (
+                "secure_scheme_headers",
+                text("x"),
+                "Value is not a dictionary: x",
+            ),
+            ("pidfile", Value::Int(1), "Not a string: 1"),
+            (
+                "reload_extra_files",
+                text("/no/file"),
+                "File /no/file does not exists.",
+            ),
+            (
+                "user",
+                text("nobody-by-that-name"),
+                "No such user: 'nobody-by-that-name'",
+            ),
+            (
+                "group",
+                text("nobody-by-that-name"),
+                "No such group: 'nobody-by-that-name'",
+            ),
+            ("chdir", text("/no/dir"), "can't chdir to '/no/dir'"),
+            (
+                "statsd_host",
+                text("a:b"),
+                "Value must be one of ('host:port', 'unix://PATH')",
+            ),
+            ("reload_engine", text("x"), "Invalid reload_engine: 'x'"),
+            ("header_map", text("x"), "Invalid header map behaviour: x"),
+            (
+                "forwarded_allow_ips",
+                text("10.0.0.1/8"),
+                "10.0.0.1/8 has host bits set",
+            ),
+            (
+                "proxy_protocol",
+                text("v3"),
+                "proxy_protocol must be: off, v1, v2, or auto",
+            ),
+            (
+                "http_protocols",
+                text("h3"),
+                "Invalid protocol 'h3'. Valid protocols: h1, h2",
+            ),
+            (
+                "http_protocols",
+                text("h1,h1"),
+                "Duplicate protocols specified",
+            ),
+            (
+                "http_parser",
+                text("x"),
+                "http_parser must be one of: auto, fast, python",
+            ),
+            (
+                "raw_env",
+                Value::List(vec![text("FOO")]),
+                "environment setting 'FOO' invalid",
+            ),
+            (
+                "worker_tmp_dir",
+                text("/no/dir"),
+                "/no/dir doesn't exist. Can't create workertmp.",
+            ),
+            (
+                "http2_max_concurrent_streams",
+                Value::Int(0),
+                "HTTP/2 max concurrent streams must be at least 1: 0",
+            ),
+        ] {
+            assert_eq!(complaint(name, value), message, "{name}");
+        }
+    }
+
+    #[test]
+    fn reports_all_mistakes_at_once_and_names_the_setting() {
+        let errors = build(given(&[
+            ("workers", Value::Int(-1)),
+            ("reload", Value::Int(1)),
+        ]))
+        .unwrap_err();
+        assert_eq!(errors.len(), 2);
+        let line =
+            "Invalid value for workers: -1 (from gunicorn.conf.py): Value must be positive: -1";
+        assert_eq!(errors[0].to_string(), line);
+    }
+
+    #[test]
+    fn refuses_what_must_not_be_ignored() {
+        for (name, value, hint) in [
+            ("worker_class", Value::str("gevent"), "--threads N"),
+            (
+                "worker_class",
+                Value::str("uvicorn.workers.UvicornWorker"),
+                "ASGI",
+            ),
+            ("worker_class", Value::str("tornado"), "Tornado"),
+            (
+                "worker_class",
+                Value::str("my.Worker"),
+                "custom worker classes",
+            ),
+            ("certfile", Value::str("c.pem"), "TLS"),
+            ("proxy_protocol", Value::Bool(true), "PROXY protocol"),
+            ("protocol", Value::str("uwsgi"), "proxy_pass"),
+            ("dirty_workers", Value::Int(1), "dirty arbiter"),
+            ("paste", Value::str("x.ini"), "PasteDeploy"),
+            ("http_protocols", Value::str("h2,h1"), "HTTP/2"),
+        ] {
+            let message = complaint(name, value);
+            assert!(message.contains(hint), "{name}: {message}");
+        }
+        for class in [
+            "sync",
+            "gthread",
+            "gunicorn.workers.sync.SyncWorker",
+            "egg:gunicorn#gthread",
+        ] {
+            built(&[("worker_class", Value::str(class))]);
+        }
+    }
+
+    #[test]
+    fn sync_with_threads_is_gthread() {
+        let class = |threads| built(&[("threads", Value::Int(threads))]).worker_class;
+        assert_eq!(class(1), WorkerClass::Sync);
+        assert_eq!(class(2), WorkerClass::Gthread);
+    }
+
+    #[test]
+    fn warns_of_settings_without_effect() {
+        let config = built(&[
+            ("asgi_loop", Value::str("uvloop")),
+            ("asgi_lifespan", Value::str("auto")),
+        ]);
+        let line =
+            "asgi_loop = uvloop (from gunicorn.conf.py) has no effect: only ASGI workers use it.";
+        assert_eq!(config.warnings, [line]);
+    }
+
+    #[test]
+    fn prints_every_row_and_where_it_came_from() {
+        let printed = built(&[("workers", Value::Int(3))]).resolved.print();
+        assert_eq!(printed.lines().count(), settings::all().len());
+        assert!(printed.lines().is_sorted());
+        let line = printed
+            .lines()
+            .find(|line| line.starts_with("workers "))
+            .unwrap();
+        assert!(line.ends_with(" = 3  # from gunicorn.conf.py"), "{line}");
+        assert!(printed.contains("bind ") && printed.contains("= ['127.0.0.1:8000']"));
+    }
+}

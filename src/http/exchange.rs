@@ -1,0 +1,398 @@
+//! One connection's exchanges, one after another: the state machine between bytes and messages.
+//!
+//! Sans-I/O. The event loop feeds it what was received and writes out what it encodes; it never blocks, reads no
+//! clock and keeps no bytes. Only this file assigns a connection's state. Invariants: one request is in flight at
+//! a time, so nothing is read between its end and the end of its response; after a refusal or in `Closing`
+//! nothing received is looked at; a response that could not be delimited closes.
+
+use std::ops::Range;
+
+use super::chunked::Piece;
+use super::decode::BodyDecoder;
+use super::encode::{
+    BodyEncoder, BodySize, HeadPlan, Look, write_continue, write_error_page, write_head,
+};
+use super::error::{ParseError, Status};
+use super::framing::{BodyLength, Framing};
+use super::head::{HeadScan, RequestHead, Version, parse_head};
+use super::limits::Limits;
+use super::response::ResponseHead;
+
+/// The state of a connection, as HTTP sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange {
+    state: State,
+    /// Of the request being received or answered.
+    length: BodyLength,
+    version: Version,
+    is_head_request: bool,
+    /// After this response the connection takes another request. Decided by the request first, then by the response.
+    keep_alive: bool,
+    /// The peer waits for `100 Continue`.
+    waits_for_continue: bool,
+    /// The one empty line that may stand before a request was seen (RFC 9112 section 2.2).
+    blank_skipped: bool,
+    /// The answer will say `Connection: close`, whatever the peer wishes.
+    draining: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Between requests: not one byte of the next has arrived. May be closed silently.
+    Idle,
+    /// Part of a head has arrived.
+    Head(HeadScan),
+    /// Head accepted, body arriving.
+    Body(BodyDecoder),
+    /// The request is whole and with the pool. Reading is paused.
+    Dispatched,
+    /// Head of the response is out, body follows.
+    Responding(BodyEncoder),
+    /// The request was refused; the page that says so has not been written.
+    Refused,
+    /// Flush what is queued, then close. No more input matters.
+    Closing,
+}
+
+/// What one call of [`Exchange::receive`] came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Bytes done with; the rest is to be given again.
+    pub consumed: usize,
+    pub received: Received,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// Nothing more can be made of these bytes; call again when there are more.
+    NeedData,
+    /// The head is whole. Call again for the body or its end.
+    Head,
+    /// Bytes of the body, as a range of the bytes given.
+    Data(Range<usize>),
+    /// The request is whole.
+    End,
+}
+
+/// How a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    KeepAlive,
+    Close,
+    /// Fewer bytes than the declared Content-Length; the connection closes so that the peer can tell.
+    Short {
+        missing: u64,
+    },
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self {
+            state: State::Idle,
+            length: BodyLength::Empty,
+            version: Version::HTTP_11,
+            is_head_request: false,
+            keep_alive: true,
+            waits_for_continue: false,
+            blank_skipped: false,
+            draining: false,
+        }
+    }
+}
+
+impl Exchange {
+    /// Feeds bytes received and not yet consumed. On a head, fills `head`; on a refused one, fills in what a log
+    /// line can show of it.
+    pub fn receive(
+        &mut self,
+        inbound: &[u8],
+        limits: &Limits,
+        head: &mut RequestHead,
+    ) -> Result<Step, ParseError> {
+        self.check_invariants();
+        let step = match self.state {
+            State::Idle => self.receive_head(inbound, HeadScan::default(), limits, head),
+            State::Head(scan) => self.receive_head(inbound, scan, limits, head),
+            State::Body(decoder) => self.receive_body(inbound, decoder, limits),
+            State::Dispatched | State::Responding(_) => Ok(need_data(0)),
+            State::Refused | State::Closing => Ok(need_data(inbound.len())),
+        };
+        if step.is_err() {
+            self.state = State::Refused;
+            self.keep_alive = false;
+        }
+        self.check_invariants();
+        step
+    }
+
+    /// Between requests, and nothing of the next has arrived.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
+    pub fn is_reading_head(&self) -> bool {
+        matches!(self.state, State::Head(_))
+    }
+
+    pub fn is_reading_body(&self) -> bool {
+        matches!(self.state, State::Body(_))
+    }
+
+    /// The request is whole and not yet answered.
+    pub fn is_dispatched(&self) -> bool {
+        matches!(self.state, State::Dispatched)
+    }
+
+    pub fn is_responding(&self) -> bool {
+        matches!(self.state, State::Responding(_))
+    }
+
+    /// No further request will be read. Also true between a parse error and its page.
+    pub fn is_closing(&self) -> bool {
+        matches!(self.state, State::Closing | State::Refused)
+    }
+
+    /// The peer waits for `100 Continue`, and nothing of the body has arrived.
+    pub fn wants_continue(&self) -> bool {
+        self.waits_for_continue && self.is_reading_body()
+    }
+
+    pub fn send_continue(&mut self, out: &mut Vec<u8>) {
+        if self.wants_continue() {
+            write_continue(out);
+        }
+        self.waits_for_continue = false;
+    }
+
+    /// Drain: the answer to the current or next request will say `Connection: close`.
+    pub fn close_after_this(&mut self) {
+        self.draining = true;
+    }
+
+    /// How the body of the request being received or answered is delimited.
+    pub fn body_length(&self) -> BodyLength {
+        self.length
+    }
+
+    pub fn is_head_request(&self) -> bool {
+        self.is_head_request
+    }
+
+    /// Encodes the head of the response. Legal once the head of the request is whole and no response has begun;
+    /// while its body is still arriving, the connection will close.
+    pub fn respond(
+        &mut self,
+        head: &ResponseHead,
+        size: BodySize,
+        look: &Look<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        self.check_invariants();
+        let may_respond = matches!(
+            self.state,
+            State::Head(_) | State::Body(_) | State::Dispatched
+        );
+        debug_assert!(
+            may_respond,
+            "a response to nothing, or a second one: {:?}",
+            self.state
+        );
+        debug_assert!(head.is_set(), "a response needs a status");
+        if !may_respond {
+            self.state = State::Closing;
+            return;
+        }
+        let code = head.status_code();
+        let is_interim = (100..200).contains(&code);
+        let (encoder, added_length) =
+            BodyEncoder::choose(self.version, self.is_head_request, head, size);
+        // After 101 the bytes are another protocol's, and after any other 1xx the peer still waits for an answer.
+        self.keep_alive &= self.is_dispatched()
+            && !self.draining
+            && !head.closes()
+            && !is_interim
+            && encoder != BodyEncoder::CloseDelimited;
+        let plan = HeadPlan {
+            is_http_10: self.version < Version::HTTP_11,
+            connection: match (head.upgrades(), self.keep_alive) {
+                (true, true) => b"upgrade",
+                (true, false) if code == 101 => b"upgrade",
+                (true, false) => b"upgrade, close",
+                (false, true) => b"keep-alive",
+                (false, false) => b"close",
+            },
+            is_chunked: matches!(encoder, BodyEncoder::Chunked { .. }),
+            content_length: added_length,
+            // RFC 9110 section 8.6: never in 1xx and 204.
+            drops_content_length: is_interim || code == 204,
+        };
+        write_head(head, &plan, look, out);
+        self.waits_for_continue = false;
+        self.state = State::Responding(encoder);
+        self.check_invariants();
+    }
+
+    /// Frames `len` bytes of body: writes what stands before them and returns how many of them to send. Fewer when
+    /// they exceed the Content-Length or the response has no body.
+    pub fn data(&mut self, len: usize, out: &mut Vec<u8>) -> usize {
+        match &mut self.state {
+            State::Responding(encoder) => encoder.data(len, out),
+            _ => 0,
+        }
+    }
+
+    /// After the bytes of a `data` call: writes what stands behind them.
+    pub fn data_end(&mut self, out: &mut Vec<u8>) {
+        if let State::Responding(encoder) = &mut self.state {
+            encoder.data_end(out);
+        }
+    }
+
+    /// The response is over.
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> Finish {
+        self.check_invariants();
+        let State::Responding(encoder) = &mut self.state else {
+            self.state = State::Closing;
+            return Finish::Close;
+        };
+        let missing = encoder.finish(out);
+        if missing > 0 {
+            self.abort();
+            return Finish::Short { missing };
+        }
+        if !self.keep_alive {
+            self.abort();
+            return Finish::Close;
+        }
+        let draining = self.draining;
+        *self = Self::default();
+        // A drain that began after the head was encoded applies to the next request.
+        self.draining = draining;
+        Finish::KeepAlive
+    }
+
+    /// Refuses with an error page; the connection closes. Silent once a response has begun: it cannot be taken back.
+    pub fn refuse(&mut self, status: Status, message: &str, look: &Look<'_>, out: &mut Vec<u8>) {
+        if !matches!(self.state, State::Responding(_) | State::Closing) {
+            write_error_page(status, message, self.is_head_request, look, out);
+        }
+        self.abort();
+    }
+
+    /// Breaks off: nothing more is encoded, and the connection closes.
+    pub fn abort(&mut self) {
+        self.state = State::Closing;
+        self.keep_alive = false;
+        self.waits_for_continue = false;
+        self.check_invariants();
+    }
+
+    /// What must hold between calls. Costs nothing in a release build.
+    pub fn check_invariants(&self) {
+        match self.state {
+            State::Idle | State::Head(_) => {
+                debug_assert_eq!(self.length, BodyLength::Empty);
+                debug_assert!(
+                    !self.waits_for_continue,
+                    "nobody waits before a head is whole"
+                );
+            }
+            State::Body(decoder) => debug_assert!(decoder.fits(self.length)),
+            State::Responding(encoder) => {
+                debug_assert!(!self.waits_for_continue);
+                let undelimited = encoder == BodyEncoder::CloseDelimited;
+                debug_assert!(
+                    !(undelimited && self.keep_alive),
+                    "only the close ends this body"
+                );
+            }
+            State::Refused | State::Closing => debug_assert!(!self.keep_alive),
+            State::Dispatched => debug_assert!(!self.waits_for_continue),
+        }
+    }
+
+    fn receive_head(
+        &mut self,
+        inbound: &[u8],
+        mut scan: HeadScan,
+        limits: &Limits,
+        head: &mut RequestHead,
+    ) -> Result<Step, ParseError> {
+        let mut skipped = 0;
+        if !self.blank_skipped && scan == HeadScan::default() {
+            match inbound {
+                // May become the empty line; a byte has arrived, so the peer is no longer idle.
+                [b'\r'] => {
+                    self.state = State::Head(scan);
+                    return Ok(need_data(0));
+                }
+                [b'\r', b'\n', ..] => {
+                    skipped = 2;
+                    self.blank_skipped = true;
+                    self.state = State::Idle;
+                }
+                _ => {}
+            }
+        }
+        let rest = &inbound[skipped..];
+        if rest.is_empty() {
+            return Ok(need_data(skipped));
+        }
+        let parsed = parse_head(rest, &mut scan, limits, head)
+            .inspect_err(|_| head.keep_refused(rest, limits))?;
+        let Some((length, framing)) = parsed else {
+            self.state = State::Head(scan);
+            return Ok(need_data(skipped));
+        };
+        self.begin_body(framing, head, rest.len() > length);
+        Ok(Step {
+            consumed: skipped + length,
+            received: Received::Head,
+        })
+    }
+
+    fn begin_body(&mut self, framing: Framing, head: &RequestHead, more_has_arrived: bool) {
+        self.length = framing.length;
+        self.version = head.version();
+        self.is_head_request = head.method() == b"HEAD";
+        self.keep_alive = framing.keep_alive;
+        self.waits_for_continue = framing.expects_continue && !more_has_arrived;
+        self.blank_skipped = false;
+        self.state = State::Body(BodyDecoder::new(framing.length));
+    }
+
+    fn receive_body(
+        &mut self,
+        inbound: &[u8],
+        mut decoder: BodyDecoder,
+        limits: &Limits,
+    ) -> Result<Step, ParseError> {
+        let (consumed, piece) = decoder.decode(inbound, limits)?;
+        if consumed > 0 || piece == Piece::End {
+            self.waits_for_continue = false;
+        }
+        self.state = match piece {
+            Piece::End => State::Dispatched,
+            _ => State::Body(decoder),
+        };
+        let received = match piece {
+            Piece::NeedData => Received::NeedData,
+            Piece::Data(range) => Received::Data(range),
+            Piece::End => Received::End,
+        };
+        Ok(Step { consumed, received })
+    }
+}
+
+fn need_data(consumed: usize) -> Step {
+    Step {
+        consumed,
+        received: Received::NeedData,
+    }
+}
+
+/// Ten thousand idle connections are to cost little.
+const _: () = assert!(size_of::<Exchange>() <= 64);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,362 @@
+//! The head of a request: one owned buffer and the places of everything in it.
+//!
+//! [`parse_head`] is resumable. A head that arrives whole is tokenised at once; one that arrives in pieces has each
+//! new byte searched once for line ends, with the limits applied on the way, and is tokenised when its end is
+//! there. `httparse` finds the fields; what it tolerates beyond our rules is refused here and in `refusal.rs`.
+
+use std::mem::MaybeUninit;
+
+use super::error::ParseError;
+use super::fields::{FieldSpan, Span, is_named};
+use super::framing::{Framing, FramingFields};
+use super::limits::Limits;
+use super::refusal::{self, RequestLine};
+
+/// The version of HTTP in a request line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    major: u8,
+    minor: u8,
+}
+
+impl Version {
+    pub const HTTP_10: Self = Self { major: 1, minor: 0 };
+    pub const HTTP_11: Self = Self { major: 1, minor: 1 };
+
+    /// Both numbers are one digit (RFC 9112 section 2.3).
+    pub(super) fn new(major: u8, minor: u8) -> Self {
+        debug_assert!(major < 10 && minor < 10);
+        Self { major, minor }
+    }
+
+    pub fn major(self) -> u8 {
+        self.major
+    }
+
+    pub fn minor(self) -> u8 {
+        self.minor
+    }
+
+    /// As in a request line: `HTTP/1.1`.
+    pub fn as_str(self) -> &'static str {
+        std::str::from_utf8(&VERSION_NAMES[usize::from(self.major) * 10 + usize::from(self.minor)])
+            .unwrap_or("HTTP/1.1")
+    }
+}
+
+impl Default for Version {
+    fn default() -> Self {
+        Self::HTTP_11
+    }
+}
+
+/// A request's head. Reusable: `clear` keeps the capacity.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHead {
+    bytes: Vec<u8>,
+    fields: Vec<FieldSpan>,
+    line: Span,
+    method: Span,
+    target: Span,
+    path: Span,
+    query: Span,
+    version: Version,
+}
+
+impl RequestHead {
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.fields.clear();
+        self.line = Span::default();
+        self.method = Span::default();
+        self.target = Span::default();
+        self.path = Span::default();
+        self.query = Span::default();
+        self.version = Version::default();
+    }
+
+    pub fn method(&self) -> &[u8] {
+        self.method.of(&self.bytes)
+    }
+
+    /// The request target as sent.
+    pub fn target(&self) -> &[u8] {
+        self.target.of(&self.bytes)
+    }
+
+    /// The path of the target, still percent-encoded.
+    pub fn path(&self) -> &[u8] {
+        self.path.of(&self.bytes)
+    }
+
+    /// What follows the `?`, without it.
+    pub fn query(&self) -> &[u8] {
+        self.query.of(&self.bytes)
+    }
+
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Names as sent, values without surrounding white space, in the order of arrival.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields
+            .iter()
+            .map(|field| (field.name.of(&self.bytes), field.value.of(&self.bytes)))
+    }
+
+    /// The first field of this name.
+    pub fn field(&self, lowercase_name: &[u8]) -> Option<&[u8]> {
+        self.fields()
+            .find(|(name, _)| is_named(name, lowercase_name))
+            .map(|(_, value)| value)
+    }
+
+    /// The request line without its CRLF.
+    pub fn request_line(&self) -> &[u8] {
+        self.line.of(&self.bytes)
+    }
+
+    /// The start of a head that was refused, so that its log line can show what was sent.
+    pub(super) fn keep_refused(&mut self, inbound: &[u8], limits: &Limits) {
+        self.clear();
+        let shown = &inbound[..inbound.len().min(limits.request_line_bytes_max)];
+        let end = shown
+            .iter()
+            .position(|byte| b"\r\n".contains(byte))
+            .unwrap_or(shown.len());
+        self.bytes.extend_from_slice(&shown[..end]);
+        self.line = Span::new(0, end);
+        if let Ok(line) = RequestLine::parse(&shown[..end], &limits.rules) {
+            self.set_request_line(&line, end);
+        }
+    }
+
+    fn set_request_line(&mut self, line: &RequestLine, line_end: usize) {
+        self.line = Span::new(0, line_end);
+        self.method = Span::new(0, line.method_end);
+        self.target = Span::new(line.target_start(), line.target_end);
+        let at = line.target_start();
+        self.path = Span::new(at + line.parts.path.0, at + line.parts.path.1);
+        self.query = Span::new(at + line.parts.query.0, at + line.parts.query.1);
+        self.version = line.version;
+    }
+
+    /// Takes over a head that httparse has tokenised, if it also keeps our rules.
+    fn accept(
+        &mut self,
+        bytes: &[u8],
+        tokens: &[httparse::Header<'_>],
+        limits: &Limits,
+    ) -> Result<Framing, ParseError> {
+        let end = bytes.len();
+        let place = |text: &[u8]| text.as_ptr() as usize - bytes.as_ptr() as usize;
+        // The blank line's start is where a next field would be.
+        let blank = end - 2;
+        let fields_start = tokens
+            .first()
+            .map_or(blank, |token| place(token.name.as_bytes()));
+        let line_end = fields_start - 2;
+        if line_end > limits.request_line_bytes_max {
+            return Err(refusal::line_too_large(line_end, limits));
+        }
+        let line = RequestLine::parse(&bytes[..line_end], &limits.rules)?;
+        // RFC 9112 section 2.2 lets a recipient take a bare LF for a line end; we do not, because not all do.
+        // Fields hold no line ends, so the byte before each LF is all there is to look at.
+        if bytes[line_end] != b'\r' {
+            return Err(refusal::bare_line_feed(0));
+        }
+        if end > limits.head_bytes_max {
+            return Err(ParseError::HeadTooLarge);
+        }
+        if tokens.len() > limits.fields_max {
+            return Err(ParseError::TooManyFields);
+        }
+        self.clear();
+        self.fields.reserve(tokens.len());
+        let mut framing = FramingFields::default();
+        let mut ends = tokens[tokens.len().min(1)..]
+            .iter()
+            .map(|token| place(token.name.as_bytes()))
+            .chain([blank]);
+        for token in tokens {
+            let start = place(token.name.as_bytes());
+            let next = ends.next().unwrap_or(blank);
+            if bytes[next - 2] != b'\r' {
+                return Err(refusal::bare_line_feed(1));
+            }
+            if next - start > limits.field_bytes_max {
+                return Err(ParseError::FieldTooLarge);
+            }
+            // An empty value is not always a part of `bytes`.
+            let value_start = if token.value.is_empty() {
+                start
+            } else {
+                place(token.value)
+            };
+            self.fields.push(FieldSpan {
+                name: Span::new(start, start + token.name.len()),
+                value: Span::new(value_start, value_start + token.value.len()),
+            });
+            framing.note(token.name.as_bytes(), token.value)?;
+        }
+        if bytes[blank] != b'\r' {
+            return Err(refusal::bare_line_feed(1));
+        }
+        self.bytes.extend_from_slice(bytes);
+        self.set_request_line(&line, line_end);
+        if limits.rules.casefold_method {
+            self.bytes[..line.method_end].make_ascii_uppercase();
+        }
+        framing.decide(self.method.of(&self.bytes), self.version, limits)
+    }
+}
+
+/// How far the search for the end of a head has come. Offsets count from the head's first byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeadScan {
+    /// Bytes searched.
+    pub(super) scanned: u32,
+    /// Start of the line being received; `line_start <= scanned`.
+    line_start: u32,
+    /// Whole lines seen.
+    lines: u32,
+}
+
+/// Reads a head from the start of `inbound`. `None`: it is not whole yet; call again with the same bytes and more.
+/// Else its length and what it says. `inbound` must not be empty.
+pub fn parse_head(
+    inbound: &[u8],
+    scan: &mut HeadScan,
+    limits: &Limits,
+    head: &mut RequestHead,
+) -> Result<Option<(usize, Framing)>, ParseError> {
+    if scan.scanned == 0 {
+        if let [b'\r' | b'\n', _, ..] | b"\n" = inbound {
+            // httparse would skip any number of empty lines.
+            return Err(ParseError::RequestLine(super::error::quoted(b"")));
+        }
+        let mut tokens = [const { MaybeUninit::uninit() }; TOKENS];
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(inbound, &mut tokens) {
+            Ok(httparse::Status::Complete(end)) => {
+                let framing = head.accept(&inbound[..end], request.headers, limits)?;
+                return Ok(Some((end, framing)));
+            }
+            Ok(httparse::Status::Partial) => {}
+            // Refuse now what no further byte can mend; otherwise it is one of the settings' leniencies, or a head
+            // with many fields, and is read when it is whole.
+            Err(_) => {
+                if let Some(error) = refusal::find(inbound, limits) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    let Some(end) = scan.advance(inbound, limits)? else {
+        return Ok(None);
+    };
+    let bytes = &inbound[..end];
+    let mut tokens = [const { MaybeUninit::uninit() }; TOKENS];
+    let mut request = httparse::Request::new(&mut []);
+    let framing = match request.parse_with_uninit_headers(bytes, &mut tokens) {
+        Ok(httparse::Status::Complete(length)) if length == end => {
+            head.accept(bytes, request.headers, limits)?
+        }
+        _ => parse_unusual(bytes, scan.lines as usize, limits, head)?,
+    };
+    Ok(Some((end, framing)))
+}
+
+/// A whole head that the usual path cannot read: very many fields, HTTP/1.2, a leniency, or plainly wrong.
+fn parse_unusual(
+    bytes: &[u8],
+    lines: usize,
+    limits: &Limits,
+    head: &mut RequestHead,
+) -> Result<Framing, ParseError> {
+    if let Some(error) = refusal::find(bytes, limits) {
+        return Err(error);
+    }
+    let mended;
+    let bytes = if limits.rules.permit_obsolete_folding || limits.rules.strip_header_spaces {
+        mended = refusal::mend(bytes);
+        &mended[..]
+    } else {
+        bytes
+    };
+    let fields_start = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1);
+    let mut tokens = vec![httparse::EMPTY_HEADER; lines];
+    match httparse::parse_headers(&bytes[fields_start..], &mut tokens) {
+        Ok(httparse::Status::Complete((length, tokens)))
+            if fields_start + length == bytes.len() =>
+        {
+            head.accept(bytes, tokens, limits)
+        }
+        _ => Err(refusal::unreadable()),
+    }
+}
+
+impl HeadScan {
+    /// Searches what has not been searched. The end of the head, if it is there.
+    fn advance(&mut self, inbound: &[u8], limits: &Limits) -> Result<Option<usize>, ParseError> {
+        let from = self.scanned as usize;
+        debug_assert!(self.line_start <= self.scanned && from <= inbound.len());
+        for found in memchr::memchr_iter(b'\n', &inbound[from..]) {
+            let line_start = self.line_start as usize;
+            let next = from + found + 1;
+            let line = &inbound[line_start..next];
+            let Some(content) = line.strip_suffix(b"\r\n") else {
+                return Err(refusal::bare_line_feed(self.lines));
+            };
+            match self.lines {
+                0 if content.len() > limits.request_line_bytes_max => {
+                    return Err(refusal::line_too_large(content.len(), limits));
+                }
+                0 => {
+                    RequestLine::parse(content, &limits.rules)?;
+                }
+                _ if content.is_empty() => return Ok(Some(next)),
+                _ if line.len() > limits.field_bytes_max => return Err(ParseError::FieldTooLarge),
+                count if count as usize > limits.fields_max => {
+                    return Err(ParseError::TooManyFields);
+                }
+                _ => {}
+            }
+            self.lines += 1;
+            self.line_start = next as u32;
+        }
+        let pending = inbound.len() - self.line_start as usize;
+        if self.lines == 0 {
+            // The last byte may be the CR of the line's end.
+            if pending > limits.request_line_bytes_max + 1 {
+                return Err(refusal::line_too_large(pending, limits));
+            }
+        } else if pending > limits.field_bytes_max {
+            return Err(ParseError::FieldTooLarge);
+        }
+        if inbound.len() > limits.head_bytes_max {
+            return Err(ParseError::HeadTooLarge);
+        }
+        self.scanned = inbound.len() as u32;
+        Ok(None)
+    }
+}
+
+/// Enough for all but one request in a million; the rest take a slower way.
+const TOKENS: usize = 128;
+
+/// `HTTP/0.0` to `HTTP/9.9`.
+static VERSION_NAMES: [[u8; 8]; 100] = {
+    let mut names = [*b"HTTP/0.0"; 100];
+    let mut at = 0;
+    while at < 100 {
+        names[at][5] += (at / 10) as u8;
+        names[at][7] += (at % 10) as u8;
+        at += 1;
+    }
+    names
+};
+
+#[cfg(test)]
+mod tests;

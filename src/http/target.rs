@@ -1,0 +1,264 @@
+//! The request target (RFC 9112 section 3.2): which form it has, and where its path and query are.
+
+/// Where path and query lie within a target. Both may be empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct TargetParts {
+    pub(super) path: (usize, usize),
+    pub(super) query: (usize, usize),
+}
+
+/// Finds the parts, or `None` when the target does not fit the method.
+///
+/// Origin form starts with `/`; absolute form has a scheme and an authority; `*` goes with OPTIONS only and the
+/// authority form with CONNECT only (sections 3.2.3 and 3.2.4).
+pub(super) fn split_target(method: &[u8], target: &[u8]) -> Option<TargetParts> {
+    // Section 3.2: the characters of RFC 3986; everything else must come percent-encoded.
+    if target.is_empty() || !target.iter().all(|byte| byte.is_ascii_graphic()) {
+        return None;
+    }
+    if method == b"CONNECT" {
+        return is_authority_with_port(target).then(TargetParts::default);
+    }
+    match target[0] {
+        b'/' => Some(split_path(target, 0)),
+        b'*' => (target == b"*" && method == b"OPTIONS").then_some(TargetParts {
+            path: (0, 1),
+            query: (1, 1),
+        }),
+        _ => split_path_after_authority(target),
+    }
+}
+
+/// Appends `path` with every `%hh` replaced by its byte. A `%` without two digits stays as it is, as in Python's
+/// `urllib.parse.unquote_to_bytes`.
+pub fn percent_decode(path: &[u8], out: &mut Vec<u8>) {
+    let mut rest = path;
+    while let Some(at) = memchr::memchr(b'%', rest) {
+        out.extend_from_slice(&rest[..at]);
+        match rest[at..] {
+            [_, high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                out.push(hex_digit(high) << 4 | hex_digit(low));
+                rest = &rest[at + 3..];
+            }
+            _ => {
+                out.push(b'%');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    out.extend_from_slice(rest);
+}
+
+/// Is this a `Host` value: `uri-host [ ":" port ]`, or empty (RFC 9110 section 7.2)?
+pub(super) fn is_host(value: &[u8]) -> bool {
+    if value.is_empty() {
+        return true;
+    }
+    let (host, port) = match value[0] {
+        b'[' => match memchr::memchr(b']', value) {
+            Some(end) => {
+                let inside = &value[1..end];
+                let literal = !inside.is_empty()
+                    && inside.iter().all(|byte| {
+                        byte.is_ascii_alphanumeric() || b":.-_~!$&'()*+,;=".contains(byte)
+                    });
+                if !literal {
+                    return false;
+                }
+                (None, &value[end + 1..])
+            }
+            None => return false,
+        },
+        _ => {
+            let end = memchr::memchr(b':', value).unwrap_or(value.len());
+            (Some(&value[..end]), &value[end..])
+        }
+    };
+    host.is_none_or(is_registered_name) && is_port_suffix(port)
+}
+
+/// `reg-name` of RFC 3986 section 3.2.2, which an IPv4 address satisfies too.
+fn is_registered_name(name: &[u8]) -> bool {
+    let mut at = 0;
+    while at < name.len() {
+        match name[at] {
+            b'%' => {
+                let digits = name.get(at + 1..at + 3);
+                if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
+                    return false;
+                }
+                at += 3;
+            }
+            byte if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte) => at += 1,
+            _ => return false,
+        }
+    }
+    !name.is_empty()
+}
+
+/// Nothing, `:` or `:` and a port number.
+fn is_port_suffix(suffix: &[u8]) -> bool {
+    match suffix {
+        [] => true,
+        [b':', digits @ ..] if digits.len() <= 5 => {
+            let mut port = 0_u32;
+            for digit in digits {
+                if !digit.is_ascii_digit() {
+                    return false;
+                }
+                port = port * 10 + u32::from(digit - b'0');
+            }
+            port <= u32::from(u16::MAX)
+        }
+        _ => false,
+    }
+}
+
+fn is_authority_with_port(target: &[u8]) -> bool {
+    // The port is not optional here (RFC 9110 section 9.3.6).
+    let port_given = memchr::memrchr(b':', target)
+        .is_some_and(|colon| target[colon..].len() > 1 && target.last() != Some(&b']'));
+    port_given && is_host(target)
+}
+
+fn split_path_after_authority(target: &[u8]) -> Option<TargetParts> {
+    let scheme_end = memchr::memmem::find(target, b"://")?;
+    let scheme = &target[..scheme_end];
+    let scheme_fits = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+        && scheme
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
+    if !scheme_fits {
+        return None;
+    }
+    let authority_start = scheme_end + 3;
+    let authority_end = target[authority_start..]
+        .iter()
+        .position(|byte| b"/?#".contains(byte))
+        .map_or(target.len(), |length| authority_start + length);
+    // An empty host is invalid in http and https (RFC 9110 section 4.2.1), and userinfo is an error there
+    // (section 4.2.4): is_host refuses its "@".
+    let authority = &target[authority_start..authority_end];
+    if authority.is_empty() || !is_host(authority) {
+        return None;
+    }
+    Some(split_path(target, authority_end))
+}
+
+/// Path from `start` to `?`, query from there to the end. A fragment is not for servers; it is kept apart from
+/// both, as gunicorn does.
+fn split_path(target: &[u8], start: usize) -> TargetParts {
+    let end = memchr::memchr(b'#', &target[start..]).map_or(target.len(), |length| start + length);
+    match memchr::memchr(b'?', &target[start..end]) {
+        Some(length) => TargetParts {
+            path: (start, start + length),
+            query: (start + length + 1, end),
+        },
+        None => TargetParts {
+            path: (start, end),
+            query: (end, end),
+        },
+    }
+}
+
+fn hex_digit(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' => byte - b'0',
+        b'a'..=b'f' => byte - b'a' + 10,
+        _ => byte - b'A' + 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(method: &str, target: &str) -> Option<(String, String)> {
+        let parts = split_target(method.as_bytes(), target.as_bytes())?;
+        Some((
+            target[parts.path.0..parts.path.1].to_owned(),
+            target[parts.query.0..parts.query.1].to_owned(),
+        ))
+    }
+
+    #[test]
+    fn each_form_goes_with_its_method() {
+        let pair = |path: &str, query: &str| Some((path.to_owned(), query.to_owned()));
+        assert_eq!(split("GET", "/a/b?c=d?e#f"), pair("/a/b", "c=d?e"));
+        assert_eq!(split("GET", "//a//b"), pair("//a//b", ""));
+        assert_eq!(split("GET", "/a#b?c"), pair("/a", ""));
+        assert_eq!(split("GET", "/a;p=1?"), pair("/a;p=1", ""));
+        assert_eq!(split("GET", "http://h:8080/a?b"), pair("/a", "b"));
+        assert_eq!(split("GET", "http://h?b"), pair("", "b"));
+        assert_eq!(split("GET", "http://[::1]"), pair("", ""));
+        assert_eq!(split("OPTIONS", "*"), pair("*", ""));
+        assert_eq!(split("CONNECT", "example.com:443"), pair("", ""));
+        assert_eq!(split("CONNECT", "[::1]:443"), pair("", ""));
+        for (method, target) in [
+            ("GET", "*"),
+            ("GET", ""),
+            ("GET", "a"),
+            ("GET", "?a"),
+            ("OPTIONS", "*a"),
+            ("CONNECT", "/"),
+            ("CONNECT", "h"),
+            ("CONNECT", "[::1]"),
+            ("CONNECT", "h:"),
+            ("CONNECT", "h:99999"),
+            ("GET", "h:443"),
+            ("GET", "://h/"),
+            ("GET", "1x://h/"),
+            ("GET", "http:///a"),
+            ("GET", "http://u@h/"),
+            ("GET", "http://h:x/"),
+            ("GET", "/\u{e9}"),
+            ("GET", "/\x7f"),
+            ("GET", "http://[::1/"),
+            ("GET", "http:/a"),
+        ] {
+            assert_eq!(split(method, target), None, "{method} {target:?}");
+        }
+    }
+
+    #[test]
+    fn percent_decoding_is_that_of_python() {
+        for (path, decoded) in [
+            ("/a%20b", &b"/a b"[..]),
+            ("%e2%82%AC", b"\xe2\x82\xac"),
+            ("%", b"%"),
+            ("%4", b"%4"),
+            ("%zz%41", b"%zzA"),
+            ("%%41", b"%A"),
+            ("/%2F+%00", b"//+\0"),
+            ("", b""),
+        ] {
+            let mut out = Vec::new();
+            percent_decode(path.as_bytes(), &mut out);
+            assert_eq!(out, decoded, "{path}");
+        }
+    }
+
+    #[test]
+    fn host_values() {
+        for host in [
+            "",
+            "a",
+            "a.b-c_d",
+            "a:80",
+            "a:",
+            "127.0.0.1:1",
+            "[::1]",
+            "[::1]:80",
+            "%41b",
+            "xn--a.example",
+        ] {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "a b", "a/b", "a:b", "a:1:2", ":80", "[::1", "[]", "[::1]x", "a@b", "a:65536",
+            "a:000080", "%4", "\u{e9}", "a,b c", "a?b", "a#b", "a\\b", "::1",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
+    }
+}

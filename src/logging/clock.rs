@@ -1,0 +1,74 @@
+//! Local time as log lines show it, formatted at most once a second.
+
+use chrono::{DateTime, FixedOffset, Local, Offset as _, Utc};
+
+/// The text of one moment in one format, kept until the second changes.
+#[derive(Debug)]
+pub struct LocalTime {
+    format: &'static str,
+    second: i64,
+    text: String,
+    /// The zone's rules are asked once per quarter of an hour: no zone changes its offset in between, and
+    /// each question may read the environment, which Python threads may be writing to.
+    quarter: i64,
+    offset: FixedOffset,
+}
+
+impl LocalTime {
+    /// `[2026-11-20 10:22:28 +0000]`, of error log lines.
+    #[must_use]
+    pub fn error_log() -> Self {
+        Self::new("[%Y-%m-%d %H:%M:%S %z]")
+    }
+
+    /// `[20/Nov/2026:10:22:28 +0000]`, of access log lines.
+    #[must_use]
+    pub fn access_log() -> Self {
+        Self::new("[%d/%b/%Y:%H:%M:%S %z]")
+    }
+
+    fn new(format: &'static str) -> Self {
+        Self {
+            format,
+            second: i64::MIN,
+            text: String::new(),
+            quarter: i64::MIN,
+            offset: Utc.fix(),
+        }
+    }
+
+    pub fn at(&mut self, unix_seconds: i64) -> &str {
+        if unix_seconds != self.second {
+            self.second = unix_seconds;
+            let moment = DateTime::from_timestamp(unix_seconds, 0).unwrap_or_default();
+            let quarter = unix_seconds.div_euclid(QUARTER_HOUR_S);
+            if quarter != self.quarter {
+                self.quarter = quarter;
+                self.offset = moment.with_timezone(&Local).offset().fix();
+            }
+            let local = moment.with_timezone(&self.offset);
+            self.text = local.format(self.format).to_string();
+        }
+        &self.text
+    }
+}
+
+const QUARTER_HOUR_S: i64 = 15 * 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_as_gunicorn() {
+        let mut error = LocalTime::error_log();
+        error.quarter = 1_795_170_148_i64.div_euclid(QUARTER_HOUR_S);
+        assert_eq!(error.at(1_795_170_148), "[2026-11-20 10:22:28 +0000]");
+        assert_eq!(error.at(1_795_170_148), "[2026-11-20 10:22:28 +0000]");
+        assert_eq!(error.at(1_795_170_149), "[2026-11-20 10:22:29 +0000]");
+        let mut access = LocalTime::access_log();
+        access.quarter = error.quarter;
+        access.offset = FixedOffset::west_opt(5 * 3600).unwrap();
+        assert_eq!(access.at(1_795_170_148), "[20/Nov/2026:05:22:28 -0500]");
+    }
+}

@@ -1,0 +1,199 @@
+//! What travels between the event loop and the pool: a request on its way in, a response on its way back.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::http::{RequestHead, ResponseHead};
+
+use super::window::Window;
+
+/// Names one connection for its whole life. Slots are reused, generations are not, so a late reply cannot reach a
+/// stranger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnId {
+    /// Index in the loop's slab.
+    pub slot: u32,
+    /// Counts the connections that have had a slot.
+    pub generation: u32,
+}
+
+/// The other end of a connection, as the socket knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP client.
+    Tcp(SocketAddr),
+    /// A client on a unix socket, which has no address worth telling.
+    Unix,
+}
+
+/// A request's whole body.
+#[derive(Debug, Default)]
+pub enum RequestBody {
+    /// No body, or one of no bytes.
+    #[default]
+    Empty,
+    /// Held in memory.
+    Memory(Vec<u8>),
+    /// Spooled to an unlinked temporary file, positioned at its start.
+    File {
+        /// The spool.
+        file: File,
+        /// Length of the body in bytes.
+        len: u64,
+    },
+}
+
+impl RequestBody {
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File { len, .. } => *len,
+        }
+    }
+
+    /// Whether there is nothing to read.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One complete request on its way to the pool, with room for the response head and a small body on its way back.
+/// Boxed and recycled by the loop, so that a request allocates nothing of ours once the loop is warm.
+#[derive(Debug)]
+pub struct Job {
+    /// The connection that waits for the answer.
+    pub conn: ConnId,
+    /// The request's head.
+    pub head: RequestHead,
+    /// The request's body.
+    pub body: RequestBody,
+    /// The other end of the connection.
+    pub peer: Peer,
+    /// Whether `forwarded_allow_ips` trusts the peer.
+    pub trusted: bool,
+    /// Which listener accepted the connection (index into the worker's listeners).
+    pub listener: usize,
+    /// When the request was complete.
+    pub arrived: Instant,
+    /// The response's head.
+    pub response: ResponseHead,
+    /// The response's body, when it is handed over whole.
+    pub response_body: ResponseBody,
+}
+
+impl Job {
+    /// An empty job, to be filled by the loop.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            conn: ConnId { slot: u32::MAX, generation: 0 },
+            head: RequestHead::default(),
+            body: RequestBody::Empty,
+            peer: Peer::Unix,
+            trusted: false,
+            listener: 0,
+            arrived: now,
+            response: ResponseHead::default(),
+            response_body: ResponseBody::default(),
+        }
+    }
+
+    /// Forget the request and its response but keep the buffers.
+    pub fn clear(&mut self) {
+        self.head.clear();
+        self.body = RequestBody::Empty;
+        self.response.clear();
+        self.response_body.bytes.clear();
+        debug_assert!(self.response_body.pieces.is_empty(), "pieces are taken, not cleared: they may need the GIL");
+    }
+}
+
+/// A response body that is handed over whole: `bytes` first, then `pieces`.
+#[derive(Debug, Default)]
+pub struct ResponseBody {
+    /// Small items, copied together.
+    pub bytes: Vec<u8>,
+    /// Large items and files.
+    pub pieces: Vec<Piece>,
+}
+
+impl ResponseBody {
+    /// Length of the whole body in bytes.
+    pub fn len(&self) -> u64 {
+        self.bytes.len() as u64 + self.pieces.iter().map(Piece::len).sum::<u64>()
+    }
+
+    /// Whether the body has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Bytes that belong to the application. The loop reads them; when it has finished they travel back through
+/// [`super::Pool::release`] and are dropped on a pool thread.
+pub trait SharedBytes: Send + std::fmt::Debug {
+    /// The bytes, valid and unchanged for the life of the object.
+    fn bytes(&self) -> &[u8];
+}
+
+/// A part of a response body.
+#[derive(Debug)]
+pub enum Piece {
+    /// Bytes of ours.
+    Bytes(Vec<u8>),
+    /// Bytes of the application's.
+    Shared(Box<dyn SharedBytes>),
+    /// A range of a file.
+    File {
+        /// Our own handle of the file.
+        file: File,
+        /// First byte of the range.
+        offset: u64,
+        /// Length of the range in bytes.
+        len: u64,
+    },
+}
+
+impl Piece {
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Shared(shared) => shared.bytes().len() as u64,
+            Self::File { len, .. } => *len,
+        }
+    }
+
+    /// Whether the piece has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The start of a response whose body follows piece by piece.
+#[derive(Debug)]
+pub struct Streaming {
+    /// The response's head.
+    pub response: ResponseHead,
+    /// What holds the pool thread back when the client is slower.
+    pub window: Arc<Window>,
+}
+
+/// A pool thread's answer. For one job: `Whole`, or `Head` then any number of `Data` then `End`, and at any point
+/// `Abort` instead.
+#[derive(Debug)]
+pub enum Reply {
+    /// The whole response is in the job.
+    Whole(Box<Job>),
+    /// The head is in; the body follows.
+    Head(ConnId, Box<Streaming>),
+    /// A piece of the body.
+    Data(ConnId, Piece),
+    /// The body is over. The job comes back for the log and for recycling.
+    End(Box<Job>),
+    /// The application failed. Answer 500 when nothing was sent, else break the connection off.
+    Abort(Box<Job>),
+}

@@ -1,0 +1,212 @@
+//! The pool as both sides see it: the job queue, the threads' seats, the way back.
+//!
+//! Called by the event loop (`push`, `receive`, `park`, `release`, `close`) and by the pool threads (`enter`, `next`,
+//! `send`). The loop is the only producer of jobs. One job per connection is under way at most, so a queue of as many
+//! places as there may be connections cannot overflow.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crossbeam::queue::{ArrayQueue, SegQueue};
+
+use super::heirs::Heirs;
+use super::job::{Job, Reply, SharedBytes};
+use super::replies::{ParkMode, Replies};
+
+/// The threads that run the application and what passes between them and the event loop.
+#[derive(Debug)]
+pub struct Pool {
+    jobs: ArrayQueue<Box<Job>>,
+    heirs: Heirs,
+    replies: Replies,
+    /// Objects of the application's that the loop has finished with.
+    released: SegQueue<Box<dyn SharedBytes>>,
+    closed: AtomicBool,
+    thread_count: usize,
+    /// Seats given out, and seats given back.
+    entered: AtomicUsize,
+    left: AtomicUsize,
+    /// Threads that run a job.
+    busy: AtomicUsize,
+}
+
+impl Pool {
+    /// A pool of `threads` threads (not started yet) with room for `capacity` jobs; `wake` makes the event loop
+    /// return from its sleep.
+    pub fn new(threads: usize, capacity: usize, wake: Box<dyn Fn() + Send + Sync>) -> Self {
+        assert!(threads > 0, "a pool has at least one thread");
+        Self {
+            jobs: ArrayQueue::new(capacity.max(1)),
+            heirs: Heirs::new(threads),
+            replies: Replies::new(wake),
+            released: SegQueue::new(),
+            closed: AtomicBool::new(false),
+            thread_count: threads,
+            entered: AtomicUsize::new(0),
+            left: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+        }
+    }
+
+    /// How many threads the pool has.
+    pub fn thread_count(&self) -> usize {
+        self.thread_count
+    }
+
+    /// How many threads run a job now (a hint).
+    pub fn busy(&self) -> usize {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    /// How many jobs wait (a hint).
+    pub fn queue_length(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// How many threads have entered and not left.
+    pub fn live(&self) -> usize {
+        self.entered.load(Ordering::Acquire) - self.left.load(Ordering::Acquire)
+    }
+
+    // The event loop's side.
+
+    /// Queue a job.
+    ///
+    /// # Errors
+    /// The job itself when the queue is full or closed.
+    pub fn push(&self, job: Box<Job>) -> Result<(), Box<Job>> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(job);
+        }
+        self.jobs.push(job)?;
+        self.heirs.summon();
+        Ok(())
+    }
+
+    /// The next reply, if one is waiting.
+    pub fn receive(&self) -> Option<Reply> {
+        self.replies.receive()
+    }
+
+    /// Whether a reply is waiting.
+    pub fn has_replies(&self) -> bool {
+        self.replies.has_replies()
+    }
+
+    /// Announce that the loop is about to sleep. Returns false when a reply is waiting: then it must not.
+    pub fn park(&self, mode: ParkMode) -> bool {
+        self.replies.park(mode)
+    }
+
+    /// The loop is awake again.
+    pub fn unpark(&self) {
+        self.replies.unpark();
+    }
+
+    /// Give an object back to the application's side, to be dropped on a pool thread.
+    pub fn release(&self, shared: Box<dyn SharedBytes>) {
+        self.released.push(shared);
+        self.heirs.summon();
+    }
+
+    /// No more jobs will come. Threads finish what is queued, then leave.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.heirs.wake_all();
+    }
+
+    /// Take back what no thread has begun (after `close`, when waiting for it is over).
+    pub fn unbegun(&self) -> Option<Box<Job>> {
+        self.jobs.pop()
+    }
+
+    // The threads' side.
+
+    /// A thread takes its seat. Panics when more threads come than the pool was made for.
+    pub fn enter(self: &Arc<Self>) -> Seat {
+        let index = self.entered.fetch_add(1, Ordering::AcqRel);
+        assert!(index < self.thread_count, "more threads than seats");
+        Seat { pool: self.clone(), index }
+    }
+
+    /// Whether another job waits behind the one that a thread has in hand.
+    pub fn has_more(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    /// Answer. Wakes the loop if it must be woken.
+    pub fn send(&self, reply: Reply) {
+        self.replies.send(reply, self.has_more());
+    }
+
+    fn drop_released(&self) {
+        while let Some(shared) = self.released.pop() {
+            drop(shared);
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        !self.jobs.is_empty() || !self.released.is_empty() || self.closed.load(Ordering::Relaxed)
+    }
+}
+
+/// One thread's place in the pool, taken with [`Pool::enter`].
+#[derive(Debug)]
+pub struct Seat {
+    pool: Arc<Pool>,
+    index: usize,
+}
+
+impl Seat {
+    /// The thread's number, from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// The next job, or `None` when the pool is closed and empty. The caller holds the GIL; `idle` is called with a
+    /// function that sleeps, gives the GIL away around it, and has it again when it returns (see [`super::heirs`]).
+    pub fn next(&self, mut idle: impl FnMut(&(dyn Fn() + Sync))) -> Option<Box<Job>> {
+        let pool = &*self.pool;
+        loop {
+            pool.drop_released();
+            if let Some(job) = pool.jobs.pop() {
+                if !pool.jobs.is_empty() {
+                    pool.heirs.summon();
+                }
+                return Some(job);
+            }
+            if pool.closed.load(Ordering::SeqCst) {
+                return None;
+            }
+            pool.heirs.lie_down(self.index);
+            if pool.has_work() {
+                pool.heirs.get_up(self.index);
+                continue;
+            }
+            idle(&|| pool.heirs.wait(self.index));
+            pool.heirs.arrive();
+        }
+    }
+
+    /// Mark this thread as running a job, or as free again.
+    pub fn set_busy(&self, busy: bool) {
+        if busy {
+            self.pool.busy.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.pool.busy.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.pool.left.fetch_add(1, Ordering::AcqRel);
+        // The loop may be waiting for the last thread to leave.
+        self.pool.replies.wake();
+    }
+}

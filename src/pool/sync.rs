@@ -1,0 +1,44 @@
+//! The synchronisation primitives of the one-heir protocol, named here so that a model checker can stand in for them
+//! (`tests/model` compiles `heirs.rs` against its own `sync`).
+
+pub(crate) use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
+
+use crossbeam::sync::Parker as CrossbeamParker;
+
+/// A mutex whose poison is ignored: the protocol's critical sections cannot panic.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(StdMutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(StdMutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One thread's place to sleep. `unpark` before `park` is remembered, so no wake-up is lost.
+#[derive(Debug)]
+pub(crate) struct Parker {
+    unparker: crossbeam::sync::Unparker,
+    parker: Mutex<CrossbeamParker>,
+}
+
+impl Parker {
+    pub(crate) fn new() -> Self {
+        let parker = CrossbeamParker::new();
+        Self { unparker: parker.unparker().clone(), parker: Mutex::new(parker) }
+    }
+
+    /// Sleep until unparked. Only the thread that owns this place calls it, so the lock is never contended.
+    pub(crate) fn park(&self) {
+        self.parker.lock().park();
+    }
+
+    pub(crate) fn unpark(&self) {
+        self.unparker.unpark();
+    }
+}

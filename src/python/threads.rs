@@ -1,0 +1,92 @@
+//! The pool's threads as Python sees them: ordinary `threading.Thread` objects that run our loop.
+//!
+//! They are named `ferricorn-thread_N`, daemonic, and have the platform's full stack, so that thread-locals, tracers,
+//! profilers and `threading.enumerate()` see nothing unusual, and deep recursion meets the interpreter's limit before
+//! the stack's end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::pool::{Application, Pool, Seat};
+
+use super::wsgi::WsgiApp;
+
+/// Called on the event loop's thread, attached, for signals that the worker hands on.
+pub type SignalHook = Box<dyn Fn(Python<'_>, i32) + Send + Sync>;
+
+/// The WSGI application as the pool runs it.
+pub struct PythonApplication {
+    app: Arc<WsgiApp>,
+    on_signal: SignalHook,
+}
+
+impl std::fmt::Debug for PythonApplication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PythonApplication").field("app", &self.app).finish_non_exhaustive()
+    }
+}
+
+impl PythonApplication {
+    /// Run `app`; signals that are not the loop's alone go to `on_signal`.
+    pub fn new(app: Arc<WsgiApp>, on_signal: SignalHook) -> Self {
+        Self { app, on_signal }
+    }
+}
+
+impl Application for PythonApplication {
+    fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), String> {
+        Python::attach(|py| {
+            for index in 0..pool.thread_count() {
+                start_thread(py, index, self.app.clone(), pool.enter())?;
+            }
+            Ok(())
+        })
+        .map_err(|error: PyErr| format!("a pool thread could not be started: {error}"))
+    }
+
+    fn on_interrupt(&self) {
+        Python::attach(|py| {
+            // The application's own signal handler raised: its exception has nowhere else to go.
+            if let Err(error) = py.check_signals() {
+                log::error!("Exception in a signal handler\n{}", super::traceback::format(py, &error));
+            }
+        });
+    }
+
+    fn on_signal(&self, signal: i32) {
+        Python::attach(|py| (self.on_signal)(py, signal));
+    }
+}
+
+fn start_thread(py: Python<'_>, index: usize, app: Arc<WsgiApp>, seat: Seat) -> PyResult<()> {
+    let body = Bound::new(py, PoolThread { app, seat: Mutex::new(Some(seat)) })?;
+    let options = PyDict::new(py);
+    options.set_item("target", body)?;
+    options.set_item("name", format!("ferricorn-thread_{index}"))?;
+    options.set_item("daemon", true)?;
+    let thread = py.import("threading")?.getattr("Thread")?.call((), Some(&options))?;
+    thread.call_method0("start")?;
+    Ok(())
+}
+
+/// What a pool thread's `threading.Thread` runs.
+#[pyclass(frozen, module = "ferricorn", name = "PoolThread")]
+#[derive(Debug)]
+struct PoolThread {
+    app: Arc<WsgiApp>,
+    /// Taken by the thread when it starts.
+    seat: Mutex<Option<Seat>>,
+}
+
+#[pymethods]
+impl PoolThread {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        let seat = self.seat.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match seat {
+            Some(seat) => self.app.run_thread(py, &seat),
+            None => Ok(()),
+        }
+    }
+}

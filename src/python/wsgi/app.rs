@@ -1,0 +1,185 @@
+//! One pool thread's work: take a job, call the application, hand its response over, close its result.
+//!
+//! Runs on the pool threads, attached to the interpreter. Whatever the application does, the job's reply is sent
+//! exactly once, and its result's `close()` is called exactly once, on this thread.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::pool::{Job, Reply, Seat};
+use crate::python::gil::{Reason, handoff};
+use crate::python::traceback;
+use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
+
+use super::body::{self, Sent};
+use super::environ::EnvironMaker;
+use super::start_response::StartResponse;
+
+/// What the environ says of a listener.
+#[derive(Clone, Debug)]
+pub enum ListenerFace {
+    /// `SERVER_NAME` and `SERVER_PORT`.
+    Tcp {
+        /// The bound address.
+        name: String,
+        /// The bound port.
+        port: u16,
+    },
+    /// A unix socket's path, for clients that send no `Host`.
+    Unix {
+        /// The bound path.
+        path: String,
+    },
+}
+
+/// What requests are made and answered by; from the settings.
+#[derive(Clone, Debug)]
+pub struct WsgiSettings {
+    /// `wsgi.multithread`.
+    pub multithread: bool,
+    /// `wsgi.multiprocess`.
+    pub multiprocess: bool,
+    /// `SERVER_SOFTWARE`.
+    pub server_software: String,
+    /// `SCRIPT_NAME` of every request, from the environment.
+    pub script_name: String,
+    /// Upper-case header name and the value that means https.
+    pub secure_scheme_headers: Vec<(String, String)>,
+    /// Upper-case header names with `_` that trusted peers may send.
+    pub forwarder_headers: Vec<String>,
+    /// `header_map = "dangerous"`.
+    pub dangerous_header_map: bool,
+    /// Whether files may be sent by the kernel.
+    pub sendfile: bool,
+    /// In the order of the worker's listeners.
+    pub listeners: Vec<ListenerFace>,
+}
+
+/// The application and what its threads share.
+#[derive(Debug)]
+pub struct WsgiApp {
+    /// The WSGI callable.
+    pub callable: Py<PyAny>,
+    /// See [`WsgiSettings`].
+    pub settings: Arc<WsgiSettings>,
+    /// Where threads say what they run.
+    pub scoreboard: Arc<Scoreboard>,
+    /// The worker's slot there.
+    pub slot: usize,
+}
+
+impl WsgiApp {
+    fn slot(&self) -> Slot<'_> {
+        self.scoreboard.slot(self.slot)
+    }
+
+    /// The life of a pool thread: run jobs until there are no more.
+    ///
+    /// # Errors
+    /// The interpreter had no memory for what a thread needs.
+    pub fn run_thread(&self, py: Python<'_>, seat: &Seat) -> PyResult<()> {
+        let mut environs = EnvironMaker::new(py, self.settings.clone())?;
+        let callable = self.callable.bind(py);
+        while let Some(job) = seat.next(|sleep| handoff(py, Reason::NextJob, sleep)) {
+            self.begin(seat, &job);
+            self.run_job(callable, &mut environs, seat, job);
+            self.end(seat);
+        }
+        Ok(())
+    }
+
+    fn begin(&self, seat: &Seat, job: &Job) {
+        seat.set_busy(true);
+        let now_ms = monotonic_ms();
+        let slot = self.slot();
+        slot.python_beat(now_ms);
+        slot.thread_busy();
+        slot.queue_time().record(Instant::now().saturating_duration_since(job.arrived));
+        slot.thread(seat.index()).begin(now_ms, job.head.method(), job.head.path());
+    }
+
+    fn end(&self, seat: &Seat) {
+        let slot = self.slot();
+        slot.thread(seat.index()).end();
+        slot.thread_idle();
+        seat.set_busy(false);
+    }
+
+    fn run_job(&self, callable: &Bound<'_, PyAny>, environs: &mut EnvironMaker, seat: &Seat, mut job: Box<Job>) {
+        let py = callable.py();
+        let environ = match environs.make(py, &mut job) {
+            Ok(environ) => environ,
+            Err(error) => return fail(py, seat, Some(job), &error),
+        };
+        let response = std::mem::take(&mut job.response);
+        let start = match Bound::new(py, StartResponse::new(job.conn, seat.pool().clone(), response)) {
+            Ok(start) => start,
+            Err(error) => return fail(py, seat, Some(job), &error),
+        };
+        match callable.call1((environ, &start)) {
+            Ok(result) => self.answer(&result, &start, seat, job),
+            Err(error) => fail(py, seat, Some(job), &error),
+        }
+        start.get().finish();
+    }
+
+    /// Send the application's result and close it.
+    fn answer(&self, result: &Bound<'_, PyAny>, start: &Bound<'_, StartResponse>, seat: &Seat, job: Box<Job>) {
+        let py = result.py();
+        let sent = body::send(result, start, job, seat.pool(), self.settings.sendfile);
+        let closed = close(result);
+        match (sent, closed) {
+            (Sent::Whole, Ok(())) => {}
+            (Sent::Whole, Err(error)) => log_failure(py, None, &error),
+            (Sent::Streamed(job), Ok(())) => seat.pool().send(Reply::End(job)),
+            (Sent::Streamed(job), Err(error)) => fail(py, seat, Some(job), &error),
+            // The connection is gone, so the loop only takes note.
+            (Sent::Gone(job), closed) => {
+                if let Err(error) = closed {
+                    log_failure(py, Some(&job), &error);
+                }
+                seat.pool().send(Reply::Abort(job));
+            }
+            (Sent::Failed(job, error), closed) => {
+                fail(py, seat, job, &error);
+                if let Err(error) = closed {
+                    log_failure(py, None, &error);
+                }
+            }
+        }
+    }
+}
+
+/// PEP 3333: "If the iterable returned by the application has a close() method, the server or gateway must call
+/// that method upon completion of the current request".
+fn close(result: &Bound<'_, PyAny>) -> PyResult<()> {
+    if result.is_exact_instance_of::<pyo3::types::PyList>() || result.is_exact_instance_of::<pyo3::types::PyTuple>() {
+        return Ok(());
+    }
+    if let Some(close) = result.getattr_opt(pyo3::intern!(result.py(), "close"))? {
+        close.call0()?;
+    }
+    Ok(())
+}
+
+/// The application failed: its traceback to the log, the rest to the loop, which knows what the client has seen.
+fn fail(py: Python<'_>, seat: &Seat, job: Option<Box<Job>>, error: &PyErr) {
+    log_failure(py, job.as_deref(), error);
+    if let Some(job) = job {
+        seat.pool().send(Reply::Abort(job));
+    }
+}
+
+fn log_failure(py: Python<'_>, job: Option<&Job>, error: &PyErr) {
+    let traceback = traceback::format(py, error);
+    match job {
+        Some(job) => {
+            let (method, target) = (job.head.method().escape_ascii(), job.head.target().escape_ascii());
+            log::error!("Error handling request {method} {target}\n{traceback}");
+        }
+        None => log::error!("Error after the response was sent\n{traceback}"),
+    }
+}

@@ -1,0 +1,138 @@
+//! The access log's lines: one for every request that was answered, refused, timed out or cut.
+//!
+//! Lines of one turn of the loop are collected and written together.
+
+use std::net::IpAddr;
+
+use crate::http::{RequestHead, ResponseHead, Status};
+use crate::logging::access::{AccessEntry, AccessFormat, Fields};
+use crate::pool::{Job, Peer};
+
+use super::connection::{Answered, Connection};
+use super::core::Core;
+
+/// Status of a request whose client was gone before it was answered (nginx's number for it).
+const CLIENT_GONE: u16 = 499;
+/// Lines are written when they are this long together, or when the turn is over.
+const FLUSH_BYTES: usize = 32 * 1024;
+
+/// A compiled format, where its lines go, and the lines that are not written yet.
+pub struct AccessLog {
+    format: AccessFormat,
+    lines: Vec<u8>,
+    /// Appends whole lines to the log, in one piece.
+    sink: Box<dyn Fn(&[u8]) + Send>,
+    /// The last peer's address as text: most lines of a turn are of few peers.
+    peer: Option<(IpAddr, String)>,
+    pid: u32,
+}
+
+impl std::fmt::Debug for AccessLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessLog").field("format", &self.format).finish_non_exhaustive()
+    }
+}
+
+impl AccessLog {
+    /// A log of this process.
+    pub fn new(format: AccessFormat, sink: Box<dyn Fn(&[u8]) + Send>) -> Self {
+        Self { format, lines: Vec::new(), sink, peer: None, pid: std::process::id() }
+    }
+
+    fn record(&mut self, job: &Job, status: u16, bytes_sent: u64, times: Times) {
+        let address = match job.peer {
+            Peer::Tcp(address) => Some(address.ip()),
+            Peer::Unix => None,
+        };
+        if let Some(address) = address
+            && self.peer.as_ref().is_none_or(|(known, _)| *known != address)
+        {
+            self.peer = Some((address, address.to_string()));
+        }
+        let peer = address.and(self.peer.as_ref()).map_or("", |(_, text)| text);
+        let version = job.head.version();
+        let entry = AccessEntry {
+            peer,
+            method: job.head.method(),
+            target: job.head.target(),
+            path: job.head.path(),
+            query: job.head.query(),
+            version: version.as_str(),
+            request: &RequestFields(&job.head),
+            status,
+            response: &ResponseFields(&job.response),
+            bytes_sent,
+            duration: times.duration,
+            now: times.unix_seconds,
+            pid: self.pid,
+        };
+        self.format.write(&entry, &mut self.lines);
+        if self.lines.len() >= FLUSH_BYTES {
+            self.flush();
+        }
+    }
+
+    /// Write the lines that were collected.
+    pub(super) fn flush(&mut self) {
+        if !self.lines.is_empty() {
+            (self.sink)(&self.lines);
+            self.lines.clear();
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Times {
+    duration: std::time::Duration,
+    unix_seconds: i64,
+}
+
+impl Core {
+    fn log_access(&mut self, job: &Job, status: u16, bytes_sent: u64) {
+        let duration = std::time::Instant::now().saturating_duration_since(job.arrived);
+        let slot = self.slot();
+        slot.add_requests(1);
+        slot.add_bytes_out(bytes_sent);
+        slot.latency().record(duration);
+        let times = Times { duration, unix_seconds: self.clock.unix_seconds() };
+        if let Some(log) = &mut self.access_log {
+            log.record(job, status, bytes_sent, times);
+        }
+    }
+
+    /// The client was gone when the answer came.
+    pub(super) fn log_gone(&mut self, job: &Job) {
+        self.log_access(job, CLIENT_GONE, 0);
+    }
+}
+
+impl Connection {
+    pub(super) fn log_answered(&mut self, answered: &Answered, core: &mut Core) {
+        core.log_access(&answered.job, answered.status, self.body_sent);
+        self.body_sent = 0;
+    }
+
+    /// A request that was given up while it was being received: nothing is answered, but it leaves a line.
+    pub(super) fn log_refused(&mut self, status: Status, core: &mut Core) {
+        if let Some(job) = self.job.take() {
+            core.log_access(&job, status.code, 0);
+            core.recycle(job);
+        }
+    }
+}
+
+struct RequestFields<'a>(&'a RequestHead);
+
+impl Fields for RequestFields<'_> {
+    fn field(&self, lowercase_name: &[u8]) -> Option<&[u8]> {
+        self.0.field(lowercase_name)
+    }
+}
+
+struct ResponseFields<'a>(&'a ResponseHead);
+
+impl Fields for ResponseFields<'_> {
+    fn field(&self, lowercase_name: &[u8]) -> Option<&[u8]> {
+        self.0.field(lowercase_name)
+    }
+}

@@ -1,0 +1,217 @@
+//! What the connections of one worker share: limits, clock, buffers, the pool, the counters.
+//!
+//! The event loop owns one [`Core`] beside its connections and lends it to the connection that it moves.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::config::Config;
+use crate::http::{HttpDate, Limits, Look};
+use crate::pool::{ConnId, Job, Pool, SharedBytes};
+use crate::scoreboard::{Scoreboard, Slot};
+
+use super::access_log::AccessLog;
+use super::deadlines::{Deadlines, Timer};
+use super::spool::SpoolBudget;
+
+/// The loop reads into a buffer of this size, shared by all connections.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// So many finished jobs are kept for reuse, and none that holds more than this.
+const FREE_JOBS_MAX: usize = 256;
+const FREE_JOB_BYTES_MAX: usize = 64 * 1024;
+
+/// The deadlines' lengths; `None` is no deadline.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    /// From the first byte of a head (or from accept) to its end (`client_header_timeout`).
+    pub(super) header: Option<Duration>,
+    /// Between two arrivals of body bytes (`client_body_timeout`).
+    pub(super) body: Option<Duration>,
+    /// Between two requests (`keepalive`).
+    pub(super) keep_alive: Option<Duration>,
+    /// Between two acceptances of response bytes by the client (`send_timeout`).
+    pub(super) send: Option<Duration>,
+    /// From the end of a last response to the client's own close.
+    pub(super) linger: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) limits: Limits,
+    pub(super) timeouts: Timeouts,
+    pub(super) pool: Arc<Pool>,
+    pub(super) deadlines: Deadlines,
+    pub(super) spool: SpoolBudget,
+    /// The time at the start of this turn of the loop.
+    pub(super) now: Instant,
+    pub(super) clock: Clock,
+    /// The `Server` field's value.
+    server: Vec<u8>,
+    /// What was just read.
+    pub(super) scratch: Vec<u8>,
+    /// What is just being encoded.
+    pub(super) out: Vec<u8>,
+    /// Objects of the application's that were written, on their way back to the pool.
+    pub(super) finished: Vec<Box<dyn SharedBytes>>,
+    free_jobs: Vec<Box<Job>>,
+    /// Connections that have more to read than one turn allows.
+    pub(super) again: Vec<ConnId>,
+    /// The worker stops: every answer says close.
+    pub(super) draining: bool,
+    /// Requests dispatched, and after how many the worker retires (`max_requests`).
+    pub(super) requests: u64,
+    pub(super) requests_max: Option<u64>,
+    pub(super) access_log: Option<AccessLog>,
+    scoreboard: Arc<Scoreboard>,
+    slot: usize,
+}
+
+/// Wall-clock seconds and the `Date` field, worked out once a second at most.
+#[derive(Debug)]
+pub(super) struct Clock {
+    date: HttpDate,
+    unix_seconds: i64,
+    /// Until when `unix_seconds` holds.
+    valid_until: Instant,
+}
+
+impl Clock {
+    fn new(now: Instant) -> Self {
+        let mut clock = Self { date: HttpDate::new(), unix_seconds: 0, valid_until: now };
+        clock.update(now);
+        clock
+    }
+
+    /// Follow the wall clock: read it again when its second is over.
+    pub(super) fn update(&mut self, now: Instant) {
+        if now < self.valid_until {
+            return;
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.unix_seconds = i64::try_from(since.as_secs()).unwrap_or(0);
+        self.valid_until = now + Duration::from_nanos(u64::from(1_000_000_000 - since.subsec_nanos()));
+    }
+
+    pub(super) fn unix_seconds(&self) -> i64 {
+        self.unix_seconds
+    }
+}
+
+/// What a [`Core`] is made from.
+pub(super) struct CoreSetup<'a> {
+    pub(super) config: &'a Config,
+    pub(super) pool: Arc<Pool>,
+    pub(super) server: Vec<u8>,
+    pub(super) requests_max: Option<u64>,
+    pub(super) access_log: Option<AccessLog>,
+    pub(super) scoreboard: Arc<Scoreboard>,
+    pub(super) slot: usize,
+}
+
+impl Core {
+    pub(super) fn new(setup: CoreSetup<'_>) -> Self {
+        let CoreSetup { config, pool, server, requests_max, access_log, scoreboard, slot } = setup;
+        let now = Instant::now();
+        Self {
+            limits: Limits::new(
+                config.limit_request_line,
+                config.limit_request_fields,
+                config.limit_request_field_size,
+                config.limit_request_body,
+            ),
+            timeouts: Timeouts {
+                header: config.client_header_timeout,
+                body: config.client_body_timeout,
+                keep_alive: config.keepalive,
+                send: config.send_timeout,
+                linger: Duration::from_secs(2),
+            },
+            pool,
+            deadlines: Deadlines::new(now),
+            spool: SpoolBudget {
+                body_bytes_max: config.body_buffer_size,
+                total_bytes_max: config.body_buffer_total,
+                directory: config.worker_tmp_dir.clone(),
+                held_bytes: 0,
+            },
+            now,
+            clock: Clock::new(now),
+            server,
+            scratch: vec![0; SCRATCH_BYTES],
+            out: Vec::with_capacity(4096),
+            finished: Vec::new(),
+            free_jobs: Vec::new(),
+            again: Vec::new(),
+            draining: false,
+            requests: 0,
+            requests_max,
+            access_log,
+            scoreboard,
+            slot,
+        }
+    }
+
+    /// This worker's counters.
+    pub(super) fn slot(&self) -> Slot<'_> {
+        self.scoreboard.slot(self.slot)
+    }
+
+    /// Take the time for this turn.
+    pub(super) fn tick(&mut self) {
+        self.now = Instant::now();
+        self.clock.update(self.now);
+    }
+
+    /// How responses look now, and the buffer they are encoded into.
+    pub(super) fn look_and_out(&mut self) -> (Look<'_>, &mut Vec<u8>) {
+        let date = self.clock.date.at(self.clock.unix_seconds);
+        (Look { server: &self.server, date }, &mut self.out)
+    }
+
+    /// An empty job, with its buffers if one has come back.
+    pub(super) fn fresh_job(&mut self) -> Box<Job> {
+        self.free_jobs.pop().unwrap_or_else(|| Box::new(Job::new(self.now)))
+    }
+
+    /// A job is done with.
+    pub(super) fn recycle(&mut self, mut job: Box<Job>) {
+        for piece in job.response_body.pieces.drain(..) {
+            if let crate::pool::Piece::Shared(shared) = piece {
+                self.finished.push(shared);
+            }
+        }
+        if self.free_jobs.len() < FREE_JOBS_MAX && job.response_body.bytes.capacity() <= FREE_JOB_BYTES_MAX {
+            job.clear();
+            self.free_jobs.push(job);
+        }
+    }
+
+    /// Give the application's objects back to it.
+    pub(super) fn release_finished(&mut self) {
+        for shared in self.finished.drain(..) {
+            self.pool.release(shared);
+        }
+    }
+
+    /// What is done once per turn: objects go back, log lines go out.
+    pub(super) fn end_turn(&mut self) {
+        self.release_finished();
+        if let Some(log) = &mut self.access_log {
+            log.flush();
+        }
+    }
+
+    /// Whether the worker has served as many requests as it may (`max_requests`).
+    pub(super) fn retires(&self) -> bool {
+        self.requests_max.is_some_and(|max| self.requests >= max)
+    }
+
+    /// Let `conn` be due after `timeout`, or never.
+    pub(super) fn set_deadline(&mut self, conn: ConnId, timer: &mut Timer, timeout: Option<Duration>) {
+        match timeout {
+            Some(timeout) => self.deadlines.set(conn, timer, self.now + timeout),
+            None => timer.clear(),
+        }
+    }
+}

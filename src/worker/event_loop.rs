@@ -1,0 +1,409 @@
+//! The event loop: wait, collect what has happened, move each thing once, and again.
+//!
+//! One turn: events of the poll set (accept, read, write, wake-up, signals), then replies of the pool, then
+//! connections that had more to read, then deadlines. Everything in a turn is bounded. The loop's thread never waits
+//! for anything but the poll set, and never touches the interpreter while it serves.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use mio::event::Event as PollEvent;
+use mio::{Events, Poll, Token};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::signal::Signal;
+use nix::sys::time::TimeSpec;
+
+use crate::pool::{Application, ConnId, ParkMode, Reply};
+
+use super::accept::{Accepting, Acceptor, Attempt, EXHAUSTED_PAUSE, ListenerSet, TURN_ACCEPTS};
+use super::connection::{Accepted, Connection, Fate};
+use super::connections::{Connections, FIRST_CONNECTION_TOKEN, token_of};
+use super::core::Core;
+use super::descriptors::{Descriptor, Descriptors};
+use super::shutdown::Phase;
+use super::trust::Trust;
+
+/// The loop sleeps at most this long, so that the heartbeat goes on.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// How long it sleeps when jobs wait and threads may leave it asleep (see `pool/replies.rs`).
+const SHORT_SLEEP: TimeSpec = TimeSpec::from_duration(Duration::from_micros(500));
+/// So many replies are handled in one turn at most.
+const TURN_REPLIES: usize = 1024;
+/// So many events are taken from the poll set in one turn at most.
+const TURN_EVENTS: usize = 512;
+
+const WAKER: Token = Token(0);
+const FIRST_DESCRIPTOR: usize = 1;
+const FIRST_LISTENER: usize = 16;
+
+/// Every reason why the loop moves something.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Accept(usize),
+    Connection { token: Token, readable: bool, writable: bool, read_closed: bool, broken: bool },
+    Descriptor(Descriptor),
+    Woken,
+}
+
+/// See the module.
+pub(super) struct EventLoop<'a> {
+    pub(super) poll: Poll,
+    pub(super) events: Events,
+    pub(super) listener_set: ListenerSet,
+    pub(super) acceptors: Vec<Acceptor>,
+    pub(super) accepting: Accepting,
+    pub(super) connections: Connections,
+    pub(super) connections_max: usize,
+    pub(super) core: Core,
+    pub(super) descriptors: Descriptors,
+    pub(super) application: &'a dyn Application,
+    pub(super) trust: Trust,
+    pub(super) phase: Phase,
+    pub(super) graceful_timeout: Duration,
+    pub(super) exit_code: i32,
+    /// The last short sleep brought nothing, so the next one is long.
+    pub(super) short_sleep_was_idle: bool,
+    /// "Too many open files" was logged.
+    pub(super) exhaustion_logged: bool,
+    pub(super) last_beat: Option<Instant>,
+    pub(super) parent: Option<i32>,
+}
+
+impl EventLoop<'_> {
+    /// Serve until the phase is `Stopped`.
+    ///
+    /// # Errors
+    /// The poll set failed, which no valid state of ours can cause.
+    pub(super) fn run(&mut self) -> io::Result<()> {
+        self.resume_accepting()?;
+        while !matches!(self.phase, Phase::Stopped) {
+            self.wait()?;
+            self.core.tick();
+            self.beat();
+            self.handle_events()?;
+            self.handle_replies();
+            self.read_again();
+            self.expire();
+            self.core.end_turn();
+            self.advance_phase();
+        }
+        Ok(())
+    }
+
+    /// Sleep until something happens, for a time that depends on what is known to be waiting.
+    fn wait(&mut self) -> io::Result<()> {
+        let jobs_wait = self.core.pool.queue_length() > 0;
+        let timeout = if !self.core.again.is_empty() {
+            Duration::ZERO
+        } else if jobs_wait && !self.short_sleep_was_idle {
+            self.short_sleep();
+            Duration::ZERO
+        } else {
+            self.short_sleep_was_idle = false;
+            if self.core.pool.park(ParkMode::Long) { self.sleep_time() } else { Duration::ZERO }
+        };
+        let result = self.poll.poll(&mut self.events, Some(timeout));
+        self.core.pool.unpark();
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn short_sleep(&mut self) {
+        if self.core.pool.park(ParkMode::Short) {
+            let mut descriptors = [PollFd::new(std::os::fd::AsFd::as_fd(self.poll.registry()), PollFlags::POLLIN)];
+            // An interrupted sleep is a short one.
+            let ready = ppoll(&mut descriptors, Some(SHORT_SLEEP), None).unwrap_or(0);
+            self.short_sleep_was_idle = ready == 0 && !self.core.pool.has_replies();
+        }
+    }
+
+    fn sleep_time(&self) -> Duration {
+        let now = Instant::now();
+        let mut time = self.core.deadlines.next_in(now).unwrap_or(SLEEP_MAX).min(SLEEP_MAX);
+        if let Accepting::PausedUntil(at) = self.accepting {
+            time = time.min(at.saturating_duration_since(now));
+        }
+        if let Some(at) = self.phase.next_look() {
+            time = time.min(at.saturating_duration_since(now));
+        }
+        // The poll set counts whole milliseconds; waking one too early would only make it spin until the time.
+        time + Duration::from_micros(999)
+    }
+
+    fn handle_events(&mut self) -> io::Result<()> {
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            match classify(event) {
+                Event::Accept(listener) => self.accept(listener)?,
+                Event::Connection { token, readable, writable, read_closed, broken } => {
+                    self.on_connection_event(token, readable, writable, read_closed, broken);
+                }
+                Event::Descriptor(descriptor) => self.on_descriptor(descriptor),
+                Event::Woken => {}
+            }
+        }
+        self.events = events;
+        if let Accepting::PausedUntil(at) = self.accepting
+            && at <= self.core.now
+        {
+            self.resume_accepting()?;
+        }
+        Ok(())
+    }
+
+    fn on_connection_event(&mut self, token: Token, readable: bool, writable: bool, read_closed: bool, broken: bool) {
+        let Some(connection) = self.connections.at_token(token) else { return };
+        let id = connection.id();
+        let mut fate = Fate::Keep;
+        if broken {
+            // Both directions are gone: no answer can reach the client.
+            fate = Fate::Close;
+        }
+        if fate == Fate::Keep && writable {
+            fate = connection.on_writable(&mut self.core);
+        }
+        if fate == Fate::Keep && (readable || read_closed) {
+            fate = connection.on_readable(read_closed, &mut self.core);
+        }
+        self.settle_fate(id, fate);
+    }
+
+    fn handle_replies(&mut self) {
+        for _ in 0..TURN_REPLIES {
+            let Some(reply) = self.core.pool.receive() else { return };
+            self.on_reply(reply);
+        }
+    }
+
+    fn on_reply(&mut self, reply: Reply) {
+        let id = match &reply {
+            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) => job.conn,
+            Reply::Head(id, _) | Reply::Data(id, _) => *id,
+        };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return self.on_late_reply(reply);
+        };
+        let core = &mut self.core;
+        let fate = match reply {
+            Reply::Whole(job) => connection.on_whole(job, core),
+            Reply::Head(_, streaming) => connection.on_head_reply(*streaming, core),
+            Reply::Data(_, piece) => connection.on_data(piece, core),
+            Reply::End(job) => connection.on_end(job, core),
+            Reply::Abort(job) => connection.on_abort(job, core),
+        };
+        self.settle_fate(id, fate);
+    }
+
+    /// The connection that a reply is for is gone.
+    fn on_late_reply(&mut self, reply: Reply) {
+        match reply {
+            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) => {
+                self.core.log_gone(&job);
+                self.core.recycle(job);
+            }
+            Reply::Head(_, streaming) => streaming.window.close(),
+            Reply::Data(_, crate::pool::Piece::Shared(shared)) => self.core.finished.push(shared),
+            Reply::Data(..) => {}
+        }
+    }
+
+    pub(super) fn settle_fate(&mut self, id: ConnId, fate: Fate) {
+        match fate {
+            Fate::Keep => {}
+            Fate::Again => self.core.again.push(id),
+            Fate::Close => self.close(id),
+        }
+    }
+
+    pub(super) fn close(&mut self, id: ConnId) {
+        if let Some(mut connection) = self.connections.remove(id) {
+            connection.on_close(&mut self.core);
+            self.core.release_finished();
+        }
+        if self.accepting == Accepting::Full && self.connections.len() < self.connections_max {
+            // Failing to add a listener again would be a failure of the poll set, which the next wait reports.
+            let _ = self.resume_accepting();
+        }
+    }
+
+    /// Connections that used up their share of the last turn.
+    fn read_again(&mut self) {
+        for id in std::mem::take(&mut self.core.again) {
+            if let Some(connection) = self.connections.get_mut(id) {
+                let fate = connection.read(&mut self.core);
+                self.settle_fate(id, fate);
+            }
+        }
+    }
+
+    fn expire(&mut self) {
+        let mut up = Vec::new();
+        let now = self.core.now;
+        self.core.deadlines.take_up(now, &mut up);
+        for id in up {
+            let Some(connection) = self.connections.get_mut(id) else { continue };
+            if self.core.deadlines.expired(id, &mut connection.timer, now) {
+                let fate = connection.on_deadline(&mut self.core);
+                self.settle_fate(id, fate);
+            }
+        }
+    }
+
+    fn accept(&mut self, listener: usize) -> io::Result<()> {
+        for _ in 0..TURN_ACCEPTS {
+            if self.accepting != Accepting::On {
+                return Ok(());
+            }
+            if self.connections.len() >= self.connections_max && !self.evict_oldest_idle() {
+                return self.stop_accepting(Accepting::Full);
+            }
+            match self.acceptors[listener].accept() {
+                Attempt::Accepted(stream, peer) => {
+                    let trusted = self.trust.trusts(peer);
+                    self.open(Accepted { stream, peer, trusted, listener });
+                }
+                Attempt::Gone => {}
+                Attempt::Empty => return Ok(()),
+                Attempt::Exhausted(error) => {
+                    if !std::mem::replace(&mut self.exhaustion_logged, true) {
+                        log::error!("No new connections for a moment: {error} (see `ulimit -n`).");
+                    }
+                    return self.stop_accepting(Accepting::PausedUntil(self.core.now + EXHAUSTED_PAUSE));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Take in a new connection and read what it has sent already.
+    pub(super) fn open(&mut self, mut accepted: Accepted) {
+        let registry = self.poll.registry();
+        let now = self.core.now;
+        let mut registered = Ok(());
+        let id = self.connections.insert(|id| {
+            registered = accepted.stream.register(registry, token_of(id));
+            Connection::new(id, accepted, now)
+        });
+        if registered.is_err() {
+            return self.close(id);
+        }
+        let connection = self.connections.get_mut(id).expect("the connection was just inserted");
+        connection.start(&mut self.core);
+    }
+
+    /// At the limit of connections the one that has been idle for longest makes room.
+    fn evict_oldest_idle(&mut self) -> bool {
+        let oldest = self
+            .connections
+            .iter()
+            .filter(|connection| connection.is_idle())
+            .min_by_key(|connection| connection.timer.due())
+            .map(Connection::id);
+        oldest.inspect(|id| self.close(*id)).is_some()
+    }
+
+    pub(super) fn resume_accepting(&mut self) -> io::Result<()> {
+        for (index, acceptor) in self.acceptors.iter().enumerate() {
+            self.listener_set.add(acceptor, Token(FIRST_LISTENER + index))?;
+        }
+        self.accepting = Accepting::On;
+        Ok(())
+    }
+
+    pub(super) fn stop_accepting(&mut self, reason: Accepting) -> io::Result<()> {
+        if self.accepting == Accepting::On {
+            for acceptor in &self.acceptors {
+                self.listener_set.remove(acceptor)?;
+            }
+        }
+        self.accepting = reason;
+        Ok(())
+    }
+
+    fn on_descriptor(&mut self, descriptor: Descriptor) {
+        match descriptor {
+            Descriptor::Interrupts => {
+                self.descriptors.drain_interrupts();
+                self.application.on_interrupt();
+            }
+            Descriptor::Signals => {
+                for signal in self.descriptors.signals() {
+                    self.on_signal(signal);
+                }
+            }
+        }
+    }
+
+    fn on_signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::SIGTERM => self.begin_drain(),
+            Signal::SIGINT | Signal::SIGQUIT => {
+                self.application.on_signal(signal as i32);
+                self.stop_now(0);
+            }
+            Signal::SIGABRT => {
+                self.application.on_signal(signal as i32);
+                self.stop_now(1);
+            }
+            other => self.application.on_signal(other as i32),
+        }
+    }
+
+    /// Tell the arbiter that the loop is alive, and see whether the arbiter is.
+    fn beat(&mut self) {
+        let now = self.core.now;
+        if self.last_beat.is_some_and(|last| now.saturating_duration_since(last) < Duration::from_millis(200)) {
+            return;
+        }
+        self.last_beat = Some(now);
+        let idle = self.connections.iter().filter(|connection| connection.is_idle()).count();
+        let slot = self.core.slot();
+        slot.loop_beat(crate::scoreboard::monotonic_ms());
+        slot.set_connections(saturating_u32(self.connections.len()), saturating_u32(idle));
+        slot.set_queue_length(saturating_u32(self.core.pool.queue_length()));
+        if let Some(parent) = self.parent
+            && nix::unistd::getppid().as_raw() != parent
+            && matches!(self.phase, Phase::Serving)
+        {
+            log::info!("Parent changed, shutting down: <Worker {}>", std::process::id());
+            self.begin_drain();
+        }
+    }
+}
+
+fn saturating_u32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn classify(event: &PollEvent) -> Event {
+    let token = event.token();
+    match token.0 {
+        0 => Event::Woken,
+        FIRST_DESCRIPTOR..FIRST_LISTENER => Event::Descriptor(Descriptor::of(token.0 - FIRST_DESCRIPTOR)),
+        FIRST_LISTENER..FIRST_CONNECTION_TOKEN => Event::Accept(token.0 - FIRST_LISTENER),
+        _ => Event::Connection {
+            token,
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            read_closed: event.is_read_closed(),
+            broken: event.is_error() || event.is_write_closed(),
+        },
+    }
+}
+
+/// The token of the pool's waker.
+pub(super) const fn waker_token() -> Token {
+    WAKER
+}
+
+/// The token of a descriptor of ours.
+pub(super) const fn descriptor_token(descriptor: Descriptor) -> Token {
+    Token(FIRST_DESCRIPTOR + descriptor as usize)
+}
+
+/// A poll set's events, sized for one turn.
+pub(super) fn turn_events() -> Events {
+    Events::with_capacity(TURN_EVENTS)
+}

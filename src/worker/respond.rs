@@ -1,0 +1,277 @@
+//! A connection's way out: replies become bytes, bytes are written, and then it is decided what comes next.
+
+use std::io::{self, Write};
+
+use crate::http::{BodySize, Finish, Status};
+use crate::pool::{Job, Piece, ResponseBody, Streaming};
+
+use super::connection::{Answered, Connection, Fate, Waiting};
+use super::core::Core;
+
+/// A whole body up to this length is copied behind its head, so that one plain write sends both.
+const ONE_WRITE_BYTES: usize = 16 * 1024;
+
+impl Connection {
+    /// The whole response has come.
+    pub(super) fn on_whole(&mut self, mut job: Box<Job>, core: &mut Core) -> Fate {
+        let body = std::mem::take(&mut job.response_body);
+        let total = body.len();
+        core.out.clear();
+        let (look, out) = core.look_and_out();
+        self.exchange.respond(&job.response, BodySize::Exact(total), &look, out);
+        let take = if total > 0 { self.exchange.data(usize::try_from(total).unwrap_or(usize::MAX), out) } else { 0 };
+        self.body_sent = take as u64;
+        job.response_body = self.send_whole_body(body, take, core);
+        if total > 0 {
+            self.exchange.data_end(&mut core.out);
+        }
+        self.finish(job, core)
+    }
+
+    /// Send or queue the encoded head and the first `take` bytes of the body. Returns the body's buffers, emptied.
+    fn send_whole_body(&mut self, mut body: ResponseBody, take: usize, core: &mut Core) -> ResponseBody {
+        let take_bytes = take.min(body.bytes.len());
+        if body.pieces.is_empty() && take_bytes <= ONE_WRITE_BYTES {
+            core.out.extend_from_slice(&body.bytes[..take_bytes]);
+            return body;
+        }
+        self.outbox.push_bytes(std::mem::take(&mut core.out), 0);
+        let bytes = Piece::Bytes(std::mem::take(&mut body.bytes));
+        let mut left = take as u64;
+        for piece in std::iter::once(bytes).chain(body.pieces.drain(..)) {
+            let step = left.min(piece.len());
+            left -= step;
+            self.outbox.push_piece(piece, step, 0, &mut core.finished);
+        }
+        body
+    }
+
+    /// The head of a streamed response has come.
+    pub(super) fn on_head_reply(&mut self, streaming: Streaming, core: &mut Core) -> Fate {
+        core.out.clear();
+        let (look, out) = core.look_and_out();
+        self.exchange.respond(&streaming.response, BodySize::Unknown, &look, out);
+        self.status = streaming.response.status_code();
+        self.window = Some(streaming.window);
+        self.body_sent = 0;
+        self.write_out(0, core);
+        self.settle(core)
+    }
+
+    /// A piece of a streamed body has come.
+    pub(super) fn on_data(&mut self, piece: Piece, core: &mut Core) -> Fate {
+        if !self.exchange.is_responding() {
+            // The connection is on its way to its end; the thread learns it from the window.
+            return self.give_up_piece(piece, core);
+        }
+        let len = usize::try_from(piece.len()).unwrap_or(usize::MAX);
+        core.out.clear();
+        let take = self.exchange.data(len, &mut core.out);
+        self.body_sent += take as u64;
+        match piece {
+            Piece::Bytes(bytes) if bytes.len() <= ONE_WRITE_BYTES => {
+                core.out.extend_from_slice(&bytes[..take]);
+                self.exchange.data_end(&mut core.out);
+                self.write_out(len, core);
+            }
+            piece => {
+                self.outbox.push_bytes(std::mem::take(&mut core.out), 0);
+                self.outbox.push_piece(piece, take as u64, len, &mut core.finished);
+                self.exchange.data_end(&mut core.out);
+                self.outbox.push_bytes(std::mem::take(&mut core.out), 0);
+            }
+        }
+        self.settle(core)
+    }
+
+    fn give_up_piece(&self, piece: Piece, core: &mut Core) -> Fate {
+        if let Piece::Shared(shared) = piece {
+            core.finished.push(shared);
+        }
+        Fate::Keep
+    }
+
+    /// A streamed response is over.
+    pub(super) fn on_end(&mut self, job: Box<Job>, core: &mut Core) -> Fate {
+        core.out.clear();
+        if self.exchange.is_responding() {
+            return self.finish(job, core);
+        }
+        self.answered = Some(Answered { status: self.status, job });
+        self.settle(core)
+    }
+
+    /// Close the response's framing, write what is encoded, and see what comes next.
+    fn finish(&mut self, job: Box<Job>, core: &mut Core) -> Fate {
+        let status = job.response.status_code();
+        let status = if status == 0 { self.status } else { status };
+        if let Finish::Short { missing } = self.exchange.finish(&mut core.out) {
+            log::error!(
+                "Response to {} is {missing} bytes shorter than its Content-Length; closing the connection.",
+                String::from_utf8_lossy(job.head.request_line()).escape_debug()
+            );
+        }
+        self.answered = Some(Answered { job, status });
+        self.write_out(0, core);
+        self.settle(core)
+    }
+
+    /// The application failed: 500 if nothing was sent, else break off so that the client can tell.
+    pub(super) fn on_abort(&mut self, job: Box<Job>, core: &mut Core) -> Fate {
+        if self.exchange.is_dispatched() {
+            self.job = Some(job);
+            self.refuse(Status { code: 500, reason: "Internal Server Error" }, "", core);
+        } else {
+            self.exchange.abort();
+            self.answered = Some(Answered { status: self.status, job });
+        }
+        core.slot().add_errors(1);
+        self.settle(core)
+    }
+
+    /// Answer with an error page and close afterwards.
+    pub(super) fn refuse(&mut self, status: Status, message: &str, core: &mut Core) {
+        self.drop_spool(core);
+        self.refused = true;
+        core.out.clear();
+        let (look, out) = core.look_and_out();
+        self.exchange.refuse(status, message, &look, out);
+        self.write_out(0, core);
+        let job = self.job.take().unwrap_or_else(|| core.fresh_job());
+        self.answered = Some(Answered { job, status: status.code });
+    }
+
+    /// Write what is encoded in `core.out`; what the socket does not take is queued. `credit` is the window that
+    /// these bytes give back.
+    pub(super) fn write_out(&mut self, credit: usize, core: &mut Core) {
+        let mut written = 0;
+        if self.outbox.is_empty() && !core.out.is_empty() {
+            written = loop {
+                match self.stream.write(&core.out) {
+                    Ok(written) => break written,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    // A broken socket is found again, and closed, by the flush that `settle` does.
+                    Err(_) => break 0,
+                }
+            };
+        }
+        if written == core.out.len() && self.outbox.is_empty() {
+            if credit > 0 && let Some(window) = &self.window {
+                window.credit(credit);
+            }
+        } else {
+            self.outbox.push_bytes(core.out.split_off(written), credit);
+        }
+        core.out.clear();
+    }
+
+    /// The socket takes bytes again.
+    pub(super) fn on_writable(&mut self, core: &mut Core) -> Fate {
+        if self.outbox.is_empty() { Fate::Keep } else { self.settle(core) }
+    }
+
+    /// Write what is queued, and when all is written decide what comes next.
+    pub(super) fn settle(&mut self, core: &mut Core) -> Fate {
+        if !self.outbox.is_empty() {
+            match self.flush(core) {
+                Ok(true) => {}
+                Ok(false) => return Fate::Keep,
+                Err(_) => return Fate::Close,
+            }
+        }
+        if let Some(answered) = self.answered.take() {
+            self.log_answered(&answered, core);
+            core.spool.give_back(std::mem::take(&mut self.held_bytes));
+            core.recycle(answered.job);
+            self.window = None;
+        }
+        if self.exchange.is_closing() {
+            return self.close_or_linger(core);
+        }
+        if self.exchange.is_idle() {
+            return self.next_request(core);
+        }
+        if self.waiting == Waiting::Send {
+            // A streamed response has caught up; the next move is the application's.
+            self.waiting = Waiting::Pool;
+            self.timer.clear();
+        }
+        Fate::Keep
+    }
+
+    /// Returns whether everything was written.
+    fn flush(&mut self, core: &mut Core) -> io::Result<bool> {
+        let flushed = self.outbox.flush(&mut self.stream, &mut core.finished)?;
+        if flushed.credit > 0 && let Some(window) = &self.window {
+            window.credit(flushed.credit);
+        }
+        if flushed.file_short {
+            log::error!("A file became shorter while it was being sent; closing the connection.");
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if !flushed.empty && (flushed.written > 0 || self.waiting != Waiting::Send) {
+            self.waiting = Waiting::Send;
+            core.set_deadline(self.id(), &mut self.timer, core.timeouts.send);
+        }
+        Ok(flushed.empty)
+    }
+
+    /// The response is written and the connection stays: go on with what was pipelined, or wait.
+    fn next_request(&mut self, core: &mut Core) -> Fate {
+        if core.draining && self.inbound.is_empty() && !self.is_readable() {
+            return Fate::Close;
+        }
+        self.waiting = Waiting::KeepAlive;
+        if !self.inbound.is_empty() {
+            let fate = self.receive_inbound(core);
+            if fate != Fate::Keep || !self.outbox.is_empty() {
+                return fate;
+            }
+            if self.exchange.is_closing() {
+                return self.settle(core);
+            }
+        }
+        if self.is_readable() && !self.exchange.is_dispatched() {
+            // Read in a later step of this turn: a client that pipelines must not starve the others.
+            return Fate::Again;
+        }
+        if self.exchange.is_idle() {
+            core.set_deadline(self.id(), &mut self.timer, core.timeouts.keep_alive);
+        } else {
+            self.await_input(core);
+        }
+        Fate::Keep
+    }
+
+    fn close_or_linger(&mut self, core: &mut Core) -> Fate {
+        if self.waiting == Waiting::Linger {
+            return Fate::Keep;
+        }
+        if self.read_closed || !self.may_have_unread_input() && !self.refused {
+            return Fate::Close;
+        }
+        if self.stream.shutdown_write().is_err() {
+            return Fate::Close;
+        }
+        self.inbound = Vec::new();
+        self.waiting = Waiting::Linger;
+        core.set_deadline(self.id(), &mut self.timer, Some(core.timeouts.linger));
+        self.read(core)
+    }
+
+    /// The connection is removed: wake whom it holds, give back what it holds.
+    pub(super) fn on_close(&mut self, core: &mut Core) {
+        if let Some(window) = self.window.take() {
+            window.close();
+        }
+        self.outbox.abandon(&mut core.finished);
+        self.drop_spool(core);
+        if let Some(answered) = self.answered.take() {
+            self.log_answered(&answered, core);
+            core.recycle(answered.job);
+        }
+        if let Some(job) = self.job.take() {
+            core.recycle(job);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Clients that are too slow, silent or gone.
+
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::{Server, answer, echo};
+
+const SHORT: Option<Duration> = Some(Duration::from_millis(200));
+
+#[test]
+fn half_a_head_is_a_408_and_a_byte_now_and_then_does_not_extend_it() {
+    let server = Server::start(|config| config.client_header_timeout = SHORT, echo);
+    let mut client = server.connect();
+    client.send("GET / HT");
+    let end = std::time::Instant::now() + Duration::from_secs(5);
+    client.stream.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+    let mut first = [0; 12];
+    loop {
+        assert!(std::time::Instant::now() < end, "the head was never given up");
+        match std::io::Read::read(&mut client.stream, &mut first) {
+            Ok(len) => break assert_eq!(&first[..len], &b"HTTP/1.1 408"[..len]),
+            Err(_) => drop(client.send("X")),
+        }
+    }
+    assert!(server.log_lines(1)[0].ends_with(" 408 0") || !server.log_lines(1).is_empty());
+}
+
+#[test]
+fn a_silent_connection_and_an_idle_one_are_closed_silently() {
+    let server = Server::start(
+        |config| {
+            config.client_header_timeout = SHORT;
+            config.keepalive = SHORT;
+        },
+        echo,
+    );
+    assert!(server.connect().is_closed());
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response();
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_body_that_stops_coming_is_a_408_and_never_reaches_the_application() {
+    let ran = Arc::new(AtomicUsize::new(0));
+    let count = ran.clone();
+    let server = Server::start(
+        |config| config.client_body_timeout = SHORT,
+        move |seat, job| {
+            count.fetch_add(1, Ordering::Relaxed);
+            echo(seat, job);
+        },
+    );
+    let mut client = server.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
+    assert_eq!(client.response().status(), 408);
+    let truncated = server.connect();
+    (&truncated.stream).write_all_and_shut("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
+    assert!(truncated.rest().is_empty());
+    assert_eq!(ran.load(Ordering::Relaxed), 0);
+    assert_eq!(server.log_lines(2), ["POST / 408 0", "POST / 400 0"]);
+}
+
+#[test]
+fn a_half_closed_client_gets_its_answer() {
+    let server = Server::start(|_| {}, echo);
+    let client = server.connect();
+    (&client.stream).write_all_and_shut("GET /half HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.rest().ends_with(b"GET /half "));
+}
+
+#[test]
+fn a_reader_that_stops_is_cut_after_send_timeout_and_its_memory_is_given_back() {
+    let server = Server::start(
+        |config| config.send_timeout = SHORT,
+        |seat, job| answer(seat, job, &vec![b'x'; 64 * 1024 * 1024]),
+    );
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(server.log_lines(1).len(), 1);
+    assert!(client.rest().len() < 64 * 1024 * 1024, "the response was cut");
+}
+
+trait WriteAndShut {
+    fn write_all_and_shut(self, text: &str);
+}
+
+impl WriteAndShut for &std::net::TcpStream {
+    fn write_all_and_shut(mut self, text: &str) {
+        std::io::Write::write_all(&mut self, text.as_bytes()).expect("the worker reads");
+        self.shutdown(Shutdown::Write).expect("a side can be closed");
+    }
+}

@@ -1,0 +1,22 @@
+//! The whole worker in one process, with a Rust closure as its application: no interpreter is needed.
+
+// Every file of tests/corpus against the exchange: whole, byte by byte, split at every offset.
+mod corpus;
+// Request smuggling as it happened elsewhere: refused here.
+mod smuggling;
+// A worker on a free port, and a client that speaks raw bytes.
+mod support;
+// One connection, many requests.
+mod keepalive;
+// Bodies in and out: lengths, chunks, spools, 100-continue.
+mod bodies;
+// Clients that are too slow, or gone.
+mod deadlines;
+// Streams that are faster than their reader, and many at once.
+mod backpressure;
+// Stopping.
+mod drain;
+// The pool under stress.
+mod stress;
+// The repository's own law.
+mod tidy;
