@@ -1,0 +1,97 @@
+# Everything a developer does, in one place. `make help` lists it.
+# Needs: Python >= 3.10 with venv, a Rust toolchain, make. The rest is fetched into .venv and target/.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+# How many pytest processes: two per core suits tests that mostly wait.
+PYTEST_JOBS ?= 4
+PYTEST_ARGS ?=
+
+MADE  := $(VENV)/.made
+TOOLS := $(VENV)/.tools
+BUILT := $(VENV)/.built
+TESTS := $(VENV)/.tests
+
+SOURCES := $(shell find src -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name 'py.typed') \
+           Cargo.toml Cargo.lock pyproject.toml
+PYTHON_FILES := src/ferricorn tests/python examples benches/peers
+
+# Linting, documenting and testing Rust wants an interpreter to look at, never one to link.
+RUST_ENV := PYO3_PYTHON="$(CURDIR)/$(BIN)/python"
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
+
+.PHONY: help run build test check-rust check-python pytest bench peers clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: $(BUILT)  ## serve examples/flask_app on port 5000
+	@cd examples/flask_app && exec ../../$(BIN)/ferricorn app:app -w 4 --threads 2 -b 0.0.0.0:5000
+
+build: $(BUILT)  ## build the release extension into .venv
+
+test: check-rust check-python pytest  ## the whole check, pytest last
+
+# The newest interpreter that is at least 3.10 and can make virtual environments; PYTHON= overrides.
+$(MADE):
+	@set -eu; \
+	for python in $${PYTHON:-python3.14 python3.13 python3.12 python3.11 python3.10 python3}; do \
+	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then \
+	    echo "making $(VENV) with $$python ($$("$$python" -V))"; \
+	    rm -rf $(VENV); "$$python" -m venv $(VENV); touch $@; exit 0; \
+	  fi; \
+	done; \
+	echo "No usable Python: ferricorn needs python3 >= 3.10 with the venv module (tried: $${PYTHON:-python3.14 ... python3})." >&2; \
+	exit 1
+
+$(TOOLS): $(MADE) examples/flask_app/requirements.txt
+	@echo "installing maturin and Flask"
+	@$(PIP) 'maturin>=1.9.4,<2' -r examples/flask_app/requirements.txt
+	@touch $@
+
+$(BUILT): $(TOOLS) $(SOURCES)
+	@command -v cargo >/dev/null 2>&1 || { echo "No cargo on PATH: install a Rust toolchain (1.86 or newer)." >&2; exit 1; }
+	@echo "building the release extension"
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/maturin develop --release --locked --quiet
+	@touch $@
+
+$(TESTS): $(BUILT) tests/python/requirements.txt
+	@echo "installing the test requirements"
+	@$(PIP) -r tests/python/requirements.txt
+	@touch $@
+
+check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
+	@if cargo fmt --version >/dev/null 2>&1; then echo "cargo fmt --check"; cargo fmt --check; \
+	 else echo "SKIPPED cargo fmt: the rustfmt component is not installed (rustup component add rustfmt)"; fi
+	@if cargo clippy --version >/dev/null 2>&1; then echo "cargo clippy"; \
+	 $(RUST_ENV) cargo clippy --locked --all-targets --quiet -- -D warnings; \
+	 else echo "SKIPPED cargo clippy: the clippy component is not installed (rustup component add clippy)"; fi
+	@echo "cargo test (unit, integration, model)"
+	@cargo test --locked --no-default-features --quiet
+	@echo "criterion benches, once each"
+	@cargo test --locked --no-default-features --benches --quiet
+	@echo "cargo doc"
+	@$(RUST_ENV) RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+
+check-python: $(TESTS)  ## ruff on every Python file
+	@echo "ruff"
+	@$(BIN)/ruff check --quiet --config tests/python/ruff.toml $(PYTHON_FILES)
+	@$(BIN)/ruff format --check --quiet --config tests/python/ruff.toml $(PYTHON_FILES)
+
+pytest: $(TESTS)  ## real processes: PEP 3333, HTTP, signals, frameworks, parity with gunicorn
+	@$(BIN)/python -m pytest tests/python -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
+
+bench: $(MADE)  ## criterion benches
+	@$(RUST_ENV) cargo bench --locked --no-default-features
+
+peers: $(BUILT)  ## end-to-end comparison with other servers (see benches/peers/README.md)
+	@$(PIP) -r benches/peers/requirements.txt
+	@$(BIN)/python benches/peers/run.py
+
+clean:  ## remove .venv, target and caches
+	rm -rf $(VENV) target .pytest_cache .ruff_cache
+	find src tests examples benches -name __pycache__ -prune -exec rm -rf {} +
+	rm -f src/ferricorn/*.so

@@ -1,0 +1,119 @@
+"""What is done to a server: wrk as the fast client, and crowds of peers that are slow, deaf or idle."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import threading
+
+UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
+
+
+def wrk(url: str, connections: int, seconds: float, threads: int = 2, cpu: int | None = None) -> dict[str, float]:
+    """Requests, requests per second, latencies in milliseconds, and everything that went wrong."""
+    program = shutil.which("wrk")
+    if program is None:
+        raise SystemExit("wrk is not on PATH; it is the load generator of every scenario")
+    shown = subprocess.run(
+        [program, f"-t{threads}", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency", url],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=None if cpu is None else lambda: os.sched_setaffinity(0, {cpu}),
+    ).stdout
+    requests = int(re.search(r"(\d+) requests in", shown).group(1))
+    result = {"requests": requests, "requests_per_s": float(re.search(r"Requests/sec:\s+([\d.]+)", shown).group(1))}
+    for percent in ("50", "99"):
+        found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s|m)$", shown, re.MULTILINE)
+        # With no answer at all wrk prints zeros; there is no latency then.
+        result[f"p{percent}_ms"] = float(found[1]) * UNITS[found[2]] if found and requests else None
+    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", shown)
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", shown)
+    result["errors"] = sum(map(int, errors.groups())) if errors else 0
+    result["errors"] += int(refused[1]) if refused else 0
+    return result
+
+
+class Crowd:
+    """Connections to one server that are kept for the length of a `with` block."""
+
+    def __init__(self, port: int, count: int) -> None:
+        self.port, self.count = port, count
+        self.sockets: list[socket.socket] = []
+
+    def __enter__(self) -> Crowd:
+        raise_descriptor_limit()
+        for _ in range(self.count):
+            self.sockets.append(self.open())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.sockets:
+            one.close()
+
+    def open(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), 10)
+
+
+class SlowHeads(Crowd):
+    """Each sends one byte of its request head a second and never finishes."""
+
+    HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: " + b"a" * 4000
+
+    def __enter__(self) -> SlowHeads:
+        super().__enter__()
+        self._leave = threading.Event()
+        self._thread = threading.Thread(target=self._drip, daemon=True)
+        self._thread.start()
+        return self
+
+    def _drip(self) -> None:
+        for byte in self.HEAD:
+            for one in self.sockets:
+                # A server may have given up on this peer.
+                with contextlib.suppress(OSError):
+                    one.send(bytes([byte]), socket.MSG_DONTWAIT)
+            if self._leave.wait(1):
+                return
+
+    def __exit__(self, *_: object) -> None:
+        self._leave.set()
+        self._thread.join()
+        super().__exit__()
+
+
+class NonReaders(Crowd):
+    """Each asks for 64 MiB and reads nothing."""
+
+    def open(self) -> socket.socket:
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.settimeout(10)
+        one.connect(("127.0.0.1", self.port))
+        one.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+        return one
+
+
+class IdleConnections(Crowd):
+    """Each had one request answered and stays."""
+
+    def open(self) -> socket.socket:
+        one = super().open()
+        one.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        received = b""
+        while not received.endswith(b"Hello, World!\n"):
+            block = one.recv(4096)
+            if not block:
+                raise ConnectionError("closed instead of kept")
+            received += block
+        return one
+
+
+def raise_descriptor_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

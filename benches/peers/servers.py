@@ -1,0 +1,141 @@
+"""The servers that are compared: how each is started with one worker and two threads, and watched through /proc."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+APPS = Path(__file__).resolve().parent / "apps"
+THREADS = 2
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Peer:
+    name: str
+    command: tuple[str, ...]
+    address: tuple[str, ...]
+    """How the command line takes a port; {port} is filled in."""
+    many_connections: tuple[str, ...]
+    """Flags that let it hold ten thousand idle connections for minutes."""
+
+    @property
+    def version(self) -> str:
+        return importlib.metadata.version(self.name)
+
+    @property
+    def is_installed(self) -> bool:
+        return importlib.util.find_spec(self.name) is not None
+
+
+GUNICORN_LIKE = ("-w", "1", "--threads", str(THREADS))
+MANY = ("--worker-connections", "20000", "--keep-alive", "300")
+PEERS = [
+    Peer("ferricorn", (sys.executable, "-m", "ferricorn", *GUNICORN_LIKE), ("-b", "127.0.0.1:{port}"), MANY),
+    Peer(
+        "gunicorn",
+        (sys.executable, "-m", "gunicorn", "-k", "gthread", "--no-control-socket", *GUNICORN_LIKE),
+        ("-b", "127.0.0.1:{port}"),
+        MANY,
+    ),
+    Peer(
+        "granian",
+        (sys.executable, "-m", "granian", "--interface", "wsgi", "--workers", "1", "--blocking-threads", str(THREADS)),
+        ("--host", "127.0.0.1", "--port", "{port}"),
+        ("--backlog", "2048"),
+    ),
+]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+class Running:
+    """One server under measurement; a context manager that leaves no process behind."""
+
+    def __init__(self, peer: Peer, application: str, flags: tuple[str, ...] = (), cpu: int | None = None) -> None:
+        self.peer = peer
+        self.port = free_port()
+        address = [word.format(port=self.port) for word in peer.address]
+        self._process = subprocess.Popen(
+            [*peer.command, *address, *flags, application],
+            cwd=APPS,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=None if cpu is None else lambda: os.sched_setaffinity(0, {cpu}),
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def __enter__(self) -> Running:
+        """Ready when a request is answered."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 5) as client:
+                    client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                    if client.recv(12) == b"HTTP/1.1 200":
+                        return self
+            except OSError:
+                pass
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__()
+                raise RuntimeError(f"{self.peer.name} does not answer")
+            time.sleep(0.02)
+
+    def __exit__(self, *_: object) -> None:
+        for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+            for pid in self.processes():
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    continue
+            deadline = time.monotonic() + patience
+            while self.processes() and time.monotonic() < deadline:
+                self._process.poll()
+                time.sleep(0.02)
+        self._process.wait(5)
+
+    def processes(self) -> list[int]:
+        """Living processes of the server's session: arbiter, workers, whatever it started."""
+        members = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    state, _, _, session = (entry / "stat").read_text().rpartition(") ")[2].split()[:4]
+                except OSError:
+                    continue
+                if int(session) == self._process.pid and state not in "ZX":
+                    members.append(int(entry.name))
+        return members
+
+    def cpu_seconds(self) -> float:
+        """User and system time of the whole tree."""
+        ticks = 0
+        for pid in self.processes():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / TICKS_PER_SECOND
+
+    def memory_kib(self) -> int:
+        """Proportional set size of the whole tree: pages shared by its processes count once."""
+        total = 0
+        for pid in self.processes():
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1])
+        return total

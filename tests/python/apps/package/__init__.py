@@ -1,0 +1,1 @@
+"""A package with its application in a module."""

@@ -1,0 +1,4 @@
+"""-c python:package.conf"""
+
+workers = 2
+wsgi_app = "hello:app"

@@ -1,0 +1,5 @@
+"""package.wsgi:application"""
+
+from hello import _text
+
+application = _text("package")

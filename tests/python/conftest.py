@@ -1,0 +1,49 @@
+"""Fixtures: `server(...)` starts one, `gates` synchronises a test with its application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import COMMAND, IS_OURS, Gates, Server
+
+
+def pytest_report_header() -> str:
+    return f"server under test: {' '.join(COMMAND)}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if IS_OURS:
+        return
+    foreign = pytest.mark.skip(reason="a promise of ferricorn only; another server is under test")
+    for item in items:
+        if "ours" in item.keywords:
+            item.add_marker(foreign)
+
+
+@pytest.fixture
+def gates(tmp_path: Path) -> Gates:
+    directory = tmp_path / "gates"
+    directory.mkdir()
+    return Gates(directory)
+
+
+@pytest.fixture
+def server(gates: Gates) -> Iterator[Callable[..., Server]]:
+    """`server("app:app", "--threads", "2", workers=2)`: a ready server; every process is gone afterwards."""
+    started: list[Server] = []
+
+    def start(
+        *arguments: str, workers: int = 1, ready: bool = True, env: dict[str, str] | None = None, **options
+    ) -> Server:
+        if workers > 1:
+            arguments = (*arguments, "-w", str(workers))
+        one = Server(arguments, env={**gates.env, **(env or {})}, **options)
+        started.append(one)
+        return one.wait_ready(workers) if ready else one
+
+    yield start
+    leftovers = {one.pid: left for one in started if (left := one.reap())}
+    assert not leftovers, f"processes left behind: {leftovers}\n" + "\n".join(one.log.text for one in started)
