@@ -12,6 +12,7 @@
 
 mod daemon;
 mod host;
+mod serve;
 mod worker;
 
 use std::ffi::OsString;

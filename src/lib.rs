@@ -1,4 +1,31 @@
-//! ferricorn: a WSGI HTTP server for UNIX.
+//! ferricorn: a WSGI HTTP server for UNIX with gunicorn's contract.
+//!
+//! # Layout
+//!
+//! An **arbiter** process binds the listeners and forks **workers**. In a worker one **event loop** owns every client
+//! socket from accept to close; complete requests go as **jobs** to a fixed **pool** of threads that run the WSGI
+//! application, and come back as **replies**.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`http`] | bytes to messages and back; no I/O, no clock, no Python |
+//! | [`config`] | the table of settings, and where their values come from |
+//! | [`net`] | addresses and listeners |
+//! | [`pool`] | the contract between loop and threads: jobs, replies, the one-heir protocol |
+//! | [`worker`] | the event loop; no Python |
+//! | `python` | everything that touches the interpreter |
+//! | [`arbiter`] | the master process: fork, reap, signals, reload |
+//! | [`scoreboard`] | counters that all processes share |
+//! | [`logging`] | the error log and the access log |
+//! | `launcher` | joins the parts |
+//!
+//! # A request's walk
+//!
+//! `worker/event_loop` → `accept` → `connection` → `http/exchange` → `head`, `fields`, `framing`, `chunked` →
+//! `worker/spool` → `pool/queue` → `python/wsgi/app` → `environ`, `input` → the application → `start_response`, `body`
+//! → `worker/respond` → `http/exchange`, `encode` → `worker/outbox`. CONTRIBUTING.md has it step by step, with the
+//! invariants.
+
 pub mod arbiter;
 pub mod config;
 pub mod http;
@@ -11,3 +38,23 @@ pub mod pool;
 pub mod python;
 pub mod scoreboard;
 pub mod worker;
+
+/// The extension module: the version, and the one call that serves.
+#[cfg(feature = "python")]
+#[pyo3::pymodule(gil_used = false)]
+mod _core {
+    use std::ffi::OsString;
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", crate::config::VERSION)
+    }
+
+    /// Serve as the command line `argv` says; returns the exit code, in the master and in each worker.
+    #[pyfunction]
+    fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
+        crate::launcher::run(py, argv)
+    }
+}

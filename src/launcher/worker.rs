@@ -4,13 +4,15 @@
 
 use nix::unistd::{Gid, Uid, getegid, geteuid, setgid, setgroups, setuid};
 use pyo3::prelude::*;
+use std::sync::Arc;
 
+use super::serve::{leave_stuck, serve};
 use super::host::{Inherited, PythonHost};
 use crate::arbiter::{EXIT_BOOT, WorkerSeat};
 use crate::config::Config;
 use crate::python::hooks::{Hooks, traceback};
 use crate::python::loader::AppLoadError;
-use crate::python::serve;
+use crate::worker::Exit;
 
 /// Returns the worker's exit code. Leaving the interpreter in the normal way is up to the caller.
 pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32 {
@@ -26,15 +28,23 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
         Err(error) => return boot_failure(&traceback(py, &error)),
     };
     let objects = (arbiter, worker);
-    let code = match boot(py, &hooks, &objects, app, &seat) {
-        Ok(app) => serve::serve(py, app, seat, &hooks, objects.1.clone_ref(py).into_any()),
-        Err(code) => code,
+    let hooks = Arc::new(hooks);
+    let (index, scoreboard) = (seat.index, Arc::clone(&seat.scoreboard));
+    let exit = match boot(py, &hooks, &objects, app, &seat) {
+        Ok(app) => serve(py, app, seat, &hooks, &objects.1),
+        Err(code) => Exit {
+            code,
+            stuck_threads: 0,
+        },
     };
     log::info!("Worker exiting (pid: {pid})");
     if let Err(reason) = hooks.call(py, "worker_exit", objects) {
         log::warn!("{reason}");
     }
-    code
+    if exit.stuck_threads > 0 {
+        leave_stuck(py, exit, &scoreboard, index);
+    }
+    exit.code
 }
 
 type Objects = (

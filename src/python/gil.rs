@@ -11,6 +11,8 @@ pub enum Reason {
     Window,
     /// A large request body is read from its temporary file.
     SpooledBody,
+    /// The heartbeat has beaten.
+    Heartbeat,
     /// The process's main thread serves.
     MainThread,
 }

@@ -8,10 +8,11 @@
 //! 5. No Rust lock is held across a call into Python, an attach or a detach.
 //! 6. The arbiter starts no thread, and Python's before- and after-fork calls surround the fork.
 
-//pub mod config_file;
+pub mod config_file;
 pub mod gil;
-//pub mod hooks;
-//pub mod loader;
+pub mod heartbeat;
+pub mod hooks;
+pub mod loader;
 mod text;
 pub mod threads;
 pub mod traceback;

@@ -13,8 +13,8 @@ use crate::pool::{Application, Pool, Seat};
 
 use super::wsgi::WsgiApp;
 
-/// Called on the event loop's thread, attached, for signals that the worker hands on.
-pub type SignalHook = Box<dyn Fn(Python<'_>, i32) + Send + Sync>;
+/// Called on the event loop's thread, not attached, with the number of a signal that the worker hands on.
+pub type SignalHook = Box<dyn Fn(i32) + Send + Sync>;
 
 /// The WSGI application as the pool runs it.
 pub struct PythonApplication {
@@ -56,7 +56,7 @@ impl Application for PythonApplication {
     }
 
     fn on_signal(&self, signal: i32) {
-        Python::attach(|py| (self.on_signal)(py, signal));
+        (self.on_signal)(signal);
     }
 }
 

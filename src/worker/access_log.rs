@@ -4,8 +4,8 @@
 
 use std::net::IpAddr;
 
-use crate::http::{RequestHead, ResponseHead, Status};
-use crate::logging::access::{AccessEntry, AccessFormat, Fields};
+use crate::http::Status;
+use crate::logging::access::{AccessEntry, AccessFormat};
 use crate::pool::{Job, Peer};
 
 use super::connection::{Answered, Connection};
@@ -58,9 +58,9 @@ impl AccessLog {
             path: job.head.path(),
             query: job.head.query(),
             version: version.as_str(),
-            request: &RequestFields(&job.head),
+            request: &job.head,
             status,
-            response: &ResponseFields(&job.response),
+            response: &job.response,
             bytes_sent,
             duration: times.duration,
             now: times.unix_seconds,
@@ -118,21 +118,5 @@ impl Connection {
             core.log_access(&job, status.code, 0);
             core.recycle(job);
         }
-    }
-}
-
-struct RequestFields<'a>(&'a RequestHead);
-
-impl Fields for RequestFields<'_> {
-    fn field(&self, lowercase_name: &[u8]) -> Option<&[u8]> {
-        self.0.field(lowercase_name)
-    }
-}
-
-struct ResponseFields<'a>(&'a ResponseHead);
-
-impl Fields for ResponseFields<'_> {
-    fn field(&self, lowercase_name: &[u8]) -> Option<&[u8]> {
-        self.0.field(lowercase_name)
     }
 }

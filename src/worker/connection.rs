@@ -394,7 +394,7 @@ impl Connection {
     fn on_parse_error(&mut self, error: &ParseError, core: &mut Core) -> Fate {
         let status = error.status();
         log::warn!("Invalid request from ip={}: {error}", PeerText(self.peer));
-        self.refuse(status, &error.to_string(), core);
+        self.refuse(status, &error.page_message(), core);
         self.settle(core)
     }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 use crate::pool::{Job, Reply, Seat};
 use crate::python::gil::{Reason, handoff};

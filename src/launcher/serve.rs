@@ -1,0 +1,218 @@
+//! A worker that serves: settings and application become a running event loop, and its end becomes an exit code.
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
+use pyo3::prelude::*;
+
+use crate::arbiter::{WorkerSeat, signals};
+use crate::config::{Config, HeaderMap, VERSION};
+use crate::logging;
+use crate::logging::access::AccessFormat;
+use crate::net::Listener;
+use crate::python::gil::{Reason, handoff};
+use crate::python::heartbeat::Heartbeat;
+use crate::python::hooks::{Hooks, Worker, traceback};
+use crate::python::threads::PythonApplication;
+use crate::python::wsgi::{ListenerFace, WsgiApp, WsgiSettings};
+use crate::scoreboard::{Scoreboard, monotonic_ms};
+use crate::worker::{self, AccessLog, Exit, Setup};
+
+/// What the worker listens to, unless the application handles it itself.
+const WORKER_SIGNALS: [Signal; 5] =
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGABRT, Signal::SIGUSR1];
+
+/// Serves until the worker is told to stop.
+pub(super) fn serve(py: Python<'_>, app: Py<PyAny>, seat: WorkerSeat, hooks: &Arc<Hooks>, worker: &Py<Worker>) -> Exit {
+    match start(py, app, seat, hooks, worker) {
+        Ok(exit) => exit,
+        Err(reason) => {
+            log::error!("The worker could not serve: {reason}");
+            Exit { code: crate::arbiter::EXIT_BOOT, stuck_threads: 0 }
+        }
+    }
+}
+
+fn start(
+    py: Python<'_>,
+    app: Py<PyAny>,
+    seat: WorkerSeat,
+    hooks: &Arc<Hooks>,
+    worker: &Py<Worker>,
+) -> Result<Exit, String> {
+    let WorkerSeat { index, listeners, config, scoreboard, booted, parent, max_requests, .. } = seat;
+    let raised = |error: PyErr| traceback(py, &error);
+    let interrupts = install_wakeup(py).map_err(raised)?;
+    let signals = install_signals(py).map_err(raised)?;
+    let app = Arc::new(WsgiApp {
+        callable: app,
+        settings: Arc::new(wsgi_settings(py, &config, &listeners)),
+        scoreboard: scoreboard.clone(),
+        slot: index,
+    });
+    let on_signal = signal_hook(hooks.clone(), worker.clone_ref(py), scoreboard.clone(), index);
+    let application = PythonApplication::new(app, on_signal);
+    let access_log = config.accesslog.is_some().then(|| access_log(&config)).transpose()?;
+    let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index)).map_err(|error| error.to_string())?;
+    let setup = Setup {
+        listeners,
+        scoreboard,
+        slot: index,
+        signals: Some(signals),
+        interrupts: Some(interrupts),
+        booted: Some(booted),
+        parent: Some(parent.as_raw()),
+        max_requests,
+        server: b"ferricorn".to_vec(),
+        access_log,
+        config,
+    };
+    let exit = handoff(py, Reason::MainThread, || worker::run(setup, &application));
+    heartbeat.stop(py);
+    exit.map_err(|error| error.to_string())
+}
+
+fn beat(scoreboard: &Arc<Scoreboard>, index: usize) -> Box<dyn Fn() + Send> {
+    let scoreboard = scoreboard.clone();
+    Box::new(move || scoreboard.slot(index).python_beat(monotonic_ms()))
+}
+
+fn access_log(config: &Config) -> Result<AccessLog, String> {
+    let format = AccessFormat::compile(&config.access_log_format).map_err(|error| error.to_string())?;
+    Ok(AccessLog::new(format, Box::new(logging::write_access)))
+}
+
+/// The interpreter writes to this socket when a signal that the application handles has arrived.
+fn install_wakeup(py: Python<'_>) -> PyResult<OwnedFd> {
+    let (read_end, write_end) = UnixStream::pair()?;
+    read_end.set_nonblocking(true)?;
+    write_end.set_nonblocking(true)?;
+    py.import("signal")?.call_method1("set_wakeup_fd", (write_end.as_raw_fd(),))?;
+    // The interpreter keeps the number, for as long as the process lives.
+    let _ = std::os::fd::IntoRawFd::into_raw_fd(write_end);
+    Ok(OwnedFd::from(read_end))
+}
+
+/// Take the worker's signals, except those for which the application has a handler of its own.
+fn install_signals(py: Python<'_>) -> PyResult<OwnedFd> {
+    let module = py.import("signal")?;
+    let (default, default_int) = (module.getattr("SIG_DFL")?, module.getattr("default_int_handler")?);
+    let dumps_on_abort: bool = py.import("faulthandler")?.call_method0("is_enabled")?.extract()?;
+    let mut ours = Vec::new();
+    for signal in WORKER_SIGNALS {
+        let handler = module.call_method1("getsignal", (signal as i32,))?;
+        let untouched = handler.eq(&default)? || handler.is(&default_int) || handler.is_none();
+        if untouched && !(signal == Signal::SIGABRT && dumps_on_abort) {
+            ours.push(signal);
+        }
+    }
+    Ok(signals::install(&ours)?)
+}
+
+/// What the worker does about its signals beside what the event loop does.
+fn signal_hook(
+    hooks: Arc<Hooks>,
+    worker: Py<Worker>,
+    scoreboard: Arc<Scoreboard>,
+    index: usize,
+) -> crate::python::threads::SignalHook {
+    Box::new(move |number| {
+        let hook = match Signal::try_from(number) {
+            Ok(Signal::SIGUSR1) => {
+                if let Err(error) = logging::reopen() {
+                    log::error!("{error}");
+                }
+                return;
+            }
+            Ok(Signal::SIGINT | Signal::SIGQUIT) => "worker_int",
+            Ok(Signal::SIGABRT) => {
+                // Before anything that needs the interpreter, which may be what is stuck.
+                log_running(&scoreboard, index);
+                "worker_abort"
+            }
+            _ => return,
+        };
+        Python::attach(|py| {
+            if let Err(reason) = hooks.call(py, hook, (worker.clone_ref(py),)) {
+                log::error!("{reason}");
+            }
+        });
+    })
+}
+
+/// Which requests the worker's threads are in, for how long.
+pub(super) fn log_running(scoreboard: &Scoreboard, index: usize) {
+    let now = monotonic_ms();
+    for running in scoreboard.slot(index).running() {
+        let seconds = now.saturating_sub(running.since_ms) / 1000;
+        let (method, path) = (running.method.escape_ascii(), running.path.escape_ascii());
+        log::error!("In flight for {seconds} s: {method} {path}");
+    }
+}
+
+fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> WsgiSettings {
+    WsgiSettings {
+        multithread: config.threads > 1,
+        multiprocess: config.workers > 1,
+        server_software: format!("ferricorn/{VERSION}"),
+        script_name: environment(py, "SCRIPT_NAME"),
+        secure_scheme_headers: config.secure_scheme_headers.clone(),
+        forwarder_headers: config.forwarder_headers.clone(),
+        dangerous_header_map: config.header_map == HeaderMap::Dangerous,
+        sendfile: config.sendfile,
+        listeners: listeners.iter().map(face).collect(),
+    }
+}
+
+/// As the application sees it: `raw_env` and `post_fork` may have changed it.
+fn environment(py: Python<'_>, name: &str) -> String {
+    let value = py.import("os").and_then(|os| os.getattr("environ")?.call_method1("get", (name, ""))?.extract());
+    value.unwrap_or_default()
+}
+
+fn face(listener: &Listener) -> ListenerFace {
+    match listener {
+        Listener::Tcp(listener) => {
+            let address = listener.local_addr().ok();
+            ListenerFace::Tcp {
+                name: address.map(|address| address.ip().to_string()).unwrap_or_default(),
+                port: address.map_or(0, |address| address.port()),
+            }
+        }
+        Listener::Unix(listener) => {
+            let path = listener.local_addr().ok().and_then(|address| Some(address.as_pathname()?.display().to_string()));
+            ListenerFace::Unix { path: path.unwrap_or_default() }
+        }
+    }
+}
+
+/// Leave at once, without finalizing the interpreter under a thread that still runs: what is buffered is written, and
+/// what was cut is logged.
+pub(super) fn leave_stuck(py: Python<'_>, exit: Exit, scoreboard: &Scoreboard, index: usize) -> ! {
+    log::error!("{} thread(s) did not finish in time:", exit.stuck_threads);
+    log_running(scoreboard, index);
+    if let Err(error) = dump_and_flush(py) {
+        log::error!("{}", traceback(py, &error));
+    }
+    exit_now(py, exit.code)
+}
+
+/// `os._exit`: no exit handler runs, no thread is waited for.
+fn exit_now(py: Python<'_>, code: i32) -> ! {
+    let result = py.import("os").and_then(|os| os.call_method1("_exit", (code,)));
+    log::error!("os._exit failed: {result:?}");
+    std::process::abort()
+}
+
+fn dump_and_flush(py: Python<'_>) -> PyResult<()> {
+    let faulthandler = py.import("faulthandler")?;
+    let sys = py.import("sys")?;
+    faulthandler.call_method1("dump_traceback", (sys.getattr("__stderr__")?,))?;
+    for stream in ["stdout", "stderr"] {
+        sys.getattr(stream)?.call_method0("flush")?;
+    }
+    py.import("logging")?.call_method0("shutdown")?;
+    Ok(())
+}
