@@ -9,10 +9,13 @@ import threading
 
 import pytest
 
-from harness import IS_OURS, session_members, wait_until
+from harness import APPS, IS_OURS, session_members, wait_until
 from wire import Disconnected
 
 VERSION = """
+import gate
+gate.note("import", "{body}")
+
 def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "{length}")])
     return [b"{body}"]
@@ -140,9 +143,10 @@ def test_connections_waiting_to_be_accepted_are_served_at_a_stop(server, gates):
 # -- reload ----------------------------------------------------------------------------------------
 
 
-def test_hup_serves_new_code(server, tmp_path):
+def test_hup_serves_new_code(server, gates, tmp_path):
     write_version(tmp_path, "one")
-    one = server("version", "--threads", "2", cwd=tmp_path, workers=2)
+    one = server("version", "--threads", "2", "--pythonpath", str(APPS), cwd=tmp_path, workers=2)
+    gates.wait_notes("import", 2)
     before = set(one.workers())
     assert one.get().text == "one"
     write_version(tmp_path, "two")
@@ -154,9 +158,10 @@ def test_hup_serves_new_code(server, tmp_path):
 
 
 @pytest.mark.ours
-def test_hup_loses_no_request(server, tmp_path):
+def test_hup_loses_no_request(server, gates, tmp_path):
     write_version(tmp_path, "one")
-    one = server("version", "--threads", "2", cwd=tmp_path, workers=2)
+    one = server("version", "--threads", "2", "--pythonpath", str(APPS), cwd=tmp_path, workers=2)
+    gates.wait_notes("import", 2)
     before = set(one.workers())
     with Visitor(one) as visitor:
         one.send_signal(signal.SIGHUP)
@@ -165,9 +170,10 @@ def test_hup_loses_no_request(server, tmp_path):
 
 
 @pytest.mark.ours
-def test_hup_keeps_the_old_workers_when_the_new_code_is_broken(server, tmp_path):
+def test_hup_keeps_the_old_workers_when_the_new_code_is_broken(server, gates, tmp_path):
     write_version(tmp_path, "one")
-    one = server("version", "--threads", "2", cwd=tmp_path, workers=2)
+    one = server("version", "--threads", "2", "--pythonpath", str(APPS), cwd=tmp_path, workers=2)
+    gates.wait_notes("import", 2)
     before = set(one.workers())
     (tmp_path / "version.py").write_text("raise RuntimeError('broken deploy')\n")
     with Visitor(one) as visitor:
