@@ -143,6 +143,18 @@ impl Connection {
         self.exchange.is_idle() && self.outbox.is_empty() && self.inbound.is_empty()
     }
 
+    /// Idle after at least one request.
+    pub(super) fn is_kept_alive(&self) -> bool {
+        self.waiting == Waiting::KeepAlive && self.is_idle()
+    }
+
+    /// Close, unless the next request is there already.
+    pub(super) fn close_if_idle(&mut self, core: &mut Core) -> Fate {
+        self.readable = true;
+        let fate = self.read(core);
+        if fate == Fate::Keep && self.is_idle() { Fate::Close } else { fate }
+    }
+
     /// Begin the wait for the first request.
     pub(super) fn start(&mut self, core: &mut Core) {
         core.set_deadline(self.id, &mut self.timer, core.timeouts.header);
@@ -343,9 +355,7 @@ impl Connection {
             return Fate::Keep;
         }
         if self.is_idle() {
-            self.readable = true;
-            let fate = self.read(core);
-            return if fate == Fate::Keep && self.is_idle() { Fate::Close } else { fate };
+            return self.close_if_idle(core);
         }
         self.exchange.close_after_this();
         Fate::Keep

@@ -57,6 +57,8 @@ pub(super) struct Core {
     free_jobs: Vec<Box<Job>>,
     /// Connections that have more to read than one turn allows.
     pub(super) again: Vec<ConnId>,
+    /// A connection has closed, or may be closed for another: a worker that was full can accept again.
+    pub(super) room_made: bool,
     /// The worker stops: every answer says close.
     pub(super) draining: bool,
     /// Requests dispatched, and after how many the worker retires (`max_requests`).
@@ -143,6 +145,7 @@ impl Core {
             finished: Vec::new(),
             free_jobs: Vec::new(),
             again: Vec::new(),
+            room_made: false,
             draining: false,
             requests: 0,
             requests_max,

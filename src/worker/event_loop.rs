@@ -84,6 +84,9 @@ impl EventLoop<'_> {
             self.handle_replies();
             self.read_again();
             self.expire();
+            if std::mem::take(&mut self.core.room_made) && self.accepting == Accepting::Full {
+                self.resume_accepting()?;
+            }
             self.core.end_turn();
             self.advance_phase();
         }
@@ -222,10 +225,7 @@ impl EventLoop<'_> {
             connection.on_close(&mut self.core);
             self.core.release_finished();
         }
-        if self.accepting == Accepting::Full && self.connections.len() < self.connections_max {
-            // Failing to add a listener again would be a failure of the poll set, which the next wait reports.
-            let _ = self.resume_accepting();
-        }
+        self.core.room_made = true;
     }
 
     /// Connections that used up their share of the last turn.
@@ -293,15 +293,20 @@ impl EventLoop<'_> {
         connection.start(&mut self.core);
     }
 
-    /// At the limit of connections the one that has been idle for longest makes room.
+    /// At the limit of connections the one that has been idle for longest makes room, unless its next request is
+    /// there already.
     fn evict_oldest_idle(&mut self) -> bool {
         let oldest = self
             .connections
             .iter()
-            .filter(|connection| connection.is_idle())
+            .filter(|connection| connection.is_kept_alive())
             .min_by_key(|connection| connection.timer.due())
             .map(Connection::id);
-        oldest.inspect(|id| self.close(*id)).is_some()
+        let Some(id) = oldest else { return false };
+        let Some(connection) = self.connections.get_mut(id) else { return false };
+        let fate = connection.close_if_idle(&mut self.core);
+        self.settle_fate(id, fate);
+        fate == Fate::Close
     }
 
     pub(super) fn resume_accepting(&mut self) -> io::Result<()> {

@@ -88,7 +88,9 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         let _ = waker.wake();
     };
     let connections_max = config.worker_connections.max(1);
-    let pool = Arc::new(Pool::new(config.threads, connections_max, Box::new(wake)));
+    // One job per connection at most; at a stop the accept queue is emptied beyond the limit.
+    let jobs_max = connections_max + config.backlog as usize;
+    let pool = Arc::new(Pool::new(config.threads, jobs_max, Box::new(wake)));
     let core = Core::new(CoreSetup {
         config: &config,
         pool: pool.clone(),

@@ -236,6 +236,7 @@ impl Connection {
             return Fate::Again;
         }
         if self.exchange.is_idle() {
+            core.room_made = true;
             core.set_deadline(self.id(), &mut self.timer, core.timeouts.keep_alive);
         } else {
             self.await_input(core);

@@ -12,7 +12,7 @@ fn a_chunked_body_arrives_whole() {
     let server = Server::start(|_| {}, echo);
     let mut client = server.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
-    client.send("6;x=y\r\n world\r\n0\r\nTrailer: t\r\n\r\n");
+    client.send("6;x=y\r\n world\r\n0\r\nX-Sum: t\r\n\r\n");
     assert_eq!(client.response().text(), "POST / hello world");
     assert_eq!(client.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n").response().text(), "GET /next ");
 }

@@ -15,10 +15,10 @@ use ferricorn::scoreboard::Scoreboard;
 use ferricorn::worker::{self, AccessLog, Exit, Setup};
 
 /// Nothing in these tests waits longer than this.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A closure as application. It gets each job with the seat of the thread that runs it, and must answer it.
-pub struct Closure<F>(pub Arc<F>);
+pub(crate) struct Closure<F>(pub(crate) Arc<F>);
 
 impl<F: Fn(&Seat, Box<Job>) + Send + Sync + 'static> Application for Closure<F> {
     fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), String> {
@@ -37,7 +37,7 @@ impl<F: Fn(&Seat, Box<Job>) + Send + Sync + 'static> Application for Closure<F> 
 }
 
 /// Answer `job` whole.
-pub fn answer(seat: &Seat, mut job: Box<Job>, body: &[u8]) {
+pub(crate) fn answer(seat: &Seat, mut job: Box<Job>, body: &[u8]) {
     job.response.set_status(b"200 OK").expect("a plain status");
     job.response.push(b"Content-Type", b"text/plain").expect("a plain header");
     job.response_body.bytes.extend_from_slice(body);
@@ -45,7 +45,7 @@ pub fn answer(seat: &Seat, mut job: Box<Job>, body: &[u8]) {
 }
 
 /// Answer with the method, the target and the body of the request.
-pub fn echo(seat: &Seat, mut job: Box<Job>) {
+pub(crate) fn echo(seat: &Seat, mut job: Box<Job>) {
     let mut body = [job.head.method(), b" ", job.head.target(), b" "].concat();
     match std::mem::take(&mut job.body) {
         ferricorn::pool::RequestBody::Empty => {}
@@ -58,17 +58,16 @@ pub fn echo(seat: &Seat, mut job: Box<Job>) {
 }
 
 /// A running worker.
-pub struct Server {
-    pub address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     signals: UnixStream,
     thread: Option<JoinHandle<Exit>>,
-    pub log: Arc<Mutex<Vec<u8>>>,
-    pub scoreboard: Arc<Scoreboard>,
+    pub(crate) log: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Server {
     /// Start with changed settings.
-    pub fn start<F>(change: impl FnOnce(&mut Config), run: F) -> Self
+    pub(crate) fn start<F>(change: impl FnOnce(&mut Config), run: F) -> Self
     where
         F: Fn(&Seat, Box<Job>) + Send + Sync + 'static,
     {
@@ -86,7 +85,7 @@ impl Server {
         let setup = Setup {
             listeners: vec![Listener::Tcp(listener)],
             config: Arc::new(config),
-            scoreboard: scoreboard.clone(),
+            scoreboard,
             slot: 0,
             signals: Some(OwnedFd::from(signals_in)),
             interrupts: None,
@@ -101,27 +100,27 @@ impl Server {
         };
         let application = Closure(Arc::new(run));
         let thread = std::thread::spawn(move || worker::run(setup, &application).expect("the worker runs"));
-        Self { address, signals, thread: Some(thread), log, scoreboard }
+        Self { address, signals, thread: Some(thread), log }
     }
 
     /// Send the worker a signal by its number.
-    pub fn signal(&self, number: i32) {
+    pub(crate) fn signal(&self, number: i32) {
         (&self.signals).write_all(&[u8::try_from(number).expect("signals are small")]).expect("the worker listens");
     }
 
-    pub fn connect(&self) -> Client {
+    pub(crate) fn connect(&self) -> Client {
         let stream = TcpStream::connect(self.address).expect("the worker accepts");
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout can be set");
         Client { stream, read: Vec::new() }
     }
 
     /// Wait for the end.
-    pub fn join(mut self) -> Exit {
+    pub(crate) fn join(mut self) -> Exit {
         self.thread.take().expect("a server is joined once").join().expect("the worker does not panic")
     }
 
     /// The access log so far, when it has at least `count` lines.
-    pub fn log_lines(&self, count: usize) -> Vec<String> {
+    pub(crate) fn log_lines(&self, count: usize) -> Vec<String> {
         let mut lines = Vec::new();
         eventually(|| {
             let log = self.log.lock().expect("no test panics with it");
@@ -143,7 +142,7 @@ impl Drop for Server {
 }
 
 /// Wait until `fact` holds; fail when it does not in time.
-pub fn eventually(mut fact: impl FnMut() -> bool) {
+pub(crate) fn eventually(mut fact: impl FnMut() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !fact() {
         assert!(Instant::now() < end, "it never became true");
@@ -152,40 +151,40 @@ pub fn eventually(mut fact: impl FnMut() -> bool) {
 }
 
 /// A client that says exactly what it is told.
-pub struct Client {
-    pub stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
     read: Vec<u8>,
 }
 
 /// A response as it came.
 #[derive(Debug)]
-pub struct Response {
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Response {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Response {
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.head[9..12].parse().expect("a status line has a number")
     }
 
-    pub fn has(&self, field: &str) -> bool {
+    pub(crate) fn has(&self, field: &str) -> bool {
         self.head.lines().any(|line| line.eq_ignore_ascii_case(field))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
 impl Client {
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.stream.write_all(bytes.as_ref()).expect("the worker reads");
         self
     }
 
     /// Read one response with a Content-Length or chunks.
-    pub fn response(&mut self) -> Response {
+    pub(crate) fn response(&mut self) -> Response {
         let end = loop {
             if let Some(at) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
@@ -240,13 +239,13 @@ impl Client {
     }
 
     /// Everything until the server closes.
-    pub fn rest(mut self) -> Vec<u8> {
+    pub(crate) fn rest(mut self) -> Vec<u8> {
         while self.fill() {}
         self.read
     }
 
     /// Whether the server closes without another byte.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         self.read.is_empty() && matches!(self.stream.read(&mut [0; 1]), Ok(0))
     }
 }
