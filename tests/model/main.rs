@@ -157,12 +157,12 @@ fn every_job_is_done(threads: usize, jobs: usize, preemptions: usize) {
 
 #[test]
 fn one_thread_is_woken_for_every_job() {
-    every_job_is_done(1, 2, 4);
+    every_job_is_done(1, 2, 3);
 }
 
 #[test]
 fn two_threads_share_two_jobs() {
-    every_job_is_done(2, 2, 3);
+    every_job_is_done(2, 2, 2);
 }
 
 #[test]
