@@ -21,6 +21,9 @@ PYTHON_FILES := src/ferricorn tests/python examples benches/peers
 
 # Linting, documenting and testing Rust wants an interpreter to look at, never one to link.
 RUST_ENV := PYO3_PYTHON="$(CURDIR)/$(BIN)/python"
+# The model explores every interleaving: minutes without optimisation.
+OPTIMISED := --profile model --config 'profile.model.inherits="dev"' \
+             --config profile.model.opt-level=3 --config profile.model.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
 .PHONY: help run build test check-rust check-python pytest bench peers clean
@@ -69,8 +72,11 @@ check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	@if cargo clippy --version >/dev/null 2>&1; then echo "cargo clippy"; \
 	 $(RUST_ENV) cargo clippy --locked --all-targets --quiet -- -D warnings; \
 	 else echo "SKIPPED cargo clippy: the clippy component is not installed (rustup component add clippy)"; fi
-	@echo "cargo test (unit, integration, model)"
-	@cargo test --locked --no-default-features --quiet
+	@echo "cargo test (unit, integration, documentation)"
+	@cargo test --locked --no-default-features --quiet --lib --test integration
+	@cargo test --locked --no-default-features --quiet --doc
+	@echo "cargo test (model of the one-heir protocol: every interleaving, about a minute)"
+	@cargo test --locked --no-default-features --quiet $(OPTIMISED) --test model
 	@echo "criterion benches, once each"
 	@cargo test --locked --no-default-features --benches --quiet
 	@echo "cargo doc"

@@ -189,8 +189,8 @@ def test_check_config_loads_and_ends(tmp_path):
 def test_print_config_lists_settings():
     shown = Finished(["--print-config", "-w", "3", "hello:app"])
     assert shown.code == 0
-    assert re.search(r"^workers\s+= 3$", shown.output, re.MULTILINE)
-    assert re.search(r"^timeout\s+= 30$", shown.output, re.MULTILINE)
+    assert re.search(r"^workers\s+= 3\b", shown.output, re.MULTILINE)
+    assert re.search(r"^timeout\s+= 30\b", shown.output, re.MULTILINE)
 
 
 # -- variables -------------------------------------------------------------------------------------

@@ -35,8 +35,10 @@ def ends(*arguments, **options) -> Finished:
 def test_application_that_raises_while_it_is_loaded(application, said):
     finished = ends(application)
     assert finished.code == BOOT_FAILED
-    assert "Traceback (most recent call last)" in finished.error
     assert said in finished.error
+    # A misspelt module is no bug in anybody's code: the line says it all.
+    is_misspelt = IS_OURS and application.split(":")[0] in said
+    assert is_misspelt or "Traceback (most recent call last)" in finished.error
     assert "[ERROR] Shutting down: Master" in finished.error
     assert "[ERROR] Reason: Worker failed to boot." in finished.error
 
@@ -115,8 +117,8 @@ def test_check_config_reports_an_application_that_fails():
 def test_command_lines_that_do_not_parse(arguments, said):
     finished = ends(*arguments, "hello:app") if arguments != ["-w"] else ends("hello:app", "-w")
     assert finished.code == 2
-    assert finished.error.startswith("usage: ")
-    assert said in finished.error.splitlines()[-1] or (IS_OURS and said in finished.error)
+    assert said in finished.error.splitlines()[-1]
+    assert not IS_OURS or len(finished.error.splitlines()) == 1
 
 
 @pytest.mark.ours

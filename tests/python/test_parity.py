@@ -90,8 +90,6 @@ def test_environ_of_http_1_0_agrees(pair):
         "/status?line=304%20Not%20Modified",
         "/headers",
         "/items?as=generator&count=3",
-        "/items?as=list&count=2",
-        "/empty_items",
         "/writes",
         "/write_only",
         "/stream",
@@ -127,6 +125,18 @@ def test_responses_on_a_kept_connection_agree(pair, method, target, headers, bod
     assert ours == theirs
 
 
+@pytest.mark.parametrize(
+    "target", ["/items?as=list&count=2", "/items?as=tuple", "/empty_items", "/items?as=list&count=0"]
+)
+def test_only_the_framing_of_lists_differs(pair, target):
+    """The length of a list or tuple is known, so it is said instead of sending chunks."""
+    framing = ("content-length", "transfer-encoding")
+    theirs, ours = ask(pair, target)
+    for answer in (theirs, ours):
+        answer.headers = [(name, value) for name, value in answer.headers if name.lower() not in framing]
+    assert comparable(ours) == comparable(theirs)
+
+
 def test_bytes_of_a_response_agree(pair):
     """Not only the meaning: order and spelling of every line."""
     raw = []
@@ -157,7 +167,10 @@ def test_refusals_agree(pair, request_bytes):
     for one in pair:
         with one.connect() as client:
             client.send(request_bytes)
-            answers.append(comparable(client.read_response()))
+            answer = client.read_response()
+            # gunicorn leaves these two out of its error pages.
+            answer.headers = [(name, value) for name, value in answer.headers if name not in ("Server", "Date")]
+            answers.append(comparable(answer))
     assert answers[1] == answers[0]
 
 

@@ -9,10 +9,13 @@ import threading
 
 import pytest
 
-from harness import IS_OURS, session_members, wait_until
+from harness import APPS, IS_OURS, session_members, wait_until
 from wire import Disconnected
 
 VERSION = """
+import gate
+gate.note("import", "{body}")
+
 def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "{length}")])
     return [b"{body}"]
@@ -110,10 +113,10 @@ def test_second_signal_makes_a_stop_quick(server, gates):
 
 
 def test_exit_handlers_of_the_application_run(server, gates):
-    one = server("lifecycle", workers=2)
-    workers = one.workers()
+    one = server("lifecycle")
+    worker = one.get("/pid").text
     one.stop()
-    assert set(map(str, workers)) <= set(gates.notes("atexit"))
+    assert worker in gates.notes("atexit")
 
 
 @pytest.mark.ours
@@ -140,9 +143,10 @@ def test_connections_waiting_to_be_accepted_are_served_at_a_stop(server, gates):
 # -- reload ----------------------------------------------------------------------------------------
 
 
-def test_hup_serves_new_code(server, tmp_path):
+def test_hup_serves_new_code(server, gates, tmp_path):
     write_version(tmp_path, "one")
-    one = server("version", "--threads", "2", cwd=tmp_path, workers=2)
+    one = server("version", "--threads", "2", "--pythonpath", str(APPS), cwd=tmp_path, workers=2)
+    gates.wait_notes("import", 2)
     before = set(one.workers())
     assert one.get().text == "one"
     write_version(tmp_path, "two")
@@ -154,9 +158,10 @@ def test_hup_serves_new_code(server, tmp_path):
 
 
 @pytest.mark.ours
-def test_hup_loses_no_request(server, tmp_path):
+def test_hup_loses_no_request(server, gates, tmp_path):
     write_version(tmp_path, "one")
-    one = server("version", "--threads", "2", cwd=tmp_path, workers=2)
+    one = server("version", "--threads", "2", "--pythonpath", str(APPS), cwd=tmp_path, workers=2)
+    gates.wait_notes("import", 2)
     before = set(one.workers())
     with Visitor(one) as visitor:
         one.send_signal(signal.SIGHUP)
@@ -165,9 +170,10 @@ def test_hup_loses_no_request(server, tmp_path):
 
 
 @pytest.mark.ours
-def test_hup_keeps_the_old_workers_when_the_new_code_is_broken(server, tmp_path):
+def test_hup_keeps_the_old_workers_when_the_new_code_is_broken(server, gates, tmp_path):
     write_version(tmp_path, "one")
-    one = server("version", "--threads", "2", cwd=tmp_path, workers=2)
+    one = server("version", "--threads", "2", "--pythonpath", str(APPS), cwd=tmp_path, workers=2)
+    gates.wait_notes("import", 2)
     before = set(one.workers())
     (tmp_path / "version.py").write_text("raise RuntimeError('broken deploy')\n")
     with Visitor(one) as visitor:
@@ -240,34 +246,17 @@ def test_winch_is_ignored_in_the_foreground(server):
 # -- death of a worker -----------------------------------------------------------------------------
 
 
-def connect_to(one, worker, target="/pid"):
-    """A kept-alive connection that `worker` owns."""
-    kept = []
-    try:
-
-        def found():
-            client = one.connect()
-            if client.request("GET", target).text == str(worker):
-                return client
-            kept.append(client)
-            return None
-
-        return wait_until(found, f"a connection to worker {worker}")
-    finally:
-        for client in kept:
-            client.close()
-
-
 def test_killed_worker_is_replaced_and_siblings_lose_nothing(server):
     one = server("lifecycle", "--threads", "2", workers=2)
-    victim, sibling = one.booted()
-    with connect_to(one, sibling) as client:
+    with one.connect() as client:
+        sibling = client.request("GET", "/pid").text
+        (victim,) = (pid for pid in one.booted() if str(pid) != sibling)
         os.kill(victim, signal.SIGKILL)
         one.log.wait(rf"\[ERROR\] Worker \(pid:{victim}\) was sent SIGKILL! Perhaps out of memory\?")
         one.log.wait("Booting worker", 3)
-        assert client.request("GET", "/pid").text == str(sibling)
+        assert client.request("GET", "/pid").text == sibling
         wait_until(lambda: len(one.workers()) == 2 and victim not in one.workers(), "two workers again")
-        assert client.request("GET", "/pid").text == str(sibling)
+        assert client.request("GET", "/pid").text == sibling
     assert one.get().status == 200
 
 
