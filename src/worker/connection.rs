@@ -108,7 +108,12 @@ pub(super) struct Accepted {
 
 impl Connection {
     pub(super) fn new(id: ConnId, accepted: Accepted, now: Instant) -> Self {
-        let Accepted { stream, peer, trusted, listener } = accepted;
+        let Accepted {
+            stream,
+            peer,
+            trusted,
+            listener,
+        } = accepted;
         Self {
             id,
             stream,
@@ -152,7 +157,11 @@ impl Connection {
     pub(super) fn close_if_idle(&mut self, core: &mut Core) -> Fate {
         self.readable = true;
         let fate = self.read(core);
-        if fate == Fate::Keep && self.is_idle() { Fate::Close } else { fate }
+        if fate == Fate::Keep && self.is_idle() {
+            Fate::Close
+        } else {
+            fate
+        }
     }
 
     /// Begin the wait for the first request.
@@ -171,7 +180,9 @@ impl Connection {
     /// not, and the kernel's buffer holds the client back.
     fn wants_input(&self) -> bool {
         self.outbox.is_empty()
-            && (self.exchange.is_idle() || self.exchange.is_reading_head() || self.exchange.is_reading_body())
+            && (self.exchange.is_idle()
+                || self.exchange.is_reading_head()
+                || self.exchange.is_reading_body())
     }
 
     /// Read until the socket would block, a request is whole, or the turn's share is used up.
@@ -224,7 +235,13 @@ impl Connection {
         self.read_closed = true;
         if self.exchange.is_reading_body() || self.exchange.is_reading_head() {
             // A truncated request is never shown to the application; nobody waits for an answer.
-            self.log_refused(Status { code: 400, reason: "Bad Request" }, core);
+            self.log_refused(
+                Status {
+                    code: 400,
+                    reason: "Bad Request",
+                },
+                core,
+            );
         }
         Fate::Close
     }
@@ -344,7 +361,14 @@ impl Connection {
         self.body_sent = 0;
         if let Err(job) = core.pool.push(job) {
             self.job = Some(job);
-            self.refuse(Status { code: 503, reason: "Service Unavailable" }, "The worker is stopping", core);
+            self.refuse(
+                Status {
+                    code: 503,
+                    reason: "Service Unavailable",
+                },
+                "The worker is stopping",
+                core,
+            );
         }
     }
 
@@ -387,9 +411,23 @@ impl Connection {
     pub(super) fn on_deadline(&mut self, core: &mut Core) -> Fate {
         match self.waiting {
             Waiting::Head | Waiting::Body => {
-                let what = if self.waiting == Waiting::Head { "client_header_timeout" } else { "client_body_timeout" };
-                log::debug!("Request timed out ({what}) after {:?}.", core.now.saturating_duration_since(self.began));
-                self.refuse(Status { code: 408, reason: "Request Timeout" }, "The request took too long to arrive", core);
+                let what = if self.waiting == Waiting::Head {
+                    "client_header_timeout"
+                } else {
+                    "client_body_timeout"
+                };
+                log::debug!(
+                    "Request timed out ({what}) after {:?}.",
+                    core.now.saturating_duration_since(self.began)
+                );
+                self.refuse(
+                    Status {
+                        code: 408,
+                        reason: "Request Timeout",
+                    },
+                    "The request took too long to arrive",
+                    core,
+                );
                 self.settle(core)
             }
             Waiting::Pool => Fate::Keep,
@@ -410,12 +448,20 @@ impl Connection {
 
     fn on_spool_error(&mut self, error: &io::Error, core: &mut Core) {
         log::error!("A request body could not be spooled (worker_tmp_dir): {error}");
-        self.refuse(Status { code: 507, reason: "Insufficient Storage" }, "The request body could not be stored", core);
+        self.refuse(
+            Status {
+                code: 507,
+                reason: "Insufficient Storage",
+            },
+            "The request body could not be stored",
+            core,
+        );
     }
 
     /// Forget the body that was being received.
     pub(super) fn drop_spool(&mut self, core: &mut Core) {
-        core.spool.give_back(self.spool.held_bytes() + self.held_bytes);
+        core.spool
+            .give_back(self.spool.held_bytes() + self.held_bytes);
         self.held_bytes = 0;
         self.spool = Spool::default();
     }
