@@ -12,6 +12,7 @@ mod deadlines;
 mod descriptors;
 mod event_loop;
 mod outbox;
+mod receive;
 mod respond;
 mod shutdown;
 mod spool;
