@@ -49,7 +49,7 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        module.add("__version__", crate::config::VERSION)
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 
     /// Serve as the command line `argv` says; returns the exit code, in the master and in each worker.

@@ -21,16 +21,30 @@ use crate::scoreboard::{Scoreboard, monotonic_ms};
 use crate::worker::{self, AccessLog, Exit, Setup};
 
 /// What the worker listens to, unless the application handles it itself.
-const WORKER_SIGNALS: [Signal; 5] =
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGABRT, Signal::SIGUSR1];
+const WORKER_SIGNALS: [Signal; 5] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGABRT,
+    Signal::SIGUSR1,
+];
 
 /// Serves until the worker is told to stop.
-pub(super) fn serve(py: Python<'_>, app: Py<PyAny>, seat: WorkerSeat, hooks: &Arc<Hooks>, worker: &Py<Worker>) -> Exit {
+pub(super) fn serve(
+    py: Python<'_>,
+    app: Py<PyAny>,
+    seat: WorkerSeat,
+    hooks: &Arc<Hooks>,
+    worker: &Py<Worker>,
+) -> Exit {
     match start(py, app, seat, hooks, worker) {
         Ok(exit) => exit,
         Err(reason) => {
             log::error!("The worker could not serve: {reason}");
-            Exit { code: crate::arbiter::EXIT_BOOT, stuck_threads: 0 }
+            Exit {
+                code: crate::arbiter::EXIT_BOOT,
+                stuck_threads: 0,
+            }
         }
     }
 }
@@ -42,7 +56,16 @@ fn start(
     hooks: &Arc<Hooks>,
     worker: &Py<Worker>,
 ) -> Result<Exit, String> {
-    let WorkerSeat { index, listeners, config, scoreboard, booted, parent, max_requests, .. } = seat;
+    let WorkerSeat {
+        index,
+        listeners,
+        config,
+        scoreboard,
+        booted,
+        parent,
+        max_requests,
+        ..
+    } = seat;
     let raised = |error: PyErr| traceback(py, &error);
     let interrupts = install_wakeup(py).map_err(raised)?;
     let signals = install_signals(py).map_err(raised)?;
@@ -52,10 +75,20 @@ fn start(
         scoreboard: scoreboard.clone(),
         slot: index,
     });
-    let on_signal = signal_hook(hooks.clone(), worker.clone_ref(py), scoreboard.clone(), index);
+    let on_signal = signal_hook(
+        hooks.clone(),
+        worker.clone_ref(py),
+        scoreboard.clone(),
+        index,
+    );
     let application = PythonApplication::new(app, on_signal);
-    let access_log = config.accesslog.is_some().then(|| access_log(&config)).transpose()?;
-    let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index)).map_err(|error| error.to_string())?;
+    let access_log = config
+        .accesslog
+        .is_some()
+        .then(|| access_log(&config))
+        .transpose()?;
+    let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index))
+        .map_err(|error| error.to_string())?;
     let setup = Setup {
         listeners,
         scoreboard,
@@ -80,7 +113,8 @@ fn beat(scoreboard: &Arc<Scoreboard>, index: usize) -> Box<dyn Fn() + Send> {
 }
 
 fn access_log(config: &Config) -> Result<AccessLog, String> {
-    let format = AccessFormat::compile(&config.access_log_format).map_err(|error| error.to_string())?;
+    let format =
+        AccessFormat::compile(&config.access_log_format).map_err(|error| error.to_string())?;
     Ok(AccessLog::new(format, Box::new(logging::write_access)))
 }
 
@@ -89,7 +123,8 @@ fn install_wakeup(py: Python<'_>) -> PyResult<OwnedFd> {
     let (read_end, write_end) = UnixStream::pair()?;
     read_end.set_nonblocking(true)?;
     write_end.set_nonblocking(true)?;
-    py.import("signal")?.call_method1("set_wakeup_fd", (write_end.as_raw_fd(),))?;
+    py.import("signal")?
+        .call_method1("set_wakeup_fd", (write_end.as_raw_fd(),))?;
     // The interpreter keeps the number, for as long as the process lives.
     let _ = std::os::fd::IntoRawFd::into_raw_fd(write_end);
     Ok(OwnedFd::from(read_end))
@@ -98,8 +133,14 @@ fn install_wakeup(py: Python<'_>) -> PyResult<OwnedFd> {
 /// Take the worker's signals, except those for which the application has a handler of its own.
 fn install_signals(py: Python<'_>) -> PyResult<OwnedFd> {
     let module = py.import("signal")?;
-    let (default, default_int) = (module.getattr("SIG_DFL")?, module.getattr("default_int_handler")?);
-    let dumps_on_abort: bool = py.import("faulthandler")?.call_method0("is_enabled")?.extract()?;
+    let (default, default_int) = (
+        module.getattr("SIG_DFL")?,
+        module.getattr("default_int_handler")?,
+    );
+    let dumps_on_abort: bool = py
+        .import("faulthandler")?
+        .call_method0("is_enabled")?
+        .extract()?;
     let mut ours = Vec::new();
     for signal in WORKER_SIGNALS {
         let handler = module.call_method1("getsignal", (signal as i32,))?;
@@ -168,7 +209,11 @@ fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> Wsg
 
 /// As the application sees it: `raw_env` and `post_fork` may have changed it.
 fn environment(py: Python<'_>, name: &str) -> String {
-    let value = py.import("os").and_then(|os| os.getattr("environ")?.call_method1("get", (name, ""))?.extract());
+    let value = py.import("os").and_then(|os| {
+        os.getattr("environ")?
+            .call_method1("get", (name, ""))?
+            .extract()
+    });
     value.unwrap_or_default()
 }
 
@@ -177,13 +222,20 @@ fn face(listener: &Listener) -> ListenerFace {
         Listener::Tcp(listener) => {
             let address = listener.local_addr().ok();
             ListenerFace::Tcp {
-                name: address.map(|address| address.ip().to_string()).unwrap_or_default(),
+                name: address
+                    .map(|address| address.ip().to_string())
+                    .unwrap_or_default(),
                 port: address.map_or(0, |address| address.port()),
             }
         }
         Listener::Unix(listener) => {
-            let path = listener.local_addr().ok().and_then(|address| Some(address.as_pathname()?.display().to_string()));
-            ListenerFace::Unix { path: path.unwrap_or_default() }
+            let path = listener
+                .local_addr()
+                .ok()
+                .and_then(|address| Some(address.as_pathname()?.display().to_string()));
+            ListenerFace::Unix {
+                path: path.unwrap_or_default(),
+            }
         }
     }
 }
@@ -201,7 +253,9 @@ pub(super) fn leave_stuck(py: Python<'_>, exit: Exit, scoreboard: &Scoreboard, i
 
 /// `os._exit`: no exit handler runs, no thread is waited for.
 fn exit_now(py: Python<'_>, code: i32) -> ! {
-    let result = py.import("os").and_then(|os| os.call_method1("_exit", (code,)));
+    let result = py
+        .import("os")
+        .and_then(|os| os.call_method1("_exit", (code,)));
     log::error!("os._exit failed: {result:?}");
     std::process::abort()
 }

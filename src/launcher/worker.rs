@@ -6,8 +6,8 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, setgid, setgroups, setuid};
 use pyo3::prelude::*;
 use std::sync::Arc;
 
-use super::serve::{leave_stuck, serve};
 use super::host::{Inherited, PythonHost};
+use super::serve::{leave_stuck, serve};
 use crate::arbiter::{EXIT_BOOT, WorkerSeat};
 use crate::config::Config;
 use crate::python::hooks::{Hooks, traceback};

@@ -89,7 +89,10 @@ impl Job {
     /// An empty job, to be filled by the loop.
     pub fn new(now: Instant) -> Self {
         Self {
-            conn: ConnId { slot: u32::MAX, generation: 0 },
+            conn: ConnId {
+                slot: u32::MAX,
+                generation: 0,
+            },
             head: RequestHead::default(),
             body: RequestBody::Empty,
             peer: Peer::Unix,
@@ -107,7 +110,10 @@ impl Job {
         self.body = RequestBody::Empty;
         self.response.clear();
         self.response_body.bytes.clear();
-        debug_assert!(self.response_body.pieces.is_empty(), "pieces are taken, not cleared: they may need the GIL");
+        debug_assert!(
+            self.response_body.pieces.is_empty(),
+            "pieces are taken, not cleared: they may need the GIL"
+        );
     }
 }
 

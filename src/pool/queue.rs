@@ -126,7 +126,10 @@ impl Pool {
     pub fn enter(self: &Arc<Self>) -> Seat {
         let index = self.entered.fetch_add(1, Ordering::AcqRel);
         assert!(index < self.thread_count, "more threads than seats");
-        Seat { pool: self.clone(), index }
+        Seat {
+            pool: self.clone(),
+            index,
+        }
     }
 
     /// Whether another job waits behind the one that a thread has in hand.

@@ -41,13 +41,21 @@ pub(super) struct Replies {
 
 impl std::fmt::Debug for Replies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Replies").field("len", &self.queue.len()).field("park", &self.park).finish_non_exhaustive()
+        f.debug_struct("Replies")
+            .field("len", &self.queue.len())
+            .field("park", &self.park)
+            .finish_non_exhaustive()
     }
 }
 
 impl Replies {
     pub(super) fn new(wake: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { queue: SegQueue::new(), park: AtomicU8::new(0), unannounced: AtomicU32::new(0), wake }
+        Self {
+            queue: SegQueue::new(),
+            park: AtomicU8::new(0),
+            unannounced: AtomicU32::new(0),
+            wake,
+        }
     }
 
     pub(super) fn send(&self, reply: Reply, more_jobs: bool) {

@@ -30,7 +30,10 @@ pub(crate) struct Parker {
 impl Parker {
     pub(crate) fn new() -> Self {
         let parker = CrossbeamParker::new();
-        Self { unparker: parker.unparker().clone(), parker: Mutex::new(parker) }
+        Self {
+            unparker: parker.unparker().clone(),
+            parker: Mutex::new(parker),
+        }
     }
 
     /// Sleep until unparked. Only the thread that owns this place calls it, so the lock is never contended.

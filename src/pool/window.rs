@@ -31,8 +31,16 @@ struct Flow {
 impl Window {
     /// A window that lets `high_bytes` be under way.
     pub fn new(high_bytes: usize) -> Self {
-        let flow = Flow { unsent_bytes: 0, closed: false, waiting: false };
-        Self { flow: Mutex::new(flow), moved: Condvar::new(), high_bytes }
+        let flow = Flow {
+            unsent_bytes: 0,
+            closed: false,
+            waiting: false,
+        };
+        Self {
+            flow: Mutex::new(flow),
+            moved: Condvar::new(),
+            high_bytes,
+        }
     }
 
     /// Pool thread: `len` bytes are handed over. Returns whether it must [`Window::wait`] before the next ones.
@@ -56,10 +64,17 @@ impl Window {
         let mut flow = self.lock();
         while !flow.closed && flow.unsent_bytes > self.high_bytes / 2 {
             flow.waiting = true;
-            flow = self.moved.wait(flow).unwrap_or_else(PoisonError::into_inner);
+            flow = self
+                .moved
+                .wait(flow)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         flow.waiting = false;
-        if flow.closed { Err(WindowClosed) } else { Ok(()) }
+        if flow.closed {
+            Err(WindowClosed)
+        } else {
+            Ok(())
+        }
     }
 
     /// Event loop: the socket has accepted `len` bytes (or they will never be sent).
@@ -108,7 +123,11 @@ mod tests {
                 let window = window.clone();
                 move || window.wait()
             });
-            if close { window.close() } else { window.credit(15) }
+            if close {
+                window.close()
+            } else {
+                window.credit(15)
+            }
             assert_eq!(waiter.join().unwrap().is_err(), close);
         }
     }

@@ -29,19 +29,24 @@ impl Heartbeat {
     /// # Errors
     /// The thread could not be started.
     pub fn start(timeout: Option<Duration>, beat: Box<dyn Fn() + Send>) -> io::Result<Self> {
-        let period = timeout.map_or(PERIOD_MAX, |timeout| (timeout / 4).clamp(PERIOD_MIN, PERIOD_MAX));
+        let period = timeout.map_or(PERIOD_MAX, |timeout| {
+            (timeout / 4).clamp(PERIOD_MIN, PERIOD_MAX)
+        });
         let (stop, stopped) = bounded(1);
-        let thread = std::thread::Builder::new().name("ferricorn-beat".to_owned()).spawn(move || {
-            Python::attach(|py| {
-                loop {
-                    beat();
-                    let waited = handoff(py, Reason::Heartbeat, || stopped.recv_timeout(period));
-                    if waited != Err(RecvTimeoutError::Timeout) {
-                        return;
+        let thread = std::thread::Builder::new()
+            .name("ferricorn-beat".to_owned())
+            .spawn(move || {
+                Python::attach(|py| {
+                    loop {
+                        beat();
+                        let waited =
+                            handoff(py, Reason::Heartbeat, || stopped.recv_timeout(period));
+                        if waited != Err(RecvTimeoutError::Timeout) {
+                            return;
+                        }
                     }
-                }
-            });
-        })?;
+                });
+            })?;
         Ok(Self { stop, thread })
     }
 

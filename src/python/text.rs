@@ -1,6 +1,9 @@
 //! Between bytes of the wire and Python strings: WSGI strings are bytes decoded as latin-1 (PEP 3333, "A Note on
 //! String Types").
-#![expect(unsafe_code, reason = "PyO3 has no safe call for latin-1 in either direction")]
+#![expect(
+    unsafe_code,
+    reason = "PyO3 has no safe call for latin-1 in either direction"
+)]
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -13,7 +16,8 @@ use pyo3::types::PyString;
 pub(super) fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     let len = ffi::Py_ssize_t::try_from(bytes.len()).unwrap_or(ffi::Py_ssize_t::MAX);
     // SAFETY: `bytes` is valid for `len` bytes, which the call only reads; no error handler is named.
-    let string = unsafe { ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), len, std::ptr::null()) };
+    let string =
+        unsafe { ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), len, std::ptr::null()) };
     // SAFETY: the call returns a new reference, or null with an exception set.
     let string = unsafe { Bound::from_owned_ptr_or_err(py, string) }?;
     // SAFETY: a decoder returns exactly a str.

@@ -24,7 +24,9 @@ pub struct PythonApplication {
 
 impl std::fmt::Debug for PythonApplication {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PythonApplication").field("app", &self.app).finish_non_exhaustive()
+        f.debug_struct("PythonApplication")
+            .field("app", &self.app)
+            .finish_non_exhaustive()
     }
 }
 
@@ -50,7 +52,10 @@ impl Application for PythonApplication {
         Python::attach(|py| {
             // The application's own signal handler raised: its exception has nowhere else to go.
             if let Err(error) = py.check_signals() {
-                log::error!("Exception in a signal handler\n{}", super::traceback::format(py, &error));
+                log::error!(
+                    "Exception in a signal handler\n{}",
+                    super::traceback::format(py, &error)
+                );
             }
         });
     }
@@ -61,12 +66,21 @@ impl Application for PythonApplication {
 }
 
 fn start_thread(py: Python<'_>, index: usize, app: Arc<WsgiApp>, seat: Seat) -> PyResult<()> {
-    let body = Bound::new(py, PoolThread { app, seat: Mutex::new(Some(seat)) })?;
+    let body = Bound::new(
+        py,
+        PoolThread {
+            app,
+            seat: Mutex::new(Some(seat)),
+        },
+    )?;
     let options = PyDict::new(py);
     options.set_item("target", body)?;
     options.set_item("name", format!("ferricorn-thread_{index}"))?;
     options.set_item("daemon", true)?;
-    let thread = py.import("threading")?.getattr("Thread")?.call((), Some(&options))?;
+    let thread = py
+        .import("threading")?
+        .getattr("Thread")?
+        .call((), Some(&options))?;
     thread.call_method0("start")?;
     Ok(())
 }
@@ -83,7 +97,11 @@ struct PoolThread {
 #[pymethods]
 impl PoolThread {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        let seat = self.seat.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let seat = self
+            .seat
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         match seat {
             Some(seat) => self.app.run_thread(py, &seat),
             None => Ok(()),

@@ -6,8 +6,15 @@ use pyo3::prelude::*;
 pub fn format(py: Python<'_>, error: &PyErr) -> String {
     let lines = py.import("traceback").and_then(|module| {
         let value = error.value(py);
-        module.call_method1("format_exception", (value.get_type(), value, value.getattr("__traceback__")?))
+        module.call_method1(
+            "format_exception",
+            (value.get_type(), value, value.getattr("__traceback__")?),
+        )
     });
-    let text = lines.and_then(|lines| lines.extract::<Vec<String>>()).map(|lines| lines.concat());
-    text.unwrap_or_else(|_| error.to_string()).trim_end().to_owned()
+    let text = lines
+        .and_then(|lines| lines.extract::<Vec<String>>())
+        .map(|lines| lines.concat());
+    text.unwrap_or_else(|_| error.to_string())
+        .trim_end()
+        .to_owned()
 }

@@ -11,12 +11,15 @@ use std::time::{Duration, Instant};
 use crate::net::Listener;
 use crate::pool::Peer;
 
+use super::connection::{Accepted, Connection, Fate};
+use super::connections::token_of;
+use super::event_loop::{EventLoop, FIRST_LISTENER};
 use super::stream::Stream;
 
 /// A worker accepts so many connections in one turn at most, so that its siblings get their share of a burst.
-pub(super) const TURN_ACCEPTS: usize = 16;
+const TURN_ACCEPTS: usize = 16;
 /// After "too many open files" the listeners rest for so long.
-pub(super) const EXHAUSTED_PAUSE: Duration = Duration::from_millis(250);
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(250);
 
 /// A listener in the event loop.
 #[derive(Debug)]
@@ -58,10 +61,12 @@ pub(super) enum Attempt {
 impl Acceptor {
     pub(super) fn accept(&self) -> Attempt {
         let result = match self {
-            Self::Tcp(listener) => {
-                listener.accept().map(|(stream, address)| (Stream::Tcp(stream), Peer::Tcp(address)))
-            }
-            Self::Unix(listener) => listener.accept().map(|(stream, _)| (Stream::Unix(stream), Peer::Unix)),
+            Self::Tcp(listener) => listener
+                .accept()
+                .map(|(stream, address)| (Stream::Tcp(stream), Peer::Tcp(address))),
+            Self::Unix(listener) => listener
+                .accept()
+                .map(|(stream, _)| (Stream::Unix(stream), Peer::Unix)),
         };
         match result {
             Ok((stream, peer)) => Attempt::Accepted(stream, peer),
@@ -102,16 +107,111 @@ impl ListenerSet {
     pub(super) fn new(poll: &mio::Poll) -> io::Result<Self> {
         // A duplicate of the descriptor names the same instance, and closing it leaves mio's alone.
         let descriptor = nix::unistd::dup(poll.registry())?;
-        Ok(Self { epoll: nix::sys::epoll::Epoll(descriptor) })
+        Ok(Self {
+            epoll: nix::sys::epoll::Epoll(descriptor),
+        })
     }
 
     pub(super) fn add(&self, acceptor: &Acceptor, token: mio::Token) -> io::Result<()> {
         use nix::sys::epoll::{EpollEvent, EpollFlags};
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-        Ok(self.epoll.add(acceptor, EpollEvent::new(flags, token.0 as u64))?)
+        Ok(self
+            .epoll
+            .add(acceptor, EpollEvent::new(flags, token.0 as u64))?)
     }
 
     pub(super) fn remove(&self, acceptor: &Acceptor) -> io::Result<()> {
         Ok(self.epoll.delete(acceptor)?)
+    }
+}
+
+impl EventLoop<'_> {
+    /// Take in who waits at a listener.
+    pub(super) fn accept(&mut self, listener: usize) -> io::Result<()> {
+        for _ in 0..TURN_ACCEPTS {
+            if self.accepting != Accepting::On {
+                return Ok(());
+            }
+            if self.connections.len() >= self.connections_max && !self.evict_oldest_idle() {
+                return self.stop_accepting(Accepting::Full);
+            }
+            match self.acceptors[listener].accept() {
+                Attempt::Accepted(stream, peer) => {
+                    let trusted = self.trust.trusts(peer);
+                    self.open(Accepted {
+                        stream,
+                        peer,
+                        trusted,
+                        listener,
+                    });
+                }
+                Attempt::Gone => {}
+                Attempt::Empty => return Ok(()),
+                Attempt::Exhausted(error) => {
+                    if !std::mem::replace(&mut self.exhaustion_logged, true) {
+                        log::error!("No new connections for a moment: {error} (see `ulimit -n`).");
+                    }
+                    return self
+                        .stop_accepting(Accepting::PausedUntil(self.core.now + EXHAUSTED_PAUSE));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Take in a new connection and read what it has sent already.
+    pub(super) fn open(&mut self, mut accepted: Accepted) {
+        let registry = self.poll.registry();
+        let now = self.core.now;
+        let mut registered = Ok(());
+        let id = self.connections.insert(|id| {
+            registered = accepted.stream.register(registry, token_of(id));
+            Connection::new(id, accepted, now)
+        });
+        if registered.is_err() {
+            return self.close(id);
+        }
+        let connection = self
+            .connections
+            .get_mut(id)
+            .expect("the connection was just inserted");
+        connection.start(&mut self.core);
+    }
+
+    /// At the limit of connections the one that has been idle for longest makes room, unless its next request is
+    /// there already.
+    fn evict_oldest_idle(&mut self) -> bool {
+        let oldest = self
+            .connections
+            .iter()
+            .filter(|connection| connection.is_kept_alive())
+            .min_by_key(|connection| connection.timer.due())
+            .map(Connection::id);
+        let Some(id) = oldest else { return false };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return false;
+        };
+        let fate = connection.close_if_idle(&mut self.core);
+        self.settle_fate(id, fate);
+        fate == Fate::Close
+    }
+
+    pub(super) fn resume_accepting(&mut self) -> io::Result<()> {
+        for (index, acceptor) in self.acceptors.iter().enumerate() {
+            self.listener_set
+                .add(acceptor, mio::Token(FIRST_LISTENER + index))?;
+        }
+        self.accepting = Accepting::On;
+        Ok(())
+    }
+
+    pub(super) fn stop_accepting(&mut self, reason: Accepting) -> io::Result<()> {
+        if self.accepting == Accepting::On {
+            for acceptor in &self.acceptors {
+                self.listener_set.remove(acceptor)?;
+            }
+        }
+        self.accepting = reason;
+        Ok(())
     }
 }

@@ -16,12 +16,14 @@ const CLIENT_GONE: u16 = 499;
 /// Lines are written when they are this long together, or when the turn is over.
 const FLUSH_BYTES: usize = 32 * 1024;
 
+/// Appends whole lines to the log, in one piece.
+pub type AccessSink = Box<dyn Fn(&[u8]) + Send>;
+
 /// A compiled format, where its lines go, and the lines that are not written yet.
 pub struct AccessLog {
     format: AccessFormat,
     lines: Vec<u8>,
-    /// Appends whole lines to the log, in one piece.
-    sink: Box<dyn Fn(&[u8]) + Send>,
+    sink: AccessSink,
     /// The last peer's address as text: most lines of a turn are of few peers.
     peer: Option<(IpAddr, String)>,
     pid: u32,
@@ -29,14 +31,22 @@ pub struct AccessLog {
 
 impl std::fmt::Debug for AccessLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AccessLog").field("format", &self.format).finish_non_exhaustive()
+        f.debug_struct("AccessLog")
+            .field("format", &self.format)
+            .finish_non_exhaustive()
     }
 }
 
 impl AccessLog {
     /// A log of this process.
-    pub fn new(format: AccessFormat, sink: Box<dyn Fn(&[u8]) + Send>) -> Self {
-        Self { format, lines: Vec::new(), sink, peer: None, pid: std::process::id() }
+    pub fn new(format: AccessFormat, sink: AccessSink) -> Self {
+        Self {
+            format,
+            lines: Vec::new(),
+            sink,
+            peer: None,
+            pid: std::process::id(),
+        }
     }
 
     fn record(&mut self, job: &Job, status: u16, bytes_sent: u64, times: Times) {
@@ -45,7 +55,10 @@ impl AccessLog {
             Peer::Unix => None,
         };
         if let Some(address) = address
-            && self.peer.as_ref().is_none_or(|(known, _)| *known != address)
+            && self
+                .peer
+                .as_ref()
+                .is_none_or(|(known, _)| *known != address)
         {
             self.peer = Some((address, address.to_string()));
         }
@@ -94,7 +107,10 @@ impl Core {
         slot.add_requests(1);
         slot.add_bytes_out(bytes_sent);
         slot.latency().record(duration);
-        let times = Times { duration, unix_seconds: self.clock.unix_seconds() };
+        let times = Times {
+            duration,
+            unix_seconds: self.clock.unix_seconds(),
+        };
         if let Some(log) = &mut self.access_log {
             log.record(job, status, bytes_sent, times);
         }

@@ -1,17 +1,16 @@
 //! One client connection: its socket, its exchange, what it has read and what it has to write.
 //!
-//! Lives on the event loop's thread from accept to close. This file is the way in (bytes to a job); `respond.rs` is
-//! the way out (replies to bytes) and decides what comes next. Each entry point returns a [`Fate`]; the loop closes
+//! Lives on the event loop's thread from accept to close. `receive.rs` is its way in (bytes to a job),
+//! `respond.rs` its way out (replies to bytes) and decides what comes next. Each entry point returns a [`Fate`]; the loop closes
 //! the connection when it says so.
 //!
 //! Invariants: at most one request is in flight; nothing is read for the next one until the response is written; the
 //! socket is edge-triggered, so `readable` remembers an edge that was not used up.
 
-use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::http::{BodyLength, Exchange, ParseError, Received, Status};
+use crate::http::{Exchange, Status};
 use crate::pool::{ConnId, Job, Peer, Window};
 
 use super::core::Core;
@@ -19,9 +18,6 @@ use super::deadlines::Timer;
 use super::outbox::Outbox;
 use super::spool::Spool;
 use super::stream::Stream;
-
-/// One connection reads at most this in one turn of the loop, so that none starves the others.
-const TURN_BYTES: usize = 512 * 1024;
 
 /// What becomes of a connection after it was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +68,7 @@ pub(super) struct Connection {
     pub(super) outbox: Outbox,
     /// The request that is being received.
     pub(super) job: Option<Box<Job>>,
-    spool: Spool,
+    pub(super) spool: Spool,
     /// Memory of the worker's body budget that the request in flight holds.
     pub(super) held_bytes: usize,
     /// The window of the response that is being streamed.
@@ -83,16 +79,16 @@ pub(super) struct Connection {
     /// Status of the response that is being streamed.
     pub(super) status: u16,
     pub(super) peer: Peer,
-    trusted: bool,
-    listener: usize,
+    pub(super) trusted: bool,
+    pub(super) listener: usize,
     pub(super) timer: Timer,
     pub(super) waiting: Waiting,
     /// An edge said that there is something to read, and reading has not yet found the end of it.
-    readable: bool,
+    pub(super) readable: bool,
     /// The client has closed its side (or everything).
     pub(super) read_closed: bool,
     /// When the first byte of the request that is being received arrived.
-    began: Instant,
+    pub(super) began: Instant,
     /// A request was refused: the client may still be sending it.
     pub(super) refused: bool,
 }
@@ -108,7 +104,12 @@ pub(super) struct Accepted {
 
 impl Connection {
     pub(super) fn new(id: ConnId, accepted: Accepted, now: Instant) -> Self {
-        let Accepted { stream, peer, trusted, listener } = accepted;
+        let Accepted {
+            stream,
+            peer,
+            trusted,
+            listener,
+        } = accepted;
         Self {
             id,
             stream,
@@ -152,200 +153,16 @@ impl Connection {
     pub(super) fn close_if_idle(&mut self, core: &mut Core) -> Fate {
         self.readable = true;
         let fate = self.read(core);
-        if fate == Fate::Keep && self.is_idle() { Fate::Close } else { fate }
+        if fate == Fate::Keep && self.is_idle() {
+            Fate::Close
+        } else {
+            fate
+        }
     }
 
     /// Begin the wait for the first request.
     pub(super) fn start(&mut self, core: &mut Core) {
         core.set_deadline(self.id, &mut self.timer, core.timeouts.header);
-    }
-
-    /// The socket has something to read, or the client has closed its side (`read_closed`).
-    pub(super) fn on_readable(&mut self, read_closed: bool, core: &mut Core) -> Fate {
-        self.readable = true;
-        self.read_closed |= read_closed;
-        self.read(core)
-    }
-
-    /// Whether the connection wants bytes now. While a request is with the pool or a response is under way it does
-    /// not, and the kernel's buffer holds the client back.
-    fn wants_input(&self) -> bool {
-        self.outbox.is_empty()
-            && (self.exchange.is_idle() || self.exchange.is_reading_head() || self.exchange.is_reading_body())
-    }
-
-    /// Read until the socket would block, a request is whole, or the turn's share is used up.
-    pub(super) fn read(&mut self, core: &mut Core) -> Fate {
-        if self.waiting == Waiting::Linger {
-            return self.discard_input(core);
-        }
-        let mut scratch = std::mem::take(&mut core.scratch);
-        let fate = self.read_into(&mut scratch, core);
-        core.scratch = scratch;
-        fate
-    }
-
-    fn read_into(&mut self, scratch: &mut [u8], core: &mut Core) -> Fate {
-        let mut budget_bytes = TURN_BYTES;
-        while self.readable && self.wants_input() {
-            let len = match self.stream.read(scratch) {
-                Ok(0) => return self.on_end_of_input(core),
-                Ok(len) => len,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    break;
-                }
-                Err(_) => return Fate::Close,
-            };
-            // A read that does not fill the buffer has emptied the socket; the next byte is a new edge. Only the
-            // end of input gives no further edge, so it must be read for when it was announced.
-            self.readable = len == scratch.len() || self.read_closed;
-            let fate = self.on_input(&scratch[..len], core);
-            if fate != Fate::Keep {
-                return fate;
-            }
-            budget_bytes = budget_bytes.saturating_sub(len);
-            if budget_bytes == 0 && self.readable && self.wants_input() {
-                return Fate::Again;
-            }
-        }
-        if self.exchange.is_closing() {
-            // Refused on the way in.
-            return self.settle(core);
-        }
-        self.await_input(core);
-        Fate::Keep
-    }
-
-    /// The client has closed its side and everything before that is consumed.
-    fn on_end_of_input(&mut self, core: &mut Core) -> Fate {
-        self.readable = false;
-        self.read_closed = true;
-        if self.exchange.is_reading_body() || self.exchange.is_reading_head() {
-            // A truncated request is never shown to the application; nobody waits for an answer.
-            self.log_refused(Status { code: 400, reason: "Bad Request" }, core);
-        }
-        Fate::Close
-    }
-
-    /// Bytes have arrived.
-    fn on_input(&mut self, bytes: &[u8], core: &mut Core) -> Fate {
-        if self.inbound.is_empty() {
-            // The usual case: a whole request in one read is parsed where it lies.
-            match self.receive(bytes, core) {
-                Ok(consumed) => {
-                    self.inbound.extend_from_slice(&bytes[consumed..]);
-                    Fate::Keep
-                }
-                Err(error) => self.on_parse_error(&error, core),
-            }
-        } else {
-            self.inbound.extend_from_slice(bytes);
-            self.receive_inbound(core)
-        }
-    }
-
-    /// Go on with what was read before: the rest of a request, or the next of a pipeline.
-    pub(super) fn receive_inbound(&mut self, core: &mut Core) -> Fate {
-        let inbound = std::mem::take(&mut self.inbound);
-        match self.receive(&inbound, core) {
-            Ok(consumed) if consumed == inbound.len() => Fate::Keep,
-            Ok(consumed) => {
-                self.inbound = inbound;
-                self.inbound.drain(..consumed);
-                Fate::Keep
-            }
-            Err(error) => self.on_parse_error(&error, core),
-        }
-    }
-
-    /// Feed the exchange. Returns how many bytes were consumed; the rest is offered again with what follows.
-    fn receive(&mut self, bytes: &[u8], core: &mut Core) -> Result<usize, ParseError> {
-        let mut consumed = 0;
-        if bytes.is_empty() || !self.wants_input() {
-            return Ok(0);
-        }
-        if self.exchange.is_idle() {
-            self.began = core.now;
-        }
-        let mut job = self.job.take().unwrap_or_else(|| core.fresh_job());
-        loop {
-            let rest = &bytes[consumed..];
-            let step = match self.exchange.receive(rest, &core.limits, &mut job.head) {
-                Ok(step) => step,
-                Err(error) => {
-                    self.job = Some(job);
-                    return Err(error);
-                }
-            };
-            consumed += step.consumed;
-            match step.received {
-                Received::NeedData => {
-                    self.job = Some(job);
-                    return Ok(consumed);
-                }
-                Received::Head => self.on_head(core),
-                Received::Data(range) => {
-                    if let Err(error) = self.spool.write(&rest[range], &mut core.spool) {
-                        self.job = Some(job);
-                        self.on_spool_error(&error, core);
-                        return Ok(bytes.len());
-                    }
-                }
-                Received::End => {
-                    self.dispatch(job, core);
-                    return Ok(consumed);
-                }
-            }
-        }
-    }
-
-    /// The head is in and the body is wanted.
-    fn on_head(&mut self, core: &mut Core) {
-        if let BodyLength::Known(declared) = self.exchange.body_length()
-            && declared <= core.spool.body_bytes_max as u64
-        {
-            self.spool.reserve(declared);
-        }
-        if self.exchange.wants_continue() {
-            core.out.clear();
-            self.exchange.send_continue(&mut core.out);
-            self.write_out(0, core);
-        }
-    }
-
-    /// The request is whole: hand it to the pool.
-    fn dispatch(&mut self, mut job: Box<Job>, core: &mut Core) {
-        self.held_bytes = self.spool.held_bytes();
-        match self.spool.take() {
-            Ok(body) => job.body = body,
-            Err(error) => {
-                self.job = Some(job);
-                return self.on_spool_error(&error, core);
-            }
-        }
-        job.conn = self.id;
-        job.peer = self.peer;
-        job.trusted = self.trusted;
-        job.listener = self.listener;
-        job.arrived = core.now;
-        core.requests += 1;
-        if core.requests_max.is_some_and(|max| core.requests >= max) {
-            if core.requests_max == Some(core.requests) {
-                log::info!("Autorestarting worker after current request.");
-            }
-            self.exchange.close_after_this();
-        } else if core.draining || core.timeouts.keep_alive.is_none() {
-            self.exchange.close_after_this();
-        }
-        self.timer.clear();
-        self.waiting = Waiting::Pool;
-        self.body_sent = 0;
-        if let Err(job) = core.pool.push(job) {
-            self.job = Some(job);
-            self.refuse(Status { code: 503, reason: "Service Unavailable" }, "The worker is stopping", core);
-        }
     }
 
     /// The worker stops: an idle connection closes, unless its next request is already there; any other gets its
@@ -361,35 +178,27 @@ impl Connection {
         Fate::Keep
     }
 
-    /// Set the deadline for what the connection waits for now.
-    pub(super) fn await_input(&mut self, core: &mut Core) {
-        if !self.wants_input() {
-            return;
-        }
-        let (waiting, timeout) = if self.exchange.is_reading_head() {
-            (Waiting::Head, core.timeouts.header)
-        } else if self.exchange.is_reading_body() {
-            (Waiting::Body, core.timeouts.body)
-        } else if self.waiting == Waiting::FirstByte {
-            return;
-        } else {
-            (Waiting::KeepAlive, core.timeouts.keep_alive)
-        };
-        // A head has one deadline from its first byte on: a byte now and then must not extend it.
-        if waiting == Waiting::Head && self.waiting == Waiting::Head {
-            return;
-        }
-        self.waiting = waiting;
-        core.set_deadline(self.id, &mut self.timer, timeout);
-    }
-
     /// The deadline is over.
     pub(super) fn on_deadline(&mut self, core: &mut Core) -> Fate {
         match self.waiting {
             Waiting::Head | Waiting::Body => {
-                let what = if self.waiting == Waiting::Head { "client_header_timeout" } else { "client_body_timeout" };
-                log::debug!("Request timed out ({what}) after {:?}.", core.now.saturating_duration_since(self.began));
-                self.refuse(Status { code: 408, reason: "Request Timeout" }, "The request took too long to arrive", core);
+                let what = if self.waiting == Waiting::Head {
+                    "client_header_timeout"
+                } else {
+                    "client_body_timeout"
+                };
+                log::debug!(
+                    "Request timed out ({what}) after {:?}.",
+                    core.now.saturating_duration_since(self.began)
+                );
+                self.refuse(
+                    Status {
+                        code: 408,
+                        reason: "Request Timeout",
+                    },
+                    "The request took too long to arrive",
+                    core,
+                );
                 self.settle(core)
             }
             Waiting::Pool => Fate::Keep,
@@ -401,38 +210,12 @@ impl Connection {
         }
     }
 
-    fn on_parse_error(&mut self, error: &ParseError, core: &mut Core) -> Fate {
-        let status = error.status();
-        log::warn!("Invalid request from ip={}: {error}", PeerText(self.peer));
-        self.refuse(status, &error.page_message(), core);
-        self.settle(core)
-    }
-
-    fn on_spool_error(&mut self, error: &io::Error, core: &mut Core) {
-        log::error!("A request body could not be spooled (worker_tmp_dir): {error}");
-        self.refuse(Status { code: 507, reason: "Insufficient Storage" }, "The request body could not be stored", core);
-    }
-
     /// Forget the body that was being received.
     pub(super) fn drop_spool(&mut self, core: &mut Core) {
-        core.spool.give_back(self.spool.held_bytes() + self.held_bytes);
+        core.spool
+            .give_back(self.spool.held_bytes() + self.held_bytes);
         self.held_bytes = 0;
         self.spool = Spool::default();
-    }
-
-    /// Read and forget, until the client closes its side too: closing a socket with unread input would reset it, and
-    /// the reset can destroy the response before the client has read it (RFC 9112 section 9.6).
-    fn discard_input(&mut self, core: &mut Core) -> Fate {
-        for _ in 0..8 {
-            match self.stream.read(&mut core.scratch) {
-                Ok(0) => return Fate::Close,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Fate::Keep,
-                Err(_) => return Fate::Close,
-            }
-        }
-        Fate::Again
     }
 
     /// Whether bytes of the client may be unread when the connection closes.

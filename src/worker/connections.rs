@@ -28,19 +28,25 @@ impl Connections {
     pub(super) fn insert(&mut self, make: impl FnOnce(ConnId) -> Connection) -> ConnId {
         let entry = self.slab.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("a slot fits 32 bits: descriptors do");
-        let id = ConnId { slot, generation: self.next_generation };
+        let id = ConnId {
+            slot,
+            generation: self.next_generation,
+        };
         self.next_generation = self.next_generation.wrapping_add(1);
         entry.insert(make(id));
         id
     }
 
     pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
-        self.slab.get_mut(id.slot as usize).filter(|connection| connection.id() == id)
+        self.slab
+            .get_mut(id.slot as usize)
+            .filter(|connection| connection.id() == id)
     }
 
     /// The connection that an event's token means. Events of one turn may name a slot that was freed in it.
     pub(super) fn at_token(&mut self, token: Token) -> Option<&mut Connection> {
-        self.slab.get_mut(token.0.checked_sub(FIRST_CONNECTION_TOKEN)?)
+        self.slab
+            .get_mut(token.0.checked_sub(FIRST_CONNECTION_TOKEN)?)
     }
 
     pub(super) fn remove(&mut self, id: ConnId) -> Option<Connection> {
@@ -49,7 +55,10 @@ impl Connections {
     }
 
     pub(super) fn ids(&self) -> Vec<ConnId> {
-        self.slab.iter().map(|(_, connection)| connection.id()).collect()
+        self.slab
+            .iter()
+            .map(|(_, connection)| connection.id())
+            .collect()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {

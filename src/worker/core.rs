@@ -54,6 +54,10 @@ pub(super) struct Core {
     pub(super) out: Vec<u8>,
     /// Objects of the application's that were written, on their way back to the pool.
     pub(super) finished: Vec<Box<dyn SharedBytes>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "jobs travel boxed, and come back in their boxes"
+    )]
     free_jobs: Vec<Box<Job>>,
     /// Connections that have more to read than one turn allows.
     pub(super) again: Vec<ConnId>,
@@ -80,7 +84,11 @@ pub(super) struct Clock {
 
 impl Clock {
     fn new(now: Instant) -> Self {
-        let mut clock = Self { date: HttpDate::new(), unix_seconds: 0, valid_until: now };
+        let mut clock = Self {
+            date: HttpDate::new(),
+            unix_seconds: 0,
+            valid_until: now,
+        };
         clock.update(now);
         clock
     }
@@ -90,9 +98,12 @@ impl Clock {
         if now < self.valid_until {
             return;
         }
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         self.unix_seconds = i64::try_from(since.as_secs()).unwrap_or(0);
-        self.valid_until = now + Duration::from_nanos(u64::from(1_000_000_000 - since.subsec_nanos()));
+        self.valid_until =
+            now + Duration::from_nanos(u64::from(1_000_000_000 - since.subsec_nanos()));
     }
 
     pub(super) fn unix_seconds(&self) -> i64 {
@@ -113,7 +124,15 @@ pub(super) struct CoreSetup<'a> {
 
 impl Core {
     pub(super) fn new(setup: CoreSetup<'_>) -> Self {
-        let CoreSetup { config, pool, server, requests_max, access_log, scoreboard, slot } = setup;
+        let CoreSetup {
+            config,
+            pool,
+            server,
+            requests_max,
+            access_log,
+            scoreboard,
+            slot,
+        } = setup;
         let now = Instant::now();
         Self {
             limits: Limits::new(
@@ -169,12 +188,20 @@ impl Core {
     /// How responses look now, and the buffer they are encoded into.
     pub(super) fn look_and_out(&mut self) -> (Look<'_>, &mut Vec<u8>) {
         let date = self.clock.date.at(self.clock.unix_seconds);
-        (Look { server: &self.server, date }, &mut self.out)
+        (
+            Look {
+                server: &self.server,
+                date,
+            },
+            &mut self.out,
+        )
     }
 
     /// An empty job, with its buffers if one has come back.
     pub(super) fn fresh_job(&mut self) -> Box<Job> {
-        self.free_jobs.pop().unwrap_or_else(|| Box::new(Job::new(self.now)))
+        self.free_jobs
+            .pop()
+            .unwrap_or_else(|| Box::new(Job::new(self.now)))
     }
 
     /// A job is done with.
@@ -184,7 +211,9 @@ impl Core {
                 self.finished.push(shared);
             }
         }
-        if self.free_jobs.len() < FREE_JOBS_MAX && job.response_body.bytes.capacity() <= FREE_JOB_BYTES_MAX {
+        if self.free_jobs.len() < FREE_JOBS_MAX
+            && job.response_body.bytes.capacity() <= FREE_JOB_BYTES_MAX
+        {
             job.clear();
             self.free_jobs.push(job);
         }
@@ -211,7 +240,12 @@ impl Core {
     }
 
     /// Let `conn` be due after `timeout`, or never.
-    pub(super) fn set_deadline(&mut self, conn: ConnId, timer: &mut Timer, timeout: Option<Duration>) {
+    pub(super) fn set_deadline(
+        &mut self,
+        conn: ConnId,
+        timer: &mut Timer,
+        timeout: Option<Duration>,
+    ) {
         match timeout {
             Some(timeout) => self.deadlines.set(conn, timer, self.now + timeout),
             None => timer.clear(),

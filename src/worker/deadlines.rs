@@ -40,7 +40,10 @@ pub(super) struct Deadlines {
 
 impl Deadlines {
     pub(super) fn new(start: Instant) -> Self {
-        Self { start, ticks: BTreeMap::new() }
+        Self {
+            start,
+            ticks: BTreeMap::new(),
+        }
     }
 
     /// Let `conn` be due at `due`.
@@ -98,7 +101,10 @@ impl Deadlines {
 mod tests {
     use super::*;
 
-    const A: ConnId = ConnId { slot: 1, generation: 0 };
+    const A: ConnId = ConnId {
+        slot: 1,
+        generation: 0,
+    };
 
     fn up_at(set: &mut Deadlines, now: Instant) -> Vec<ConnId> {
         let mut up = Vec::new();

@@ -20,7 +20,11 @@ pub(super) enum Descriptor {
 
 impl Descriptor {
     pub(super) fn of(index: usize) -> Self {
-        if index == 0 { Self::Signals } else { Self::Interrupts }
+        if index == 0 {
+            Self::Signals
+        } else {
+            Self::Interrupts
+        }
     }
 }
 
@@ -39,18 +43,30 @@ impl Descriptors {
         registry: &Registry,
         token_of: impl Fn(Descriptor) -> Token,
     ) -> io::Result<Self> {
-        for (fd, descriptor) in [(&signals, Descriptor::Signals), (&interrupts, Descriptor::Interrupts)] {
+        for (fd, descriptor) in [
+            (&signals, Descriptor::Signals),
+            (&interrupts, Descriptor::Interrupts),
+        ] {
             if let Some(fd) = fd {
-                registry.register(&mut SourceFd(&fd.as_raw_fd()), token_of(descriptor), Interest::READABLE)?;
+                registry.register(
+                    &mut SourceFd(&fd.as_raw_fd()),
+                    token_of(descriptor),
+                    Interest::READABLE,
+                )?;
             }
         }
-        Ok(Self { signals: signals.map(File::from), interrupts: interrupts.map(File::from) })
+        Ok(Self {
+            signals: signals.map(File::from),
+            interrupts: interrupts.map(File::from),
+        })
     }
 
     /// Signals that have arrived, in order. Unknown bytes are nobody's signals.
     pub(super) fn signals(&mut self) -> Vec<Signal> {
         let mut arrived = Vec::new();
-        drain(self.signals.as_mut(), |byte| arrived.extend(Signal::try_from(i32::from(byte)).ok()));
+        drain(self.signals.as_mut(), |byte| {
+            arrived.extend(Signal::try_from(i32::from(byte)).ok())
+        });
         arrived
     }
 

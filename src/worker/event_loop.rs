@@ -15,9 +15,9 @@ use nix::sys::time::TimeSpec;
 
 use crate::pool::{Application, ConnId, ParkMode, Reply};
 
-use super::accept::{Accepting, Acceptor, Attempt, EXHAUSTED_PAUSE, ListenerSet, TURN_ACCEPTS};
-use super::connection::{Accepted, Connection, Fate};
-use super::connections::{Connections, FIRST_CONNECTION_TOKEN, token_of};
+use super::accept::{Accepting, Acceptor, ListenerSet};
+use super::connection::Fate;
+use super::connections::{Connections, FIRST_CONNECTION_TOKEN};
 use super::core::Core;
 use super::descriptors::{Descriptor, Descriptors};
 use super::shutdown::Phase;
@@ -34,13 +34,19 @@ const TURN_EVENTS: usize = 512;
 
 const WAKER: Token = Token(0);
 const FIRST_DESCRIPTOR: usize = 1;
-const FIRST_LISTENER: usize = 16;
+pub(super) const FIRST_LISTENER: usize = 16;
 
 /// Every reason why the loop moves something.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Accept(usize),
-    Connection { token: Token, readable: bool, writable: bool, read_closed: bool, broken: bool },
+    Connection {
+        token: Token,
+        readable: bool,
+        writable: bool,
+        read_closed: bool,
+        broken: bool,
+    },
     Descriptor(Descriptor),
     Woken,
 }
@@ -103,7 +109,11 @@ impl EventLoop<'_> {
             Duration::ZERO
         } else {
             self.short_sleep_was_idle = false;
-            if self.core.pool.park(ParkMode::Long) { self.sleep_time() } else { Duration::ZERO }
+            if self.core.pool.park(ParkMode::Long) {
+                self.sleep_time()
+            } else {
+                Duration::ZERO
+            }
         };
         let result = self.poll.poll(&mut self.events, Some(timeout));
         self.core.pool.unpark();
@@ -115,7 +125,10 @@ impl EventLoop<'_> {
 
     fn short_sleep(&mut self) {
         if self.core.pool.park(ParkMode::Short) {
-            let mut descriptors = [PollFd::new(std::os::fd::AsFd::as_fd(self.poll.registry()), PollFlags::POLLIN)];
+            let mut descriptors = [PollFd::new(
+                std::os::fd::AsFd::as_fd(self.poll.registry()),
+                PollFlags::POLLIN,
+            )];
             // An interrupted sleep is a short one.
             let ready = ppoll(&mut descriptors, Some(SHORT_SLEEP), None).unwrap_or(0);
             self.short_sleep_was_idle = ready == 0 && !self.core.pool.has_replies();
@@ -124,7 +137,12 @@ impl EventLoop<'_> {
 
     fn sleep_time(&self) -> Duration {
         let now = Instant::now();
-        let mut time = self.core.deadlines.next_in(now).unwrap_or(SLEEP_MAX).min(SLEEP_MAX);
+        let mut time = self
+            .core
+            .deadlines
+            .next_in(now)
+            .unwrap_or(SLEEP_MAX)
+            .min(SLEEP_MAX);
         if let Accepting::PausedUntil(at) = self.accepting {
             time = time.min(at.saturating_duration_since(now));
         }
@@ -140,7 +158,13 @@ impl EventLoop<'_> {
         for event in &events {
             match classify(event) {
                 Event::Accept(listener) => self.accept(listener)?,
-                Event::Connection { token, readable, writable, read_closed, broken } => {
+                Event::Connection {
+                    token,
+                    readable,
+                    writable,
+                    read_closed,
+                    broken,
+                } => {
                     self.on_connection_event(token, readable, writable, read_closed, broken);
                 }
                 Event::Descriptor(descriptor) => self.on_descriptor(descriptor),
@@ -156,8 +180,17 @@ impl EventLoop<'_> {
         Ok(())
     }
 
-    fn on_connection_event(&mut self, token: Token, readable: bool, writable: bool, read_closed: bool, broken: bool) {
-        let Some(connection) = self.connections.at_token(token) else { return };
+    fn on_connection_event(
+        &mut self,
+        token: Token,
+        readable: bool,
+        writable: bool,
+        read_closed: bool,
+        broken: bool,
+    ) {
+        let Some(connection) = self.connections.at_token(token) else {
+            return;
+        };
         let id = connection.id();
         let mut fate = Fate::Keep;
         if broken {
@@ -175,7 +208,9 @@ impl EventLoop<'_> {
 
     fn handle_replies(&mut self) {
         for _ in 0..TURN_REPLIES {
-            let Some(reply) = self.core.pool.receive() else { return };
+            let Some(reply) = self.core.pool.receive() else {
+                return;
+            };
             self.on_reply(reply);
         }
     }
@@ -243,88 +278,14 @@ impl EventLoop<'_> {
         let now = self.core.now;
         self.core.deadlines.take_up(now, &mut up);
         for id in up {
-            let Some(connection) = self.connections.get_mut(id) else { continue };
+            let Some(connection) = self.connections.get_mut(id) else {
+                continue;
+            };
             if self.core.deadlines.expired(id, &mut connection.timer, now) {
                 let fate = connection.on_deadline(&mut self.core);
                 self.settle_fate(id, fate);
             }
         }
-    }
-
-    fn accept(&mut self, listener: usize) -> io::Result<()> {
-        for _ in 0..TURN_ACCEPTS {
-            if self.accepting != Accepting::On {
-                return Ok(());
-            }
-            if self.connections.len() >= self.connections_max && !self.evict_oldest_idle() {
-                return self.stop_accepting(Accepting::Full);
-            }
-            match self.acceptors[listener].accept() {
-                Attempt::Accepted(stream, peer) => {
-                    let trusted = self.trust.trusts(peer);
-                    self.open(Accepted { stream, peer, trusted, listener });
-                }
-                Attempt::Gone => {}
-                Attempt::Empty => return Ok(()),
-                Attempt::Exhausted(error) => {
-                    if !std::mem::replace(&mut self.exhaustion_logged, true) {
-                        log::error!("No new connections for a moment: {error} (see `ulimit -n`).");
-                    }
-                    return self.stop_accepting(Accepting::PausedUntil(self.core.now + EXHAUSTED_PAUSE));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Take in a new connection and read what it has sent already.
-    pub(super) fn open(&mut self, mut accepted: Accepted) {
-        let registry = self.poll.registry();
-        let now = self.core.now;
-        let mut registered = Ok(());
-        let id = self.connections.insert(|id| {
-            registered = accepted.stream.register(registry, token_of(id));
-            Connection::new(id, accepted, now)
-        });
-        if registered.is_err() {
-            return self.close(id);
-        }
-        let connection = self.connections.get_mut(id).expect("the connection was just inserted");
-        connection.start(&mut self.core);
-    }
-
-    /// At the limit of connections the one that has been idle for longest makes room, unless its next request is
-    /// there already.
-    fn evict_oldest_idle(&mut self) -> bool {
-        let oldest = self
-            .connections
-            .iter()
-            .filter(|connection| connection.is_kept_alive())
-            .min_by_key(|connection| connection.timer.due())
-            .map(Connection::id);
-        let Some(id) = oldest else { return false };
-        let Some(connection) = self.connections.get_mut(id) else { return false };
-        let fate = connection.close_if_idle(&mut self.core);
-        self.settle_fate(id, fate);
-        fate == Fate::Close
-    }
-
-    pub(super) fn resume_accepting(&mut self) -> io::Result<()> {
-        for (index, acceptor) in self.acceptors.iter().enumerate() {
-            self.listener_set.add(acceptor, Token(FIRST_LISTENER + index))?;
-        }
-        self.accepting = Accepting::On;
-        Ok(())
-    }
-
-    pub(super) fn stop_accepting(&mut self, reason: Accepting) -> io::Result<()> {
-        if self.accepting == Accepting::On {
-            for acceptor in &self.acceptors {
-                self.listener_set.remove(acceptor)?;
-            }
-        }
-        self.accepting = reason;
-        Ok(())
     }
 
     fn on_descriptor(&mut self, descriptor: Descriptor) {
@@ -359,11 +320,18 @@ impl EventLoop<'_> {
     /// Tell the arbiter that the loop is alive, and see whether the arbiter is.
     fn beat(&mut self) {
         let now = self.core.now;
-        if self.last_beat.is_some_and(|last| now.saturating_duration_since(last) < Duration::from_millis(200)) {
+        if self
+            .last_beat
+            .is_some_and(|last| now.saturating_duration_since(last) < Duration::from_millis(200))
+        {
             return;
         }
         self.last_beat = Some(now);
-        let idle = self.connections.iter().filter(|connection| connection.is_idle()).count();
+        let idle = self
+            .connections
+            .iter()
+            .filter(|connection| connection.is_idle())
+            .count();
         let slot = self.core.slot();
         slot.loop_beat(crate::scoreboard::monotonic_ms());
         slot.set_connections(saturating_u32(self.connections.len()), saturating_u32(idle));
@@ -372,7 +340,10 @@ impl EventLoop<'_> {
             && nix::unistd::getppid().as_raw() != parent
             && matches!(self.phase, Phase::Serving)
         {
-            log::info!("Parent changed, shutting down: <Worker {}>", std::process::id());
+            log::info!(
+                "Parent changed, shutting down: <Worker {}>",
+                std::process::id()
+            );
             self.begin_drain();
         }
     }
@@ -386,7 +357,9 @@ fn classify(event: &PollEvent) -> Event {
     let token = event.token();
     match token.0 {
         0 => Event::Woken,
-        FIRST_DESCRIPTOR..FIRST_LISTENER => Event::Descriptor(Descriptor::of(token.0 - FIRST_DESCRIPTOR)),
+        FIRST_DESCRIPTOR..FIRST_LISTENER => {
+            Event::Descriptor(Descriptor::of(token.0 - FIRST_DESCRIPTOR))
+        }
         FIRST_LISTENER..FIRST_CONNECTION_TOKEN => Event::Accept(token.0 - FIRST_LISTENER),
         _ => Event::Connection {
             token,

@@ -12,6 +12,7 @@ mod deadlines;
 mod descriptors;
 mod event_loop;
 mod outbox;
+mod receive;
 mod respond;
 mod shutdown;
 mod spool;
@@ -29,7 +30,7 @@ use crate::net::Listener;
 use crate::pool::{Application, Pool};
 use crate::scoreboard::{Scoreboard, SlotState};
 
-pub use access_log::AccessLog;
+pub use access_log::{AccessLog, AccessSink};
 
 use self::accept::{Accepting, Acceptor, ListenerSet};
 use self::connections::Connections;
@@ -80,7 +81,17 @@ pub struct Exit {
 /// # Errors
 /// The system refused what the loop is made of (poll set, waker), or a thread could not be started.
 pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
-    let Setup { listeners, config, scoreboard, slot, signals, interrupts, booted, parent, .. } = setup;
+    let Setup {
+        listeners,
+        config,
+        scoreboard,
+        slot,
+        signals,
+        interrupts,
+        booted,
+        parent,
+        ..
+    } = setup;
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), waker_token())?;
     let wake = move || {
@@ -127,5 +138,8 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         let _ = std::fs::File::from(booted).write_all(b"b");
     }
     event_loop.run()?;
-    Ok(Exit { code: event_loop.exit_code, stuck_threads: pool.live() })
+    Ok(Exit {
+        code: event_loop.exit_code,
+        stuck_threads: pool.live(),
+    })
 }

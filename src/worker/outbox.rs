@@ -18,9 +18,20 @@ const FILE_STEP_BYTES: u64 = 256 * 1024;
 
 #[derive(Debug)]
 enum Segment {
-    Bytes { bytes: Vec<u8>, at: usize },
-    Shared { shared: Box<dyn SharedBytes>, at: usize, end: usize },
-    File { file: File, offset: u64, len: u64 },
+    Bytes {
+        bytes: Vec<u8>,
+        at: usize,
+    },
+    Shared {
+        shared: Box<dyn SharedBytes>,
+        at: usize,
+        end: usize,
+    },
+    File {
+        file: File,
+        offset: u64,
+        len: u64,
+    },
 }
 
 impl Segment {
@@ -68,7 +79,10 @@ impl Outbox {
     /// Queue bytes that give back `credit` bytes of window when written.
     pub(super) fn push_bytes(&mut self, bytes: Vec<u8>, credit: usize) {
         if !bytes.is_empty() || credit > 0 {
-            self.entries.push_back(Entry { segment: Segment::Bytes { bytes, at: 0 }, credit });
+            self.entries.push_back(Entry {
+                segment: Segment::Bytes { bytes, at: 0 },
+                credit,
+            });
         }
     }
 
@@ -80,7 +94,10 @@ impl Outbox {
         credit: usize,
         finished: &mut Vec<Box<dyn SharedBytes>>,
     ) {
-        debug_assert!(take <= piece.len(), "cannot take more of a piece than it has");
+        debug_assert!(
+            take <= piece.len(),
+            "cannot take more of a piece than it has"
+        );
         let end = usize::try_from(take).unwrap_or(usize::MAX);
         let segment = match piece {
             Piece::Bytes(mut bytes) => {
@@ -89,10 +106,17 @@ impl Outbox {
             }
             Piece::Shared(shared) if take == 0 => {
                 finished.push(shared);
-                Segment::Bytes { bytes: Vec::new(), at: 0 }
+                Segment::Bytes {
+                    bytes: Vec::new(),
+                    at: 0,
+                }
             }
             Piece::Shared(shared) => Segment::Shared { shared, at: 0, end },
-            Piece::File { file, offset, .. } => Segment::File { file, offset, len: take },
+            Piece::File { file, offset, .. } => Segment::File {
+                file,
+                offset,
+                len: take,
+            },
         };
         if take > 0 || credit > 0 {
             self.entries.push_back(Entry { segment, credit });
@@ -122,7 +146,11 @@ impl Outbox {
             match result {
                 Ok(0) => {
                     flushed.file_short = matches!(self.entries[0].segment, Segment::File { .. });
-                    return if flushed.file_short { Ok(flushed) } else { Err(io::ErrorKind::WriteZero.into()) };
+                    return if flushed.file_short {
+                        Ok(flushed)
+                    } else {
+                        Err(io::ErrorKind::WriteZero.into())
+                    };
                 }
                 Ok(written) => {
                     flushed.written += written as u64;
@@ -151,7 +179,9 @@ impl Outbox {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut count = 0;
         for (slice, entry) in slices.iter_mut().zip(&self.entries) {
-            let Some(bytes) = entry.segment.bytes() else { break };
+            let Some(bytes) = entry.segment.bytes() else {
+                break;
+            };
             *slice = IoSlice::new(bytes);
             count += 1;
         }
@@ -194,7 +224,10 @@ impl Outbox {
             if !written {
                 return;
             }
-            let entry = self.entries.pop_front().expect("the front was just looked at");
+            let entry = self
+                .entries
+                .pop_front()
+                .expect("the front was just looked at");
             flushed.credit += entry.credit;
             if let Segment::Shared { shared, .. } = entry.segment {
                 finished.push(shared);
@@ -208,7 +241,12 @@ impl Outbox {
 fn send_file<S: AsFd>(socket: &S, file: &File, offset: &u64, len: u64) -> io::Result<usize> {
     let step = usize::try_from(len.min(FILE_STEP_BYTES)).unwrap_or(usize::MAX);
     let mut at = i64::try_from(*offset).map_err(io::Error::other)?;
-    Ok(nix::sys::sendfile::sendfile(socket, file, Some(&mut at), step)?)
+    Ok(nix::sys::sendfile::sendfile(
+        socket,
+        file,
+        Some(&mut at),
+        step,
+    )?)
 }
 
 #[cfg(test)]
@@ -264,10 +302,28 @@ mod tests {
         file.rewind().unwrap();
         let (mut outbox, mut finished) = (Outbox::default(), Vec::new());
         outbox.push_bytes(b"head;".to_vec(), 0);
-        outbox.push_piece(Piece::Shared(Box::new(Owned(b"shared!".to_vec()))), 6, 6, &mut finished);
-        outbox.push_piece(Piece::File { file, offset: 2, len: 8 }, 5, 5, &mut finished);
+        outbox.push_piece(
+            Piece::Shared(Box::new(Owned(b"shared!".to_vec()))),
+            6,
+            6,
+            &mut finished,
+        );
+        outbox.push_piece(
+            Piece::File {
+                file,
+                offset: 2,
+                len: 8,
+            },
+            5,
+            5,
+            &mut finished,
+        );
         outbox.push_bytes(b";end".to_vec(), 4);
-        let mut socket = Slow { to, step: 3, open: false };
+        let mut socket = Slow {
+            to,
+            step: 3,
+            open: false,
+        };
         let (mut credit, mut written, mut turns) = (0, 0, 0);
         while !outbox.is_empty() {
             let flushed = outbox.flush(&mut socket, &mut finished).unwrap();
@@ -289,7 +345,16 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"abc").unwrap();
         let (mut outbox, mut finished) = (Outbox::default(), Vec::new());
-        outbox.push_piece(Piece::File { file, offset: 0, len: 10 }, 10, 0, &mut finished);
+        outbox.push_piece(
+            Piece::File {
+                file,
+                offset: 0,
+                len: 10,
+            },
+            10,
+            0,
+            &mut finished,
+        );
         let flushed = outbox.flush(&mut &to, &mut finished).unwrap();
         assert!(flushed.file_short && flushed.written == 3);
     }
@@ -297,7 +362,12 @@ mod tests {
     #[test]
     fn abandoning_gives_the_applications_objects_back() {
         let (mut outbox, mut finished) = (Outbox::default(), Vec::new());
-        outbox.push_piece(Piece::Shared(Box::new(Owned(vec![1; 9]))), 9, 0, &mut finished);
+        outbox.push_piece(
+            Piece::Shared(Box::new(Owned(vec![1; 9]))),
+            9,
+            0,
+            &mut finished,
+        );
         outbox.abandon(&mut finished);
         assert_eq!(finished.len(), 1);
         assert!(outbox.is_empty());

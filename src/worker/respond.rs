@@ -18,8 +18,14 @@ impl Connection {
         let total = body.len();
         core.out.clear();
         let (look, out) = core.look_and_out();
-        self.exchange.respond(&job.response, BodySize::Exact(total), &look, out);
-        let take = if total > 0 { self.exchange.data(usize::try_from(total).unwrap_or(usize::MAX), out) } else { 0 };
+        self.exchange
+            .respond(&job.response, BodySize::Exact(total), &look, out);
+        let take = if total > 0 {
+            self.exchange
+                .data(usize::try_from(total).unwrap_or(usize::MAX), out)
+        } else {
+            0
+        };
         self.body_sent = take as u64;
         job.response_body = self.send_whole_body(body, take, core);
         if total > 0 {
@@ -29,7 +35,12 @@ impl Connection {
     }
 
     /// Send or queue the encoded head and the first `take` bytes of the body. Returns the body's buffers, emptied.
-    fn send_whole_body(&mut self, mut body: ResponseBody, take: usize, core: &mut Core) -> ResponseBody {
+    fn send_whole_body(
+        &mut self,
+        mut body: ResponseBody,
+        take: usize,
+        core: &mut Core,
+    ) -> ResponseBody {
         let take_bytes = take.min(body.bytes.len());
         if body.pieces.is_empty() && take_bytes <= ONE_WRITE_BYTES {
             core.out.extend_from_slice(&body.bytes[..take_bytes]);
@@ -50,7 +61,8 @@ impl Connection {
     pub(super) fn on_head_reply(&mut self, streaming: Streaming, core: &mut Core) -> Fate {
         core.out.clear();
         let (look, out) = core.look_and_out();
-        self.exchange.respond(&streaming.response, BodySize::Unknown, &look, out);
+        self.exchange
+            .respond(&streaming.response, BodySize::Unknown, &look, out);
         self.status = streaming.response.status_code();
         self.window = Some(streaming.window);
         self.body_sent = 0;
@@ -76,7 +88,8 @@ impl Connection {
             }
             piece => {
                 self.outbox.push_bytes(std::mem::take(&mut core.out), 0);
-                self.outbox.push_piece(piece, take as u64, len, &mut core.finished);
+                self.outbox
+                    .push_piece(piece, take as u64, len, &mut core.finished);
                 self.exchange.data_end(&mut core.out);
                 self.outbox.push_bytes(std::mem::take(&mut core.out), 0);
             }
@@ -97,7 +110,10 @@ impl Connection {
         if self.exchange.is_responding() {
             return self.finish(job, core);
         }
-        self.answered = Some(Answered { status: self.status, job });
+        self.answered = Some(Answered {
+            status: self.status,
+            job,
+        });
         self.settle(core)
     }
 
@@ -120,10 +136,20 @@ impl Connection {
     pub(super) fn on_abort(&mut self, job: Box<Job>, core: &mut Core) -> Fate {
         if self.exchange.is_dispatched() {
             self.job = Some(job);
-            self.refuse(Status { code: 500, reason: "Internal Server Error" }, "", core);
+            self.refuse(
+                Status {
+                    code: 500,
+                    reason: "Internal Server Error",
+                },
+                "",
+                core,
+            );
         } else {
             self.exchange.abort();
-            self.answered = Some(Answered { status: self.status, job });
+            self.answered = Some(Answered {
+                status: self.status,
+                job,
+            });
         }
         core.slot().add_errors(1);
         self.settle(core)
@@ -138,7 +164,10 @@ impl Connection {
         self.exchange.refuse(status, message, &look, out);
         self.write_out(0, core);
         let job = self.job.take().unwrap_or_else(|| core.fresh_job());
-        self.answered = Some(Answered { job, status: status.code });
+        self.answered = Some(Answered {
+            job,
+            status: status.code,
+        });
     }
 
     /// Write what is encoded in `core.out`; what the socket does not take is queued. `credit` is the window that
@@ -156,7 +185,9 @@ impl Connection {
             };
         }
         if written == core.out.len() && self.outbox.is_empty() {
-            if credit > 0 && let Some(window) = &self.window {
+            if credit > 0
+                && let Some(window) = &self.window
+            {
                 window.credit(credit);
             }
         } else {
@@ -167,7 +198,11 @@ impl Connection {
 
     /// The socket takes bytes again.
     pub(super) fn on_writable(&mut self, core: &mut Core) -> Fate {
-        if self.outbox.is_empty() { Fate::Keep } else { self.settle(core) }
+        if self.outbox.is_empty() {
+            Fate::Keep
+        } else {
+            self.settle(core)
+        }
     }
 
     /// Write what is queued, and when all is written decide what comes next.
@@ -202,7 +237,9 @@ impl Connection {
     /// Returns whether everything was written.
     fn flush(&mut self, core: &mut Core) -> io::Result<bool> {
         let flushed = self.outbox.flush(&mut self.stream, &mut core.finished)?;
-        if flushed.credit > 0 && let Some(window) = &self.window {
+        if flushed.credit > 0
+            && let Some(window) = &self.window
+        {
             window.credit(flushed.credit);
         }
         if flushed.file_short {

@@ -13,9 +13,13 @@ const QUICK_STOP_GRACE: Duration = Duration::from_millis(100);
 pub(super) enum Phase {
     Serving,
     /// No new connections; requests in flight are finished until then.
-    Draining { until: Instant },
+    Draining {
+        until: Instant,
+    },
     /// No connections any more; the threads may leave until then.
-    Leaving { until: Instant },
+    Leaving {
+        until: Instant,
+    },
     Stopped,
 }
 
@@ -38,14 +42,18 @@ impl EventLoop<'_> {
         let until = self.core.now + self.graceful_timeout;
         self.phase = Phase::Draining { until };
         self.core.draining = true;
-        self.core.slot().set_state(crate::scoreboard::SlotState::Draining);
+        self.core
+            .slot()
+            .set_state(crate::scoreboard::SlotState::Draining);
         self.empty_accept_queues();
         if let Err(error) = self.stop_accepting(Accepting::Over) {
             log::error!("The listeners could not be left: {error}");
         }
         self.acceptors.clear();
         for id in self.connections.ids() {
-            let Some(connection) = self.connections.get_mut(id) else { continue };
+            let Some(connection) = self.connections.get_mut(id) else {
+                continue;
+            };
             let fate = connection.begin_drain(&mut self.core);
             self.settle_fate(id, fate);
         }
@@ -90,9 +98,15 @@ impl EventLoop<'_> {
     }
 
     fn cut_connections(&mut self) {
-        let cut = self.connections.iter().filter(|connection| !connection.is_idle()).count();
+        let cut = self
+            .connections
+            .iter()
+            .filter(|connection| !connection.is_idle())
+            .count();
         if cut > 0 {
-            log::warn!("graceful_timeout is over: {cut} connection(s) with a request under way were cut.");
+            log::warn!(
+                "graceful_timeout is over: {cut} connection(s) with a request under way were cut."
+            );
         }
         for id in self.connections.ids() {
             self.close(id);
@@ -101,9 +115,16 @@ impl EventLoop<'_> {
 
     fn empty_accept_queues(&mut self) {
         for listener in 0..self.acceptors.len() {
-            while let super::accept::Attempt::Accepted(stream, peer) = self.acceptors[listener].accept() {
+            while let super::accept::Attempt::Accepted(stream, peer) =
+                self.acceptors[listener].accept()
+            {
                 let trusted = self.trust.trusts(peer);
-                self.open(super::connection::Accepted { stream, peer, trusted, listener });
+                self.open(super::connection::Accepted {
+                    stream,
+                    peer,
+                    trusted,
+                    listener,
+                });
             }
         }
     }

@@ -33,7 +33,10 @@ pub(super) enum Spool {
     #[default]
     Empty,
     Memory(Vec<u8>),
-    File { file: File, len: u64 },
+    File {
+        file: File,
+        len: u64,
+    },
 }
 
 impl Spool {
@@ -63,7 +66,10 @@ impl Spool {
             let mut file = temporary_file(budget)?;
             file.write_all(held)?;
             budget.held_bytes -= held.len();
-            *self = Self::File { file, len: held.len() as u64 };
+            *self = Self::File {
+                file,
+                len: held.len() as u64,
+            };
         }
         if let Self::File { file, len } = self {
             file.write_all(bytes)?;
@@ -122,7 +128,12 @@ mod tests {
     use super::*;
 
     fn budget(body: usize, total: usize) -> SpoolBudget {
-        SpoolBudget { body_bytes_max: body, total_bytes_max: total, directory: None, held_bytes: 0 }
+        SpoolBudget {
+            body_bytes_max: body,
+            total_bytes_max: total,
+            directory: None,
+            held_bytes: 0,
+        }
     }
 
     #[test]
@@ -133,7 +144,9 @@ mod tests {
         assert_eq!((spool.held_bytes(), budget.held_bytes), (5, 5));
         spool.write(b"56789x", &mut budget).unwrap();
         assert_eq!((spool.held_bytes(), budget.held_bytes), (0, 0));
-        let RequestBody::File { mut file, len } = spool.take().unwrap() else { panic!("not a file") };
+        let RequestBody::File { mut file, len } = spool.take().unwrap() else {
+            panic!("not a file")
+        };
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
         assert_eq!((text.as_str(), len), ("0123456789x", 11));
@@ -146,7 +159,10 @@ mod tests {
         first.write(b"01234567", &mut budget).unwrap();
         second.write(b"01234567", &mut budget).unwrap();
         assert!(matches!(first.take().unwrap(), RequestBody::Memory(_)));
-        assert!(matches!(second.take().unwrap(), RequestBody::File { len: 8, .. }));
+        assert!(matches!(
+            second.take().unwrap(),
+            RequestBody::File { len: 8, .. }
+        ));
         assert_eq!(budget.held_bytes, 8);
         budget.give_back(8);
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ferricorn::pool::{Piece, Reply, Streaming, Window};
 
-use crate::support::{Server, eventually, echo};
+use crate::support::{Server, echo, eventually};
 
 const STEP: usize = 64 * 1024;
 const STEPS: usize = 1024;
@@ -13,28 +13,38 @@ const STEPS: usize = 1024;
 /// Streams 64 MiB, counts the pieces handed over and whether the client was gone.
 fn streaming_server(handed: &Arc<AtomicUsize>, gone: &Arc<AtomicUsize>) -> Server {
     let (handed, gone) = (handed.clone(), gone.clone());
-    Server::start(|_| {}, move |seat, mut job| {
-        if job.head.target() != b"/stream" {
-            return echo(seat, job);
-        }
-        let window = Arc::new(Window::new(4 * STEP));
-        let mut response = std::mem::take(&mut job.response);
-        response.set_status(b"200 OK").expect("a status");
-        seat.pool().send(Reply::Head(job.conn, Box::new(Streaming { response, window: window.clone() })));
-        for _ in 0..STEPS {
-            let added = window.add(STEP);
-            if let Ok(must_wait) = added {
-                seat.pool().send(Reply::Data(job.conn, Piece::Bytes(vec![b's'; STEP])));
-                handed.fetch_add(1, Ordering::Relaxed);
-                if !must_wait || window.wait().is_ok() {
-                    continue;
-                }
+    Server::start(
+        |_| {},
+        move |seat, mut job| {
+            if job.head.target() != b"/stream" {
+                return echo(seat, job);
             }
-            gone.fetch_add(1, Ordering::Relaxed);
-            return seat.pool().send(Reply::Abort(job));
-        }
-        seat.pool().send(Reply::End(job));
-    })
+            let window = Arc::new(Window::new(4 * STEP));
+            let mut response = std::mem::take(&mut job.response);
+            response.set_status(b"200 OK").expect("a status");
+            seat.pool().send(Reply::Head(
+                job.conn,
+                Box::new(Streaming {
+                    response,
+                    window: window.clone(),
+                }),
+            ));
+            for _ in 0..STEPS {
+                let added = window.add(STEP);
+                if let Ok(must_wait) = added {
+                    seat.pool()
+                        .send(Reply::Data(job.conn, Piece::Bytes(vec![b's'; STEP])));
+                    handed.fetch_add(1, Ordering::Relaxed);
+                    if !must_wait || window.wait().is_ok() {
+                        continue;
+                    }
+                }
+                gone.fetch_add(1, Ordering::Relaxed);
+                return seat.pool().send(Reply::Abort(job));
+            }
+            seat.pool().send(Reply::End(job));
+        },
+    )
 }
 
 #[test]
@@ -46,9 +56,19 @@ fn a_slow_reader_holds_its_thread_back_and_then_gets_everything() {
     eventually(|| handed.load(Ordering::Relaxed) > 4);
     // While the one thread waits for its window, the other serves.
     for _ in 0..100 {
-        assert_eq!(server.connect().send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").response().text(), "GET /x ");
+        assert_eq!(
+            server
+                .connect()
+                .send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+                .response()
+                .text(),
+            "GET /x "
+        );
     }
-    assert!(handed.load(Ordering::Relaxed) < STEPS, "the stream was held back");
+    assert!(
+        handed.load(Ordering::Relaxed) < STEPS,
+        "the stream was held back"
+    );
     assert_eq!(client.response().body.len(), STEP * STEPS);
     assert_eq!(gone.load(Ordering::Relaxed), 0);
 }
@@ -73,7 +93,9 @@ fn connections_past_the_limit_wait_and_idle_ones_make_room() {
     }
     for number in 0..20 {
         let mut client = server.connect();
-        let response = client.send(format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n")).response();
+        let response = client
+            .send(format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n"))
+            .response();
         assert_eq!(response.text(), format!("GET /{number} "));
     }
     assert!(idle[0].is_closed(), "the oldest idle connection made room");

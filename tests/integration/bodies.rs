@@ -14,18 +14,33 @@ fn a_chunked_body_arrives_whole() {
     client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
     client.send("6;x=y\r\n world\r\n0\r\nX-Sum: t\r\n\r\n");
     assert_eq!(client.response().text(), "POST / hello world");
-    assert_eq!(client.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n").response().text(), "GET /next ");
+    assert_eq!(
+        client
+            .send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+            .response()
+            .text(),
+        "GET /next "
+    );
 }
 
 #[test]
 fn a_body_past_the_buffer_goes_through_a_file() {
-    let server = Server::start(|config| config.body_buffer_size = 1000, |seat, job| {
-        assert!(matches!(job.body, ferricorn::pool::RequestBody::File { .. }), "spooled");
-        echo(seat, job);
-    });
+    let server = Server::start(
+        |config| config.body_buffer_size = 1000,
+        |seat, job| {
+            assert!(
+                matches!(job.body, ferricorn::pool::RequestBody::File { .. }),
+                "spooled"
+            );
+            echo(seat, job);
+        },
+    );
     let mut client = server.connect();
     let body = "0123456789".repeat(100_000);
-    client.send(format!("PUT /big HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    client.send(format!(
+        "PUT /big HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
     assert_eq!(client.response().text(), format!("PUT /big {body}"));
 }
 
@@ -47,36 +62,58 @@ fn head_has_the_length_but_not_the_body() {
     let mut client = server.connect();
     client.send("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     let all = String::from_utf8_lossy(&client.rest()).into_owned();
-    assert!(all.contains("Content-Length: 7\r\n") && all.ends_with("\r\n\r\n"), "{all}");
+    assert!(
+        all.contains("Content-Length: 7\r\n") && all.ends_with("\r\n\r\n"),
+        "{all}"
+    );
 }
 
 #[test]
 fn a_large_body_of_many_pieces_and_a_file_arrive_in_order() {
-    let server = Server::start(|_| {}, |seat, mut job| {
-        let mut file = tempfile::tempfile().expect("a temporary file");
-        file.write_all(&vec![b'f'; 300_000]).expect("room");
-        job.response.set_status(b"200 OK").expect("a status");
-        job.response_body.bytes.extend_from_slice(b"start");
-        job.response_body.pieces.push(Piece::Bytes(vec![b'p'; 3_000_000]));
-        job.response_body.pieces.push(Piece::File { file, offset: 0, len: 300_000 });
-        job.response_body.pieces.push(Piece::Bytes(b"end".to_vec()));
-        seat.pool().send(Reply::Whole(job));
-    });
+    let server = Server::start(
+        |_| {},
+        |seat, mut job| {
+            let mut file = tempfile::tempfile().expect("a temporary file");
+            file.write_all(&vec![b'f'; 300_000]).expect("room");
+            job.response.set_status(b"200 OK").expect("a status");
+            job.response_body.bytes.extend_from_slice(b"start");
+            job.response_body
+                .pieces
+                .push(Piece::Bytes(vec![b'p'; 3_000_000]));
+            job.response_body.pieces.push(Piece::File {
+                file,
+                offset: 0,
+                len: 300_000,
+            });
+            job.response_body.pieces.push(Piece::Bytes(b"end".to_vec()));
+            seat.pool().send(Reply::Whole(job));
+        },
+    );
     let mut client = server.connect();
-    let body = client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response().body;
+    let body = client
+        .send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .response()
+        .body;
     assert_eq!(body.len(), 5 + 3_000_000 + 300_000 + 3);
     assert!(body.starts_with(b"startp") && body.ends_with(b"fend"));
 }
 
 #[test]
 fn a_file_that_is_shorter_than_promised_breaks_the_connection() {
-    let server = Server::start(|_| {}, |seat, mut job| {
-        let mut file = tempfile::tempfile().expect("a temporary file");
-        file.write_all(b"short").expect("room");
-        job.response.set_status(b"200 OK").expect("a status");
-        job.response_body.pieces.push(Piece::File { file, offset: 0, len: 100 });
-        seat.pool().send(Reply::Whole(job));
-    });
+    let server = Server::start(
+        |_| {},
+        |seat, mut job| {
+            let mut file = tempfile::tempfile().expect("a temporary file");
+            file.write_all(b"short").expect("room");
+            job.response.set_status(b"200 OK").expect("a status");
+            job.response_body.pieces.push(Piece::File {
+                file,
+                offset: 0,
+                len: 100,
+            });
+            seat.pool().send(Reply::Whole(job));
+        },
+    );
     let mut client = server.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(client.rest().ends_with(b"\r\n\r\nshort"));
@@ -84,26 +121,43 @@ fn a_file_that_is_shorter_than_promised_breaks_the_connection() {
 
 #[test]
 fn a_stream_is_chunked_as_it_comes_and_an_abort_leaves_it_unfinished() {
-    let server = Server::start(|_| {}, |seat, mut job| {
-        let window = Arc::new(Window::new(1024));
-        let mut response = std::mem::take(&mut job.response);
-        response.set_status(b"200 OK").expect("a status");
-        let streaming = Box::new(Streaming { response, window: window.clone() });
-        seat.pool().send(Reply::Head(job.conn, streaming));
-        for piece in ["one", "two"] {
-            window.add(piece.len()).expect("the client is there");
-            seat.pool().send(Reply::Data(job.conn, Piece::Bytes(piece.as_bytes().to_vec())));
-        }
-        let broken = job.head.target() == b"/broken";
-        seat.pool().send(if broken { Reply::Abort(job) } else { Reply::End(job) });
-    });
+    let server = Server::start(
+        |_| {},
+        |seat, mut job| {
+            let window = Arc::new(Window::new(1024));
+            let mut response = std::mem::take(&mut job.response);
+            response.set_status(b"200 OK").expect("a status");
+            let streaming = Box::new(Streaming {
+                response,
+                window: window.clone(),
+            });
+            seat.pool().send(Reply::Head(job.conn, streaming));
+            for piece in ["one", "two"] {
+                window.add(piece.len()).expect("the client is there");
+                seat.pool().send(Reply::Data(
+                    job.conn,
+                    Piece::Bytes(piece.as_bytes().to_vec()),
+                ));
+            }
+            let broken = job.head.target() == b"/broken";
+            seat.pool().send(if broken {
+                Reply::Abort(job)
+            } else {
+                Reply::End(job)
+            });
+        },
+    );
     let mut client = server.connect();
     let response = client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response();
     assert!(response.has("Transfer-Encoding: chunked"));
     assert_eq!(response.text(), "onetwo");
     client.send("GET /broken HTTP/1.1\r\nHost: a\r\n\r\n");
     let all = client.rest();
-    assert!(all.ends_with(b"3\r\none\r\n3\r\ntwo\r\n"), "{}", String::from_utf8_lossy(&all));
+    assert!(
+        all.ends_with(b"3\r\none\r\n3\r\ntwo\r\n"),
+        "{}",
+        String::from_utf8_lossy(&all)
+    );
     assert_eq!(server.log_lines(2), ["GET / 200 6", "GET /broken 200 6"]);
 }
 
@@ -111,7 +165,13 @@ fn a_stream_is_chunked_as_it_comes_and_an_abort_leaves_it_unfinished() {
 fn an_application_that_fails_before_the_first_byte_is_a_500() {
     let server = Server::start(|_| {}, |seat, job| seat.pool().send(Reply::Abort(job)));
     let mut client = server.connect();
-    assert_eq!(client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response().status(), 500);
+    assert_eq!(
+        client
+            .send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .response()
+            .status(),
+        500
+    );
     let mut byte = [0];
     assert_eq!(client.stream.read(&mut byte).expect("an end"), 0);
 }

@@ -15,10 +15,16 @@ fn half_a_head_is_a_408_and_a_byte_now_and_then_does_not_extend_it() {
     let mut client = server.connect();
     client.send("GET / HT");
     let end = std::time::Instant::now() + Duration::from_secs(5);
-    client.stream.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+    client
+        .stream
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .expect("a timeout");
     let mut first = [0; 12];
     loop {
-        assert!(std::time::Instant::now() < end, "the head was never given up");
+        assert!(
+            std::time::Instant::now() < end,
+            "the head was never given up"
+        );
         match std::io::Read::read(&mut client.stream, &mut first) {
             Ok(len) => break assert_eq!(&first[..len], &b"HTTP/1.1 408"[..len]),
             Err(_) => drop(client.send("X")),
@@ -57,7 +63,8 @@ fn a_body_that_stops_coming_is_a_408_and_never_reaches_the_application() {
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
     assert_eq!(client.response().status(), 408);
     let truncated = server.connect();
-    (&truncated.stream).write_all_and_shut("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
+    (&truncated.stream)
+        .write_all_and_shut("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
     assert!(truncated.rest().is_empty());
     assert_eq!(ran.load(Ordering::Relaxed), 0);
     assert_eq!(server.log_lines(2), ["POST / 408 0", "POST / 400 0"]);
@@ -80,7 +87,10 @@ fn a_reader_that_stops_is_cut_after_send_timeout_and_its_memory_is_given_back() 
     let mut client = server.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(server.log_lines(1).len(), 1);
-    assert!(client.rest().len() < 64 * 1024 * 1024, "the response was cut");
+    assert!(
+        client.rest().len() < 64 * 1024 * 1024,
+        "the response was cut"
+    );
 }
 
 trait WriteAndShut {
@@ -90,6 +100,7 @@ trait WriteAndShut {
 impl WriteAndShut for &std::net::TcpStream {
     fn write_all_and_shut(mut self, text: &str) {
         std::io::Write::write_all(&mut self, text.as_bytes()).expect("the worker reads");
-        self.shutdown(Shutdown::Write).expect("a side can be closed");
+        self.shutdown(Shutdown::Write)
+            .expect("a side can be closed");
     }
 }

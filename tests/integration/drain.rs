@@ -12,13 +12,25 @@ const TERM: i32 = 15;
 const QUIT: i32 = 3;
 
 /// Answers when the test lets it; `/fast` at once.
-fn gated() -> (impl Fn(&Seat, Box<Job>) + Send + Sync, Receiver<()>, Sender<()>) {
+#[expect(
+    clippy::type_complexity,
+    reason = "an application, and the two ends the test holds"
+)]
+fn gated() -> (
+    impl Fn(&Seat, Box<Job>) + Send + Sync,
+    Receiver<()>,
+    Sender<()>,
+) {
     let (began, began_at) = channel();
     let (go, go_at) = channel();
     let (began, go_at) = (Arc::new(Mutex::new(began)), Arc::new(Mutex::new(go_at)));
     let run = move |seat: &Seat, job: Box<Job>| {
         if job.head.target() != b"/fast" {
-            began.lock().expect("no panic").send(()).expect("the test waits");
+            began
+                .lock()
+                .expect("no panic")
+                .send(())
+                .expect("the test waits");
             // A test that is over lets everything go.
             let _ = go_at.lock().expect("no panic").recv();
         }
@@ -32,7 +44,8 @@ fn term_finishes_what_is_under_way_and_says_close() {
     let (run, began, go) = gated();
     let server = Server::start(|_| {}, run);
     let (mut idle, mut busy) = (server.connect(), server.connect());
-    idle.send("GET /fast HTTP/1.1\r\nHost: a\r\n\r\n").response();
+    idle.send("GET /fast HTTP/1.1\r\nHost: a\r\n\r\n")
+        .response();
     busy.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
     began.recv().expect("the request runs");
     server.signal(TERM);
@@ -49,7 +62,10 @@ fn term_finishes_what_is_under_way_and_says_close() {
 #[test]
 fn a_request_that_outlasts_graceful_timeout_is_cut_and_its_thread_reported() {
     let (run, began, _go) = gated();
-    let server = Server::start(|config| config.graceful_timeout = Duration::from_millis(200), run);
+    let server = Server::start(
+        |config| config.graceful_timeout = Duration::from_millis(200),
+        run,
+    );
     let mut busy = server.connect();
     busy.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
     began.recv().expect("the request runs");

@@ -18,3 +18,5 @@ mod backpressure;
 mod drain;
 // The pool under stress.
 mod stress;
+// The repository's own law.
+mod tidy;

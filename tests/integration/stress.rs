@@ -17,12 +17,15 @@ fn every_request_of_many_clients_gets_its_own_answer() {
                     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
                     for number in 0..200 {
                         let target = format!("/{client}/{number}");
-                        write!(stream, "GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").expect("the worker reads");
+                        write!(stream, "GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")
+                            .expect("the worker reads");
                         let expected = format!("GET {target} ");
                         let mut text = String::new();
                         while !text.ends_with(&expected) {
                             let mut buffer = [0; 1024];
-                            let len = stream.read(&mut buffer).expect("an answer within the deadline");
+                            let len = stream
+                                .read(&mut buffer)
+                                .expect("an answer within the deadline");
                             assert!(len > 0, "the connection closed after {text:?}");
                             text.push_str(&String::from_utf8_lossy(&buffer[..len]));
                         }

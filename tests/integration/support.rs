@@ -39,7 +39,9 @@ impl<F: Fn(&Seat, Box<Job>) + Send + Sync + 'static> Application for Closure<F> 
 /// Answer `job` whole.
 pub(crate) fn answer(seat: &Seat, mut job: Box<Job>, body: &[u8]) {
     job.response.set_status(b"200 OK").expect("a plain status");
-    job.response.push(b"Content-Type", b"text/plain").expect("a plain header");
+    job.response
+        .push(b"Content-Type", b"text/plain")
+        .expect("a plain header");
     job.response_body.bytes.extend_from_slice(body);
     seat.pool().send(Reply::Whole(job));
 }
@@ -71,16 +73,26 @@ impl Server {
     where
         F: Fn(&Seat, Box<Job>) + Send + Sync + 'static,
     {
-        let mut config = Config { threads: 2, ..Config::default() };
+        let mut config = Config {
+            threads: 2,
+            ..Config::default()
+        };
         change(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.set_nonblocking(true).expect("a listener can be non-blocking");
-        let address = listener.local_addr().expect("a bound listener has an address");
+        listener
+            .set_nonblocking(true)
+            .expect("a listener can be non-blocking");
+        let address = listener
+            .local_addr()
+            .expect("a bound listener has an address");
         let (signals, signals_in) = UnixStream::pair().expect("a socket pair");
-        signals_in.set_nonblocking(true).expect("a socket can be non-blocking");
+        signals_in
+            .set_nonblocking(true)
+            .expect("a socket can be non-blocking");
         let log = Arc::new(Mutex::new(Vec::new()));
         let sink = log.clone();
-        let format = ferricorn::logging::access::AccessFormat::compile("%(m)s %(U)s %(s)s %(B)s").expect("a format");
+        let format = ferricorn::logging::access::AccessFormat::compile("%(m)s %(U)s %(s)s %(B)s")
+            .expect("a format");
         let scoreboard = Arc::new(Scoreboard::new(1, config.threads).expect("memory"));
         let setup = Setup {
             listeners: vec![Listener::Tcp(listener)],
@@ -95,28 +107,49 @@ impl Server {
             server: b"ferricorn-test".to_vec(),
             access_log: Some(AccessLog::new(
                 format,
-                Box::new(move |lines| sink.lock().expect("no test panics with it").extend_from_slice(lines)),
+                Box::new(move |lines| {
+                    sink.lock()
+                        .expect("no test panics with it")
+                        .extend_from_slice(lines)
+                }),
             )),
         };
         let application = Closure(Arc::new(run));
-        let thread = std::thread::spawn(move || worker::run(setup, &application).expect("the worker runs"));
-        Self { address, signals, thread: Some(thread), log }
+        let thread =
+            std::thread::spawn(move || worker::run(setup, &application).expect("the worker runs"));
+        Self {
+            address,
+            signals,
+            thread: Some(thread),
+            log,
+        }
     }
 
     /// Send the worker a signal by its number.
     pub(crate) fn signal(&self, number: i32) {
-        (&self.signals).write_all(&[u8::try_from(number).expect("signals are small")]).expect("the worker listens");
+        (&self.signals)
+            .write_all(&[u8::try_from(number).expect("signals are small")])
+            .expect("the worker listens");
     }
 
     pub(crate) fn connect(&self) -> Client {
         let stream = TcpStream::connect(self.address).expect("the worker accepts");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout can be set");
-        Client { stream, read: Vec::new() }
+        stream
+            .set_read_timeout(Some(DEADLINE))
+            .expect("a timeout can be set");
+        Client {
+            stream,
+            read: Vec::new(),
+        }
     }
 
     /// Wait for the end.
     pub(crate) fn join(mut self) -> Exit {
-        self.thread.take().expect("a server is joined once").join().expect("the worker does not panic")
+        self.thread
+            .take()
+            .expect("a server is joined once")
+            .join()
+            .expect("the worker does not panic")
     }
 
     /// The access log so far, when it has at least `count` lines.
@@ -124,7 +157,10 @@ impl Server {
         let mut lines = Vec::new();
         eventually(|| {
             let log = self.log.lock().expect("no test panics with it");
-            lines = String::from_utf8_lossy(&log).lines().map(str::to_owned).collect();
+            lines = String::from_utf8_lossy(&log)
+                .lines()
+                .map(str::to_owned)
+                .collect();
             lines.len() >= count
         });
         lines
@@ -165,11 +201,15 @@ pub(crate) struct Response {
 
 impl Response {
     pub(crate) fn status(&self) -> u16 {
-        self.head[9..12].parse().expect("a status line has a number")
+        self.head[9..12]
+            .parse()
+            .expect("a status line has a number")
     }
 
     pub(crate) fn has(&self, field: &str) -> bool {
-        self.head.lines().any(|line| line.eq_ignore_ascii_case(field))
+        self.head
+            .lines()
+            .any(|line| line.eq_ignore_ascii_case(field))
     }
 
     pub(crate) fn text(&self) -> String {
@@ -179,21 +219,33 @@ impl Response {
 
 impl Client {
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
-        self.stream.write_all(bytes.as_ref()).expect("the worker reads");
+        self.stream
+            .write_all(bytes.as_ref())
+            .expect("the worker reads");
         self
     }
 
     /// Read one response with a Content-Length or chunks.
     pub(crate) fn response(&mut self) -> Response {
         let end = loop {
-            if let Some(at) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
+            if let Some(at) = self
+                .read
+                .windows(4)
+                .position(|window| window == b"\r\n\r\n")
+            {
                 break at + 4;
             }
-            assert!(self.fill(), "the connection closed in a head: {:?}", String::from_utf8_lossy(&self.read));
+            assert!(
+                self.fill(),
+                "the connection closed in a head: {:?}",
+                String::from_utf8_lossy(&self.read)
+            );
         };
         let head = String::from_utf8(self.read.drain(..end).collect()).expect("heads are text");
         let lower = head.to_ascii_lowercase();
-        let length = lower.lines().find_map(|line| line.strip_prefix("content-length: ").map(str::to_owned));
+        let length = lower
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: ").map(str::to_owned));
         let body = if lower.contains("transfer-encoding: chunked") {
             self.chunks()
         } else {
@@ -226,14 +278,21 @@ impl Client {
 
     fn take(&mut self, len: usize) -> Vec<u8> {
         while self.read.len() < len {
-            assert!(self.fill(), "the connection closed in a body: {} of {len}", self.read.len());
+            assert!(
+                self.fill(),
+                "the connection closed in a body: {} of {len}",
+                self.read.len()
+            );
         }
         self.read.drain(..len).collect()
     }
 
     fn fill(&mut self) -> bool {
         let mut buffer = [0; 65536];
-        let len = self.stream.read(&mut buffer).expect("bytes or an end within the deadline");
+        let len = self
+            .stream
+            .read(&mut buffer)
+            .expect("bytes or an end within the deadline");
         self.read.extend_from_slice(&buffer[..len]);
         len > 0
     }

@@ -36,7 +36,8 @@ const ROOMS: &[Room] = &[
     Room {
         name: "config",
         rooms: &[],
-        crates: &["clap", "thiserror"],
+        // nix for the names of users and groups.
+        crates: &["clap", "nix", "thiserror"],
         banned: &["std::net::Tcp", "std::thread", "Instant::now"],
     },
     Room {

@@ -96,8 +96,10 @@ impl WsgiApp {
         let slot = self.slot();
         slot.python_beat(now_ms);
         slot.thread_busy();
-        slot.queue_time().record(Instant::now().saturating_duration_since(job.arrived));
-        slot.thread(seat.index()).begin(now_ms, job.head.method(), job.head.path());
+        slot.queue_time()
+            .record(Instant::now().saturating_duration_since(job.arrived));
+        slot.thread(seat.index())
+            .begin(now_ms, job.head.method(), job.head.path());
     }
 
     fn end(&self, seat: &Seat) {
@@ -107,14 +109,23 @@ impl WsgiApp {
         seat.set_busy(false);
     }
 
-    fn run_job(&self, callable: &Bound<'_, PyAny>, environs: &mut EnvironMaker, seat: &Seat, mut job: Box<Job>) {
+    fn run_job(
+        &self,
+        callable: &Bound<'_, PyAny>,
+        environs: &mut EnvironMaker,
+        seat: &Seat,
+        mut job: Box<Job>,
+    ) {
         let py = callable.py();
         let environ = match environs.make(py, &mut job) {
             Ok(environ) => environ,
             Err(error) => return fail(py, seat, Some(job), &error),
         };
         let response = std::mem::take(&mut job.response);
-        let start = match Bound::new(py, StartResponse::new(job.conn, seat.pool().clone(), response)) {
+        let start = match Bound::new(
+            py,
+            StartResponse::new(job.conn, seat.pool().clone(), response),
+        ) {
             Ok(start) => start,
             Err(error) => return fail(py, seat, Some(job), &error),
         };
@@ -126,7 +137,13 @@ impl WsgiApp {
     }
 
     /// Send the application's result and close it.
-    fn answer(&self, result: &Bound<'_, PyAny>, start: &Bound<'_, StartResponse>, seat: &Seat, job: Box<Job>) {
+    fn answer(
+        &self,
+        result: &Bound<'_, PyAny>,
+        start: &Bound<'_, StartResponse>,
+        seat: &Seat,
+        job: Box<Job>,
+    ) {
         let py = result.py();
         let sent = body::send(result, start, job, seat.pool(), self.settings.sendfile);
         let closed = close(result);
@@ -155,7 +172,9 @@ impl WsgiApp {
 /// PEP 3333: "If the iterable returned by the application has a close() method, the server or gateway must call
 /// that method upon completion of the current request".
 fn close(result: &Bound<'_, PyAny>) -> PyResult<()> {
-    if result.is_exact_instance_of::<pyo3::types::PyList>() || result.is_exact_instance_of::<pyo3::types::PyTuple>() {
+    if result.is_exact_instance_of::<pyo3::types::PyList>()
+        || result.is_exact_instance_of::<pyo3::types::PyTuple>()
+    {
         return Ok(());
     }
     if let Some(close) = result.getattr_opt(pyo3::intern!(result.py(), "close"))? {
@@ -176,7 +195,10 @@ fn log_failure(py: Python<'_>, job: Option<&Job>, error: &PyErr) {
     let traceback = traceback::format(py, error);
     match job {
         Some(job) => {
-            let (method, target) = (job.head.method().escape_ascii(), job.head.target().escape_ascii());
+            let (method, target) = (
+                job.head.method().escape_ascii(),
+                job.head.target().escape_ascii(),
+            );
             log::error!("Error handling request {method} {target}\n{traceback}");
         }
         None => log::error!("Error after the response was sent\n{traceback}"),

@@ -61,8 +61,15 @@ pub(super) fn send(
         && !start.get().is_streaming()
         && let Some(range) = wrapper.get().range(result.py())
     {
-        let len = start.get().declared_length().map_or(range.len, |declared| declared.min(range.len));
-        let piece = Piece::File { file: range.file, offset: range.offset, len };
+        let len = start
+            .get()
+            .declared_length()
+            .map_or(range.len, |declared| declared.min(range.len));
+        let piece = Piece::File {
+            file: range.file,
+            offset: range.offset,
+            len,
+        };
         return send_whole(start, job, pool, |job| job.response_body.pieces.push(piece));
     }
     match result.try_iter() {
@@ -146,7 +153,12 @@ fn send_iterator(
     };
     let complete = start.get().declared_length() == Some(first.as_bytes().len() as u64);
     if !complete {
-        return stream(std::iter::once(Ok(first.into_any())).chain(items.clone()), start, job, pool);
+        return stream(
+            std::iter::once(Ok(first.into_any())).chain(items.clone()),
+            start,
+            job,
+            pool,
+        );
     }
     add_item(&mut job, &first);
     match send_whole(start, job, pool, |_| {}) {
@@ -160,7 +172,9 @@ fn exhaust(items: &Bound<'_, PyIterator>) -> Sent {
     for item in items.clone() {
         match item.as_ref().map(as_bytes) {
             Ok(Ok(bytes)) if !bytes.as_bytes().is_empty() => {
-                log::warn!("The application's body is longer than its Content-Length; the excess was not sent.");
+                log::warn!(
+                    "The application's body is longer than its Content-Length; the excess was not sent."
+                );
             }
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Sent::Failed(None, error),
@@ -181,7 +195,15 @@ fn stream<'py>(
         Err(error) => return Sent::Failed(Some(job), error),
     };
     for item in items {
-        let sent = item.and_then(|item| Ok(send_item(start.py(), as_bytes(&item)?, job.conn, pool, &window)));
+        let sent = item.and_then(|item| {
+            Ok(send_item(
+                start.py(),
+                as_bytes(&item)?,
+                job.conn,
+                pool,
+                &window,
+            ))
+        });
         match sent {
             Ok(Flow::Open) => {}
             Ok(Flow::Gone) => return Sent::Gone(job),
@@ -192,12 +214,20 @@ fn stream<'py>(
 }
 
 /// Send one item, then wait if the client has too much unread.
-pub(super) fn send_item(py: Python<'_>, bytes: &Bound<'_, PyBytes>, conn: ConnId, pool: &Pool, window: &Window) -> Flow {
+pub(super) fn send_item(
+    py: Python<'_>,
+    bytes: &Bound<'_, PyBytes>,
+    conn: ConnId,
+    pool: &Pool,
+    window: &Window,
+) -> Flow {
     let content = bytes.as_bytes();
     if content.is_empty() {
         return Flow::Open;
     }
-    let Ok(must_wait) = window.add(content.len()) else { return Flow::Gone };
+    let Ok(must_wait) = window.add(content.len()) else {
+        return Flow::Gone;
+    };
     let piece = if content.len() > COPY_BYTES_MAX {
         Piece::Shared(Box::new(Lent::new(bytes)))
     } else {
@@ -212,7 +242,9 @@ pub(super) fn send_item(py: Python<'_>, bytes: &Bound<'_, PyBytes>, conn: ConnId
 
 fn as_bytes<'a, 'py>(item: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {
     item.cast().map_err(|_| {
-        let shown = item.repr().map_or_else(|_| "an item".to_owned(), |text| text.to_string());
+        let shown = item
+            .repr()
+            .map_or_else(|_| "an item".to_owned(), |text| text.to_string());
         PyTypeError::new_err(format!("{shown} is not a byte string"))
     })
 }
@@ -229,16 +261,26 @@ struct Lent {
 impl Lent {
     fn new(bytes: &Bound<'_, PyBytes>) -> Self {
         let content = bytes.as_bytes();
-        Self { start: NonNull::from(content).cast(), len: content.len(), _object: bytes.clone().unbind() }
+        Self {
+            start: NonNull::from(content).cast(),
+            len: content.len(),
+            _object: bytes.clone().unbind(),
+        }
     }
 }
 
-#[expect(unsafe_code, reason = "the bytes of an immutable object are read without the GIL")]
+#[expect(
+    unsafe_code,
+    reason = "the bytes of an immutable object are read without the GIL"
+)]
 // SAFETY: `bytes` objects are immutable and `_object` keeps this one alive, so its bytes may be read on any thread.
 unsafe impl Send for Lent {}
 
 impl SharedBytes for Lent {
-    #[expect(unsafe_code, reason = "the bytes of an immutable object are read without the GIL")]
+    #[expect(
+        unsafe_code,
+        reason = "the bytes of an immutable object are read without the GIL"
+    )]
     fn bytes(&self) -> &[u8] {
         // SAFETY: `start` and `len` are those of the bytes object that `_object` keeps alive; its content does not move
         // or change.

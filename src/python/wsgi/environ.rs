@@ -61,7 +61,11 @@ impl EnvironMaker {
     ///
     /// # Errors
     /// `MemoryError`; `ValueError` when the path does not start with `SCRIPT_NAME`.
-    pub(super) fn make<'py>(&mut self, py: Python<'py>, job: &mut Job) -> PyResult<Bound<'py, PyDict>> {
+    pub(super) fn make<'py>(
+        &mut self,
+        py: Python<'py>,
+        job: &mut Job,
+    ) -> PyResult<Bound<'py, PyDict>> {
         let environ = self.templates[job.listener].bind(py).copy()?;
         let head = &job.head;
         environ.set_item(intern!(py, "REQUEST_METHOD"), method(py, head.method())?)?;
@@ -81,16 +85,31 @@ impl EnvironMaker {
         }
         self.set_path(py, &environ, &job.head, forwarded.script_name)?;
         if let ListenerFace::Unix { path } = &self.settings.listeners[job.listener] {
-            set_server_of_unix(py, &environ, path, job.head.field(b"host"), forwarded.scheme)?;
+            set_server_of_unix(
+                py,
+                &environ,
+                path,
+                job.head.field(b"host"),
+                forwarded.scheme,
+            )?;
         }
         Ok(environ)
     }
 
-    fn set_peer(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, peer: Peer) -> PyResult<()> {
+    fn set_peer(
+        &mut self,
+        py: Python<'_>,
+        environ: &Bound<'_, PyDict>,
+        peer: Peer,
+    ) -> PyResult<()> {
         let Peer::Tcp(address) = peer else {
             return environ.set_item(intern!(py, "REMOTE_ADDR"), intern!(py, ""));
         };
-        if self.peer.as_ref().is_none_or(|(known, ..)| *known != address) {
+        if self
+            .peer
+            .as_ref()
+            .is_none_or(|(known, ..)| *known != address)
+        {
             let ip = PyString::new(py, &address.ip().to_string()).unbind();
             let port = PyString::new(py, itoa::Buffer::new().format(address.port())).unbind();
             self.peer = Some((address, ip, port));
@@ -100,8 +119,16 @@ impl EnvironMaker {
         environ.set_item(intern!(py, "REMOTE_PORT"), port)
     }
 
-    fn set_headers<'a>(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, job: &'a Job) -> PyResult<Forwarded<'a>> {
-        let mut forwarded = Forwarded { scheme: None, script_name: None };
+    fn set_headers<'a>(
+        &mut self,
+        py: Python<'_>,
+        environ: &Bound<'_, PyDict>,
+        job: &'a Job,
+    ) -> PyResult<Forwarded<'a>> {
+        let mut forwarded = Forwarded {
+            scheme: None,
+            script_name: None,
+        };
         for (name, value) in job.head.fields() {
             let key = self.keys.get(py, name);
             if key.from == From::Nobody || key.from == From::Trusted && !job.trusted {
@@ -109,7 +136,11 @@ impl EnvironMaker {
             }
             if job.trusted {
                 if let Some(secure) = &key.secure_value {
-                    forwarded.scheme = Some(if value == &secure[..] { "https" } else { "http" });
+                    forwarded.scheme = Some(if value == &secure[..] {
+                        "https"
+                    } else {
+                        "http"
+                    });
                 }
                 if key.is_script_name {
                     forwarded.script_name = Some(value);
@@ -152,11 +183,19 @@ struct Forwarded<'a> {
 }
 
 /// Set a header; values of a repeated one are joined with commas (RFC 9110 section 5.3).
-fn set_header(environ: &Bound<'_, PyDict>, key: &Bound<'_, PyString>, value: Bound<'_, PyString>) -> PyResult<()> {
+fn set_header(
+    environ: &Bound<'_, PyDict>,
+    key: &Bound<'_, PyString>,
+    value: Bound<'_, PyString>,
+) -> PyResult<()> {
     match environ.get_item(key)? {
         None => environ.set_item(key, value),
         Some(first) => {
-            let joined = format!("{},{}", first.cast::<PyString>()?.to_str()?, value.to_str()?);
+            let joined = format!(
+                "{},{}",
+                first.cast::<PyString>()?.to_str()?,
+                value.to_str()?
+            );
             environ.set_item(key, joined)
         }
     }
@@ -205,7 +244,11 @@ fn set_server_of_unix(
     environ.set_item(intern!(py, "SERVER_PORT"), port)
 }
 
-fn template<'py>(py: Python<'py>, settings: &WsgiSettings, face: &ListenerFace) -> PyResult<Bound<'py, PyDict>> {
+fn template<'py>(
+    py: Python<'py>,
+    settings: &WsgiSettings,
+    face: &ListenerFace,
+) -> PyResult<Bound<'py, PyDict>> {
     let environ = PyDict::new(py);
     environ.set_item(intern!(py, "wsgi.version"), (1, 0))?;
     environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "http"))?;
@@ -213,7 +256,10 @@ fn template<'py>(py: Python<'py>, settings: &WsgiSettings, face: &ListenerFace) 
     environ.set_item(intern!(py, "wsgi.multithread"), settings.multithread)?;
     environ.set_item(intern!(py, "wsgi.multiprocess"), settings.multiprocess)?;
     environ.set_item(intern!(py, "wsgi.run_once"), false)?;
-    environ.set_item(intern!(py, "wsgi.file_wrapper"), py.get_type::<FileWrapper>())?;
+    environ.set_item(
+        intern!(py, "wsgi.file_wrapper"),
+        py.get_type::<FileWrapper>(),
+    )?;
     environ.set_item(intern!(py, "wsgi.input_terminated"), true)?;
     environ.set_item(intern!(py, "SERVER_SOFTWARE"), &settings.server_software)?;
     environ.set_item(intern!(py, "SCRIPT_NAME"), intern!(py, ""))?;

@@ -31,7 +31,11 @@ impl FileWrapper {
     #[pyo3(signature = (filelike, blksize=8192))]
     fn new(filelike: Bound<'_, PyAny>, blksize: usize) -> PyResult<Self> {
         let close = filelike.getattr_opt("close")?.map(Bound::unbind);
-        Ok(Self { filelike: filelike.unbind(), blksize, close })
+        Ok(Self {
+            filelike: filelike.unbind(),
+            blksize,
+            close,
+        })
     }
 
     fn __iter__(slf: Py<Self>) -> Py<Self> {
@@ -39,12 +43,16 @@ impl FileWrapper {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let block = self.filelike.bind(py).call_method1("read", (self.blksize,))?;
+        let block = self
+            .filelike
+            .bind(py)
+            .call_method1("read", (self.blksize,))?;
         Ok(block.is_truthy()?.then_some(block))
     }
 
     fn __getitem__<'py>(&self, py: Python<'py>, _index: isize) -> PyResult<Bound<'py, PyAny>> {
-        self.__next__(py)?.ok_or_else(|| pyo3::exceptions::PyIndexError::new_err("the file is over"))
+        self.__next__(py)?
+            .ok_or_else(|| pyo3::exceptions::PyIndexError::new_err("the file is over"))
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {

@@ -51,7 +51,10 @@ pub(super) struct HeaderKeys {
 
 impl HeaderKeys {
     pub(super) fn new(rules: Arc<HeaderRules>) -> Self {
-        Self { rules, known: HashMap::new() }
+        Self {
+            rules,
+            known: HashMap::new(),
+        }
     }
 
     /// The meaning of `name` as it was sent.
@@ -70,15 +73,26 @@ impl HeaderKeys {
         let upper = String::from_utf8_lossy(name).to_ascii_uppercase();
         let from = if !upper.contains('_') || self.rules.dangerous {
             From::Anyone
-        } else if self.rules.forwarder.iter().any(|allowed| *allowed == upper || allowed == "*") {
+        } else if self
+            .rules
+            .forwarder
+            .iter()
+            .any(|allowed| *allowed == upper || allowed == "*")
+        {
             From::Trusted
         } else {
             From::Nobody
         };
         if from == From::Nobody {
-            log::debug!("Header {upper:?} is dropped: its name has an underscore (header_map, forwarder_headers).");
+            log::debug!(
+                "Header {upper:?} is dropped: its name has an underscore (header_map, forwarder_headers)."
+            );
         }
-        let secure_value = self.rules.secure_scheme.iter().find(|(name, _)| *name == upper);
+        let secure_value = self
+            .rules
+            .secure_scheme
+            .iter()
+            .find(|(name, _)| *name == upper);
         let key = match upper.as_str() {
             "CONTENT-TYPE" => "CONTENT_TYPE".to_owned(),
             "CONTENT-LENGTH" => "CONTENT_LENGTH".to_owned(),

@@ -40,10 +40,16 @@ impl Input {
     pub(super) fn new(body: RequestBody) -> Self {
         Self(Mutex::new(match body {
             RequestBody::Empty => Source::default(),
-            RequestBody::Memory(bytes) => Source { bytes, at: 0, spool: None },
-            RequestBody::File { file, len } => {
-                Source { bytes: Vec::new(), at: 0, spool: Some(Spool { file, left: len }) }
-            }
+            RequestBody::Memory(bytes) => Source {
+                bytes,
+                at: 0,
+                spool: None,
+            },
+            RequestBody::File { file, len } => Source {
+                bytes: Vec::new(),
+                at: 0,
+                spool: Some(Spool { file, left: len }),
+            },
         }))
     }
 
@@ -52,7 +58,11 @@ impl Input {
     }
 
     /// Call `take` on the source. Whatever may read a file does so without the GIL.
-    fn with_source<T: Send>(&self, py: Python<'_>, take: impl FnOnce(&mut Source) -> io::Result<T> + Send) -> PyResult<T> {
+    fn with_source<T: Send>(
+        &self,
+        py: Python<'_>,
+        take: impl FnOnce(&mut Source) -> io::Result<T> + Send,
+    ) -> PyResult<T> {
         // A body in memory is there at once; nobody else holds the lock for longer than that, unless the application
         // shares the stream between threads and a spool is being read.
         if let Ok(mut source) = self.0.try_lock()
@@ -103,7 +113,10 @@ impl Input {
     /// All lines, or lines of `hint` bytes together.
     #[pyo3(signature = (hint=None, /))]
     fn readlines<'py>(&self, py: Python<'py>, hint: Option<isize>) -> PyResult<Bound<'py, PyList>> {
-        let max = hint.and_then(|hint| usize::try_from(hint).ok()).filter(|hint| *hint > 0).unwrap_or(usize::MAX);
+        let max = hint
+            .and_then(|hint| usize::try_from(hint).ok())
+            .filter(|hint| *hint > 0)
+            .unwrap_or(usize::MAX);
         let lines = PyList::empty(py);
         let mut total = 0;
         while total < max {
@@ -128,7 +141,8 @@ impl Input {
 }
 
 fn limit(size: Option<isize>) -> usize {
-    size.and_then(|size| usize::try_from(size).ok()).unwrap_or(usize::MAX)
+    size.and_then(|size| usize::try_from(size).ok())
+        .unwrap_or(usize::MAX)
 }
 
 impl Source {
@@ -146,7 +160,9 @@ impl Source {
 
     /// Have `want` bytes in memory, or all there are.
     fn fill(&mut self, want: usize) -> io::Result<()> {
-        let Some(spool) = &mut self.spool else { return Ok(()) };
+        let Some(spool) = &mut self.spool else {
+            return Ok(());
+        };
         let have = self.bytes.len() - self.at;
         if have >= want {
             return Ok(());
@@ -154,9 +170,14 @@ impl Source {
         self.bytes.drain(..self.at);
         self.at = 0;
         let step = (want - have).max(STEP_BYTES) as u64;
-        let read = (&mut spool.file).take(step.min(spool.left)).read_to_end(&mut self.bytes)? as u64;
+        let read = (&mut spool.file)
+            .take(step.min(spool.left))
+            .read_to_end(&mut self.bytes)? as u64;
         if read < step.min(spool.left) {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the spooled request body became shorter"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the spooled request body became shorter",
+            ));
         }
         spool.left -= read;
         if spool.left == 0 {

@@ -40,7 +40,11 @@ enum State {
 
 impl StartResponse {
     pub(super) fn new(conn: ConnId, pool: Arc<Pool>, response: ResponseHead) -> Self {
-        Self { conn, pool, state: Mutex::new(State::Fresh(response)) }
+        Self {
+            conn,
+            pool,
+            state: Mutex::new(State::Fresh(response)),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -86,7 +90,10 @@ impl StartResponse {
                 let window = Arc::new(Window::new(body::WINDOW_BYTES));
                 *state = State::Streaming(window.clone());
                 drop(state);
-                let streaming = Streaming { response, window: window.clone() };
+                let streaming = Streaming {
+                    response,
+                    window: window.clone(),
+                };
                 self.pool.send(Reply::Head(self.conn, Box::new(streaming)));
                 Ok(window)
             }
@@ -112,7 +119,9 @@ impl StartResponse {
         let window = self.stream()?;
         match body::send_item(py, bytes, self.conn, &self.pool, &window) {
             Flow::Open => Ok(()),
-            Flow::Gone => Err(pyo3::exceptions::PyConnectionResetError::new_err("the client has disconnected")),
+            Flow::Gone => Err(pyo3::exceptions::PyConnectionResetError::new_err(
+                "the client has disconnected",
+            )),
         }
     }
 }
@@ -165,7 +174,9 @@ impl StartResponse {
 }
 
 fn not_called() -> PyErr {
-    PyAssertionError::new_err("the application returned its response without calling start_response")
+    PyAssertionError::new_err(
+        "the application returned its response without calling start_response",
+    )
 }
 
 /// The exception in `exc_info`, to be raised again because the head cannot be taken back.
@@ -174,7 +185,11 @@ fn raised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
     Ok(PyErr::from_value(exception))
 }
 
-fn fill(head: &mut ResponseHead, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+fn fill(
+    head: &mut ResponseHead,
+    status: &Bound<'_, PyAny>,
+    headers: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let text = native_string(status)?;
     let bytes = latin1_bytes(text).ok_or_else(|| not_latin1("status", text))?;
     head.set_status(bytes).map_err(|error| invalid(&error))?;
@@ -193,20 +208,29 @@ fn fill(head: &mut ResponseHead, status: &Bound<'_, PyAny>, headers: &Bound<'_, 
 fn push(head: &mut ResponseHead, pair: &Bound<'_, PyAny>) -> PyResult<()> {
     let (name, value) = match pair.cast_exact::<PyTuple>() {
         Ok(pair) if pair.len() == 2 => (pair.get_item(0)?, pair.get_item(1)?),
-        _ => pair.extract().map_err(|_| PyTypeError::new_err(format!("{} is not a (name, value) pair", repr(pair))))?,
+        _ => pair.extract().map_err(|_| {
+            PyTypeError::new_err(format!("{} is not a (name, value) pair", repr(pair)))
+        })?,
     };
     let (name, value) = (native_string(&name)?, native_string(&value)?);
     let name_bytes = latin1_bytes(name).ok_or_else(|| not_latin1("header name", name))?;
-    let value_bytes = latin1_bytes(value).ok_or_else(|| not_latin1(&format!("value of header {}", repr(name)), value))?;
-    head.push(name_bytes, value_bytes).map_err(|error| invalid(&error))
+    let value_bytes = latin1_bytes(value)
+        .ok_or_else(|| not_latin1(&format!("value of header {}", repr(name)), value))?;
+    head.push(name_bytes, value_bytes)
+        .map_err(|error| invalid(&error))
 }
 
 fn native_string<'a, 'py>(value: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyString>> {
-    value.cast().map_err(|_| PyTypeError::new_err(format!("{} is not a string", repr(value))))
+    value
+        .cast()
+        .map_err(|_| PyTypeError::new_err(format!("{} is not a string", repr(value))))
 }
 
 fn not_latin1(what: &str, value: &Bound<'_, PyString>) -> PyErr {
-    PyValueError::new_err(format!("{what} has characters outside latin-1: {}", repr(value)))
+    PyValueError::new_err(format!(
+        "{what} has characters outside latin-1: {}",
+        repr(value)
+    ))
 }
 
 fn invalid(error: &ResponseError) -> PyErr {
@@ -214,5 +238,7 @@ fn invalid(error: &ResponseError) -> PyErr {
 }
 
 fn repr(value: &Bound<'_, PyAny>) -> String {
-    value.repr().map_or_else(|_| "<unprintable>".to_owned(), |text| text.to_string())
+    value
+        .repr()
+        .map_or_else(|_| "<unprintable>".to_owned(), |text| text.to_string())
 }
