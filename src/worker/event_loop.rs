@@ -16,7 +16,7 @@ use nix::sys::time::TimeSpec;
 use crate::pool::{Application, ConnId, ParkMode, Reply};
 
 use super::accept::{Accepting, Acceptor, ListenerSet};
-use super::connection::Fate;
+use super::connection::{Fate, Waiting};
 use super::connections::{Connections, FIRST_CONNECTION_TOKEN};
 use super::core::Core;
 use super::descriptors::{Descriptor, Descriptors};
@@ -85,17 +85,23 @@ impl EventLoop<'_> {
         while !matches!(self.phase, Phase::Stopped) {
             self.wait()?;
             self.core.tick();
-            self.beat();
-            self.handle_events()?;
-            self.handle_replies();
-            self.read_again();
-            self.expire();
-            if std::mem::take(&mut self.core.room_made) && self.accepting == Accepting::Full {
-                self.resume_accepting()?;
-            }
-            self.core.end_turn();
-            self.advance_phase();
+            self.turn()?;
         }
+        Ok(())
+    }
+
+    /// Move everything that has something to do, once.
+    pub(super) fn turn(&mut self) -> io::Result<()> {
+        self.beat();
+        self.handle_events()?;
+        self.handle_replies();
+        self.read_again();
+        self.expire();
+        if std::mem::take(&mut self.core.room_made) && self.accepting == Accepting::Full {
+            self.resume_accepting()?;
+        }
+        self.core.end_turn();
+        self.advance_phase();
         Ok(())
     }
 
@@ -193,8 +199,9 @@ impl EventLoop<'_> {
         };
         let id = connection.id();
         let mut fate = Fate::Keep;
-        if broken {
-            // Both directions are gone: no answer can reach the client.
+        if broken && connection.waiting != Waiting::Linger {
+            // Both directions are gone: no answer can reach the client. (Lingering, it only means that the client has
+            // closed its side too, and what it has sent before that is still read: see `close_or_linger`.)
             fate = Fate::Close;
         }
         if fate == Fate::Keep && writable {

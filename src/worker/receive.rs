@@ -67,8 +67,9 @@ impl Connection {
                 return Fate::Again;
             }
         }
-        if self.exchange.is_closing() {
-            // Refused on the way in.
+        let continue_is_stuck = self.exchange.is_reading_body() && !self.outbox.is_empty();
+        if self.exchange.is_closing() || continue_is_stuck {
+            // Refused on the way in, or asked to go on: the client has to take that first.
             return self.settle(core);
         }
         self.await_input(core);

@@ -226,6 +226,15 @@ impl Connection {
         if self.exchange.is_idle() {
             return self.next_request(core);
         }
+        if self.exchange.is_reading_body() {
+            // The socket was too full for `100 Continue`; now it is out, and the body may come.
+            self.await_input(core);
+            return if self.is_readable() {
+                Fate::Again
+            } else {
+                Fate::Keep
+            };
+        }
         if self.waiting == Waiting::Send {
             // A streamed response has caught up; the next move is the application's.
             self.waiting = Waiting::Pool;
@@ -261,10 +270,11 @@ impl Connection {
         self.waiting = Waiting::KeepAlive;
         if !self.inbound.is_empty() {
             let fate = self.receive_inbound(core);
-            if fate != Fate::Keep || !self.outbox.is_empty() {
+            if fate != Fate::Keep {
                 return fate;
             }
-            if self.exchange.is_closing() {
+            // Refused, or asked to go on by a `100 Continue` that the socket does not take.
+            if self.exchange.is_closing() || !self.outbox.is_empty() {
                 return self.settle(core);
             }
         }
@@ -285,7 +295,9 @@ impl Connection {
         if self.waiting == Waiting::Linger {
             return Fate::Keep;
         }
-        if self.read_closed || !self.may_have_unread_input() && !self.refused {
+        // A client that has closed its side may have sent more before that than was read.
+        let input_is_over = self.read_closed && !self.is_readable();
+        if input_is_over || !self.may_have_unread_input() && !self.refused {
             return Fate::Close;
         }
         if self.stream.shutdown_write().is_err() {
@@ -294,7 +306,8 @@ impl Connection {
         self.inbound = Vec::new();
         self.waiting = Waiting::Linger;
         core.set_deadline(self.id(), &mut self.timer, Some(core.timeouts.linger));
-        self.read(core)
+        // Not here: this may be called while the buffer that is read into is in use.
+        Fate::Again
     }
 
     /// The connection is removed: wake whom it holds, give back what it holds.

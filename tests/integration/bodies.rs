@@ -1,7 +1,8 @@
 //! Bodies in and out: lengths, chunks, spools, 100-continue, files, HEAD.
 
 use std::io::{Read, Write};
-use std::sync::Arc;
+use std::net::Shutdown;
+use std::sync::{Arc, Barrier};
 
 use ferricorn::pool::{Piece, Reply, Streaming, Window};
 
@@ -174,4 +175,54 @@ fn an_application_that_fails_before_the_first_byte_is_a_500() {
     );
     let mut byte = [0];
     assert_eq!(client.stream.read(&mut byte).expect("an end"), 0);
+}
+
+#[test]
+fn a_client_that_sends_on_after_a_refusal_gets_the_page_and_no_reset() {
+    let server = Server::start(|config| config.limit_request_body = 10, echo);
+    for closes_its_side in [false, true] {
+        for body_bytes in [1000, 200_000, 3_000_000] {
+            let mut client = server.connect();
+            let mut request =
+                b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n".to_vec();
+            request.resize(request.len() + body_bytes, b'x');
+            client.send(request);
+            if closes_its_side {
+                client
+                    .stream
+                    .shutdown(Shutdown::Write)
+                    .expect("a side can be closed");
+            }
+            // A reset would be an error here.
+            let page = client.rest();
+            assert!(page.starts_with(b"HTTP/1.1 413 "), "{body_bytes}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_sends_on_behind_a_last_request_and_closes_its_side_is_not_reset() {
+    let gate = Arc::new(Barrier::new(2));
+    let opened = gate.clone();
+    let server = Server::start(
+        |_| {},
+        move |seat, job| {
+            if job.head.target() == b"/last" {
+                opened.wait();
+            }
+            answer(seat, job, b"the last answer");
+        },
+    );
+    let mut client = server.connect();
+    client.send("GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    client.send("GET /unread HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2000));
+    client
+        .stream
+        .shutdown(Shutdown::Write)
+        .expect("a side can be closed");
+    // Once another client is answered the loop has seen that.
+    let mut other = server.connect();
+    other.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response();
+    gate.wait();
+    assert!(client.rest().ends_with(b"the last answer"));
 }
