@@ -15,6 +15,8 @@ mod outbox;
 mod receive;
 mod respond;
 mod shutdown;
+#[cfg(test)]
+mod simulation;
 mod spool;
 mod stream;
 mod trust;

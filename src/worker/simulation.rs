@@ -1,0 +1,342 @@
+//! Connections under a seed: the real event loop and real sockets, with clients, application and time played.
+//!
+//! One thread plays everything a step at a time: clients send in pieces of any size, read or do not, close one side or
+//! go away; the application answers in any order, whole, in a stream, too short, too long or not at all; time jumps; the
+//! worker is told to stop. After each turn of the loop what must always hold is checked, and at the end every byte that
+//! a client got is held against a model that knows only what was asked and what was answered.
+//!
+//! A failure prints its seed: `SIM_SEED=n cargo test --no-default-features simulation` replays it, and
+//! `SIM_ROUNDS=n` plays so many seeds.
+#![allow(clippy::unwrap_used)]
+
+mod application;
+mod client;
+mod plan;
+
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mio::{Poll, Waker};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::config::Config;
+use crate::logging::access::AccessFormat;
+use crate::pool::{Peer, Pool};
+use crate::scoreboard::Scoreboard;
+
+use self::application::Application;
+use self::client::{Circumstances, Client};
+use self::plan::{BODY_BYTES_MAX, Plan, Rng};
+use super::accept::{Accepting, ListenerSet};
+use super::access_log::AccessLog;
+use super::connection::{Accepted, Connection, Waiting};
+use super::connections::Connections;
+use super::core::{Core, CoreSetup};
+use super::descriptors::Descriptors;
+use super::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
+use super::shutdown::Phase;
+use super::stream::Stream;
+use super::trust::Trust;
+
+const ROUNDS: u64 = 2000;
+/// Longer than any timeout of the worker's.
+const LONG: Duration = Duration::from_secs(200);
+
+#[test]
+fn every_request_is_answered_once_in_order_whatever_peers_do() {
+    let number = |name: &str| Some(std::env::var(name).ok()?.parse::<u64>().unwrap());
+    if let Some(seed) = number("SIM_SEED") {
+        return World::new(seed).play();
+    }
+    for seed in 0..number("SIM_ROUNDS").unwrap_or(ROUNDS) {
+        let shown = ShownOnFailure(seed);
+        World::new(seed).play();
+        drop(shown);
+    }
+}
+
+struct ShownOnFailure(u64);
+
+impl Drop for ShownOnFailure {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with SIM_SEED={}", self.0);
+        }
+    }
+}
+
+/// Threads are played by [`Application`].
+struct NoThreads;
+
+impl crate::pool::Application for NoThreads {
+    fn start_threads(&self, _: &Arc<Pool>) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+struct World {
+    rng: Rng,
+    event_loop: EventLoop<'static>,
+    application: Application,
+    clients: Vec<Client>,
+    circumstances: Circumstances,
+    /// Targets of the requests that ran.
+    ran: Vec<String>,
+    log: Arc<Mutex<Vec<u8>>>,
+    may_jump: bool,
+    may_stop: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng(seed);
+        let config = Config {
+            limit_request_body: BODY_BYTES_MAX,
+            body_buffer_size: rng.pick(&[16, 500, 1 << 20]),
+            body_buffer_total: rng.pick(&[64, 2000, 64 << 20]),
+            ..Config::default()
+        };
+        let poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), waker_token()).unwrap();
+        let wake = move || waker.wake().unwrap();
+        let pool = Arc::new(Pool::new(1, 1000, Box::new(wake)));
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let event_loop = event_loop(poll, &config, pool.clone(), log.clone());
+        let mut world = Self {
+            application: Application::new(pool.enter(), &mut rng),
+            event_loop,
+            clients: Vec::new(),
+            circumstances: Circumstances {
+                time_jumped: false,
+                stopped: false,
+            },
+            ran: Vec::new(),
+            log,
+            may_jump: rng.chance(35),
+            may_stop: rng.chance(15),
+            rng,
+        };
+        let has_small_buffers = world.rng.chance(50);
+        for number in 0..1 + world.rng.below(5) {
+            world.connect(number, has_small_buffers);
+        }
+        world
+    }
+
+    fn connect(&mut self, number: usize, has_small_buffers: bool) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        if has_small_buffers {
+            setsockopt(&ours, sockopt::SndBuf, &1).unwrap();
+            setsockopt(&theirs, sockopt::SndBuf, &1).unwrap();
+        }
+        self.event_loop.open(Accepted {
+            stream: Stream::Unix(mio::net::UnixStream::from_std(ours)),
+            peer: Peer::Unix,
+            trusted: false,
+            listener: 0,
+        });
+        let plan = Plan::new(number, &mut self.rng);
+        self.clients.push(Client::new(theirs, plan));
+    }
+
+    fn play(mut self) {
+        for _ in 0..50 + self.rng.below(300) {
+            self.step();
+        }
+        self.settle();
+        for client in &self.clients {
+            client.check(self.circumstances);
+        }
+        self.check_end();
+    }
+
+    /// Something happens somewhere.
+    fn step(&mut self) {
+        let at = self.rng.below(self.clients.len());
+        let len = self.rng.len();
+        let client = &mut self.clients[at];
+        match self.rng.below(100) {
+            0..25 => drop(client.send(len)),
+            25..40 => drop(client.read(len)),
+            40..41 if client.has_sent_all() => client.shut(),
+            41..42 => client.go_away(),
+            42..45 if self.may_jump => self.jump(),
+            45 if self.may_stop => self.stop(),
+            46..60 => self.take_job(),
+            60..75 => self.reply(),
+            _ => self.turn(),
+        }
+    }
+
+    fn turn(&mut self) {
+        let (poll, events) = (&mut self.event_loop.poll, &mut self.event_loop.events);
+        poll.poll(events, Some(Duration::ZERO)).unwrap();
+        self.event_loop.turn().unwrap();
+        self.check_always();
+    }
+
+    fn jump(&mut self) {
+        self.circumstances.time_jumped = true;
+        let seconds = self.rng.below(70) as u64;
+        self.event_loop.core.now += Duration::from_secs(seconds);
+        self.turn();
+    }
+
+    fn stop(&mut self) {
+        self.circumstances.stopped = true;
+        self.event_loop.begin_drain();
+        self.turn();
+    }
+
+    fn take_job(&mut self) {
+        let Some((target, body, answer)) = self.application.take(&mut self.rng) else {
+            return;
+        };
+        let (client, number) = place_of(&target);
+        let client = &mut self.clients[client];
+        let ask = &client.plan.asks[number];
+        assert_eq!(number, client.answers.len(), "{target} is run out of turn");
+        assert!(
+            !client.in_flight,
+            "{target} is run before the last one is over"
+        );
+        assert_eq!(body, ask.body, "{target} has another's body");
+        client.in_flight = true;
+        client.answers.push(answer);
+        self.ran.push(target);
+    }
+
+    fn reply(&mut self) {
+        if let Some(target) = self.application.reply(&mut self.rng) {
+            self.clients[place_of(&target).0].in_flight = false;
+        }
+    }
+
+    /// Everybody does what is left to do, until nothing moves any more.
+    fn settle(&mut self) {
+        let mut quiet_rounds = 0;
+        while quiet_rounds < 3 {
+            let mut moved = self.application.is_busy();
+            for client in &mut self.clients {
+                moved |= client.send(usize::MAX / 2) > 0;
+                moved |= client.read(64 * 1024) > 0;
+                if client.has_sent_all() && self.rng.chance(30) {
+                    client.shut();
+                }
+            }
+            self.take_job();
+            self.reply();
+            self.turn();
+            quiet_rounds = if moved { 0 } else { quiet_rounds + 1 };
+        }
+    }
+
+    /// What must hold after every turn.
+    fn check_always(&self) {
+        let mut held_bytes = 0;
+        for connection in self.event_loop.connections.iter() {
+            connection.exchange.check_invariants();
+            check_connection(connection);
+            held_bytes += connection.spool.held_bytes() + connection.held_bytes;
+        }
+        assert_eq!(
+            held_bytes, self.event_loop.core.spool.held_bytes,
+            "the spool's account"
+        );
+    }
+
+    /// What must hold when all is over: nothing is left of anything.
+    fn check_end(mut self) {
+        for _ in 0..3 {
+            self.event_loop.core.now += LONG;
+            self.turn();
+        }
+        assert_eq!(
+            self.event_loop.connections.len(),
+            0,
+            "a connection without a deadline"
+        );
+        assert_eq!(self.event_loop.core.spool.held_bytes, 0);
+        self.application.check_over();
+        let log = self.log.lock().unwrap();
+        let log = String::from_utf8_lossy(&log);
+        for target in &self.ran {
+            let lines = log.lines().filter(|line| line == target).count();
+            assert_eq!(lines, 1, "{target} in the access log");
+        }
+    }
+}
+
+/// A connection waits for the pool, or it has a deadline.
+fn check_connection(connection: &Connection) {
+    let exchange = &connection.exchange;
+    if connection.waiting == Waiting::Pool {
+        assert!(
+            exchange.is_dispatched() || exchange.is_responding(),
+            "{connection:?}"
+        );
+    } else {
+        assert!(
+            connection.timer.due().is_some(),
+            "waits for ever: {connection:?}"
+        );
+    }
+    if !connection.outbox.is_empty() {
+        assert_eq!(connection.waiting, Waiting::Send, "{connection:?}");
+    }
+    if connection.is_idle() {
+        assert!(
+            connection.window.is_none() && connection.answered.is_none(),
+            "{connection:?}"
+        );
+        assert_eq!(connection.held_bytes + connection.spool.held_bytes(), 0);
+    }
+}
+
+/// `/client/number`.
+fn place_of(target: &str) -> (usize, usize) {
+    let (client, number) = target[1..].split_once('/').unwrap();
+    (client.parse().unwrap(), number.parse().unwrap())
+}
+
+fn event_loop(
+    poll: Poll,
+    config: &Config,
+    pool: Arc<Pool>,
+    log: Arc<Mutex<Vec<u8>>>,
+) -> EventLoop<'static> {
+    let sink = move |lines: &[u8]| log.lock().unwrap().extend_from_slice(lines);
+    let format = AccessFormat::compile("%(U)s").unwrap();
+    let core = Core::new(CoreSetup {
+        config,
+        pool,
+        server: b"simulated".to_vec(),
+        requests_max: None,
+        access_log: Some(AccessLog::new(format, Box::new(sink))),
+        scoreboard: Arc::new(Scoreboard::new(1, 1).unwrap()),
+        slot: 0,
+    });
+    EventLoop {
+        listener_set: ListenerSet::new(&poll).unwrap(),
+        acceptors: Vec::new(),
+        accepting: Accepting::On,
+        connections: Connections::default(),
+        connections_max: 1000,
+        descriptors: Descriptors::new(None, None, poll.registry(), descriptor_token).unwrap(),
+        events: turn_events(),
+        poll,
+        application: &NoThreads,
+        trust: Trust::new(config.forwarded_allow_ips.clone()),
+        phase: Phase::Serving,
+        graceful_timeout: config.graceful_timeout,
+        exit_code: 0,
+        short_sleep_was_idle: false,
+        exhaustion_logged: false,
+        last_beat: None,
+        parent: None,
+        core,
+    }
+}
