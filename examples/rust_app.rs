@@ -3,11 +3,10 @@
 //! `cargo run --release --no-default-features --example rust_app`, then `curl http://127.0.0.1:8000/`; Ctrl-C ends it.
 
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 
 use ferricorn::config::Config;
-use ferricorn::net::Listener;
+use ferricorn::net::{self, BindAddress, BindOptions, Listener};
 use ferricorn::pool::{Application, Job, Pool, Reply};
 use ferricorn::scoreboard::Scoreboard;
 use ferricorn::worker::{self, Setup};
@@ -61,11 +60,16 @@ fn main() -> io::Result<()> {
         threads: 4,
         ..Config::default()
     };
-    let listener = TcpListener::bind("127.0.0.1:8000")?;
-    listener.set_nonblocking(true)?;
-    eprintln!("Listening at: http://{}", listener.local_addr()?);
+    let address = BindAddress::parse("127.0.0.1:8000").map_err(io::Error::other)?;
+    let bound = net::bind_all(&[address], &BindOptions::default(), || false);
+    let listeners: Vec<Listener> = bound
+        .map_err(io::Error::other)?
+        .into_iter()
+        .map(|bound| bound.listener)
+        .collect();
+    eprintln!("Listening at: {}", net::describe(&listeners));
     let setup = Setup {
-        listeners: vec![Listener::Tcp(listener)],
+        listeners,
         scoreboard: Arc::new(Scoreboard::new(1, config.threads)?),
         slot: 0,
         config: Arc::new(config),

@@ -1,7 +1,7 @@
 //! A worker on a free port with a closure as its application, and a client that speaks raw bytes.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ferricorn::config::Config;
-use ferricorn::net::Listener;
+use ferricorn::net::{self, BindAddress, BindOptions, Listener};
 use ferricorn::pool::{Application, Job, Pool, Reply, Seat};
 use ferricorn::scoreboard::Scoreboard;
 use ferricorn::worker::{self, AccessLog, Exit, Setup};
@@ -78,13 +78,14 @@ impl Server {
             ..Config::default()
         };
         change(&mut config);
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener
-            .set_nonblocking(true)
-            .expect("a listener can be non-blocking");
-        let address = listener
-            .local_addr()
-            .expect("a bound listener has an address");
+        // As the arbiter binds: the options of the listener are those of its connections.
+        let any_port = BindAddress::parse("127.0.0.1:0").expect("an address");
+        let bound = net::bind_all(&[any_port], &BindOptions::default(), || false);
+        let listener = bound.expect("a free port").remove(0).listener;
+        let Listener::Tcp(tcp) = &listener else {
+            unreachable!("a TCP address gives a TCP listener")
+        };
+        let address = tcp.local_addr().expect("a bound listener has an address");
         let (signals, signals_in) = UnixStream::pair().expect("a socket pair");
         signals_in
             .set_nonblocking(true)
@@ -95,7 +96,7 @@ impl Server {
             .expect("a format");
         let scoreboard = Arc::new(Scoreboard::new(1, config.threads).expect("memory"));
         let setup = Setup {
-            listeners: vec![Listener::Tcp(listener)],
+            listeners: vec![listener],
             config: Arc::new(config),
             scoreboard,
             slot: 0,
