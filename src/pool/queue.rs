@@ -70,7 +70,7 @@ impl Pool {
 
     // The event loop's side.
 
-    /// Queue a job.
+    /// Queue a job. Whoever pushes calls [`Pool::summon`] before it sleeps.
     ///
     /// # Errors
     /// The job itself when the queue is full or closed.
@@ -78,9 +78,13 @@ impl Pool {
         if self.closed.load(Ordering::Relaxed) {
             return Err(job);
         }
-        self.jobs.push(job)?;
+        self.jobs.push(job)
+    }
+
+    /// Wake a thread for what was pushed, unless one is on its way. Once for several jobs: on a busy core the woken
+    /// thread preempts the loop, and a switch for each job would cost more than the job.
+    pub fn summon(&self) {
         self.heirs.summon();
-        Ok(())
     }
 
     /// The next reply, if one is waiting.

@@ -23,8 +23,6 @@ use super::descriptors::{Descriptor, Descriptors};
 use super::shutdown::Phase;
 use super::trust::Trust;
 
-/// The loop sleeps at most this long, so that the heartbeat goes on.
-const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How long it sleeps when jobs wait and threads may leave it asleep (see `pool/replies.rs`).
 const SHORT_SLEEP: TimeSpec = TimeSpec::from_duration(Duration::from_micros(500));
 /// So many replies are handled in one turn at most.
@@ -67,6 +65,8 @@ pub(super) struct EventLoop<'a> {
     pub(super) phase: Phase,
     pub(super) graceful_timeout: Duration,
     pub(super) exit_code: i32,
+    /// The loop sleeps at most this long, so that the heartbeat goes on.
+    pub(super) sleep_max: Duration,
     /// The last short sleep brought nothing, so the next one is long.
     pub(super) short_sleep_was_idle: bool,
     /// "Too many open files" was logged.
@@ -87,8 +87,10 @@ impl EventLoop<'_> {
             self.core.tick();
             self.beat();
             self.handle_events()?;
+            self.core.announce_jobs();
             self.handle_replies();
             self.read_again();
+            self.core.announce_jobs();
             self.expire();
             if std::mem::take(&mut self.core.room_made) && self.accepting == Accepting::Full {
                 self.resume_accepting()?;
@@ -141,8 +143,8 @@ impl EventLoop<'_> {
             .core
             .deadlines
             .next_in(now)
-            .unwrap_or(SLEEP_MAX)
-            .min(SLEEP_MAX);
+            .unwrap_or(self.sleep_max)
+            .min(self.sleep_max);
         if let Accepting::PausedUntil(at) = self.accepting {
             time = time.min(at.saturating_duration_since(now));
         }

@@ -22,6 +22,7 @@ mod trust;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::{Poll, Waker};
 
@@ -125,6 +126,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         phase: Phase::Serving,
         graceful_timeout: config.graceful_timeout,
         exit_code: 0,
+        sleep_max: beat_period(config.timeout),
         short_sleep_was_idle: false,
         exhaustion_logged: false,
         last_beat: None,
@@ -143,3 +145,12 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         stuck_threads: pool.live(),
     })
 }
+
+/// Beats must come well within the arbiter's patience (`timeout`).
+fn beat_period(timeout: Option<Duration>) -> Duration {
+    timeout.map_or(BEAT_PERIOD_MAX, |timeout| {
+        (timeout / 4).min(BEAT_PERIOD_MAX)
+    })
+}
+
+const BEAT_PERIOD_MAX: Duration = Duration::from_secs(1);
