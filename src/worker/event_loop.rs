@@ -24,7 +24,7 @@ use super::shutdown::Phase;
 use super::trust::Trust;
 
 /// How long it sleeps when jobs wait and threads may leave it asleep (see `pool/replies.rs`).
-const SHORT_SLEEP: TimeSpec = TimeSpec::from_duration(Duration::from_micros(500));
+const SHORT_SLEEP: Duration = Duration::from_micros(500);
 /// So many replies are handled in one turn at most.
 const TURN_REPLIES: usize = 1024;
 /// So many events are taken from the poll set in one turn at most.
@@ -49,6 +49,13 @@ enum Event {
     Woken,
 }
 
+/// When the pool was last seen to move.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    pub(super) taken: usize,
+    pub(super) since: Instant,
+}
+
 /// See the module.
 pub(super) struct EventLoop<'a> {
     pub(super) poll: Poll,
@@ -69,6 +76,7 @@ pub(super) struct EventLoop<'a> {
     pub(super) sleep_max: Duration,
     /// The last short sleep brought nothing, so the next one is long.
     pub(super) short_sleep_was_idle: bool,
+    pub(super) progress: Progress,
     /// "Too many open files" was logged.
     pub(super) exhaustion_logged: bool,
     pub(super) last_beat: Option<Instant>,
@@ -103,10 +111,10 @@ impl EventLoop<'_> {
 
     /// Sleep until something happens, for a time that depends on what is known to be waiting.
     fn wait(&mut self) -> io::Result<()> {
-        let jobs_wait = self.core.pool.queue_length() > 0;
+        let jobs_wait = self.watch_pool();
         let timeout = if !self.core.again.is_empty() {
             Duration::ZERO
-        } else if jobs_wait && !self.short_sleep_was_idle {
+        } else if jobs_wait && (!self.short_sleep_was_idle || self.core.pool.has_sleepers()) {
             self.short_sleep();
             Duration::ZERO
         } else {
@@ -125,14 +133,33 @@ impl EventLoop<'_> {
         }
     }
 
+    /// Whether jobs wait. When they have waited for a short sleep's time and none was taken, the threads that are
+    /// awake are all held up in the application: another one is needed.
+    fn watch_pool(&mut self) -> bool {
+        let pool = &self.core.pool;
+        let taken = pool.taken();
+        let jobs_wait = pool.queue_length() > 0;
+        if !jobs_wait || taken != self.progress.taken {
+            self.progress = Progress {
+                taken,
+                since: self.core.now,
+            };
+        } else if self.core.now.saturating_duration_since(self.progress.since) >= SHORT_SLEEP {
+            pool.summon_now();
+            self.progress.since = self.core.now;
+        }
+        jobs_wait
+    }
+
     fn short_sleep(&mut self) {
         if self.core.pool.park(ParkMode::Short) {
             let mut descriptors = [PollFd::new(
                 std::os::fd::AsFd::as_fd(self.poll.registry()),
                 PollFlags::POLLIN,
             )];
+            let time = TimeSpec::from_duration(SHORT_SLEEP);
             // An interrupted sleep is a short one.
-            let ready = ppoll(&mut descriptors, Some(SHORT_SLEEP), None).unwrap_or(0);
+            let ready = ppoll(&mut descriptors, Some(time), None).unwrap_or(0);
             self.short_sleep_was_idle = ready == 0 && !self.core.pool.has_replies();
         }
     }

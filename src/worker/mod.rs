@@ -37,7 +37,7 @@ use self::accept::{Accepting, Acceptor, ListenerSet};
 use self::connections::Connections;
 use self::core::{Core, CoreSetup};
 use self::descriptors::Descriptors;
-use self::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
+use self::event_loop::{EventLoop, Progress, descriptor_token, turn_events, waker_token};
 use self::shutdown::Phase;
 use self::trust::Trust;
 
@@ -128,6 +128,10 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         exit_code: 0,
         sleep_max: beat_period(config.timeout),
         short_sleep_was_idle: false,
+        progress: Progress {
+            taken: 0,
+            since: core.now,
+        },
         exhaustion_logged: false,
         last_beat: None,
         parent,
