@@ -9,11 +9,9 @@ use std::time::{Duration, Instant};
 
 use mio::event::Event as PollEvent;
 use mio::{Events, Poll, Token};
-use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::Signal;
-use nix::sys::time::TimeSpec;
 
-use crate::pool::{Application, ConnId, ParkMode, Reply};
+use crate::pool::{Application, ConnId, Reply};
 
 use super::accept::{Accepting, Acceptor, ListenerSet};
 use super::connection::Fate;
@@ -21,10 +19,9 @@ use super::connections::{Connections, FIRST_CONNECTION_TOKEN};
 use super::core::Core;
 use super::descriptors::{Descriptor, Descriptors};
 use super::shutdown::Phase;
+use super::sleep::Progress;
 use super::trust::Trust;
 
-/// How long it sleeps when jobs wait and threads may leave it asleep (see `pool/replies.rs`).
-const SHORT_SLEEP: Duration = Duration::from_micros(500);
 /// So many replies are handled in one turn at most.
 const TURN_REPLIES: usize = 1024;
 /// So many events are taken from the poll set in one turn at most.
@@ -47,13 +44,6 @@ enum Event {
     },
     Descriptor(Descriptor),
     Woken,
-}
-
-/// When the pool was last seen to move.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Progress {
-    pub(super) taken: usize,
-    pub(super) since: Instant,
 }
 
 /// See the module.
@@ -107,79 +97,6 @@ impl EventLoop<'_> {
             self.advance_phase();
         }
         Ok(())
-    }
-
-    /// Sleep until something happens, for a time that depends on what is known to be waiting.
-    fn wait(&mut self) -> io::Result<()> {
-        let jobs_wait = self.watch_pool();
-        let timeout = if !self.core.again.is_empty() {
-            Duration::ZERO
-        } else if jobs_wait && (!self.short_sleep_was_idle || self.core.pool.has_sleepers()) {
-            self.short_sleep();
-            Duration::ZERO
-        } else {
-            self.short_sleep_was_idle = false;
-            if self.core.pool.park(ParkMode::Long) {
-                self.sleep_time()
-            } else {
-                Duration::ZERO
-            }
-        };
-        let result = self.poll.poll(&mut self.events, Some(timeout));
-        self.core.pool.unpark();
-        match result {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether jobs wait. When they have waited for a short sleep's time and none was taken, the threads that are
-    /// awake are all held up in the application: another one is needed.
-    fn watch_pool(&mut self) -> bool {
-        let pool = &self.core.pool;
-        let taken = pool.taken();
-        let jobs_wait = pool.queue_length() > 0;
-        if !jobs_wait || taken != self.progress.taken {
-            self.progress = Progress {
-                taken,
-                since: self.core.now,
-            };
-        } else if self.core.now.saturating_duration_since(self.progress.since) >= SHORT_SLEEP {
-            pool.summon_now();
-            self.progress.since = self.core.now;
-        }
-        jobs_wait
-    }
-
-    fn short_sleep(&mut self) {
-        if self.core.pool.park(ParkMode::Short) {
-            let mut descriptors = [PollFd::new(
-                std::os::fd::AsFd::as_fd(self.poll.registry()),
-                PollFlags::POLLIN,
-            )];
-            let time = TimeSpec::from_duration(SHORT_SLEEP);
-            // An interrupted sleep is a short one.
-            let ready = ppoll(&mut descriptors, Some(time), None).unwrap_or(0);
-            self.short_sleep_was_idle = ready == 0 && !self.core.pool.has_replies();
-        }
-    }
-
-    fn sleep_time(&self) -> Duration {
-        let now = Instant::now();
-        let mut time = self
-            .core
-            .deadlines
-            .next_in(now)
-            .unwrap_or(self.sleep_max)
-            .min(self.sleep_max);
-        if let Accepting::PausedUntil(at) = self.accepting {
-            time = time.min(at.saturating_duration_since(now));
-        }
-        if let Some(at) = self.phase.next_look() {
-            time = time.min(at.saturating_duration_since(now));
-        }
-        // The poll set counts whole milliseconds; waking one too early would only make it spin until the time.
-        time + Duration::from_micros(999)
     }
 
     fn handle_events(&mut self) -> io::Result<()> {

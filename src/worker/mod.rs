@@ -15,6 +15,7 @@ mod outbox;
 mod receive;
 mod respond;
 mod shutdown;
+mod sleep;
 mod spool;
 mod stream;
 mod trust;
@@ -37,8 +38,9 @@ use self::accept::{Accepting, Acceptor, ListenerSet};
 use self::connections::Connections;
 use self::core::{Core, CoreSetup};
 use self::descriptors::Descriptors;
-use self::event_loop::{EventLoop, Progress, descriptor_token, turn_events, waker_token};
+use self::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
 use self::shutdown::Phase;
+use self::sleep::Progress;
 use self::trust::Trust;
 
 /// What a worker is made of.
