@@ -206,7 +206,7 @@ impl Connection {
         self.timer.clear();
         self.waiting = Waiting::Pool;
         self.body_sent = 0;
-        if let Err(job) = core.pool.push(job) {
+        if let Err(job) = core.push(job) {
             self.job = Some(job);
             self.refuse(
                 Status {

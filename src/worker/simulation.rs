@@ -36,6 +36,7 @@ use super::core::{Core, CoreSetup};
 use super::descriptors::Descriptors;
 use super::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
 use super::shutdown::Phase;
+use super::sleep::Progress;
 use super::stream::Stream;
 use super::trust::Trust;
 
@@ -333,7 +334,12 @@ fn event_loop(
         phase: Phase::Serving,
         graceful_timeout: config.graceful_timeout,
         exit_code: 0,
+        sleep_max: Duration::ZERO,
         short_sleep_was_idle: false,
+        progress: Progress {
+            taken: 0,
+            since: core.now,
+        },
         exhaustion_logged: false,
         last_beat: None,
         parent: None,
