@@ -9,6 +9,9 @@ BIN   := $(VENV)/bin
 # How many pytest processes: two per core suits tests that mostly wait.
 PYTEST_JOBS ?= 4
 PYTEST_ARGS ?=
+# `make fuzz`: which targets, for how long each.
+FUZZ_TARGETS ?= head chunked exchange
+FUZZ_SECONDS ?= 60
 BENCH_ARGS ?=
 
 MADE  := $(VENV)/.made
@@ -18,7 +21,7 @@ TESTS := $(VENV)/.tests
 
 SOURCES := $(shell find src -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name 'py.typed') \
            Cargo.toml Cargo.lock pyproject.toml
-PYTHON_FILES := src/ferricorn tests/python examples benches/peers
+PYTHON_FILES := src/ferricorn tests/python tests/fuzz examples benches/peers
 
 # Linting, documenting and testing Rust wants an interpreter to look at, never one to link.
 RUST_ENV := PYO3_PYTHON="$(CURDIR)/$(BIN)/python"
@@ -27,7 +30,7 @@ OPTIMISED := --profile model --config 'profile.model.inherits="dev"' \
              --config profile.model.opt-level=3 --config profile.model.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build test check-rust check-python pytest bench peers clean
+.PHONY: help run build test check-rust check-python pytest bench fuzz fuzz-smoke peers clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -37,7 +40,7 @@ run: $(BUILT)  ## serve examples/flask_app on port 5000
 
 build: $(BUILT)  ## build the release extension into .venv
 
-test: check-rust check-python pytest  ## the whole check, pytest last
+test: check-rust fuzz-smoke check-python pytest  ## the whole check, pytest last
 
 # The newest interpreter that is at least 3.10 and can make virtual environments; PYTHON= overrides.
 $(MADE):
@@ -94,6 +97,28 @@ pytest: $(TESTS)  ## real processes: PEP 3333, HTTP, signals, frameworks, parity
 bench: $(MADE)  ## criterion benches; BENCH_ARGS="--bench http head" for one
 	@$(RUST_ENV) LD_LIBRARY_PATH="$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')" \
 	 cargo bench --locked --benches $(BENCH_ARGS)
+
+# Any stable toolchain can run this; what libFuzzer finds beyond it is kept as a case of the corpus.
+fuzz-smoke:  ## the fuzz targets over mutated corpus files, 10 s each
+	@echo "fuzz targets, 10 s each"
+	@FUZZ_SECONDS=10 cargo test --locked --no-default-features --quiet $(OPTIMISED) --test integration fuzz::
+
+CARGO_FUZZ := target/tools/bin/cargo-fuzz
+$(CARGO_FUZZ):
+	cargo install --locked --quiet --root target/tools cargo-fuzz
+
+# With the address sanitizer where there is a nightly toolchain, else without a sanitizer.
+fuzz: $(MADE) $(CARGO_FUZZ)  ## libFuzzer: FUZZ_TARGETS="head" FUZZ_SECONDS=3600
+	@$(BIN)/python tests/fuzz/seed.py target/fuzz/seeds
+	@set -eu; export CARGO_TARGET_DIR="$(CURDIR)/target/fuzz" PATH="$(CURDIR)/target/tools/bin:$$PATH"; \
+	if cargo +nightly --version >/dev/null 2>&1; then with="+nightly fuzz"; sanitizer=address; \
+	else with=fuzz; sanitizer=none; export RUSTC_BOOTSTRAP=1; fi; \
+	for target in $(FUZZ_TARGETS); do \
+	  mkdir -p target/fuzz/found/$$target target/fuzz/artifacts; echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	  cargo $$with run --fuzz-dir tests/fuzz -s $$sanitizer $$target target/fuzz/found/$$target target/fuzz/seeds/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -dict=tests/fuzz/http.dict -timeout=10 -max_len=4096 \
+	    -artifact_prefix=target/fuzz/artifacts/$$target- -print_final_stats=1 -verbosity=0; \
+	done
 
 peers: $(BUILT)  ## end-to-end comparison with other servers (see benches/peers/README.md)
 	@$(PIP) -r benches/peers/requirements.txt

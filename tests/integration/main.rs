@@ -1,9 +1,13 @@
 //! The whole worker in one process, with a Rust closure as its application: no interpreter is needed.
 
+// What came of some bytes: for the corpus, the attacks and the fuzz targets.
+mod transcript;
 // Every file of tests/corpus against the exchange: whole, byte by byte, split at every offset.
 mod corpus;
 // Request smuggling as it happened elsewhere: refused here.
 mod smuggling;
+// The fuzz targets, for seconds instead of hours.
+mod fuzz;
 // A worker on a free port, and a client that speaks raw bytes.
 mod support;
 // One connection, many requests.

@@ -4,7 +4,7 @@
 
 use ferricorn::http::Limits;
 
-use crate::corpus::{End, play};
+use crate::transcript::{End, play};
 
 /// Behind each attack: the request that the attacker wants someone else's server to see.
 const SMUGGLED: &str = "GET /admin HTTP/1.1\r\nHost: h\r\n\r\n";

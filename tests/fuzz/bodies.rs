@@ -1,0 +1,297 @@
+//! What is done with fuzzed bytes: one function per target, used by cargo-fuzz and by `tests/integration/fuzz.rs`.
+//!
+//! Each checks that what comes out does not depend on how the bytes arrive, and that what is accepted is accepted by
+//! rules that are simpler than ours.
+
+use ferricorn::http::{
+    BodySize, ChunkedDecoder, Exchange, HeadScan, Limits, Look, Piece, Received, RequestHead,
+    ResponseHead, Rules, parse_head,
+};
+
+use crate::transcript::{End, play};
+
+/// A head, whole and byte by byte, strict and with every leniency.
+pub(crate) fn head(bytes: &[u8]) {
+    let strict = Limits::default();
+    let mut lenient = Limits::new(200, 8, 100, 1000);
+    lenient.rules = Rules {
+        permit_unconventional_method: true,
+        permit_unconventional_version: true,
+        casefold_method: true,
+        permit_obsolete_folding: true,
+        strip_header_spaces: true,
+    };
+    for limits in [strict, lenient] {
+        let mut head = RequestHead::default();
+        let whole = parse_head(bytes, &mut HeadScan::default(), &limits, &mut head);
+        let pieces = head_in_pieces(bytes, &limits);
+        match (&whole, &pieces) {
+            (Ok(Some((length, framing))), Ok(Some((other, same)))) => {
+                assert_eq!(
+                    (length, framing),
+                    (other, same),
+                    "the pieces make another head"
+                );
+                check_head(&head, &bytes[..*length], &limits);
+            }
+            // A fault in a line whose end has not arrived may be seen at once or later.
+            (Err(_), Err(_) | Ok(None)) | (Ok(None), Ok(None) | Err(_)) => {}
+            _ => panic!("whole {whole:?}, in pieces {pieces:?}"),
+        }
+    }
+}
+
+type Parsed = Result<Option<(usize, ferricorn::http::Framing)>, ferricorn::http::ParseError>;
+
+fn head_in_pieces(bytes: &[u8], limits: &Limits) -> Parsed {
+    let (mut scan, mut head) = (HeadScan::default(), RequestHead::default());
+    for end in 1..=bytes.len() {
+        match parse_head(&bytes[..end], &mut scan, limits, &mut head) {
+            Ok(None) => {}
+            done => return done,
+        }
+    }
+    Ok(None)
+}
+
+fn check_head(head: &RequestHead, bytes: &[u8], limits: &Limits) {
+    assert!(bytes.ends_with(b"\r\n\r\n"));
+    assert!(!bytes.contains(&0), "NUL in a head");
+    let bare = |at: usize| match bytes[at] {
+        b'\r' => bytes.get(at + 1) != Some(&b'\n'),
+        b'\n' => at == 0 || bytes[at - 1] != b'\r',
+        _ => false,
+    };
+    assert!(!(0..bytes.len()).any(bare), "a bare CR or LF in a head");
+    assert!(head.request_line().len() <= limits.request_line_bytes_max);
+    assert!(head.fields().count() <= limits.fields_max);
+    let named = |wanted: &[u8]| {
+        head.fields()
+            .filter(|(name, _)| name.eq_ignore_ascii_case(wanted))
+            .count()
+    };
+    assert!(named(b"host") <= 1 && named(b"content-length") <= 1);
+    assert!(named(b"transfer-encoding") == 0 || named(b"content-length") == 0);
+    for (name, value) in head.fields() {
+        assert!(
+            !name.is_empty() && name.iter().all(|byte| is_token_byte(*byte)),
+            "{name:?}"
+        );
+        let is_plain = |byte: &u8| *byte == b'\t' || *byte >= b' ' && *byte != 0x7f;
+        assert!(value.iter().all(is_plain), "{value:?}");
+        assert_eq!(value, value.trim_ascii());
+    }
+    let target = [head.path(), head.query()];
+    assert!(
+        target
+            .iter()
+            .all(|part| part.iter().all(|byte| byte.is_ascii_graphic()))
+    );
+}
+
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// A chunked body, whole and in pieces, and against a decoder that knows only the grammar's skeleton.
+pub(crate) fn chunked(bytes: &[u8]) {
+    let limits = Limits::new(0, 5, 60, 3000);
+    let whole = decode(bytes, &[bytes.len()], &limits);
+    let every: Vec<usize> = (1..=bytes.len()).collect();
+    for ends in [every, cuts(bytes)] {
+        let pieces = decode(bytes, &ends, &limits);
+        match (&whole, &pieces) {
+            (Decoded::Whole(body, at), Decoded::Whole(other, same)) => {
+                assert_eq!((body, at), (other, same), "cut at {ends:?}");
+            }
+            (Decoded::Partial, Decoded::Partial) => {}
+            (Decoded::Refused, Decoded::Refused | Decoded::Partial) => {}
+            (Decoded::Partial, Decoded::Refused) => {}
+            _ => panic!("whole {whole:?}, cut at {ends:?} {pieces:?}"),
+        }
+    }
+    if let Decoded::Whole(body, length) = whole {
+        assert!(body.len() <= 3000);
+        let expected = skeleton(&bytes[..length]);
+        assert_eq!(expected, Some(body), "decoded otherwise by a simple reader");
+    }
+}
+
+#[derive(Debug)]
+enum Decoded {
+    /// The body, and how many bytes it took.
+    Whole(Vec<u8>, usize),
+    Partial,
+    Refused,
+}
+
+fn decode(bytes: &[u8], ends: &[usize], limits: &Limits) -> Decoded {
+    let mut decoder = ChunkedDecoder::default();
+    let (mut body, mut from) = (Vec::new(), 0);
+    for &end in ends {
+        loop {
+            let Ok((consumed, piece)) = decoder.decode(&bytes[from..end], limits) else {
+                return Decoded::Refused;
+            };
+            match piece {
+                Piece::Data(range) => {
+                    assert!(!range.is_empty() && range.end <= consumed);
+                    body.extend_from_slice(&bytes[from..end][range]);
+                    from += consumed;
+                }
+                Piece::NeedData => {
+                    from += consumed;
+                    break;
+                }
+                Piece::End => return Decoded::Whole(body, from + consumed),
+            }
+        }
+    }
+    Decoded::Partial
+}
+
+/// The body of chunks that are known to be well-formed; `None` when these bytes are not exactly that.
+fn skeleton(mut bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    let line = |bytes: &mut &[u8]| {
+        let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
+        let line = &bytes[..end];
+        *bytes = &bytes[end + 2..];
+        Some(line.to_vec())
+    };
+    loop {
+        let size = line(&mut bytes)?;
+        let digits = size.iter().take_while(|byte| byte.is_ascii_hexdigit());
+        let size = digits.fold(0, |size, digit| {
+            size << 4
+                | char::from(*digit)
+                    .to_digit(16)
+                    .map_or(0, |digit| digit as usize)
+        });
+        if size == 0 {
+            break;
+        }
+        body.extend_from_slice(bytes.get(..size)?);
+        bytes = bytes.get(size..)?.strip_prefix(b"\r\n")?;
+    }
+    while !line(&mut bytes)?.is_empty() {}
+    bytes.is_empty().then_some(body)
+}
+
+/// A connection: requests in, however they arrive; then every call in every order that bytes can ask for.
+pub(crate) fn exchange(bytes: &[u8]) {
+    let limits = Limits::new(0, 20, 200, 5000);
+    let whole = play(bytes, &[bytes.len()], &limits);
+    let ends = cuts(bytes);
+    let pieces = play(bytes, &ends, &limits);
+    assert_eq!(whole.requests, pieces.requests, "cut at {ends:?}");
+    let is_open = |end: &End| matches!(end, End::Partial | End::Refused { .. });
+    let agree = whole.end == pieces.end || is_open(&whole.end) && is_open(&pieces.end);
+    assert!(agree, "{:?}, cut at {ends:?} {:?}", whole.end, pieces.end);
+    drive(bytes, &limits);
+}
+
+/// Answers as the bytes say: at any time that is legal, with any body, refusing, breaking off, draining.
+fn drive(bytes: &[u8], limits: &Limits) {
+    let look = Look {
+        server: b"fuzzed",
+        date: b"Thu, 01 Jan 1970 00:00:00 GMT",
+    };
+    let (mut exchange, mut head, mut out) =
+        (Exchange::default(), RequestHead::default(), Vec::new());
+    let mut choices = Choices(bytes.len() as u64 ^ u64::from(bytes.first().copied().unwrap_or(0)));
+    let (mut from, mut end) = (0, 0);
+    let mut calls = 0;
+    while calls < 10_000 && !exchange.is_closing() {
+        calls += 1;
+        if exchange.is_dispatched() || exchange.is_reading_body() && choices.below(50) == 0 {
+            answer(&mut exchange, &mut choices, &look, &mut out);
+        } else {
+            // What was not consumed is given again, with more behind it.
+            end = bytes.len().min(end + choices.below(64));
+            let inbound = &bytes[from..end];
+            match exchange.receive(inbound, limits, &mut head) {
+                Err(error) => {
+                    exchange.refuse(error.status(), &error.page_message(), &look, &mut out);
+                }
+                Ok(step) => {
+                    assert!(step.consumed <= inbound.len());
+                    from += step.consumed;
+                    if step.received == Received::Head && choices.below(2) == 0 {
+                        exchange.send_continue(&mut out);
+                    }
+                    let is_over = step.received == Received::NeedData && end == bytes.len();
+                    if is_over && choices.below(4) == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        exchange.check_invariants();
+    }
+    assert!(out.is_empty() || out.starts_with(b"HTTP/1."));
+    let head_end = out.windows(4).any(|window| window == b"\r\n\r\n");
+    assert!(out.is_empty() || head_end, "an answer without a head");
+}
+
+fn answer(exchange: &mut Exchange, choices: &mut Choices, look: &Look<'_>, out: &mut Vec<u8>) {
+    if choices.below(10) == 0 {
+        exchange.close_after_this();
+    }
+    if choices.below(20) == 0 {
+        return exchange.abort();
+    }
+    let mut head = ResponseHead::default();
+    let status = [&b"200 OK"[..], b"204", b"304 x", b"500 y", b"101 z", b"100"][choices.below(6)];
+    head.set_status(status).expect("a plain status");
+    let length = choices.below(40);
+    if choices.below(3) == 0 {
+        head.push(b"Content-Length", length.to_string().as_bytes())
+            .expect("a plain length");
+    }
+    if choices.below(10) == 0 {
+        head.push(b"Connection", b"close").expect("a plain option");
+    }
+    let size = match choices.below(2) {
+        0 => BodySize::Exact(length as u64),
+        _ => BodySize::Unknown,
+    };
+    exchange.respond(&head, size, look, out);
+    let mut left = length;
+    while left > 0 {
+        let len = 1 + choices.below(left);
+        let admitted = exchange.data(len, out);
+        assert!(admitted <= len, "more is sent than there is");
+        out.resize(out.len() + admitted, b'x');
+        exchange.data_end(out);
+        left -= len;
+    }
+    exchange.finish(out);
+}
+
+/// Places to cut `bytes` at, from the bytes themselves, so that a case is its own seed.
+fn cuts(bytes: &[u8]) -> Vec<usize> {
+    let sum = bytes.iter().fold(7, |sum: u64, byte| {
+        sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
+    });
+    let mut choices = Choices(sum);
+    let mut ends: Vec<usize> = (0..choices.below(10))
+        .map(|_| choices.below(bytes.len() + 1))
+        .collect();
+    ends.sort_unstable();
+    ends.push(bytes.len());
+    ends
+}
+
+/// splitmix64.
+struct Choices(u64);
+
+impl Choices {
+    /// Less than `end`.
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed >> 32) % end.max(1) as u64).unwrap_or(0)
+    }
+}
