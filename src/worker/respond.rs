@@ -226,15 +226,6 @@ impl Connection {
         if self.exchange.is_idle() {
             return self.next_request(core);
         }
-        if self.exchange.is_reading_body() {
-            // The socket was too full for `100 Continue`; now it is out, and the body may come.
-            self.await_input(core);
-            return if self.is_readable() {
-                Fate::Again
-            } else {
-                Fate::Keep
-            };
-        }
         if self.waiting == Waiting::Send {
             // A streamed response has caught up; the next move is the application's.
             self.waiting = Waiting::Pool;

@@ -22,5 +22,7 @@ mod backpressure;
 mod drain;
 // The pool under stress.
 mod stress;
+// The documents, where they speak of the tests.
+mod documents;
 // The repository's own law.
 mod tidy;
