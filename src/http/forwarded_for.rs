@@ -154,6 +154,12 @@ struct Element<'a> {
     node: Option<&'a [u8]>,
 }
 
+/// `forwarded-pair`.
+struct Pair<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+}
+
 /// Elements of a `Forwarded` value, from its left end.
 #[derive(Clone, Copy, Debug)]
 struct Elements<'a>(&'a [u8]);
@@ -179,9 +185,9 @@ impl<'a> Elements<'a> {
         let mut element = Element::default();
         loop {
             self.skip_spaces();
-            if let Some((name, value)) = self.pair()? {
-                let is_node = name.eq_ignore_ascii_case(b"for");
-                if is_node && element.node.replace(value).is_some() {
+            if let Some(pair) = self.pair()? {
+                let is_node = is_named(pair.name, b"for");
+                if is_node && element.node.replace(pair.value).is_some() {
                     // "Each parameter MUST NOT occur more than once per field-value".
                     return Err(Malformed);
                 }
@@ -204,7 +210,7 @@ impl<'a> Elements<'a> {
     }
 
     /// `token "=" value`, or nothing.
-    fn pair(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, Malformed> {
+    fn pair(&mut self) -> Result<Option<Pair<'a>>, Malformed> {
         if matches!(self.0, [] | [b';' | b',', ..]) {
             return Ok(None);
         }
@@ -216,12 +222,8 @@ impl<'a> Elements<'a> {
         self.0 = &self.0[equals + 1..];
         let value = match self.0 {
             [b'"', rest @ ..] => {
-                let end = memchr::memchr2(b'"', b'\\', rest).ok_or(Malformed)?;
-                if rest[end] == b'\\' {
-                    return self.skip_escaped(name, rest);
-                }
-                self.0 = &rest[end + 1..];
-                &rest[..end]
+                self.0 = rest;
+                self.quoted_string()?
             }
             bare => {
                 // RFC 7239 wants quotes around a colon or brackets. Not all senders do, and here it is not ambiguous.
@@ -235,27 +237,24 @@ impl<'a> Elements<'a> {
         };
         match value.is_empty() {
             true => Err(Malformed),
-            false => Ok(Some((name, value))),
+            false => Ok(Some(Pair { name, value })),
         }
     }
 
-    /// A quoted string with escapes. No address needs one, so as a node it is as good as hidden.
-    fn skip_escaped(
-        &mut self,
-        name: &'a [u8],
-        rest: &'a [u8],
-    ) -> Result<Option<(&'a [u8], &'a [u8])>, Malformed> {
+    /// The rest of a quoted string, up to its closing quote. Escapes stay as they are: no address needs one.
+    fn quoted_string(&mut self) -> Result<&'a [u8], Malformed> {
         let mut at = 0;
         loop {
-            match rest.get(at) {
+            match self.0.get(at) {
                 None => return Err(Malformed),
                 Some(b'"') => break,
                 Some(b'\\') => at += 2,
                 Some(_) => at += 1,
             }
         }
-        self.0 = &rest[at + 1..];
-        Ok(Some((name, b"_escaped")))
+        let (inside, rest) = self.0.split_at(at);
+        self.0 = &rest[1..];
+        Ok(inside)
     }
 
     fn skip_spaces(&mut self) {

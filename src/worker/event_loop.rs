@@ -21,7 +21,6 @@ use super::connections::{Connections, FIRST_CONNECTION_TOKEN};
 use super::core::Core;
 use super::descriptors::{Descriptor, Descriptors};
 use super::shutdown::Phase;
-use super::trust::Trust;
 
 /// How long it sleeps when jobs wait and threads may leave it asleep (see `pool/replies.rs`).
 const SHORT_SLEEP: TimeSpec = TimeSpec::from_duration(Duration::from_micros(500));
@@ -61,7 +60,6 @@ pub(super) struct EventLoop<'a> {
     pub(super) core: Core,
     pub(super) descriptors: Descriptors,
     pub(super) application: &'a dyn Application,
-    pub(super) trust: Trust,
     pub(super) phase: Phase,
     pub(super) graceful_timeout: Duration,
     pub(super) exit_code: i32,

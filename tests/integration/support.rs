@@ -105,6 +105,7 @@ impl Server {
             parent: None,
             max_requests: None,
             server: b"ferricorn-test".to_vec(),
+            script_name: Vec::new(),
             access_log: Some(AccessLog::new(
                 format,
                 Box::new(move |lines| {
