@@ -96,6 +96,8 @@ pub struct Job {
     pub listener: usize,
     /// When the request was complete.
     pub arrived: Instant,
+    /// When a thread took it.
+    pub started: Instant,
     /// The response's head.
     pub response: ResponseHead,
     /// The response's body, when it is handed over whole.
@@ -118,6 +120,7 @@ impl Job {
             forwarded: Forwarded::default(),
             listener: 0,
             arrived: now,
+            started: now,
             response: ResponseHead::default(),
             response_body: ResponseBody::default(),
         }

@@ -18,7 +18,7 @@ use super::trust::{self, Trust};
 /// The loop reads into a buffer of this size, shared by all connections.
 const SCRATCH_BYTES: usize = 64 * 1024;
 /// After so many jobs a thread is summoned although the turn goes on: a free core should not wait for its end.
-const BATCH_JOBS: u32 = 16;
+const BATCH_JOBS: u32 = 32;
 /// So many finished jobs are kept for reuse, and none that holds more than this.
 const FREE_JOBS_MAX: usize = 256;
 const FREE_JOB_BYTES_MAX: usize = 64 * 1024;

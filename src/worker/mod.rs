@@ -15,6 +15,7 @@ mod outbox;
 mod receive;
 mod respond;
 mod shutdown;
+mod sleep;
 mod spool;
 mod stream;
 mod trust;
@@ -39,6 +40,7 @@ use self::core::{Core, CoreSetup};
 use self::descriptors::Descriptors;
 use self::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
 use self::shutdown::Phase;
+use self::sleep::Progress;
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -129,6 +131,10 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         exit_code: 0,
         sleep_max: beat_period(config.timeout),
         short_sleep_was_idle: false,
+        progress: Progress {
+            taken: 0,
+            since: core.now,
+        },
         exhaustion_logged: false,
         last_beat: None,
         parent,
