@@ -84,6 +84,8 @@ pub struct Job {
     pub head: RequestHead,
     /// The request's body.
     pub body: RequestBody,
+    /// Memory of the worker's body budget that the body holds, until the job is back with the loop.
+    pub body_held_bytes: usize,
     /// Who sent the request.
     pub peer: Peer,
     /// The PROXY header that the connection began with.
@@ -114,6 +116,7 @@ impl Job {
             },
             head: RequestHead::default(),
             body: RequestBody::Empty,
+            body_held_bytes: 0,
             peer: Peer::Unix,
             proxy: None,
             trusted: false,

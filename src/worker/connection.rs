@@ -69,8 +69,6 @@ pub(super) struct Connection {
     /// The request that is being received.
     pub(super) job: Option<Box<Job>>,
     pub(super) spool: Spool,
-    /// Memory of the worker's body budget that the request in flight holds.
-    pub(super) held_bytes: usize,
     /// The window of the response that is being streamed.
     pub(super) window: Option<Arc<Window>>,
     pub(super) answered: Option<Answered>,
@@ -124,7 +122,6 @@ impl Connection {
             outbox: Outbox::default(),
             job: None,
             spool: Spool::default(),
-            held_bytes: 0,
             window: None,
             answered: None,
             body_sent: 0,
@@ -220,9 +217,7 @@ impl Connection {
 
     /// Forget the body that was being received.
     pub(super) fn drop_spool(&mut self, core: &mut Core) {
-        core.spool
-            .give_back(self.spool.held_bytes() + self.held_bytes);
-        self.held_bytes = 0;
+        core.spool.give_back(self.spool.held_bytes());
         self.spool = Spool::default();
     }
 

@@ -211,6 +211,8 @@ impl Core {
 
     /// A job is done with.
     pub(super) fn recycle(&mut self, mut job: Box<Job>) {
+        self.spool
+            .give_back(std::mem::take(&mut job.body_held_bytes));
         for piece in job.response_body.pieces.drain(..) {
             if let crate::pool::Piece::Shared(shared) = piece {
                 self.finished.push(shared);

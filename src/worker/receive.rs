@@ -197,7 +197,7 @@ impl Connection {
 
     /// The request is whole: hand it to the pool.
     fn dispatch(&mut self, mut job: Box<Job>, core: &mut Core) {
-        self.held_bytes = self.spool.held_bytes();
+        job.body_held_bytes = self.spool.held_bytes();
         match self.spool.take() {
             Ok(body) => job.body = body,
             Err(error) => {

@@ -217,7 +217,6 @@ impl Connection {
         }
         if let Some(answered) = self.answered.take() {
             self.log_answered(&answered, core);
-            core.spool.give_back(std::mem::take(&mut self.held_bytes));
             core.recycle(answered.job);
             self.window = None;
         }
