@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::http::{Exchange, Status};
+use crate::http::{Exchange, ProxyHeader, Status};
 use crate::pool::{ConnId, Job, Peer, Window};
 
 use super::core::Core;
@@ -69,8 +69,6 @@ pub(super) struct Connection {
     /// The request that is being received.
     pub(super) job: Option<Box<Job>>,
     pub(super) spool: Spool,
-    /// Memory of the worker's body budget that the request in flight holds.
-    pub(super) held_bytes: usize,
     /// The window of the response that is being streamed.
     pub(super) window: Option<Arc<Window>>,
     pub(super) answered: Option<Answered>,
@@ -78,8 +76,12 @@ pub(super) struct Connection {
     pub(super) body_sent: u64,
     /// Status of the response that is being streamed.
     pub(super) status: u16,
+    /// Who is connected, or whom the PROXY header names.
     pub(super) peer: Peer,
     pub(super) trusted: bool,
+    /// The first bytes may be a PROXY header.
+    pub(super) awaits_proxy_header: bool,
+    pub(super) proxy_header: Option<ProxyHeader>,
     pub(super) listener: usize,
     pub(super) timer: Timer,
     pub(super) waiting: Waiting,
@@ -99,6 +101,7 @@ pub(super) struct Accepted {
     pub(super) stream: Stream,
     pub(super) peer: Peer,
     pub(super) trusted: bool,
+    pub(super) awaits_proxy_header: bool,
     pub(super) listener: usize,
 }
 
@@ -108,6 +111,7 @@ impl Connection {
             stream,
             peer,
             trusted,
+            awaits_proxy_header,
             listener,
         } = accepted;
         Self {
@@ -118,13 +122,14 @@ impl Connection {
             outbox: Outbox::default(),
             job: None,
             spool: Spool::default(),
-            held_bytes: 0,
             window: None,
             answered: None,
             body_sent: 0,
             status: 0,
             peer,
             trusted,
+            awaits_proxy_header,
+            proxy_header: None,
             listener,
             timer: Timer::default(),
             waiting: Waiting::FirstByte,
@@ -212,9 +217,7 @@ impl Connection {
 
     /// Forget the body that was being received.
     pub(super) fn drop_spool(&mut self, core: &mut Core) {
-        core.spool
-            .give_back(self.spool.held_bytes() + self.held_bytes);
-        self.held_bytes = 0;
+        core.spool.give_back(self.spool.held_bytes());
         self.spool = Spool::default();
     }
 
@@ -235,9 +238,9 @@ pub(super) struct PeerText(pub(super) Peer);
 
 impl std::fmt::Display for PeerText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Peer::Tcp(address) => write!(f, "{}", address.ip()),
-            Peer::Unix => Ok(()),
+        match self.0.ip() {
+            Some(ip) => write!(f, "{ip}"),
+            None => Ok(()),
         }
     }
 }

@@ -130,10 +130,20 @@ impl Connection {
         if bytes.is_empty() || !self.wants_input() {
             return Ok(0);
         }
+        if self.awaits_proxy_header {
+            match self.receive_proxy_header(bytes, core)? {
+                Some(length) => consumed = length,
+                None => return Ok(0),
+            }
+            if consumed == bytes.len() {
+                return Ok(consumed);
+            }
+        }
         if self.exchange.is_idle() {
             self.began = core.now;
         }
-        let mut job = self.job.take().unwrap_or_else(|| core.fresh_job());
+        let job = self.job.take();
+        let mut job = job.unwrap_or_else(|| self.fresh_job(core));
         loop {
             let rest = &bytes[consumed..];
             let step = match self.exchange.receive(rest, &core.limits, &mut job.head) {
@@ -149,7 +159,12 @@ impl Connection {
                     self.job = Some(job);
                     return Ok(consumed);
                 }
-                Received::Head => self.on_head(core),
+                Received::Head => {
+                    if let Err(error) = self.on_head(&mut job, core) {
+                        self.job = Some(job);
+                        return Err(error);
+                    }
+                }
                 Received::Data(range) => {
                     if let Err(error) = self.spool.write(&rest[range], &mut core.spool) {
                         self.job = Some(job);
@@ -165,8 +180,9 @@ impl Connection {
         }
     }
 
-    /// The head is in and the body is wanted.
-    fn on_head(&mut self, core: &mut Core) {
+    /// The head is in. If the request may come from where it comes from, its body is wanted.
+    fn on_head(&mut self, job: &mut Job, core: &mut Core) -> Result<(), ParseError> {
+        self.judge_head(job, core)?;
         if let BodyLength::Known(declared) = self.exchange.body_length()
             && declared <= core.spool.body_bytes_max as u64
         {
@@ -177,11 +193,12 @@ impl Connection {
             self.exchange.send_continue(&mut core.out);
             self.write_out(0, core);
         }
+        Ok(())
     }
 
     /// The request is whole: hand it to the pool.
     fn dispatch(&mut self, mut job: Box<Job>, core: &mut Core) {
-        self.held_bytes = self.spool.held_bytes();
+        job.body_held_bytes = self.spool.held_bytes();
         match self.spool.take() {
             Ok(body) => job.body = body,
             Err(error) => {
@@ -189,10 +206,6 @@ impl Connection {
                 return self.on_spool_error(&error, core);
             }
         }
-        job.conn = self.id();
-        job.peer = self.peer;
-        job.trusted = self.trusted;
-        job.listener = self.listener;
         job.arrived = core.now;
         core.requests += 1;
         if core.requests_max.is_some_and(|max| core.requests >= max) {

@@ -3,9 +3,12 @@
 //! Each checks that what comes out does not depend on how the bytes arrive, and that what is accepted is accepted by
 //! rules that are simpler than ours.
 
+use std::net::IpAddr;
+
 use ferricorn::http::{
-    BodySize, ChunkedDecoder, Exchange, HeadScan, Limits, Look, Piece, Received, RequestHead,
-    ResponseHead, Rules, parse_head,
+    BodySize, ChunkedDecoder, ClientAddress, ClientField, Exchange, HeadScan, HeaderPolicy, Limits,
+    Look, Piece, ProxyHeader, ProxyMode, ProxyParse, ProxyRoute, Received, RequestHead,
+    ResponseHead, Rules, Underscores, forwarded_client, parse_head, parse_proxy_header,
 };
 
 use crate::transcript::{End, play};
@@ -267,6 +270,165 @@ fn answer(exchange: &mut Exchange, choices: &mut Choices, look: &Look<'_>, out: 
         left -= len;
     }
     exchange.finish(out);
+}
+
+/// The first bytes of a connection: a PROXY header, or none. What more bytes can change is only that more is needed.
+pub(crate) fn proxy(bytes: &[u8]) {
+    for mode in [ProxyMode::V1, ProxyMode::V2, ProxyMode::Auto] {
+        let mut decided = None;
+        for end in 0..=bytes.len() {
+            let parsed = parse_proxy_header(&bytes[..end], mode);
+            if let Some(before) = &decided {
+                assert_eq!(
+                    before,
+                    &parsed.ok(),
+                    "{mode:?}: more bytes decide otherwise"
+                );
+                continue;
+            }
+            match parsed {
+                Ok(ProxyParse::NeedData { .. }) => assert!(end < 4096, "it waits without end"),
+                Ok(ProxyParse::Present { length, header }) => {
+                    assert!(length <= end, "a header longer than what has arrived");
+                    check_proxy_header(&bytes[..length], &header);
+                    decided = Some(Some(ProxyParse::Present { length, header }));
+                }
+                other => decided = Some(other.ok()),
+            }
+        }
+    }
+}
+
+fn check_proxy_header(bytes: &[u8], header: &ProxyHeader) {
+    let Some(line) = bytes.strip_prefix(b"PROXY ") else {
+        let length = u16::from_be_bytes([bytes[14], bytes[15]]);
+        assert!(bytes.starts_with(b"\r\n\r\n\0\r\nQUIT\n"));
+        assert_eq!(bytes.len(), 16 + usize::from(length));
+        return;
+    };
+    assert!(bytes.len() <= 107 && bytes.ends_with(b"\r\n"));
+    if let ProxyRoute::Ip { client, proxy } = header.route {
+        // Back to words: the same, but for the many ways to write an IPv6 address.
+        let ports = format!(" {} {}\r\n", client.port(), proxy.port());
+        assert!(line.ends_with(ports.as_bytes()));
+        let words = String::from_utf8_lossy(line);
+        let words: Vec<&str> = words.split(' ').collect();
+        assert_eq!((words.len(), words[0]), (5, header.protocol));
+        assert_eq!(words[1].parse(), Ok(client.ip()));
+        assert_eq!(words[2].parse(), Ok(proxy.ip()));
+    }
+}
+
+/// Field lines, as a proxy and whoever stands before it may send them: the client's address, names, schemes.
+pub(crate) fn forwarded(bytes: &[u8]) {
+    let text = [b"GET /app/x HTTP/1.1\r\nHost: h\r\n", bytes, b"\r\n\r\n"].concat();
+    let mut head = RequestHead::default();
+    let limits = Limits::default();
+    if !parse_head(&text, &mut HeadScan::default(), &limits, &mut head)
+        .is_ok_and(|end| end.is_some())
+    {
+        return;
+    }
+    for hops in 1..5 {
+        check_x_forwarded_for(&head, hops);
+        // A quoted string may hold anything, so all that a simple reader knows is that the address stands there.
+        if let Ok(said) = forwarded_client(&head, ClientField::Forwarded, hops) {
+            let is_there = values(&head, b"forwarded").any(|value| {
+                value
+                    .split(|byte| !byte.is_ascii_hexdigit() && !b".:".contains(byte))
+                    .any(|word| begins_with_address(word, ip_of(said)))
+            });
+            assert!(
+                is_there,
+                "{said:?} is nowhere in {:?}",
+                bytes.escape_ascii().to_string()
+            );
+        }
+    }
+    judge(&head);
+}
+
+fn values<'a>(head: &'a RequestHead, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    head.fields()
+        .filter(move |(other, _)| other.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
+}
+
+fn ip_of(address: ClientAddress) -> IpAddr {
+    match address {
+        ClientAddress::Ip(ip) => ip,
+        ClientAddress::WithPort(address) => address.ip(),
+    }
+}
+
+/// Whether `word` is `ip`, perhaps with a port behind it.
+fn begins_with_address(word: &[u8], ip: IpAddr) -> bool {
+    let Ok(word) = std::str::from_utf8(word) else {
+        return false;
+    };
+    let without_port = word.rsplit_once(':').map_or(word, |(address, _)| address);
+    // An IPv6 address in brackets has a colon behind it, if anything.
+    [word, without_port, word.trim_end_matches(':')]
+        .iter()
+        .any(|word| word.parse() == Ok(ip))
+}
+
+/// `X-Forwarded-For` is a list that commas split, and nothing else.
+fn check_x_forwarded_for(head: &RequestHead, hops: usize) {
+    let said = forwarded_client(head, ClientField::XForwardedFor, hops);
+    let all: Vec<&[u8]> = values(head, b"x-forwarded-for").collect();
+    let all = all.join(&b","[..]);
+    let element = all.rsplit(|byte| *byte == b',').nth(hops - 1);
+    let element = element.map(|element| String::from_utf8_lossy(element.trim_ascii()).into_owned());
+    if let Some(Ok(ip)) = element.as_deref().map(str::parse::<IpAddr>) {
+        assert_eq!(said, Ok(ClientAddress::Ip(ip)), "{element:?}");
+    }
+    if let Ok(said) = said {
+        let element = element.expect("what is believed is there");
+        let bare = element.trim_start_matches('[').replace(']', "");
+        let shown = ip_of(said);
+        let is_it = bare.parse() == Ok(shown)
+            || bare
+                .rsplit_once(':')
+                .is_some_and(|(address, _)| address.parse() == Ok(shown));
+        assert!(is_it, "{shown} is not {element:?}");
+    }
+}
+
+/// Names and schemes by every policy: what is kept cannot be mistaken for anything else.
+fn judge(head: &RequestHead) {
+    let scheme = [("X-Forwarded-Proto".to_owned(), "https".to_owned())];
+    let forwarder = ["SCRIPT_NAME".to_owned(), "X_Name".to_owned()];
+    for underscores in [Underscores::Drop, Underscores::Refuse, Underscores::Map] {
+        for is_trusted in [false, true] {
+            let policy = HeaderPolicy::new(underscores, &forwarder, &scheme, b"");
+            let mut judged = head.clone();
+            let Ok(forwarded) = policy.apply(&mut judged, is_trusted, |_| {}) else {
+                continue;
+            };
+            assert!(is_trusted || forwarded.is_https.is_none() && !forwarded.has_script_name);
+            if underscores == Underscores::Map {
+                continue;
+            }
+            let kept: Vec<Vec<u8>> = judged
+                .fields()
+                .map(|(name, _)| name.to_ascii_lowercase())
+                .collect();
+            for name in kept.iter().filter(|name| name.contains(&b'_')) {
+                assert!(
+                    is_trusted && [&b"script_name"[..], b"x_name"].contains(&&name[..]),
+                    "{name:?}"
+                );
+                let dashed: Vec<u8> = name
+                    .iter()
+                    .map(|byte| if *byte == b'_' { b'-' } else { *byte })
+                    .collect();
+                assert!(!kept.contains(&dashed), "two spellings of {name:?}");
+            }
+            let again = policy.apply(&mut judged.clone(), is_trusted, |_| panic!("dropped twice"));
+            assert!(again.is_ok_and(|again| again == forwarded));
+        }
+    }
 }
 
 /// Places to cut `bytes` at, from the bytes themselves, so that a case is its own seed.

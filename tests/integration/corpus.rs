@@ -264,6 +264,7 @@ fn invalid_requests_are_refused_however_they_arrive() {
 #[test]
 fn mutated_requests_neither_panic_nor_depend_on_how_they_arrive() {
     let cases: Vec<Case> = ["valid", "invalid"].into_iter().flat_map(cases).collect();
+    let seeds: Vec<Vec<u8>> = cases.iter().map(|case| case.bytes.clone()).collect();
     let number = |name| {
         std::env::var(name)
             .ok()
@@ -271,17 +272,17 @@ fn mutated_requests_neither_panic_nor_depend_on_how_they_arrive() {
     };
     let rounds = number("SIM_ROUNDS").unwrap_or(20_000);
     let first = number("SIM_SEED").unwrap_or(1);
-    let seeds = if number("SIM_SEED").is_some() {
+    let numbers = if number("SIM_SEED").is_some() {
         first..first + 1
     } else {
         first..first + rounds
     };
-    for seed in seeds {
+    for seed in numbers {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let case = &cases[random.below(cases.len())];
         let mut bytes = case.bytes.clone();
         for _ in 0..=random.below(4) {
-            mutate(&mut bytes, &cases, &mut random);
+            mutate(&mut bytes, &seeds, &mut random);
         }
         let length = bytes.len();
         let mut ends: Vec<usize> = (0..random.below(12))
@@ -309,32 +310,40 @@ fn mutated_requests_neither_panic_nor_depend_on_how_they_arrive() {
     }
 }
 
-/// Corpus files, mutated at random.
+/// Bytes to begin with, mutated at random.
 pub(crate) struct Mutator {
-    cases: Vec<Case>,
+    seeds: Vec<Vec<u8>>,
     random: Random,
 }
 
 impl Mutator {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// From the files of the corpus.
+    pub(crate) fn of_corpus(seed: u64) -> Self {
+        let cases = ["valid", "invalid"].into_iter().flat_map(cases);
         Self {
-            cases: ["valid", "invalid"].into_iter().flat_map(cases).collect(),
+            seeds: cases.map(|case| case.bytes).collect(),
+            random: Random(seed | 1),
+        }
+    }
+
+    /// From lines that are escaped as in an `.expect` file.
+    pub(crate) fn of_lines(seed: u64, lines: &str) -> Self {
+        Self {
+            seeds: lines.lines().map(unescape).collect(),
             random: Random(seed | 1),
         }
     }
 
     pub(crate) fn mutated(&mut self) -> Vec<u8> {
-        let mut bytes = self.cases[self.random.below(self.cases.len())]
-            .bytes
-            .clone();
+        let mut bytes = self.seeds[self.random.below(self.seeds.len())].clone();
         for _ in 0..=self.random.below(4) {
-            mutate(&mut bytes, &self.cases, &mut self.random);
+            mutate(&mut bytes, &self.seeds, &mut self.random);
         }
         bytes
     }
 }
 
-fn mutate(bytes: &mut Vec<u8>, cases: &[Case], random: &mut Random) {
+fn mutate(bytes: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
     let at = random.below(bytes.len() + 1);
     let end = (at + random.below(20)).min(bytes.len());
     match random.below(6) {
@@ -349,8 +358,8 @@ fn mutate(bytes: &mut Vec<u8>, cases: &[Case], random: &mut Random) {
             bytes.splice(at..at, copy);
         }
         4 => {
-            let other = &cases[random.below(cases.len())].bytes;
-            let from = random.below(other.len());
+            let other = &seeds[random.below(seeds.len())];
+            let from = random.below(other.len().max(1));
             bytes.splice(at.., other[from..].iter().copied());
         }
         _ => bytes.insert(at, PIECES[0][random.below(PIECES[0].len())]),

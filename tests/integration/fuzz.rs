@@ -9,11 +9,22 @@ mod bodies;
 
 use crate::corpus::Mutator;
 
+const PROXY_SEEDS: &str = include_str!("../fuzz/proxy.seeds");
+const FORWARDED_SEEDS: &str = include_str!("../fuzz/forwarded.seeds");
+
 fn run(target: fn(&[u8]), part: fn(&[u8]) -> &[u8]) {
+    run_on(Mutator::of_corpus(seed()), target, part);
+}
+
+/// Another run tries other bytes; a failure shows its own.
+fn seed() -> u64 {
+    u64::from(std::process::id())
+}
+
+fn run_on(mut mutator: Mutator, target: fn(&[u8]), part: fn(&[u8]) -> &[u8]) {
     let seconds = std::env::var("FUZZ_SECONDS").ok();
     let seconds = seconds.map_or(1, |text| text.parse().expect("FUZZ_SECONDS is a number"));
     let end = Instant::now() + Duration::from_secs(seconds);
-    let mut mutator = Mutator::new(u64::from(std::process::id()));
     while Instant::now() < end {
         let bytes = mutator.mutated();
         let shown = ShownOnFailure(&bytes);
@@ -48,4 +59,22 @@ fn chunked_bodies() {
 #[test]
 fn exchanges() {
     run(bodies::exchange, |bytes| bytes);
+}
+
+#[test]
+fn proxy_headers() {
+    run_on(
+        Mutator::of_lines(seed(), PROXY_SEEDS),
+        bodies::proxy,
+        |bytes| bytes,
+    );
+}
+
+#[test]
+fn forwarded_fields() {
+    run_on(
+        Mutator::of_lines(seed(), FORWARDED_SEEDS),
+        bodies::forwarded,
+        |bytes| bytes,
+    );
 }

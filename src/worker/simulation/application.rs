@@ -1,10 +1,11 @@
 //! The simulation's application: it answers jobs in any order, a reply at a time, as the seed says.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::pool::{Job, Piece, Reply, Seat, SharedBytes, Streaming, Window};
+use crate::pool::{Job, Peer, Piece, Reply, Seat, SharedBytes, Streaming, Window};
 
 use super::plan::{Ask, Rng};
 
@@ -130,6 +131,15 @@ struct Running {
     parts_sent: usize,
 }
 
+/// A job that was taken: the request, and what will be said to it.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) target: String,
+    pub(super) body: Vec<u8>,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) answer: Answer,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Application {
@@ -155,8 +165,8 @@ impl Application {
         }
     }
 
-    /// Take a job if a thread is free. Returns its target, its body and what will be said to it.
-    pub(super) fn take(&mut self, rng: &mut Rng) -> Option<(String, Vec<u8>, Answer)> {
+    /// Take a job if a thread is free.
+    pub(super) fn take(&mut self, rng: &mut Rng) -> Option<Taken> {
         if self.running.len() >= self.threads || self.seat.pool().queue_length() == 0 {
             return None;
         }
@@ -172,6 +182,10 @@ impl Application {
                 bytes
             }
         };
+        let peer = match job.peer {
+            Peer::Tcp(address) => Some(address),
+            _ => None,
+        };
         let answer = Answer::new(rng);
         answer.fill(&mut job, &target);
         self.running.push(Running {
@@ -181,7 +195,12 @@ impl Application {
             window: None,
             parts_sent: 0,
         });
-        Some((target, body, answer))
+        Some(Taken {
+            target,
+            body,
+            answer,
+            peer,
+        })
     }
 
     /// One thread gives one reply, unless its client's window is full. Returns the target of a request that is over.
@@ -272,6 +291,14 @@ impl Application {
                 }
             }
         }
+    }
+
+    /// What the bodies of the jobs in hand count in the worker's budget.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.running
+            .iter()
+            .map(|running| running.job.body_held_bytes)
+            .sum()
     }
 
     pub(super) fn is_busy(&self) -> bool {

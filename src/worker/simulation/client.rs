@@ -27,9 +27,9 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(stream: UnixStream, plan: Plan) -> Self {
+    pub(super) fn new(stream: UnixStream) -> Self {
         Self {
-            plan,
+            plan: Plan::default(),
             stream: Some(stream),
             sent: 0,
             received: Vec::new(),

@@ -1,5 +1,7 @@
 //! What one client of the simulation says, and what must come of it. Everything follows from the seed.
 
+use std::net::SocketAddr;
+
 /// Randomness that a seed repeats (splitmix64).
 #[derive(Debug)]
 pub(super) struct Rng(pub(super) u64);
@@ -59,8 +61,10 @@ pub(super) struct Ask {
 }
 
 /// All that a client has to say.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Plan {
+    /// Whom a PROXY header in front names.
+    pub(super) peer: Option<SocketAddr>,
     pub(super) bytes: Vec<u8>,
     pub(super) asks: Vec<Ask>,
     /// Behind the asks stands something that must be refused with this status.
@@ -68,12 +72,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(client: usize, rng: &mut Rng) -> Self {
-        let mut plan = Self {
-            bytes: Vec::new(),
-            asks: Vec::new(),
-            refused: None,
-        };
+    pub(super) fn new(client: usize, is_proxied: bool, rng: &mut Rng) -> Self {
+        let mut plan = Self::default();
+        if is_proxied && !plan.introduce(rng) {
+            return plan;
+        }
         for number in 0..rng.below(6) {
             plan.ask(format!("/{client}/{number}"), rng);
         }
@@ -90,6 +93,36 @@ impl Plan {
             _ => {}
         }
         plan
+    }
+
+    /// A PROXY header, or none. Returns whether requests may follow.
+    fn introduce(&mut self, rng: &mut Rng) -> bool {
+        let client = [192, 0, 2, 1 + rng.below(9) as u8];
+        let peer = SocketAddr::from((client, 4000));
+        match rng.below(6) {
+            0 => {
+                let line = format!("PROXY TCP4 {} 127.0.0.1 4000 80\r\n", peer.ip());
+                self.bytes.extend_from_slice(line.as_bytes());
+                self.peer = Some(peer);
+            }
+            1 => {
+                self.bytes
+                    .extend_from_slice(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c");
+                self.bytes.extend_from_slice(&client);
+                self.bytes
+                    .extend_from_slice(&[127, 0, 0, 1, 0x0f, 0xa0, 0, 80]);
+                self.peer = Some(peer);
+            }
+            2 => self.bytes.extend_from_slice(b"PROXY UNKNOWN\r\n"),
+            3 => {
+                self.bytes.extend_from_slice(b"PROXY TCP4 nobody\r\n");
+                self.bytes.extend_from_slice(SMUGGLED);
+                self.refused = Some(400);
+                return false;
+            }
+            _ => {}
+        }
+        true
     }
 
     fn ask(&mut self, target: String, rng: &mut Rng) {
@@ -162,14 +195,15 @@ impl Plan {
         self.bytes.extend_from_slice(b"POST /refused HTTP/1.1\r\n");
         self.bytes.extend_from_slice(fields.as_bytes());
         // Nothing that follows may be taken for a request.
-        let smuggled = b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
         self.bytes
-            .extend_from_slice(&smuggled.repeat(rng.below(200)));
+            .extend_from_slice(&SMUGGLED.repeat(rng.below(200)));
     }
 }
 
 /// What the simulated worker allows in `limit_request_body`: more than any plan's body.
 pub(super) const BODY_BYTES_MAX: u64 = 100_000;
+
+const SMUGGLED: &[u8] = b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
 
 const MISDEEDS: &[(u16, &str)] = &[
     (400, "Host : h\r\n\r\n"),
