@@ -84,6 +84,15 @@ def test_curl_on_a_unix_socket(server, curl, tmp_path):
     assert curl("--unix-socket", tmp_path / "app.sock", "http://localhost/") == b"Hello, World!\n"
 
 
+def test_curl_speaks_the_proxy_protocol(server, curl):
+    """One header for the connection, then request after request."""
+    one = server("probe:raw", "--proxy-protocol", "auto")
+    shown = curl("--haproxy-protocol", url(one, "/environ"), url(one, "/echo"), url(one, "/environ")).decode()
+    first, second = (json.loads(part) for part in re.findall(r"{.*?}", shown))
+    assert first["REMOTE_ADDR"] == second["REMOTE_ADDR"] == "127.0.0.1"
+    assert first["REMOTE_PORT"] == second["REMOTE_PORT"]
+
+
 def test_curl_sees_a_broken_stream(server):
     """An answer that is broken off is an error for the client, not a short success."""
     one = server("probe:raw")
