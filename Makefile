@@ -101,7 +101,7 @@ bench: $(MADE)  ## criterion benches; BENCH_ARGS="--bench http head" for one
 # Any stable toolchain can run this; what libFuzzer finds beyond it is kept as a case of the corpus.
 fuzz-smoke:  ## the fuzz targets over mutated corpus files, 10 s each
 	@echo "fuzz targets, 10 s each"
-	@FUZZ_SECONDS=10 cargo test --locked --no-default-features --quiet $(OPTIMISED) --test integration fuzz::
+	@FUZZ_SECONDS=10 cargo test --locked --no-default-features --quiet --test integration fuzz::
 
 CARGO_FUZZ := target/tools/bin/cargo-fuzz
 $(CARGO_FUZZ):
