@@ -30,8 +30,8 @@ pub struct HeaderPolicy {
     forwards_any: bool,
     /// Lower-case name and the value that means https.
     secure_scheme: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Bit n: one of those names is n bytes long. Tells most fields apart without looking at their names.
-    scheme_lengths: u64,
+    /// The marks of those names. Tells nearly all other fields apart by two bytes.
+    scheme_marks: u64,
     /// `SCRIPT_NAME` of requests that do not bring their own.
     script_name: Vec<u8>,
 }
@@ -62,9 +62,9 @@ impl HeaderPolicy {
             underscores,
             forwarder: forwarder_headers.iter().map(|name| lower(name)).collect(),
             forwards_any: forwarder_headers.iter().any(|name| name == "*"),
-            scheme_lengths: secure_scheme
+            scheme_marks: secure_scheme
                 .iter()
-                .fold(0, |lengths, (name, _)| lengths | length_bit(name)),
+                .fold(0, |marks, (name, _)| marks | mark(name)),
             secure_scheme,
             script_name: script_name.to_vec(),
         }
@@ -84,7 +84,7 @@ impl HeaderPolicy {
         let mut has_underscores = false;
         for (name, value) in head.fields() {
             has_underscores |= has_underscore(name);
-            if is_trusted && self.scheme_lengths & length_bit(name) != 0 {
+            if is_trusted && self.scheme_marks & mark(name) != 0 {
                 self.note_scheme(name, value, &mut forwarded)?;
             }
         }
@@ -210,16 +210,20 @@ fn has_underscore(name: &[u8]) -> bool {
         let rest = u64::from_ne_bytes(chunk) ^ u64::from_ne_bytes([b'_'; 8]);
         rest.wrapping_sub(ONES) & !rest & (ONES << 7)
     };
-    let whole = name.chunks_exact(8).fold(found(*last), |all, chunk| {
-        all | chunk.try_into().map_or(0, found)
-    });
-    whole != 0
+    let (mut any, mut rest) = (found(*last), name);
+    while let Some((chunk, behind)) = rest.split_first_chunk::<8>() {
+        any |= found(*chunk);
+        rest = behind;
+    }
+    any != 0
 }
 
 const ONES: u64 = u64::from_ne_bytes([1; 8]);
 
-fn length_bit(name: &[u8]) -> u64 {
-    1 << name.len().min(63)
+/// One bit of a word, chosen by a name's length and last letter.
+fn mark(name: &[u8]) -> u64 {
+    let last = name.last().map_or(0, u8::to_ascii_lowercase);
+    1 << ((name.len() + 8 * usize::from(last)) % 64)
 }
 
 fn refused_name(name: &[u8]) -> ParseError {
