@@ -24,7 +24,7 @@ impl Connection {
 
     /// Whether the connection wants bytes now. While a request is with the pool or a response is under way it does
     /// not, and the kernel's buffer holds the client back.
-    fn wants_input(&self) -> bool {
+    pub(super) fn wants_input(&self) -> bool {
         self.outbox.is_empty()
             && (self.exchange.is_idle()
                 || self.exchange.is_reading_head()

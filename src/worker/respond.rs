@@ -231,6 +231,11 @@ impl Connection {
             self.waiting = Waiting::Pool;
             self.timer.clear();
         }
+        // An interim answer (100) was held up by the socket: the body it asked for may have come meanwhile.
+        self.await_input(core);
+        if self.wants_input() && self.is_readable() {
+            return Fate::Again;
+        }
         Fate::Keep
     }
 
