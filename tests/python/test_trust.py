@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -264,3 +266,15 @@ def test_an_address_that_is_not_used_is_noted_at_debug(server):
     one = server("probe:raw", "--log-level", "debug", "--proxy-headers", "x-forwarded-for")
     one.get("/environ", [("X-Forwarded-For", "nobody")])
     one.log.wait(r"\[DEBUG\] The client's address in .* is not used: the element is not an address")
+
+
+@pytest.mark.ours
+def test_running_requests_are_listed_with_their_clients(server, gates):
+    """An aborted worker says what its threads are in, and for whom."""
+    one = server("lifecycle", "--proxy-headers", "x-forwarded-for")
+    with one.connect() as client:
+        client.send_request("GET", "/block?held", [("X-Forwarded-For", "192.0.2.77")])
+        gates.wait_reached("held")
+        os.kill(one.workers()[0], signal.SIGABRT)
+        one.log.wait(r"\[ERROR\] In flight for \d+ s: GET /block from 192\.0\.2\.77$")
+    gates.open("held")
