@@ -30,8 +30,8 @@ pub struct HeaderPolicy {
     forwards_any: bool,
     /// Lower-case name and the value that means https.
     secure_scheme: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Bit n: one of those names is n bytes long. Tells most fields apart without looking at their names.
-    scheme_lengths: u64,
+    /// The marks of those names. Tells nearly all other fields apart by two bytes.
+    scheme_marks: u64,
     /// `SCRIPT_NAME` of requests that do not bring their own.
     script_name: Vec<u8>,
 }
@@ -62,9 +62,9 @@ impl HeaderPolicy {
             underscores,
             forwarder: forwarder_headers.iter().map(|name| lower(name)).collect(),
             forwards_any: forwarder_headers.iter().any(|name| name == "*"),
-            scheme_lengths: secure_scheme
+            scheme_marks: secure_scheme
                 .iter()
-                .fold(0, |lengths, (name, _)| lengths | length_bit(name)),
+                .fold(0, |marks, (name, _)| marks | mark(name)),
             secure_scheme,
             script_name: script_name.to_vec(),
         }
@@ -83,8 +83,8 @@ impl HeaderPolicy {
         let mut forwarded = Forwarded::default();
         let mut has_underscores = false;
         for (name, value) in head.fields() {
-            has_underscores |= name.contains(&b'_');
-            if is_trusted && self.scheme_lengths & length_bit(name) != 0 {
+            has_underscores |= has_underscore(name);
+            if is_trusted && self.scheme_marks & mark(name) != 0 {
                 self.note_scheme(name, value, &mut forwarded)?;
             }
         }
@@ -124,9 +124,9 @@ impl HeaderPolicy {
         mut on_dropped: impl FnMut(&[u8]),
     ) -> Result<(), ParseError> {
         let is_vouched_for =
-            |name: &[u8]| is_trusted && name.contains(&b'_') && self.forwards(name);
+            |name: &[u8]| is_trusted && has_underscore(name) && self.forwards(name);
         if self.underscores != Underscores::Map {
-            let drops = |name: &[u8]| name.contains(&b'_') && !is_vouched_for(name);
+            let drops = |name: &[u8]| has_underscore(name) && !is_vouched_for(name);
             let refused = head.fields().find(|(name, _)| drops(name));
             if let (Some((name, _)), Underscores::Refuse) = (refused, self.underscores) {
                 return Err(refused_name(name));
@@ -160,6 +160,9 @@ impl HeaderPolicy {
             true => head.field(SCRIPT_NAME).unwrap_or_default(),
             false => &self.script_name,
         };
+        if script_name.is_empty() {
+            return Ok(());
+        }
         match head.path().starts_with(script_name) {
             true => Ok(()),
             false => Err(ParseError::ScriptName {
@@ -197,8 +200,30 @@ fn is_other_spelling(name: &[u8], other: &[u8]) -> bool {
         && !name.eq_ignore_ascii_case(other)
 }
 
-fn length_bit(name: &[u8]) -> u64 {
-    1 << name.len().min(63)
+/// Asked of every name of every request: eight bytes at a time, the last eight perhaps twice.
+fn has_underscore(name: &[u8]) -> bool {
+    let Some(last) = name.last_chunk::<8>() else {
+        return name.iter().any(|&byte| byte == b'_');
+    };
+    let found = |chunk: [u8; 8]| {
+        // A byte of `rest` is zero where there was an underscore; borrows spread only from such a byte.
+        let rest = u64::from_ne_bytes(chunk) ^ u64::from_ne_bytes([b'_'; 8]);
+        rest.wrapping_sub(ONES) & !rest & (ONES << 7)
+    };
+    let (mut any, mut rest) = (found(*last), name);
+    while let Some((chunk, behind)) = rest.split_first_chunk::<8>() {
+        any |= found(*chunk);
+        rest = behind;
+    }
+    any != 0
+}
+
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+
+/// One bit of a word, chosen by a name's length and last letter.
+fn mark(name: &[u8]) -> u64 {
+    let last = name.last().map_or(0, u8::to_ascii_lowercase);
+    1 << ((name.len() + 8 * usize::from(last)) % 64)
 }
 
 fn refused_name(name: &[u8]) -> ParseError {

@@ -16,6 +16,16 @@ pub enum ClientField {
     Forwarded,
 }
 
+impl ClientField {
+    /// As it is usually written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::XForwardedFor => "X-Forwarded-For",
+            Self::Forwarded => "Forwarded",
+        }
+    }
+}
+
 /// The client, as a proxy saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAddress {

@@ -94,7 +94,8 @@ impl Trust {
                 Ok(ClientAddress::Ip(ip)) => job.peer = Peer::Ip(ip),
                 Err(ClientUnknown::Missing) => {}
                 Err(why) => log::debug!(
-                    "The client's address in {field:?} from ip={} is not used: {why}.",
+                    "The client's address in {} from ip={} is not used: {why}.",
+                    field.name(),
                     PeerText(job.peer)
                 ),
             }

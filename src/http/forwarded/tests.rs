@@ -199,3 +199,18 @@ fn the_mount_point_comes_from_a_trusted_peer_or_the_environment() {
     let (kept, _, forwarded) = judged(&dangerous, false, "/", &["SCRIPT_NAME: /x"]).unwrap();
     assert_eq!((kept.len(), forwarded.has_script_name), (1, false));
 }
+
+#[test]
+fn an_underscore_is_found_wherever_it_stands() {
+    for len in 0..40 {
+        for other in [b'^', b'`', b'-', b'a', 0xde, 0x5e] {
+            let mut name = vec![other; len];
+            assert!(!has_underscore(&name));
+            for at in 0..len {
+                name[at] = b'_';
+                assert!(has_underscore(&name), "{at} of {len}");
+                name[at] = other;
+            }
+        }
+    }
+}

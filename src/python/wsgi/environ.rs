@@ -78,8 +78,12 @@ impl EnvironMaker {
         for (name, value) in job.head.fields() {
             set_header(&environ, &self.keys.get(py, name), latin1(py, value)?)?;
         }
-        if job.forwarded.is_https == Some(true) {
-            environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
+        if let Some(is_https) = job.forwarded.is_https {
+            let scheme = match is_https {
+                true => intern!(py, "https"),
+                false => intern!(py, "http"),
+            };
+            environ.set_item(intern!(py, "wsgi.url_scheme"), scheme)?;
         }
         self.set_path(py, &environ, job)?;
         if let ListenerFace::Unix { path } = &self.settings.listeners[job.listener] {
