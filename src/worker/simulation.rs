@@ -40,6 +40,8 @@ use super::sleep::Progress;
 use super::stream::Stream;
 
 const ROUNDS: u64 = 2000;
+/// Far more than the longest plan takes.
+const ROUNDS_TO_SETTLE: usize = 20_000;
 /// Longer than any timeout of the worker's.
 const LONG: Duration = Duration::from_secs(200);
 
@@ -164,7 +166,7 @@ impl World {
         match self.rng.below(100) {
             0..25 => drop(client.send(len)),
             25..40 => drop(client.read(len)),
-            40..41 if client.has_sent_all() => client.shut(),
+            40..41 if client.has_sent_all() => drop(client.shut()),
             41..42 => client.go_away(),
             42..45 if self.may_jump => self.jump(),
             45 if self.may_stop => self.stop(),
@@ -222,14 +224,20 @@ impl World {
 
     /// Everybody does what is left to do, until nothing moves any more.
     fn settle(&mut self) {
-        let mut quiet_rounds = 0;
+        let (mut rounds, mut quiet_rounds) = (0, 0);
         while quiet_rounds < 3 {
+            rounds += 1;
+            assert!(
+                rounds < ROUNDS_TO_SETTLE,
+                "somebody waits for ever: {:?}",
+                self.application
+            );
             let mut moved = self.application.is_busy();
             for client in &mut self.clients {
                 moved |= client.send(usize::MAX / 2) > 0;
                 moved |= client.read(64 * 1024) > 0;
                 if client.has_sent_all() && self.rng.chance(30) {
-                    client.shut();
+                    moved |= client.shut();
                 }
             }
             self.take_job();

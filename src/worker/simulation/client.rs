@@ -84,13 +84,15 @@ impl Client {
         0
     }
 
-    /// Say that nothing more will come.
-    pub(super) fn shut(&mut self) {
-        if let Some(stream) = &self.stream {
-            // The other side may be gone already.
-            let _ = stream.shutdown(Shutdown::Write);
-            self.is_shut = true;
-        }
+    /// Say that nothing more will come. Returns whether that is news.
+    pub(super) fn shut(&mut self) -> bool {
+        let Some(stream) = self.stream.as_ref().filter(|_| !self.is_shut) else {
+            return false;
+        };
+        // The other side may be gone already.
+        let _ = stream.shutdown(Shutdown::Write);
+        self.is_shut = true;
+        true
     }
 
     /// Go away without a word.
@@ -155,6 +157,7 @@ impl Client {
             assert_eq!(number, expected, "answers received, answers owed: {self:?}");
             assert_eq!(self.answers.len(), self.owed(), "requests run");
             assert!(!self.was_reset, "reset instead of closed");
+            assert!(self.ended || !self.is_shut, "kept open for nobody");
         }
     }
 
