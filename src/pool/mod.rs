@@ -7,6 +7,7 @@
 
 pub mod heirs;
 mod job;
+mod presence;
 mod queue;
 mod replies;
 mod sync;

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crossbeam::queue::{ArrayQueue, SegQueue};
 
 use super::heirs::Heirs;
-use super::job::{Job, Reply, SharedBytes};
+use super::job::{ConnId, Job, Reply, SharedBytes};
+use super::presence::Presence;
 use super::replies::{ParkMode, Replies};
 
 /// The threads that run the application and what passes between them and the event loop.
@@ -19,6 +20,7 @@ pub struct Pool {
     jobs: ArrayQueue<Box<Job>>,
     heirs: Heirs,
     replies: Replies,
+    presence: Presence,
     /// Objects of the application's that the loop has finished with.
     released: SegQueue<Box<dyn SharedBytes>>,
     closed: AtomicBool,
@@ -31,7 +33,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of `threads` threads (not started yet) with room for `capacity` jobs; `wake` makes the event loop
+    /// A pool of `threads` threads (not started yet) with room for `capacity` jobs
+    /// (and as many connections); `wake` makes the event loop
     /// return from its sleep.
     pub fn new(threads: usize, capacity: usize, wake: Box<dyn Fn() + Send + Sync>) -> Self {
         assert!(threads > 0, "a pool has at least one thread");
@@ -39,6 +42,7 @@ impl Pool {
             jobs: ArrayQueue::new(capacity.max(1)),
             heirs: Heirs::new(threads),
             replies: Replies::new(wake),
+            presence: Presence::new(capacity),
             released: SegQueue::new(),
             closed: AtomicBool::new(false),
             thread_count: threads,
@@ -81,6 +85,16 @@ impl Pool {
         self.jobs.push(job)?;
         self.heirs.summon();
         Ok(())
+    }
+
+    /// A connection is there: jobs may name it.
+    pub fn arrived(&self, conn: ConnId) {
+        self.presence.arrive(conn);
+    }
+
+    /// A connection is gone, or not ours any more.
+    pub fn left(&self, conn: ConnId) {
+        self.presence.leave(conn);
     }
 
     /// The next reply, if one is waiting.
@@ -132,6 +146,11 @@ impl Pool {
         }
     }
 
+    /// Whether nobody waits for the answer to a job of this connection any more.
+    pub fn is_gone(&self, conn: ConnId) -> bool {
+        self.presence.is_gone(conn)
+    }
+
     /// Whether another job waits behind the one that a thread has in hand.
     pub fn has_more(&self) -> bool {
         !self.jobs.is_empty()
@@ -171,7 +190,7 @@ impl Seat {
         &self.pool
     }
 
-    /// The next job, or `None` when the pool is closed and empty. The caller holds the GIL; `idle` is called with a
+    /// The next job whose client is still there, or `None` when the pool is closed and empty. The caller holds the GIL; `idle` is called with a
     /// function that sleeps, gives the GIL away around it, and has it again when it returns (see [`super::heirs`]).
     pub fn next(&self, mut idle: impl FnMut(&(dyn Fn() + Sync))) -> Option<Box<Job>> {
         let pool = &*self.pool;
@@ -180,6 +199,11 @@ impl Seat {
             if let Some(job) = pool.jobs.pop() {
                 if !pool.jobs.is_empty() {
                     pool.heirs.summon();
+                }
+                if pool.is_gone(job.conn) {
+                    // Nobody would read the answer: the loop takes note and the application never sees it.
+                    pool.send(Reply::Abort(job));
+                    continue;
                 }
                 return Some(job);
             }

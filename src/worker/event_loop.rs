@@ -257,6 +257,7 @@ impl EventLoop<'_> {
 
     pub(super) fn close(&mut self, id: ConnId) {
         if let Some(mut connection) = self.connections.remove(id) {
+            self.core.pool.left(id);
             connection.on_close(&mut self.core);
             self.core.release_finished();
         }

@@ -12,6 +12,8 @@ mod keepalive;
 mod bodies;
 // Clients that are too slow, or gone.
 mod deadlines;
+// Clients that leave while their request waits or runs.
+mod gone;
 // Streams that are faster than their reader, and many at once.
 mod backpressure;
 // Stopping.
