@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::chunked::Piece;
 use super::decode::BodyDecoder;
 use super::encode::{
-    BodyEncoder, BodySize, HeadPlan, Look, write_continue, write_error_page, write_head,
+    BodyEncoder, BodySize, HeadPlan, Look, write_continue, write_error_page, write_head, write_interim,
 };
 use super::error::{ParseError, Status};
 use super::framing::{BodyLength, Framing};
@@ -30,6 +30,8 @@ pub struct Exchange {
     keep_alive: bool,
     /// The peer waits for `100 Continue`.
     waits_for_continue: bool,
+    /// The peer would like to speak another protocol after this request.
+    asks_for_upgrade: bool,
     /// The one empty line that may stand before a request was seen (RFC 9112 section 2.2).
     blank_skipped: bool,
     /// The answer will say `Connection: close`, whatever the peer wishes.
@@ -94,6 +96,7 @@ impl Default for Exchange {
             is_head_request: false,
             keep_alive: true,
             waits_for_continue: false,
+            asks_for_upgrade: false,
             blank_skipped: false,
             draining: false,
         }
@@ -169,6 +172,11 @@ impl Exchange {
         self.draining = true;
     }
 
+    /// The request has no body and asks for an upgrade of the connection (RFC 9110 section 7.8).
+    pub fn asks_for_upgrade(&self) -> bool {
+        self.asks_for_upgrade
+    }
+
     /// How the body of the request being received or answered is delimited.
     pub fn body_length(&self) -> BodyLength {
         self.length
@@ -230,6 +238,14 @@ impl Exchange {
         self.waits_for_continue = false;
         self.state = State::Responding(encoder);
         self.check_invariants();
+    }
+
+    /// Encodes an interim response (RFC 9110 section 15.2). Nothing comes of it when the response has begun, or for
+    /// a peer of HTTP/1.0, which knows none.
+    pub fn hint(&self, head: &ResponseHead, out: &mut Vec<u8>) {
+        if self.is_dispatched() && self.version >= Version::HTTP_11 {
+            write_interim(head, out);
+        }
     }
 
     /// Frames `len` bytes of body: writes what stands before them and returns how many of them to send. Fewer when
@@ -357,6 +373,7 @@ impl Exchange {
         self.is_head_request = head.method() == b"HEAD";
         self.keep_alive = framing.keep_alive;
         self.waits_for_continue = framing.expects_continue && !more_has_arrived;
+        self.asks_for_upgrade = framing.asks_for_upgrade;
         self.blank_skipped = false;
         self.state = State::Body(BodyDecoder::new(framing.length));
     }

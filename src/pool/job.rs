@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -79,6 +80,8 @@ pub struct Job {
     pub listener: usize,
     /// When the request was complete.
     pub arrived: Instant,
+    /// The client's socket, when the request asks for an upgrade. Whoever uses it says [`Reply::Taken`] first.
+    pub socket: Option<OwnedFd>,
     /// The response's head.
     pub response: ResponseHead,
     /// The response's body, when it is handed over whole.
@@ -99,6 +102,7 @@ impl Job {
             trusted: false,
             listener: 0,
             arrived: now,
+            socket: None,
             response: ResponseHead::default(),
             response_body: ResponseBody::default(),
         }
@@ -108,6 +112,7 @@ impl Job {
     pub fn clear(&mut self) {
         self.head.clear();
         self.body = RequestBody::Empty;
+        self.socket = None;
         self.response.clear();
         self.response_body.bytes.clear();
         debug_assert!(
@@ -196,10 +201,15 @@ pub enum Reply {
     Whole(Box<Job>),
     /// The head is in; the body follows.
     Head(ConnId, Box<Streaming>),
+    /// An interim response, before any other reply.
+    Hints(ConnId, Box<ResponseHead>),
     /// A piece of the body.
     Data(ConnId, Piece),
     /// The body is over. The job comes back for the log and for recycling.
     End(Box<Job>),
     /// The application failed. Answer 500 when nothing was sent, else break the connection off.
     Abort(Box<Job>),
+    /// The application uses the socket that it was offered: the loop lets go of the connection. The job still comes
+    /// back in one of the other replies.
+    Taken(ConnId),
 }

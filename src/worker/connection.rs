@@ -91,6 +91,8 @@ pub(super) struct Connection {
     pub(super) began: Instant,
     /// A request was refused: the client may still be sending it.
     pub(super) refused: bool,
+    /// The application may take the socket (see `upgrade.rs`): it is not in the poll set.
+    pub(super) offered: bool,
 }
 
 /// What is known of a connection when it is accepted.
@@ -132,6 +134,7 @@ impl Connection {
             read_closed: false,
             began: now,
             refused: false,
+            offered: false,
         }
     }
 

@@ -22,6 +22,7 @@ use super::core::Core;
 use super::descriptors::{Descriptor, Descriptors};
 use super::shutdown::Phase;
 use super::trust::Trust;
+use super::upgrade::HandedOver;
 
 /// The loop sleeps at most this long, so that the heartbeat goes on.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -60,6 +61,7 @@ pub(super) struct EventLoop<'a> {
     pub(super) accepting: Accepting,
     pub(super) connections: Connections,
     pub(super) connections_max: usize,
+    pub(super) handed_over: HandedOver,
     pub(super) core: Core,
     pub(super) descriptors: Descriptors,
     pub(super) application: &'a dyn Application,
@@ -218,18 +220,25 @@ impl EventLoop<'_> {
     fn on_reply(&mut self, reply: Reply) {
         let id = match &reply {
             Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) => job.conn,
-            Reply::Head(id, _) | Reply::Data(id, _) => *id,
+            Reply::Head(id, _) | Reply::Data(id, _) | Reply::Hints(id, _) => *id,
+            Reply::Taken(id) => return self.on_taken(*id),
         };
         let Some(connection) = self.connections.get_mut(id) else {
             return self.on_late_reply(reply);
         };
         let core = &mut self.core;
+        if connection.offered && !connection.take_back(core) {
+            self.close(id);
+            return self.on_late_reply(reply);
+        }
         let fate = match reply {
             Reply::Whole(job) => connection.on_whole(job, core),
             Reply::Head(_, streaming) => connection.on_head_reply(*streaming, core),
+            Reply::Hints(_, hints) => connection.on_hints(&hints, core),
             Reply::Data(_, piece) => connection.on_data(piece, core),
             Reply::End(job) => connection.on_end(job, core),
             Reply::Abort(job) => connection.on_abort(job, core),
+            Reply::Taken(_) => Fate::Keep,
         };
         self.settle_fate(id, fate);
     }
@@ -237,13 +246,10 @@ impl EventLoop<'_> {
     /// The connection that a reply is for is gone.
     fn on_late_reply(&mut self, reply: Reply) {
         match reply {
-            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) => {
-                self.core.log_gone(&job);
-                self.core.recycle(job);
-            }
+            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) => self.on_orphaned_job(job),
             Reply::Head(_, streaming) => streaming.window.close(),
             Reply::Data(_, crate::pool::Piece::Shared(shared)) => self.core.finished.push(shared),
-            Reply::Data(..) => {}
+            Reply::Data(..) | Reply::Hints(..) | Reply::Taken(_) => {}
         }
     }
 
@@ -335,7 +341,8 @@ impl EventLoop<'_> {
             .count();
         let slot = self.core.slot();
         slot.loop_beat(crate::scoreboard::monotonic_ms());
-        slot.set_connections(saturating_u32(self.connections.len()), saturating_u32(idle));
+        let open = self.connections.len() + self.handed_over.len();
+        slot.set_connections(saturating_u32(open), saturating_u32(idle));
         slot.set_queue_length(saturating_u32(self.core.pool.queue_length()));
         if let Some(parent) = self.parent
             && nix::unistd::getppid().as_raw() != parent

@@ -18,6 +18,7 @@ mod shutdown;
 mod spool;
 mod stream;
 mod trust;
+mod upgrade;
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -39,6 +40,7 @@ use self::descriptors::Descriptors;
 use self::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
 use self::shutdown::Phase;
 use self::trust::Trust;
+use self::upgrade::HandedOver;
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -110,6 +112,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         access_log: setup.access_log,
         scoreboard,
         slot,
+        registry: poll.registry().try_clone()?,
     });
     let mut event_loop = EventLoop {
         listener_set: ListenerSet::new(&poll)?,
@@ -117,6 +120,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         accepting: Accepting::Over,
         connections: Connections::default(),
         connections_max,
+        handed_over: HandedOver::default(),
         descriptors: Descriptors::new(signals, interrupts, poll.registry(), descriptor_token)?,
         events: turn_events(),
         poll,

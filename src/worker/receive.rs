@@ -157,6 +157,9 @@ impl Connection {
                     }
                 }
                 Received::End => {
+                    if self.exchange.asks_for_upgrade() && consumed == bytes.len() {
+                        job.socket = self.offer_socket(core);
+                    }
                     self.dispatch(job, core);
                     return Ok(consumed);
                 }
@@ -205,7 +208,10 @@ impl Connection {
         self.timer.clear();
         self.waiting = Waiting::Pool;
         self.body_sent = 0;
-        if let Err(job) = core.pool.push(job) {
+        if let Err(mut job) = core.pool.push(job) {
+            if job.socket.take().is_some() && !self.take_back(core) {
+                self.exchange.abort();
+            }
             self.job = Some(job);
             self.refuse(
                 Status {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::http::{BodySize, Finish, Status};
+use crate::http::{BodySize, Finish, ResponseHead, Status};
 use crate::pool::{Job, Piece, ResponseBody, Streaming};
 
 use super::connection::{Answered, Connection, Fate, Waiting};
@@ -55,6 +55,17 @@ impl Connection {
             self.outbox.push_piece(piece, step, 0, &mut core.finished);
         }
         body
+    }
+
+    /// An interim response has come. It is only a hint: one that would have to wait is not worth sending.
+    pub(super) fn on_hints(&mut self, hints: &ResponseHead, core: &mut Core) -> Fate {
+        core.out.clear();
+        self.exchange.hint(hints, &mut core.out);
+        if self.outbox.is_empty() {
+            self.write_out(0, core);
+        }
+        core.out.clear();
+        self.settle(core)
     }
 
     /// The head of a streamed response has come.

@@ -32,6 +32,14 @@ impl Stream {
             Self::Unix(stream) => stream.register(registry, token, interest),
         }
     }
+
+    /// Leave the poll set.
+    pub(super) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.deregister(registry),
+            Self::Unix(stream) => stream.deregister(registry),
+        }
+    }
 }
 
 impl Read for Stream {
