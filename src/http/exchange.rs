@@ -10,13 +10,16 @@ use std::ops::Range;
 use super::chunked::Piece;
 use super::decode::BodyDecoder;
 use super::encode::{
-    BodyEncoder, BodySize, HeadPlan, Look, write_continue, write_error_page, write_head, write_interim,
+    BodyEncoder, BodySize, HeadPlan, Look, write_continue, write_error_page, write_head,
+    write_interim,
 };
 use super::error::{ParseError, Status};
 use super::framing::{BodyLength, Framing};
 use super::head::{HeadScan, RequestHead, Version, parse_head};
 use super::limits::Limits;
 use super::response::ResponseHead;
+
+mod queries;
 
 /// The state of a connection, as HTTP sees it.
 #[derive(Debug)]
@@ -36,6 +39,10 @@ pub struct Exchange {
     blank_skipped: bool,
     /// The answer will say `Connection: close`, whatever the peer wishes.
     draining: bool,
+    /// The end of the connection is the end of the response's body.
+    ends_with_connection: bool,
+    /// The response was begun and given up.
+    broken_off: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +106,8 @@ impl Default for Exchange {
             asks_for_upgrade: false,
             blank_skipped: false,
             draining: false,
+            ends_with_connection: false,
+            broken_off: false,
         }
     }
 }
@@ -128,38 +137,6 @@ impl Exchange {
         step
     }
 
-    /// Between requests, and nothing of the next has arrived.
-    pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Idle)
-    }
-
-    pub fn is_reading_head(&self) -> bool {
-        matches!(self.state, State::Head(_))
-    }
-
-    pub fn is_reading_body(&self) -> bool {
-        matches!(self.state, State::Body(_))
-    }
-
-    /// The request is whole and not yet answered.
-    pub fn is_dispatched(&self) -> bool {
-        matches!(self.state, State::Dispatched)
-    }
-
-    pub fn is_responding(&self) -> bool {
-        matches!(self.state, State::Responding(_))
-    }
-
-    /// No further request will be read. Also true between a parse error and its page.
-    pub fn is_closing(&self) -> bool {
-        matches!(self.state, State::Closing | State::Refused)
-    }
-
-    /// The peer waits for `100 Continue`, and nothing of the body has arrived.
-    pub fn wants_continue(&self) -> bool {
-        self.waits_for_continue && self.is_reading_body()
-    }
-
     pub fn send_continue(&mut self, out: &mut Vec<u8>) {
         if self.wants_continue() {
             write_continue(out);
@@ -170,20 +147,6 @@ impl Exchange {
     /// Drain: the answer to the current or next request will say `Connection: close`.
     pub fn close_after_this(&mut self) {
         self.draining = true;
-    }
-
-    /// The request has no body and asks for an upgrade of the connection (RFC 9110 section 7.8).
-    pub fn asks_for_upgrade(&self) -> bool {
-        self.asks_for_upgrade
-    }
-
-    /// How the body of the request being received or answered is delimited.
-    pub fn body_length(&self) -> BodyLength {
-        self.length
-    }
-
-    pub fn is_head_request(&self) -> bool {
-        self.is_head_request
     }
 
     /// Encodes the head of the response. Legal once the head of the request is whole and no response has begun;
@@ -236,6 +199,7 @@ impl Exchange {
         };
         write_head(head, &plan, look, out);
         self.waits_for_continue = false;
+        self.ends_with_connection = encoder == BodyEncoder::CloseDelimited;
         self.state = State::Responding(encoder);
         self.check_invariants();
     }
@@ -273,11 +237,11 @@ impl Exchange {
         };
         let missing = encoder.finish(out);
         if missing > 0 {
-            self.abort();
+            self.close();
             return Finish::Short { missing };
         }
         if !self.keep_alive {
-            self.abort();
+            self.close();
             return Finish::Close;
         }
         let draining = self.draining;
@@ -297,34 +261,15 @@ impl Exchange {
 
     /// Breaks off: nothing more is encoded, and the connection closes.
     pub fn abort(&mut self) {
+        self.broken_off |= self.is_responding();
+        self.close();
+    }
+
+    fn close(&mut self) {
         self.state = State::Closing;
         self.keep_alive = false;
         self.waits_for_continue = false;
         self.check_invariants();
-    }
-
-    /// What must hold between calls. Costs nothing in a release build.
-    pub fn check_invariants(&self) {
-        match self.state {
-            State::Idle | State::Head(_) => {
-                debug_assert_eq!(self.length, BodyLength::Empty);
-                debug_assert!(
-                    !self.waits_for_continue,
-                    "nobody waits before a head is whole"
-                );
-            }
-            State::Body(decoder) => debug_assert!(decoder.fits(self.length)),
-            State::Responding(encoder) => {
-                debug_assert!(!self.waits_for_continue);
-                let undelimited = encoder == BodyEncoder::CloseDelimited;
-                debug_assert!(
-                    !(undelimited && self.keep_alive),
-                    "only the close ends this body"
-                );
-            }
-            State::Refused | State::Closing => debug_assert!(!self.keep_alive),
-            State::Dispatched => debug_assert!(!self.waits_for_continue),
-        }
     }
 
     fn receive_head(

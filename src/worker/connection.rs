@@ -25,7 +25,7 @@ use super::stream::Stream;
 pub(super) enum Fate {
     /// It waits for its next event.
     Keep,
-    /// It has more to read than one turn allows.
+    /// It has more to read or write than one turn allows.
     Again,
     /// It is over.
     Close,
@@ -76,6 +76,8 @@ pub(super) struct Connection {
     pub(super) answered: Option<Answered>,
     /// Body bytes of the response that were framed so far.
     pub(super) body_sent: u64,
+    /// Body bytes that the response's head has no room for, and that were cut.
+    pub(super) cut_bytes: u64,
     /// Status of the response that is being streamed.
     pub(super) status: u16,
     pub(super) peer: Peer,
@@ -124,6 +126,7 @@ impl Connection {
             window: None,
             answered: None,
             body_sent: 0,
+            cut_bytes: 0,
             status: 0,
             peer,
             trusted,
@@ -224,6 +227,15 @@ impl Connection {
     /// Whether bytes of the client may be unread when the connection closes.
     pub(super) fn may_have_unread_input(&self) -> bool {
         !self.inbound.is_empty() || self.readable
+    }
+
+    /// Go on where the last turn's share ended.
+    pub(super) fn go_on(&mut self, core: &mut Core) -> Fate {
+        if self.outbox.is_empty() {
+            self.read(core)
+        } else {
+            self.settle(core)
+        }
     }
 
     /// Whether reading can go on at once.

@@ -59,7 +59,7 @@ pub(super) struct Core {
         reason = "jobs travel boxed, and come back in their boxes"
     )]
     free_jobs: Vec<Box<Job>>,
-    /// Connections that have more to read than one turn allows.
+    /// Connections that have more to read or write than one turn allows.
     pub(super) again: Vec<ConnId>,
     /// A connection has closed, or may be closed for another: a worker that was full can accept again.
     pub(super) room_made: bool,

@@ -90,7 +90,7 @@ impl EventLoop<'_> {
             self.beat();
             self.handle_events()?;
             self.handle_replies();
-            self.read_again();
+            self.go_on();
             self.expire();
             if std::mem::take(&mut self.core.room_made) && self.accepting == Accepting::Full {
                 self.resume_accepting()?;
@@ -271,10 +271,10 @@ impl EventLoop<'_> {
     }
 
     /// Connections that used up their share of the last turn.
-    fn read_again(&mut self) {
+    fn go_on(&mut self) {
         for id in std::mem::take(&mut self.core.again) {
             if let Some(connection) = self.connections.get_mut(id) {
-                let fate = connection.read(&mut self.core);
+                let fate = connection.go_on(&mut self.core);
                 self.settle_fate(id, fate);
             }
         }

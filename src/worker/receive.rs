@@ -208,6 +208,7 @@ impl Connection {
         self.timer.clear();
         self.waiting = Waiting::Pool;
         self.body_sent = 0;
+        self.cut_bytes = 0;
         if let Err(mut job) = core.pool.push(job) {
             if job.socket.take().is_some() && !self.take_back(core) {
                 self.exchange.abort();

@@ -138,7 +138,7 @@ impl WsgiApp {
             Err(error) => return fail(py, seat, Some(job), &error),
         };
         match callable.call1((&environ, &start)) {
-            Ok(result) => self.answer(&result, &start, seat, job),
+            Ok(result) => self.answer(&result, &start, &environ, seat, job),
             Err(error) if start.get().is_taken() => end_taken(py, seat, job, &error),
             Err(error) => fail(py, seat, Some(job), &error),
         }
@@ -153,11 +153,19 @@ impl WsgiApp {
         &self,
         result: &Bound<'_, PyAny>,
         start: &Bound<'_, StartResponse>,
+        environ: &Bound<'_, PyDict>,
         seat: &Seat,
         job: Box<Job>,
     ) {
         let py = result.py();
-        let sent = body::send(result, start, job, seat.pool(), self.settings.sendfile);
+        let sent = body::send(
+            result,
+            start,
+            environ,
+            job,
+            seat.pool(),
+            self.settings.sendfile,
+        );
         let closed = close(result);
         match (sent, closed) {
             // The application has answered on the client's socket itself.
