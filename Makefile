@@ -9,6 +9,7 @@ BIN   := $(VENV)/bin
 # How many pytest processes: two per core suits tests that mostly wait.
 PYTEST_JOBS ?= 4
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 MADE  := $(VENV)/.made
 TOOLS := $(VENV)/.tools
@@ -90,8 +91,9 @@ check-python: $(TESTS)  ## ruff on every Python file
 pytest: $(TESTS)  ## real processes: PEP 3333, HTTP, signals, frameworks, parity with gunicorn
 	@$(BIN)/python -m pytest tests/python -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
 
-bench: $(MADE)  ## criterion benches
-	@$(RUST_ENV) cargo bench --locked --no-default-features
+bench: $(MADE)  ## criterion benches; BENCH_ARGS="--bench http head" for one
+	@$(RUST_ENV) LD_LIBRARY_PATH="$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')" \
+	 cargo bench --locked --benches $(BENCH_ARGS)
 
 peers: $(BUILT)  ## end-to-end comparison with other servers (see benches/peers/README.md)
 	@$(PIP) -r benches/peers/requirements.txt

@@ -104,6 +104,9 @@ fn access_destination() -> MutexGuard<'static, Option<Destination>> {
     ACCESS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Records with this target are the application's text (`wsgi.errors`): written without a prefix, at any level.
+pub const RAW_TARGET: &str = "wsgi.errors";
+
 struct Backend(Mutex<Option<Sink>>);
 
 struct Sink {
@@ -137,7 +140,9 @@ impl Log for Backend {
     fn log(&self, record: &Record<'_>) {
         let level = level_of(record.metadata());
         let mut sink = self.sink();
-        if level >= sink.level {
+        if record.target() == RAW_TARGET {
+            sink.write_raw(record.args());
+        } else if level >= sink.level {
             sink.write(level, record.args());
         }
     }
@@ -163,6 +168,14 @@ impl std::ops::DerefMut for SinkGuard<'_> {
 }
 
 impl Sink {
+    /// Text of the application's own, as it is.
+    fn write_raw(&mut self, text: &std::fmt::Arguments<'_>) {
+        self.line.clear();
+        // As in `write`.
+        let _ = write!(self.line, "{text}");
+        self.destination.write(&self.line);
+    }
+
     fn write(&mut self, level: LogLevel, message: &std::fmt::Arguments<'_>) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)

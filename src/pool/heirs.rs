@@ -118,6 +118,14 @@ impl Heirs {
         }
     }
 
+    /// Whether a thread is awake that will look at the queue again. Called after a push: a thread that this takes for
+    /// awake and that is about to lie down looks at the queue once more after it did, and sees the push (the argument
+    /// of *push against lie-down*).
+    pub fn is_anyone_awake(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.state.load(Ordering::Relaxed) / SLEEPER < self.parkers.len()
+    }
+
     /// How many threads sleep (a hint: it may have changed already).
     pub fn sleeping(&self) -> usize {
         self.state.load(Ordering::Relaxed) / SLEEPER

@@ -82,6 +82,8 @@ pub struct Job {
     pub arrived: Instant,
     /// The client's socket, when the request asks for an upgrade. Whoever uses it says [`Reply::Taken`] first.
     pub socket: Option<OwnedFd>,
+    /// When a thread took it.
+    pub started: Instant,
     /// The response's head.
     pub response: ResponseHead,
     /// The response's body, when it is handed over whole.
@@ -103,6 +105,7 @@ impl Job {
             listener: 0,
             arrived: now,
             socket: None,
+            started: now,
             response: ResponseHead::default(),
             response_body: ResponseBody::default(),
         }

@@ -1,6 +1,6 @@
 //! The contract between the event loop and the threads that run the application: neither sockets nor Python here.
 //!
-//! The loop pushes a [`Job`] (one complete request) with [`Pool::push`]; a pool thread takes it with [`Pool::next`],
+//! The loop pushes a [`Job`] (one complete request) with [`Pool::push`]; a pool thread takes it with [`Seat::next`],
 //! runs the application and answers with [`Reply`] values through [`Pool::send`]. A response that is streamed is
 //! slowed down by its [`Window`]. What the loop has finished with but may not drop itself (objects of the
 //! application) travels back through [`Pool::release`].
@@ -22,7 +22,7 @@ pub use window::{Window, WindowClosed};
 
 /// What the pool's threads run. Python is one implementation, a closure in the tests is another.
 pub trait Application: Send + Sync {
-    /// Start `pool.thread_count()` threads, each of which calls [`Pool::enter`] once, then [`Pool::next`] until it
+    /// Start `pool.thread_count()` threads, each of which calls [`Pool::enter`] once, then [`Seat::next`] until it
     /// returns `None`, and drops its [`Seat`] last.
     ///
     /// # Errors

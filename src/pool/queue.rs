@@ -4,8 +4,10 @@
 //! `send`). The loop is the only producer of jobs. One job per connection is under way at most, so a queue of as many
 //! places as there may be connections cannot overflow.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam::queue::{ArrayQueue, SegQueue};
 
@@ -30,7 +32,17 @@ pub struct Pool {
     left: AtomicUsize,
     /// Threads that run a job.
     busy: AtomicUsize,
+    /// Jobs that were taken from the queue, wrapping: whether the pool moves.
+    taken: AtomicUsize,
+    /// How long a job lasts, as a moving mean in microseconds.
+    service_micros: AtomicU32,
 }
+
+/// Jobs that last less than this on average do not wait for anything: one thread runs them one after another faster
+/// than a second one could be woken to help.
+const FAST_SERVICE_MICROS: u32 = 500;
+/// The mean moves by this part of a difference.
+const SERVICE_WEIGHT: u32 = 8;
 
 impl Pool {
     /// A pool of `threads` threads (not started yet) with room for `capacity` jobs
@@ -49,6 +61,9 @@ impl Pool {
             entered: AtomicUsize::new(0),
             left: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
+            // Unknown: as if jobs waited, so that the first burst finds all threads.
+            service_micros: AtomicU32::new(FAST_SERVICE_MICROS * 4),
         }
     }
 
@@ -74,7 +89,7 @@ impl Pool {
 
     // The event loop's side.
 
-    /// Queue a job.
+    /// Queue a job. Whoever pushes calls [`Pool::summon`] before it sleeps.
     ///
     /// # Errors
     /// The job itself when the queue is full or closed.
@@ -82,9 +97,35 @@ impl Pool {
         if self.closed.load(Ordering::Relaxed) {
             return Err(job);
         }
-        self.jobs.push(job)?;
+        self.jobs.push(job)
+    }
+
+    /// See that a thread will look at what was pushed. Called once for several jobs: on a busy core the woken thread
+    /// preempts the loop, and a switch for each job would cost more than the job.
+    ///
+    /// While jobs are fast, a thread that is awake is trusted to come back for the next one, and no second one is
+    /// woken to stand by. Should it wait in the application after all, the loop finds the pool standing still
+    /// ([`Pool::taken`]) and calls [`Pool::summon_now`].
+    pub fn summon(&self) {
+        let fast = self.service_micros.load(Ordering::Relaxed) < FAST_SERVICE_MICROS;
+        if !(fast && self.heirs.is_anyone_awake()) {
+            self.heirs.summon();
+        }
+    }
+
+    /// Wake a thread, unless one is on its way or all are awake.
+    pub fn summon_now(&self) {
         self.heirs.summon();
-        Ok(())
+    }
+
+    /// How many jobs were taken from the queue so far, wrapping.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Whether a thread sleeps that could be summoned (a hint).
+    pub fn has_sleepers(&self) -> bool {
+        self.heirs.sleeping() > 0
     }
 
     /// A connection is there: jobs may name it.
@@ -143,6 +184,7 @@ impl Pool {
         Seat {
             pool: self.clone(),
             index,
+            running_since: Cell::new(None),
         }
     }
 
@@ -161,6 +203,21 @@ impl Pool {
         self.replies.send(reply, self.has_more());
     }
 
+    /// A thread leaves jobs behind: while they are fast it will be back for them.
+    fn summon_beside(&self) {
+        if self.service_micros.load(Ordering::Relaxed) >= FAST_SERVICE_MICROS {
+            self.heirs.summon();
+        }
+    }
+
+    fn note_service(&self, lasted: Duration) {
+        let micros = u32::try_from(lasted.as_micros()).unwrap_or(u32::MAX);
+        let mean = self.service_micros.load(Ordering::Relaxed);
+        // Threads may overwrite each other's note: it is a mean, not an account.
+        let mean = mean - mean / SERVICE_WEIGHT + micros / SERVICE_WEIGHT;
+        self.service_micros.store(mean, Ordering::Relaxed);
+    }
+
     fn drop_released(&self) {
         while let Some(shared) = self.released.pop() {
             drop(shared);
@@ -177,6 +234,8 @@ impl Pool {
 pub struct Seat {
     pool: Arc<Pool>,
     index: usize,
+    /// When the job in hand was taken.
+    running_since: Cell<Option<Instant>>,
 }
 
 impl Seat {
@@ -190,15 +249,19 @@ impl Seat {
         &self.pool
     }
 
-    /// The next job whose client is still there, or `None` when the pool is closed and empty. The caller holds the GIL; `idle` is called with a
-    /// function that sleeps, gives the GIL away around it, and has it again when it returns (see [`super::heirs`]).
+    /// The next job whose client is still there, or `None` when the pool is closed and empty. The caller holds the
+    /// GIL; `idle` is called with a function that sleeps, gives the GIL away around it, and has it again when it
+    /// returns (see [`super::heirs`]).
     pub fn next(&self, mut idle: impl FnMut(&(dyn Fn() + Sync))) -> Option<Box<Job>> {
-        let pool = &*self.pool;
+        let (pool, index) = (&*self.pool, self.index);
         loop {
             pool.drop_released();
-            if let Some(job) = pool.jobs.pop() {
+            if let Some(mut job) = pool.jobs.pop() {
+                job.started = self.take_over(Instant::now());
+                self.running_since.set(Some(job.started));
+                pool.taken.fetch_add(1, Ordering::Relaxed);
                 if !pool.jobs.is_empty() {
-                    pool.heirs.summon();
+                    pool.summon_beside();
                 }
                 if pool.is_gone(job.conn) {
                     // Nobody would read the answer: the loop takes note and the application never sees it.
@@ -207,17 +270,26 @@ impl Seat {
                 }
                 return Some(job);
             }
+            self.take_over(Instant::now());
             if pool.closed.load(Ordering::SeqCst) {
                 return None;
             }
-            pool.heirs.lie_down(self.index);
+            pool.heirs.lie_down(index);
             if pool.has_work() {
-                pool.heirs.get_up(self.index);
+                pool.heirs.get_up(index);
                 continue;
             }
-            idle(&|| pool.heirs.wait(self.index));
+            idle(&|| pool.heirs.wait(index));
             pool.heirs.arrive();
         }
+    }
+
+    /// Note how long the job that was in hand has lasted.
+    fn take_over(&self, now: Instant) -> Instant {
+        if let Some(since) = self.running_since.take() {
+            self.pool.note_service(now.saturating_duration_since(since));
+        }
+        now
     }
 
     /// Mark this thread as running a job, or as free again.

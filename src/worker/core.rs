@@ -16,6 +16,8 @@ use super::spool::SpoolBudget;
 
 /// The loop reads into a buffer of this size, shared by all connections.
 const SCRATCH_BYTES: usize = 64 * 1024;
+/// After so many jobs a thread is summoned although the turn goes on: a free core should not wait for its end.
+const BATCH_JOBS: u32 = 32;
 /// So many finished jobs are kept for reuse, and none that holds more than this.
 const FREE_JOBS_MAX: usize = 256;
 const FREE_JOB_BYTES_MAX: usize = 64 * 1024;
@@ -63,6 +65,8 @@ pub(super) struct Core {
     pub(super) again: Vec<ConnId>,
     /// A connection has closed, or may be closed for another: a worker that was full can accept again.
     pub(super) room_made: bool,
+    /// Jobs that were queued since a thread was last summoned.
+    unannounced_jobs: u32,
     /// The worker stops: every answer says close.
     pub(super) draining: bool,
     /// Requests dispatched, and after how many the worker retires (`max_requests`).
@@ -169,6 +173,7 @@ impl Core {
             free_jobs: Vec::new(),
             again: Vec::new(),
             room_made: false,
+            unannounced_jobs: 0,
             draining: false,
             requests: 0,
             requests_max,
@@ -228,6 +233,23 @@ impl Core {
     pub(super) fn release_finished(&mut self) {
         for shared in self.finished.drain(..) {
             self.pool.release(shared);
+        }
+    }
+
+    /// Queue a job for the pool, whose threads hear of it with the rest of a batch.
+    pub(super) fn push(&mut self, job: Box<Job>) -> Result<(), Box<Job>> {
+        self.pool.push(job)?;
+        self.unannounced_jobs += 1;
+        if self.unannounced_jobs >= BATCH_JOBS {
+            self.announce_jobs();
+        }
+        Ok(())
+    }
+
+    /// See that somebody runs what was queued.
+    pub(super) fn announce_jobs(&mut self) {
+        if std::mem::take(&mut self.unannounced_jobs) > 0 {
+            self.pool.summon();
         }
     }
 

@@ -9,11 +9,9 @@ use std::time::{Duration, Instant};
 
 use mio::event::Event as PollEvent;
 use mio::{Events, Poll, Token};
-use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::Signal;
-use nix::sys::time::TimeSpec;
 
-use crate::pool::{Application, ConnId, ParkMode, Reply};
+use crate::pool::{Application, ConnId, Reply};
 
 use super::accept::{Accepting, Acceptor, ListenerSet};
 use super::connection::Fate;
@@ -21,13 +19,10 @@ use super::connections::{Connections, FIRST_CONNECTION_TOKEN};
 use super::core::Core;
 use super::descriptors::{Descriptor, Descriptors};
 use super::shutdown::Phase;
+use super::sleep::Progress;
 use super::trust::Trust;
 use super::upgrade::HandedOver;
 
-/// The loop sleeps at most this long, so that the heartbeat goes on.
-const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// How long it sleeps when jobs wait and threads may leave it asleep (see `pool/replies.rs`).
-const SHORT_SLEEP: TimeSpec = TimeSpec::from_duration(Duration::from_micros(500));
 /// So many replies are handled in one turn at most.
 const TURN_REPLIES: usize = 1024;
 /// So many events are taken from the poll set in one turn at most.
@@ -69,8 +64,11 @@ pub(super) struct EventLoop<'a> {
     pub(super) phase: Phase,
     pub(super) graceful_timeout: Duration,
     pub(super) exit_code: i32,
+    /// The loop sleeps at most this long, so that the heartbeat goes on.
+    pub(super) sleep_max: Duration,
     /// The last short sleep brought nothing, so the next one is long.
     pub(super) short_sleep_was_idle: bool,
+    pub(super) progress: Progress,
     /// "Too many open files" was logged.
     pub(super) exhaustion_logged: bool,
     pub(super) last_beat: Option<Instant>,
@@ -89,8 +87,10 @@ impl EventLoop<'_> {
             self.core.tick();
             self.beat();
             self.handle_events()?;
+            self.core.announce_jobs();
             self.handle_replies();
             self.go_on();
+            self.core.announce_jobs();
             self.expire();
             if std::mem::take(&mut self.core.room_made) && self.accepting == Accepting::Full {
                 self.resume_accepting()?;
@@ -99,60 +99,6 @@ impl EventLoop<'_> {
             self.advance_phase();
         }
         Ok(())
-    }
-
-    /// Sleep until something happens, for a time that depends on what is known to be waiting.
-    fn wait(&mut self) -> io::Result<()> {
-        let jobs_wait = self.core.pool.queue_length() > 0;
-        let timeout = if !self.core.again.is_empty() {
-            Duration::ZERO
-        } else if jobs_wait && !self.short_sleep_was_idle {
-            self.short_sleep();
-            Duration::ZERO
-        } else {
-            self.short_sleep_was_idle = false;
-            if self.core.pool.park(ParkMode::Long) {
-                self.sleep_time()
-            } else {
-                Duration::ZERO
-            }
-        };
-        let result = self.poll.poll(&mut self.events, Some(timeout));
-        self.core.pool.unpark();
-        match result {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    fn short_sleep(&mut self) {
-        if self.core.pool.park(ParkMode::Short) {
-            let mut descriptors = [PollFd::new(
-                std::os::fd::AsFd::as_fd(self.poll.registry()),
-                PollFlags::POLLIN,
-            )];
-            // An interrupted sleep is a short one.
-            let ready = ppoll(&mut descriptors, Some(SHORT_SLEEP), None).unwrap_or(0);
-            self.short_sleep_was_idle = ready == 0 && !self.core.pool.has_replies();
-        }
-    }
-
-    fn sleep_time(&self) -> Duration {
-        let now = Instant::now();
-        let mut time = self
-            .core
-            .deadlines
-            .next_in(now)
-            .unwrap_or(SLEEP_MAX)
-            .min(SLEEP_MAX);
-        if let Accepting::PausedUntil(at) = self.accepting {
-            time = time.min(at.saturating_duration_since(now));
-        }
-        if let Some(at) = self.phase.next_look() {
-            time = time.min(at.saturating_duration_since(now));
-        }
-        // The poll set counts whole milliseconds; waking one too early would only make it spin until the time.
-        time + Duration::from_micros(999)
     }
 
     fn handle_events(&mut self) -> io::Result<()> {

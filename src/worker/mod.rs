@@ -15,6 +15,7 @@ mod outbox;
 mod receive;
 mod respond;
 mod shutdown;
+mod sleep;
 mod spool;
 mod stream;
 mod trust;
@@ -23,6 +24,7 @@ mod upgrade;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::{Poll, Waker};
 
@@ -39,6 +41,7 @@ use self::core::{Core, CoreSetup};
 use self::descriptors::Descriptors;
 use self::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
 use self::shutdown::Phase;
+use self::sleep::Progress;
 use self::trust::Trust;
 use self::upgrade::HandedOver;
 
@@ -129,7 +132,12 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         phase: Phase::Serving,
         graceful_timeout: config.graceful_timeout,
         exit_code: 0,
+        sleep_max: beat_period(config.timeout),
         short_sleep_was_idle: false,
+        progress: Progress {
+            taken: 0,
+            since: core.now,
+        },
         exhaustion_logged: false,
         last_beat: None,
         parent,
@@ -147,3 +155,12 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         stuck_threads: pool.live(),
     })
 }
+
+/// Beats must come well within the arbiter's patience (`timeout`).
+fn beat_period(timeout: Option<Duration>) -> Duration {
+    timeout.map_or(BEAT_PERIOD_MAX, |timeout| {
+        (timeout / 4).min(BEAT_PERIOD_MAX)
+    })
+}
+
+const BEAT_PERIOD_MAX: Duration = Duration::from_secs(1);

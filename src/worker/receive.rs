@@ -209,7 +209,7 @@ impl Connection {
         self.waiting = Waiting::Pool;
         self.body_sent = 0;
         self.cut_bytes = 0;
-        if let Err(mut job) = core.pool.push(job) {
+        if let Err(mut job) = core.push(job) {
             if job.socket.take().is_some() && !self.take_back(core) {
                 self.exchange.abort();
             }

@@ -17,7 +17,9 @@ fn every_request_of_many_clients_gets_its_own_answer() {
                     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
                     for number in 0..200 {
                         let target = format!("/{client}/{number}");
-                        write!(stream, "GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")
+                        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+                        stream
+                            .write_all(request.as_bytes())
                             .expect("the worker reads");
                         let expected = format!("GET {target} ");
                         let mut text = String::new();

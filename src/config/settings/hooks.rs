@@ -25,6 +25,8 @@ const fn dirty(name: &'static str, arity: u8) -> Setting {
     .no_effect(DIRTY)
 }
 
+const NOT_CALLED: &str = "it is not called";
+
 pub(super) const ROWS: &[Setting] = &[
     hook("on_starting", 1, "(arbiter) Before the arbiter starts."),
     hook(
@@ -54,19 +56,21 @@ pub(super) const ROWS: &[Setting] = &[
         1,
         "(worker) The worker got SIGABRT: it was silent too long.",
     ),
-    hook("pre_exec", 1, "(arbiter) Before a new arbiter is executed."),
+    hook("pre_exec", 1, "(arbiter) Before a new arbiter is executed.").not_yet(NOT_CALLED),
     hook(
         "pre_request",
         2,
         "(worker, request) Before a request is handled.",
-    ),
+    )
+    .not_yet(NOT_CALLED),
     row(
         "post_request",
         Section::ServerHooks,
         Kind::PostRequest,
         Default::None,
         "(worker, request, environ, response) After a request was handled.",
-    ),
+    )
+    .not_yet(NOT_CALLED),
     hook(
         "child_exit",
         2,

@@ -39,7 +39,7 @@ pub struct Arbiter {
 }
 
 impl Arbiter {
-    /// An arbiter without workers or listeners; `cfg` is the object of [`cfg`].
+    /// An arbiter without workers or listeners; `cfg` is the object that [`cfg()`] makes.
     pub fn new(py: Python<'_>, config: &Config, cfg: Py<PyAny>) -> PyResult<Self> {
         Ok(Self {
             pid: std::process::id(),

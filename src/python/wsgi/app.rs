@@ -86,22 +86,23 @@ impl WsgiApp {
     pub fn run_thread(&self, py: Python<'_>, seat: &Seat) -> PyResult<()> {
         let mut environs = EnvironMaker::new(py, self.settings.clone())?;
         let callable = self.callable.bind(py);
+        let clock = BoardClock::new();
         while let Some(job) = seat.next(|sleep| handoff(py, Reason::NextJob, sleep)) {
-            self.begin(seat, &job);
+            self.begin(seat, &job, clock);
             self.run_job(callable, &mut environs, seat, job);
             self.end(seat);
         }
         Ok(())
     }
 
-    fn begin(&self, seat: &Seat, job: &Job) {
+    fn begin(&self, seat: &Seat, job: &Job, clock: BoardClock) {
         seat.set_busy(true);
-        let now_ms = monotonic_ms();
+        let now_ms = clock.at(job.started);
         let slot = self.slot();
         slot.python_beat(now_ms);
         slot.thread_busy();
         slot.queue_time()
-            .record(Instant::now().saturating_duration_since(job.arrived));
+            .record(job.started.saturating_duration_since(job.arrived));
         slot.thread(seat.index())
             .begin(now_ms, job.head.method(), job.head.path());
     }
@@ -218,6 +219,27 @@ fn end_taken(py: Python<'_>, seat: &Seat, job: Box<Job>, error: &PyErr) {
         log_failure(py, Some(&job), error);
     }
     seat.pool().send(Reply::End(job));
+}
+
+/// The scoreboard's time of an instant, without reading a clock again.
+#[derive(Clone, Copy, Debug)]
+struct BoardClock {
+    instant: Instant,
+    ms: u64,
+}
+
+impl BoardClock {
+    fn new() -> Self {
+        Self {
+            instant: Instant::now(),
+            ms: monotonic_ms(),
+        }
+    }
+
+    fn at(self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.instant);
+        self.ms + u64::try_from(since.as_millis()).unwrap_or(0)
+    }
 }
 
 /// PEP 3333: "If the iterable returned by the application has a close() method, the server or gateway must call

@@ -20,4 +20,34 @@ mod input;
 mod start_response;
 mod upgrade;
 
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::pool::Job;
+
 pub use app::{ListenerFace, WsgiApp, WsgiSettings};
+
+/// Requests to environs, for `benches/environ.rs` alone: the maker itself stays in this room.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Environs(environ::EnvironMaker);
+
+impl Environs {
+    /// What a pool thread makes when it starts.
+    ///
+    /// # Errors
+    /// The interpreter had no memory.
+    pub fn new(py: Python<'_>, settings: Arc<WsgiSettings>) -> PyResult<Self> {
+        environ::EnvironMaker::new(py, settings).map(Self)
+    }
+
+    /// What a pool thread makes of each request.
+    ///
+    /// # Errors
+    /// As in a pool thread.
+    pub fn make<'py>(&mut self, py: Python<'py>, job: &mut Job) -> PyResult<Bound<'py, PyDict>> {
+        self.0.make(py, job)
+    }
+}

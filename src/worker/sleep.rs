@@ -1,0 +1,99 @@
+//! How the event loop sleeps: for how long, and what it watches meanwhile.
+//!
+//! When jobs wait, the pool's threads may leave the loop asleep while they have more to run (`pool/replies.rs`), and a
+//! thread that is awake is trusted to come back for the next job (`Pool::summon`). Both hold because the loop then
+//! sleeps shortly and sees for itself whether the pool moves.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+
+use crate::pool::ParkMode;
+
+use super::accept::Accepting;
+use super::event_loop::EventLoop;
+
+/// How long it sleeps when jobs wait and threads may leave it asleep (see `pool/replies.rs`).
+const SHORT_SLEEP: Duration = Duration::from_micros(500);
+
+/// When the pool was last seen to move.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    pub(super) taken: usize,
+    pub(super) since: Instant,
+}
+
+impl EventLoop<'_> {
+    /// Sleep until something happens, for a time that depends on what is known to be waiting.
+    pub(super) fn wait(&mut self) -> io::Result<()> {
+        let jobs_wait = self.watch_pool();
+        let timeout = if !self.core.again.is_empty() {
+            Duration::ZERO
+        } else if jobs_wait && (!self.short_sleep_was_idle || self.core.pool.has_sleepers()) {
+            self.short_sleep();
+            Duration::ZERO
+        } else {
+            self.short_sleep_was_idle = false;
+            if self.core.pool.park(ParkMode::Long) {
+                self.sleep_time()
+            } else {
+                Duration::ZERO
+            }
+        };
+        let result = self.poll.poll(&mut self.events, Some(timeout));
+        self.core.pool.unpark();
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether jobs wait. When they have waited for a short sleep's time and none was taken, the threads that are
+    /// awake are all held up in the application: another one is needed.
+    fn watch_pool(&mut self) -> bool {
+        let pool = &self.core.pool;
+        let taken = pool.taken();
+        let jobs_wait = pool.queue_length() > 0;
+        if !jobs_wait || taken != self.progress.taken {
+            self.progress = Progress {
+                taken,
+                since: self.core.now,
+            };
+        } else if self.core.now.saturating_duration_since(self.progress.since) >= SHORT_SLEEP {
+            pool.summon_now();
+            self.progress.since = self.core.now;
+        }
+        jobs_wait
+    }
+
+    fn short_sleep(&mut self) {
+        if self.core.pool.park(ParkMode::Short) {
+            let mut descriptors = [PollFd::new(self.poll.registry().as_fd(), PollFlags::POLLIN)];
+            let time = TimeSpec::from_duration(SHORT_SLEEP);
+            // An interrupted sleep is a short one.
+            let ready = ppoll(&mut descriptors, Some(time), None).unwrap_or(0);
+            self.short_sleep_was_idle = ready == 0 && !self.core.pool.has_replies();
+        }
+    }
+
+    fn sleep_time(&self) -> Duration {
+        let now = Instant::now();
+        let mut time = self
+            .core
+            .deadlines
+            .next_in(now)
+            .unwrap_or(self.sleep_max)
+            .min(self.sleep_max);
+        if let Accepting::PausedUntil(at) = self.accepting {
+            time = time.min(at.saturating_duration_since(now));
+        }
+        if let Some(at) = self.phase.next_look() {
+            time = time.min(at.saturating_duration_since(now));
+        }
+        // The poll set counts whole milliseconds; waking one too early would only make it spin until the time.
+        time + Duration::from_micros(999)
+    }
+}
