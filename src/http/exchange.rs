@@ -5,8 +5,6 @@
 //! a time, so nothing is read between its end and the end of its response; after a refusal or in `Closing`
 //! nothing received is looked at; a response that could not be delimited closes.
 
-use std::ops::Range;
-
 use super::chunked::Piece;
 use super::decode::BodyDecoder;
 use super::encode::{
@@ -18,6 +16,7 @@ use super::framing::{BodyLength, Framing};
 use super::head::{HeadScan, RequestHead, Version, parse_head};
 use super::limits::Limits;
 use super::response::ResponseHead;
+use super::step::{Received, Step, need_data, step};
 
 mod queries;
 
@@ -43,6 +42,8 @@ pub struct Exchange {
     ends_with_connection: bool,
     /// The response was begun and given up.
     broken_off: bool,
+    /// The body that arrives while its request is already with the pool.
+    arriving: Option<Box<BodyDecoder>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,26 +62,6 @@ enum State {
     Refused,
     /// Flush what is queued, then close. No more input matters.
     Closing,
-}
-
-/// What one call of [`Exchange::receive`] came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// Bytes done with; the rest is to be given again.
-    pub consumed: usize,
-    pub received: Received,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// Nothing more can be made of these bytes; call again when there are more.
-    NeedData,
-    /// The head is whole. Call again for the body or its end.
-    Head,
-    /// Bytes of the body, as a range of the bytes given.
-    Data(Range<usize>),
-    /// The request is whole.
-    End,
 }
 
 /// How a response ended.
@@ -108,6 +89,7 @@ impl Default for Exchange {
             draining: false,
             ends_with_connection: false,
             broken_off: false,
+            arriving: None,
         }
     }
 }
@@ -142,6 +124,42 @@ impl Exchange {
             write_continue(out);
         }
         self.waits_for_continue = false;
+    }
+
+    /// The request goes to the pool although its body is still to come: [`Exchange::receive_arriving`] takes that.
+    pub fn dispatch_at_head(&mut self) {
+        if let State::Body(decoder) = self.state {
+            self.arriving = Some(Box::new(decoder));
+            self.state = State::Dispatched;
+        }
+        self.check_invariants();
+    }
+
+    /// Feeds bytes of the body of a request that was dispatched at its head. After `End` or an error there is no more.
+    pub fn receive_arriving(
+        &mut self,
+        inbound: &[u8],
+        limits: &Limits,
+    ) -> Result<Step, ParseError> {
+        let Some(decoder) = &mut self.arriving else {
+            return Ok(need_data(0));
+        };
+        let (consumed, piece) = decoder
+            .decode(inbound, limits)
+            .inspect_err(|_| self.keep_alive = false)?;
+        self.waits_for_continue &= consumed == 0;
+        if piece == Piece::End {
+            self.waits_for_continue = false;
+            self.arriving = None;
+        }
+        Ok(step(consumed, piece))
+    }
+
+    /// The rest of the body will not be received: the connection can take no other request.
+    pub fn give_up_body(&mut self) {
+        self.arriving = None;
+        self.waits_for_continue = false;
+        self.keep_alive = false;
     }
 
     /// Drain: the answer to the current or next request will say `Connection: close`.
@@ -179,6 +197,7 @@ impl Exchange {
             BodyEncoder::choose(self.version, self.is_head_request, head, size);
         // After 101 the bytes are another protocol's, and after any other 1xx the peer still waits for an answer.
         self.keep_alive &= self.is_dispatched()
+            && self.arriving.is_none()
             && !self.draining
             && !head.closes()
             && !is_interim
@@ -269,6 +288,7 @@ impl Exchange {
         self.state = State::Closing;
         self.keep_alive = false;
         self.waits_for_continue = false;
+        self.arriving = None;
         self.check_invariants();
     }
 
@@ -337,24 +357,12 @@ impl Exchange {
             Piece::End => State::Dispatched,
             _ => State::Body(decoder),
         };
-        let received = match piece {
-            Piece::NeedData => Received::NeedData,
-            Piece::Data(range) => Received::Data(range),
-            Piece::End => Received::End,
-        };
-        Ok(Step { consumed, received })
-    }
-}
-
-fn need_data(consumed: usize) -> Step {
-    Step {
-        consumed,
-        received: Received::NeedData,
+        Ok(step(consumed, piece))
     }
 }
 
 /// Ten thousand idle connections are to cost little.
-const _: () = assert!(size_of::<Exchange>() <= 64);
+const _: () = assert!(size_of::<Exchange>() <= 72);
 
 #[cfg(test)]
 mod tests;

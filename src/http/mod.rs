@@ -31,15 +31,17 @@ mod head;
 mod limits;
 mod refusal;
 mod response;
+mod step;
 mod target;
 
 pub use chunked::{ChunkedDecoder, Piece};
 pub use date::HttpDate;
 pub use encode::{BodySize, Look, write_continue, write_error_page};
 pub use error::{ParseError, ResponseError, Status};
-pub use exchange::{Exchange, Finish, Received, Step};
+pub use exchange::{Exchange, Finish};
 pub use framing::{BodyLength, Framing};
 pub use head::{HeadScan, RequestHead, Version, parse_head};
 pub use limits::{Limits, Rules};
 pub use response::ResponseHead;
+pub use step::{Received, Step};
 pub use target::percent_decode;

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::http::{RequestHead, ResponseHead};
 
+use super::inflow::Inflow;
 use super::window::Window;
 
 /// Names one connection for its whole life. Slots are reused, generations are not, so a late reply cannot reach a
@@ -29,7 +30,7 @@ pub enum Peer {
     Unix,
 }
 
-/// A request's whole body.
+/// A request's body: whole, unless it is [`RequestBody::Arriving`].
 #[derive(Debug, Default)]
 pub enum RequestBody {
     /// No body, or one of no bytes.
@@ -44,21 +45,19 @@ pub enum RequestBody {
         /// Length of the body in bytes.
         len: u64,
     },
+    /// Read as it comes from the client.
+    Arriving(Arc<Inflow>),
 }
 
 impl RequestBody {
-    /// Length in bytes.
-    pub fn len(&self) -> u64 {
-        match self {
-            Self::Empty => 0,
-            Self::Memory(bytes) => bytes.len() as u64,
-            Self::File { len, .. } => *len,
-        }
-    }
-
-    /// Whether there is nothing to read.
+    /// Whether there is nothing to read, as far as is known.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        match self {
+            Self::Empty => true,
+            Self::Memory(bytes) => bytes.is_empty(),
+            Self::File { len, .. } => *len == 0,
+            Self::Arriving(_) => false,
+        }
     }
 }
 
@@ -215,4 +214,6 @@ pub enum Reply {
     /// The application uses the socket that it was offered: the loop lets go of the connection. The job still comes
     /// back in one of the other replies.
     Taken(ConnId),
+    /// The application waits for more of a body that is arriving, or has room for it.
+    WantsBody(ConnId),
 }

@@ -15,6 +15,7 @@ use crate::pool::{ConnId, Job, Peer, Window};
 
 use super::core::Core;
 use super::deadlines::Timer;
+use super::inflow::Arriving;
 use super::outbox::Outbox;
 use super::spool::Spool;
 use super::stream::Stream;
@@ -69,6 +70,10 @@ pub(super) struct Connection {
     /// The request that is being received.
     pub(super) job: Option<Box<Job>>,
     pub(super) spool: Spool,
+    /// The body of a request that is already with the pool.
+    pub(super) arriving: Option<Arriving>,
+    /// What answers a request whose body could not be received, unless the application does.
+    pub(super) body_fault: Option<Status>,
     /// Memory of the worker's body budget that the request in flight holds.
     pub(super) held_bytes: usize,
     /// The window of the response that is being streamed.
@@ -122,6 +127,8 @@ impl Connection {
             outbox: Outbox::default(),
             job: None,
             spool: Spool::default(),
+            arriving: None,
+            body_fault: None,
             held_bytes: 0,
             window: None,
             answered: None,
@@ -187,6 +194,14 @@ impl Connection {
     /// The deadline is over.
     pub(super) fn on_deadline(&mut self, core: &mut Core) -> Fate {
         match self.waiting {
+            Waiting::Body if self.arriving.is_some() => {
+                self.break_body(
+                    Status::REQUEST_TIMEOUT,
+                    std::io::ErrorKind::TimedOut,
+                    "the request body took too long to arrive (client_body_timeout)",
+                );
+                Fate::Keep
+            }
             Waiting::Head | Waiting::Body => {
                 let what = if self.waiting == Waiting::Head {
                     "client_header_timeout"
@@ -231,11 +246,13 @@ impl Connection {
 
     /// Go on where the last turn's share ended.
     pub(super) fn go_on(&mut self, core: &mut Core) -> Fate {
-        if self.outbox.is_empty() {
-            self.read(core)
-        } else {
-            self.settle(core)
+        if !self.outbox.is_empty() {
+            let fate = self.settle(core);
+            if fate != Fate::Keep || !self.wants_arriving() {
+                return fate;
+            }
         }
+        self.read(core)
     }
 
     /// Whether reading can go on at once.

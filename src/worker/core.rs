@@ -67,6 +67,8 @@ pub(super) struct Core {
     pub(super) room_made: bool,
     /// Jobs that were queued since a thread was last summoned.
     unannounced_jobs: u32,
+    /// Requests wait for their bodies (`request_buffering`).
+    pub(super) buffers_requests: bool,
     /// The worker stops: every answer says close.
     pub(super) draining: bool,
     /// Requests dispatched, and after how many the worker retires (`max_requests`).
@@ -174,6 +176,7 @@ impl Core {
             again: Vec::new(),
             room_made: false,
             unannounced_jobs: 0,
+            buffers_requests: config.request_buffering,
             draining: false,
             requests: 0,
             requests_max,

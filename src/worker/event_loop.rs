@@ -167,6 +167,7 @@ impl EventLoop<'_> {
         let id = match &reply {
             Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) => job.conn,
             Reply::Head(id, _) | Reply::Data(id, _) | Reply::Hints(id, _) => *id,
+            Reply::WantsBody(id) => *id,
             Reply::Taken(id) => return self.on_taken(*id),
         };
         let Some(connection) = self.connections.get_mut(id) else {
@@ -184,6 +185,7 @@ impl EventLoop<'_> {
             Reply::Data(_, piece) => connection.on_data(piece, core),
             Reply::End(job) => connection.on_end(job, core),
             Reply::Abort(job) => connection.on_abort(job, core),
+            Reply::WantsBody(_) => connection.on_wants_body(core),
             Reply::Taken(_) => Fate::Keep,
         };
         self.settle_fate(id, fate);
@@ -195,7 +197,7 @@ impl EventLoop<'_> {
             Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) => self.on_orphaned_job(job),
             Reply::Head(_, streaming) => streaming.window.close(),
             Reply::Data(_, crate::pool::Piece::Shared(shared)) => self.core.finished.push(shared),
-            Reply::Data(..) | Reply::Hints(..) | Reply::Taken(_) => {}
+            Reply::Data(..) | Reply::Hints(..) | Reply::Taken(_) | Reply::WantsBody(_) => {}
         }
     }
 

@@ -11,6 +11,7 @@ mod core;
 mod deadlines;
 mod descriptors;
 mod event_loop;
+mod inflow;
 mod outbox;
 mod receive;
 mod respond;

@@ -24,11 +24,12 @@ impl Connection {
 
     /// Whether the connection wants bytes now. While a request is with the pool or a response is under way it does
     /// not, and the kernel's buffer holds the client back.
-    fn wants_input(&self) -> bool {
+    pub(super) fn wants_input(&self) -> bool {
         self.outbox.is_empty()
             && (self.exchange.is_idle()
                 || self.exchange.is_reading_head()
                 || self.exchange.is_reading_body())
+            || self.wants_arriving()
     }
 
     /// Read until the socket would block, a request is whole, or the turn's share is used up.
@@ -79,6 +80,15 @@ impl Connection {
     fn on_end_of_input(&mut self, core: &mut Core) -> Fate {
         self.readable = false;
         self.read_closed = true;
+        if self.arriving.is_some() {
+            // It may still read the answer of an application that finds the body incomplete.
+            self.break_body(
+                Status::BAD_REQUEST,
+                io::ErrorKind::UnexpectedEof,
+                "the client closed the connection before the end of the request body",
+            );
+            return Fate::Keep;
+        }
         if self.exchange.is_reading_body() || self.exchange.is_reading_head() {
             // A truncated request is never shown to the application; nobody waits for an answer.
             self.log_refused(
@@ -129,6 +139,9 @@ impl Connection {
         if bytes.is_empty() || !self.wants_input() {
             return Ok(0);
         }
+        if self.arriving.is_some() {
+            return Ok(self.receive_arriving(bytes, core));
+        }
         if self.exchange.is_idle() {
             self.began = core.now;
         }
@@ -148,6 +161,10 @@ impl Connection {
                     self.job = Some(job);
                     return Ok(consumed);
                 }
+                Received::Head if !core.buffers_requests && self.has_body() => {
+                    self.dispatch_at_head(job, core);
+                    return Ok(consumed + self.receive_arriving(&bytes[consumed..], core));
+                }
                 Received::Head => self.on_head(core),
                 Received::Data(range) => {
                     if let Err(error) = self.spool.write(&rest[range], &mut core.spool) {
@@ -165,6 +182,13 @@ impl Connection {
                 }
             }
         }
+    }
+
+    fn has_body(&self) -> bool {
+        !matches!(
+            self.exchange.body_length(),
+            BodyLength::Empty | BodyLength::Known(0)
+        )
     }
 
     /// The head is in and the body is wanted.
@@ -191,6 +215,11 @@ impl Connection {
                 return self.on_spool_error(&error, core);
             }
         }
+        self.push_job(job, core);
+    }
+
+    /// Hand the job to the pool with what it must know of its connection.
+    pub(super) fn push_job(&mut self, mut job: Box<Job>, core: &mut Core) {
         job.conn = self.id();
         job.peer = self.peer;
         job.trusted = self.trusted;
@@ -209,10 +238,12 @@ impl Connection {
         self.waiting = Waiting::Pool;
         self.body_sent = 0;
         self.cut_bytes = 0;
+        self.body_fault = None;
         if let Err(mut job) = core.push(job) {
             if job.socket.take().is_some() && !self.take_back(core) {
                 self.exchange.abort();
             }
+            self.drop_arriving();
             self.job = Some(job);
             self.refuse(
                 Status {
@@ -227,6 +258,9 @@ impl Connection {
 
     /// Set the deadline for what the connection waits for now.
     pub(super) fn await_input(&mut self, core: &mut Core) {
+        if self.arriving.is_some() {
+            return self.await_arriving(core);
+        }
         if !self.wants_input() {
             return;
         }

@@ -152,14 +152,8 @@ impl Connection {
     pub(super) fn on_abort(&mut self, job: Box<Job>, core: &mut Core) -> Fate {
         if self.exchange.is_dispatched() {
             self.job = Some(job);
-            self.refuse(
-                Status {
-                    code: 500,
-                    reason: "Internal Server Error",
-                },
-                "",
-                core,
-            );
+            let status = self.body_fault.unwrap_or(Status::INTERNAL_SERVER_ERROR);
+            self.refuse(status, "", core);
         } else {
             log::error!(
                 "Response to {} was broken off after {} bytes of its body; closing the connection.",
@@ -252,6 +246,9 @@ impl Connection {
             self.waiting = Waiting::Pool;
             self.timer.clear();
         }
+        if self.arriving.is_some() {
+            self.await_arriving(core);
+        }
         Fate::Keep
     }
 
@@ -298,7 +295,7 @@ impl Connection {
                 return self.settle(core);
             }
         }
-        if self.is_readable() && !self.exchange.is_dispatched() {
+        if self.is_readable() && self.wants_input() {
             // Read in a later step of this turn: a client that pipelines must not starve the others.
             return Fate::Again;
         }
@@ -315,6 +312,7 @@ impl Connection {
         if self.waiting == Waiting::Linger {
             return Fate::Keep;
         }
+        self.drop_arriving();
         if self.exchange.would_look_whole(true) {
             return Fate::Close;
         }
@@ -335,6 +333,7 @@ impl Connection {
         if let Some(window) = self.window.take() {
             window.close();
         }
+        self.drop_arriving();
         if self.exchange.would_look_whole(self.outbox.is_empty()) {
             self.stream.reset_on_close();
         }

@@ -34,7 +34,8 @@ impl Exchange {
 
     /// The peer waits for `100 Continue`, and nothing of the body has arrived.
     pub fn wants_continue(&self) -> bool {
-        self.waits_for_continue && self.is_reading_body()
+        self.waits_for_continue
+            && (self.is_reading_body() || self.is_dispatched() && self.arriving.is_some())
     }
 
     /// The request has no body and asks for an upgrade of the connection (RFC 9110 section 7.8).
@@ -60,6 +61,10 @@ impl Exchange {
 
     /// What must hold between calls. Costs nothing in a release build.
     pub fn check_invariants(&self) {
+        debug_assert!(
+            self.arriving.is_none() || self.is_dispatched() || self.is_responding(),
+            "only a request that is with the pool can be ahead of its body"
+        );
         match self.state {
             State::Idle | State::Head(_) => {
                 debug_assert_eq!(self.length, BodyLength::Empty);
@@ -78,7 +83,9 @@ impl Exchange {
                 );
             }
             State::Refused | State::Closing => debug_assert!(!self.keep_alive),
-            State::Dispatched => debug_assert!(!self.waits_for_continue),
+            State::Dispatched => {
+                debug_assert!(!self.waits_for_continue || self.arriving.is_some());
+            }
         }
     }
 }
