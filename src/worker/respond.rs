@@ -246,8 +246,10 @@ impl Connection {
             self.waiting = Waiting::Pool;
             self.timer.clear();
         }
-        if self.arriving.is_some() {
-            self.await_arriving(core);
+        // An interim answer (100) was held up by the socket: the body it asked for may have come meanwhile.
+        self.await_input(core);
+        if self.wants_input() && self.is_readable() {
+            return Fate::Again;
         }
         Fate::Keep
     }

@@ -75,6 +75,11 @@ impl EventLoop<'_> {
     fn leave(&mut self, until: Instant) {
         self.phase = Phase::Leaving { until };
         self.core.pool.close();
+        // Nobody waits for these any more: all connections are closed.
+        while let Some(job) = self.core.pool.unbegun() {
+            self.core.log_gone(&job);
+            self.core.recycle(job);
+        }
     }
 
     /// Go on to the next phase when this one is over.
