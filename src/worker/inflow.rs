@@ -44,7 +44,7 @@ impl Connection {
     }
 
     /// Feed what has arrived to the application. Returns how many bytes were consumed.
-    pub(super) fn receive_arriving(&mut self, bytes: &[u8], core: &mut Core) -> usize {
+    pub(super) fn receive_arriving(&mut self, bytes: &[u8], core: &Core) -> usize {
         let mut consumed = 0;
         while let Some(arriving) = &mut self.arriving {
             let rest = &bytes[consumed..];
@@ -69,7 +69,7 @@ impl Connection {
         consumed
     }
 
-    fn on_bad_body(&mut self, error: &ParseError, core: &mut Core) {
+    fn on_bad_body(&mut self, error: &ParseError, core: &Core) {
         log::warn!("Invalid request from ip={}: {error}", PeerText(self.peer));
         self.break_body(
             error.status(),

@@ -42,7 +42,7 @@ impl HandedOver {
 impl Connection {
     /// Let the application have the socket, if it wants it. A socket that cannot be offered is not: the application
     /// then finds none.
-    pub(super) fn offer_socket(&mut self, core: &mut Core) -> Option<OwnedFd> {
+    pub(super) fn offer_socket(&mut self, core: &Core) -> Option<OwnedFd> {
         let descriptor = self.stream.as_fd().try_clone_to_owned().ok()?;
         self.stream.deregister(&core.registry).ok()?;
         self.offered = true;
@@ -50,7 +50,7 @@ impl Connection {
     }
 
     /// The application answers in HTTP. Returns false when the connection cannot go on.
-    pub(super) fn take_back(&mut self, core: &mut Core) -> bool {
+    pub(super) fn take_back(&mut self, core: &Core) -> bool {
         self.offered = false;
         // What came meanwhile is found by the edge that registering gives.
         self.stream
@@ -62,7 +62,12 @@ impl Connection {
 impl EventLoop<'_> {
     /// The application uses the socket itself from here on.
     pub(super) fn on_taken(&mut self, conn: ConnId) {
-        if self.connections.remove(conn).is_some() {
+        let is_offered = self
+            .connections
+            .get_mut(conn)
+            .is_some_and(|connection| connection.offered);
+        debug_assert!(is_offered || self.connections.get_mut(conn).is_none());
+        if is_offered && self.connections.remove(conn).is_some() {
             self.core.pool.left(conn);
             self.core.room_made = true;
             self.handed_over.0.push(conn);

@@ -22,6 +22,10 @@ fn inflow_of(job: &mut Job) -> Arc<Inflow> {
 }
 
 /// Says that it began, waits for the test, then reads the body and answers with its length or the error.
+#[expect(
+    clippy::type_complexity,
+    reason = "an application, and the ends the test holds"
+)]
 fn reading() -> (
     Receiver<()>,
     Sender<()>,

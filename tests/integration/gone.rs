@@ -11,6 +11,10 @@ use crate::support::{Client, Server, answer, eventually};
 type Seen = Arc<Mutex<Vec<String>>>;
 
 /// Notes each target; `/slow` says that it began and waits for the test, then notes whether its client is gone.
+#[expect(
+    clippy::type_complexity,
+    reason = "an application, and the ends the test holds"
+)]
 fn noting() -> (
     Seen,
     Receiver<()>,

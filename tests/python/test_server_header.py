@@ -13,7 +13,11 @@ pytestmark = pytest.mark.ours
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [((), "ferricorn"), (("--server-header", "Apache/1.3 (Unix)"), "Apache/1.3 (Unix)"), (("--server-header", ""), None)],
+    [
+        ((), "ferricorn"),
+        (("--server-header", "Apache/1.3 (Unix)"), "Apache/1.3 (Unix)"),
+        (("--server-header", ""), None),
+    ],
 )
 def test_the_header_is_chosen(server, arguments, expected):
     one = server("hello:app", *arguments)

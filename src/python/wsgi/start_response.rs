@@ -292,7 +292,14 @@ fn push(head: &mut ResponseHead, pair: &Bound<'_, PyAny>) -> PyResult<()> {
             PyTypeError::new_err(format!("{} is not a (name, value) pair", repr(pair)))
         })?,
     };
-    let (name, value) = (native_string(&name)?, native_string(&value)?);
+    let name = native_string(&name)?;
+    let value = value.cast::<PyString>().map_err(|_| {
+        PyTypeError::new_err(format!(
+            "value of header {} is not a string: {}",
+            repr(name),
+            repr(&value)
+        ))
+    })?;
     let name_bytes = latin1_bytes(name).ok_or_else(|| not_latin1("header name", name))?;
     let value_bytes = latin1_bytes(value)
         .ok_or_else(|| not_latin1(&format!("value of header {}", repr(name)), value))?;

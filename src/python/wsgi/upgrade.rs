@@ -2,7 +2,7 @@
 //!
 //! The object and its moment of change are in `ferricorn/_upgrade.py`; here is what joins it to the request.
 
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -29,8 +29,9 @@ impl<'py> Offer<'py> {
         let py = environ.py();
         let offer = module(py)?.getattr(intern!(py, "offer"))?;
         let take = start.getattr(intern!(py, "take_socket"))?;
+        let socket = offer.call1((descriptor.as_raw_fd(), take))?;
         // The Python object owns the descriptor from here on.
-        let socket = offer.call1((descriptor.into_raw_fd(), take))?;
+        let _ = descriptor.into_raw_fd();
         environ.set_item(intern!(py, "gunicorn.socket"), &socket)?;
         Ok(Self { socket })
     }

@@ -40,12 +40,12 @@ def opened(environ):
             pipe.write(b"through a pipe")
         return open(read_end, "rb"), query
     if kind == "temporary":
-        file = tempfile.NamedTemporaryFile()
+        file = tempfile.NamedTemporaryFile()  # noqa: SIM115
         with open(path, "rb") as source:
             file.write(source.read())
         file.seek(0)
         return file, query
-    file = open(path, "rb", buffering=0 if kind == "raw" else -1)
+    file = open(path, "rb", buffering=0 if kind == "raw" else -1)  # noqa: SIM115
     file.seek(int(query.get("offset", 0)))
     if "read" in query:
         file.read(int(query["read"]))

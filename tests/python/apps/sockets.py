@@ -1,8 +1,9 @@
 """WebSockets with flask-sock, and the raw socket beneath."""
 
-import gate
 from flask import Flask
 from flask_sock import Sock
+
+import gate
 
 site = Flask(__name__)
 sock = Sock(site)
@@ -31,6 +32,8 @@ def bye(ws):
 def raw(environ, start_response):
     """Speaks a protocol of its own: every line comes back in capitals."""
     client = environ["gunicorn.socket"]
+    # Nothing may come of it: the next bytes are ours.
+    environ["wsgi.early_hints"]([("Link", "</x>")])
     gate.note("type", f"{isinstance(client, __import__('socket').socket)} {client!r}")
     client.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: loud\r\n\r\n")
     gate.note("after", f"{type(client).__name__} {client.gettimeout()}")
