@@ -1,5 +1,6 @@
 //! Clients that leave while their request waits or runs.
 
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
@@ -124,4 +125,36 @@ fn a_client_that_has_only_closed_its_side_is_there_and_gets_its_answer() {
         *seen.lock().expect("no panic"),
         ["gone: false", "/slow", "/queued"]
     );
+}
+
+/// Somebody else's descriptor of a socket keeps it in the poll set after the loop has closed its own.
+#[test]
+fn what_happens_to_a_connection_that_is_over_does_not_concern_the_next_in_its_place() {
+    let kept: Arc<Mutex<Vec<OwnedFd>>> = Arc::default();
+    let (_, began, go, run) = noting();
+    let keep = kept.clone();
+    let server = Server::start(
+        |_| {},
+        move |seat, mut job| {
+            if job.head.target() != b"/keep" {
+                return run(seat, job);
+            }
+            keep.lock().expect("no panic").extend(job.socket.take());
+            job.response
+                .push(b"Connection", b"close")
+                .expect("a plain header");
+            answer(seat, job, b"kept");
+        },
+    );
+    let mut first = server.connect();
+    first.send("GET /keep HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+    assert_eq!(first.response().text(), "kept");
+    assert_eq!(kept.lock().expect("no panic").len(), 1);
+    let mut second = server.connect();
+    get(&mut second, "/slow");
+    began.recv().expect("the request runs");
+    reset(first);
+    let_the_loop_see(&server);
+    go.send(()).expect("the request waits");
+    assert_eq!(second.response().text(), "done");
 }
