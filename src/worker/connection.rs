@@ -15,6 +15,7 @@ use crate::pool::{ConnId, Job, Peer, Window};
 
 use super::core::Core;
 use super::deadlines::Timer;
+use super::inflow::Arriving;
 use super::outbox::Outbox;
 use super::spool::Spool;
 use super::stream::Stream;
@@ -25,7 +26,7 @@ use super::stream::Stream;
 pub(super) enum Fate {
     /// It waits for its next event.
     Keep,
-    /// It has more to read than one turn allows.
+    /// It has more to read or write than one turn allows.
     Again,
     /// It is over.
     Close,
@@ -69,11 +70,17 @@ pub(super) struct Connection {
     /// The request that is being received.
     pub(super) job: Option<Box<Job>>,
     pub(super) spool: Spool,
+    /// The body of a request that is already with the pool.
+    pub(super) arriving: Option<Arriving>,
+    /// What answers a request whose body could not be received, unless the application does.
+    pub(super) body_fault: Option<Status>,
     /// The window of the response that is being streamed.
     pub(super) window: Option<Arc<Window>>,
     pub(super) answered: Option<Answered>,
     /// Body bytes of the response that were framed so far.
     pub(super) body_sent: u64,
+    /// Body bytes that the response's head has no room for, and that were cut.
+    pub(super) cut_bytes: u64,
     /// Status of the response that is being streamed.
     pub(super) status: u16,
     /// Who is connected, or whom the PROXY header names.
@@ -93,6 +100,8 @@ pub(super) struct Connection {
     pub(super) began: Instant,
     /// A request was refused: the client may still be sending it.
     pub(super) refused: bool,
+    /// The application may take the socket (see `upgrade.rs`): it is not in the poll set.
+    pub(super) offered: bool,
 }
 
 /// What is known of a connection when it is accepted.
@@ -122,9 +131,12 @@ impl Connection {
             outbox: Outbox::default(),
             job: None,
             spool: Spool::default(),
+            arriving: None,
+            body_fault: None,
             window: None,
             answered: None,
             body_sent: 0,
+            cut_bytes: 0,
             status: 0,
             peer,
             trusted,
@@ -137,6 +149,7 @@ impl Connection {
             read_closed: false,
             began: now,
             refused: false,
+            offered: false,
         }
     }
 
@@ -186,6 +199,14 @@ impl Connection {
     /// The deadline is over.
     pub(super) fn on_deadline(&mut self, core: &mut Core) -> Fate {
         match self.waiting {
+            Waiting::Body if self.arriving.is_some() => {
+                self.break_body(
+                    Status::REQUEST_TIMEOUT,
+                    std::io::ErrorKind::TimedOut,
+                    "the request body took too long to arrive (client_body_timeout)",
+                );
+                Fate::Keep
+            }
             Waiting::Head | Waiting::Body => {
                 let what = if self.waiting == Waiting::Head {
                     "client_header_timeout"
@@ -224,6 +245,17 @@ impl Connection {
     /// Whether bytes of the client may be unread when the connection closes.
     pub(super) fn may_have_unread_input(&self) -> bool {
         !self.inbound.is_empty() || self.readable
+    }
+
+    /// Go on where the last turn's share ended.
+    pub(super) fn go_on(&mut self, core: &mut Core) -> Fate {
+        if !self.outbox.is_empty() {
+            let fate = self.settle(core);
+            if fate != Fate::Keep || !self.wants_arriving() {
+                return fate;
+            }
+        }
+        self.read(core)
     }
 
     /// Whether reading can go on at once.
