@@ -13,6 +13,7 @@ use super::value::{Value, repr_str};
 pub(super) fn check(setting: &Setting, value: &Value) -> Result<Value, String> {
     match setting.kind {
         Kind::Text => text(value),
+        Kind::FieldValue => field_value(value),
         Kind::Int | Kind::OctalInt => not_negative(whole_number(value)?).map(Value::Int),
         Kind::IntWithin {
             min,
@@ -59,6 +60,16 @@ fn text(value: &Value) -> Result<Value, String> {
         Value::None => Ok(Value::None),
         Value::Str(text) => Ok(Value::str(text.trim())),
         other => Err(format!("Not a string: {other}")),
+    }
+}
+
+fn field_value(value: &Value) -> Result<Value, String> {
+    let value = text(value)?;
+    match value.as_str() {
+        Some(text) if !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => Err(format!(
+            "Only visible ASCII and spaces can stand in a header: {value}"
+        )),
+        _ => Ok(value),
     }
 }
 

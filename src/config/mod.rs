@@ -112,6 +112,8 @@ pub struct Config {
     /// Upper-case; `*` stands for all.
     pub forwarder_headers: Vec<String>,
     pub header_map: HeaderMap,
+    /// `None`: ours; empty: no such header.
+    pub server_header: Option<String>,
 
     /// `None`: no access log; `-` is stdout.
     pub accesslog: Option<String>,

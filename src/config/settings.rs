@@ -102,6 +102,8 @@ impl Section {
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Text,
+    /// Text that can stand in a header.
+    FieldValue,
     /// A whole number >= 0.
     Int,
     /// Idem, and the command line also takes `0o22`, `0x12` and the octal `0022`.

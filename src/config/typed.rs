@@ -56,6 +56,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
             proxy_protocol: proxy_protocol(r),
             proxy_headers: proxy_headers(r),
             header_map: header_map(r),
+            server_header: r.value("server_header").and_then(Value::as_str).map(str::to_owned),
             errorlog: r.filled("errorlog").unwrap_or_else(|| "-".to_owned()),
             loglevel: LogLevel::from_name(&r.text("loglevel")),
             logger_class: logger_class(r),

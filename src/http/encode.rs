@@ -163,6 +163,19 @@ pub fn write_continue(out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
 }
 
+/// An interim response: its status and its fields, without a Content-Length (RFC 9110 section 8.6) and without what
+/// the server says of itself in the final one.
+pub(super) fn write_interim(head: &ResponseHead, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(head.status());
+    out.extend_from_slice(b"\r\n");
+    let fields = head.field_bytes();
+    let line = head.content_length_line().unwrap_or(0..0);
+    out.extend_from_slice(&fields[..line.start]);
+    out.extend_from_slice(&fields[line.end..]);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// A whole refusal: gunicorn's page, and always the end of the connection. `omits_body` for HEAD.
 pub fn write_error_page(
     status: Status,

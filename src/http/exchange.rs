@@ -5,18 +5,20 @@
 //! a time, so nothing is read between its end and the end of its response; after a refusal or in `Closing`
 //! nothing received is looked at; a response that could not be delimited closes.
 
-use std::ops::Range;
-
 use super::chunked::Piece;
 use super::decode::BodyDecoder;
 use super::encode::{
     BodyEncoder, BodySize, HeadPlan, Look, write_continue, write_error_page, write_head,
+    write_interim,
 };
 use super::error::{ParseError, Status};
 use super::framing::{BodyLength, Framing};
 use super::head::{HeadScan, RequestHead, Version, parse_head};
 use super::limits::Limits;
 use super::response::ResponseHead;
+use super::step::{Received, Step, need_data, step};
+
+mod queries;
 
 /// The state of a connection, as HTTP sees it.
 #[derive(Debug)]
@@ -30,10 +32,18 @@ pub struct Exchange {
     keep_alive: bool,
     /// The peer waits for `100 Continue`.
     waits_for_continue: bool,
+    /// The peer would like to speak another protocol after this request.
+    asks_for_upgrade: bool,
     /// The one empty line that may stand before a request was seen (RFC 9112 section 2.2).
     blank_skipped: bool,
     /// The answer will say `Connection: close`, whatever the peer wishes.
     draining: bool,
+    /// The end of the connection is the end of the response's body.
+    ends_with_connection: bool,
+    /// The response was begun and given up.
+    broken_off: bool,
+    /// The body that arrives while its request is already with the pool.
+    arriving: Option<Box<BodyDecoder>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,26 +62,6 @@ enum State {
     Refused,
     /// Flush what is queued, then close. No more input matters.
     Closing,
-}
-
-/// What one call of [`Exchange::receive`] came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// Bytes done with; the rest is to be given again.
-    pub consumed: usize,
-    pub received: Received,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// Nothing more can be made of these bytes; call again when there are more.
-    NeedData,
-    /// The head is whole. Call again for the body or its end.
-    Head,
-    /// Bytes of the body, as a range of the bytes given.
-    Data(Range<usize>),
-    /// The request is whole.
-    End,
 }
 
 /// How a response ended.
@@ -94,8 +84,12 @@ impl Default for Exchange {
             is_head_request: false,
             keep_alive: true,
             waits_for_continue: false,
+            asks_for_upgrade: false,
             blank_skipped: false,
             draining: false,
+            ends_with_connection: false,
+            broken_off: false,
+            arriving: None,
         }
     }
 }
@@ -125,38 +119,6 @@ impl Exchange {
         step
     }
 
-    /// Between requests, and nothing of the next has arrived.
-    pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Idle)
-    }
-
-    pub fn is_reading_head(&self) -> bool {
-        matches!(self.state, State::Head(_))
-    }
-
-    pub fn is_reading_body(&self) -> bool {
-        matches!(self.state, State::Body(_))
-    }
-
-    /// The request is whole and not yet answered.
-    pub fn is_dispatched(&self) -> bool {
-        matches!(self.state, State::Dispatched)
-    }
-
-    pub fn is_responding(&self) -> bool {
-        matches!(self.state, State::Responding(_))
-    }
-
-    /// No further request will be read. Also true between a parse error and its page.
-    pub fn is_closing(&self) -> bool {
-        matches!(self.state, State::Closing | State::Refused)
-    }
-
-    /// The peer waits for `100 Continue`, and nothing of the body has arrived.
-    pub fn wants_continue(&self) -> bool {
-        self.waits_for_continue && self.is_reading_body()
-    }
-
     pub fn send_continue(&mut self, out: &mut Vec<u8>) {
         if self.wants_continue() {
             write_continue(out);
@@ -164,18 +126,45 @@ impl Exchange {
         self.waits_for_continue = false;
     }
 
+    /// The request goes to the pool although its body is still to come: [`Exchange::receive_arriving`] takes that.
+    pub fn dispatch_at_head(&mut self) {
+        if let State::Body(decoder) = self.state {
+            self.arriving = Some(Box::new(decoder));
+            self.state = State::Dispatched;
+        }
+        self.check_invariants();
+    }
+
+    /// Feeds bytes of the body of a request that was dispatched at its head. After `End` or an error there is no more.
+    pub fn receive_arriving(
+        &mut self,
+        inbound: &[u8],
+        limits: &Limits,
+    ) -> Result<Step, ParseError> {
+        let Some(decoder) = &mut self.arriving else {
+            return Ok(need_data(0));
+        };
+        let (consumed, piece) = decoder
+            .decode(inbound, limits)
+            .inspect_err(|_| self.keep_alive = false)?;
+        self.waits_for_continue &= consumed == 0;
+        if piece == Piece::End {
+            self.waits_for_continue = false;
+            self.arriving = None;
+        }
+        Ok(step(consumed, piece))
+    }
+
+    /// The rest of the body will not be received: the connection can take no other request.
+    pub fn give_up_body(&mut self) {
+        self.arriving = None;
+        self.waits_for_continue = false;
+        self.keep_alive = false;
+    }
+
     /// Drain: the answer to the current or next request will say `Connection: close`.
     pub fn close_after_this(&mut self) {
         self.draining = true;
-    }
-
-    /// How the body of the request being received or answered is delimited.
-    pub fn body_length(&self) -> BodyLength {
-        self.length
-    }
-
-    pub fn is_head_request(&self) -> bool {
-        self.is_head_request
     }
 
     /// Encodes the head of the response. Legal once the head of the request is whole and no response has begun;
@@ -208,6 +197,7 @@ impl Exchange {
             BodyEncoder::choose(self.version, self.is_head_request, head, size);
         // After 101 the bytes are another protocol's, and after any other 1xx the peer still waits for an answer.
         self.keep_alive &= self.is_dispatched()
+            && self.arriving.is_none()
             && !self.draining
             && !head.closes()
             && !is_interim
@@ -228,8 +218,17 @@ impl Exchange {
         };
         write_head(head, &plan, look, out);
         self.waits_for_continue = false;
+        self.ends_with_connection = encoder == BodyEncoder::CloseDelimited;
         self.state = State::Responding(encoder);
         self.check_invariants();
+    }
+
+    /// Encodes an interim response (RFC 9110 section 15.2). Nothing comes of it when the response has begun, or for
+    /// a peer of HTTP/1.0, which knows none.
+    pub fn hint(&self, head: &ResponseHead, out: &mut Vec<u8>) {
+        if self.is_dispatched() && self.version >= Version::HTTP_11 {
+            write_interim(head, out);
+        }
     }
 
     /// Frames `len` bytes of body: writes what stands before them and returns how many of them to send. Fewer when
@@ -257,11 +256,11 @@ impl Exchange {
         };
         let missing = encoder.finish(out);
         if missing > 0 {
-            self.abort();
+            self.close();
             return Finish::Short { missing };
         }
         if !self.keep_alive {
-            self.abort();
+            self.close();
             return Finish::Close;
         }
         let draining = self.draining;
@@ -281,34 +280,16 @@ impl Exchange {
 
     /// Breaks off: nothing more is encoded, and the connection closes.
     pub fn abort(&mut self) {
+        self.broken_off |= self.is_responding();
+        self.close();
+    }
+
+    fn close(&mut self) {
         self.state = State::Closing;
         self.keep_alive = false;
         self.waits_for_continue = false;
+        self.arriving = None;
         self.check_invariants();
-    }
-
-    /// What must hold between calls. Costs nothing in a release build.
-    pub fn check_invariants(&self) {
-        match self.state {
-            State::Idle | State::Head(_) => {
-                debug_assert_eq!(self.length, BodyLength::Empty);
-                debug_assert!(
-                    !self.waits_for_continue,
-                    "nobody waits before a head is whole"
-                );
-            }
-            State::Body(decoder) => debug_assert!(decoder.fits(self.length)),
-            State::Responding(encoder) => {
-                debug_assert!(!self.waits_for_continue);
-                let undelimited = encoder == BodyEncoder::CloseDelimited;
-                debug_assert!(
-                    !(undelimited && self.keep_alive),
-                    "only the close ends this body"
-                );
-            }
-            State::Refused | State::Closing => debug_assert!(!self.keep_alive),
-            State::Dispatched => debug_assert!(!self.waits_for_continue),
-        }
     }
 
     fn receive_head(
@@ -357,6 +338,7 @@ impl Exchange {
         self.is_head_request = head.method() == b"HEAD";
         self.keep_alive = framing.keep_alive;
         self.waits_for_continue = framing.expects_continue && !more_has_arrived;
+        self.asks_for_upgrade = framing.asks_for_upgrade;
         self.blank_skipped = false;
         self.state = State::Body(BodyDecoder::new(framing.length));
     }
@@ -375,24 +357,12 @@ impl Exchange {
             Piece::End => State::Dispatched,
             _ => State::Body(decoder),
         };
-        let received = match piece {
-            Piece::NeedData => Received::NeedData,
-            Piece::Data(range) => Received::Data(range),
-            Piece::End => Received::End,
-        };
-        Ok(Step { consumed, received })
-    }
-}
-
-fn need_data(consumed: usize) -> Step {
-    Step {
-        consumed,
-        received: Received::NeedData,
+        Ok(step(consumed, piece))
     }
 }
 
 /// Ten thousand idle connections are to cost little.
-const _: () = assert!(size_of::<Exchange>() <= 64);
+const _: () = assert!(size_of::<Exchange>() <= 72);
 
 #[cfg(test)]
 mod tests;

@@ -203,7 +203,7 @@ fn is_other_spelling(name: &[u8], other: &[u8]) -> bool {
 /// Asked of every name of every request: eight bytes at a time, the last eight perhaps twice.
 fn has_underscore(name: &[u8]) -> bool {
     let Some(last) = name.last_chunk::<8>() else {
-        return name.iter().any(|&byte| byte == b'_');
+        return name.contains(&b'_');
     };
     let found = |chunk: [u8; 8]| {
         // A byte of `rest` is zero where there was an underscore; borrows spread only from such a byte.

@@ -26,6 +26,8 @@ pub struct Framing {
     pub keep_alive: bool,
     /// The peer waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// The peer would like to speak another protocol after this request.
+    pub asks_for_upgrade: bool,
 }
 
 /// Collects the fields that matter here while the head is read once.
@@ -40,6 +42,8 @@ pub(super) struct FramingFields<'a> {
     transfer_fault: Option<ParseError>,
     says_close: bool,
     says_keep_alive: bool,
+    says_upgrade: bool,
+    has_upgrade: bool,
     expects_continue: bool,
 }
 
@@ -61,6 +65,7 @@ impl<'a> FramingFields<'a> {
                 }
                 self.expects_continue = true;
             }
+            7 if is_named(name, b"upgrade") => self.has_upgrade = !value.is_empty(),
             10 if is_named(name, b"connection") => self.note_connection(value),
             12 if is_named(name, b"content-type") => {
                 // RFC 9110 section 5.3: not a list, so a second one makes the message ambiguous.
@@ -102,6 +107,12 @@ impl<'a> FramingFields<'a> {
                 && version >= Version::HTTP_11
                 && length != BodyLength::Empty
                 && length != BodyLength::Known(0),
+            // RFC 9110 section 7.8: the field counts only when Connection names it, and not from a 1.0 peer. With a
+            // body on its way the connection is still HTTP's.
+            asks_for_upgrade: self.says_upgrade
+                && self.has_upgrade
+                && version >= Version::HTTP_11
+                && matches!(length, BodyLength::Empty | BodyLength::Known(0)),
         })
     }
 
@@ -138,6 +149,7 @@ impl<'a> FramingFields<'a> {
         for option in list_elements(value) {
             self.says_close |= option.eq_ignore_ascii_case(b"close");
             self.says_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            self.says_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
         }
     }
 

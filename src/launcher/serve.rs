@@ -99,8 +99,8 @@ fn start(
         booted: Some(booted),
         parent: Some(parent.as_raw()),
         max_requests,
-        server: b"ferricorn".to_vec(),
         script_name,
+        server: server_header(py, &config),
         access_log,
         config,
     };
@@ -202,11 +202,33 @@ fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> Wsg
     WsgiSettings {
         multithread: config.threads > 1,
         multiprocess: config.workers > 1,
-        server_software: format!("ferricorn/{VERSION}"),
+        server_software: of_gunicorn(py, "SERVER_SOFTWARE")
+            .unwrap_or_else(|| format!("ferricorn/{VERSION}")),
         script_name: environment(py, "SCRIPT_NAME"),
         sendfile: config.sendfile,
         listeners: listeners.iter().map(face).collect(),
     }
+}
+
+/// The `Server` field's value; empty for none.
+fn server_header(py: Python<'_>, config: &Config) -> Vec<u8> {
+    let text = config.server_header.clone();
+    let text = text.or_else(|| of_gunicorn(py, "SERVER"));
+    let text = text.unwrap_or_else(|| "ferricorn".to_owned());
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return text.into_bytes();
+    }
+    log::error!("gunicorn.SERVER cannot stand in a header, so there is no Server header: {text:?}");
+    Vec::new()
+}
+
+/// Configuration files change gunicorn's name through its module; with the module installed that goes on to work.
+fn of_gunicorn(py: Python<'_>, constant: &str) -> Option<String> {
+    let modules = py.import("sys").and_then(|sys| sys.getattr("modules"));
+    let module = modules.ok()?.get_item("gunicorn").ok()?;
+    let value: String = module.getattr(constant).ok()?.extract().ok()?;
+    let is_untouched = value == "gunicorn" || value.starts_with("gunicorn/");
+    (!is_untouched).then_some(value)
 }
 
 /// As the application sees it: `raw_env` and `post_fork` may have changed it.

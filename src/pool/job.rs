@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead};
 
+use super::inflow::Inflow;
 use super::window::Window;
 
 /// Names one connection for its whole life. Slots are reused, generations are not, so a late reply cannot reach a
@@ -41,7 +43,7 @@ impl Peer {
     }
 }
 
-/// A request's whole body.
+/// A request's body: whole, unless it is [`RequestBody::Arriving`].
 #[derive(Debug, Default)]
 pub enum RequestBody {
     /// No body, or one of no bytes.
@@ -56,21 +58,19 @@ pub enum RequestBody {
         /// Length of the body in bytes.
         len: u64,
     },
+    /// Read as it comes from the client.
+    Arriving(Arc<Inflow>),
 }
 
 impl RequestBody {
-    /// Length in bytes.
-    pub fn len(&self) -> u64 {
-        match self {
-            Self::Empty => 0,
-            Self::Memory(bytes) => bytes.len() as u64,
-            Self::File { len, .. } => *len,
-        }
-    }
-
-    /// Whether there is nothing to read.
+    /// Whether there is nothing to read, as far as is known.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        match self {
+            Self::Empty => true,
+            Self::Memory(bytes) => bytes.is_empty(),
+            Self::File { len, .. } => *len == 0,
+            Self::Arriving(_) => false,
+        }
     }
 }
 
@@ -98,6 +98,8 @@ pub struct Job {
     pub listener: usize,
     /// When the request was complete.
     pub arrived: Instant,
+    /// The client's socket, when the request asks for an upgrade. Whoever uses it says [`Reply::Taken`] first.
+    pub socket: Option<OwnedFd>,
     /// When a thread took it.
     pub started: Instant,
     /// The response's head.
@@ -123,6 +125,7 @@ impl Job {
             forwarded: Forwarded::default(),
             listener: 0,
             arrived: now,
+            socket: None,
             started: now,
             response: ResponseHead::default(),
             response_body: ResponseBody::default(),
@@ -134,6 +137,7 @@ impl Job {
         self.head.clear();
         self.forwarded = Forwarded::default();
         self.body = RequestBody::Empty;
+        self.socket = None;
         self.response.clear();
         self.response_body.bytes.clear();
         debug_assert!(
@@ -222,10 +226,17 @@ pub enum Reply {
     Whole(Box<Job>),
     /// The head is in; the body follows.
     Head(ConnId, Box<Streaming>),
+    /// An interim response, before any other reply.
+    Hints(ConnId, Box<ResponseHead>),
     /// A piece of the body.
     Data(ConnId, Piece),
     /// The body is over. The job comes back for the log and for recycling.
     End(Box<Job>),
     /// The application failed. Answer 500 when nothing was sent, else break the connection off.
     Abort(Box<Job>),
+    /// The application uses the socket that it was offered: the loop lets go of the connection. The job still comes
+    /// back in one of the other replies.
+    Taken(ConnId),
+    /// The application waits for more of a body that is arriving, or has room for it.
+    WantsBody(ConnId),
 }

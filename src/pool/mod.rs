@@ -6,7 +6,9 @@
 //! application) travels back through [`Pool::release`].
 
 pub mod heirs;
+mod inflow;
 mod job;
+mod presence;
 mod queue;
 mod replies;
 mod sync;
@@ -14,6 +16,7 @@ mod window;
 
 use std::sync::Arc;
 
+pub use inflow::Inflow;
 pub use job::{ConnId, Job, Peer, Piece, Reply, RequestBody, ResponseBody, SharedBytes, Streaming};
 pub use queue::{Pool, Seat};
 pub use replies::ParkMode;

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::{ArrayQueue, SegQueue};
 
 use super::heirs::Heirs;
-use super::job::{Job, Reply, SharedBytes};
+use super::job::{ConnId, Job, Reply, SharedBytes};
+use super::presence::Presence;
 use super::replies::{ParkMode, Replies};
 
 /// The threads that run the application and what passes between them and the event loop.
@@ -21,6 +22,7 @@ pub struct Pool {
     jobs: ArrayQueue<Box<Job>>,
     heirs: Heirs,
     replies: Replies,
+    presence: Presence,
     /// Objects of the application's that the loop has finished with.
     released: SegQueue<Box<dyn SharedBytes>>,
     closed: AtomicBool,
@@ -43,7 +45,8 @@ const FAST_SERVICE_MICROS: u32 = 500;
 const SERVICE_WEIGHT: u32 = 8;
 
 impl Pool {
-    /// A pool of `threads` threads (not started yet) with room for `capacity` jobs; `wake` makes the event loop
+    /// A pool of `threads` threads (not started yet) with room for `capacity` jobs
+    /// (and as many connections); `wake` makes the event loop
     /// return from its sleep.
     pub fn new(threads: usize, capacity: usize, wake: Box<dyn Fn() + Send + Sync>) -> Self {
         assert!(threads > 0, "a pool has at least one thread");
@@ -51,6 +54,7 @@ impl Pool {
             jobs: ArrayQueue::new(capacity.max(1)),
             heirs: Heirs::new(threads),
             replies: Replies::new(wake),
+            presence: Presence::new(capacity),
             released: SegQueue::new(),
             closed: AtomicBool::new(false),
             thread_count: threads,
@@ -124,6 +128,16 @@ impl Pool {
         self.heirs.sleeping() > 0
     }
 
+    /// A connection is there: jobs may name it.
+    pub fn arrived(&self, conn: ConnId) {
+        self.presence.arrive(conn);
+    }
+
+    /// A connection is gone, or not ours any more.
+    pub fn left(&self, conn: ConnId) {
+        self.presence.leave(conn);
+    }
+
     /// The next reply, if one is waiting.
     pub fn receive(&self) -> Option<Reply> {
         self.replies.receive()
@@ -172,6 +186,11 @@ impl Pool {
             index,
             running_since: Cell::new(None),
         }
+    }
+
+    /// Whether nobody waits for the answer to a job of this connection any more.
+    pub fn is_gone(&self, conn: ConnId) -> bool {
+        self.presence.is_gone(conn)
     }
 
     /// Whether another job waits behind the one that a thread has in hand.
@@ -230,8 +249,9 @@ impl Seat {
         &self.pool
     }
 
-    /// The next job, or `None` when the pool is closed and empty. The caller holds the GIL; `idle` is called with a
-    /// function that sleeps, gives the GIL away around it, and has it again when it returns (see [`super::heirs`]).
+    /// The next job whose client is still there, or `None` when the pool is closed and empty. The caller holds the
+    /// GIL; `idle` is called with a function that sleeps, gives the GIL away around it, and has it again when it
+    /// returns (see [`super::heirs`]).
     pub fn next(&self, mut idle: impl FnMut(&(dyn Fn() + Sync))) -> Option<Box<Job>> {
         let (pool, index) = (&*self.pool, self.index);
         loop {
@@ -242,6 +262,11 @@ impl Seat {
                 pool.taken.fetch_add(1, Ordering::Relaxed);
                 if !pool.jobs.is_empty() {
                     pool.summon_beside();
+                }
+                if pool.is_gone(job.conn) {
+                    // Nobody would read the answer: the loop takes note and the application never sees it.
+                    pool.send(Reply::Abort(job));
+                    continue;
                 }
                 return Some(job);
             }

@@ -9,6 +9,8 @@ pub enum Reason {
     NextJob,
     /// The client is slower than the application.
     Window,
+    /// A request body is still arriving.
+    ArrivingBody,
     /// A large request body is read from its temporary file.
     SpooledBody,
     /// The heartbeat has beaten.

@@ -175,6 +175,7 @@ impl EventLoop<'_> {
             registered = accepted.stream.register(registry, token_of(id));
             Connection::new(id, accepted, now)
         });
+        self.core.pool.arrived(id);
         if registered.is_err() {
             return self.close(id);
         }

@@ -13,6 +13,8 @@ use super::core::Core;
 
 /// Status of a request whose client was gone before it was answered (nginx's number for it).
 const CLIENT_GONE: u16 = 499;
+/// Status of a request whose connection the application took over.
+const SWITCHED: u16 = 101;
 /// Lines are written when they are this long together, or when the turn is over.
 const FLUSH_BYTES: usize = 32 * 1024;
 
@@ -116,6 +118,11 @@ impl Core {
     /// The client was gone when the answer came.
     pub(super) fn log_gone(&mut self, job: &Job) {
         self.log_access(job, CLIENT_GONE, 0);
+    }
+
+    /// The application took the connection over, and its request has ended.
+    pub(super) fn log_upgraded(&mut self, job: &Job) {
+        self.log_access(job, SWITCHED, 0);
     }
 }
 

@@ -8,16 +8,22 @@
 //! socket is edge-triggered, so `readable` remembers an edge that was not used up.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::http::{Exchange, ProxyHeader, Status};
 use crate::pool::{ConnId, Job, Peer, Window};
 
 use super::core::Core;
 use super::deadlines::Timer;
+use super::inflow::Arriving;
 use super::outbox::Outbox;
 use super::spool::Spool;
 use super::stream::Stream;
+
+/// At a stop, a connection that was used within this time may have sent its next request.
+const JUST_NOW: Duration = Duration::from_secs(1);
+/// So long it has to arrive.
+const LAST_REQUEST: Duration = Duration::from_millis(500);
 
 /// What becomes of a connection after it was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +31,7 @@ use super::stream::Stream;
 pub(super) enum Fate {
     /// It waits for its next event.
     Keep,
-    /// It has more to read than one turn allows.
+    /// It has more to read or write than one turn allows.
     Again,
     /// It is over.
     Close,
@@ -69,11 +75,17 @@ pub(super) struct Connection {
     /// The request that is being received.
     pub(super) job: Option<Box<Job>>,
     pub(super) spool: Spool,
+    /// The body of a request that is already with the pool.
+    pub(super) arriving: Option<Arriving>,
+    /// What answers a request whose body could not be received, unless the application does.
+    pub(super) body_fault: Option<Status>,
     /// The window of the response that is being streamed.
     pub(super) window: Option<Arc<Window>>,
     pub(super) answered: Option<Answered>,
     /// Body bytes of the response that were framed so far.
     pub(super) body_sent: u64,
+    /// Body bytes that the response's head has no room for, and that were cut.
+    pub(super) cut_bytes: u64,
     /// Status of the response that is being streamed.
     pub(super) status: u16,
     /// Who is connected, or whom the PROXY header names.
@@ -91,8 +103,12 @@ pub(super) struct Connection {
     pub(super) read_closed: bool,
     /// When the first byte of the request that is being received arrived.
     pub(super) began: Instant,
+    /// When the last response was written, or the connection was accepted.
+    pub(super) idle_since: Instant,
     /// A request was refused: the client may still be sending it.
     pub(super) refused: bool,
+    /// The application may take the socket (see `upgrade.rs`): it is not in the poll set.
+    pub(super) offered: bool,
 }
 
 /// What is known of a connection when it is accepted.
@@ -122,9 +138,12 @@ impl Connection {
             outbox: Outbox::default(),
             job: None,
             spool: Spool::default(),
+            arriving: None,
+            body_fault: None,
             window: None,
             answered: None,
             body_sent: 0,
+            cut_bytes: 0,
             status: 0,
             peer,
             trusted,
@@ -136,7 +155,9 @@ impl Connection {
             readable: false,
             read_closed: false,
             began: now,
+            idle_since: now,
             refused: false,
+            offered: false,
         }
     }
 
@@ -170,22 +191,43 @@ impl Connection {
         core.set_deadline(self.id, &mut self.timer, core.timeouts.header);
     }
 
-    /// The worker stops: an idle connection closes, unless its next request is already there; any other gets its
-    /// answer, which says close.
+    /// The worker stops. A request that is under way gets its answer, which says close. A connection that is idle
+    /// closes, unless its next request is there already; one that was used just now, or is new, may have sent a
+    /// request that has not yet arrived, so it gets a moment for it.
     pub(super) fn begin_drain(&mut self, core: &mut Core) -> Fate {
         if self.waiting == Waiting::Linger {
             return Fate::Keep;
         }
-        if self.is_idle() {
-            return self.close_if_idle(core);
+        if !self.is_idle() {
+            self.exchange.close_after_this();
+            return Fate::Keep;
         }
-        self.exchange.close_after_this();
-        Fate::Keep
+        let fate = self.close_if_idle(core);
+        let was_used = core.now.saturating_duration_since(self.idle_since) < JUST_NOW;
+        if fate == Fate::Close && was_used && !self.read_closed {
+            self.await_last_request(core);
+            return Fate::Keep;
+        }
+        fate
+    }
+
+    /// The worker stops, and the client does not know it yet.
+    pub(super) fn await_last_request(&mut self, core: &mut Core) {
+        self.waiting = Waiting::KeepAlive;
+        core.set_deadline(self.id(), &mut self.timer, Some(LAST_REQUEST));
     }
 
     /// The deadline is over.
     pub(super) fn on_deadline(&mut self, core: &mut Core) -> Fate {
         match self.waiting {
+            Waiting::Body if self.arriving.is_some() => {
+                self.break_body(
+                    Status::REQUEST_TIMEOUT,
+                    std::io::ErrorKind::TimedOut,
+                    "the request body took too long to arrive (client_body_timeout)",
+                );
+                Fate::Keep
+            }
             Waiting::Head | Waiting::Body => {
                 let what = if self.waiting == Waiting::Head {
                     "client_header_timeout"
@@ -224,6 +266,17 @@ impl Connection {
     /// Whether bytes of the client may be unread when the connection closes.
     pub(super) fn may_have_unread_input(&self) -> bool {
         !self.inbound.is_empty() || self.readable
+    }
+
+    /// Go on where the last turn's share ended.
+    pub(super) fn go_on(&mut self, core: &mut Core) -> Fate {
+        if !self.outbox.is_empty() {
+            let fate = self.settle(core);
+            if fate != Fate::Keep || !self.wants_arriving() {
+                return fate;
+            }
+        }
+        self.read(core)
     }
 
     /// Whether reading can go on at once.

@@ -43,10 +43,13 @@ impl Connections {
             .filter(|connection| connection.id() == id)
     }
 
-    /// The connection that an event's token means. Events of one turn may name a slot that was freed in it.
+    /// The connection that an event's token means. The event may be of one that is gone: a descriptor of its socket
+    /// that somebody else holds (an upgrade's, a forked child's) keeps it in the poll set.
     pub(super) fn at_token(&mut self, token: Token) -> Option<&mut Connection> {
+        let slot = (token.0 & SLOT_MASK).checked_sub(FIRST_CONNECTION_TOKEN)?;
         self.slab
-            .get_mut(token.0.checked_sub(FIRST_CONNECTION_TOKEN)?)
+            .get_mut(slot)
+            .filter(|connection| token_of(connection.id()) == token)
     }
 
     pub(super) fn remove(&mut self, id: ConnId) -> Option<Connection> {
@@ -66,7 +69,12 @@ impl Connections {
     }
 }
 
+/// Half of a token names the slot, the other half the generation.
+const SLOT_BITS: u32 = usize::BITS / 2;
+const SLOT_MASK: usize = (1 << SLOT_BITS) - 1;
+
 /// The token under which a connection's socket is registered.
 pub(super) fn token_of(id: ConnId) -> Token {
-    Token(FIRST_CONNECTION_TOKEN + id.slot as usize)
+    let generation = (id.generation as usize) << SLOT_BITS;
+    Token(generation | (FIRST_CONNECTION_TOKEN + id.slot as usize))
 }

@@ -63,12 +63,14 @@ pub(super) struct Core {
         reason = "jobs travel boxed, and come back in their boxes"
     )]
     free_jobs: Vec<Box<Job>>,
-    /// Connections that have more to read than one turn allows.
+    /// Connections that have more to read or write than one turn allows.
     pub(super) again: Vec<ConnId>,
     /// A connection has closed, or may be closed for another: a worker that was full can accept again.
     pub(super) room_made: bool,
     /// Jobs that were queued since a thread was last summoned.
     unannounced_jobs: u32,
+    /// Requests wait for their bodies (`request_buffering`).
+    pub(super) buffers_requests: bool,
     /// The worker stops: every answer says close.
     pub(super) draining: bool,
     /// Requests dispatched, and after how many the worker retires (`max_requests`).
@@ -77,6 +79,8 @@ pub(super) struct Core {
     pub(super) access_log: Option<AccessLog>,
     scoreboard: Arc<Scoreboard>,
     slot: usize,
+    /// The poll set, which connections leave and enter again around an upgrade.
+    pub(super) registry: mio::Registry,
 }
 
 /// Wall-clock seconds and the `Date` field, worked out once a second at most.
@@ -127,6 +131,7 @@ pub(super) struct CoreSetup<'a> {
     pub(super) access_log: Option<AccessLog>,
     pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) slot: usize,
+    pub(super) registry: mio::Registry,
 }
 
 impl Core {
@@ -140,6 +145,7 @@ impl Core {
             access_log,
             scoreboard,
             slot,
+            registry,
         } = setup;
         let now = Instant::now();
         Self {
@@ -170,12 +176,14 @@ impl Core {
             again: Vec::new(),
             room_made: false,
             unannounced_jobs: 0,
+            buffers_requests: config.request_buffering,
             draining: false,
             requests: 0,
             requests_max,
             access_log,
             scoreboard,
             slot,
+            registry,
         }
     }
 

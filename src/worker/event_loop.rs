@@ -20,6 +20,7 @@ use super::core::Core;
 use super::descriptors::{Descriptor, Descriptors};
 use super::shutdown::Phase;
 use super::sleep::Progress;
+use super::upgrade::HandedOver;
 
 /// So many replies are handled in one turn at most.
 const TURN_REPLIES: usize = 1024;
@@ -54,6 +55,7 @@ pub(super) struct EventLoop<'a> {
     pub(super) accepting: Accepting,
     pub(super) connections: Connections,
     pub(super) connections_max: usize,
+    pub(super) handed_over: HandedOver,
     pub(super) core: Core,
     pub(super) descriptors: Descriptors,
     pub(super) application: &'a dyn Application,
@@ -92,7 +94,7 @@ impl EventLoop<'_> {
         self.handle_events()?;
         self.core.announce_jobs();
         self.handle_replies();
-        self.read_again();
+        self.go_on();
         self.core.announce_jobs();
         self.expire();
         if std::mem::take(&mut self.core.room_made) && self.accepting == Accepting::Full {
@@ -169,18 +171,33 @@ impl EventLoop<'_> {
     fn on_reply(&mut self, reply: Reply) {
         let id = match &reply {
             Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) => job.conn,
-            Reply::Head(id, _) | Reply::Data(id, _) => *id,
+            Reply::Head(id, _) | Reply::Data(id, _) | Reply::Hints(id, _) => *id,
+            Reply::WantsBody(id) => *id,
+            Reply::Taken(id) => return self.on_taken(*id),
         };
         let Some(connection) = self.connections.get_mut(id) else {
             return self.on_late_reply(reply);
         };
         let core = &mut self.core;
+        if connection.offered {
+            if matches!(reply, Reply::Hints(..)) {
+                // The socket may yet be taken, so nothing may be written; nobody misses a hint.
+                return;
+            }
+            if !connection.take_back(core) {
+                self.close(id);
+                return self.on_late_reply(reply);
+            }
+        }
         let fate = match reply {
             Reply::Whole(job) => connection.on_whole(job, core),
             Reply::Head(_, streaming) => connection.on_head_reply(*streaming, core),
+            Reply::Hints(_, hints) => connection.on_hints(&hints, core),
             Reply::Data(_, piece) => connection.on_data(piece, core),
             Reply::End(job) => connection.on_end(job, core),
             Reply::Abort(job) => connection.on_abort(job, core),
+            Reply::WantsBody(_) => connection.on_wants_body(core),
+            Reply::Taken(_) => Fate::Keep,
         };
         self.settle_fate(id, fate);
     }
@@ -188,13 +205,10 @@ impl EventLoop<'_> {
     /// The connection that a reply is for is gone.
     fn on_late_reply(&mut self, reply: Reply) {
         match reply {
-            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) => {
-                self.core.log_gone(&job);
-                self.core.recycle(job);
-            }
+            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) => self.on_orphaned_job(job),
             Reply::Head(_, streaming) => streaming.window.close(),
             Reply::Data(_, crate::pool::Piece::Shared(shared)) => self.core.finished.push(shared),
-            Reply::Data(..) => {}
+            Reply::Data(..) | Reply::Hints(..) | Reply::Taken(_) | Reply::WantsBody(_) => {}
         }
     }
 
@@ -208,6 +222,7 @@ impl EventLoop<'_> {
 
     pub(super) fn close(&mut self, id: ConnId) {
         if let Some(mut connection) = self.connections.remove(id) {
+            self.core.pool.left(id);
             connection.on_close(&mut self.core);
             self.core.release_finished();
         }
@@ -215,10 +230,10 @@ impl EventLoop<'_> {
     }
 
     /// Connections that used up their share of the last turn.
-    fn read_again(&mut self) {
+    fn go_on(&mut self) {
         for id in std::mem::take(&mut self.core.again) {
             if let Some(connection) = self.connections.get_mut(id) {
-                let fate = connection.read(&mut self.core);
+                let fate = connection.go_on(&mut self.core);
                 self.settle_fate(id, fate);
             }
         }
@@ -285,7 +300,8 @@ impl EventLoop<'_> {
             .count();
         let slot = self.core.slot();
         slot.loop_beat(crate::scoreboard::monotonic_ms());
-        slot.set_connections(saturating_u32(self.connections.len()), saturating_u32(idle));
+        let open = self.connections.len() + self.handed_over.len();
+        slot.set_connections(saturating_u32(open), saturating_u32(idle));
         slot.set_queue_length(saturating_u32(self.core.pool.queue_length()));
         if let Some(parent) = self.parent
             && nix::unistd::getppid().as_raw() != parent

@@ -11,6 +11,7 @@ mod core;
 mod deadlines;
 mod descriptors;
 mod event_loop;
+mod inflow;
 mod outbox;
 mod receive;
 mod respond;
@@ -21,6 +22,7 @@ mod sleep;
 mod spool;
 mod stream;
 mod trust;
+mod upgrade;
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -43,6 +45,7 @@ use self::descriptors::Descriptors;
 use self::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
 use self::shutdown::Phase;
 use self::sleep::Progress;
+use self::upgrade::HandedOver;
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -117,6 +120,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         access_log: setup.access_log,
         scoreboard,
         slot,
+        registry: poll.registry().try_clone()?,
     });
     let mut event_loop = EventLoop {
         listener_set: ListenerSet::new(&poll)?,
@@ -124,6 +128,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         accepting: Accepting::Over,
         connections: Connections::default(),
         connections_max,
+        handed_over: HandedOver::default(),
         descriptors: Descriptors::new(signals, interrupts, poll.registry(), descriptor_token)?,
         events: turn_events(),
         poll,

@@ -8,13 +8,20 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
 
 use crate::pool::{Piece, SharedBytes};
 
 /// So many segments go into one `writev`.
 const SLICES_MAX: usize = 32;
-/// One `sendfile` sends at most this, so that one fast reader does not hold the loop.
+/// One `sendfile` sends at most this.
 const FILE_STEP_BYTES: u64 = 256 * 1024;
+/// A file whose system cannot send it is copied in steps of this.
+const COPY_STEP_BYTES: u64 = 64 * 1024;
+/// One connection writes at most about this in one turn of the loop: a reader as fast as we are must not hold it.
+const TURN_BYTES: u64 = 1024 * 1024;
 
 #[derive(Debug)]
 enum Segment {
@@ -61,6 +68,8 @@ pub(super) struct Flushed {
     pub(super) credit: usize,
     /// Everything is written.
     pub(super) empty: bool,
+    /// The turn's share is used up, and the socket may take more.
+    pub(super) has_more_room: bool,
     /// A file ended before its range did: the response cannot be completed.
     pub(super) file_short: bool,
 }
@@ -140,7 +149,7 @@ impl Outbox {
                 return Ok(flushed);
             };
             let result = match &mut first.segment {
-                Segment::File { file, offset, len } => send_file(socket, file, offset, *len),
+                Segment::File { file, offset, len } => send_file(socket, file, *offset, *len),
                 _ => self.write_slices(socket),
             };
             match result {
@@ -155,12 +164,27 @@ impl Outbox {
                 Ok(written) => {
                     flushed.written += written as u64;
                     self.advance(written);
+                    if flushed.written >= TURN_BYTES {
+                        self.drop_written(&mut flushed, finished);
+                        flushed.empty = self.entries.is_empty();
+                        flushed.has_more_room = !flushed.empty;
+                        return Ok(flushed);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(flushed),
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Bytes that are queued and not written.
+    pub(super) fn unsent_bytes(&self) -> u64 {
+        let unsent = |entry: &Entry| match &entry.segment {
+            Segment::File { len, .. } => *len,
+            segment => segment.bytes().map_or(0, <[u8]>::len) as u64,
+        };
+        self.entries.iter().map(unsent).sum()
     }
 
     /// Give up what is queued, so that objects of the application's find their way back.
@@ -238,15 +262,30 @@ impl Outbox {
     }
 }
 
-fn send_file<S: AsFd>(socket: &S, file: &File, offset: &u64, len: u64) -> io::Result<usize> {
+/// Send a part of the file's `len` bytes from `offset` on. 0 when the file is over.
+fn send_file<S: Write + AsFd>(
+    socket: &mut S,
+    file: &File,
+    offset: u64,
+    len: u64,
+) -> io::Result<usize> {
     let step = usize::try_from(len.min(FILE_STEP_BYTES)).unwrap_or(usize::MAX);
-    let mut at = i64::try_from(*offset).map_err(io::Error::other)?;
-    Ok(nix::sys::sendfile::sendfile(
-        socket,
-        file,
-        Some(&mut at),
-        step,
-    )?)
+    let mut at = i64::try_from(offset).map_err(io::Error::other)?;
+    match nix::sys::sendfile::sendfile(&*socket, file, Some(&mut at), step) {
+        // Not every file system can.
+        Err(Errno::EINVAL | Errno::ENOSYS) => copy_file(socket, file, offset, len),
+        sent => Ok(sent?),
+    }
+}
+
+fn copy_file<S: Write>(socket: &mut S, file: &File, offset: u64, len: u64) -> io::Result<usize> {
+    let step = usize::try_from(len.min(COPY_STEP_BYTES)).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; step];
+    let read = file.read_at(&mut bytes, offset)?;
+    if read == 0 {
+        return Ok(0);
+    }
+    socket.write(&bytes[..read])
 }
 
 #[cfg(test)]

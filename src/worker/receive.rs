@@ -29,6 +29,7 @@ impl Connection {
             && (self.exchange.is_idle()
                 || self.exchange.is_reading_head()
                 || self.exchange.is_reading_body())
+            || self.wants_arriving()
     }
 
     /// Read until the socket would block, a request is whole, or the turn's share is used up.
@@ -80,6 +81,15 @@ impl Connection {
     fn on_end_of_input(&mut self, core: &mut Core) -> Fate {
         self.readable = false;
         self.read_closed = true;
+        if self.arriving.is_some() {
+            // It may still read the answer of an application that finds the body incomplete.
+            self.break_body(
+                Status::BAD_REQUEST,
+                io::ErrorKind::UnexpectedEof,
+                "the client closed the connection before the end of the request body",
+            );
+            return Fate::Keep;
+        }
         if self.exchange.is_reading_body() || self.exchange.is_reading_head() {
             // A truncated request is never shown to the application; nobody waits for an answer.
             self.log_refused(
@@ -130,6 +140,9 @@ impl Connection {
         if bytes.is_empty() || !self.wants_input() {
             return Ok(0);
         }
+        if self.arriving.is_some() {
+            return Ok(self.receive_arriving(bytes, core));
+        }
         if self.awaits_proxy_header {
             match self.receive_proxy_header(bytes, core)? {
                 Some(length) => consumed = length,
@@ -164,6 +177,10 @@ impl Connection {
                         self.job = Some(job);
                         return Err(error);
                     }
+                    if !core.buffers_requests && self.has_body() {
+                        self.dispatch_at_head(job, core);
+                        return Ok(consumed + self.receive_arriving(&bytes[consumed..], core));
+                    }
                 }
                 Received::Data(range) => {
                     if let Err(error) = self.spool.write(&rest[range], &mut core.spool) {
@@ -173,6 +190,9 @@ impl Connection {
                     }
                 }
                 Received::End => {
+                    if self.exchange.asks_for_upgrade() && consumed == bytes.len() {
+                        job.socket = self.offer_socket(core);
+                    }
                     self.dispatch(job, core);
                     return Ok(consumed);
                 }
@@ -180,9 +200,20 @@ impl Connection {
         }
     }
 
-    /// The head is in. If the request may come from where it comes from, its body is wanted.
+    fn has_body(&self) -> bool {
+        !matches!(
+            self.exchange.body_length(),
+            BodyLength::Empty | BodyLength::Known(0)
+        )
+    }
+
+    /// The head is in. If the request may come from where it comes from, its body is wanted: at once, unless the
+    /// application reads it as it arrives.
     fn on_head(&mut self, job: &mut Job, core: &mut Core) -> Result<(), ParseError> {
         self.judge_head(job, core)?;
+        if !core.buffers_requests {
+            return Ok(());
+        }
         if let BodyLength::Known(declared) = self.exchange.body_length()
             && declared <= core.spool.body_bytes_max as u64
         {
@@ -206,6 +237,11 @@ impl Connection {
                 return self.on_spool_error(&error, core);
             }
         }
+        self.push_job(job, core);
+    }
+
+    /// Hand the job to the pool.
+    pub(super) fn push_job(&mut self, mut job: Box<Job>, core: &mut Core) {
         job.arrived = core.now;
         core.requests += 1;
         if core.requests_max.is_some_and(|max| core.requests >= max) {
@@ -219,7 +255,13 @@ impl Connection {
         self.timer.clear();
         self.waiting = Waiting::Pool;
         self.body_sent = 0;
-        if let Err(job) = core.push(job) {
+        self.cut_bytes = 0;
+        self.body_fault = None;
+        if let Err(mut job) = core.push(job) {
+            if job.socket.take().is_some() && !self.take_back(core) {
+                self.exchange.abort();
+            }
+            self.drop_arriving();
             self.job = Some(job);
             self.refuse(
                 Status {
@@ -234,6 +276,9 @@ impl Connection {
 
     /// Set the deadline for what the connection waits for now.
     pub(super) fn await_input(&mut self, core: &mut Core) {
+        if self.arriving.is_some() {
+            return self.await_arriving(core);
+        }
         if !self.wants_input() {
             return;
         }

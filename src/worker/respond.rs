@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::http::{BodySize, Finish, Status};
+use crate::http::{BodySize, Finish, ResponseHead, Status};
 use crate::pool::{Job, Piece, ResponseBody, Streaming};
 
 use super::connection::{Answered, Connection, Fate, Waiting};
@@ -27,6 +27,7 @@ impl Connection {
             0
         };
         self.body_sent = take as u64;
+        self.cut_bytes = total.saturating_sub(take as u64);
         job.response_body = self.send_whole_body(body, take, core);
         if total > 0 {
             self.exchange.data_end(&mut core.out);
@@ -57,6 +58,17 @@ impl Connection {
         body
     }
 
+    /// An interim response has come. It is only a hint: one that would have to wait is not worth sending.
+    pub(super) fn on_hints(&mut self, hints: &ResponseHead, core: &mut Core) -> Fate {
+        core.out.clear();
+        self.exchange.hint(hints, &mut core.out);
+        if self.outbox.is_empty() {
+            self.write_out(0, core);
+        }
+        core.out.clear();
+        self.settle(core)
+    }
+
     /// The head of a streamed response has come.
     pub(super) fn on_head_reply(&mut self, streaming: Streaming, core: &mut Core) -> Fate {
         core.out.clear();
@@ -80,6 +92,7 @@ impl Connection {
         core.out.clear();
         let take = self.exchange.data(len, &mut core.out);
         self.body_sent += take as u64;
+        self.cut_bytes += (len - take) as u64;
         match piece {
             Piece::Bytes(bytes) if bytes.len() <= ONE_WRITE_BYTES => {
                 core.out.extend_from_slice(&bytes[..take]);
@@ -121,10 +134,13 @@ impl Connection {
     fn finish(&mut self, job: Box<Job>, core: &mut Core) -> Fate {
         let status = job.response.status_code();
         let status = if status == 0 { self.status } else { status };
+        if self.cut_bytes > 0 && !self.exchange.is_head_request() {
+            log_excess(&job, status, self.cut_bytes);
+        }
         if let Finish::Short { missing } = self.exchange.finish(&mut core.out) {
             log::error!(
                 "Response to {} is {missing} bytes shorter than its Content-Length; closing the connection.",
-                String::from_utf8_lossy(job.head.request_line()).escape_debug()
+                RequestLine(&job)
             );
         }
         self.answered = Some(Answered { job, status });
@@ -136,15 +152,14 @@ impl Connection {
     pub(super) fn on_abort(&mut self, job: Box<Job>, core: &mut Core) -> Fate {
         if self.exchange.is_dispatched() {
             self.job = Some(job);
-            self.refuse(
-                Status {
-                    code: 500,
-                    reason: "Internal Server Error",
-                },
-                "",
-                core,
-            );
+            let status = self.body_fault.unwrap_or(Status::INTERNAL_SERVER_ERROR);
+            self.refuse(status, "", core);
         } else {
+            log::error!(
+                "Response to {} was broken off after {} bytes of its body; closing the connection.",
+                RequestLine(&job),
+                self.body_sent
+            );
             self.exchange.abort();
             self.answered = Some(Answered {
                 status: self.status,
@@ -210,8 +225,8 @@ impl Connection {
     pub(super) fn settle(&mut self, core: &mut Core) -> Fate {
         if !self.outbox.is_empty() {
             match self.flush(core) {
-                Ok(true) => {}
-                Ok(false) => return Fate::Keep,
+                Ok(None) => {}
+                Ok(Some(fate)) => return fate,
                 Err(_) => return Fate::Close,
             }
         }
@@ -239,8 +254,8 @@ impl Connection {
         Fate::Keep
     }
 
-    /// Returns whether everything was written.
-    fn flush(&mut self, core: &mut Core) -> io::Result<bool> {
+    /// Returns what becomes of the connection when not everything was written.
+    fn flush(&mut self, core: &mut Core) -> io::Result<Option<Fate>> {
         let flushed = self.outbox.flush(&mut self.stream, &mut core.finished)?;
         if flushed.credit > 0
             && let Some(window) = &self.window
@@ -248,22 +263,29 @@ impl Connection {
             window.credit(flushed.credit);
         }
         if flushed.file_short {
-            log::error!("A file became shorter while it was being sent; closing the connection.");
+            if let Some(answered) = &self.answered {
+                log::error!(
+                    "The file sent to {} became shorter meanwhile; closing the connection.",
+                    RequestLine(&answered.job)
+                );
+            }
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if !flushed.empty && (flushed.written > 0 || self.waiting != Waiting::Send) {
             self.waiting = Waiting::Send;
             core.set_deadline(self.id(), &mut self.timer, core.timeouts.send);
         }
-        Ok(flushed.empty)
+        Ok(match (flushed.empty, flushed.has_more_room) {
+            (true, _) => None,
+            (false, true) => Some(Fate::Again),
+            (false, false) => Some(Fate::Keep),
+        })
     }
 
     /// The response is written and the connection stays: go on with what was pipelined, or wait.
     fn next_request(&mut self, core: &mut Core) -> Fate {
-        if core.draining && self.inbound.is_empty() && !self.is_readable() {
-            return Fate::Close;
-        }
         self.waiting = Waiting::KeepAlive;
+        self.idle_since = core.now;
         if !self.inbound.is_empty() {
             let fate = self.receive_inbound(core);
             if fate != Fate::Keep {
@@ -274,11 +296,14 @@ impl Connection {
                 return self.settle(core);
             }
         }
-        if self.is_readable() && !self.exchange.is_dispatched() {
+        if self.is_readable() && self.wants_input() {
             // Read in a later step of this turn: a client that pipelines must not starve the others.
             return Fate::Again;
         }
-        if self.exchange.is_idle() {
+        if self.exchange.is_idle() && core.draining {
+            // The response began before the stop and could not say close.
+            self.await_last_request(core);
+        } else if self.exchange.is_idle() {
             core.room_made = true;
             core.set_deadline(self.id(), &mut self.timer, core.timeouts.keep_alive);
         } else {
@@ -290,6 +315,10 @@ impl Connection {
     fn close_or_linger(&mut self, core: &mut Core) -> Fate {
         if self.waiting == Waiting::Linger {
             return Fate::Keep;
+        }
+        self.drop_arriving();
+        if self.exchange.would_look_whole(true) {
+            return Fate::Close;
         }
         // A client that has closed its side may have sent more before that than was read.
         let input_is_over = self.read_closed && !self.is_readable();
@@ -311,6 +340,11 @@ impl Connection {
         if let Some(window) = self.window.take() {
             window.close();
         }
+        self.drop_arriving();
+        if self.exchange.would_look_whole(self.outbox.is_empty()) {
+            self.stream.reset_on_close();
+        }
+        self.body_sent = self.body_sent.saturating_sub(self.outbox.unsent_bytes());
         self.outbox.abandon(&mut core.finished);
         self.drop_spool(core);
         if let Some(answered) = self.answered.take() {
@@ -320,5 +354,26 @@ impl Connection {
         if let Some(job) = self.job.take() {
             core.recycle(job);
         }
+    }
+}
+
+/// A request as log lines name it.
+struct RequestLine<'a>(&'a Job);
+
+impl std::fmt::Display for RequestLine<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let line = String::from_utf8_lossy(self.0.head.request_line());
+        write!(f, "{}", line.escape_debug())
+    }
+}
+
+fn log_excess(job: &Job, status: u16, cut_bytes: u64) {
+    let request = RequestLine(job);
+    if (100..200).contains(&status) || matches!(status, 204 | 304) {
+        log::warn!("Response to {request} has a body, which its status {status} does not allow.");
+    } else {
+        log::error!(
+            "Response to {request} is {cut_bytes} bytes longer than its Content-Length; they were not sent."
+        );
     }
 }

@@ -88,7 +88,7 @@ impl EventLoop<'_> {
             self.begin_drain();
         }
         if let Phase::Draining { until } = self.phase {
-            if self.connections.len() == 0 {
+            if self.connections.len() + self.handed_over.len() == 0 {
                 self.leave(until.max(self.core.now + QUICK_STOP_GRACE));
             } else if until <= self.core.now {
                 self.cut_connections();
@@ -107,12 +107,14 @@ impl EventLoop<'_> {
             .connections
             .iter()
             .filter(|connection| !connection.is_idle())
-            .count();
+            .count()
+            + self.handed_over.len();
         if cut > 0 {
             log::warn!(
                 "graceful_timeout is over: {cut} connection(s) with a request under way were cut."
             );
         }
+        self.handed_over.clear();
         for id in self.connections.ids() {
             self.close(id);
         }

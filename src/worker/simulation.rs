@@ -38,6 +38,7 @@ use super::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
 use super::shutdown::Phase;
 use super::sleep::Progress;
 use super::stream::Stream;
+use super::upgrade::HandedOver;
 
 const ROUNDS: u64 = 2000;
 /// Far more than the longest plan takes.
@@ -334,6 +335,7 @@ fn event_loop(
     let sink = move |lines: &[u8]| log.lock().unwrap().extend_from_slice(lines);
     let format = AccessFormat::compile("%(U)s").unwrap();
     let core = Core::new(CoreSetup {
+        registry: poll.registry().try_clone().unwrap(),
         config,
         pool,
         server: b"simulated".to_vec(),
@@ -349,6 +351,7 @@ fn event_loop(
         accepting: Accepting::On,
         connections: Connections::default(),
         connections_max: 1000,
+        handed_over: HandedOver::default(),
         descriptors: Descriptors::new(None, None, poll.registry(), descriptor_token).unwrap(),
         events: turn_events(),
         poll,

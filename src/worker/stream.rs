@@ -24,12 +24,31 @@ impl Stream {
         }
     }
 
+    /// Let closing reset the connection, so that the peer cannot take its end for the end of a body. A unix socket
+    /// has no such thing.
+    pub(super) fn reset_on_close(&self) {
+        let at_once = nix::libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        // A socket that is broken already tells the peer as much.
+        let _ = nix::sys::socket::setsockopt(self, nix::sys::socket::sockopt::Linger, &at_once);
+    }
+
     /// Register once, for reading and writing, edge-triggered: no further system call is needed for interest.
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         match self {
             Self::Tcp(stream) => stream.register(registry, token, interest),
             Self::Unix(stream) => stream.register(registry, token, interest),
+        }
+    }
+
+    /// Leave the poll set.
+    pub(super) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.deregister(registry),
+            Self::Unix(stream) => stream.deregister(registry),
         }
     }
 }

@@ -16,6 +16,10 @@ mod keepalive;
 mod bodies;
 // Clients that are too slow, or gone.
 mod deadlines;
+// Bodies that arrive while their requests are with the application.
+mod arriving;
+// Clients that leave while their request waits or runs.
+mod gone;
 // Streams that are faster than their reader, and many at once.
 mod backpressure;
 // What proxies say of a request's way, and whom the worker believes.

@@ -52,6 +52,9 @@ pub(crate) fn echo(seat: &Seat, mut job: Box<Job>) {
     match std::mem::take(&mut job.body) {
         ferricorn::pool::RequestBody::Empty => {}
         ferricorn::pool::RequestBody::Memory(bytes) => body.extend_from_slice(&bytes),
+        ferricorn::pool::RequestBody::Arriving(inflow) => {
+            while inflow.take(&mut body).expect("a whole body") {}
+        }
         ferricorn::pool::RequestBody::File { mut file, .. } => {
             file.read_to_end(&mut body).expect("the spool can be read");
         }

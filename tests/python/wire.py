@@ -125,6 +125,10 @@ class Client:
                 raise Disconnected(bytes(self._inbound))
         return self._take(length)
 
+    def buffered(self) -> bytes:
+        """What was read beyond what was asked for."""
+        return self._take(len(self._inbound))
+
     def read_to_end(self) -> bytes:
         while self._receive():
             pass

@@ -281,6 +281,15 @@ pub(super) const ROWS: &[Setting] = &[
     )
     .flags(&["--header-map"]),
     row(
+        "server_header",
+        SECTION,
+        Kind::FieldValue,
+        Default::None,
+        "The Server header of responses. Empty: none. Not given: ferricorn.",
+    )
+    .flags(&["--server-header"])
+    .ours(),
+    row(
         "root_path",
         SECTION,
         Kind::Text,

@@ -61,9 +61,8 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Bool { cli: false },
         Default::Bool(true),
-        "Call the application before the request body has arrived.",
+        "False: call the application before the request body has arrived.",
     )
     .flags(&["--no-request-buffering"])
-    .not_yet("request bodies are always buffered")
     .ours(),
 ];

@@ -428,7 +428,8 @@ fn framing_is_read_with_the_head() {
         Framing {
             length: BodyLength::Known(5),
             keep_alive: false,
-            expects_continue: true
+            expects_continue: true,
+            asks_for_upgrade: false,
         }
     );
 }

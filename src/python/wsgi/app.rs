@@ -6,7 +6,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use pyo3::exceptions::PyStopIteration;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::pool::{Job, Reply, Seat};
 use crate::python::gil::{Reason, handoff};
@@ -16,6 +19,7 @@ use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 use super::body::{self, Sent};
 use super::environ::EnvironMaker;
 use super::start_response::StartResponse;
+use super::upgrade::Offer;
 
 /// What the environ says of a listener.
 #[derive(Clone, Debug)]
@@ -124,11 +128,19 @@ impl WsgiApp {
             Ok(start) => start,
             Err(error) => return fail(py, seat, Some(job), &error),
         };
-        match callable.call1((environ, &start)) {
-            Ok(result) => self.answer(&result, &start, seat, job),
+        let offer = match complete(&environ, &start, &mut job) {
+            Ok(offer) => offer,
+            Err(error) => return fail(py, seat, Some(job), &error),
+        };
+        match callable.call1((&environ, &start)) {
+            Ok(result) => self.answer(&result, &start, &environ, seat, job),
+            Err(error) if start.get().is_taken() => end_taken(py, seat, job, &error),
             Err(error) => fail(py, seat, Some(job), &error),
         }
         start.get().finish();
+        if let Some(offer) = offer {
+            offer.withdraw();
+        }
     }
 
     /// Send the application's result and close it.
@@ -136,13 +148,28 @@ impl WsgiApp {
         &self,
         result: &Bound<'_, PyAny>,
         start: &Bound<'_, StartResponse>,
+        environ: &Bound<'_, PyDict>,
         seat: &Seat,
         job: Box<Job>,
     ) {
         let py = result.py();
-        let sent = body::send(result, start, job, seat.pool(), self.settings.sendfile);
+        let sent = body::send(
+            result,
+            start,
+            environ,
+            job,
+            seat.pool(),
+            self.settings.sendfile,
+        );
         let closed = close(result);
         match (sent, closed) {
+            // The application has answered on the client's socket itself.
+            (Sent::Streamed(job) | Sent::Gone(job), Ok(())) if start.get().is_taken() => {
+                seat.pool().send(Reply::End(job));
+            }
+            (Sent::Failed(Some(job), error), _) if start.get().is_taken() => {
+                end_taken(py, seat, job, &error);
+            }
             (Sent::Whole, Ok(())) => {}
             (Sent::Whole, Err(error)) => log_failure(py, None, &error),
             (Sent::Streamed(job), Ok(())) => seat.pool().send(Reply::End(job)),
@@ -162,6 +189,30 @@ impl WsgiApp {
             }
         }
     }
+}
+
+/// What the environ has beside the request: the callables that belong to its response, and the socket that it may take.
+fn complete<'py>(
+    environ: &Bound<'py, PyDict>,
+    start: &Bound<'py, StartResponse>,
+    job: &mut Job,
+) -> PyResult<Option<Offer<'py>>> {
+    let py = environ.py();
+    environ.set_item(intern!(py, "wsgi.early_hints"), start)?;
+    environ.set_item(intern!(py, "ferricorn.client_disconnected"), start)?;
+    match job.socket.take() {
+        Some(socket) => Offer::make(environ, start, socket).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The application has the client's socket and its call has ended with `error`. With gunicorn `StopIteration` is how
+/// it says that there is no response, so it is not a failure.
+fn end_taken(py: Python<'_>, seat: &Seat, job: Box<Job>, error: &PyErr) {
+    if !error.is_instance_of::<PyStopIteration>(py) {
+        log_failure(py, Some(&job), error);
+    }
+    seat.pool().send(Reply::End(job));
 }
 
 /// The scoreboard's time of an instant, without reading a clock again.

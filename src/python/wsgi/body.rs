@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyIterator, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyTuple};
 
 use crate::pool::{ConnId, Job, Piece, Pool, Reply, SharedBytes, Window};
 use crate::python::gil::{Reason, handoff};
@@ -46,6 +46,7 @@ pub(super) enum Sent {
 pub(super) fn send(
     result: &Bound<'_, PyAny>,
     start: &Bound<'_, StartResponse>,
+    environ: &Bound<'_, PyDict>,
     job: Box<Job>,
     pool: &Arc<Pool>,
     sendfile: bool,
@@ -73,7 +74,7 @@ pub(super) fn send(
         return send_whole(start, job, pool, |job| job.response_body.pieces.push(piece));
     }
     match result.try_iter() {
-        Ok(items) => send_iterator(&items, start, job, pool),
+        Ok(items) => send_iterator(&items, start, environ, job, pool),
         Err(error) => Sent::Failed(Some(job), error),
     }
 }
@@ -135,6 +136,7 @@ fn add_item(job: &mut Job, bytes: &Bound<'_, PyBytes>) {
 fn send_iterator(
     items: &Bound<'_, PyIterator>,
     start: &Bound<'_, StartResponse>,
+    environ: &Bound<'_, PyDict>,
     mut job: Box<Job>,
     pool: &Arc<Pool>,
 ) -> Sent {
@@ -162,19 +164,22 @@ fn send_iterator(
     }
     add_item(&mut job, &first);
     match send_whole(start, job, pool, |_| {}) {
-        Sent::Whole => exhaust(items),
+        Sent::Whole => exhaust(items, environ),
         other => other,
     }
 }
 
-/// The response is complete; let the application finish what it does after it.
-fn exhaust(items: &Bound<'_, PyIterator>) -> Sent {
+/// The response is complete; let the application finish what it does after it. PEP 3333, "Handling the Content-Length
+/// Header": what is more than that is not sent, and not asked for any further.
+fn exhaust(items: &Bound<'_, PyIterator>, environ: &Bound<'_, PyDict>) -> Sent {
     for item in items.clone() {
         match item.as_ref().map(as_bytes) {
             Ok(Ok(bytes)) if !bytes.as_bytes().is_empty() => {
-                log::warn!(
-                    "The application's body is longer than its Content-Length; the excess was not sent."
+                log::error!(
+                    "Response to {} is longer than its Content-Length; the rest was not sent.",
+                    request_line(environ)
                 );
+                return Sent::Whole;
             }
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Sent::Failed(None, error),
@@ -184,27 +189,43 @@ fn exhaust(items: &Bound<'_, PyIterator>) -> Sent {
     Sent::Whole
 }
 
+/// The request as log lines name it, when its job is gone already.
+fn request_line(environ: &Bound<'_, PyDict>) -> String {
+    let text = |key| {
+        let value = environ.get_item(key).ok().flatten();
+        value.map_or_else(String::new, |value| value.to_string())
+    };
+    let line = ["REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL"]
+        .map(text)
+        .join(" ");
+    line.escape_debug().to_string()
+}
+
 fn stream<'py>(
     items: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
     start: &Bound<'py, StartResponse>,
     job: Box<Job>,
     pool: &Arc<Pool>,
 ) -> Sent {
+    let mut left = start.get().declared_length();
     let window = match start.get().stream() {
         Ok(window) => window,
         Err(error) => return Sent::Failed(Some(job), error),
     };
     for item in items {
+        let mut is_enough = false;
         let sent = item.and_then(|item| {
-            Ok(send_item(
-                start.py(),
-                as_bytes(&item)?,
-                job.conn,
-                pool,
-                &window,
-            ))
+            let bytes = as_bytes(&item)?;
+            if let Some(left) = &mut left {
+                let len = bytes.as_bytes().len() as u64;
+                is_enough = len > *left;
+                *left = left.saturating_sub(len);
+            }
+            Ok(send_item(start.py(), bytes, job.conn, pool, &window))
         });
         match sent {
+            // The loop cuts the item and says so; there is no use in the next.
+            Ok(Flow::Open) if is_enough => return Sent::Streamed(job),
             Ok(Flow::Open) => {}
             Ok(Flow::Gone) => return Sent::Gone(job),
             Err(error) => return Sent::Failed(Some(job), error),

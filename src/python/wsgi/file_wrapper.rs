@@ -65,10 +65,13 @@ impl FileWrapper {
 
 impl FileWrapper {
     /// What is left of the file from its position on, when it is a regular file; `None` for any other object, which
-    /// is then iterated.
+    /// is then iterated, and for a file that says it is empty: those of `/proc` all do.
     #[expect(unsafe_code, reason = "a descriptor number is all that `fileno` gives")]
     pub(super) fn range(&self, py: Python<'_>) -> Option<FileRange> {
         let filelike = self.filelike.bind(py);
+        if !reads_as_stored(filelike).ok()? {
+            return None;
+        }
         let descriptor: RawFd = filelike.call_method0("fileno").ok()?.extract().ok()?;
         let offset: u64 = filelike.call_method0("tell").ok()?.extract().ok()?;
         if descriptor < 0 {
@@ -83,6 +86,24 @@ impl FileWrapper {
             return None;
         }
         let len = metadata.len().checked_sub(offset)?;
-        Some(FileRange { file, offset, len })
+        (len > 0).then_some(FileRange { file, offset, len })
     }
+}
+
+/// Whether reading the object gives the bytes of the file that its descriptor names. Decompressors and decoders have a
+/// descriptor too. Python's own classes are known; of others it is assumed, as wrappers around a file are common.
+fn reads_as_stored(filelike: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let io = filelike.py().import("io")?;
+    if !filelike.is_instance(&io.getattr("IOBase")?)? {
+        return Ok(true);
+    }
+    let class = filelike.get_type();
+    let is_buffered =
+        class.is(&io.getattr("BufferedReader")?) || class.is(&io.getattr("BufferedRandom")?);
+    let raw = if is_buffered {
+        filelike.getattr("raw")?
+    } else {
+        filelike.clone()
+    };
+    Ok(raw.get_type().is(&io.getattr("FileIO")?))
 }

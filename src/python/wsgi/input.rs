@@ -1,16 +1,16 @@
-//! `wsgi.input`: the request's body, whole before the application runs, read from memory or from its spool.
+//! `wsgi.input`: the request's body, read from memory, from its spool, or (`request_buffering = False`) as it arrives.
 //!
 //! PEP 3333, "Input and Error Streams": `read`, `readline`, `readlines`, iteration. At its end every call returns
-//! nothing, however often it is made. No call touches the network.
+//! nothing, however often it is made. A body that was cut short is an `OSError`, however often it is read.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::pool::RequestBody;
+use crate::pool::{Inflow, RequestBody};
 use crate::python::gil::{Reason, handoff};
 
 /// A spooled body is read in steps of this at least, so that lines are not read one by one.
@@ -19,58 +19,69 @@ const STEP_BYTES: usize = 64 * 1024;
 /// See the module.
 #[pyclass(frozen, module = "ferricorn", name = "Input")]
 #[derive(Debug)]
-pub(super) struct Input(Mutex<Source>);
+pub(super) struct Input {
+    source: Mutex<Source>,
+    /// Why a thread waits for what is not in memory.
+    reason: Reason,
+}
 
 #[derive(Debug, Default)]
 struct Source {
     /// Read and not yet asked for: `bytes[at..]`.
     bytes: Vec<u8>,
     at: usize,
-    /// What is still in the spool.
-    spool: Option<Spool>,
+    rest: Rest,
 }
 
-#[derive(Debug)]
-struct Spool {
-    file: File,
-    left: u64,
+/// Where what is not yet in memory comes from.
+#[derive(Debug, Default)]
+enum Rest {
+    #[default]
+    Nothing,
+    Spool {
+        file: File,
+        left: u64,
+    },
+    Inflow(Arc<Inflow>),
 }
 
 impl Input {
     pub(super) fn new(body: RequestBody) -> Self {
-        Self(Mutex::new(match body {
-            RequestBody::Empty => Source::default(),
-            RequestBody::Memory(bytes) => Source {
-                bytes,
-                at: 0,
-                spool: None,
-            },
-            RequestBody::File { file, len } => Source {
-                bytes: Vec::new(),
-                at: 0,
-                spool: Some(Spool { file, left: len }),
-            },
-        }))
+        let (bytes, rest, reason) = match body {
+            RequestBody::Empty => (Vec::new(), Rest::Nothing, Reason::SpooledBody),
+            RequestBody::Memory(bytes) => (bytes, Rest::Nothing, Reason::SpooledBody),
+            RequestBody::File { file, len } => {
+                let rest = Rest::Spool { file, left: len };
+                (Vec::new(), rest, Reason::SpooledBody)
+            }
+            RequestBody::Arriving(inflow) => {
+                (Vec::new(), Rest::Inflow(inflow), Reason::ArrivingBody)
+            }
+        };
+        Self {
+            source: Mutex::new(Source { bytes, at: 0, rest }),
+            reason,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Source> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Call `take` on the source. Whatever may read a file does so without the GIL.
+    /// Call `take` on the source. Whatever may read a file or wait for the client does so without the GIL.
     fn with_source<T: Send>(
         &self,
         py: Python<'_>,
         take: impl FnOnce(&mut Source) -> io::Result<T> + Send,
     ) -> PyResult<T> {
         // A body in memory is there at once; nobody else holds the lock for longer than that, unless the application
-        // shares the stream between threads and a spool is being read.
-        if let Ok(mut source) = self.0.try_lock()
-            && source.spool.is_none()
+        // shares the stream between threads and one of them waits.
+        if let Ok(mut source) = self.source.try_lock()
+            && source.is_in_memory()
         {
             return Ok(take(&mut source)?);
         }
-        Ok(handoff(py, Reason::SpooledBody, || take(&mut self.lock()))?)
+        Ok(handoff(py, self.reason, || take(&mut self.lock()))?)
     }
 
     fn take_line(&self, py: Python<'_>, max: usize) -> PyResult<Line> {
@@ -90,8 +101,8 @@ impl Input {
     #[pyo3(signature = (size=None, /))]
     fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         let max = limit(size);
-        if let Ok(mut source) = self.0.try_lock()
-            && source.spool.is_none()
+        if let Ok(mut source) = self.source.try_lock()
+            && (source.is_in_memory() || source.peek(max).len() == max)
         {
             let bytes = PyBytes::new(py, source.peek(max));
             source.at += bytes.as_bytes().len();
@@ -158,32 +169,50 @@ impl Source {
         taken
     }
 
+    /// Whether nothing has to be fetched.
+    fn is_in_memory(&self) -> bool {
+        matches!(self.rest, Rest::Nothing)
+    }
+
     /// Have `want` bytes in memory, or all there are.
     fn fill(&mut self, want: usize) -> io::Result<()> {
-        let Some(spool) = &mut self.spool else {
-            return Ok(());
-        };
-        let have = self.bytes.len() - self.at;
-        if have >= want {
-            return Ok(());
+        loop {
+            let have = self.bytes.len() - self.at;
+            if have >= want || !self.fetch(want - have)? {
+                return Ok(());
+            }
         }
+    }
+
+    /// Have more bytes in memory: `step` of them if that is known to be possible, else what comes first. Returns
+    /// false when there are no more.
+    fn fetch(&mut self, step: usize) -> io::Result<bool> {
         self.bytes.drain(..self.at);
         self.at = 0;
-        let step = (want - have).max(STEP_BYTES) as u64;
-        let read = (&mut spool.file)
-            .take(step.min(spool.left))
-            .read_to_end(&mut self.bytes)? as u64;
-        if read < step.min(spool.left) {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the spooled request body became shorter",
-            ));
+        match &mut self.rest {
+            Rest::Nothing => return Ok(false),
+            Rest::Inflow(inflow) => {
+                if inflow.take(&mut self.bytes)? {
+                    return Ok(true);
+                }
+            }
+            Rest::Spool { file, left } => {
+                let step = (step.max(STEP_BYTES) as u64).min(*left);
+                let read = file.take(step).read_to_end(&mut self.bytes)? as u64;
+                if read < step {
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the spooled request body became shorter",
+                    ));
+                }
+                *left -= read;
+                if *left > 0 {
+                    return Ok(true);
+                }
+            }
         }
-        spool.left -= read;
-        if spool.left == 0 {
-            self.spool = None;
-        }
-        Ok(())
+        self.rest = Rest::Nothing;
+        Ok(true)
     }
 
     /// Length of the next line including its end, `max` at most.
@@ -194,11 +223,10 @@ impl Source {
             if let Some(end) = memchr::memchr(b'\n', &rest[searched..]) {
                 return Ok(searched + end + 1);
             }
-            if rest.len() == max || self.spool.is_none() {
-                return Ok(rest.len());
-            }
             searched = rest.len();
-            self.fill(searched.saturating_add(STEP_BYTES).min(max))?;
+            if searched == max || !self.fetch(STEP_BYTES)? {
+                return Ok(searched);
+            }
         }
     }
 }

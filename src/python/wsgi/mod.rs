@@ -7,6 +7,7 @@
 //! | Input and Error Streams | `input.rs`, `errors.rs` |
 //! | The `start_response()` Callable, The `write()` Callable | `start_response.rs` |
 //! | Buffering and Streaming, Handling the Content-Length Header | `body.rs` |
+//! | (not of PEP 3333) `gunicorn.socket` | `upgrade.rs` |
 //! | Optional Platform-Specific File Handling | `file_wrapper.rs` |
 
 mod app;
@@ -17,6 +18,7 @@ mod file_wrapper;
 mod headers;
 mod input;
 mod start_response;
+mod upgrade;
 
 use std::sync::Arc;
 

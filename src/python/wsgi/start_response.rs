@@ -1,14 +1,23 @@
-//! `start_response` and `write`, as one object per request.
+//! `start_response` and the other callables of a request, as one object.
 //!
 //! PEP 3333, "The start_response() Callable" and "The write() Callable". The object that the application calls is
-//! also what it gets back: called with a byte string alone it is `write`. The head is validated and serialised while
-//! the application's strings are at hand; nothing is decided here about framing.
+//! also what it gets back, and what the environ holds, so that a request costs one object and not four:
+//!
+//! | called with | it is |
+//! | --- | --- |
+//! | a status, headers, and perhaps `exc_info` | `start_response` |
+//! | a byte string | `write` |
+//! | a list of headers | `wsgi.early_hints` |
+//! | nothing | `ferricorn.client_disconnected` |
+//!
+//! The head is validated and serialised while the application's strings are at hand; nothing is decided here about
+//! framing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyList, PyString, PyTuple};
 
 use crate::http::{ResponseError, ResponseHead};
 use crate::pool::{ConnId, Pool, Reply, Streaming, Window};
@@ -34,6 +43,8 @@ enum State {
     Ready(ResponseHead),
     /// The head is on its way, and the body follows.
     Streaming(Arc<Window>),
+    /// The application has the client's socket, and answers there.
+    Taken,
     /// Nothing more is taken: the response is whole or the request is over.
     Over,
 }
@@ -101,8 +112,20 @@ impl StartResponse {
                 *state = State::Fresh(head);
                 Err(not_called())
             }
+            State::Taken => {
+                *state = State::Taken;
+                // Whatever is written goes nowhere.
+                let window = Window::new(0);
+                window.close();
+                Ok(Arc::new(window))
+            }
             State::Over => Err(PyAssertionError::new_err("the response is over")),
         }
+    }
+
+    /// Whether the application has the client's socket.
+    pub(super) fn is_taken(&self) -> bool {
+        matches!(&*self.lock(), State::Taken)
     }
 
     /// Whether part of the response is on its way.
@@ -115,7 +138,24 @@ impl StartResponse {
         *self.lock() = State::Over;
     }
 
+    /// `wsgi.early_hints`: an interim response with these headers, if the real one has not begun.
+    fn hint(&self, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+        let mut hints = ResponseHead::default();
+        hints
+            .set_status(b"103 Early Hints")
+            .map_err(|error| invalid(&error))?;
+        push_all(&mut hints, headers)?;
+        let state = self.lock();
+        if matches!(*state, State::Fresh(_) | State::Ready(_)) {
+            self.pool.send(Reply::Hints(self.conn, Box::new(hints)));
+        }
+        Ok(())
+    }
+
     fn write(&self, py: Python<'_>, bytes: &Bound<'_, PyBytes>) -> PyResult<()> {
+        if self.is_taken() {
+            return Ok(());
+        }
         let window = self.stream()?;
         match body::send_item(py, bytes, self.conn, &self.pool, &window) {
             Flow::Open => Ok(()),
@@ -128,24 +168,28 @@ impl StartResponse {
 
 #[pymethods]
 impl StartResponse {
-    #[pyo3(signature = (status, response_headers=None, exc_info=None))]
+    #[pyo3(signature = (status=None, response_headers=None, exc_info=None))]
     fn __call__<'py>(
         slf: &Bound<'py, Self>,
-        status: &Bound<'py, PyAny>,
+        status: Option<&Bound<'py, PyAny>>,
         response_headers: Option<&Bound<'py, PyAny>>,
         exc_info: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.get();
+        let Some(status) = status else {
+            let gone = PyBool::new(slf.py(), this.pool.is_gone(this.conn));
+            return Ok(gone.to_owned().into_any());
+        };
         let Some(headers) = response_headers else {
-            let bytes = status
-                .cast::<PyBytes>()
-                .map_err(|_| PyTypeError::new_err(format!("{} is not a byte", repr(status))))?;
-            this.write(slf.py(), bytes)?;
+            this.call_with(status)?;
             return Ok(slf.py().None().into_bound(slf.py()));
         };
         let exc_info = exc_info.filter(|value| !value.is_none());
         let mut head = {
             let mut state = this.lock();
+            if matches!(*state, State::Taken) {
+                return Ok(slf.clone().into_any());
+            }
             match (&*state, exc_info) {
                 (State::Streaming(_) | State::Over, Some(exc_info)) => {
                     drop(state);
@@ -156,7 +200,7 @@ impl StartResponse {
             }
             match std::mem::replace(&mut *state, State::Over) {
                 State::Fresh(head) | State::Ready(head) => head,
-                State::Streaming(_) | State::Over => ResponseHead::default(),
+                State::Streaming(_) | State::Taken | State::Over => ResponseHead::default(),
             }
         };
         head.clear();
@@ -170,6 +214,38 @@ impl StartResponse {
                 Err(error)
             }
         }
+    }
+
+    /// The application takes the client's socket.
+    fn take_socket(&self) -> PyResult<()> {
+        let mut state = self.lock();
+        match *state {
+            State::Fresh(_) | State::Ready(_) => {
+                *state = State::Taken;
+                // Under the lock, so that the end of the request cannot be told before it.
+                self.pool.send(Reply::Taken(self.conn));
+                Ok(())
+            }
+            _ => Err(PyOSError::new_err(
+                "the response has begun: the client's socket is the server's",
+            )),
+        }
+    }
+}
+
+impl StartResponse {
+    /// Called with one argument: `write`, or `wsgi.early_hints`.
+    fn call_with(&self, argument: &Bound<'_, PyAny>) -> PyResult<()> {
+        if let Ok(bytes) = argument.cast::<PyBytes>() {
+            return self.write(argument.py(), bytes);
+        }
+        if argument.is_instance_of::<PyString>() || argument.try_iter().is_err() {
+            return Err(PyTypeError::new_err(format!(
+                "{} is not a byte",
+                repr(argument)
+            )));
+        }
+        self.hint(argument)
     }
 }
 
@@ -193,6 +269,10 @@ fn fill(
     let text = native_string(status)?;
     let bytes = latin1_bytes(text).ok_or_else(|| not_latin1("status", text))?;
     head.set_status(bytes).map_err(|error| invalid(&error))?;
+    push_all(head, headers)
+}
+
+fn push_all(head: &mut ResponseHead, headers: &Bound<'_, PyAny>) -> PyResult<()> {
     if let Ok(list) = headers.cast_exact::<PyList>() {
         for pair in list.iter() {
             push(head, &pair)?;
@@ -212,7 +292,14 @@ fn push(head: &mut ResponseHead, pair: &Bound<'_, PyAny>) -> PyResult<()> {
             PyTypeError::new_err(format!("{} is not a (name, value) pair", repr(pair)))
         })?,
     };
-    let (name, value) = (native_string(&name)?, native_string(&value)?);
+    let name = native_string(&name)?;
+    let value = value.cast::<PyString>().map_err(|_| {
+        PyTypeError::new_err(format!(
+            "value of header {} is not a string: {}",
+            repr(name),
+            repr(&value)
+        ))
+    })?;
     let name_bytes = latin1_bytes(name).ok_or_else(|| not_latin1("header name", name))?;
     let value_bytes = latin1_bytes(value)
         .ok_or_else(|| not_latin1(&format!("value of header {}", repr(name)), value))?;

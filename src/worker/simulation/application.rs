@@ -103,6 +103,11 @@ impl Answer {
         self.head_says_close(ask) || self.fails_after.is_some() || self.is_broken(ask)
     }
 
+    /// Only a reset tells the client that there should have been more.
+    pub(super) fn ends_in_reset(&self, ask: &Ask) -> bool {
+        self.framing(ask) == Framing::UntilClose && self.fails_after.is_some()
+    }
+
     fn fill(&self, job: &mut Job, target: &str) {
         let response = &mut job.response;
         response
@@ -167,14 +172,21 @@ impl Application {
 
     /// Take a job if a thread is free.
     pub(super) fn take(&mut self, rng: &mut Rng) -> Option<Taken> {
-        if self.running.len() >= self.threads || self.seat.pool().queue_length() == 0 {
+        if self.running.len() >= self.threads {
             return None;
         }
-        let mut job = self.seat.next(|_| panic!("a job waits"))?;
+        // As a seat does it, but for the sleep of a thread that finds nothing.
+        let pool = self.seat.pool();
+        let mut job = pool.unbegun()?;
+        if pool.is_gone(job.conn) {
+            pool.send(Reply::Abort(job));
+            return None;
+        }
         let target = String::from_utf8(job.head.target().to_vec()).unwrap();
         let body = match std::mem::take(&mut job.body) {
             crate::pool::RequestBody::Empty => Vec::new(),
             crate::pool::RequestBody::Memory(bytes) => bytes,
+            crate::pool::RequestBody::Arriving(_) => unreachable!("bodies are buffered here"),
             crate::pool::RequestBody::File { mut file, len } => {
                 let mut bytes = Vec::new();
                 std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();

@@ -83,6 +83,11 @@ def header_value_is_beyond_latin1(environ, start_response):
     return [b"x"]
 
 
+def header_is_hop_by_hop(environ, start_response):
+    start_response("200 OK", [*TEXT, ("Transfer-Encoding", "chunked")])
+    return [b"x"]
+
+
 def recursion(environ, start_response):
     def deeper():
         return deeper()

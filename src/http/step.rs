@@ -1,0 +1,43 @@
+//! What came of bytes that were given to an exchange.
+
+use std::ops::Range;
+
+use super::chunked::Piece;
+
+/// What one call of `Exchange::receive` or `receive_arriving` came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Bytes done with; the rest is to be given again.
+    pub consumed: usize,
+    pub received: Received,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// Nothing more can be made of these bytes; call again when there are more.
+    NeedData,
+    /// The head is whole. Call again for the body or its end.
+    Head,
+    /// Bytes of the body, as a range of the bytes given.
+    Data(Range<usize>),
+    /// The request is whole.
+    End,
+}
+
+/// A step of a body's decoder.
+pub(super) fn step(consumed: usize, piece: Piece) -> Step {
+    let received = match piece {
+        Piece::NeedData => Received::NeedData,
+        Piece::Data(range) => Received::Data(range),
+        Piece::End => Received::End,
+    };
+    Step { consumed, received }
+}
+
+/// Nothing came of the bytes.
+pub(super) fn need_data(consumed: usize) -> Step {
+    Step {
+        consumed,
+        received: Received::NeedData,
+    }
+}

@@ -1,0 +1,174 @@
+//! A request body that reaches the application as it arrives (`request_buffering = False`): a bounded window between
+//! the event loop, which pushes what it has decoded, and the pool thread, which waits for it without the GIL.
+//!
+//! When the window is full the loop stops reading, and the kernel holds the client back. Whoever takes so much that
+//! half of the window is free asks for more, and so does the first one who finds nothing: that is when a client that
+//! waits for `100 Continue` gets it.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::job::{ConnId, Reply};
+use super::queue::Pool;
+
+/// The loop stops reading at so many unread bytes. What one read brought may come on top.
+const WINDOW_BYTES: usize = 64 * 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Inflow {
+    flow: Mutex<Flow>,
+    moved: Condvar,
+    conn: ConnId,
+    pool: Arc<Pool>,
+}
+
+#[derive(Debug)]
+struct Flow {
+    bytes: Vec<u8>,
+    end: End,
+    /// The loop has stopped reading.
+    is_paused: bool,
+    /// Somebody has read.
+    was_asked: bool,
+}
+
+#[derive(Debug)]
+enum End {
+    Open,
+    /// Everything has arrived.
+    Whole,
+    /// It never will.
+    Broken(io::ErrorKind, &'static str),
+}
+
+impl Inflow {
+    /// The body of the request that `conn` is sending.
+    pub fn new(pool: Arc<Pool>, conn: ConnId) -> Self {
+        let flow = Flow {
+            bytes: Vec::new(),
+            end: End::Open,
+            is_paused: false,
+            was_asked: false,
+        };
+        Self {
+            flow: Mutex::new(flow),
+            moved: Condvar::new(),
+            conn,
+            pool,
+        }
+    }
+
+    /// Event loop: bytes have arrived. Returns whether it must stop reading until [`Reply::WantsBody`].
+    pub fn push(&self, bytes: &[u8]) -> bool {
+        let mut flow = self.lock();
+        flow.bytes.extend_from_slice(bytes);
+        flow.is_paused = flow.bytes.len() >= WINDOW_BYTES;
+        self.moved.notify_all();
+        flow.is_paused
+    }
+
+    /// Event loop: the body is whole.
+    pub fn end(&self) {
+        self.lock().end = End::Whole;
+        self.moved.notify_all();
+    }
+
+    /// Event loop: the rest of the body will not come.
+    pub fn break_off(&self, kind: io::ErrorKind, why: &'static str) {
+        let mut flow = self.lock();
+        if matches!(flow.end, End::Open) {
+            flow.end = End::Broken(kind, why);
+        }
+        self.moved.notify_all();
+    }
+
+    /// Pool thread, without the GIL: wait for bytes and append them to `to`. Returns false at the end of the body.
+    ///
+    /// # Errors
+    /// The body was broken off: a part must never pass for the whole.
+    pub fn take(&self, to: &mut Vec<u8>) -> io::Result<bool> {
+        let mut flow = self.lock();
+        while flow.bytes.is_empty() {
+            match flow.end {
+                End::Open => {}
+                End::Whole => return Ok(false),
+                End::Broken(kind, why) => return Err(io::Error::new(kind, why)),
+            }
+            if !std::mem::replace(&mut flow.was_asked, true) {
+                self.pool.send(Reply::WantsBody(self.conn));
+            }
+            flow = self
+                .moved
+                .wait(flow)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        to.append(&mut flow.bytes);
+        if std::mem::take(&mut flow.is_paused) {
+            self.pool.send(Reply::WantsBody(self.conn));
+        }
+        Ok(true)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Flow> {
+        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn inflow() -> (Arc<Pool>, Inflow) {
+        let pool = Arc::new(Pool::new(1, 1, Box::new(|| {})));
+        let conn = ConnId {
+            slot: 0,
+            generation: 0,
+        };
+        (pool.clone(), Inflow::new(pool, conn))
+    }
+
+    #[test]
+    fn a_full_window_pauses_and_an_emptied_one_asks_for_more() {
+        let (pool, inflow) = inflow();
+        assert!(!inflow.push(&[1; 10]));
+        assert!(inflow.push(&[2; WINDOW_BYTES]));
+        assert!(!pool.has_replies());
+        let mut bytes = Vec::new();
+        assert!(inflow.take(&mut bytes).unwrap());
+        assert_eq!(bytes.len(), WINDOW_BYTES + 10);
+        assert!(matches!(pool.receive(), Some(Reply::WantsBody(_))));
+    }
+
+    #[test]
+    fn the_first_who_finds_nothing_asks_and_waits() {
+        let (pool, inflow) = inflow();
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut bytes = Vec::new();
+                while inflow.take(&mut bytes).unwrap() {}
+                bytes
+            });
+            while !pool.has_replies() {
+                std::thread::yield_now();
+            }
+            inflow.push(b"late");
+            inflow.end();
+            assert_eq!(reader.join().unwrap(), b"late");
+        });
+    }
+
+    #[test]
+    fn a_broken_body_is_an_error_behind_what_had_come_and_stays_one() {
+        let (_pool, inflow) = inflow();
+        inflow.push(b"part");
+        inflow.break_off(io::ErrorKind::TimedOut, "too slow");
+        let mut bytes = Vec::new();
+        assert!(inflow.take(&mut bytes).unwrap());
+        for _ in 0..2 {
+            let error = inflow.take(&mut bytes).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Which connections are still there: one word per slot, written by the event loop, read by any thread.
+//!
+//! The loop notes a connection when it opens and when it is gone. Whoever holds a [`ConnId`] can then ask, with one
+//! load: the pool before it runs a queued job, the application while it runs one. A word that names another
+//! generation means that the connection is gone, so a late question about a slot that was given away again is
+//! answered rightly too.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::job::ConnId;
+
+/// No connection: generations have 32 bits.
+const NOBODY: u64 = u64::MAX;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Presence {
+    generations: Box<[AtomicU64]>,
+}
+
+impl Presence {
+    /// Room for `slots` connections at a time. What lies beyond counts as present.
+    pub(super) fn new(slots: usize) -> Self {
+        Self {
+            generations: (0..slots).map(|_| AtomicU64::new(NOBODY)).collect(),
+        }
+    }
+
+    pub(super) fn arrive(&self, conn: ConnId) {
+        if let Some(word) = self.generations.get(conn.slot as usize) {
+            word.store(u64::from(conn.generation), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn leave(&self, conn: ConnId) {
+        if let Some(word) = self.generations.get(conn.slot as usize) {
+            word.store(NOBODY, Ordering::Relaxed);
+        }
+    }
+
+    /// Nothing else is read on the strength of this word, so it needs no order.
+    pub(super) fn is_gone(&self, conn: ConnId) -> bool {
+        self.generations
+            .get(conn.slot as usize)
+            .is_some_and(|word| word.load(Ordering::Relaxed) != u64::from(conn.generation))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_gone_when_it_left_or_its_slot_has_another() {
+        let presence = Presence::new(2);
+        let conn = |slot, generation| ConnId { slot, generation };
+        presence.arrive(conn(1, 7));
+        assert!(!presence.is_gone(conn(1, 7)));
+        presence.leave(conn(1, 7));
+        assert!(presence.is_gone(conn(1, 7)));
+        presence.arrive(conn(1, 8));
+        assert!(presence.is_gone(conn(1, 7)) && !presence.is_gone(conn(1, 8)));
+        assert!(!presence.is_gone(conn(99, 0)), "beyond the table");
+    }
+}

@@ -1,0 +1,52 @@
+//! `gunicorn.socket`: the client's socket of a request that asks for an upgrade, as a Python `socket.socket`.
+//!
+//! The object and its moment of change are in `ferricorn/_upgrade.py`; here is what joins it to the request.
+
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::start_response::StartResponse;
+
+/// A socket that is in an environ, until its request is over.
+#[derive(Debug)]
+pub(super) struct Offer<'py> {
+    socket: Bound<'py, PyAny>,
+}
+
+impl<'py> Offer<'py> {
+    /// Put the socket over `descriptor` into `environ`.
+    ///
+    /// # Errors
+    /// The interpreter's, when it has no memory or no `socket` module.
+    pub(super) fn make(
+        environ: &Bound<'py, PyDict>,
+        start: &Bound<'py, StartResponse>,
+        descriptor: OwnedFd,
+    ) -> PyResult<Self> {
+        let py = environ.py();
+        let offer = module(py)?.getattr(intern!(py, "offer"))?;
+        let take = start.getattr(intern!(py, "take_socket"))?;
+        let socket = offer.call1((descriptor.as_raw_fd(), take))?;
+        // The Python object owns the descriptor from here on.
+        let _ = descriptor.into_raw_fd();
+        environ.set_item(intern!(py, "gunicorn.socket"), &socket)?;
+        Ok(Self { socket })
+    }
+
+    /// The request is over.
+    pub(super) fn withdraw(self) {
+        let py = self.socket.py();
+        let withdrawn = module(py)
+            .and_then(|module| module.call_method1(intern!(py, "withdraw"), (self.socket,)));
+        if let Err(error) = withdrawn {
+            log::error!("A client's socket could not be withdrawn: {error}");
+        }
+    }
+}
+
+fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    py.import(intern!(py, "ferricorn._upgrade"))
+}
