@@ -207,6 +207,15 @@ http {{
 """
 
 
+def accepts(path: str) -> bool:
+    """Whether somebody listens: a socket's file is there before that."""
+    try:
+        Client(path, PATIENCE_S).close()
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def nginx(upstream: str) -> Iterator[str]:
     """nginx in front of `upstream`; gives the path of the socket that it listens on."""
@@ -219,7 +228,7 @@ def nginx(upstream: str) -> Iterator[str]:
         process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         front = f"{home}/front.sock"
         try:
-            wait_until(lambda: Path(front).exists() or process.poll() is not None, "nginx listens")
+            wait_until(lambda: accepts(front) or process.poll() is not None, "nginx listens")
             assert process.poll() is None, process.stderr.read()
             yield front
             errors = [line for line in Path(home, "error.log").read_text().splitlines() if "[error]" in line]
