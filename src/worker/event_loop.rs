@@ -224,12 +224,19 @@ impl EventLoop<'_> {
 
     /// Connections that used up their share of the last turn.
     fn go_on(&mut self) {
-        for id in std::mem::take(&mut self.core.again) {
+        let mut waiting = std::mem::take(&mut self.core.again).into_iter();
+        for id in waiting.by_ref() {
             if let Some(connection) = self.connections.get_mut(id) {
                 let fate = connection.go_on(&mut self.core);
                 self.settle_fate(id, fate);
             }
+            if self.core.turn_bytes_left == 0 {
+                break;
+            }
         }
+        // Who had no turn comes before who had one.
+        let had_turn = std::mem::take(&mut self.core.again);
+        self.core.again.extend(waiting.chain(had_turn));
     }
 
     fn expire(&mut self) {

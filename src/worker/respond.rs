@@ -256,7 +256,11 @@ impl Connection {
 
     /// Returns what becomes of the connection when not everything was written.
     fn flush(&mut self, core: &mut Core) -> io::Result<Option<Fate>> {
+        if core.turn_bytes_left == 0 {
+            return Ok(Some(Fate::Again));
+        }
         let flushed = self.outbox.flush(&mut self.stream, &mut core.finished)?;
+        core.turn_bytes_left = core.turn_bytes_left.saturating_sub(flushed.written);
         if flushed.credit > 0
             && let Some(window) = &self.window
         {
