@@ -98,7 +98,7 @@ pub(super) struct Connection {
     pub(super) began: Instant,
     /// A request was refused: the client may still be sending it.
     pub(super) refused: bool,
-    /// The application may take the socket (see `upgrade.rs`): it is not in the poll set.
+    /// The application may take the socket (see `upgrade.rs`).
     pub(super) offered: bool,
 }
 

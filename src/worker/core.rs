@@ -77,8 +77,6 @@ pub(super) struct Core {
     pub(super) access_log: Option<AccessLog>,
     scoreboard: Arc<Scoreboard>,
     slot: usize,
-    /// The poll set, which connections leave and enter again around an upgrade.
-    pub(super) registry: mio::Registry,
 }
 
 /// Wall-clock seconds and the `Date` field, worked out once a second at most.
@@ -128,7 +126,6 @@ pub(super) struct CoreSetup<'a> {
     pub(super) access_log: Option<AccessLog>,
     pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) slot: usize,
-    pub(super) registry: mio::Registry,
 }
 
 impl Core {
@@ -141,7 +138,6 @@ impl Core {
             access_log,
             scoreboard,
             slot,
-            registry,
         } = setup;
         let now = Instant::now();
         Self {
@@ -183,7 +179,6 @@ impl Core {
             access_log,
             scoreboard,
             slot,
-            registry,
         }
     }
 
