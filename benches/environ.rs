@@ -16,21 +16,11 @@ use ferricorn::python::wsgi::{Environs, ListenerFace, WsgiSettings};
 use pyo3::Python;
 
 fn settings() -> WsgiSettings {
-    let https = [
-        "X-FORWARDED-PROTOCOL",
-        "X-FORWARDED-PROTO",
-        "X-FORWARDED-SSL",
-    ];
     WsgiSettings {
         multithread: true,
         multiprocess: true,
         server_software: "ferricorn".to_owned(),
         script_name: String::new(),
-        secure_scheme_headers: https
-            .map(|name| (name.to_owned(), "https".to_owned()))
-            .to_vec(),
-        forwarder_headers: vec!["SCRIPT_NAME".to_owned(), "PATH_INFO".to_owned()],
-        dangerous_header_map: false,
         sendfile: true,
         listeners: vec![ListenerFace::Tcp {
             name: "127.0.0.1".to_owned(),

@@ -9,8 +9,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ferricorn::http::{
-    BodySize, ChunkedDecoder, Exchange, HeadScan, Limits, Look, Piece, Received, RequestHead,
-    ResponseHead, parse_head,
+    BodySize, ChunkedDecoder, Exchange, HeadScan, HeaderPolicy, Limits, Look, Piece, Received,
+    RequestHead, ResponseHead, Underscores, parse_head,
 };
 
 use heads::{REALISTIC, SHORT};
@@ -44,6 +44,36 @@ fn parse_heads(criterion: &mut Criterion) {
                 let late = parse_head(black_box(bytes), &mut scan, &limits, &mut head);
                 early.is_ok() && late.is_ok_and(|head| head.is_some())
             });
+        });
+    }
+    group.finish();
+}
+
+/// What it costs to judge a head in which there is nothing to judge but the scheme.
+fn policy(criterion: &mut Criterion) {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let policy = HeaderPolicy::new(
+        Underscores::Drop,
+        &["SCRIPT_NAME".to_owned(), "PATH_INFO".to_owned()],
+        &[
+            pair("X-FORWARDED-PROTOCOL", "ssl"),
+            pair("X-FORWARDED-PROTO", "https"),
+            pair("X-FORWARDED-SSL", "on"),
+        ],
+        b"",
+    );
+    let mut group = criterion.benchmark_group("policy");
+    for (name, bytes) in [("short", SHORT), ("realistic", REALISTIC)] {
+        let mut head = RequestHead::default();
+        let parsed = parse_head(
+            bytes,
+            &mut HeadScan::default(),
+            &Limits::default(),
+            &mut head,
+        );
+        assert!(parsed.is_ok_and(|end| end.is_some()), "the head is whole");
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| policy.apply(black_box(&mut head), true, |_| {}).is_ok());
         });
     }
     group.finish();
@@ -130,5 +160,5 @@ fn responses(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parse_heads, chunked, responses);
+criterion_group!(benches, parse_heads, policy, chunked, responses);
 criterion_main!(benches);

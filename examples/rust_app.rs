@@ -75,6 +75,7 @@ fn main() -> io::Result<()> {
         parent: None,
         max_requests: None,
         server: b"rust_app".to_vec(),
+        script_name: Vec::new(),
         access_log: None,
     };
     let exit = worker::run(setup, &Hello)?;

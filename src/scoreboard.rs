@@ -374,7 +374,8 @@ mod tests {
         for (index, slot) in board.iter().enumerate() {
             slot.claim(7);
             slot.set_pid(index as i32 + 1);
-            slot.thread(4).begin(index as u64 + 1, b"GET", b"/last");
+            slot.thread(4)
+                .begin(index as u64 + 1, None, b"GET", b"/last");
         }
         for (index, slot) in board.iter().enumerate() {
             assert_eq!(slot.pid(), index as i32 + 1);
@@ -406,7 +407,7 @@ mod tests {
             ),
             (2, 3, 2)
         );
-        slot.thread(0).begin(1, b"GET", b"/");
+        slot.thread(0).begin(1, None, b"GET", b"/");
         slot.release();
         assert_eq!(slot.state(), SlotState::Free);
         assert_eq!(

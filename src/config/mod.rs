@@ -101,6 +101,9 @@ pub struct Config {
     pub pythonpath: Vec<String>,
     pub proxy_protocol: ProxyProtocol,
     pub proxy_allow_ips: AllowedPeers,
+    pub proxy_headers: ProxyHeaders,
+    /// At least 1.
+    pub proxy_headers_hops: usize,
     pub permit_obsolete_folding: bool,
     pub strip_header_spaces: bool,
     pub permit_unconventional_http_method: bool,
@@ -183,6 +186,14 @@ pub enum ProxyProtocol {
     V1,
     V2,
     Auto,
+}
+
+/// The header in which trusted proxies tell the client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyHeaders {
+    Off,
+    XForwardedFor,
+    Forwarded,
 }
 
 /// What happens to a header whose name has an underscore.

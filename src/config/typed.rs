@@ -5,7 +5,7 @@ use super::resolved::Resolved;
 use super::settings::workers;
 use super::sources::RawSettings;
 use super::value::Value;
-use super::{Config, HeaderMap, LogLevel, ProxyProtocol, ReloadEngine, WorkerClass};
+use super::{Config, HeaderMap, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine, WorkerClass};
 
 /// A `Config` whose fields are read from the rows of the same name by the reader of their line;
 /// the fields in braces are worked out one by one.
@@ -37,7 +37,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
         on(capture_output syslog disable_redirect_access_to_syslog enable_stdio_inheritance)
         on(enable_backlog_metric)
         path(pidfile worker_tmp_dir tmp_upload_dir logconfig logconfig_json)
-        number(user group umask control_socket_mode)
+        number(proxy_headers_hops user group umask control_socket_mode)
         peers(forwarded_allow_ips proxy_allow_ips)
         texts(reload_extra_files forwarder_headers)
         filled(accesslog syslog_prefix)
@@ -54,6 +54,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
             secure_scheme_headers: secure_scheme_headers(r),
             pythonpath: pythonpath(r),
             proxy_protocol: proxy_protocol(r),
+            proxy_headers: proxy_headers(r),
             header_map: header_map(r),
             server_header: r.value("server_header").and_then(Value::as_str).map(str::to_owned),
             errorlog: r.filled("errorlog").unwrap_or_else(|| "-".to_owned()),
@@ -107,6 +108,14 @@ fn proxy_protocol(r: &Resolved) -> ProxyProtocol {
         "v2" => ProxyProtocol::V2,
         "auto" => ProxyProtocol::Auto,
         _ => ProxyProtocol::Off,
+    }
+}
+
+fn proxy_headers(r: &Resolved) -> ProxyHeaders {
+    match r.text("proxy_headers").as_str() {
+        "x-forwarded-for" => ProxyHeaders::XForwardedFor,
+        "forwarded" => ProxyHeaders::Forwarded,
+        _ => ProxyHeaders::Off,
     }
 }
 

@@ -358,7 +358,6 @@ mod tests {
                 "custom worker classes",
             ),
             ("certfile", Value::str("c.pem"), "TLS"),
-            ("proxy_protocol", Value::Bool(true), "PROXY protocol"),
             ("protocol", Value::str("uwsgi"), "proxy_pass"),
             ("dirty_workers", Value::Int(1), "dirty arbiter"),
             ("paste", Value::str("x.ini"), "PasteDeploy"),

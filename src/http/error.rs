@@ -62,6 +62,21 @@ pub enum ParseError {
     FieldName(String),
     #[error("Obsolete line folding is unacceptable: {0}")]
     Folding(String),
+    /// Trusted fields of which only one can be true; names what they are about.
+    #[error("Contradictory {0} headers")]
+    Contradictory(&'static str),
+    /// The proxy's idea of where the application is mounted does not fit its own request.
+    #[error(
+        "Configuration problem: Request path {path} does not start with SCRIPT_NAME {script_name}"
+    )]
+    ScriptName { path: String, script_name: String },
+    #[error("Invalid PROXY line: {0}")]
+    ProxyLine(String),
+    #[error("Invalid PROXY header: {0}")]
+    ProxyHeader(&'static str),
+    /// A PROXY header from a peer that may not send one (`proxy_allow_ips`).
+    #[error("Proxy request from '{0}' not allowed")]
+    ProxyForbidden(String),
     #[error("Missing HTTP Header: 'HOST'")]
     HostMissing,
     #[error("Unsupported transfer coding: {0}")]
@@ -90,6 +105,8 @@ impl ParseError {
             Self::Expectation(_) => Status::EXPECTATION_FAILED,
             Self::TransferCoding(_) => Status::NOT_IMPLEMENTED,
             Self::VersionUnsupported(_) => Status::VERSION_NOT_SUPPORTED,
+            Self::ScriptName { .. } => Status::INTERNAL_SERVER_ERROR,
+            Self::ProxyForbidden(_) => Status::FORBIDDEN,
             _ => Status::BAD_REQUEST,
         }
     }
@@ -105,6 +122,8 @@ impl ParseError {
             Self::TooManyFields | Self::FieldTooLarge | Self::HeadTooLarge => {
                 format!("Error parsing headers: '{self}'")
             }
+            Self::ProxyLine(_) | Self::ProxyHeader(_) => format!("'{self}'"),
+            Self::ProxyForbidden(_) => "Request forbidden".to_owned(),
             _ => self.to_string(),
         }
     }

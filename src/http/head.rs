@@ -105,6 +105,21 @@ impl RequestHead {
             .map(|field| (field.name.of(&self.bytes), field.value.of(&self.bytes)))
     }
 
+    /// The fields again, the last one first.
+    pub(super) fn fields_from_last(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields
+            .iter()
+            .rev()
+            .map(|field| (field.name.of(&self.bytes), field.value.of(&self.bytes)))
+    }
+
+    /// Forgets the fields that `keep` does not want.
+    pub(super) fn retain_fields(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
+        let bytes = &self.bytes;
+        self.fields
+            .retain(|field| keep(field.name.of(bytes), field.value.of(bytes)));
+    }
+
     /// The first field of this name.
     pub fn field(&self, lowercase_name: &[u8]) -> Option<&[u8]> {
         self.fields()

@@ -11,6 +11,12 @@
 //! | 9 connection management | `exchange.rs` |
 //! | 4 and 6, as a sender | `response.rs`, `encode.rs` |
 //!
+//! What stands before HTTP, and what proxies say within it: `proxy.rs` (the PROXY protocol), `forwarded.rs` (names,
+//! scheme, mount point), `forwarded_for.rs` (the client's address).
+//!
+//! What stands before HTTP, and what proxies say within it: `proxy.rs` (the PROXY protocol), `forwarded.rs` (names,
+//! scheme, mount point), `forwarded_for.rs` (the client's address).
+//!
 //! # Why a request cannot be smuggled through here
 //!
 //! Two readers of one byte stream disagree only where a message has more than one plausible end. So:
@@ -26,9 +32,12 @@ mod encode;
 mod error;
 mod exchange;
 mod fields;
+mod forwarded;
+mod forwarded_for;
 mod framing;
 mod head;
 mod limits;
+mod proxy;
 mod refusal;
 mod response;
 mod step;
@@ -39,9 +48,12 @@ pub use date::HttpDate;
 pub use encode::{BodySize, Look, write_continue, write_error_page};
 pub use error::{ParseError, ResponseError, Status};
 pub use exchange::{Exchange, Finish};
+pub use forwarded::{Forwarded, HeaderPolicy, Underscores};
+pub use forwarded_for::{ClientAddress, ClientField, ClientUnknown, client as forwarded_client};
 pub use framing::{BodyLength, Framing};
 pub use head::{HeadScan, RequestHead, Version, parse_head};
 pub use limits::{Limits, Rules};
+pub use proxy::{ProxyHeader, ProxyMode, ProxyParse, ProxyRoute, parse as parse_proxy_header};
 pub use response::ResponseHead;
 pub use step::{Received, Step};
 pub use target::percent_decode;

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
 use crate::arbiter::{WorkerSeat, signals};
-use crate::config::{Config, HeaderMap, VERSION};
+use crate::config::{Config, VERSION};
 use crate::logging;
 use crate::logging::access::AccessFormat;
 use crate::net::Listener;
@@ -81,6 +81,7 @@ fn start(
         scoreboard.clone(),
         index,
     );
+    let script_name = app.settings.script_name.clone().into_bytes();
     let application = PythonApplication::new(app, on_signal);
     let access_log = config
         .accesslog
@@ -99,6 +100,7 @@ fn start(
         parent: Some(parent.as_raw()),
         max_requests,
         server: server_header(py, &config),
+        script_name,
         access_log,
         config,
     };
@@ -189,7 +191,10 @@ pub(super) fn log_running(scoreboard: &Scoreboard, index: usize) {
     for running in scoreboard.slot(index).running() {
         let seconds = now.saturating_sub(running.since_ms) / 1000;
         let (method, path) = (running.method.escape_ascii(), running.path.escape_ascii());
-        log::error!("In flight for {seconds} s: {method} {path}");
+        match running.client {
+            Some(client) => log::error!("In flight for {seconds} s: {method} {path} from {client}"),
+            None => log::error!("In flight for {seconds} s: {method} {path}"),
+        }
     }
 }
 
@@ -200,9 +205,6 @@ fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> Wsg
         server_software: of_gunicorn(py, "SERVER_SOFTWARE")
             .unwrap_or_else(|| format!("ferricorn/{VERSION}")),
         script_name: environment(py, "SCRIPT_NAME"),
-        secure_scheme_headers: config.secure_scheme_headers.clone(),
-        forwarder_headers: config.forwarder_headers.clone(),
-        dangerous_header_map: config.header_map == HeaderMap::Dangerous,
         sendfile: config.sendfile,
         listeners: listeners.iter().map(face).collect(),
     }

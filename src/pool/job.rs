@@ -1,12 +1,12 @@
 //! What travels between the event loop and the pool: a request on its way in, a response on its way back.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::http::{RequestHead, ResponseHead};
+use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead};
 
 use super::inflow::Inflow;
 use super::window::Window;
@@ -21,13 +21,26 @@ pub struct ConnId {
     pub generation: u32,
 }
 
-/// The other end of a connection, as the socket knows it.
+/// The other end of a connection, as the socket knows it or as a trusted proxy tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A TCP client.
     Tcp(SocketAddr),
+    /// A client of which a proxy told the address but no port.
+    Ip(IpAddr),
     /// A client on a unix socket, which has no address worth telling.
     Unix,
+}
+
+impl Peer {
+    /// The address, of a peer that has one.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Ip(ip) => Some(ip),
+            Self::Unix => None,
+        }
+    }
 }
 
 /// A request's body: whole, unless it is [`RequestBody::Arriving`].
@@ -71,10 +84,16 @@ pub struct Job {
     pub head: RequestHead,
     /// The request's body.
     pub body: RequestBody,
-    /// The other end of the connection.
+    /// Memory of the worker's body budget that the body holds, until the job is back with the loop.
+    pub body_held_bytes: usize,
+    /// Who sent the request.
     pub peer: Peer,
-    /// Whether `forwarded_allow_ips` trusts the peer.
+    /// The PROXY header that the connection began with.
+    pub proxy: Option<ProxyHeader>,
+    /// Whether `forwarded_allow_ips` trusts whoever is connected to us.
     pub trusted: bool,
+    /// What a trusted peer's fields say of the request.
+    pub forwarded: Forwarded,
     /// Which listener accepted the connection (index into the worker's listeners).
     pub listener: usize,
     /// When the request was complete.
@@ -99,8 +118,11 @@ impl Job {
             },
             head: RequestHead::default(),
             body: RequestBody::Empty,
+            body_held_bytes: 0,
             peer: Peer::Unix,
+            proxy: None,
             trusted: false,
+            forwarded: Forwarded::default(),
             listener: 0,
             arrived: now,
             socket: None,
@@ -113,6 +135,7 @@ impl Job {
     /// Forget the request and its response but keep the buffers.
     pub fn clear(&mut self) {
         self.head.clear();
+        self.forwarded = Forwarded::default();
         self.body = RequestBody::Empty;
         self.socket = None;
         self.response.clear();

@@ -1,5 +1,6 @@
-//! What a pool thread is running, on the scoreboard: a bounded copy of method and path.
+//! What a pool thread is running, on the scoreboard: a bounded copy of method and path, and for whom.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// The request that a pool thread runs, as text for operators.
@@ -16,13 +17,14 @@ impl<'a> ThreadSlot<'a> {
     }
 
     /// A request starts. Method and path are cut to what fits.
-    pub fn begin(self, now_ms: u64, method: &[u8], path: &[u8]) {
+    pub fn begin(self, now_ms: u64, client: Option<IpAddr>, method: &[u8], path: &[u8]) {
         let method = &method[..method.len().min(METHOD_WORDS * 8)];
         let path = &path[..path.len().min(PATH_WORDS * 8)];
         let lengths = (method.len() << 16 | path.len()) as u32;
         self.write(|data| {
             data.lengths.store(lengths, Ordering::Relaxed);
             data.since_ms.store(now_ms.max(1), Ordering::Relaxed);
+            store_client(&data.client, client);
             store_text(&data.method, method);
             store_text(&data.path, path);
         });
@@ -45,6 +47,7 @@ impl<'a> ThreadSlot<'a> {
         }
         let since_ms = self.0.since_ms.load(Ordering::Relaxed);
         let lengths = self.0.lengths.load(Ordering::Relaxed) as usize;
+        let client = load_client(&self.0.client);
         let method = load_text(&self.0.method, lengths >> 16);
         let path = load_text(&self.0.path, lengths & 0xffff);
         // Pairs with the release fence in `write`: if any of the loads above saw a later write, the next
@@ -55,6 +58,7 @@ impl<'a> ThreadSlot<'a> {
         }
         Some((since_ms != 0).then_some(Running {
             since_ms,
+            client,
             method,
             path,
         }))
@@ -77,8 +81,27 @@ impl<'a> ThreadSlot<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
     pub since_ms: u64,
+    /// `None` on a unix socket.
+    pub client: Option<IpAddr>,
     pub method: Vec<u8>,
     pub path: Vec<u8>,
+}
+
+/// As an IPv6 address; `::` is nobody's and stands for none.
+fn store_client(words: &[AtomicU64; 2], client: Option<IpAddr>) {
+    let bits = match client {
+        None => 0,
+        Some(IpAddr::V4(v4)) => v4.to_ipv6_mapped().to_bits(),
+        Some(IpAddr::V6(v6)) => v6.to_bits(),
+    };
+    words[0].store((bits >> 64) as u64, Ordering::Relaxed);
+    words[1].store(bits as u64, Ordering::Relaxed);
+}
+
+fn load_client(words: &[AtomicU64; 2]) -> Option<IpAddr> {
+    let half = |at: usize| u128::from(words[at].load(Ordering::Relaxed));
+    let bits = half(0) << 64 | half(1);
+    (bits != 0).then(|| Ipv6Addr::from_bits(bits).to_canonical())
 }
 
 fn store_text(words: &[AtomicU64], text: &[u8]) {
@@ -105,6 +128,7 @@ pub(super) struct ThreadData {
     /// Method length in the upper half, path length in the lower.
     lengths: AtomicU32,
     since_ms: AtomicU64,
+    client: [AtomicU64; 2],
     method: [AtomicU64; METHOD_WORDS],
     path: [AtomicU64; PATH_WORDS],
 }
@@ -121,14 +145,15 @@ impl ThreadData {
 }
 
 const METHOD_WORDS: usize = 2;
-const PATH_WORDS: usize = 12;
+const PATH_WORDS: usize = 18;
 const READ_ATTEMPTS: usize = 4;
 
-const _: () = assert!(size_of::<ThreadData>() == 128);
+const _: () = assert!(size_of::<ThreadData>() == 192);
 
 #[cfg(test)]
 mod tests {
     use crate::scoreboard::Scoreboard;
+    use std::net::IpAddr;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -136,14 +161,22 @@ mod tests {
     fn long_method_and_path_are_cut() {
         let board = Scoreboard::new(1, 1).unwrap();
         let thread = board.slot(0).thread(0);
-        thread.begin(9, &[b'M'; 40], &[b'/'; 4000]);
+        thread.begin(9, None, &[b'M'; 40], &[b'/'; 4000]);
         let running = thread.read().unwrap();
         assert_eq!(
             (running.method.len(), running.path.len(), running.since_ms),
-            (16, 96, 9)
+            (16, 144, 9)
         );
-        thread.begin(10, b"GET", b"/short");
-        assert_eq!(thread.read().unwrap().path, b"/short");
+        assert_eq!(running.client, None);
+        for text in ["192.0.2.1", "2001:db8::1"] {
+            let client: Option<IpAddr> = text.parse().ok();
+            thread.begin(10, client, b"GET", b"/short");
+            let running = thread.read().unwrap();
+            assert_eq!(
+                (&running.path[..], running.client),
+                (&b"/short"[..], client)
+            );
+        }
         thread.end();
         assert_eq!(thread.read(), None);
     }
@@ -159,7 +192,13 @@ mod tests {
                 for turn in 0..100_000_u64 {
                     let letter = b'a' + (turn % 26) as u8;
                     let length = 1 + (turn % 90) as usize;
-                    thread.begin(u64::from(letter), &[letter; 4], &vec![letter; length]);
+                    let client = Some(IpAddr::from([letter; 16]));
+                    thread.begin(
+                        u64::from(letter),
+                        client,
+                        &[letter; 4],
+                        &vec![letter; length],
+                    );
                     if turn % 3 == 0 {
                         thread.end();
                     }
@@ -171,6 +210,7 @@ mod tests {
             if let Some(running) = board.slot(0).thread(0).read() {
                 let letter = running.since_ms as u8;
                 assert_eq!(running.method, [letter; 4]);
+                assert_eq!(running.client, Some(IpAddr::from([letter; 16])));
                 assert!(running.path.iter().all(|byte| *byte == letter));
             }
         }

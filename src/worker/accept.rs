@@ -137,13 +137,7 @@ impl EventLoop<'_> {
             }
             match self.acceptors[listener].accept() {
                 Attempt::Accepted(stream, peer) => {
-                    let trusted = self.trust.trusts(peer);
-                    self.open(Accepted {
-                        stream,
-                        peer,
-                        trusted,
-                        listener,
-                    });
+                    self.take_in(stream, peer, listener);
                 }
                 Attempt::Gone => {}
                 Attempt::Empty => return Ok(()),
@@ -159,8 +153,21 @@ impl EventLoop<'_> {
         Ok(())
     }
 
+    /// A connection is there: what is known of it, and in it goes.
+    pub(super) fn take_in(&mut self, stream: Stream, peer: Peer, listener: usize) {
+        let trust = &self.core.trust;
+        let accepted = Accepted {
+            stream,
+            peer,
+            trusted: trust.trusts(peer),
+            awaits_proxy_header: trust.expects_proxy_header(),
+            listener,
+        };
+        self.open(accepted);
+    }
+
     /// Take in a new connection and read what it has sent already.
-    pub(super) fn open(&mut self, mut accepted: Accepted) {
+    fn open(&mut self, mut accepted: Accepted) {
         let registry = self.poll.registry();
         let now = self.core.now;
         let mut registered = Ok(());

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::http::Status;
 use crate::logging::access::{AccessEntry, AccessFormat};
-use crate::pool::{Job, Peer};
+use crate::pool::Job;
 
 use super::connection::{Answered, Connection};
 use super::core::Core;
@@ -52,10 +52,7 @@ impl AccessLog {
     }
 
     fn record(&mut self, job: &Job, status: u16, bytes_sent: u64, times: Times) {
-        let address = match job.peer {
-            Peer::Tcp(address) => Some(address.ip()),
-            Peer::Unix => None,
-        };
+        let address = job.peer.ip();
         if let Some(address) = address
             && self
                 .peer

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::http::{Exchange, Status};
+use crate::http::{Exchange, ProxyHeader, Status};
 use crate::pool::{ConnId, Job, Peer, Window};
 
 use super::core::Core;
@@ -74,8 +74,6 @@ pub(super) struct Connection {
     pub(super) arriving: Option<Arriving>,
     /// What answers a request whose body could not be received, unless the application does.
     pub(super) body_fault: Option<Status>,
-    /// Memory of the worker's body budget that the request in flight holds.
-    pub(super) held_bytes: usize,
     /// The window of the response that is being streamed.
     pub(super) window: Option<Arc<Window>>,
     pub(super) answered: Option<Answered>,
@@ -85,8 +83,12 @@ pub(super) struct Connection {
     pub(super) cut_bytes: u64,
     /// Status of the response that is being streamed.
     pub(super) status: u16,
+    /// Who is connected, or whom the PROXY header names.
     pub(super) peer: Peer,
     pub(super) trusted: bool,
+    /// The first bytes may be a PROXY header.
+    pub(super) awaits_proxy_header: bool,
+    pub(super) proxy_header: Option<ProxyHeader>,
     pub(super) listener: usize,
     pub(super) timer: Timer,
     pub(super) waiting: Waiting,
@@ -108,6 +110,7 @@ pub(super) struct Accepted {
     pub(super) stream: Stream,
     pub(super) peer: Peer,
     pub(super) trusted: bool,
+    pub(super) awaits_proxy_header: bool,
     pub(super) listener: usize,
 }
 
@@ -117,6 +120,7 @@ impl Connection {
             stream,
             peer,
             trusted,
+            awaits_proxy_header,
             listener,
         } = accepted;
         Self {
@@ -129,7 +133,6 @@ impl Connection {
             spool: Spool::default(),
             arriving: None,
             body_fault: None,
-            held_bytes: 0,
             window: None,
             answered: None,
             body_sent: 0,
@@ -137,6 +140,8 @@ impl Connection {
             status: 0,
             peer,
             trusted,
+            awaits_proxy_header,
+            proxy_header: None,
             listener,
             timer: Timer::default(),
             waiting: Waiting::FirstByte,
@@ -233,9 +238,7 @@ impl Connection {
 
     /// Forget the body that was being received.
     pub(super) fn drop_spool(&mut self, core: &mut Core) {
-        core.spool
-            .give_back(self.spool.held_bytes() + self.held_bytes);
-        self.held_bytes = 0;
+        core.spool.give_back(self.spool.held_bytes());
         self.spool = Spool::default();
     }
 
@@ -267,9 +270,9 @@ pub(super) struct PeerText(pub(super) Peer);
 
 impl std::fmt::Display for PeerText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Peer::Tcp(address) => write!(f, "{}", address.ip()),
-            Peer::Unix => Ok(()),
+        match self.0.ip() {
+            Some(ip) => write!(f, "{ip}"),
+            None => Ok(()),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::scoreboard::{Scoreboard, Slot};
 use super::access_log::AccessLog;
 use super::deadlines::{Deadlines, Timer};
 use super::spool::SpoolBudget;
+use super::trust::{self, Trust};
 
 /// The loop reads into a buffer of this size, shared by all connections.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -41,6 +42,7 @@ pub(super) struct Timeouts {
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) limits: Limits,
+    pub(super) trust: Trust,
     pub(super) timeouts: Timeouts,
     pub(super) pool: Arc<Pool>,
     pub(super) deadlines: Deadlines,
@@ -122,6 +124,7 @@ pub(super) struct CoreSetup<'a> {
     pub(super) config: &'a Config,
     pub(super) pool: Arc<Pool>,
     pub(super) server: Vec<u8>,
+    pub(super) script_name: Vec<u8>,
     pub(super) requests_max: Option<u64>,
     pub(super) access_log: Option<AccessLog>,
     pub(super) scoreboard: Arc<Scoreboard>,
@@ -134,6 +137,7 @@ impl Core {
             config,
             pool,
             server,
+            script_name,
             requests_max,
             access_log,
             scoreboard,
@@ -141,12 +145,8 @@ impl Core {
         } = setup;
         let now = Instant::now();
         Self {
-            limits: Limits::new(
-                config.limit_request_line,
-                config.limit_request_fields,
-                config.limit_request_field_size,
-                config.limit_request_body,
-            ),
+            limits: trust::limits(config),
+            trust: Trust::new(config, &script_name),
             timeouts: Timeouts {
                 header: config.client_header_timeout,
                 body: config.client_body_timeout,
@@ -214,6 +214,8 @@ impl Core {
 
     /// A job is done with.
     pub(super) fn recycle(&mut self, mut job: Box<Job>) {
+        self.spool
+            .give_back(std::mem::take(&mut job.body_held_bytes));
         for piece in job.response_body.pieces.drain(..) {
             if let crate::pool::Piece::Shared(shared) = piece {
                 self.finished.push(shared);

@@ -20,7 +20,6 @@ use super::core::Core;
 use super::descriptors::{Descriptor, Descriptors};
 use super::shutdown::Phase;
 use super::sleep::Progress;
-use super::trust::Trust;
 use super::upgrade::HandedOver;
 
 /// So many replies are handled in one turn at most.
@@ -60,7 +59,6 @@ pub(super) struct EventLoop<'a> {
     pub(super) core: Core,
     pub(super) descriptors: Descriptors,
     pub(super) application: &'a dyn Application,
-    pub(super) trust: Trust,
     pub(super) phase: Phase,
     pub(super) graceful_timeout: Duration,
     pub(super) exit_code: i32,

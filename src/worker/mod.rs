@@ -43,7 +43,6 @@ use self::descriptors::Descriptors;
 use self::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
 use self::shutdown::Phase;
 use self::sleep::Progress;
-use self::trust::Trust;
 use self::upgrade::HandedOver;
 
 /// What a worker is made of.
@@ -69,6 +68,8 @@ pub struct Setup {
     pub max_requests: Option<u64>,
     /// The `Server` field's value; empty for none.
     pub server: Vec<u8>,
+    /// `SCRIPT_NAME` of the environment; empty for none.
+    pub script_name: Vec<u8>,
     /// Where requests are logged.
     pub access_log: Option<AccessLog>,
 }
@@ -112,6 +113,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         config: &config,
         pool: pool.clone(),
         server: setup.server,
+        script_name: setup.script_name,
         requests_max: setup.max_requests,
         access_log: setup.access_log,
         scoreboard,
@@ -128,7 +130,6 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         events: turn_events(),
         poll,
         application,
-        trust: Trust::new(config.forwarded_allow_ips.clone()),
         phase: Phase::Serving,
         graceful_timeout: config.graceful_timeout,
         exit_code: 0,

@@ -142,10 +142,20 @@ impl Connection {
         if self.arriving.is_some() {
             return Ok(self.receive_arriving(bytes, core));
         }
+        if self.awaits_proxy_header {
+            match self.receive_proxy_header(bytes, core)? {
+                Some(length) => consumed = length,
+                None => return Ok(0),
+            }
+            if consumed == bytes.len() {
+                return Ok(consumed);
+            }
+        }
         if self.exchange.is_idle() {
             self.began = core.now;
         }
-        let mut job = self.job.take().unwrap_or_else(|| core.fresh_job());
+        let job = self.job.take();
+        let mut job = job.unwrap_or_else(|| self.fresh_job(core));
         loop {
             let rest = &bytes[consumed..];
             let step = match self.exchange.receive(rest, &core.limits, &mut job.head) {
@@ -161,11 +171,17 @@ impl Connection {
                     self.job = Some(job);
                     return Ok(consumed);
                 }
-                Received::Head if !core.buffers_requests && self.has_body() => {
-                    self.dispatch_at_head(job, core);
-                    return Ok(consumed + self.receive_arriving(&bytes[consumed..], core));
+                Received::Head => {
+                    if let Err(error) = self.judge_head(&mut job, core) {
+                        self.job = Some(job);
+                        return Err(error);
+                    }
+                    if !core.buffers_requests && self.has_body() {
+                        self.dispatch_at_head(job, core);
+                        return Ok(consumed + self.receive_arriving(&bytes[consumed..], core));
+                    }
+                    self.await_body(core);
                 }
-                Received::Head => self.on_head(core),
                 Received::Data(range) => {
                     if let Err(error) = self.spool.write(&rest[range], &mut core.spool) {
                         self.job = Some(job);
@@ -191,8 +207,8 @@ impl Connection {
         )
     }
 
-    /// The head is in and the body is wanted.
-    fn on_head(&mut self, core: &mut Core) {
+    /// The head is in, and its body is wanted.
+    fn await_body(&mut self, core: &mut Core) {
         if let BodyLength::Known(declared) = self.exchange.body_length()
             && declared <= core.spool.body_bytes_max as u64
         {
@@ -207,7 +223,7 @@ impl Connection {
 
     /// The request is whole: hand it to the pool.
     fn dispatch(&mut self, mut job: Box<Job>, core: &mut Core) {
-        self.held_bytes = self.spool.held_bytes();
+        job.body_held_bytes = self.spool.held_bytes();
         match self.spool.take() {
             Ok(body) => job.body = body,
             Err(error) => {
@@ -218,12 +234,8 @@ impl Connection {
         self.push_job(job, core);
     }
 
-    /// Hand the job to the pool with what it must know of its connection.
+    /// Hand the job to the pool.
     pub(super) fn push_job(&mut self, mut job: Box<Job>, core: &mut Core) {
-        job.conn = self.id();
-        job.peer = self.peer;
-        job.trusted = self.trusted;
-        job.listener = self.listener;
         job.arrived = core.now;
         core.requests += 1;
         if core.requests_max.is_some_and(|max| core.requests >= max) {

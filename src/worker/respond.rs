@@ -182,7 +182,8 @@ impl Connection {
         let (look, out) = core.look_and_out();
         self.exchange.refuse(status, message, &look, out);
         self.write_out(0, core);
-        let job = self.job.take().unwrap_or_else(|| core.fresh_job());
+        let job = self.job.take();
+        let job = job.unwrap_or_else(|| self.fresh_job(core));
         self.answered = Some(Answered {
             job,
             status: status.code,
@@ -235,7 +236,6 @@ impl Connection {
         }
         if let Some(answered) = self.answered.take() {
             self.log_answered(&answered, core);
-            core.spool.give_back(std::mem::take(&mut self.held_bytes));
             core.recycle(answered.job);
             self.window = None;
         }

@@ -125,13 +125,7 @@ impl EventLoop<'_> {
             while let super::accept::Attempt::Accepted(stream, peer) =
                 self.acceptors[listener].accept()
             {
-                let trusted = self.trust.trusts(peer);
-                self.open(super::connection::Accepted {
-                    stream,
-                    peer,
-                    trusted,
-                    listener,
-                });
+                self.take_in(stream, peer, listener);
             }
         }
     }

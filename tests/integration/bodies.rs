@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ferricorn::pool::{Piece, Reply, Streaming, Window};
 
-use crate::support::{Server, answer, echo};
+use crate::support::{Server, answer, echo, eventually};
 
 #[test]
 fn a_chunked_body_arrives_whole() {
@@ -174,4 +174,56 @@ fn an_application_that_fails_before_the_first_byte_is_a_500() {
     );
     let mut byte = [0];
     assert_eq!(client.stream.read(&mut byte).expect("an end"), 0);
+}
+
+/// The memory of a body counts for as long as the body is there, also when its client has gone.
+#[test]
+fn bodies_of_clients_that_are_gone_still_count() {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    let (open, waiting) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let spooled = Arc::new(Mutex::new(Vec::new()));
+    let (gate, count, seen) = (open.clone(), waiting.clone(), spooled.clone());
+    let server = Server::start(
+        |config| {
+            config.threads = 3;
+            config.body_buffer_size = 1000;
+            config.body_buffer_total = 1500;
+        },
+        move |seat, job| {
+            let is_file = matches!(job.body, ferricorn::pool::RequestBody::File { .. });
+            seen.lock().expect("no panic").push(is_file);
+            count.fetch_add(1, Ordering::SeqCst);
+            eventually(|| gate.load(Ordering::SeqCst));
+            answer(seat, job, b"");
+        },
+    );
+    let post = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n{}",
+        "x".repeat(900)
+    );
+    let mut gone = server.connect();
+    gone.send(&post);
+    eventually(|| waiting.load(Ordering::SeqCst) == 1);
+    let reset = nix::libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    nix::sys::socket::setsockopt(&gone.stream, nix::sys::socket::sockopt::Linger, &reset)
+        .expect("an option");
+    drop(gone);
+    // Accepted and read behind the end of the first, so the worker knows of it.
+    server.connect().send("x\n").response();
+    let mut second = server.connect();
+    second.send(&post);
+    eventually(|| waiting.load(Ordering::SeqCst) == 2);
+    open.store(true, Ordering::SeqCst);
+    second.response();
+    server.log_lines(3);
+    server.connect().send(&post).response();
+    assert_eq!(*spooled.lock().expect("no panic"), [false, true, false]);
 }

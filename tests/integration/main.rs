@@ -18,6 +18,8 @@ mod arriving;
 mod gone;
 // Streams that are faster than their reader, and many at once.
 mod backpressure;
+// What proxies say of a request's way, and whom the worker believes.
+mod proxy;
 // Stopping.
 mod drain;
 // The pool under stress.

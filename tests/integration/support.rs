@@ -76,6 +76,18 @@ impl Server {
     where
         F: Fn(&Seat, Box<Job>) + Send + Sync + 'static,
     {
+        Self::start_logging("%(m)s %(U)s %(s)s %(B)s", change, run)
+    }
+
+    /// Start with changed settings and another access log.
+    pub(crate) fn start_logging<F>(
+        access_log_format: &str,
+        change: impl FnOnce(&mut Config),
+        run: F,
+    ) -> Self
+    where
+        F: Fn(&Seat, Box<Job>) + Send + Sync + 'static,
+    {
         let mut config = Config {
             threads: 2,
             ..Config::default()
@@ -94,8 +106,8 @@ impl Server {
             .expect("a socket can be non-blocking");
         let log = Arc::new(Mutex::new(Vec::new()));
         let sink = log.clone();
-        let format = ferricorn::logging::access::AccessFormat::compile("%(m)s %(U)s %(s)s %(B)s")
-            .expect("a format");
+        let format =
+            ferricorn::logging::access::AccessFormat::compile(access_log_format).expect("a format");
         let scoreboard = Arc::new(Scoreboard::new(1, config.threads).expect("memory"));
         let setup = Setup {
             listeners: vec![Listener::Tcp(listener)],
@@ -108,6 +120,7 @@ impl Server {
             parent: None,
             max_requests: None,
             server: b"ferricorn-test".to_vec(),
+            script_name: Vec::new(),
             access_log: Some(AccessLog::new(
                 format,
                 Box::new(move |lines| {

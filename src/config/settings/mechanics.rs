@@ -6,7 +6,6 @@ use crate::config::value::Value;
 const SECTION: Section = Section::ServerMechanics;
 const OFF: Default = Default::Bool(false);
 const SWITCH: Kind = Kind::Bool { cli: true };
-const STRICT: &str = "such requests are refused";
 const PASTE: &str = "PasteDeploy files are not read: name a WSGI application, MODULE:VARIABLE";
 const LOCAL: Default = Default::Text("127.0.0.1,::1");
 
@@ -156,11 +155,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text("off"),
         "Read a PROXY header: off, v1, v2 or auto.",
     )
-    .flags(&["--proxy-protocol"])
-    .refused(
-        &["off"],
-        "the PROXY protocol is not spoken yet; let the proxy speak plain HTTP",
-    ),
+    .flags(&["--proxy-protocol"]),
     row(
         "proxy_allow_ips",
         SECTION,
@@ -168,8 +163,34 @@ pub(super) const ROWS: &[Setting] = &[
         LOCAL,
         "Proxies that may send a PROXY header.",
     )
-    .flags(&["--proxy-allow-from"])
-    .no_effect("the PROXY protocol is not spoken yet"),
+    .flags(&["--proxy-allow-from"]),
+    row(
+        "proxy_headers",
+        SECTION,
+        Kind::Word {
+            words: &["off", "x-forwarded-for", "forwarded"],
+            complaint: |value| {
+                format!("proxy_headers must be: off, x-forwarded-for or forwarded, not {value}")
+            },
+        },
+        Default::Text("off"),
+        "Header whose client address is taken from a trusted proxy: off, x-forwarded-for or forwarded.",
+    )
+    .flags(&["--proxy-headers"])
+    .ours(),
+    row(
+        "proxy_headers_hops",
+        SECTION,
+        Kind::IntWithin {
+            min: 1,
+            max: 100,
+            complaint: |value| format!("proxy_headers_hops must be between 1 and 100: {value}"),
+        },
+        Default::Int(1),
+        "How many proxies in a row stand in front, each appending to the header of --proxy-headers.",
+    )
+    .flags(&["--proxy-headers-hops"])
+    .ours(),
     row(
         "protocol",
         SECTION,
@@ -207,8 +228,7 @@ pub(super) const ROWS: &[Setting] = &[
         OFF,
         "Accept folded header lines.",
     )
-    .flags(&["--permit-obsolete-folding"])
-    .not_yet(STRICT),
+    .flags(&["--permit-obsolete-folding"]),
     row(
         "strip_header_spaces",
         SECTION,
@@ -216,8 +236,7 @@ pub(super) const ROWS: &[Setting] = &[
         OFF,
         "Accept spaces before a header's colon.",
     )
-    .flags(&["--strip-header-spaces"])
-    .not_yet(STRICT),
+    .flags(&["--strip-header-spaces"]),
     row(
         "permit_unconventional_http_method",
         SECTION,
@@ -225,8 +244,7 @@ pub(super) const ROWS: &[Setting] = &[
         OFF,
         "Accept methods that look unlike GET or POST.",
     )
-    .flags(&["--permit-unconventional-http-method"])
-    .not_yet(STRICT),
+    .flags(&["--permit-unconventional-http-method"]),
     row(
         "permit_unconventional_http_version",
         SECTION,
@@ -234,8 +252,7 @@ pub(super) const ROWS: &[Setting] = &[
         OFF,
         "Accept HTTP versions other than 1.0 and 1.1.",
     )
-    .flags(&["--permit-unconventional-http-version"])
-    .not_yet(STRICT),
+    .flags(&["--permit-unconventional-http-version"]),
     row(
         "casefold_http_method",
         SECTION,
@@ -243,8 +260,7 @@ pub(super) const ROWS: &[Setting] = &[
         OFF,
         "Turn methods into upper case.",
     )
-    .flags(&["--casefold-http-method"])
-    .not_yet("methods are passed as sent"),
+    .flags(&["--casefold-http-method"]),
     row(
         "forwarder_headers",
         SECTION,

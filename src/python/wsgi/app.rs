@@ -49,12 +49,6 @@ pub struct WsgiSettings {
     pub server_software: String,
     /// `SCRIPT_NAME` of every request, from the environment.
     pub script_name: String,
-    /// Upper-case header name and the value that means https.
-    pub secure_scheme_headers: Vec<(String, String)>,
-    /// Upper-case header names with `_` that trusted peers may send.
-    pub forwarder_headers: Vec<String>,
-    /// `header_map = "dangerous"`.
-    pub dangerous_header_map: bool,
     /// Whether files may be sent by the kernel.
     pub sendfile: bool,
     /// In the order of the worker's listeners.
@@ -104,7 +98,7 @@ impl WsgiApp {
         slot.queue_time()
             .record(job.started.saturating_duration_since(job.arrived));
         slot.thread(seat.index())
-            .begin(now_ms, job.head.method(), job.head.path());
+            .begin(now_ms, job.peer.ip(), job.head.method(), job.head.path());
     }
 
     fn end(&self, seat: &Seat) {

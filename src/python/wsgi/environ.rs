@@ -2,22 +2,20 @@
 //!
 //! PEP 3333, "environ Variables"; the keys and their order of precedence are gunicorn's.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use crate::http::{RequestHead, percent_decode};
+use crate::http::{ProxyHeader, ProxyRoute, RequestHead, percent_decode};
 use crate::pool::{Job, Peer};
 use crate::python::text::latin1;
 
 use super::app::{ListenerFace, WsgiSettings};
 use super::errors::Errors;
 use super::file_wrapper::FileWrapper;
-use super::headers::{From, HeaderKeys, HeaderRules};
+use super::headers::HeaderKeys;
 use super::input::Input;
 
 /// One thread's maker of environs.
@@ -30,18 +28,13 @@ pub(super) struct EnvironMaker {
     /// `wsgi.input` of requests without a body.
     no_input: Py<Input>,
     /// The last peer's address, which many requests of a keep-alive connection share.
-    peer: Option<(SocketAddr, Py<PyString>, Py<PyString>)>,
+    peer: Option<(Peer, Py<PyString>, Option<Py<PyString>>)>,
     /// Reused for the decoded path.
     path: Vec<u8>,
 }
 
 impl EnvironMaker {
     pub(super) fn new(py: Python<'_>, settings: Arc<WsgiSettings>) -> PyResult<Self> {
-        let rules = HeaderRules {
-            secure_scheme: settings.secure_scheme_headers.clone(),
-            forwarder: settings.forwarder_headers.clone(),
-            dangerous: settings.dangerous_header_map,
-        };
         let templates = settings
             .listeners
             .iter()
@@ -49,7 +42,7 @@ impl EnvironMaker {
             .collect::<PyResult<_>>()?;
         Ok(Self {
             templates,
-            keys: HeaderKeys::new(Arc::new(rules)),
+            keys: HeaderKeys::default(),
             no_input: Py::new(py, Input::new(crate::pool::RequestBody::Empty))?,
             peer: None,
             path: Vec::new(),
@@ -60,7 +53,7 @@ impl EnvironMaker {
     /// The environ of `job`'s request. Takes the body out of the job.
     ///
     /// # Errors
-    /// `MemoryError`; `ValueError` when the path does not start with `SCRIPT_NAME`.
+    /// `MemoryError`.
     pub(super) fn make<'py>(
         &mut self,
         py: Python<'py>,
@@ -79,18 +72,27 @@ impl EnvironMaker {
             environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, Input::new(body))?)?;
         }
         self.set_peer(py, &environ, job.peer)?;
-        let forwarded = self.set_headers(py, &environ, job)?;
-        if let Some(scheme) = forwarded.scheme {
+        if let Some(header) = job.proxy {
+            set_proxy(&environ, header)?;
+        }
+        for (name, value) in job.head.fields() {
+            set_header(&environ, &self.keys.get(py, name), latin1(py, value)?)?;
+        }
+        if let Some(is_https) = job.forwarded.is_https {
+            let scheme = match is_https {
+                true => intern!(py, "https"),
+                false => intern!(py, "http"),
+            };
             environ.set_item(intern!(py, "wsgi.url_scheme"), scheme)?;
         }
-        self.set_path(py, &environ, &job.head, forwarded.script_name)?;
+        self.set_path(py, &environ, job)?;
         if let ListenerFace::Unix { path } = &self.settings.listeners[job.listener] {
             set_server_of_unix(
                 py,
                 &environ,
                 path,
                 job.head.field(b"host"),
-                forwarded.scheme,
+                job.forwarded.is_https == Some(true),
             )?;
         }
         Ok(environ)
@@ -102,72 +104,36 @@ impl EnvironMaker {
         environ: &Bound<'_, PyDict>,
         peer: Peer,
     ) -> PyResult<()> {
-        let Peer::Tcp(address) = peer else {
-            return environ.set_item(intern!(py, "REMOTE_ADDR"), intern!(py, ""));
-        };
-        if self
-            .peer
-            .as_ref()
-            .is_none_or(|(known, ..)| *known != address)
-        {
-            let ip = PyString::new(py, &address.ip().to_string()).unbind();
-            let port = PyString::new(py, itoa::Buffer::new().format(address.port())).unbind();
-            self.peer = Some((address, ip, port));
+        if self.peer.as_ref().is_none_or(|(known, ..)| *known != peer) {
+            let text = |text: &str| PyString::new(py, text).unbind();
+            let (ip, port) = match peer {
+                Peer::Tcp(address) => (
+                    text(&address.ip().to_string()),
+                    Some(text(itoa::Buffer::new().format(address.port()))),
+                ),
+                // Another port than the client's own would be worse than none.
+                Peer::Ip(ip) => (text(&ip.to_string()), None),
+                Peer::Unix => (text(""), None),
+            };
+            self.peer = Some((peer, ip, port));
         }
         let (_, ip, port) = self.peer.as_ref().expect("the peer was just set");
         environ.set_item(intern!(py, "REMOTE_ADDR"), ip)?;
-        environ.set_item(intern!(py, "REMOTE_PORT"), port)
-    }
-
-    fn set_headers<'a>(
-        &mut self,
-        py: Python<'_>,
-        environ: &Bound<'_, PyDict>,
-        job: &'a Job,
-    ) -> PyResult<Forwarded<'a>> {
-        let mut forwarded = Forwarded {
-            scheme: None,
-            script_name: None,
-        };
-        for (name, value) in job.head.fields() {
-            let key = self.keys.get(py, name);
-            if key.from == From::Nobody || key.from == From::Trusted && !job.trusted {
-                continue;
-            }
-            if job.trusted {
-                if let Some(secure) = &key.secure_value {
-                    forwarded.scheme = Some(if value == &secure[..] {
-                        "https"
-                    } else {
-                        "http"
-                    });
-                }
-                if key.is_script_name {
-                    forwarded.script_name = Some(value);
-                }
-            }
-            set_header(environ, key.key.bind(py), latin1(py, value)?)?;
+        match port {
+            Some(port) => environ.set_item(intern!(py, "REMOTE_PORT"), port),
+            None => Ok(()),
         }
-        Ok(forwarded)
     }
 
-    fn set_path(
-        &mut self,
-        py: Python<'_>,
-        environ: &Bound<'_, PyDict>,
-        head: &RequestHead,
-        script_name: Option<&[u8]>,
-    ) -> PyResult<()> {
-        let script_name = script_name.unwrap_or(self.settings.script_name.as_bytes());
-        let mut path = head.path();
+    /// The path was held against `SCRIPT_NAME` before the request was dispatched.
+    fn set_path(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, job: &Job) -> PyResult<()> {
+        let script_name = match job.forwarded.has_script_name {
+            true => job.head.field(b"script_name").unwrap_or_default(),
+            false => self.settings.script_name.as_bytes(),
+        };
+        let mut path = job.head.path();
         if !script_name.is_empty() {
-            path = path.strip_prefix(script_name).ok_or_else(|| {
-                PyValueError::new_err(format!(
-                    "Configuration problem: Request path {:?} does not start with SCRIPT_NAME {:?}",
-                    String::from_utf8_lossy(path),
-                    String::from_utf8_lossy(script_name)
-                ))
-            })?;
+            path = path.strip_prefix(script_name).unwrap_or(path);
             environ.set_item(intern!(py, "SCRIPT_NAME"), latin1(py, script_name)?)?;
         }
         self.path.clear();
@@ -176,10 +142,15 @@ impl EnvironMaker {
     }
 }
 
-/// What a trusted peer says about how the request came to it.
-struct Forwarded<'a> {
-    scheme: Option<&'static str>,
-    script_name: Option<&'a [u8]>,
+/// The proxy's end of the connection that it passes on; the client's end is in `REMOTE_ADDR`.
+fn set_proxy(environ: &Bound<'_, PyDict>, header: ProxyHeader) -> PyResult<()> {
+    let py = environ.py();
+    environ.set_item(intern!(py, "PROXY_PROTOCOL"), header.protocol)?;
+    if let ProxyRoute::Ip { proxy, .. } = header.route {
+        environ.set_item(intern!(py, "PROXY_ADDR"), proxy.ip().to_string())?;
+        environ.set_item(intern!(py, "PROXY_PORT"), proxy.port().to_string())?;
+    }
+    Ok(())
 }
 
 /// Set a header; values of a repeated one are joined with commas (RFC 9110 section 5.3).
@@ -229,9 +200,9 @@ fn set_server_of_unix(
     environ: &Bound<'_, PyDict>,
     socket_path: &str,
     host: Option<&[u8]>,
-    scheme: Option<&str>,
+    is_https: bool,
 ) -> PyResult<()> {
-    let default_port = if scheme == Some("https") { "443" } else { "80" };
+    let default_port = if is_https { "443" } else { "80" };
     let host = host.map(String::from_utf8_lossy);
     let (name, port) = match host.as_deref() {
         None | Some("") => (socket_path, ""),
