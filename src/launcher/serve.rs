@@ -99,8 +99,8 @@ fn start(
         booted: Some(booted),
         parent: Some(parent.as_raw()),
         max_requests,
-        server: server_header(py, &config),
         script_name,
+        server: server_header(py, &config),
         access_log,
         config,
     };

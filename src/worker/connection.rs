@@ -8,7 +8,7 @@
 //! socket is edge-triggered, so `readable` remembers an edge that was not used up.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::http::{Exchange, ProxyHeader, Status};
 use crate::pool::{ConnId, Job, Peer, Window};
@@ -19,6 +19,11 @@ use super::inflow::Arriving;
 use super::outbox::Outbox;
 use super::spool::Spool;
 use super::stream::Stream;
+
+/// At a stop, a connection that was used within this time may have sent its next request.
+const JUST_NOW: Duration = Duration::from_secs(1);
+/// So long it has to arrive.
+const LAST_REQUEST: Duration = Duration::from_millis(500);
 
 /// What becomes of a connection after it was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +103,8 @@ pub(super) struct Connection {
     pub(super) read_closed: bool,
     /// When the first byte of the request that is being received arrived.
     pub(super) began: Instant,
+    /// When the last response was written, or the connection was accepted.
+    pub(super) idle_since: Instant,
     /// A request was refused: the client may still be sending it.
     pub(super) refused: bool,
     /// The application may take the socket (see `upgrade.rs`).
@@ -148,6 +155,7 @@ impl Connection {
             readable: false,
             read_closed: false,
             began: now,
+            idle_since: now,
             refused: false,
             offered: false,
         }
@@ -183,17 +191,30 @@ impl Connection {
         core.set_deadline(self.id, &mut self.timer, core.timeouts.header);
     }
 
-    /// The worker stops: an idle connection closes, unless its next request is already there; any other gets its
-    /// answer, which says close.
+    /// The worker stops. A request that is under way gets its answer, which says close. A connection that is idle
+    /// closes, unless its next request is there already; one that was used just now, or is new, may have sent a
+    /// request that has not yet arrived, so it gets a moment for it.
     pub(super) fn begin_drain(&mut self, core: &mut Core) -> Fate {
         if self.waiting == Waiting::Linger {
             return Fate::Keep;
         }
-        if self.is_idle() {
-            return self.close_if_idle(core);
+        if !self.is_idle() {
+            self.exchange.close_after_this();
+            return Fate::Keep;
         }
-        self.exchange.close_after_this();
-        Fate::Keep
+        let fate = self.close_if_idle(core);
+        let was_used = core.now.saturating_duration_since(self.idle_since) < JUST_NOW;
+        if fate == Fate::Close && was_used && !self.read_closed {
+            self.await_last_request(core);
+            return Fate::Keep;
+        }
+        fate
+    }
+
+    /// The worker stops, and the client does not know it yet.
+    pub(super) fn await_last_request(&mut self, core: &mut Core) {
+        self.waiting = Waiting::KeepAlive;
+        core.set_deadline(self.id(), &mut self.timer, Some(LAST_REQUEST));
     }
 
     /// The deadline is over.

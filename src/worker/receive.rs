@@ -172,7 +172,7 @@ impl Connection {
                     return Ok(consumed);
                 }
                 Received::Head => {
-                    if let Err(error) = self.judge_head(&mut job, core) {
+                    if let Err(error) = self.on_head(&mut job, core) {
                         self.job = Some(job);
                         return Err(error);
                     }
@@ -180,7 +180,6 @@ impl Connection {
                         self.dispatch_at_head(job, core);
                         return Ok(consumed + self.receive_arriving(&bytes[consumed..], core));
                     }
-                    self.await_body(core);
                 }
                 Received::Data(range) => {
                     if let Err(error) = self.spool.write(&rest[range], &mut core.spool) {
@@ -207,8 +206,13 @@ impl Connection {
         )
     }
 
-    /// The head is in, and its body is wanted.
-    fn await_body(&mut self, core: &mut Core) {
+    /// The head is in. If the request may come from where it comes from, its body is wanted: at once, unless the
+    /// application reads it as it arrives.
+    fn on_head(&mut self, job: &mut Job, core: &mut Core) -> Result<(), ParseError> {
+        self.judge_head(job, core)?;
+        if !core.buffers_requests {
+            return Ok(());
+        }
         if let BodyLength::Known(declared) = self.exchange.body_length()
             && declared <= core.spool.body_bytes_max as u64
         {
@@ -219,6 +223,7 @@ impl Connection {
             self.exchange.send_continue(&mut core.out);
             self.write_out(0, core);
         }
+        Ok(())
     }
 
     /// The request is whole: hand it to the pool.

@@ -288,10 +288,8 @@ impl Connection {
 
     /// The response is written and the connection stays: go on with what was pipelined, or wait.
     fn next_request(&mut self, core: &mut Core) -> Fate {
-        if core.draining && self.inbound.is_empty() && !self.is_readable() {
-            return Fate::Close;
-        }
         self.waiting = Waiting::KeepAlive;
+        self.idle_since = core.now;
         if !self.inbound.is_empty() {
             let fate = self.receive_inbound(core);
             if fate != Fate::Keep || !self.outbox.is_empty() {
@@ -305,7 +303,10 @@ impl Connection {
             // Read in a later step of this turn: a client that pipelines must not starve the others.
             return Fate::Again;
         }
-        if self.exchange.is_idle() {
+        if self.exchange.is_idle() && core.draining {
+            // The response began before the stop and could not say close.
+            self.await_last_request(core);
+        } else if self.exchange.is_idle() {
             core.room_made = true;
             core.set_deadline(self.id(), &mut self.timer, core.timeouts.keep_alive);
         } else {
