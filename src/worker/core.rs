@@ -84,8 +84,6 @@ pub(super) struct Core {
     pub(super) access_log: Option<AccessLog>,
     scoreboard: Arc<Scoreboard>,
     slot: usize,
-    /// The poll set, which connections leave and enter again around an upgrade.
-    pub(super) registry: mio::Registry,
 }
 
 /// Wall-clock seconds and the `Date` field, worked out once a second at most.
@@ -136,7 +134,6 @@ pub(super) struct CoreSetup<'a> {
     pub(super) access_log: Option<AccessLog>,
     pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) slot: usize,
-    pub(super) registry: mio::Registry,
 }
 
 impl Core {
@@ -150,7 +147,6 @@ impl Core {
             access_log,
             scoreboard,
             slot,
-            registry,
         } = setup;
         let now = Instant::now();
         Self {
@@ -189,7 +185,6 @@ impl Core {
             access_log,
             scoreboard,
             slot,
-            registry,
         }
     }
 

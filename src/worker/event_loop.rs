@@ -172,16 +172,6 @@ impl EventLoop<'_> {
             return self.on_late_reply(reply);
         };
         let core = &mut self.core;
-        if connection.offered {
-            if matches!(reply, Reply::Hints(..)) {
-                // The socket may yet be taken, so nothing may be written; nobody misses a hint.
-                return;
-            }
-            if !connection.take_back(core) {
-                self.close(id);
-                return self.on_late_reply(reply);
-            }
-        }
         let fate = match reply {
             Reply::Whole(job) => connection.on_whole(job, core),
             Reply::Head(_, streaming) => connection.on_head_reply(*streaming, core),

@@ -61,6 +61,10 @@ impl Connection {
     /// An interim response has come. It is only a hint: one that would have to wait is not worth sending.
     pub(super) fn on_hints(&mut self, hints: &ResponseHead, core: &mut Core) -> Fate {
         core.out.clear();
+        if self.offered {
+            // The socket may yet be taken, so nothing may be written to it.
+            return Fate::Keep;
+        }
         self.exchange.hint(hints, &mut core.out);
         if self.outbox.is_empty() {
             self.write_out(0, core);
