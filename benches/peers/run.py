@@ -24,8 +24,9 @@ Figures = dict[str, float | None]
 class Bench:
     """The settings of one run, and the scenarios."""
 
-    def __init__(self, seconds: float, pin: bool, idle: int) -> None:
+    def __init__(self, seconds: float, pin: bool, idle: int, slow_peers: int | None) -> None:
         self.seconds, self.idle = seconds, idle
+        self.slow_peers = slow_peers
         cpus = sorted(os.sched_getaffinity(0))
         self.server_cpu, self.client_cpu = (cpus[0], cpus[1]) if pin and len(cpus) > 1 else (None, None)
 
@@ -56,11 +57,11 @@ class Bench:
 
     def slow_heads(self, peer: Peer) -> Figures:
         """A fast client (8 connections) beside 200 peers that send a header byte a second."""
-        return self.beside(peer, lambda server: SlowHeads(server.port, 200))
+        return self.beside(peer, lambda server: SlowHeads(server.port, self.slow_peers or 200))
 
     def non_readers(self, peer: Peer) -> Figures:
         """A fast client (8 connections) beside 50 peers that never read their 64 MiB."""
-        return self.beside(peer, lambda server: NonReaders(server.port, 50))
+        return self.beside(peer, lambda server: NonReaders(server.port, self.slow_peers or 50))
 
     def beside(self, peer: Peer, crowd: Callable[[Running], SlowHeads | NonReaders]) -> Figures:
         with self.start(peer, "large:app") as server:
@@ -145,6 +146,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="length of one measurement")
     parser.add_argument("--idle", type=int, default=10_000, help="connections of idle_connections")
+    parser.add_argument("--slow-peers", type=int, help="peers of slow_heads and non_readers (200 and 50)")
     parser.add_argument("--pin", action="store_true", help="server on the first core, load on the second")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON and Markdown files")
     return parser.parse_args()
@@ -158,7 +160,7 @@ def main() -> None:
         print(f"not installed, left out: {peer.name}")
         peers.remove(peer)
     scenarios = chosen.scenario or SCENARIOS
-    bench = Bench(chosen.seconds, chosen.pin, chosen.idle)
+    bench = Bench(chosen.seconds, chosen.pin, chosen.idle, chosen.slow_peers)
     results: dict[str, dict[str, list[Figures]]] = {name: {peer.name: [] for peer in peers} for name in scenarios}
     for number in range(1, chosen.rounds + 1):
         for name in scenarios:

@@ -65,7 +65,11 @@ impl<'a> FramingFields<'a> {
                 }
                 self.expects_continue = true;
             }
-            7 if is_named(name, b"upgrade") => self.has_upgrade = !value.is_empty(),
+            7 if is_named(name, b"upgrade") => {
+                // RFC 9113 section 3.1: the upgrade to HTTP/2 is obsolete. Some clients offer it with every first
+                // request, and no application wants it.
+                self.has_upgrade = !value.is_empty() && !value.eq_ignore_ascii_case(b"h2c");
+            }
             10 if is_named(name, b"connection") => self.note_connection(value),
             12 if is_named(name, b"content-type") => {
                 // RFC 9110 section 5.3: not a list, so a second one makes the message ambiguous.

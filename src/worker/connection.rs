@@ -107,7 +107,7 @@ pub(super) struct Connection {
     pub(super) idle_since: Instant,
     /// A request was refused: the client may still be sending it.
     pub(super) refused: bool,
-    /// The application may take the socket (see `upgrade.rs`): it is not in the poll set.
+    /// The application may take the socket (see `upgrade.rs`).
     pub(super) offered: bool,
 }
 

@@ -17,6 +17,9 @@ use super::trust::{self, Trust};
 
 /// The loop reads into a buffer of this size, shared by all connections.
 const SCRATCH_BYTES: usize = 64 * 1024;
+/// All connections together write at most about this of queued responses in one turn: many large ones at once must
+/// not keep a small one waiting for more than a millisecond or so.
+const TURN_BYTES: u64 = 2 * 1024 * 1024;
 /// After so many jobs a thread is summoned although the turn goes on: a free core should not wait for its end.
 const BATCH_JOBS: u32 = 32;
 /// So many finished jobs are kept for reuse, and none that holds more than this.
@@ -65,6 +68,8 @@ pub(super) struct Core {
     free_jobs: Vec<Box<Job>>,
     /// Connections that have more to read or write than one turn allows.
     pub(super) again: Vec<ConnId>,
+    /// What the connections together may still write of large responses in this turn.
+    pub(super) turn_bytes_left: u64,
     /// A connection has closed, or may be closed for another: a worker that was full can accept again.
     pub(super) room_made: bool,
     /// Jobs that were queued since a thread was last summoned.
@@ -79,8 +84,6 @@ pub(super) struct Core {
     pub(super) access_log: Option<AccessLog>,
     scoreboard: Arc<Scoreboard>,
     slot: usize,
-    /// The poll set, which connections leave and enter again around an upgrade.
-    pub(super) registry: mio::Registry,
 }
 
 /// Wall-clock seconds and the `Date` field, worked out once a second at most.
@@ -131,7 +134,6 @@ pub(super) struct CoreSetup<'a> {
     pub(super) access_log: Option<AccessLog>,
     pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) slot: usize,
-    pub(super) registry: mio::Registry,
 }
 
 impl Core {
@@ -145,7 +147,6 @@ impl Core {
             access_log,
             scoreboard,
             slot,
-            registry,
         } = setup;
         let now = Instant::now();
         Self {
@@ -174,6 +175,7 @@ impl Core {
             finished: Vec::new(),
             free_jobs: Vec::new(),
             again: Vec::new(),
+            turn_bytes_left: TURN_BYTES,
             room_made: false,
             unannounced_jobs: 0,
             buffers_requests: config.request_buffering,
@@ -183,7 +185,6 @@ impl Core {
             access_log,
             scoreboard,
             slot,
-            registry,
         }
     }
 
@@ -196,6 +197,7 @@ impl Core {
     pub(super) fn tick(&mut self) {
         self.now = Instant::now();
         self.clock.update(self.now);
+        self.turn_bytes_left = TURN_BYTES;
     }
 
     /// How responses look now, and the buffer they are encoded into.

@@ -179,16 +179,6 @@ impl EventLoop<'_> {
             return self.on_late_reply(reply);
         };
         let core = &mut self.core;
-        if connection.offered {
-            if matches!(reply, Reply::Hints(..)) {
-                // The socket may yet be taken, so nothing may be written; nobody misses a hint.
-                return;
-            }
-            if !connection.take_back(core) {
-                self.close(id);
-                return self.on_late_reply(reply);
-            }
-        }
         let fate = match reply {
             Reply::Whole(job) => connection.on_whole(job, core),
             Reply::Head(_, streaming) => connection.on_head_reply(*streaming, core),
@@ -231,12 +221,19 @@ impl EventLoop<'_> {
 
     /// Connections that used up their share of the last turn.
     fn go_on(&mut self) {
-        for id in std::mem::take(&mut self.core.again) {
+        let mut waiting = std::mem::take(&mut self.core.again).into_iter();
+        for id in waiting.by_ref() {
             if let Some(connection) = self.connections.get_mut(id) {
                 let fate = connection.go_on(&mut self.core);
                 self.settle_fate(id, fate);
             }
+            if self.core.turn_bytes_left == 0 {
+                break;
+            }
         }
+        // Who had no turn comes before who had one.
+        let had_turn = std::mem::take(&mut self.core.again);
+        self.core.again.extend(waiting.chain(had_turn));
     }
 
     fn expire(&mut self) {

@@ -120,7 +120,6 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         access_log: setup.access_log,
         scoreboard,
         slot,
-        registry: poll.registry().try_clone()?,
     });
     let mut event_loop = EventLoop {
         listener_set: ListenerSet::new(&poll)?,

@@ -21,7 +21,7 @@ const FILE_STEP_BYTES: u64 = 256 * 1024;
 /// A file whose system cannot send it is copied in steps of this.
 const COPY_STEP_BYTES: u64 = 64 * 1024;
 /// One connection writes at most about this in one turn of the loop: a reader as fast as we are must not hold it.
-const TURN_BYTES: u64 = 1024 * 1024;
+const TURN_BYTES: u64 = 256 * 1024;
 
 #[derive(Debug)]
 enum Segment {
@@ -198,15 +198,18 @@ impl Outbox {
 
     fn write_slices<S: Write>(&self, socket: &mut S) -> io::Result<usize> {
         if self.entries.len() == 1 {
-            return socket.write(self.entries[0].segment.bytes().unwrap_or_default());
+            let bytes = self.entries[0].segment.bytes().unwrap_or_default();
+            return socket.write(&bytes[..bytes.len().min(TURN_BYTES as usize)]);
         }
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let mut count = 0;
+        let (mut count, mut room) = (0, TURN_BYTES as usize);
         for (slice, entry) in slices.iter_mut().zip(&self.entries) {
-            let Some(bytes) = entry.segment.bytes() else {
+            let Some(bytes) = entry.segment.bytes().filter(|_| room > 0) else {
                 break;
             };
-            *slice = IoSlice::new(bytes);
+            let len = bytes.len().min(room);
+            *slice = IoSlice::new(&bytes[..len]);
+            room -= len;
             count += 1;
         }
         socket.write_vectored(&slices[..count])

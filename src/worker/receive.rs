@@ -191,7 +191,7 @@ impl Connection {
                 }
                 Received::End => {
                     if self.exchange.asks_for_upgrade() && consumed == bytes.len() {
-                        job.socket = self.offer_socket(core);
+                        job.socket = self.offer_socket();
                     }
                     self.dispatch(job, core);
                     return Ok(consumed);
@@ -257,10 +257,8 @@ impl Connection {
         self.body_sent = 0;
         self.cut_bytes = 0;
         self.body_fault = None;
-        if let Err(mut job) = core.push(job) {
-            if job.socket.take().is_some() && !self.take_back(core) {
-                self.exchange.abort();
-            }
+        self.offered = job.socket.is_some();
+        if let Err(job) = core.push(job) {
             self.drop_arriving();
             self.job = Some(job);
             self.refuse(

@@ -61,6 +61,10 @@ impl Connection {
     /// An interim response has come. It is only a hint: one that would have to wait is not worth sending.
     pub(super) fn on_hints(&mut self, hints: &ResponseHead, core: &mut Core) -> Fate {
         core.out.clear();
+        if self.offered {
+            // The socket may yet be taken, so nothing may be written to it.
+            return Fate::Keep;
+        }
         self.exchange.hint(hints, &mut core.out);
         if self.outbox.is_empty() {
             self.write_out(0, core);
@@ -256,7 +260,11 @@ impl Connection {
 
     /// Returns what becomes of the connection when not everything was written.
     fn flush(&mut self, core: &mut Core) -> io::Result<Option<Fate>> {
+        if core.turn_bytes_left == 0 {
+            return Ok(Some(Fate::Again));
+        }
         let flushed = self.outbox.flush(&mut self.stream, &mut core.finished)?;
+        core.turn_bytes_left = core.turn_bytes_left.saturating_sub(flushed.written);
         if flushed.credit > 0
             && let Some(window) = &self.window
         {

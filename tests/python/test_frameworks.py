@@ -154,6 +154,7 @@ def test_a_short_burst_of_load_has_no_errors(server, application):
     if not wrk:
         pytest.skip("wrk is not installed")
     one = server(application, "--threads", "2", workers=2)
+    assert one.get("/").status == 200, "a worker has imported the application"
     shown = subprocess.run(
         [wrk, "-t1", "-c16", "-d1s", f"http://127.0.0.1:{one.port}/"],
         capture_output=True,

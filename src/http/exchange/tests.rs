@@ -599,6 +599,9 @@ fn an_upgrade_is_asked_for_by_both_fields_of_a_1_1_request_without_a_body() {
     assert!(!get("Connection: keep-alive\r\nUpgrade: websocket\r\n"));
     assert!(!get("Connection: Upgrade\r\n"));
     assert!(!get("Connection: Upgrade\r\nUpgrade:\r\n"));
+    assert!(!get(
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    ));
     assert!(!asks(
         "GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
     ));
