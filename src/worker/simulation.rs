@@ -335,7 +335,6 @@ fn event_loop(
     let sink = move |lines: &[u8]| log.lock().unwrap().extend_from_slice(lines);
     let format = AccessFormat::compile("%(U)s").unwrap();
     let core = Core::new(CoreSetup {
-        registry: poll.registry().try_clone().unwrap(),
         config,
         pool,
         server: b"simulated".to_vec(),
