@@ -30,7 +30,7 @@ OPTIMISED := --profile model --config 'profile.model.inherits="dev"' \
              --config profile.model.opt-level=3 --config profile.model.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build test check-rust check-python pytest bench fuzz fuzz-smoke peers clean
+.PHONY: help run build quick test check-rust check-python pytest bench fuzz fuzz-smoke peers clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -64,6 +64,9 @@ $(BUILT): $(TOOLS) $(SOURCES)
 	@echo "building the release extension"
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/maturin develop --release --locked --quiet
 	@touch $@
+
+quick: $(TOOLS)  ## build for trying things: quick to build, not quick to run
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/maturin develop --profile quick --locked --quiet
 
 $(TESTS): $(BUILT) tests/python/requirements.txt
 	@echo "installing the test requirements"
