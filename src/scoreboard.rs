@@ -280,6 +280,16 @@ impl<'a> Slot<'a> {
         self.data.errors.load(Ordering::Relaxed)
     }
 
+    /// Requests that were answered with 503 because they waited, or would have had to (`queue_timeout`, `max_queue`).
+    pub fn add_refused(self, count: u64) {
+        self.data.refused.fetch_add(count, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn refused(self) -> u64 {
+        self.data.refused.load(Ordering::Relaxed)
+    }
+
     /// From the whole head to the last byte handed to the kernel.
     #[must_use]
     pub fn latency(self) -> Histogram<'a> {
@@ -326,6 +336,7 @@ impl<'a> Slot<'a> {
             &data.requests,
             &data.bytes_out,
             &data.errors,
+            &data.refused,
         ];
         for counter in counters
             .into_iter()
@@ -354,8 +365,8 @@ struct SlotData {
     requests: AtomicU64,
     bytes_out: AtomicU64,
     errors: AtomicU64,
+    refused: AtomicU64,
     latency: [AtomicU64; HISTOGRAM_BUCKETS],
-    _line: [u64; 1],
     python_beat: AtomicU64,
     threads_busy: AtomicU32,
     queue_time: [AtomicU64; HISTOGRAM_BUCKETS],

@@ -59,6 +59,9 @@ pub struct Config {
     pub keepalive: Option<Duration>,
     pub boot_timeout: Option<Duration>,
     pub request_timeout: Option<Duration>,
+    pub queue_timeout: Option<Duration>,
+    /// Requests that may wait for a thread of one worker; 0 is unlimited.
+    pub max_queue: usize,
     pub client_header_timeout: Option<Duration>,
     pub client_body_timeout: Option<Duration>,
     pub send_timeout: Option<Duration>,

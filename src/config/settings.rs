@@ -108,6 +108,8 @@ pub enum Kind {
     Int,
     /// Idem, and the command line also takes `0o22`, `0x12` and the octal `0022`.
     OctalInt,
+    /// Seconds >= 0, also parts of one.
+    Seconds,
     /// A number with limits of its own; the function gives the message for one outside.
     IntWithin {
         min: i64,
@@ -177,6 +179,7 @@ impl Kind {
         match self {
             Self::Bool { .. } => None,
             Self::Int | Self::OctalInt | Self::IntWithin { .. } => Some("INT"),
+            Self::Seconds => Some("SECONDS"),
             Self::Files => Some("FILES"),
             Self::Addresses => Some("IPS"),
             Self::Directory => Some("DIR"),

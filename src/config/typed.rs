@@ -27,7 +27,9 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
     let proc_name = r.filled("proc_name").or_else(|| wsgi_app.clone());
     config_of! { r:
         number(backlog workers worker_connections max_requests max_requests_jitter)
-        seconds(timeout keepalive boot_timeout request_timeout)
+        seconds(timeout keepalive boot_timeout)
+        time(request_timeout queue_timeout)
+        number(max_queue)
         seconds(client_header_timeout client_body_timeout send_timeout)
         number(limit_request_line limit_request_fields limit_request_field_size)
         number(limit_request_body body_buffer_size body_buffer_total)

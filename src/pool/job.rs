@@ -234,6 +234,8 @@ pub enum Reply {
     End(Box<Job>),
     /// The application failed. Answer 500 when nothing was sent, else break the connection off.
     Abort(Box<Job>),
+    /// The job has waited longer than `queue_timeout`: the application has not seen it.
+    Overdue(Box<Job>),
     /// The application uses the socket that it was offered: the loop lets go of the connection. The job still comes
     /// back in one of the other replies.
     Taken(ConnId),

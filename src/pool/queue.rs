@@ -20,6 +20,10 @@ use super::replies::{ParkMode, Replies};
 #[derive(Debug)]
 pub struct Pool {
     jobs: ArrayQueue<Box<Job>>,
+    /// A job that the loop took from the queue to look at and that goes first: see [`Pool::take_overdue`].
+    displaced: ArrayQueue<Box<Job>>,
+    /// A job that has waited longer is not run (`queue_timeout`).
+    queue_timeout: Option<Duration>,
     heirs: Heirs,
     replies: Replies,
     presence: Presence,
@@ -52,6 +56,8 @@ impl Pool {
         assert!(threads > 0, "a pool has at least one thread");
         Self {
             jobs: ArrayQueue::new(capacity.max(1)),
+            displaced: ArrayQueue::new(1),
+            queue_timeout: None,
             heirs: Heirs::new(threads),
             replies: Replies::new(wake),
             presence: Presence::new(capacity),
@@ -67,6 +73,13 @@ impl Pool {
         }
     }
 
+    /// The same pool, whose threads do not run a job that has waited longer than `timeout`.
+    #[must_use]
+    pub fn with_queue_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.queue_timeout = timeout;
+        self
+    }
+
     /// How many threads the pool has.
     pub fn thread_count(&self) -> usize {
         self.thread_count
@@ -79,7 +92,7 @@ impl Pool {
 
     /// How many jobs wait (a hint).
     pub fn queue_length(&self) -> usize {
-        self.jobs.len()
+        self.jobs.len() + self.displaced.len()
     }
 
     /// How many threads have entered and not left.
@@ -172,6 +185,43 @@ impl Pool {
 
     /// Take back what no thread has begun (after `close`, when waiting for it is over).
     pub fn unbegun(&self) -> Option<Box<Job>> {
+        self.displaced.pop().or_else(|| self.jobs.pop())
+    }
+
+    /// Take back the job that has waited longest, if that is longer than the pool's `queue_timeout`. The queue cannot
+    /// be looked into, so a job that may still wait is taken out and put before all others.
+    pub fn take_overdue(&self, now: Instant) -> Option<Box<Job>> {
+        if !self.displaced.is_empty() {
+            // Threads take it first; it is younger than what was overdue when it was put there.
+            return None;
+        }
+        let job = self.jobs.pop()?;
+        if self.is_overdue(&job, now) {
+            return Some(job);
+        }
+        match self.displaced.push(job) {
+            Ok(()) => {
+                self.heirs.summon();
+                None
+            }
+            Err(job) => {
+                debug_assert!(false, "only the loop displaces, one at a time");
+                self.jobs.push(job).err()
+            }
+        }
+    }
+
+    fn is_overdue(&self, job: &Job, now: Instant) -> bool {
+        self.queue_timeout
+            .is_some_and(|timeout| now.saturating_duration_since(job.arrived) > timeout)
+    }
+
+    fn next_job(&self) -> Option<Box<Job>> {
+        if self.queue_timeout.is_some()
+            && let Some(job) = self.displaced.pop()
+        {
+            return Some(job);
+        }
         self.jobs.pop()
     }
 
@@ -195,7 +245,7 @@ impl Pool {
 
     /// Whether another job waits behind the one that a thread has in hand.
     pub fn has_more(&self) -> bool {
-        !self.jobs.is_empty()
+        !self.jobs.is_empty() || self.queue_timeout.is_some() && !self.displaced.is_empty()
     }
 
     /// Answer. Wakes the loop if it must be woken.
@@ -225,7 +275,7 @@ impl Pool {
     }
 
     fn has_work(&self) -> bool {
-        !self.jobs.is_empty() || !self.released.is_empty() || self.closed.load(Ordering::Relaxed)
+        self.has_more() || !self.released.is_empty() || self.closed.load(Ordering::Relaxed)
     }
 }
 
@@ -256,12 +306,16 @@ impl Seat {
         let (pool, index) = (&*self.pool, self.index);
         loop {
             pool.drop_released();
-            if let Some(mut job) = pool.jobs.pop() {
+            if let Some(mut job) = pool.next_job() {
                 job.started = self.take_over(Instant::now());
                 self.running_since.set(Some(job.started));
                 pool.taken.fetch_add(1, Ordering::Relaxed);
-                if !pool.jobs.is_empty() {
+                if pool.has_more() {
                     pool.summon_beside();
+                }
+                if pool.is_overdue(&job, job.started) {
+                    pool.send(Reply::Overdue(job));
+                    continue;
                 }
                 if pool.is_gone(job.conn) {
                     // Nobody would read the answer: the loop takes note and the application never sees it.

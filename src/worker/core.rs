@@ -12,6 +12,7 @@ use crate::scoreboard::{Scoreboard, Slot};
 
 use super::access_log::AccessLog;
 use super::deadlines::{Deadlines, Timer};
+use super::overload::{Excess, Overload};
 use super::spool::SpoolBudget;
 use super::trust::{self, Trust};
 
@@ -50,6 +51,7 @@ pub(super) struct Core {
     pub(super) pool: Arc<Pool>,
     pub(super) deadlines: Deadlines,
     pub(super) spool: SpoolBudget,
+    pub(super) overload: Overload,
     /// The time at the start of this turn of the loop.
     pub(super) now: Instant,
     pub(super) clock: Clock,
@@ -167,6 +169,7 @@ impl Core {
                 directory: config.worker_tmp_dir.clone(),
                 held_bytes: 0,
             },
+            overload: Overload::new(config),
             now,
             clock: Clock::new(now),
             server,
@@ -245,7 +248,13 @@ impl Core {
 
     /// Queue a job for the pool, whose threads hear of it with the rest of a batch.
     pub(super) fn push(&mut self, job: Box<Job>) -> Result<(), Box<Job>> {
+        if self.overload.is_full(&self.pool) {
+            self.turn_away(job, Excess::QueueFull);
+            return Ok(());
+        }
+        let arrived = job.arrived;
         self.pool.push(job)?;
+        self.overload.note_queued(arrived);
         self.unannounced_jobs += 1;
         if self.unannounced_jobs >= BATCH_JOBS {
             self.announce_jobs();

@@ -18,6 +18,7 @@ use super::connection::{Fate, Waiting};
 use super::connections::{Connections, FIRST_CONNECTION_TOKEN};
 use super::core::Core;
 use super::descriptors::{Descriptor, Descriptors};
+use super::overload::Excess;
 use super::shutdown::Phase;
 use super::sleep::Progress;
 use super::upgrade::HandedOver;
@@ -95,6 +96,7 @@ impl EventLoop<'_> {
         self.core.announce_jobs();
         self.handle_replies();
         self.go_on();
+        self.send_own_answers();
         self.core.announce_jobs();
         self.expire();
         if std::mem::take(&mut self.core.room_made) && self.accepting == Accepting::Full {
@@ -170,7 +172,9 @@ impl EventLoop<'_> {
 
     fn on_reply(&mut self, reply: Reply) {
         let id = match &reply {
-            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) => job.conn,
+            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) | Reply::Overdue(job) => {
+                job.conn
+            }
             Reply::Head(id, _) | Reply::Data(id, _) | Reply::Hints(id, _) => *id,
             Reply::WantsBody(id) => *id,
             Reply::Taken(id) => return self.on_taken(*id),
@@ -188,6 +192,10 @@ impl EventLoop<'_> {
             Reply::Abort(job) => connection.on_abort(job, core),
             Reply::WantsBody(_) => connection.on_wants_body(core),
             Reply::Taken(_) => Fate::Keep,
+            Reply::Overdue(job) => {
+                core.turn_away(job, Excess::Waited);
+                Fate::Keep
+            }
         };
         self.settle_fate(id, fate);
     }
@@ -195,7 +203,9 @@ impl EventLoop<'_> {
     /// The connection that a reply is for is gone.
     fn on_late_reply(&mut self, reply: Reply) {
         match reply {
-            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) => self.on_orphaned_job(job),
+            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) | Reply::Overdue(job) => {
+                self.on_orphaned_job(job);
+            }
             Reply::Head(_, streaming) => streaming.window.close(),
             Reply::Data(_, crate::pool::Piece::Shared(shared)) => self.core.finished.push(shared),
             Reply::Data(..) | Reply::Hints(..) | Reply::Taken(_) | Reply::WantsBody(_) => {}
@@ -290,6 +300,7 @@ impl EventLoop<'_> {
             return;
         }
         self.last_beat = Some(now);
+        self.core.end_burst(false);
         let idle = self
             .connections
             .iter()

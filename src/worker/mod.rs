@@ -13,6 +13,7 @@ mod descriptors;
 mod event_loop;
 mod inflow;
 mod outbox;
+mod overload;
 mod receive;
 mod respond;
 mod shutdown;
@@ -110,7 +111,8 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     let connections_max = config.worker_connections.max(1);
     // One job per connection at most; at a stop the accept queue is emptied beyond the limit.
     let jobs_max = connections_max + config.backlog as usize;
-    let pool = Arc::new(Pool::new(config.threads, jobs_max, Box::new(wake)));
+    let pool = Pool::new(config.threads, jobs_max, Box::new(wake));
+    let pool = Arc::new(pool.with_queue_timeout(config.queue_timeout));
     let core = Core::new(CoreSetup {
         config: &config,
         pool: pool.clone(),

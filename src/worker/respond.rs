@@ -35,6 +35,16 @@ impl Connection {
         self.finish(job, core)
     }
 
+    /// The loop answers the request itself: nobody has run it, and nobody will.
+    pub(super) fn on_own_answer(&mut self, job: Box<Job>, core: &mut Core) -> Fate {
+        if !self.exchange.is_dispatched() {
+            core.recycle(job);
+            return Fate::Keep;
+        }
+        self.offered = false;
+        self.on_whole(job, core)
+    }
+
     /// Send or queue the encoded head and the first `take` bytes of the body. Returns the body's buffers, emptied.
     fn send_whole_body(
         &mut self,

@@ -75,6 +75,7 @@ impl EventLoop<'_> {
     fn leave(&mut self, until: Instant) {
         self.phase = Phase::Leaving { until };
         self.core.pool.close();
+        self.core.end_burst(true);
         // Nobody waits for these any more: all connections are closed.
         while let Some(job) = self.core.pool.unbegun() {
             self.core.log_gone(&job);

@@ -30,7 +30,7 @@ impl EventLoop<'_> {
     /// Sleep until something happens, for a time that depends on what is known to be waiting.
     pub(super) fn wait(&mut self) -> io::Result<()> {
         let jobs_wait = self.watch_pool();
-        let timeout = if !self.core.again.is_empty() {
+        let timeout = if !self.core.again.is_empty() || self.core.overload.has_answers() {
             Duration::ZERO
         } else if jobs_wait && (!self.short_sleep_was_idle || self.core.pool.has_sleepers()) {
             self.short_sleep();
@@ -79,7 +79,7 @@ impl EventLoop<'_> {
         }
     }
 
-    fn sleep_time(&self) -> Duration {
+    fn sleep_time(&mut self) -> Duration {
         let now = Instant::now();
         let mut time = self
             .core
@@ -88,6 +88,9 @@ impl EventLoop<'_> {
             .unwrap_or(self.sleep_max)
             .min(self.sleep_max);
         if let Accepting::PausedUntil(at) = self.accepting {
+            time = time.min(at.saturating_duration_since(now));
+        }
+        if let Some(at) = self.core.overload.next_due(&self.core.pool) {
             time = time.min(at.saturating_duration_since(now));
         }
         if let Some(at) = self.phase.next_look() {

@@ -90,9 +90,27 @@ pub(super) const ROWS: &[Setting] = &[
     .flags(&["--boot-timeout"])
     .ours(),
     row(
-        "request_timeout",
+        "queue_timeout",
+        SECTION,
+        Kind::Seconds,
+        Default::Int(0),
+        "Seconds a request may wait for a thread before it is answered with 503. 0: for ever.",
+    )
+    .flags(&["--queue-timeout"])
+    .ours(),
+    row(
+        "max_queue",
         SECTION,
         Kind::Int,
+        Default::Int(0),
+        "Requests that may wait for a thread of a worker; more get 503. 0: no limit.",
+    )
+    .flags(&["--max-queue"])
+    .ours(),
+    row(
+        "request_timeout",
+        SECTION,
+        Kind::Seconds,
         Default::Int(0),
         "Seconds a request may run in the application. 0: for ever.",
     )
