@@ -11,9 +11,11 @@
 //!   Nothing that is dropped on the way out of it removes a file.
 //! - What to do is decided in `policy`, by functions without side effects; what is done is done here.
 
+mod admin;
 mod burial;
 mod fork;
 mod host;
+mod metrics;
 mod pidfile;
 mod policy;
 mod reload;
@@ -32,6 +34,8 @@ pub use fork::WorkerSeat;
 pub use host::{Forked, Hook, HookEvent, Host, WorkerView};
 pub use policy::{EXIT_APP_LOAD, EXIT_BOOT};
 
+use self::admin::Admin;
+use self::metrics::Totals;
 use self::pidfile::Pidfile;
 use self::policy::Backoff;
 use self::reload::{Rollout, parse_addresses};
@@ -124,6 +128,10 @@ struct Arbiter<'h> {
     /// All workers of the first start have served.
     started: bool,
     stopping: bool,
+    /// `admin_bind`.
+    admin: Option<Admin>,
+    /// What buried workers have counted.
+    totals: Totals,
 }
 
 impl<'h> Arbiter<'h> {
@@ -148,6 +156,8 @@ impl<'h> Arbiter<'h> {
             backoff: Backoff::default(),
             started: false,
             stopping: false,
+            admin: None,
+            totals: Totals::default(),
         })
     }
 
@@ -163,6 +173,10 @@ impl<'h> Arbiter<'h> {
         self.start_hook(Hook::OnStarting)?;
         self.listeners = self.open_listeners()?;
         log::info!("Listening at: {} ({})", self.describe_listeners(), self.pid);
+        if let Some(address) = &self.config.admin_bind {
+            let admin = Admin::open(address, monotonic_ms());
+            self.admin = Some(admin.map_err(Outcome::Refused)?);
+        }
         let threads = self.config.threads;
         let plural = if threads == 1 { "" } else { "s" };
         log::info!("Using worker: hybrid ({threads} thread{plural})");
@@ -221,11 +235,13 @@ impl<'h> Arbiter<'h> {
         let mut waited: Vec<_> = waited
             .into_iter()
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .chain(self.admin.iter().flat_map(Admin::waited))
             .collect();
         self.host.wait(&mut || {
             // A signal interrupts the poll, but then its byte is in the pipe; other errors cannot occur.
             let _ = poll(&mut waited, timeout);
         });
+        self.tend_admin();
         signals::arrived(&self.signals)
     }
 

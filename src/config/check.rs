@@ -13,6 +13,7 @@ use super::value::{Value, repr_str};
 pub(super) fn check(setting: &Setting, value: &Value) -> Result<Value, String> {
     match setting.kind {
         Kind::Text => text(value),
+        Kind::UrlPath => url_path(value),
         Kind::FieldValue => field_value(value),
         Kind::Int | Kind::OctalInt => not_negative(whole_number(value)?).map(Value::Int),
         Kind::Seconds => seconds(value),
@@ -62,6 +63,21 @@ fn text(value: &Value) -> Result<Value, String> {
         Value::Str(text) => Ok(Value::str(text.trim())),
         other => Err(format!("Not a string: {other}")),
     }
+}
+
+fn url_path(value: &Value) -> Result<Value, String> {
+    let value = text(value)?;
+    match value.as_str() {
+        Some(text) if !text.is_empty() && !is_url_path(text) => Err(format!(
+            "Value must be a path that begins with a slash, such as /-/health: {value}"
+        )),
+        _ => Ok(value),
+    }
+}
+
+fn is_url_path(text: &str) -> bool {
+    let is_sane = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+    text.starts_with('/') && text.bytes().all(is_sane)
 }
 
 fn field_value(value: &Value) -> Result<Value, String> {

@@ -102,6 +102,8 @@ impl Section {
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Text,
+    /// The path of a URL, without query.
+    UrlPath,
     /// Text that can stand in a header.
     FieldValue,
     /// A whole number >= 0.

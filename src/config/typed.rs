@@ -42,7 +42,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
         number(proxy_headers_hops user group umask control_socket_mode)
         peers(forwarded_allow_ips proxy_allow_ips)
         texts(reload_extra_files forwarder_headers)
-        filled(accesslog syslog_prefix)
+        filled(accesslog syslog_prefix health_path admin_bind)
         text(access_log_format syslog_addr syslog_facility statsd_prefix dogstatsd_tags)
         {
             bind: bind(r),

@@ -102,6 +102,8 @@ pub struct Job {
     pub socket: Option<OwnedFd>,
     /// When a thread took it.
     pub started: Instant,
+    /// Its answer leaves no line in the access log.
+    pub unlogged: bool,
     /// The response's head.
     pub response: ResponseHead,
     /// The response's body, when it is handed over whole.
@@ -126,6 +128,7 @@ impl Job {
             listener: 0,
             arrived: now,
             socket: None,
+            unlogged: false,
             started: now,
             response: ResponseHead::default(),
             response_body: ResponseBody::default(),
@@ -138,6 +141,7 @@ impl Job {
         self.forwarded = Forwarded::default();
         self.body = RequestBody::Empty;
         self.socket = None;
+        self.unlogged = false;
         self.response.clear();
         self.response_body.bytes.clear();
         debug_assert!(

@@ -15,6 +15,7 @@ use super::heirs::Heirs;
 use super::job::{ConnId, Job, Reply, SharedBytes};
 use super::presence::Presence;
 use super::replies::{ParkMode, Replies};
+use super::watch::{InHand, Watches};
 
 /// The threads that run the application and what passes between them and the event loop.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Pool {
     displaced: ArrayQueue<Box<Job>>,
     /// A job that has waited longer is not run (`queue_timeout`).
     queue_timeout: Option<Duration>,
+    /// What the threads have in hand, when requests are timed.
+    watches: Option<Watches>,
     heirs: Heirs,
     replies: Replies,
     presence: Presence,
@@ -58,6 +61,7 @@ impl Pool {
             jobs: ArrayQueue::new(capacity.max(1)),
             displaced: ArrayQueue::new(1),
             queue_timeout: None,
+            watches: None,
             heirs: Heirs::new(threads),
             replies: Replies::new(wake),
             presence: Presence::new(capacity),
@@ -77,6 +81,13 @@ impl Pool {
     #[must_use]
     pub fn with_queue_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.queue_timeout = timeout;
+        self
+    }
+
+    /// The same pool, which tells what its threads have in hand ([`Pool::in_hand`]).
+    #[must_use]
+    pub fn with_watches(mut self, is_watched: bool) -> Self {
+        self.watches = is_watched.then(|| Watches::new(self.thread_count));
         self
     }
 
@@ -139,6 +150,11 @@ impl Pool {
     /// Whether a thread sleeps that could be summoned (a hint).
     pub fn has_sleepers(&self) -> bool {
         self.heirs.sleeping() > 0
+    }
+
+    /// The jobs that threads have in hand; none when the pool does not watch them.
+    pub fn in_hand(&self) -> impl Iterator<Item = InHand> {
+        self.watches.iter().flat_map(Watches::in_hand)
     }
 
     /// A connection is there: jobs may name it.
@@ -294,6 +310,12 @@ impl Seat {
         self.index
     }
 
+    /// Tells the job in hand from the others that this thread has; 0 when jobs are not watched.
+    pub fn token(&self) -> u64 {
+        let watches = self.pool.watches.as_ref();
+        watches.map_or(0, |watches| watches.token(self.index))
+    }
+
     /// The pool.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
@@ -304,6 +326,9 @@ impl Seat {
     /// returns (see [`super::heirs`]).
     pub fn next(&self, mut idle: impl FnMut(&(dyn Fn() + Sync))) -> Option<Box<Job>> {
         let (pool, index) = (&*self.pool, self.index);
+        if let Some(watches) = &pool.watches {
+            watches.end(index);
+        }
         loop {
             pool.drop_released();
             if let Some(mut job) = pool.next_job() {
@@ -321,6 +346,9 @@ impl Seat {
                     // Nobody would read the answer: the loop takes note and the application never sees it.
                     pool.send(Reply::Abort(job));
                     continue;
+                }
+                if let Some(watches) = &pool.watches {
+                    watches.begin(index, job.conn, job.started);
                 }
                 return Some(job);
             }

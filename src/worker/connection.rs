@@ -109,6 +109,8 @@ pub(super) struct Connection {
     pub(super) refused: bool,
     /// The application may take the socket (see `upgrade.rs`).
     pub(super) offered: bool,
+    /// The client was answered for a request that its thread still has (see `overrun.rs`).
+    pub(super) timed_out: bool,
 }
 
 /// What is known of a connection when it is accepted.
@@ -158,6 +160,7 @@ impl Connection {
             idle_since: now,
             refused: false,
             offered: false,
+            timed_out: false,
         }
     }
 

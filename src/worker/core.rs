@@ -8,11 +8,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::config::Config;
 use crate::http::{HttpDate, Limits, Look};
 use crate::pool::{ConnId, Job, Pool, SharedBytes};
-use crate::scoreboard::{Scoreboard, Slot};
+use crate::scoreboard::{Scoreboard, Slot, Unready};
 
 use super::access_log::AccessLog;
 use super::deadlines::{Deadlines, Timer};
+use super::health::Health;
 use super::overload::{Excess, Overload};
+use super::overrun::Overruns;
 use super::spool::SpoolBudget;
 use super::trust::{self, Trust};
 
@@ -51,7 +53,9 @@ pub(super) struct Core {
     pub(super) pool: Arc<Pool>,
     pub(super) deadlines: Deadlines,
     pub(super) spool: SpoolBudget,
+    pub(super) health: Option<Health>,
     pub(super) overload: Overload,
+    pub(super) overruns: Option<Overruns>,
     /// The time at the start of this turn of the loop.
     pub(super) now: Instant,
     pub(super) clock: Clock,
@@ -169,7 +173,11 @@ impl Core {
                 directory: config.worker_tmp_dir.clone(),
                 held_bytes: 0,
             },
+            health: Health::new(config),
             overload: Overload::new(config),
+            overruns: config
+                .request_timeout
+                .map(|timeout| Overruns::new(timeout, now)),
             now,
             clock: Clock::new(now),
             server,
@@ -194,6 +202,11 @@ impl Core {
     /// This worker's counters.
     pub(super) fn slot(&self) -> Slot<'_> {
         self.scoreboard.slot(self.slot)
+    }
+
+    /// Whether the server can serve, as all workers together know it.
+    pub(super) fn readiness(&self, max_queue: usize) -> Result<(), Unready> {
+        self.scoreboard.readiness(max_queue)
     }
 
     /// Take the time for this turn.

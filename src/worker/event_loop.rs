@@ -99,6 +99,7 @@ impl EventLoop<'_> {
         self.send_own_answers();
         self.core.announce_jobs();
         self.expire();
+        self.check_overruns();
         if std::mem::take(&mut self.core.room_made) && self.accepting == Accepting::Full {
             self.resume_accepting()?;
         }
@@ -179,7 +180,8 @@ impl EventLoop<'_> {
             Reply::WantsBody(id) => *id,
             Reply::Taken(id) => return self.on_taken(*id),
         };
-        let Some(connection) = self.connections.get_mut(id) else {
+        let connection = self.connections.get_mut(id);
+        let Some(connection) = connection.filter(|connection| !connection.timed_out) else {
             return self.on_late_reply(reply);
         };
         let core = &mut self.core;

@@ -11,9 +11,11 @@ mod core;
 mod deadlines;
 mod descriptors;
 mod event_loop;
+mod health;
 mod inflow;
 mod outbox;
 mod overload;
+mod overrun;
 mod receive;
 mod respond;
 mod shutdown;
@@ -112,7 +114,10 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     // One job per connection at most; at a stop the accept queue is emptied beyond the limit.
     let jobs_max = connections_max + config.backlog as usize;
     let pool = Pool::new(config.threads, jobs_max, Box::new(wake));
-    let pool = Arc::new(pool.with_queue_timeout(config.queue_timeout));
+    let pool = Arc::new(
+        pool.with_queue_timeout(config.queue_timeout)
+            .with_watches(config.request_timeout.is_some()),
+    );
     let core = Core::new(CoreSetup {
         config: &config,
         pool: pool.clone(),
@@ -149,7 +154,9 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         core,
     };
     application.start_threads(&pool).map_err(io::Error::other)?;
-    event_loop.core.slot().set_state(SlotState::Serving);
+    let slot = event_loop.core.slot();
+    slot.set_threads_count(u32::try_from(config.threads).unwrap_or(u32::MAX));
+    slot.set_state(SlotState::Serving);
     if let Some(booted) = booted {
         // An arbiter that is gone is noticed by the heartbeat.
         let _ = std::fs::File::from(booted).write_all(b"b");

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::http::{Status, error_page};
 use crate::pool::{Job, Pool};
 
+use super::connection::{Connection, Fate};
 use super::core::Core;
 use super::event_loop::EventLoop;
 
@@ -62,6 +63,10 @@ pub(super) struct Overload {
     /// When the jobs in the queue arrived, the oldest first. Kept for `queue_timeout` only.
     arrivals: VecDeque<Instant>,
     /// Whole requests with their answers.
+    #[expect(
+        clippy::vec_box,
+        reason = "jobs travel boxed, and come back in their boxes"
+    )]
     answered: Vec<Box<Job>>,
     burst: Option<Burst>,
 }
@@ -89,6 +94,11 @@ impl Overload {
         if self.queue_timeout.is_some() {
             self.arrivals.push_back(arrived);
         }
+    }
+
+    /// The loop has answered this job itself.
+    pub(super) fn answer(&mut self, job: Box<Job>) {
+        self.answered.push(job);
     }
 
     /// Answers wait to be sent.
@@ -139,7 +149,7 @@ impl Core {
                 );
             }
         }
-        overload.answered.push(job);
+        overload.answer(job);
         self.slot().add_refused(1);
     }
 
@@ -180,6 +190,18 @@ fn fill(job: &mut Job, status: Status, retry_after: &str, page: &str) {
     let _ = job.response.push(b"Retry-After", retry_after.as_bytes());
     let _ = job.response.push(b"Content-Type", b"text/html");
     job.response_body.bytes.extend_from_slice(page.as_bytes());
+}
+
+impl Connection {
+    /// The loop answers the request itself: nobody has run it, and nobody will.
+    pub(super) fn on_own_answer(&mut self, job: Box<Job>, core: &mut Core) -> Fate {
+        if !self.exchange.is_dispatched() {
+            core.recycle(job);
+            return Fate::Keep;
+        }
+        self.offered = false;
+        self.on_whole(job, core)
+    }
 }
 
 impl EventLoop<'_> {

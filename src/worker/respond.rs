@@ -35,16 +35,6 @@ impl Connection {
         self.finish(job, core)
     }
 
-    /// The loop answers the request itself: nobody has run it, and nobody will.
-    pub(super) fn on_own_answer(&mut self, job: Box<Job>, core: &mut Core) -> Fate {
-        if !self.exchange.is_dispatched() {
-            core.recycle(job);
-            return Fate::Keep;
-        }
-        self.offered = false;
-        self.on_whole(job, core)
-    }
-
     /// Send or queue the encoded head and the first `take` bytes of the body. Returns the body's buffers, emptied.
     fn send_whole_body(
         &mut self,
@@ -245,7 +235,9 @@ impl Connection {
             }
         }
         if let Some(answered) = self.answered.take() {
-            self.log_answered(&answered, core);
+            if !answered.job.unlogged {
+                self.log_answered(&answered, core);
+            }
             core.recycle(answered.job);
             self.window = None;
         }
@@ -366,7 +358,9 @@ impl Connection {
         self.outbox.abandon(&mut core.finished);
         self.drop_spool(core);
         if let Some(answered) = self.answered.take() {
-            self.log_answered(&answered, core);
+            if !answered.job.unlogged {
+                self.log_answered(&answered, core);
+            }
             core.recycle(answered.job);
         }
         if let Some(job) = self.job.take() {

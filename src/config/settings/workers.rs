@@ -115,7 +115,24 @@ pub(super) const ROWS: &[Setting] = &[
         "Seconds a request may run in the application. 0: for ever.",
     )
     .flags(&["--request-timeout"])
-    .not_yet("requests are not timed")
+    .ours(),
+    row(
+        "health_path",
+        SECTION,
+        Kind::UrlPath,
+        Default::None,
+        "Path on which the server itself tells its health: PATH and PATH/ready, PATH/live.",
+    )
+    .flags(&["--health-path"])
+    .ours(),
+    row(
+        "admin_bind",
+        SECTION,
+        Kind::Text,
+        Default::None,
+        "Second address, served by the master: /live, /ready and /metrics (Prometheus).",
+    )
+    .flags(&["--admin-bind"])
     .ours(),
     row(
         "client_header_timeout",
