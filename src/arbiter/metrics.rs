@@ -17,7 +17,7 @@ pub(super) struct Totals {
     requests: u64,
     bytes_out: u64,
     errors: u64,
-    refused: u64,
+    shed: u64,
     timed_out: u64,
     latency: HistogramSnapshot,
     queue_time: HistogramSnapshot,
@@ -29,7 +29,7 @@ impl Totals {
         self.requests += slot.requests();
         self.bytes_out += slot.bytes_out();
         self.errors += slot.errors();
-        self.refused += slot.refused();
+        self.shed += slot.shed();
         self.timed_out += slot.timed_out();
         self.latency.add(&slot.latency().snapshot());
         self.queue_time.add(&slot.queue_time().snapshot());
@@ -58,9 +58,9 @@ const COUNTS: [Count; 5] = [
         |t| t.errors,
     ),
     (
-        "refused_total",
+        "shed_total",
         "Requests answered with 503 (queue_timeout, max_queue).",
-        |t| t.refused,
+        |t| t.shed,
     ),
     (
         "request_timeouts_total",

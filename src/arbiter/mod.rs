@@ -41,7 +41,7 @@ use self::policy::Backoff;
 use self::reload::{Rollout, parse_addresses};
 use self::workers::{Stage, WorkerHandle, WorkerSet, roomy_board};
 use crate::config::{Config, VERSION};
-use crate::net::{self, BindOptions, Bound};
+use crate::net::{self, BindOptions, Bound, Channels};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 
 /// What the arbiter starts from.
@@ -128,6 +128,8 @@ struct Arbiter<'h> {
     /// All workers of the first start have served.
     started: bool,
     stopping: bool,
+    /// Between the workers.
+    channels: Option<Arc<Channels>>,
     /// `admin_bind`.
     admin: Option<Admin>,
     /// What buried workers have counted.
@@ -156,6 +158,7 @@ impl<'h> Arbiter<'h> {
             backoff: Backoff::default(),
             started: false,
             stopping: false,
+            channels: None,
             admin: None,
             totals: Totals::default(),
         })
@@ -173,6 +176,7 @@ impl<'h> Arbiter<'h> {
         self.start_hook(Hook::OnStarting)?;
         self.listeners = self.open_listeners()?;
         log::info!("Listening at: {} ({})", self.describe_listeners(), self.pid);
+        self.channels = open_channels(&self.config);
         if let Some(address) = &self.config.admin_bind {
             let admin = Admin::open(address, monotonic_ms());
             self.admin = Some(admin.map_err(Outcome::Refused)?);
@@ -351,6 +355,21 @@ impl<'h> Arbiter<'h> {
     }
 }
 
+/// For every worker and its replacement; what goes wrong costs balance only.
+fn open_channels(config: &Config) -> Option<Arc<Channels>> {
+    if config.workers < 2 {
+        return None;
+    }
+    let count = (config.workers * 2 + 2).min(CHANNELS_MAX);
+    match Channels::new(count) {
+        Ok(channels) => Some(Arc::new(channels)),
+        Err(error) => {
+            log::warn!("Connections will not move between workers: {error} (see `ulimit -n`).");
+            None
+        }
+    }
+}
+
 fn bind_options(config: &Config) -> BindOptions {
     BindOptions {
         backlog: config.backlog,
@@ -372,6 +391,8 @@ fn told_to_stop(host: &mut dyn Host, signals: &OwnedFd) -> bool {
         .any(|signal| stops.contains(signal))
 }
 
+/// Workers beyond this many share nothing: each way costs two descriptors in every process.
+const CHANNELS_MAX: usize = 64;
 /// The longest sleep of the loop.
 const LOOP_MS: u64 = 1000;
 /// gunicorn's `sys.exit(-1)`.

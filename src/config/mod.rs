@@ -59,6 +59,8 @@ pub struct Config {
     pub keepalive: Option<Duration>,
     pub boot_timeout: Option<Duration>,
     pub request_timeout: Option<Duration>,
+    /// Requests that wait may move to another worker, with their connections.
+    pub handover: bool,
     pub queue_timeout: Option<Duration>,
     /// Requests that may wait for a thread of one worker; 0 is unlimited.
     pub max_queue: usize,

@@ -37,7 +37,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
         on(initgroups permit_obsolete_folding strip_header_spaces casefold_http_method)
         on(permit_unconventional_http_method permit_unconventional_http_version)
         on(capture_output syslog disable_redirect_access_to_syslog enable_stdio_inheritance)
-        on(enable_backlog_metric)
+        on(enable_backlog_metric handover)
         path(pidfile worker_tmp_dir tmp_upload_dir logconfig logconfig_json)
         number(proxy_headers_hops user group umask control_socket_mode)
         peers(forwarded_allow_ips proxy_allow_ips)

@@ -65,6 +65,7 @@ fn start(
         booted,
         parent,
         max_requests,
+        channels,
         ..
     } = seat;
     let raised = |error: PyErr| traceback(py, &error);
@@ -105,6 +106,7 @@ fn start(
         booted: Some(booted),
         parent: Some(parent.as_raw()),
         max_requests,
+        channels,
         script_name,
         server: server_header(py, &config),
         access_log,

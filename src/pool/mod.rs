@@ -11,6 +11,7 @@ mod job;
 mod presence;
 mod queue;
 mod replies;
+mod seat;
 mod sync;
 mod watch;
 mod window;
@@ -19,8 +20,9 @@ use std::sync::Arc;
 
 pub use inflow::Inflow;
 pub use job::{ConnId, Job, Peer, Piece, Reply, RequestBody, ResponseBody, SharedBytes, Streaming};
-pub use queue::{Pool, Seat};
+pub use queue::Pool;
 pub use replies::ParkMode;
+pub use seat::Seat;
 pub use watch::InHand;
 pub use window::{Window, WindowClosed};
 

@@ -159,7 +159,8 @@ impl<'a> Slot<'a> {
             &data.connections_open,
             &data.connections_idle,
             &data.queue_length,
-            &data.in_flight,
+            &data.load,
+            &data.promised,
             &data.threads_count,
             &data.wants_replacement,
             &data.threads_busy,
@@ -173,7 +174,7 @@ impl<'a> Slot<'a> {
             &data.requests,
             &data.bytes_out,
             &data.errors,
-            &data.refused,
+            &data.shed,
             &data.timed_out,
         ];
         for counter in counters {
@@ -212,7 +213,7 @@ counters! {
     /// Requests on which the application failed.
     add_errors errors;
     /// Requests that were answered with 503 because they waited, or would have had to (`queue_timeout`, `max_queue`).
-    add_refused refused;
+    add_shed shed;
     /// Requests that ran longer than `request_timeout`.
     add_timed_out timed_out;
 }
@@ -237,8 +238,9 @@ macro_rules! gauges {
 gauges! {
     /// Requests that wait for a thread, as of the last beat.
     set_queue_length queue_length;
-    /// Requests that are with the pool, waiting and running, as of the last turn of the loop.
-    set_in_flight in_flight;
+    /// Requests that wait or run, and new connections that will bring one, as of the last turn of the loop. Kept
+    /// for workers that have siblings.
+    set_load load;
     /// Threads that the worker has.
     set_threads_count threads_count;
 }
@@ -252,6 +254,27 @@ impl Slot<'_> {
     #[must_use]
     pub fn connections_idle(self) -> u32 {
         self.data.connections_idle.load(Ordering::Relaxed)
+    }
+
+    /// A sibling is about to pass a connection on to this worker.
+    pub fn promise(self) {
+        self.data.promised.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has come, or will not.
+    pub fn redeem(self) {
+        let less = |count: u32| count.checked_sub(1);
+        // What was promised to an earlier worker of this slot was wiped with it.
+        let _ = self
+            .data
+            .promised
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Connections that are on their way from siblings.
+    #[must_use]
+    pub fn promised(self) -> u32 {
+        self.data.promised.load(Ordering::Relaxed)
     }
 
     /// The worker has lost a thread for good: it would like to be replaced, and told to stop once that is done.
@@ -275,14 +298,15 @@ pub(super) struct SlotData {
     connections_open: AtomicU32,
     connections_idle: AtomicU32,
     queue_length: AtomicU32,
-    in_flight: AtomicU32,
+    load: AtomicU32,
     threads_count: AtomicU32,
     wants_replacement: AtomicU32,
+    promised: AtomicU32,
     loop_beat: AtomicU64,
     requests: AtomicU64,
     bytes_out: AtomicU64,
     errors: AtomicU64,
-    refused: AtomicU64,
+    shed: AtomicU64,
     timed_out: AtomicU64,
     latency: HistogramData,
     of_threads: OfThreads,

@@ -88,6 +88,9 @@ pub(super) struct Core {
     pub(super) requests: u64,
     pub(super) requests_max: Option<u64>,
     pub(super) access_log: Option<AccessLog>,
+    /// Jobs that are with the pool, and connections that have not asked for anything yet.
+    pub(super) in_flight: u32,
+    pub(super) newcomers: u32,
     scoreboard: Arc<Scoreboard>,
     slot: usize,
 }
@@ -194,9 +197,49 @@ impl Core {
             requests: 0,
             requests_max,
             access_log,
+            in_flight: 0,
+            newcomers: 0,
             scoreboard,
             slot,
         }
+    }
+
+    /// What keeps threads from serving another connection, now or soon.
+    pub(super) fn load(&self) -> u32 {
+        self.in_flight + self.newcomers
+    }
+
+    /// How many slots the scoreboard has, and which one is ours.
+    pub(super) fn slots(&self) -> usize {
+        self.scoreboard.slots()
+    }
+
+    pub(super) fn slot_index(&self) -> usize {
+        self.slot
+    }
+
+    /// A sibling's counters.
+    pub(super) fn slot_of(&self, index: usize) -> Slot<'_> {
+        self.scoreboard.slot(index)
+    }
+
+    /// A job has left the pool.
+    pub(super) fn job_is_back(&mut self) {
+        debug_assert!(self.in_flight > 0, "a job comes back once");
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Take the job that has waited longest away from the pool.
+    pub(super) fn take_first(&mut self) -> Option<Box<Job>> {
+        let job = self.pool.take_first()?;
+        self.job_is_back();
+        Some(job)
+    }
+
+    /// Put it back.
+    pub(super) fn put_first(&mut self, job: Box<Job>) {
+        self.in_flight += 1;
+        self.pool.put_first(job);
     }
 
     /// This worker's counters.
@@ -267,6 +310,7 @@ impl Core {
         }
         let arrived = job.arrived;
         self.pool.push(job)?;
+        self.in_flight += 1;
         self.overload.note_queued(arrived);
         self.unannounced_jobs += 1;
         if self.unannounced_jobs >= BATCH_JOBS {

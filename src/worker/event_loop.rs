@@ -20,6 +20,7 @@ use super::core::Core;
 use super::descriptors::{Descriptor, Descriptors};
 use super::overload::Excess;
 use super::shutdown::Phase;
+use super::siblings::Siblings;
 use super::sleep::Progress;
 use super::upgrade::HandedOver;
 
@@ -70,6 +71,9 @@ pub(super) struct EventLoop<'a> {
     pub(super) progress: Progress,
     /// "Too many open files" was logged.
     pub(super) exhaustion_logged: bool,
+    pub(super) siblings: Option<Siblings>,
+    /// There may be messages of siblings although none was announced.
+    pub(super) more_messages: bool,
     pub(super) last_beat: Option<Instant>,
     pub(super) parent: Option<i32>,
 }
@@ -103,8 +107,12 @@ impl EventLoop<'_> {
         if std::mem::take(&mut self.core.room_made) && self.accepting == Accepting::Full {
             self.resume_accepting()?;
         }
+        if std::mem::take(&mut self.more_messages) {
+            self.on_siblings();
+        }
         self.core.end_turn();
         self.advance_phase();
+        self.tell_siblings();
         Ok(())
     }
 
@@ -174,6 +182,7 @@ impl EventLoop<'_> {
     fn on_reply(&mut self, reply: Reply) {
         let id = match &reply {
             Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) | Reply::Overdue(job) => {
+                self.core.job_is_back();
                 job.conn
             }
             Reply::Head(id, _) | Reply::Data(id, _) | Reply::Hints(id, _) => *id,
@@ -269,6 +278,7 @@ impl EventLoop<'_> {
                 self.descriptors.drain_interrupts();
                 self.application.on_interrupt();
             }
+            Descriptor::Siblings => self.on_siblings(),
             Descriptor::Signals => {
                 for signal in self.descriptors.signals() {
                     self.on_signal(signal);
@@ -313,6 +323,7 @@ impl EventLoop<'_> {
         let open = self.connections.len() + self.handed_over.len();
         slot.set_connections(saturating_u32(open), saturating_u32(idle));
         slot.set_queue_length(saturating_u32(self.core.pool.queue_length()));
+        self.visit_the_dead();
         if let Some(parent) = self.parent
             && nix::unistd::getppid().as_raw() != parent
             && matches!(self.phase, Phase::Serving)
@@ -326,7 +337,7 @@ impl EventLoop<'_> {
     }
 }
 
-fn saturating_u32(count: usize) -> u32 {
+pub(super) fn saturating_u32(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 

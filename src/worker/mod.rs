@@ -19,6 +19,7 @@ mod overrun;
 mod receive;
 mod respond;
 mod shutdown;
+mod siblings;
 #[cfg(test)]
 mod simulation;
 mod sleep;
@@ -35,7 +36,7 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 
 use crate::config::Config;
-use crate::net::Listener;
+use crate::net::{Channels, Listener};
 use crate::pool::{Application, Pool};
 use crate::scoreboard::{Scoreboard, SlotState};
 
@@ -47,6 +48,7 @@ use self::core::{Core, CoreSetup};
 use self::descriptors::Descriptors;
 use self::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
 use self::shutdown::Phase;
+use self::siblings::Siblings;
 use self::sleep::Progress;
 use self::upgrade::HandedOver;
 
@@ -75,6 +77,8 @@ pub struct Setup {
     pub server: Vec<u8>,
     /// `SCRIPT_NAME` of the environment; empty for none.
     pub script_name: Vec<u8>,
+    /// The ways to the workers beside this one.
+    pub channels: Option<Arc<Channels>>,
     /// Where requests are logged.
     pub access_log: Option<AccessLog>,
 }
@@ -116,7 +120,8 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     let pool = Pool::new(config.threads, jobs_max, Box::new(wake));
     let pool = Arc::new(
         pool.with_queue_timeout(config.queue_timeout)
-            .with_watches(config.request_timeout.is_some()),
+            .with_watches(config.request_timeout.is_some())
+            .with_taking(setup.channels.is_some()),
     );
     let core = Core::new(CoreSetup {
         config: &config,
@@ -149,10 +154,15 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
             since: core.now,
         },
         exhaustion_logged: false,
+        siblings: setup
+            .channels
+            .map(|channels| Siblings::new(channels, config.handover)),
+        more_messages: true,
         last_beat: None,
         parent,
         core,
     };
+    event_loop.listen_to_siblings()?;
     application.start_threads(&pool).map_err(io::Error::other)?;
     let slot = event_loop.core.slot();
     slot.set_threads_count(u32::try_from(config.threads).unwrap_or(u32::MAX));

@@ -150,7 +150,7 @@ impl Core {
             }
         }
         overload.answer(job);
-        self.slot().add_refused(1);
+        self.slot().add_shed(1);
     }
 
     /// Say what a burst came to when it is over (or the worker is).
@@ -176,6 +176,7 @@ impl Core {
             let Some(job) = self.pool.take_overdue(self.now) else {
                 return;
             };
+            self.job_is_back();
             self.turn_away(job, Excess::Waited);
         }
     }

@@ -255,6 +255,7 @@ impl Connection {
         } else if core.draining || core.timeouts.keep_alive.is_none() {
             self.exchange.close_after_this();
         }
+        self.note_asked(core);
         self.timer.clear();
         self.waiting = Waiting::Pool;
         self.body_sent = 0;
@@ -275,6 +276,13 @@ impl Connection {
                 "The worker is stopping",
                 core,
             );
+        }
+    }
+
+    /// The connection is new no more.
+    pub(super) fn note_asked(&mut self, core: &mut Core) {
+        if !std::mem::replace(&mut self.has_asked, true) {
+            core.newcomers = core.newcomers.saturating_sub(1);
         }
     }
 

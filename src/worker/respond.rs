@@ -347,6 +347,7 @@ impl Connection {
 
     /// The connection is removed: wake whom it holds, give back what it holds.
     pub(super) fn on_close(&mut self, core: &mut Core) {
+        self.note_asked(core);
         if let Some(window) = self.window.take() {
             window.close();
         }

@@ -46,6 +46,7 @@ impl EventLoop<'_> {
             .slot()
             .set_state(crate::scoreboard::SlotState::Draining);
         self.empty_accept_queues();
+        self.empty_way();
         if let Err(error) = self.stop_accepting(Accepting::Over) {
             log::error!("The listeners could not be left: {error}");
         }

@@ -365,6 +365,8 @@ fn event_loop(
             since: core.now,
         },
         exhaustion_logged: false,
+        siblings: None,
+        more_messages: false,
         last_beat: None,
         parent: None,
         core,

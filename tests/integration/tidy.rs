@@ -171,6 +171,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "src/arbiter/fork.rs",
     "src/arbiter/signals.rs",
     "src/net/inherit.rs",
+    "src/net/channel.rs",
     "src/python/",
 ];
 

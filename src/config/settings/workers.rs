@@ -90,6 +90,15 @@ pub(super) const ROWS: &[Setting] = &[
     .flags(&["--boot-timeout"])
     .ours(),
     row(
+        "handover",
+        SECTION,
+        Kind::Bool { cli: false },
+        Default::Bool(true),
+        "Do not let workers with free threads take over waiting requests of busy ones.",
+    )
+    .flags(&["--no-handover"])
+    .ours(),
+    row(
         "queue_timeout",
         SECTION,
         Kind::Seconds,
