@@ -131,8 +131,9 @@ impl Arbiter<'_> {
             return Err("the server stops");
         }
         let mut why_not = Unready::NobodyServes;
-        let serving = |stage| stage == Stage::Serving;
-        for worker in self.workers.iter().filter(|worker| serving(worker.stage)) {
+        // The slot knows of the end of its boot before we hear of it.
+        let stays = |stage| matches!(stage, Stage::Booting | Stage::Serving);
+        for worker in self.workers.iter().filter(|worker| stays(worker.stage)) {
             match worker.slot().readiness(self.config.max_queue) {
                 Ok(()) => return Ok(()),
                 Err(why) => why_not = why,

@@ -74,9 +74,15 @@ impl Channels {
     }
 
     /// The next message for `slot`: how many bytes of `buffer` it fills, and its socket. `None` when there is none.
-    /// A message without a socket (there were no descriptors left for it) is passed over.
-    pub fn receive(&self, slot: usize, buffer: &mut [u8]) -> Option<(usize, OwnedFd)> {
-        let way = self.ways.get(slot)?;
+    ///
+    /// # Errors
+    /// There is no descriptor left for its socket. The message stays where it is.
+    pub fn receive(&self, slot: usize, buffer: &mut [u8]) -> io::Result<Option<(usize, OwnedFd)>> {
+        let Some(way) = self.ways.get(slot) else {
+            return Ok(None);
+        };
+        // The kernel throws a socket away that finds no number here: see that there is one.
+        drop(way.receive.try_clone()?);
         let mut space = nix::cmsg_space!([RawFd; 1]);
         loop {
             let mut slices = [IoSliceMut::new(buffer)];
@@ -90,10 +96,10 @@ impl Channels {
             let message = match received {
                 Ok(message) => message,
                 Err(nix::errno::Errno::EINTR) => continue,
-                Err(_) => return None,
+                Err(_) => return Ok(None),
             };
             if message.bytes == 0 {
-                return None;
+                return Ok(None);
             }
             let socket = message.cmsgs().ok().and_then(|mut all| {
                 all.find_map(|one| match one {
@@ -104,7 +110,7 @@ impl Channels {
             let len = message.bytes;
             if let Some(number) = socket {
                 // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
-                return Some((len, unsafe { OwnedFd::from_raw_fd(number) }));
+                return Ok(Some((len, unsafe { OwnedFd::from_raw_fd(number) })));
             }
         }
     }
@@ -122,17 +128,17 @@ mod tests {
         let channels = Channels::new(2).unwrap();
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let mut buffer = [0; 64];
-        assert!(channels.receive(1, &mut buffer).is_none());
+        assert!(channels.receive(1, &mut buffer).unwrap().is_none());
         channels.send(1, b"hello", theirs.as_fd()).unwrap();
         drop(theirs);
-        assert!(channels.receive(0, &mut buffer).is_none());
-        let (len, socket) = channels.receive(1, &mut buffer).unwrap();
+        assert!(channels.receive(0, &mut buffer).unwrap().is_none());
+        let (len, socket) = channels.receive(1, &mut buffer).unwrap().unwrap();
         assert_eq!(&buffer[..len], b"hello");
         UnixStream::from(socket).write_all(b"!").unwrap();
         let mut answer = [0; 1];
         ours.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"!");
-        assert!(channels.receive(1, &mut buffer).is_none());
+        assert!(channels.receive(1, &mut buffer).unwrap().is_none());
         assert!(channels.send(2, b"x", ours.as_fd()).is_err());
     }
 

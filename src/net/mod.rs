@@ -6,6 +6,7 @@
 pub mod address;
 mod channel;
 pub mod inherit;
+mod unsent;
 
 use std::fmt;
 use std::io;
@@ -254,6 +255,7 @@ fn bind_tcp(host: &str, port: u16, options: &BindOptions) -> io::Result<Listener
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     // Accepted connections inherit this from the listener, so no call is spent on each of them.
     setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    unsent::bound(&socket);
     if options.reuse_port {
         setsockopt(&socket, sockopt::ReusePort, &true)?;
     }

@@ -145,15 +145,20 @@ impl EventLoop<'_> {
                 Attempt::Gone => {}
                 Attempt::Empty => return Ok(()),
                 Attempt::Exhausted(error) => {
-                    if !std::mem::replace(&mut self.exhaustion_logged, true) {
-                        log::error!("No new connections for a moment: {error} (see `ulimit -n`).");
-                    }
+                    self.note_exhaustion(&error);
                     return self
                         .stop_accepting(Accepting::PausedUntil(self.core.now + EXHAUSTED_PAUSE));
                 }
             }
         }
         Ok(())
+    }
+
+    /// No descriptors are left: said once, until it has not happened for a while.
+    pub(super) fn note_exhaustion(&mut self, error: &io::Error) {
+        if self.exhausted_at.replace(self.core.now).is_none() {
+            log::error!("No new connections for a moment: {error} (see `ulimit -n`).");
+        }
     }
 
     /// A connection is there: what is known of it, and in it goes.

@@ -113,6 +113,8 @@ pub(super) struct Connection {
     pub(super) has_asked: bool,
     /// The client was answered for a request that its thread still has (see `overrun.rs`).
     pub(super) timed_out: bool,
+    /// Pieces of a streamed response have come in this turn and are not written.
+    pub(super) is_streaming: bool,
 }
 
 /// What is known of a connection when it is accepted.
@@ -164,6 +166,7 @@ impl Connection {
             offered: false,
             has_asked: false,
             timed_out: false,
+            is_streaming: false,
         }
     }
 

@@ -26,6 +26,8 @@ use super::upgrade::HandedOver;
 
 /// So many replies are handled in one turn at most.
 const TURN_REPLIES: usize = 1024;
+/// A stream whose pieces come within this of one another is awaited with short sleeps.
+const QUICK_STREAM: Duration = Duration::from_millis(1);
 /// So many events are taken from the poll set in one turn at most.
 const TURN_EVENTS: usize = 512;
 
@@ -69,11 +71,17 @@ pub(super) struct EventLoop<'a> {
     /// The last short sleep brought nothing, so the next one is long.
     pub(super) short_sleep_was_idle: bool,
     pub(super) progress: Progress,
-    /// "Too many open files" was logged.
-    pub(super) exhaustion_logged: bool,
+    /// When pieces of streamed responses were last written: more may follow at once.
+    pub(super) streamed: Option<Instant>,
+    /// The last pieces followed others so closely that the next are waited for.
+    pub(super) stream_is_quick: bool,
+    /// When there were no descriptors left for the last time. That was logged.
+    pub(super) exhausted_at: Option<Instant>,
     pub(super) siblings: Option<Siblings>,
     /// There may be messages of siblings although none was announced.
     pub(super) more_messages: bool,
+    /// Messages of siblings wait for descriptors.
+    pub(super) messages_wait: bool,
     pub(super) last_beat: Option<Instant>,
     pub(super) parent: Option<i32>,
 }
@@ -173,10 +181,29 @@ impl EventLoop<'_> {
     fn handle_replies(&mut self) {
         for _ in 0..TURN_REPLIES {
             let Some(reply) = self.core.pool.receive() else {
-                return;
+                break;
             };
             self.on_reply(reply);
         }
+        if !self.core.streaming.is_empty() {
+            self.write_streamed();
+        }
+    }
+
+    fn write_streamed(&mut self) {
+        let streaming = std::mem::take(&mut self.core.streaming);
+        for &id in &streaming {
+            if let Some(connection) = self.connections.get_mut(id) {
+                let fate = connection.write_streamed(&mut self.core);
+                self.settle_fate(id, fate);
+            }
+        }
+        let mut streaming = streaming;
+        streaming.clear();
+        self.core.streaming = streaming;
+        let last = self.streamed.replace(self.core.now);
+        self.stream_is_quick =
+            last.is_some_and(|last| self.core.now.saturating_duration_since(last) < QUICK_STREAM);
     }
 
     fn on_reply(&mut self, reply: Reply) {
@@ -299,40 +326,6 @@ impl EventLoop<'_> {
                 self.stop_now(1);
             }
             other => self.application.on_signal(other as i32),
-        }
-    }
-
-    /// Tell the arbiter that the loop is alive, and see whether the arbiter is.
-    fn beat(&mut self) {
-        let now = self.core.now;
-        if self
-            .last_beat
-            .is_some_and(|last| now.saturating_duration_since(last) < Duration::from_millis(200))
-        {
-            return;
-        }
-        self.last_beat = Some(now);
-        self.core.end_burst(false);
-        let idle = self
-            .connections
-            .iter()
-            .filter(|connection| connection.is_idle())
-            .count();
-        let slot = self.core.slot();
-        slot.loop_beat(crate::scoreboard::monotonic_ms());
-        let open = self.connections.len() + self.handed_over.len();
-        slot.set_connections(saturating_u32(open), saturating_u32(idle));
-        slot.set_queue_length(saturating_u32(self.core.pool.queue_length()));
-        self.visit_the_dead();
-        if let Some(parent) = self.parent
-            && nix::unistd::getppid().as_raw() != parent
-            && matches!(self.phase, Phase::Serving)
-        {
-            log::info!(
-                "Parent changed, shutting down: <Worker {}>",
-                std::process::id()
-            );
-            self.begin_drain();
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod accept;
 mod access_log;
+mod beat;
 mod connection;
 mod connections;
 mod core;
@@ -17,6 +18,7 @@ mod outbox;
 mod overload;
 mod overrun;
 mod receive;
+mod request_line;
 mod respond;
 mod shutdown;
 mod siblings;
@@ -149,15 +151,18 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         exit_code: 0,
         sleep_max: beat_period(config.timeout),
         short_sleep_was_idle: false,
+        streamed: None,
+        stream_is_quick: false,
         progress: Progress {
             taken: 0,
             since: core.now,
         },
-        exhaustion_logged: false,
+        exhausted_at: None,
         siblings: setup
             .channels
             .map(|channels| Siblings::new(channels, config.handover)),
         more_messages: true,
+        messages_wait: false,
         last_beat: None,
         parent,
         core,

@@ -257,7 +257,7 @@ impl EventLoop<'_> {
             };
             let mut buffer = std::mem::take(&mut self.core.scratch);
             let received = siblings.channels.receive(slot, &mut buffer);
-            if let Some((len, socket)) = received {
+            if let Ok(Some((len, socket))) = received {
                 self.take_over(socket, &buffer[..len]);
                 self.core.scratch = buffer;
                 // In this order, so that it is never missing from both counts.
@@ -265,6 +265,11 @@ impl EventLoop<'_> {
                 self.core.slot_of(slot).redeem();
             } else {
                 self.core.scratch = buffer;
+                if let Err(error) = received {
+                    // Looked at again when the listeners are.
+                    self.note_exhaustion(&error);
+                    self.messages_wait = true;
+                }
                 return;
             }
         }
