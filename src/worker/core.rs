@@ -168,6 +168,7 @@ impl Core {
                 total_bytes_max: config.body_buffer_total,
                 directory: config.worker_tmp_dir.clone(),
                 held_bytes: 0,
+                spares: Arc::default(),
             },
             now,
             clock: Clock::new(now),
