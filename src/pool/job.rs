@@ -103,6 +103,8 @@ pub struct Job {
     pub socket: Option<OwnedFd>,
     /// When a thread took it.
     pub started: Instant,
+    /// Its answer leaves no line in the access log.
+    pub unlogged: bool,
     /// The response's head.
     pub response: ResponseHead,
     /// The response's body, when it is handed over whole.
@@ -127,6 +129,7 @@ impl Job {
             listener: 0,
             arrived: now,
             socket: None,
+            unlogged: false,
             started: now,
             response: ResponseHead::default(),
             response_body: ResponseBody::default(),
@@ -139,6 +142,7 @@ impl Job {
         self.forwarded = Forwarded::default();
         self.body = RequestBody::Empty;
         self.socket = None;
+        self.unlogged = false;
         self.response.clear();
         self.response_body.bytes.clear();
         debug_assert!(
@@ -235,6 +239,8 @@ pub enum Reply {
     End(Box<Job>),
     /// The application failed. Answer 500 when nothing was sent, else break the connection off.
     Abort(Box<Job>),
+    /// The job has waited longer than `queue_timeout`: the application has not seen it.
+    Overdue(Box<Job>),
     /// The application uses the socket that it was offered: the loop lets go of the connection. The job still comes
     /// back in one of the other replies.
     Taken(ConnId),

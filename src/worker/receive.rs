@@ -292,21 +292,28 @@ impl Connection {
     /// Hand the job to the pool.
     pub(super) fn push_job(&mut self, mut job: Box<Job>, core: &mut Core) {
         job.arrived = core.now;
-        core.requests += 1;
+        let health = core.health_asked(&job.head);
+        if health.is_none() {
+            core.requests += 1;
+        }
         if core.requests_max.is_some_and(|max| core.requests >= max) {
-            if core.requests_max == Some(core.requests) {
+            if core.requests_max == Some(core.requests) && health.is_none() {
                 log::info!("Autorestarting worker after current request.");
             }
             self.exchange.close_after_this();
         } else if core.draining || core.timeouts.keep_alive.is_none() {
             self.exchange.close_after_this();
         }
+        self.note_asked(core);
         self.timer.clear();
         self.waiting = Waiting::Pool;
         self.body_sent = 0;
         self.cut_bytes = 0;
         self.body_fault = None;
         self.offered = job.socket.is_some();
+        if let Some(question) = health {
+            return core.tell_health(job, question);
+        }
         if let Err(job) = core.push(job) {
             self.drop_arriving();
             self.job = Some(job);
@@ -318,6 +325,13 @@ impl Connection {
                 "The worker is stopping",
                 core,
             );
+        }
+    }
+
+    /// The connection is new no more.
+    pub(super) fn note_asked(&mut self, core: &mut Core) {
+        if !std::mem::replace(&mut self.has_asked, true) {
+            core.newcomers = core.newcomers.saturating_sub(1);
         }
     }
 
