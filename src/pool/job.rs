@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead};
 
+use super::body::BodyBytes;
 use super::inflow::Inflow;
 use super::window::Window;
 
@@ -50,7 +51,7 @@ pub enum RequestBody {
     #[default]
     Empty,
     /// Held in memory.
-    Memory(Vec<u8>),
+    Memory(BodyBytes),
     /// Spooled to an unlinked temporary file, positioned at its start.
     File {
         /// The spool.

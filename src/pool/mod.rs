@@ -5,6 +5,7 @@
 //! slowed down by its [`Window`]. What the loop has finished with but may not drop itself (objects of the
 //! application) travels back through [`Pool::release`].
 
+mod body;
 pub mod heirs;
 mod inflow;
 mod job;
@@ -18,6 +19,7 @@ mod window;
 
 use std::sync::Arc;
 
+pub use body::{BodyBytes, Spares};
 pub use inflow::Inflow;
 pub use job::{ConnId, Job, Peer, Piece, Reply, RequestBody, ResponseBody, SharedBytes, Streaming};
 pub use queue::Pool;

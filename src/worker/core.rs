@@ -177,6 +177,7 @@ impl Core {
                 total_bytes_max: config.body_buffer_total,
                 directory: config.worker_tmp_dir.clone(),
                 held_bytes: 0,
+                spares: Arc::default(),
             },
             health: Health::new(config),
             overload: Overload::new(config),
