@@ -19,6 +19,7 @@
 )]
 
 mod histogram;
+mod lifecycle;
 mod running;
 
 use std::fmt;
@@ -32,6 +33,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::time::{ClockId, clock_gettime};
 
 pub use self::histogram::{HISTOGRAM_BUCKETS, Histogram};
+use self::lifecycle::LifecycleData;
 use self::running::ThreadData;
 pub use self::running::{Running, ThreadSlot};
 
@@ -334,6 +336,7 @@ impl<'a> Slot<'a> {
         {
             counter.store(0, Ordering::Relaxed);
         }
+        data.lifecycle.wipe();
         for thread in self.threads {
             thread.wipe();
         }
@@ -359,6 +362,7 @@ struct SlotData {
     python_beat: AtomicU64,
     threads_busy: AtomicU32,
     queue_time: [AtomicU64; HISTOGRAM_BUCKETS],
+    lifecycle: LifecycleData,
 }
 
 const _: () = assert!(size_of::<SlotData>() % 64 == 0);

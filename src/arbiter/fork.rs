@@ -14,22 +14,23 @@ use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getpid, getppid, pipe2, write};
+use nix::unistd::{Pid, getpid, getppid, pipe2};
 
 use super::signals::{self, Blocked};
 use super::workers::{Stage, WorkerHandle, roomy_board};
 use super::{Arbiter, Forked, Hook, Leave, WorkerView};
 use crate::config::Config;
 use crate::net::Listener;
-use crate::scoreboard::{Scoreboard, Slot, SlotState, monotonic_ms};
+use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 
 /// All that a worker inherits from the arbiter.
 ///
 /// The worker's duties:
-/// - `report_serving` once it accepts connections; `Slot::loop_beat` at least once a second from then on,
+/// - a byte on `booted` once it accepts connections; `Slot::loop_beat` at least once a second from then on,
 ///   also while it drains;
 /// - on a short timer (a second) stop when `is_orphan` says that the arbiter is gone;
-/// - TERM, or `max_requests`: set the slot to `SlotState::Draining` and stop within `graceful_timeout`;
+/// - at `max_requests`: `Slot::ask_to_go`, a byte on `booted`, and go on serving;
+/// - TERM: set the slot to `SlotState::Draining` and stop within `graceful_timeout`;
 ///   QUIT and INT: stop at once; ABRT: the `worker_abort` hook, exit 1; USR1: reopen logs. Until it installs
 ///   its own handlers, TERM, QUIT, INT and ABRT end the process and the others have no effect.
 #[derive(Debug)]
@@ -41,11 +42,11 @@ pub struct WorkerSeat {
     pub listeners: Vec<Listener>,
     pub config: Arc<Config>,
     pub scoreboard: Arc<Scoreboard>,
-    /// One byte on it means: serving.
+    /// A byte on it means "look at my slot": it serves, it asks to go, it drains.
     pub booted: OwnedFd,
     /// The arbiter.
     pub parent: Pid,
-    /// Stop after this many requests; the jitter is in it.
+    /// Ask for a successor after this many requests; the jitter is in it.
     pub max_requests: Option<u64>,
 }
 
@@ -60,18 +61,6 @@ impl WorkerSeat {
     #[must_use]
     pub fn is_orphan(&self) -> bool {
         getppid() != self.parent
-    }
-
-    /// Tells the arbiter that this worker serves from now on.
-    ///
-    /// # Errors
-    /// When the arbiter is gone.
-    pub fn report_serving(&self) -> io::Result<()> {
-        let now = monotonic_ms();
-        self.slot().loop_beat(now);
-        self.slot().set_state(SlotState::Serving);
-        write(&self.booted, b"1")?;
-        Ok(())
     }
 }
 
@@ -116,7 +105,9 @@ impl Arbiter<'_> {
                     forked_at: now,
                     board: Arc::clone(&self.board),
                     slot,
-                    booted: Some(read_end),
+                    line: Some(read_end),
+                    expires_at: lifetime(&self.config).map(|lifetime| now.saturating_add(lifetime)),
+                    worn_out: false,
                 });
                 Ok(())
             }
@@ -145,6 +136,9 @@ impl Arbiter<'_> {
             }
         };
         self.board.slot(slot).claim(self.generation);
+        if self.stops_at.is_some() {
+            self.board.slot(slot).announce_stop();
+        }
         Ok(slot)
     }
 
@@ -188,17 +182,31 @@ impl Arbiter<'_> {
 
 /// The limit with its jitter, so that workers born together do not retire together.
 fn max_requests(config: &Config) -> Option<u64> {
-    if config.max_requests == 0 {
-        return None;
-    }
+    (config.max_requests > 0).then(|| {
+        config
+            .max_requests
+            .saturating_add(jitter(config.max_requests_jitter))
+    })
+}
+
+/// Idem, in milliseconds.
+fn lifetime(config: &Config) -> Option<u64> {
+    let lifetime = config.max_worker_lifetime?;
+    let seconds = lifetime
+        .as_secs()
+        .saturating_add(jitter(config.max_worker_lifetime_jitter));
+    Some(seconds.saturating_mul(1000))
+}
+
+/// A random number from 0 to `most`.
+fn jitter(most: u64) -> u64 {
     // The standard library's hash keys are random, which is all the randomness that this needs.
     let hasher = std::hash::RandomState::new().build_hasher();
     let random = hasher.finish() ^ u64::from(std::process::id()).wrapping_mul(SPREAD);
-    let jitter = match config.max_requests_jitter {
+    match most {
         0 => 0,
         most => random % most.saturating_add(1).max(1),
-    };
-    Some(config.max_requests.saturating_add(jitter))
+    }
 }
 
 /// An odd constant that spreads neighbouring process ids over all 64 bits.

@@ -243,13 +243,8 @@ impl Connection {
     /// Hand the job to the pool.
     pub(super) fn push_job(&mut self, mut job: Box<Job>, core: &mut Core) {
         job.arrived = core.now;
-        core.requests += 1;
-        if core.requests_max.is_some_and(|max| core.requests >= max) {
-            if core.requests_max == Some(core.requests) {
-                log::info!("Autorestarting worker after current request.");
-            }
-            self.exchange.close_after_this();
-        } else if core.draining || core.timeouts.keep_alive.is_none() {
+        core.count_request();
+        if core.draining || core.timeouts.keep_alive.is_none() {
             self.exchange.close_after_this();
         }
         self.timer.clear();
