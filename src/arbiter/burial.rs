@@ -35,7 +35,10 @@ impl Arbiter<'_> {
     fn bury(&mut self, pid: Pid, death: Death) -> Result<(), Leave> {
         let now = monotonic_ms();
         let Some(mut worker) = self.workers.remove(pid) else {
-            log::debug!("Reaped unknown child process (pid:{pid}, {death:?})");
+            if !self.bury_upgrade(pid, death) {
+                // As PID 1 we inherit orphans of anybody.
+                log::debug!("Reaped unknown child process (pid:{pid}, {death:?})");
+            }
             return Ok(());
         };
         // What it said last may have come after the pipes were last read.

@@ -143,7 +143,7 @@ impl Arbiter<'_> {
     }
 
     /// In the child. Signals are let through when `blocked` is dropped, at the end.
-    fn become_worker(&self, age: u64, slot: usize, booted: OwnedFd, blocked: Blocked) -> Leave {
+    fn become_worker(&mut self, age: u64, slot: usize, booted: OwnedFd, blocked: Blocked) -> Leave {
         let pid = getpid();
         let prepared = signals::leave_to_child().and_then(|()| {
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
@@ -160,6 +160,8 @@ impl Arbiter<'_> {
             }
         };
         log::info!("Booting worker with pid: {pid}");
+        self.host
+            .name_process(&format!("worker [{}]", self.config.proc_name));
         self.board.slot(slot).set_pid(pid.as_raw());
         let seat = WorkerSeat {
             index: slot,

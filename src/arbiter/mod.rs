@@ -14,6 +14,7 @@
 mod burial;
 mod fork;
 mod host;
+mod listeners;
 mod pidfile;
 mod policy;
 mod recycle;
@@ -21,9 +22,11 @@ mod reload;
 pub mod signals;
 mod start;
 mod stop;
+mod upgrade;
 mod workers;
 
 use std::os::fd::{AsFd as _, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -40,7 +43,7 @@ use self::reload::Rollout;
 use self::stop::Tally;
 use self::workers::{News, Stage, WorkerHandle, WorkerSet};
 use crate::config::Config;
-use crate::net::{self, Bound};
+use crate::net::{Bound, Listener};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 
 /// What the arbiter starts from.
@@ -49,6 +52,9 @@ pub struct Start {
     pub config: Arc<Config>,
     /// Descriptors of listening sockets that systemd passed: used instead of `bind`.
     pub inherited: Vec<RawFd>,
+    /// Listening sockets of the master whose successor we are to be, and that master.
+    pub handed_over: Vec<Listener>,
+    pub elder: Option<Pid>,
 }
 
 /// How `run` ended, and in which process.
@@ -111,6 +117,10 @@ struct Arbiter<'h> {
     /// What TTIN and TTOU made of the setting.
     num_workers: usize,
     inherited: Vec<RawFd>,
+    handed_over: Vec<Listener>,
+    /// The master that lives beside us: the one before us, until it is gone, or the one after us.
+    elder: Option<Pid>,
+    upgrade: Option<Pid>,
     listeners: Vec<Arc<Bound>>,
     pidfile: Option<Pidfile>,
     signals: OwnedFd,
@@ -141,6 +151,7 @@ impl Arbiter<'_> {
             for signal in self.wait(LOOP_MS) {
                 self.handle(signal)?;
             }
+            self.promote();
             self.hear();
             self.reap()?;
             self.murder();
@@ -197,10 +208,8 @@ impl Arbiter<'_> {
                 self.change_num_workers(1)
             }
             Signal::SIGTTOU if self.num_workers > 1 => self.change_num_workers(-1),
-            Signal::SIGUSR2 | Signal::SIGWINCH => {
-                log::warn!("Signal {name} has no effect: upgrading in place is not available yet.");
-                Ok(())
-            }
+            Signal::SIGUSR2 => self.start_upgrade(),
+            Signal::SIGWINCH => self.on_winch(),
             _ => Ok(()),
         }
     }
@@ -282,13 +291,18 @@ impl Arbiter<'_> {
         })
     }
 
-    fn describe_listeners(&self) -> String {
-        net::describe(self.listeners.iter().map(|bound| &bound.listener))
+    /// A master that lives beside the one before it writes another file.
+    fn pidfile_path(&self) -> Option<PathBuf> {
+        let mut path = self.config.pidfile.clone()?.into_os_string();
+        if self.elder.is_some() {
+            path.push(".2");
+        }
+        Some(path.into())
     }
 
     /// The pidfile follows its setting at a reload.
     fn move_pidfile(&mut self) {
-        let wanted = self.config.pidfile.clone();
+        let wanted = self.pidfile_path();
         if self.pidfile.as_ref().map(Pidfile::path) == wanted.as_deref() {
             return;
         }

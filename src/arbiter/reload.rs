@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 use super::workers::Stage;
 use super::{Arbiter, Hook, Leave};
 use crate::config::Config;
-use crate::net::{self, BindAddress, Bound};
+use crate::net::Bound;
 use crate::scoreboard::monotonic_ms;
 
 /// What to go back to while a reload is under way.
@@ -107,15 +107,6 @@ impl Arbiter<'_> {
         }
     }
 
-    /// Lets go of the addresses that are not listened to any more.
-    fn drop_unused(&self, listeners: &[Arc<Bound>]) {
-        for bound in listeners {
-            if !self.listeners.iter().any(|kept| Arc::ptr_eq(kept, bound)) {
-                bound.unlink();
-            }
-        }
-    }
-
     pub(super) fn fail_rollout(&mut self, reason: &str) {
         log::error!("Reload failed: {reason}");
         log::error!("The previous workers keep serving.");
@@ -143,33 +134,6 @@ impl Arbiter<'_> {
         self.generation = rollout.previous_generation;
     }
 
-    /// Keeps the listeners whose address is asked for again and opens the others.
-    fn listeners_for(&self, config: &Config) -> Result<Vec<Arc<Bound>>, String> {
-        if !self.inherited.is_empty() {
-            return Ok(self.listeners.clone());
-        }
-        let addresses = parse_addresses(config)?;
-        let kept = |address: &BindAddress| {
-            self.listeners
-                .iter()
-                .find(|bound| bound.address == *address)
-                .cloned()
-        };
-        let (old, new): (Vec<_>, Vec<_>) = addresses
-            .iter()
-            .map(|address| (address, kept(address)))
-            .partition(|(_, kept)| kept.is_some());
-        let missing: Vec<_> = new
-            .into_iter()
-            .map(|(address, _)| address.clone())
-            .collect();
-        let mut listeners: Vec<_> = old.into_iter().filter_map(|(_, kept)| kept).collect();
-        let opened = net::bind_all(&missing, &super::start::bind_options(config), || false)
-            .map_err(|error| error.to_string())?;
-        listeners.extend(opened.into_iter().map(Arc::new));
-        Ok(listeners)
-    }
-
     fn listening_changed(&self, before: &[Arc<Bound>]) -> bool {
         self.listeners.len() != before.len()
             || self
@@ -177,9 +141,4 @@ impl Arbiter<'_> {
                 .iter()
                 .any(|bound| !before.iter().any(|old| Arc::ptr_eq(old, bound)))
     }
-}
-
-pub(super) fn parse_addresses(config: &Config) -> Result<Vec<BindAddress>, String> {
-    let parsed: Result<Vec<_>, _> = config.bind.iter().map(|text| text.parse()).collect();
-    parsed.map_err(|error: net::AddressError| error.to_string())
 }

@@ -10,7 +10,6 @@ use nix::sys::signal::Signal;
 use super::policy::STOP_MARGIN;
 use super::workers::{Stage, WorkerHandle};
 use super::{Arbiter, Hook, Leave};
-use crate::net::BindAddress;
 use crate::scoreboard::{Running, monotonic_ms};
 
 /// What became of all requests, summed up as workers are buried.
@@ -112,18 +111,6 @@ impl Arbiter<'_> {
             self.bury_quietly();
         }
         self.kill_rest();
-    }
-
-    /// Only the first call has something to do. Socket files go; what was handed to us stays.
-    fn close_listeners(&mut self) {
-        if let Some(rollout) = self.rollout.take() {
-            self.listeners.extend(rollout.into_listeners());
-        }
-        for bound in self.listeners.drain(..) {
-            if !matches!(bound.address, BindAddress::Fd(_)) {
-                bound.unlink();
-            }
-        }
     }
 
     pub(super) fn unlink_files(&mut self) {

@@ -226,9 +226,10 @@ def test_a_retiring_worker_that_is_stuck_is_cut_and_its_requests_are_named(serve
 # -- crashes ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["kill", "segv", "exit"])
+@pytest.mark.parametrize("how", ["kill", "segv", "exit", "kill, reuse_port"])
 def test_a_crash_loses_only_what_was_running(server, how):
-    one = server("echo", "--threads", "2", workers=2)
+    how, *options = how.split(", ")
+    one = server("echo", "--threads", "2", *(["--reuse-port"] if options else []), workers=2)
     one.log.wait("Booting worker", 2)
     with Load(one.address, keep_alive=0, one_shot=4, pause=0.003) as load:
         for number in range(3):
