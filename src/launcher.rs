@@ -171,6 +171,7 @@ fn serve(py: Python<'_>, mut host: PythonHost<'_>, inheritance: Inheritance) -> 
         inherited: inheritance.systemd,
         handed_over: inheritance.sockets,
         elder: inheritance.elder,
+        supervisor: inheritance.supervisor,
     };
     match arbiter::run(&mut host, start) {
         Outcome::Master(code) => code,

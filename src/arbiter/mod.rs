@@ -15,6 +15,7 @@ mod burial;
 mod fork;
 mod host;
 mod listeners;
+mod notify;
 mod pidfile;
 mod policy;
 mod recycle;
@@ -35,8 +36,10 @@ use nix::unistd::Pid;
 
 pub use fork::WorkerSeat;
 pub use host::{Forked, Hook, HookEvent, Host, WorkerView};
+pub use notify::Supervisor;
 pub use policy::{EXIT_APP_LOAD, EXIT_BOOT};
 
+use self::notify::Notifier;
 use self::pidfile::Pidfile;
 use self::policy::{Backoff, Wish};
 use self::reload::Rollout;
@@ -55,6 +58,8 @@ pub struct Start {
     /// Listening sockets of the master whose successor we are to be, and that master.
     pub handed_over: Vec<Listener>,
     pub elder: Option<Pid>,
+    /// systemd.
+    pub supervisor: Supervisor,
 }
 
 /// How `run` ended, and in which process.
@@ -142,6 +147,7 @@ struct Arbiter<'h> {
     /// When ages and memory were last looked at.
     marked_at: u64,
     tally: Tally,
+    notifier: Notifier,
 }
 
 impl Arbiter<'_> {
@@ -157,6 +163,7 @@ impl Arbiter<'_> {
             self.murder();
             self.mark_worn_out();
             self.manage()?;
+            self.notify_status();
             if self.stops_at.is_some_and(|at| at <= monotonic_ms()) {
                 return Err(Leave::Stop { graceful: true });
             }
@@ -169,6 +176,7 @@ impl Arbiter<'_> {
         let pause = self.backoff.remaining(now);
         let stop = self.stops_at.map(|at| at.saturating_sub(now));
         let timeout = at_most_ms
+            .min(self.keep_watchdog())
             .min(if pause > 0 { pause } else { at_most_ms })
             .min(stop.unwrap_or(at_most_ms));
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);

@@ -46,6 +46,7 @@ impl Rollout {
 impl Arbiter<'_> {
     pub(super) fn reload(&mut self) -> Result<(), Leave> {
         log::info!("Hang up: Master");
+        self.notify_reloading();
         // The operator has changed something again: what has not served yet is out of date before it does.
         // What serves already is now the generation to fall back to.
         let proven = self.rollout.take_if(|rollout| rollout.proven);
@@ -57,6 +58,7 @@ impl Arbiter<'_> {
                 log::error!("Reload failed: {reason}");
                 log::error!("The settings are unchanged and the workers keep serving.");
                 self.drop_unused(&inherited);
+                self.notify_reloaded("Reload failed: the settings are unchanged");
                 return Ok(());
             }
         };
@@ -68,6 +70,7 @@ impl Arbiter<'_> {
                 log::error!("Reload failed: {reason}");
                 log::error!("The workers keep serving with the settings they have.");
                 self.drop_unused(&inherited);
+                self.notify_reloaded("Reload failed: the settings are unchanged");
                 return Ok(());
             }
         };
@@ -104,6 +107,7 @@ impl Arbiter<'_> {
         if let Some(rollout) = self.rollout.take() {
             self.drop_unused(&rollout.into_listeners());
             log::debug!("Generation {} serves", self.generation);
+            self.notify_reloaded("Reloaded");
         }
     }
 
@@ -111,6 +115,7 @@ impl Arbiter<'_> {
         log::error!("Reload failed: {reason}");
         log::error!("The previous workers keep serving.");
         self.abandon_rollout();
+        self.notify_reloaded("Reload failed: the previous workers keep serving");
     }
 
     fn abandon_rollout(&mut self) {

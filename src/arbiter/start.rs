@@ -2,6 +2,7 @@
 
 use nix::unistd::getpid;
 
+use super::notify::Notifier;
 use super::pidfile::Pidfile;
 use super::policy::Backoff;
 use super::signals;
@@ -38,6 +39,7 @@ impl<'h> Arbiter<'h> {
             stops_at: None,
             marked_at: 0,
             tally: Tally::default(),
+            notifier: Notifier::new(&start.supervisor),
         })
     }
 

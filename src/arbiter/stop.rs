@@ -43,6 +43,7 @@ impl Arbiter<'_> {
             delay.as_secs()
         );
         self.stops_at = Some(monotonic_ms() + millis(delay));
+        self.notify_stopping();
         for worker in self.workers.iter() {
             worker.slot().announce_stop();
         }
@@ -76,6 +77,7 @@ impl Arbiter<'_> {
 
     pub(super) fn stop(&mut self, graceful: bool) {
         self.stopping = true;
+        self.notify_stopping();
         self.close_listeners();
         let mut signal = if graceful {
             Signal::SIGTERM

@@ -69,6 +69,9 @@ impl Arbiter<'_> {
             variables.push(("LISTEN_PID".to_owned(), self.pid.to_string()));
             variables.push(("LISTEN_FDS".to_owned(), self.inherited.len().to_string()));
         }
+        if self.notifier.watches() {
+            variables.push(("WATCHDOG_PID".to_owned(), self.pid.to_string()));
+        }
         // The mask would survive the exec.
         drop(blocked);
         Err(self.host.execute_again(&variables).to_string())
@@ -109,6 +112,7 @@ impl Arbiter<'_> {
         log::info!("Master has been promoted.");
         log::debug!("The master before (pid:{elder}) has gone");
         self.elder = None;
+        self.notify_promoted();
         self.host.name_process(&self.process_name());
         let Some(path) = self.config.pidfile.clone() else {
             return;

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+use crate::arbiter::Supervisor;
 use crate::net::Listener;
 use crate::net::inherit::{handed_over, systemd_fds};
 
@@ -19,6 +20,7 @@ pub(super) struct Inheritance {
     /// Those of the master whose successor we are, and that master.
     pub(super) sockets: Vec<Listener>,
     pub(super) elder: Option<Pid>,
+    pub(super) supervisor: Supervisor,
 }
 
 impl Inheritance {
@@ -53,12 +55,25 @@ impl Inheritance {
             systemd: systemd_fds(pid.as_deref(), fds.as_deref(), std::process::id()),
             sockets,
             elder: elder.map(Pid::from_raw),
+            supervisor: supervisor(std::process::id()),
         })
     }
 
     /// Whether this is a successor: then it is in the background already if it is to be.
     pub(super) fn is_successor(&self) -> bool {
         self.elder.is_some()
+    }
+}
+
+/// These variables stay: the application, and a successor, may have something to say to systemd as well.
+fn supervisor(own_pid: u32) -> Supervisor {
+    let filled = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let is_for_us = filled("WATCHDOG_PID").is_none_or(|pid| pid.trim().parse() == Ok(own_pid));
+    Supervisor {
+        notify_socket: filled("NOTIFY_SOCKET"),
+        watchdog_usec: filled("WATCHDOG_USEC")
+            .filter(|_| is_for_us)
+            .and_then(|usec| usec.trim().parse().ok()),
     }
 }
 
