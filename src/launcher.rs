@@ -4,8 +4,9 @@
 //! 1. `config::cli` reads the command line and the environment; `--help`, `-v` and mistakes end here.
 //! 2. `python::config_file` runs the config file in the start directory; `config::validate` checks the whole.
 //! 3. `--print-config` and `--check-config` end here.
-//! 4. `chdir` and `pythonpath`, the log, the environment, `--daemon`, `--preload`.
-//! 5. `arbiter::run` opens the listeners and forks. It comes back with an exit code, or in a worker.
+//! 4. `chdir` and `pythonpath`, the log, the environment, `--daemon`.
+//! 5. `arbiter::run` opens the listeners and forks. It comes back with an exit code, in a worker, or in the
+//!    template of `--preload`.
 //!
 //! The walk of a worker is in `worker.rs`. Every process leaves by returning an exit code to Python, so
 //! that exit handlers and flushes run.
@@ -14,6 +15,7 @@ mod daemon;
 mod host;
 mod reexec;
 mod serve;
+mod template;
 mod title;
 mod worker;
 
@@ -153,16 +155,7 @@ fn prepare(py: Python<'_>, argv: Vec<OsString>, is_successor: bool) -> Result<Py
     if config.daemon && !is_successor {
         daemon::detach(py, config.enable_stdio_inheritance).map_err(raised)?;
     }
-    let mut host = PythonHost::new(py, sources, config, hooks, raw_env).map_err(raised)?;
-    if host.config().preload_app {
-        let app = load_app(py, host.config()).map_err(|error| End {
-            code: 1,
-            message: Some(format!("{error}\n")),
-        })?;
-        host.set_app(app);
-        warn_of_threads(py);
-    }
-    Ok(host)
+    PythonHost::new(py, sources, config, hooks, raw_env).map_err(raised)
 }
 
 fn serve(py: Python<'_>, mut host: PythonHost<'_>, inheritance: Inheritance) -> i32 {
@@ -180,6 +173,7 @@ fn serve(py: Python<'_>, mut host: PythonHost<'_>, inheritance: Inheritance) -> 
             1
         }
         Outcome::Worker(seat) => worker::run(py, host, *seat),
+        Outcome::Template(seat) => template::run(py, host, *seat),
     }
 }
 

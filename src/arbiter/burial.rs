@@ -35,7 +35,7 @@ impl Arbiter<'_> {
     fn bury(&mut self, pid: Pid, death: Death) -> Result<(), Leave> {
         let now = monotonic_ms();
         let Some(mut worker) = self.workers.remove(pid) else {
-            if !self.bury_upgrade(pid, death) {
+            if !self.bury_upgrade(pid, death) && !self.bury_template(pid, death)? {
                 // As PID 1 we inherit orphans of anybody.
                 log::debug!("Reaped unknown child process (pid:{pid}, {death:?})");
             }
@@ -83,6 +83,7 @@ impl Arbiter<'_> {
     }
 
     pub(super) fn murder(&mut self) {
+        self.murder_templates();
         let now = monotonic_ms();
         let patience = Patience {
             boot: self.config.boot_timeout,

@@ -12,9 +12,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getpid, getppid, pipe2};
+use nix::unistd::{Pid, getpid, getppid};
 
 use super::signals::{self, Blocked};
 use super::workers::{Stage, WorkerHandle, roomy_board};
@@ -65,56 +64,56 @@ impl WorkerSeat {
 }
 
 impl Arbiter<'_> {
-    /// Forks one worker. Returns in the arbiter; in the child it is `Leave::Child`.
+    /// Forks one worker, or has the template do it. Returns in the arbiter; in the child it is `Leave::Child`.
     pub(super) fn spawn(&mut self) -> Result<(), Leave> {
         let age = self.age + 1;
+        let forked = if self.config.preload_app {
+            self.fork_from_template(age)?
+        } else {
+            self.fork_here(age)?
+        };
+        if let Some((pid, slot, board)) = forked {
+            let now = monotonic_ms();
+            self.age = age;
+            board.slot(slot).set_pid(pid.as_raw());
+            self.workers.add(WorkerHandle {
+                pid,
+                age,
+                generation: self.generation,
+                stage: Stage::Booting,
+                since: now,
+                forked_at: now,
+                board,
+                slot,
+                expires_at: lifetime(&self.config).map(|lifetime| now.saturating_add(lifetime)),
+                worn_out: false,
+            });
+        }
+        Ok(())
+    }
+
+    fn fork_here(&mut self, age: u64) -> Result<Option<(Pid, usize, Arc<Scoreboard>)>, Leave> {
         self.hook(Hook::PreFork(WorkerView { pid: None, age }))?;
         let slot = match self.claim_slot() {
             Ok(slot) => slot,
-            Err(error) => return self.cannot_fork(&error),
-        };
-        let pipe = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK);
-        let (read_end, write_end) = match pipe {
-            Ok(ends) => ends,
-            Err(errno) => return self.cannot_fork(&errno.into()),
+            Err(error) => return self.cannot_fork(&error).map(|()| None),
         };
         let blocked = match Blocked::new() {
             Ok(blocked) => blocked,
-            Err(error) => return self.cannot_fork(&error),
+            Err(error) => return self.cannot_fork(&error).map(|()| None),
         };
         match self.host.fork() {
             Err(error) => {
                 self.board.slot(slot).release();
                 drop(blocked);
-                self.cannot_fork(&error)
+                self.cannot_fork(&error).map(|()| None)
             }
-            Ok(Forked::Child) => {
-                drop(read_end);
-                Err(self.become_worker(age, slot, write_end, blocked))
-            }
-            Ok(Forked::Parent(pid)) => {
-                let now = monotonic_ms();
-                self.age = age;
-                self.board.slot(slot).set_pid(pid.as_raw());
-                self.workers.add(WorkerHandle {
-                    pid,
-                    age,
-                    generation: self.generation,
-                    stage: Stage::Booting,
-                    since: now,
-                    forked_at: now,
-                    board: Arc::clone(&self.board),
-                    slot,
-                    line: Some(read_end),
-                    expires_at: lifetime(&self.config).map(|lifetime| now.saturating_add(lifetime)),
-                    worn_out: false,
-                });
-                Ok(())
-            }
+            Ok(Forked::Child) => Err(self.become_worker(age, slot, blocked)),
+            Ok(Forked::Parent(pid)) => Ok(Some((pid, slot, Arc::clone(&self.board)))),
         }
     }
 
-    fn cannot_fork(&mut self, error: &io::Error) -> Result<(), Leave> {
+    pub(super) fn cannot_fork(&mut self, error: &io::Error) -> Result<(), Leave> {
         let delay = self.backoff.died_young(monotonic_ms());
         log::error!("Cannot start a worker: {error}; trying again in {delay:.1?}");
         Ok(())
@@ -135,25 +134,31 @@ impl Arbiter<'_> {
                 0
             }
         };
-        self.board.slot(slot).claim(self.generation);
-        if self.stops_at.is_some() {
-            self.board.slot(slot).announce_stop();
-        }
+        self.prepare_slot(self.board.slot(slot));
         Ok(slot)
     }
 
+    pub(super) fn prepare_slot(&self, slot: Slot<'_>) {
+        slot.claim(self.generation);
+        if self.stops_at.is_some() {
+            slot.announce_stop();
+        }
+    }
+
     /// In the child. Signals are let through when `blocked` is dropped, at the end.
-    fn become_worker(&mut self, age: u64, slot: usize, booted: OwnedFd, blocked: Blocked) -> Leave {
+    fn become_worker(&mut self, age: u64, slot: usize, blocked: Blocked) -> Leave {
         let pid = getpid();
         let prepared = signals::leave_to_child().and_then(|()| {
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
-            self.listeners
-                .iter()
-                .map(|bound| bound.listener.try_clone())
-                .collect::<io::Result<Vec<_>>>()
+            let listeners = self.listeners.iter();
+            let listeners = listeners.map(|bound| bound.listener.try_clone());
+            Ok((
+                listeners.collect::<io::Result<Vec<_>>>()?,
+                self.nudge.try_clone()?,
+            ))
         });
-        let listeners = match prepared {
-            Ok(listeners) => listeners,
+        let (listeners, booted) = match prepared {
+            Ok(prepared) => prepared,
             Err(error) => {
                 log::error!("Worker (pid:{pid}) cannot take over from the arbiter: {error}");
                 return Leave::ChildFailed;
@@ -183,7 +188,7 @@ impl Arbiter<'_> {
 }
 
 /// The limit with its jitter, so that workers born together do not retire together.
-fn max_requests(config: &Config) -> Option<u64> {
+pub(super) fn max_requests(config: &Config) -> Option<u64> {
     (config.max_requests > 0).then(|| {
         config
             .max_requests

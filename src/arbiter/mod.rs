@@ -5,8 +5,8 @@
 //! serve.
 //!
 //! Invariants:
-//! - It never starts a thread and never imports the application (but `--preload`, which the launcher does
-//!   before): that is what makes its forks safe.
+//! - It never starts a thread and never imports the application (`--preload` is the business of a process of its
+//!   own, see `template`): that is what makes its forks safe.
 //! - `run` returns twice: in the arbiter with an exit code, and in every worker with its `WorkerSeat`.
 //!   Nothing that is dropped on the way out of it removes a file.
 //! - What to do is decided in `policy`, by functions without side effects; what is done is done here.
@@ -23,6 +23,7 @@ mod reload;
 pub mod signals;
 mod start;
 mod stop;
+mod template;
 mod upgrade;
 mod workers;
 
@@ -32,18 +33,20 @@ use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, read};
 
 pub use fork::WorkerSeat;
 pub use host::{Forked, Hook, HookEvent, Host, WorkerView};
 pub use notify::Supervisor;
 pub use policy::{EXIT_APP_LOAD, EXIT_BOOT};
+pub use template::{Order, TemplateSeat};
 
 use self::notify::Notifier;
 use self::pidfile::Pidfile;
 use self::policy::{Backoff, Wish};
 use self::reload::Rollout;
 use self::stop::Tally;
+use self::template::Template;
 use self::workers::{News, Stage, WorkerHandle, WorkerSet};
 use crate::config::Config;
 use crate::net::{Bound, Listener};
@@ -71,11 +74,14 @@ pub enum Outcome {
     Refused(String),
     /// We are in a forked child: the caller becomes this worker.
     Worker(Box<WorkerSeat>),
+    /// Idem: it imports the application and forks workers (`--preload`).
+    Template(Box<TemplateSeat>),
 }
 
 /// Why the loop is left.
 enum Leave {
     Child(Box<WorkerSeat>),
+    Template(Box<TemplateSeat>),
     /// In a child that cannot become a worker.
     ChildFailed,
     Stop {
@@ -102,6 +108,7 @@ pub fn run(host: &mut dyn Host, start: Start) -> Outcome {
     let Err(leave) = arbiter.serve();
     match leave {
         Leave::Child(seat) => Outcome::Worker(seat),
+        Leave::Template(seat) => Outcome::Template(seat),
         Leave::ChildFailed => Outcome::Master(EXIT_WORKER_LOST),
         Leave::Stop { graceful } => Outcome::Master(arbiter.halt(graceful, None, 0)),
         Leave::Halt { reason, code } => Outcome::Master(arbiter.halt(true, Some(reason), code)),
@@ -129,6 +136,10 @@ struct Arbiter<'h> {
     listeners: Vec<Arc<Bound>>,
     pidfile: Option<Pidfile>,
     signals: OwnedFd,
+    /// Both ends of the pipe on which workers say "look at my slot".
+    nudges: OwnedFd,
+    nudge: OwnedFd,
+    templates: Vec<Template>,
     board: Arc<Scoreboard>,
     workers: WorkerSet,
     /// Of the youngest worker.
@@ -180,8 +191,8 @@ impl Arbiter<'_> {
             .min(if pause > 0 { pause } else { at_most_ms })
             .min(stop.unwrap_or(at_most_ms));
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let mut waited: Vec<_> = self.workers.lines();
-        waited.push(self.signals.as_fd());
+        let mut waited = template::importing(&self.templates);
+        waited.extend([self.signals.as_fd(), self.nudges.as_fd()]);
         let mut waited: Vec<_> = waited
             .into_iter()
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
@@ -238,6 +249,7 @@ impl Arbiter<'_> {
     /// Hears what the workers have to say.
     fn hear(&mut self) {
         let now = monotonic_ms();
+        while let Ok(1..) = read(&self.nudges, &mut [0; 64]) {}
         for worker in self.workers.iter_mut() {
             match worker.look(now) {
                 News::None => {}
@@ -250,6 +262,7 @@ impl Arbiter<'_> {
                 News::Leaves => log::debug!("Worker (pid:{}) leaves", worker.pid),
             }
         }
+        self.hear_templates();
         self.started |= self.workers.count(Stage::Serving) >= self.num_workers;
     }
 
@@ -272,6 +285,9 @@ impl Arbiter<'_> {
         }
         if plan.is_current && wish.unproven.is_none() {
             self.finish_rollout();
+        }
+        if plan.spawn > 0 && self.config.preload_app && !self.has_template()? {
+            return Ok(());
         }
         for _ in 0..plan.spawn {
             if self.backoff.remaining(now) == 0 {

@@ -124,6 +124,7 @@ impl Arbiter<'_> {
         };
         let now = monotonic_ms();
         let failed = self.generation;
+        self.dismiss_templates(|generation| generation == failed);
         for worker in self.workers.iter_mut() {
             if worker.generation == failed && worker.stage != Stage::Killed {
                 worker.send(Signal::SIGTERM);

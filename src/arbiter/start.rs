@@ -1,6 +1,7 @@
 //! The arbiter's start: everything before the first fork.
 
-use nix::unistd::getpid;
+use nix::fcntl::OFlag;
+use nix::unistd::{getpid, pipe2};
 
 use super::notify::Notifier;
 use super::pidfile::Pidfile;
@@ -15,8 +16,13 @@ impl<'h> Arbiter<'h> {
     pub(super) fn new(host: &'h mut dyn Host, start: Start) -> Result<Self, String> {
         let board = roomy_board(start.config.workers, start.config.threads);
         let signals = signals::install(&signals::ARBITER_SIGNALS);
+        let (nudges, nudge) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+            .map_err(|errno| format!("no descriptors left: {errno}"))?;
         Ok(Self {
             host,
+            nudges,
+            nudge,
+            templates: Vec::new(),
             pid: getpid(),
             num_workers: start.config.workers,
             inherited: start.inherited,

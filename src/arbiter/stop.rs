@@ -79,6 +79,7 @@ impl Arbiter<'_> {
         self.stopping = true;
         self.notify_stopping();
         self.close_listeners();
+        self.dismiss_templates(|_| true);
         let mut signal = if graceful {
             Signal::SIGTERM
         } else {
@@ -93,7 +94,7 @@ impl Arbiter<'_> {
         };
         let mut deadline = monotonic_ms() + millis(patience);
         self.bury_quietly();
-        while !self.workers.is_empty() && monotonic_ms() < deadline {
+        while !(self.workers.is_empty() && self.templates.is_empty()) && monotonic_ms() < deadline {
             let arrived = self.wait(POLL_MS);
             self.hear();
             let quick = arrived

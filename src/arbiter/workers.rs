@@ -1,12 +1,11 @@
 //! The workers that exist, from fork to burial.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, read};
+use nix::unistd::Pid;
 
 use super::policy::{Beats, Member};
 use crate::scoreboard::{Scoreboard, Slot, SlotState};
@@ -37,8 +36,6 @@ pub(super) struct WorkerHandle {
     /// The board may be replaced by a larger one at a reload; the worker keeps the one it was born with.
     pub(super) board: Arc<Scoreboard>,
     pub(super) slot: usize,
-    /// Read end of the pipe on which the worker says "look at my slot"; none when its end came.
-    pub(super) line: Option<OwnedFd>,
     /// When its time is over (`max_worker_lifetime`), on the scoreboard's clock.
     pub(super) expires_at: Option<u64>,
     /// It is to be replaced: its time is over, or it holds too much memory.
@@ -90,19 +87,13 @@ impl WorkerHandle {
         self.worn_out || self.slot().asks_to_go()
     }
 
-    /// Empties the pipe and looks at the slot.
+    /// Looks at the slot.
     pub(super) fn look(&mut self, now: u64) -> News {
-        let mut said = false;
-        while let Some(pipe) = &self.line {
-            match read(pipe, &mut [0; 8]) {
-                Ok(0) => self.line = None,
-                Ok(_) => said = true,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => break,
-                Err(_) => self.line = None,
-            }
-        }
-        if said && self.stage == Stage::Booting {
+        let serves = matches!(
+            self.slot().state(),
+            SlotState::Serving | SlotState::Draining
+        );
+        if serves && self.stage == Stage::Booting {
             self.enter(Stage::Serving, now);
             return News::Serves;
         }
@@ -163,13 +154,6 @@ impl WorkerSet {
 
     pub(super) fn send_all(&self, signal: Signal) {
         self.iter().for_each(|worker| worker.send(signal));
-    }
-
-    pub(super) fn lines(&self) -> Vec<BorrowedFd<'_>> {
-        self.workers
-            .iter()
-            .filter_map(|worker| worker.line.as_ref().map(|pipe| pipe.as_fd()))
-            .collect()
     }
 
     pub(super) fn count(&self, stage: Stage) -> usize {
