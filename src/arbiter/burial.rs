@@ -61,6 +61,7 @@ impl Arbiter<'_> {
             log_death(&worker, death);
         }
         self.tally.count(&worker, &log_lost(&worker, death, now));
+        self.totals.add(worker.slot());
         worker.slot().release();
         let (pid, age) = (Some(pid.as_raw()), worker.age);
         self.hook(Hook::ChildExit(WorkerView { pid, age }))?;

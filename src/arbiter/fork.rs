@@ -19,7 +19,7 @@ use super::signals::{self, Blocked};
 use super::workers::{Stage, WorkerHandle, roomy_board};
 use super::{Arbiter, Forked, Hook, Leave, WorkerView};
 use crate::config::Config;
-use crate::net::Listener;
+use crate::net::{Channels, Listener};
 use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 
 /// All that a worker inherits from the arbiter.
@@ -45,6 +45,8 @@ pub struct WorkerSeat {
     pub booted: OwnedFd,
     /// The arbiter.
     pub parent: Pid,
+    /// The ways to its siblings; `None` when connections do not move.
+    pub channels: Option<Arc<Channels>>,
     /// Ask for a successor after this many requests; the jitter is in it.
     pub max_requests: Option<u64>,
 }
@@ -123,17 +125,12 @@ impl Arbiter<'_> {
     /// workers from now on.
     fn claim_slot(&mut self) -> io::Result<usize> {
         let enough_threads = self.board.threads() >= self.config.threads;
-        let free = self.workers.free_slot(&self.board);
-        let slot = match free.filter(|_| enough_threads) {
-            Some(slot) => slot,
-            None => {
-                self.board = roomy_board(
-                    self.num_workers.max(self.workers.len()),
-                    self.config.threads,
-                )?;
-                0
-            }
-        };
+        if !enough_threads || self.workers.free_slot(&self.board).is_none() {
+            let workers = self.num_workers.max(self.workers.len());
+            self.board = roomy_board(workers, self.config.threads)?;
+        }
+        let slot = self.workers.free_slot(&self.board);
+        let slot = slot.ok_or_else(|| io::Error::other("no room on the scoreboard"))?;
         self.prepare_slot(self.board.slot(slot));
         Ok(slot)
     }
@@ -176,6 +173,7 @@ impl Arbiter<'_> {
             scoreboard: Arc::clone(&self.board),
             booted,
             parent: self.pid,
+            channels: self.channels.clone(),
             max_requests: max_requests(&self.config),
         };
         drop(blocked);

@@ -11,10 +11,12 @@
 //!   Nothing that is dropped on the way out of it removes a file.
 //! - What to do is decided in `policy`, by functions without side effects; what is done is done here.
 
+mod admin;
 mod burial;
 mod fork;
 mod host;
 mod listeners;
+mod metrics;
 mod notify;
 mod pidfile;
 mod policy;
@@ -41,6 +43,8 @@ pub use notify::Supervisor;
 pub use policy::{EXIT_APP_LOAD, EXIT_BOOT};
 pub use template::{Order, TemplateSeat};
 
+use self::admin::Admin;
+use self::metrics::Totals;
 use self::notify::Notifier;
 use self::pidfile::Pidfile;
 use self::policy::{Backoff, Wish};
@@ -49,7 +53,7 @@ use self::stop::Tally;
 use self::template::Template;
 use self::workers::{News, Stage, WorkerHandle, WorkerSet};
 use crate::config::Config;
-use crate::net::{Bound, Listener};
+use crate::net::{Bound, Channels, Listener};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 
 /// What the arbiter starts from.
@@ -159,6 +163,12 @@ struct Arbiter<'h> {
     marked_at: u64,
     tally: Tally,
     notifier: Notifier,
+    /// Between the workers.
+    channels: Option<Arc<Channels>>,
+    /// `admin_bind`.
+    admin: Option<Admin>,
+    /// What buried workers have counted.
+    totals: Totals,
 }
 
 impl Arbiter<'_> {
@@ -196,11 +206,13 @@ impl Arbiter<'_> {
         let mut waited: Vec<_> = waited
             .into_iter()
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .chain(self.admin.iter().flat_map(Admin::waited))
             .collect();
         self.host.wait(&mut || {
             // A signal interrupts the poll, but then its byte is in the pipe; other errors cannot occur.
             let _ = poll(&mut waited, timeout);
         });
+        self.tend_admin();
         signals::arrived(&self.signals)
     }
 

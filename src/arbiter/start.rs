@@ -1,8 +1,12 @@
 //! The arbiter's start: everything before the first fork.
 
+use std::sync::Arc;
+
 use nix::fcntl::OFlag;
 use nix::unistd::{getpid, pipe2};
 
+use super::admin::Admin;
+use super::metrics::Totals;
 use super::notify::Notifier;
 use super::pidfile::Pidfile;
 use super::policy::Backoff;
@@ -10,7 +14,9 @@ use super::signals;
 use super::stop::Tally;
 use super::workers::{WorkerSet, roomy_board};
 use super::{Arbiter, Hook, Host, Outcome, Start};
-use crate::config::VERSION;
+use crate::config::{Config, VERSION};
+use crate::net::Channels;
+use crate::scoreboard::monotonic_ms;
 
 impl<'h> Arbiter<'h> {
     pub(super) fn new(host: &'h mut dyn Host, start: Start) -> Result<Self, String> {
@@ -46,6 +52,9 @@ impl<'h> Arbiter<'h> {
             marked_at: 0,
             tally: Tally::default(),
             notifier: Notifier::new(&start.supervisor),
+            channels: None,
+            admin: None,
+            totals: Totals::default(),
         })
     }
 
@@ -62,6 +71,11 @@ impl<'h> Arbiter<'h> {
         self.start_hook(Hook::OnStarting)?;
         self.listeners = self.open_listeners()?;
         log::info!("Listening at: {} ({})", self.describe_listeners(), self.pid);
+        self.channels = open_channels(&self.config);
+        if let Some(address) = &self.config.admin_bind {
+            let admin = Admin::open(address, monotonic_ms());
+            self.admin = Some(admin.map_err(Outcome::Refused)?);
+        }
         let threads = self.config.threads;
         let plural = if threads == 1 { "" } else { "s" };
         log::info!("Using worker: hybrid ({threads} thread{plural})");
@@ -72,3 +86,21 @@ impl<'h> Arbiter<'h> {
         self.call_hook(hook).map_err(Outcome::Refused)
     }
 }
+
+/// For every worker and its replacement; what goes wrong costs balance only.
+fn open_channels(config: &Config) -> Option<Arc<Channels>> {
+    if config.workers < 2 {
+        return None;
+    }
+    let count = (config.workers * 2 + 2).min(CHANNELS_MAX);
+    match Channels::new(count) {
+        Ok(channels) => Some(Arc::new(channels)),
+        Err(error) => {
+            log::warn!("Connections will not move between workers: {error} (see `ulimit -n`).");
+            None
+        }
+    }
+}
+
+/// Workers beyond this many share nothing: each way costs two descriptors in every process.
+const CHANNELS_MAX: usize = 64;

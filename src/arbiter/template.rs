@@ -26,7 +26,7 @@ use super::signals::{self, Blocked};
 use super::workers::roomy_board;
 use super::{Arbiter, Forked, Leave};
 use crate::config::Config;
-use crate::net::Listener;
+use crate::net::{Channels, Listener};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 
 /// A template as the arbiter knows it.
@@ -71,7 +71,9 @@ impl Arbiter<'_> {
         if let Some(template) = self.template() {
             return Ok(template.is_ready);
         }
-        if self.backoff.remaining(monotonic_ms()) == 0 {
+        // One that is about to be reaped may change what there is to start.
+        let is_dying = |one: &Template| one.generation == self.generation;
+        if !self.templates.iter().any(is_dying) && self.backoff.remaining(monotonic_ms()) == 0 {
             self.start_template()?;
         }
         Ok(false)
@@ -148,6 +150,7 @@ impl Arbiter<'_> {
             control,
             listeners,
             nudge,
+            channels: self.channels.clone(),
             arbiter: self.pid,
         }))
     }
@@ -301,6 +304,7 @@ pub struct TemplateSeat {
     control: UnixStream,
     listeners: Vec<Listener>,
     nudge: OwnedFd,
+    channels: Option<Arc<Channels>>,
     arbiter: Pid,
 }
 
@@ -362,6 +366,7 @@ impl TemplateSeat {
             scoreboard: self.scoreboard,
             booted: self.nudge,
             parent: self.arbiter,
+            channels: self.channels,
             max_requests,
         };
         if seat.is_orphan() {

@@ -84,7 +84,7 @@ impl WorkerHandle {
 
     /// It wants, or needs, a successor.
     pub(super) fn asks(&self) -> bool {
-        self.worn_out || self.slot().asks_to_go()
+        self.worn_out || self.slot().asks_to_go() || self.slot().wants_replacement()
     }
 
     /// Looks at the slot.
@@ -160,12 +160,10 @@ impl WorkerSet {
         self.iter().filter(|worker| worker.stage == stage).count()
     }
 
-    /// A slot of `board` that no living worker has.
-    pub(super) fn free_slot(&self, board: &Arc<Scoreboard>) -> Option<usize> {
-        let taken = |slot: usize| {
-            self.iter()
-                .any(|worker| worker.slot == slot && Arc::ptr_eq(&worker.board, board))
-        };
+    /// A slot of `board` whose number no living worker has, on this board or on one before it: the ways between
+    /// workers go by the number.
+    pub(super) fn free_slot(&self, board: &Scoreboard) -> Option<usize> {
+        let taken = |slot: usize| self.iter().any(|worker| worker.slot == slot);
         (0..board.slots()).find(|slot| !taken(*slot))
     }
 

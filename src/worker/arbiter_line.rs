@@ -18,10 +18,12 @@ impl ArbiterLine {
         Self(pipe.map(File::from))
     }
 
-    pub(super) fn nudge(&mut self) {
+    /// Returns whether there is an arbiter.
+    pub(super) fn nudge(&mut self) -> bool {
         if let Some(pipe) = &mut self.0 {
             let _ = pipe.write(b"!");
         }
+        self.0.is_some()
     }
 }
 

@@ -7,6 +7,7 @@ use crate::pool::{Job, Piece, ResponseBody, Streaming};
 
 use super::connection::{Answered, Connection, Fate, Waiting};
 use super::core::Core;
+use super::request_line::{RequestLine, log_excess};
 
 /// A whole body up to this length is copied behind its head, so that one plain write sends both.
 const ONE_WRITE_BYTES: usize = 16 * 1024;
@@ -47,7 +48,8 @@ impl Connection {
             core.out.extend_from_slice(&body.bytes[..take_bytes]);
             return body;
         }
-        self.outbox.push_bytes(std::mem::take(&mut core.out), 0);
+        self.outbox.push_bytes(&core.out, 0);
+        core.out.clear();
         let bytes = Piece::Bytes(std::mem::take(&mut body.bytes));
         let mut left = take as u64;
         for piece in std::iter::once(bytes).chain(body.pieces.drain(..)) {
@@ -82,8 +84,8 @@ impl Connection {
         self.status = streaming.response.status_code();
         self.window = Some(streaming.window);
         self.body_sent = 0;
-        self.write_out(0, core);
-        self.settle(core)
+        self.outbox.push_bytes(&core.out, 0);
+        self.write_at_end_of_turn(core)
     }
 
     /// A piece of a streamed body has come.
@@ -97,19 +99,31 @@ impl Connection {
         let take = self.exchange.data(len, &mut core.out);
         self.body_sent += take as u64;
         self.cut_bytes += (len - take) as u64;
-        match piece {
-            Piece::Bytes(bytes) if bytes.len() <= ONE_WRITE_BYTES => {
-                core.out.extend_from_slice(&bytes[..take]);
-                self.exchange.data_end(&mut core.out);
-                self.write_out(len, core);
-            }
-            piece => {
-                self.outbox.push_bytes(std::mem::take(&mut core.out), 0);
-                self.outbox
-                    .push_piece(piece, take as u64, len, &mut core.finished);
-                self.exchange.data_end(&mut core.out);
-                self.outbox.push_bytes(std::mem::take(&mut core.out), 0);
-            }
+        self.outbox.push_bytes(&core.out, 0);
+        self.outbox
+            .push_piece(piece, take as u64, len, &mut core.finished);
+        core.out.clear();
+        self.exchange.data_end(&mut core.out);
+        self.outbox.push_bytes(&core.out, 0);
+        self.write_at_end_of_turn(core)
+    }
+
+    /// What the pool has sent in one turn leaves in one write.
+    fn write_at_end_of_turn(&mut self, core: &mut Core) -> Fate {
+        core.out.clear();
+        if !self.is_streaming {
+            self.is_streaming = true;
+            core.streaming.push(self.id());
+        }
+        Fate::Keep
+    }
+
+    /// The turn's replies are all in.
+    pub(super) fn write_streamed(&mut self, core: &mut Core) -> Fate {
+        self.is_streaming = false;
+        if self.outbox.is_empty() {
+            // Its end came in the same turn and took everything along.
+            return Fate::Keep;
         }
         self.settle(core)
     }
@@ -214,7 +228,7 @@ impl Connection {
                 window.credit(credit);
             }
         } else {
-            self.outbox.push_bytes(core.out.split_off(written), credit);
+            self.outbox.push_bytes(&core.out[written..], credit);
         }
         core.out.clear();
     }
@@ -238,7 +252,9 @@ impl Connection {
             }
         }
         if let Some(answered) = self.answered.take() {
-            self.log_answered(&answered, core);
+            if !answered.job.unlogged {
+                self.log_answered(&answered, core);
+            }
             core.recycle(answered.job);
             self.window = None;
         }
@@ -348,6 +364,7 @@ impl Connection {
 
     /// The connection is removed: wake whom it holds, give back what it holds.
     pub(super) fn on_close(&mut self, core: &mut Core) {
+        self.note_asked(core);
         if let Some(window) = self.window.take() {
             window.close();
         }
@@ -359,32 +376,13 @@ impl Connection {
         self.outbox.abandon(&mut core.finished);
         self.drop_spool(core);
         if let Some(answered) = self.answered.take() {
-            self.log_answered(&answered, core);
+            if !answered.job.unlogged {
+                self.log_answered(&answered, core);
+            }
             core.recycle(answered.job);
         }
         if let Some(job) = self.job.take() {
             core.recycle(job);
         }
-    }
-}
-
-/// A request as log lines name it.
-struct RequestLine<'a>(&'a Job);
-
-impl std::fmt::Display for RequestLine<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let line = String::from_utf8_lossy(self.0.head.request_line());
-        write!(f, "{}", line.escape_debug())
-    }
-}
-
-fn log_excess(job: &Job, status: u16, cut_bytes: u64) {
-    let request = RequestLine(job);
-    if (100..200).contains(&status) || matches!(status, 204 | 304) {
-        log::warn!("Response to {request} has a body, which its status {status} does not allow.");
-    } else {
-        log::error!(
-            "Response to {request} is {cut_bytes} bytes longer than its Content-Length; they were not sent."
-        );
     }
 }

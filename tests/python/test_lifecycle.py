@@ -325,6 +325,18 @@ def test_stop_delay_keeps_accepting_for_a_while(server):
     assert load.tally.lost == 0, load.tally
 
 
+def test_health_says_not_ready_while_the_stop_is_delayed(server):
+    """Kubernetes takes the pod out of its endpoints while the last requests still come."""
+    one = server("echo", "--threads", "2", "--stop-delay", "60", "--health-path", "/-/health")
+    assert one.get("/-/health/ready").status == 200
+    one.send_signal(signal.SIGTERM)
+    one.log.wait(r"Stopping in 60 s")
+    answer = one.get("/-/health/ready")
+    assert (answer.status, "about to stop" in answer.text) == (503, True)
+    assert one.get("/-/health/live").status == one.get("/echo?x").status == 200
+    assert one.stop() == 0
+
+
 def test_a_second_term_cuts_the_delay(server):
     one = server("echo", "--stop-delay", "60")
     one.send_signal(signal.SIGTERM)
