@@ -15,6 +15,7 @@
 //! | [`worker`] | the event loop; no Python |
 //! | `python` | everything that touches the interpreter |
 //! | [`arbiter`] | the master process: fork, reap, signals, reload |
+//! | [`control`] | the control interface: protocol, commands, tables |
 //! | [`scoreboard`] | counters that all processes share |
 //! | [`logging`] | the error log and the access log |
 //! | `launcher` | joins the parts |
@@ -28,6 +29,7 @@
 
 pub mod arbiter;
 pub mod config;
+pub mod control;
 pub mod http;
 #[cfg(feature = "python")]
 pub mod launcher;

@@ -301,6 +301,12 @@ impl<'a> Slot<'a> {
         ThreadSlot::new(&self.threads[index])
     }
 
+    /// The requests that run now, with the number of their thread.
+    pub fn running_threads(self) -> impl Iterator<Item = (usize, Running)> {
+        let threads = self.threads.iter().enumerate();
+        threads.filter_map(|(index, thread)| Some((index, ThreadSlot::new(thread).read()?)))
+    }
+
     /// The requests that run now, oldest first: for the log line of a worker that is killed.
     #[must_use]
     pub fn running(self) -> Vec<Running> {

@@ -18,7 +18,7 @@ use nix::unistd::{Pid, getpid, getppid, pipe2, write};
 
 use super::signals::{self, Blocked};
 use super::workers::{Stage, WorkerHandle, roomy_board};
-use super::{Arbiter, Forked, Hook, Leave, WorkerView};
+use super::{Arbiter, Forked, Hook, Leave, WorkerLine, WorkerView};
 use crate::config::Config;
 use crate::net::Listener;
 use crate::scoreboard::{Scoreboard, Slot, SlotState, monotonic_ms};
@@ -43,6 +43,8 @@ pub struct WorkerSeat {
     pub scoreboard: Arc<Scoreboard>,
     /// One byte on it means: serving.
     pub booted: OwnedFd,
+    /// On which the arbiter asks for stacks.
+    pub line: Option<WorkerLine>,
     /// The arbiter.
     pub parent: Pid,
     /// Stop after this many requests; the jitter is in it.
@@ -89,6 +91,7 @@ impl Arbiter<'_> {
             Ok(ends) => ends,
             Err(errno) => return self.cannot_fork(&errno.into()),
         };
+        let line = self.control.new_line(age);
         let blocked = match Blocked::new() {
             Ok(blocked) => blocked,
             Err(error) => return self.cannot_fork(&error),
@@ -101,7 +104,7 @@ impl Arbiter<'_> {
             }
             Ok(Forked::Child) => {
                 drop(read_end);
-                Err(self.become_worker(age, slot, write_end, blocked))
+                Err(self.become_worker(age, slot, write_end, line, blocked))
             }
             Ok(Forked::Parent(pid)) => {
                 let now = monotonic_ms();
@@ -149,7 +152,14 @@ impl Arbiter<'_> {
     }
 
     /// In the child. Signals are let through when `blocked` is dropped, at the end.
-    fn become_worker(&self, age: u64, slot: usize, booted: OwnedFd, blocked: Blocked) -> Leave {
+    fn become_worker(
+        &self,
+        age: u64,
+        slot: usize,
+        booted: OwnedFd,
+        line: Option<WorkerLine>,
+        blocked: Blocked,
+    ) -> Leave {
         let pid = getpid();
         let prepared = signals::leave_to_child().and_then(|()| {
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
@@ -174,6 +184,7 @@ impl Arbiter<'_> {
             config: Arc::clone(&self.config),
             scoreboard: Arc::clone(&self.board),
             booted,
+            line,
             parent: self.pid,
             max_requests: max_requests(&self.config),
         };

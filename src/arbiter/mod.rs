@@ -12,12 +12,15 @@
 //! - What to do is decided in `policy`, by functions without side effects; what is done is done here.
 
 mod burial;
+mod control;
 mod fork;
 mod host;
+mod line;
 mod pidfile;
 mod policy;
 mod reload;
 pub mod signals;
+mod stacks;
 mod stop;
 mod workers;
 
@@ -30,8 +33,10 @@ use nix::unistd::{Pid, getpid};
 
 pub use fork::WorkerSeat;
 pub use host::{Forked, Hook, HookEvent, Host, WorkerView};
+pub use line::{WorkerLine, dump_signal};
 pub use policy::{EXIT_APP_LOAD, EXIT_BOOT};
 
+use self::control::Control;
 use self::pidfile::Pidfile;
 use self::policy::Backoff;
 use self::reload::{Rollout, parse_addresses};
@@ -121,6 +126,7 @@ struct Arbiter<'h> {
     next_generation: u32,
     rollout: Option<Rollout>,
     backoff: Backoff,
+    control: Control,
     /// All workers of the first start have served.
     started: bool,
     stopping: bool,
@@ -146,6 +152,7 @@ impl<'h> Arbiter<'h> {
             next_generation: 1,
             rollout: None,
             backoff: Backoff::default(),
+            control: Control::new(),
             started: false,
             stopping: false,
         })
@@ -196,6 +203,7 @@ impl<'h> Arbiter<'h> {
 
     fn serve(&mut self) -> Result<std::convert::Infallible, Leave> {
         self.manage()?;
+        self.serve_control()?;
         loop {
             for signal in self.wait(LOOP_MS) {
                 self.handle(signal)?;
@@ -203,13 +211,16 @@ impl<'h> Arbiter<'h> {
             self.note_booted();
             self.reap()?;
             self.murder();
+            self.serve_control()?;
             self.manage()?;
         }
     }
 
     /// Waits for signals and readiness bytes, without the GIL.
     fn wait(&mut self, at_most_ms: u64) -> Vec<Signal> {
-        let pause = self.backoff.remaining(monotonic_ms());
+        let now = monotonic_ms();
+        let at_most_ms = at_most_ms.min(self.control.patience(now));
+        let pause = self.backoff.remaining(now);
         let timeout = if pause > 0 {
             at_most_ms.min(pause)
         } else {
@@ -222,6 +233,7 @@ impl<'h> Arbiter<'h> {
             .into_iter()
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
+        waited.extend(self.control.waited());
         self.host.wait(&mut || {
             // A signal interrupts the poll, but then its byte is in the pipe; other errors cannot occur.
             let _ = poll(&mut waited, timeout);

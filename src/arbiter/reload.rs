@@ -35,6 +35,7 @@ impl Rollout {
 impl Arbiter<'_> {
     pub(super) fn reload(&mut self) -> Result<(), Leave> {
         log::info!("Hang up: Master");
+        self.control.count().reloads += 1;
         if self.rollout.is_some() {
             // The operator has changed something again: what is half started is out of date.
             self.abandon_rollout();

@@ -102,7 +102,9 @@ pub(super) fn leave_to_child() -> io::Result<()> {
         Signal::SIGUSR1,
         Signal::SIGUSR2,
         Signal::SIGWINCH,
-    ])
+    ])?;
+    // Until the worker lets `faulthandler` have it.
+    super::dump_signal().map_or(Ok(()), |signal| disregard(&[signal]))
 }
 
 /// All signals wait while this lives.

@@ -19,7 +19,7 @@ mod help;
 mod host;
 mod resolved;
 mod typed;
-mod words;
+pub(crate) mod words;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use super::host::{Inherited, PythonHost};
 use super::serve::{leave_stuck, serve};
-use crate::arbiter::{EXIT_BOOT, WorkerSeat};
+use crate::arbiter::{EXIT_BOOT, WorkerLine, WorkerSeat, dump_signal};
 use crate::config::Config;
 use crate::python::hooks::{Hooks, traceback};
 use crate::python::loader::AppLoadError;
+use crate::python::stacks::StackTeller;
 use crate::worker::Exit;
 
 /// Returns the worker's exit code. Leaving the interpreter in the normal way is up to the caller.
@@ -29,6 +30,8 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
     };
     let objects = (arbiter, worker);
     let hooks = Arc::new(hooks);
+    let mut seat = seat;
+    let teller = seat.line.take().and_then(|line| tell_stacks(py, line));
     let (index, scoreboard) = (seat.index, Arc::clone(&seat.scoreboard));
     let exit = match boot(py, &hooks, &objects, app, &seat) {
         Ok(app) => serve(py, app, seat, &hooks, &objects.1),
@@ -41,10 +44,30 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
     if let Err(reason) = hooks.call(py, "worker_exit", objects) {
         log::warn!("{reason}");
     }
+    if let Some(teller) = teller {
+        teller.stop(py);
+    }
     if exit.stuck_threads > 0 {
         leave_stuck(py, exit, &scoreboard, index);
     }
     exit.code
+}
+
+/// From now on the arbiter can ask where this worker is, also while the application is being imported.
+fn tell_stacks(py: Python<'_>, line: WorkerLine) -> Option<StackTeller> {
+    let teller = StackTeller::start(
+        py,
+        line.questions,
+        line.dump,
+        dump_signal().map(|one| one as i32),
+    );
+    match teller {
+        Ok(teller) => Some(teller),
+        Err(error) => {
+            log::warn!("This worker cannot tell its stacks: {error}");
+            None
+        }
+    }
 }
 
 type Objects = (

@@ -292,6 +292,27 @@ fn bind_path(path: &Path, options: &BindOptions) -> Result<Listener, Attempt> {
     Ok(listener)
 }
 
+/// A unix socket for whom `mode` lets in, apart from those that serve: see the control interface. A path that a
+/// living process listens on is `AddrInUse`, and a file that is no socket stays.
+///
+/// # Errors
+/// When the path cannot be had.
+pub fn bind_private(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    let options = BindOptions {
+        umask: !mode & 0o777,
+        backlog: 16,
+        ..BindOptions::default()
+    };
+    match bind_path(path, &options) {
+        Ok(Listener::Unix(listener)) => Ok(listener),
+        Ok(Listener::Tcp(_)) | Err(Attempt::NotASocket) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is a file that is not a socket",
+        )),
+        Err(Attempt::Failed(error)) => Err(error),
+    }
+}
+
 /// A socket file left behind by a dead server refuses; a live server's accepts, or is too busy to.
 fn is_live(address: &UnixAddr) -> io::Result<bool> {
     let probe = new_socket(AddressFamily::Unix)?;

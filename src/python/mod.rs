@@ -13,6 +13,7 @@ pub mod gil;
 pub mod heartbeat;
 pub mod hooks;
 pub mod loader;
+pub mod stacks;
 mod text;
 pub mod threads;
 pub mod traceback;

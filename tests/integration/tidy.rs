@@ -80,9 +80,15 @@ const ROOMS: &[Room] = &[
         banned: &[],
     },
     Room {
-        name: "arbiter",
+        name: "control",
         rooms: &["config", "net", "scoreboard"],
-        crates: &["nix", "thiserror"],
+        crates: &["nix", "serde_json", "thiserror"],
+        banned: &["std::thread", "Instant::now"],
+    },
+    Room {
+        name: "arbiter",
+        rooms: &["config", "control", "net", "scoreboard"],
+        crates: &["nix", "serde_json", "thiserror"],
         banned: &["std::thread::spawn", "thread::Builder"],
     },
     Room {
@@ -129,6 +135,7 @@ const CRATES: &[&str] = &[
     "mio",
     "nix",
     "pyo3",
+    "serde_json",
     "slab",
     "tempfile",
     "thiserror",
