@@ -12,6 +12,7 @@
 
 mod daemon;
 mod host;
+mod reload;
 mod serve;
 mod worker;
 
@@ -139,6 +140,7 @@ fn prepare(py: Python<'_>, argv: Vec<OsString>) -> Result<PythonHost<'_>, End> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    reload::warn(py, &config);
     let software = ("SERVER_SOFTWARE".to_owned(), format!("ferricorn/{VERSION}"));
     RawEnv::default().apply(py, &[software]).map_err(raised)?;
     let mut raw_env = RawEnv::default();

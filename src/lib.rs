@@ -16,6 +16,7 @@
 //! | `python` | everything that touches the interpreter |
 //! | [`arbiter`] | the master process: fork, reap, signals, reload |
 //! | [`control`] | the control interface: protocol, commands, tables |
+//! | [`reloader`] | files that change, for `--reload` |
 //! | [`scoreboard`] | counters that all processes share |
 //! | [`logging`] | the error log and the access log |
 //! | `launcher` | joins the parts |
@@ -38,6 +39,7 @@ pub mod net;
 pub mod pool;
 #[cfg(feature = "python")]
 pub mod python;
+pub mod reloader;
 pub mod scoreboard;
 pub mod worker;
 

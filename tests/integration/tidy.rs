@@ -86,6 +86,12 @@ const ROOMS: &[Room] = &[
         banned: &["std::thread", "Instant::now"],
     },
     Room {
+        name: "reloader",
+        rooms: &["config"],
+        crates: &["nix"],
+        banned: &["std::thread"],
+    },
+    Room {
         name: "arbiter",
         rooms: &["config", "control", "net", "scoreboard"],
         crates: &["nix", "serde_json", "thiserror"],
@@ -108,6 +114,7 @@ const ROOMS: &[Room] = &[
             "net",
             "pool",
             "python",
+            "reloader",
             "scoreboard",
             "worker",
         ],

@@ -3,7 +3,6 @@
 use super::{Default, Kind, Section, Setting, row};
 
 const SECTION: Section = Section::Debugging;
-const RELOAD: &str = "code is reloaded with SIGHUP only";
 
 pub(super) const ROWS: &[Setting] = &[
     row(
@@ -13,8 +12,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Bool(false),
         "Restart workers when code changes. For development.",
     )
-    .flags(&["--reload"])
-    .not_yet(RELOAD),
+    .flags(&["--reload"]),
     row(
         "reload_engine",
         SECTION,
@@ -25,17 +23,15 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text("auto"),
         "How changes are noticed: auto, poll or inotify.",
     )
-    .flags(&["--reload-engine"])
-    .not_yet(RELOAD),
+    .flags(&["--reload-engine"]),
     row(
         "reload_extra_files",
         SECTION,
         Kind::Files,
         Default::Texts(&[]),
-        "More files or patterns for --reload. Repeatable.",
+        "More files or patterns (templates/**/*.html) for --reload. Repeatable.",
     )
-    .flags(&["--reload-extra-file"])
-    .not_yet(RELOAD),
+    .flags(&["--reload-extra-file"]),
     row(
         "spew",
         SECTION,
