@@ -194,6 +194,9 @@ fn check(py: Python<'_>, config: &Config, hints: &[String]) -> End {
     for warning in &config.warnings {
         complain(&format!("Warning: {warning}\n"));
     }
+    for note in config.resolved.notes() {
+        complain(&format!("Note: {note}\n"));
+    }
     match load_app(py, config) {
         Err(error) => End {
             code: 1,

@@ -15,6 +15,7 @@ pub mod validate;
 pub mod value;
 
 mod check;
+mod document;
 mod help;
 mod host;
 mod resolved;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use cli::CliOutcome;
+pub use document::document;
 pub use host::start_directory;
 pub use peers::AllowedPeers;
 pub use resolved::Resolved;

@@ -59,7 +59,8 @@ pub(super) const ROWS: &[Setting] = &[
         Default::ControlSocket,
         "Unix socket for ferricornc; {pid} stands for the master's pid.",
     )
-    .flags(&["--control-socket"]),
+    .flags(&["--control-socket"])
+    .differs("By default each server has a socket of its own. A living one is never taken over."),
     row(
         "control_socket_mode",
         Section::Control,

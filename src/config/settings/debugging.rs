@@ -12,7 +12,8 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Bool(false),
         "Restart workers when code changes. For development.",
     )
-    .flags(&["--reload"]),
+    .flags(&["--reload"])
+    .differs("Whatever keeps the application from being imported is shown to clients, not only a syntax error."),
     row(
         "reload_engine",
         SECTION,
@@ -23,7 +24,8 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text("auto"),
         "How changes are noticed: auto, poll or inotify.",
     )
-    .flags(&["--reload-engine"]),
+    .flags(&["--reload-engine"])
+    .differs("inotify needs no package."),
     row(
         "reload_extra_files",
         SECTION,
