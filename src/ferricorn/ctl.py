@@ -271,7 +271,15 @@ def pairs(rows: Iterable[tuple[str, object]]) -> str:
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
 
+# In this order; what another server tells besides comes last.
+STATS = (
+    *("pid", "version", "uptime", "stopping", "workers_current", "workers_target", "workers_spawned"),
+    *("workers_killed", "reloads", "threads_busy", "queue", "connections", "requests", "errors", "bytes_out"),
+)
+
+
 def stats(data: dict) -> str:
+    data = {name: data[name] for name in (*STATS, *data) if name in data}
     shown = {**data, "uptime": duration(data.get("uptime")), "bytes_out": size(data.get("bytes_out"))}
     shown = {name: value for name, value in shown.items() if value is not None}
     return pairs((name.replace("_", " "), value) for name, value in shown.items())
@@ -287,8 +295,10 @@ def everything(data: dict) -> str:
 
 
 def config(data: dict) -> str:
-    return pairs((name, ", ".join(map(str, value)) if isinstance(value, list) else value)
-                 for name, value in sorted(data.items()))  # fmt: skip
+    def shown(value: object) -> str:
+        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    return pairs((name, shown(value)) for name, value in sorted(data.items()))
 
 
 SHOWN: dict[tuple[str, ...], Callable[[dict], str]] = {
