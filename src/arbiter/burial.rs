@@ -52,6 +52,7 @@ impl Arbiter<'_> {
         if !halts {
             log_death(&worker, death);
         }
+        self.totals.add(worker.slot());
         worker.slot().release();
         let (pid, age) = (Some(pid.as_raw()), worker.age);
         self.hook(Hook::ChildExit(WorkerView { pid, age }))?;

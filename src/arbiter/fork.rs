@@ -20,7 +20,7 @@ use super::signals::{self, Blocked};
 use super::workers::{Stage, WorkerHandle, roomy_board};
 use super::{Arbiter, Forked, Hook, Leave, WorkerLine, WorkerView};
 use crate::config::Config;
-use crate::net::Listener;
+use crate::net::{Channels, Listener};
 use crate::scoreboard::{Scoreboard, Slot, SlotState, monotonic_ms};
 
 /// All that a worker inherits from the arbiter.
@@ -47,6 +47,8 @@ pub struct WorkerSeat {
     pub line: Option<WorkerLine>,
     /// The arbiter.
     pub parent: Pid,
+    /// The ways to its siblings; `None` when connections do not move.
+    pub channels: Option<Arc<Channels>>,
     /// Stop after this many requests; the jitter is in it.
     pub max_requests: Option<u64>,
 }
@@ -186,6 +188,7 @@ impl Arbiter<'_> {
             booted,
             line,
             parent: self.pid,
+            channels: self.channels.clone(),
             max_requests: max_requests(&self.config),
         };
         drop(blocked);

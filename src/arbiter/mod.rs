@@ -11,16 +11,19 @@
 //!   Nothing that is dropped on the way out of it removes a file.
 //! - What to do is decided in `policy`, by functions without side effects; what is done is done here.
 
+mod admin;
 mod burial;
 mod control;
 mod fork;
 mod host;
 mod line;
+mod metrics;
 mod pidfile;
 mod policy;
 mod reload;
 pub mod signals;
 mod stacks;
+mod start;
 mod stop;
 mod workers;
 
@@ -29,20 +32,22 @@ use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getpid};
+use nix::unistd::Pid;
 
 pub use fork::WorkerSeat;
 pub use host::{Forked, Hook, HookEvent, Host, WorkerView};
 pub use line::{WorkerLine, dump_signal};
 pub use policy::{EXIT_APP_LOAD, EXIT_BOOT};
 
+use self::admin::Admin;
 use self::control::Control;
+use self::metrics::Totals;
 use self::pidfile::Pidfile;
 use self::policy::Backoff;
 use self::reload::{Rollout, parse_addresses};
-use self::workers::{Stage, WorkerHandle, WorkerSet, roomy_board};
-use crate::config::{Config, VERSION};
-use crate::net::{self, BindOptions, Bound};
+use self::workers::{Stage, WorkerHandle, WorkerSet};
+use crate::config::Config;
+use crate::net::{self, BindOptions, Bound, Channels};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 
 /// What the arbiter starts from.
@@ -130,56 +135,15 @@ struct Arbiter<'h> {
     /// All workers of the first start have served.
     started: bool,
     stopping: bool,
+    /// Between the workers.
+    channels: Option<Arc<Channels>>,
+    /// `admin_bind`.
+    admin: Option<Admin>,
+    /// What buried workers have counted.
+    totals: Totals,
 }
 
-impl<'h> Arbiter<'h> {
-    fn new(host: &'h mut dyn Host, start: Start) -> Result<Self, String> {
-        let board = roomy_board(start.config.workers, start.config.threads);
-        let signals = signals::install(&signals::ARBITER_SIGNALS);
-        Ok(Self {
-            host,
-            pid: getpid(),
-            num_workers: start.config.workers,
-            inherited: start.inherited,
-            listeners: Vec::new(),
-            pidfile: None,
-            signals: signals.map_err(|error| format!("signals cannot be handled: {error}"))?,
-            board: board.map_err(|error| format!("no memory for the scoreboard: {error}"))?,
-            config: start.config,
-            workers: WorkerSet::default(),
-            age: 0,
-            generation: 1,
-            next_generation: 1,
-            rollout: None,
-            backoff: Backoff::default(),
-            control: Control::new(),
-            started: false,
-            stopping: false,
-        })
-    }
-
-    /// Everything before the first fork. The error is how the program ends.
-    fn start(&mut self) -> Result<(), Outcome> {
-        let new = self.num_workers;
-        self.start_hook(Hook::NworkersChanged { new, old: None })?;
-        log::info!("Starting ferricorn {VERSION}");
-        if let Some(path) = &self.config.pidfile {
-            let pidfile = Pidfile::create(path, self.pid.as_raw());
-            self.pidfile = Some(pidfile.map_err(|error| Outcome::Refused(error.to_string()))?);
-        }
-        self.start_hook(Hook::OnStarting)?;
-        self.listeners = self.open_listeners()?;
-        log::info!("Listening at: {} ({})", self.describe_listeners(), self.pid);
-        let threads = self.config.threads;
-        let plural = if threads == 1 { "" } else { "s" };
-        log::info!("Using worker: hybrid ({threads} thread{plural})");
-        self.start_hook(Hook::WhenReady)
-    }
-
-    fn start_hook(&mut self, hook: Hook) -> Result<(), Outcome> {
-        self.call_hook(hook).map_err(Outcome::Refused)
-    }
-
+impl Arbiter<'_> {
     fn open_listeners(&mut self) -> Result<Vec<Arc<Bound>>, Outcome> {
         let options = bind_options(&self.config);
         if !self.inherited.is_empty() {
@@ -232,12 +196,14 @@ impl<'h> Arbiter<'h> {
         let mut waited: Vec<_> = waited
             .into_iter()
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .chain(self.admin.iter().flat_map(Admin::waited))
             .collect();
         waited.extend(self.control.waited());
         self.host.wait(&mut || {
             // A signal interrupts the poll, but then its byte is in the pipe; other errors cannot occur.
             let _ = poll(&mut waited, timeout);
         });
+        self.tend_admin();
         signals::arrived(&self.signals)
     }
 
@@ -347,6 +313,21 @@ impl<'h> Arbiter<'h> {
     }
 }
 
+/// For every worker and its replacement; what goes wrong costs balance only.
+fn open_channels(config: &Config) -> Option<Arc<Channels>> {
+    if config.workers < 2 {
+        return None;
+    }
+    let count = (config.workers * 2 + 2).min(CHANNELS_MAX);
+    match Channels::new(count) {
+        Ok(channels) => Some(Arc::new(channels)),
+        Err(error) => {
+            log::warn!("Connections will not move between workers: {error} (see `ulimit -n`).");
+            None
+        }
+    }
+}
+
 fn bind_options(config: &Config) -> BindOptions {
     BindOptions {
         backlog: config.backlog,
@@ -368,6 +349,8 @@ fn told_to_stop(host: &mut dyn Host, signals: &OwnedFd) -> bool {
         .any(|signal| stops.contains(signal))
 }
 
+/// Workers beyond this many share nothing: each way costs two descriptors in every process.
+const CHANNELS_MAX: usize = 64;
 /// The longest sleep of the loop.
 const LOOP_MS: u64 = 1000;
 /// gunicorn's `sys.exit(-1)`.

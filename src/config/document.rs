@@ -100,7 +100,8 @@ fn variables(setting: &Setting) -> Vec<String> {
 
 fn kind(kind: Kind) -> &'static str {
     match kind {
-        Kind::Text | Kind::FieldValue => "text",
+        Kind::Seconds => "seconds",
+        Kind::UrlPath => "path of a URL",
         Kind::Int | Kind::IntWithin { .. } => "whole number",
         Kind::OctalInt => "number, also `0o22` or `0022`",
         Kind::Bool { .. } => "switch",
@@ -118,6 +119,7 @@ fn kind(kind: Kind) -> &'static str {
         Kind::User => "user name or number",
         Kind::Group => "group name or number",
         Kind::Anything => "anything",
+        _ => "text",
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead};
 
+use super::body::BodyBytes;
 use super::inflow::Inflow;
 use super::window::Window;
 
@@ -50,7 +51,7 @@ pub enum RequestBody {
     #[default]
     Empty,
     /// Held in memory.
-    Memory(Vec<u8>),
+    Memory(BodyBytes),
     /// Spooled to an unlinked temporary file, positioned at its start.
     File {
         /// The spool.
@@ -102,6 +103,8 @@ pub struct Job {
     pub socket: Option<OwnedFd>,
     /// When a thread took it.
     pub started: Instant,
+    /// Its answer leaves no line in the access log.
+    pub unlogged: bool,
     /// The response's head.
     pub response: ResponseHead,
     /// The response's body, when it is handed over whole.
@@ -126,6 +129,7 @@ impl Job {
             listener: 0,
             arrived: now,
             socket: None,
+            unlogged: false,
             started: now,
             response: ResponseHead::default(),
             response_body: ResponseBody::default(),
@@ -138,6 +142,7 @@ impl Job {
         self.forwarded = Forwarded::default();
         self.body = RequestBody::Empty;
         self.socket = None;
+        self.unlogged = false;
         self.response.clear();
         self.response_body.bytes.clear();
         debug_assert!(
@@ -234,6 +239,8 @@ pub enum Reply {
     End(Box<Job>),
     /// The application failed. Answer 500 when nothing was sent, else break the connection off.
     Abort(Box<Job>),
+    /// The job has waited longer than `queue_timeout`: the application has not seen it.
+    Overdue(Box<Job>),
     /// The application uses the socket that it was offered: the loop lets go of the connection. The job still comes
     /// back in one of the other replies.
     Taken(ConnId),

@@ -1,0 +1,71 @@
+//! The arbiter's start: everything before the first fork.
+
+use nix::unistd::getpid;
+
+use super::admin::Admin;
+use super::control::Control;
+use super::metrics::Totals;
+use super::pidfile::Pidfile;
+use super::policy::Backoff;
+use super::signals;
+use super::workers::{WorkerSet, roomy_board};
+use super::{Arbiter, Hook, Host, Outcome, Start, open_channels};
+use crate::config::VERSION;
+use crate::scoreboard::monotonic_ms;
+
+impl<'h> Arbiter<'h> {
+    pub(super) fn new(host: &'h mut dyn Host, start: Start) -> Result<Self, String> {
+        let board = roomy_board(start.config.workers, start.config.threads);
+        let signals = signals::install(&signals::ARBITER_SIGNALS);
+        Ok(Self {
+            host,
+            pid: getpid(),
+            num_workers: start.config.workers,
+            inherited: start.inherited,
+            listeners: Vec::new(),
+            pidfile: None,
+            signals: signals.map_err(|error| format!("signals cannot be handled: {error}"))?,
+            board: board.map_err(|error| format!("no memory for the scoreboard: {error}"))?,
+            config: start.config,
+            workers: WorkerSet::default(),
+            age: 0,
+            generation: 1,
+            next_generation: 1,
+            rollout: None,
+            backoff: Backoff::default(),
+            control: Control::new(),
+            started: false,
+            stopping: false,
+            channels: None,
+            admin: None,
+            totals: Totals::default(),
+        })
+    }
+
+    /// Everything before the first fork. The error is how the program ends.
+    pub(super) fn start(&mut self) -> Result<(), Outcome> {
+        let new = self.num_workers;
+        self.start_hook(Hook::NworkersChanged { new, old: None })?;
+        log::info!("Starting ferricorn {VERSION}");
+        if let Some(path) = &self.config.pidfile {
+            let pidfile = Pidfile::create(path, self.pid.as_raw());
+            self.pidfile = Some(pidfile.map_err(|error| Outcome::Refused(error.to_string()))?);
+        }
+        self.start_hook(Hook::OnStarting)?;
+        self.listeners = self.open_listeners()?;
+        log::info!("Listening at: {} ({})", self.describe_listeners(), self.pid);
+        self.channels = open_channels(&self.config);
+        if let Some(address) = &self.config.admin_bind {
+            let admin = Admin::open(address, monotonic_ms());
+            self.admin = Some(admin.map_err(Outcome::Refused)?);
+        }
+        let threads = self.config.threads;
+        let plural = if threads == 1 { "" } else { "s" };
+        log::info!("Using worker: hybrid ({threads} thread{plural})");
+        self.start_hook(Hook::WhenReady)
+    }
+
+    fn start_hook(&mut self, hook: Hook) -> Result<(), Outcome> {
+        self.call_hook(hook).map_err(Outcome::Refused)
+    }
+}
