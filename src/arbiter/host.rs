@@ -1,6 +1,7 @@
 //! What the arbiter asks of its surroundings, so that it needs no Python itself.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
@@ -70,5 +71,7 @@ pub struct HookEvent<'a> {
     pub pid: i32,
     pub num_workers: usize,
     pub workers: Vec<WorkerView>,
+    /// Descriptor and name of each listener.
+    pub listeners: Vec<(RawFd, String)>,
     pub config: &'a Arc<Config>,
 }

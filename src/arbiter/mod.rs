@@ -309,6 +309,7 @@ impl<'h> Arbiter<'h> {
             pid: self.pid.as_raw(),
             num_workers: self.num_workers,
             workers: self.workers.iter().map(view).collect(),
+            listeners: self.listeners.iter().map(|bound| bound.face()).collect(),
             config: &self.config,
         })
     }

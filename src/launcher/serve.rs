@@ -7,14 +7,15 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
+use super::host::Inherited;
 use crate::arbiter::{WorkerSeat, signals};
 use crate::config::{Config, VERSION};
 use crate::logging;
 use crate::logging::access::AccessFormat;
 use crate::net::Listener;
 use crate::python::gil::{Reason, handoff};
-use crate::python::heartbeat::Heartbeat;
-use crate::python::hooks::{Hooks, Worker, traceback};
+use crate::python::heartbeat::{self, Heartbeat};
+use crate::python::hooks::{reopen_files, traceback};
 use crate::python::threads::PythonApplication;
 use crate::python::wsgi::{ListenerFace, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
@@ -34,10 +35,9 @@ pub(super) fn serve(
     py: Python<'_>,
     app: Py<PyAny>,
     seat: WorkerSeat,
-    hooks: &Arc<Hooks>,
-    worker: &Py<Worker>,
+    inherited: &Arc<Inherited>,
 ) -> Exit {
-    match start(py, app, seat, hooks, worker) {
+    match start(py, app, seat, inherited) {
         Ok(exit) => exit,
         Err(reason) => {
             log::error!("The worker could not serve: {reason}");
@@ -53,8 +53,7 @@ fn start(
     py: Python<'_>,
     app: Py<PyAny>,
     seat: WorkerSeat,
-    hooks: &Arc<Hooks>,
-    worker: &Py<Worker>,
+    inherited: &Arc<Inherited>,
 ) -> Result<Exit, String> {
     let WorkerSeat {
         index,
@@ -75,12 +74,7 @@ fn start(
         scoreboard: scoreboard.clone(),
         slot: index,
     });
-    let on_signal = signal_hook(
-        hooks.clone(),
-        worker.clone_ref(py),
-        scoreboard.clone(),
-        index,
-    );
+    let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
     let script_name = app.settings.script_name.clone().into_bytes();
     let application = PythonApplication::new(app, on_signal);
     let access_log = config
@@ -156,8 +150,7 @@ fn install_signals(py: Python<'_>) -> PyResult<OwnedFd> {
 
 /// What the worker does about its signals beside what the event loop does.
 fn signal_hook(
-    hooks: Arc<Hooks>,
-    worker: Py<Worker>,
+    inherited: Arc<Inherited>,
     scoreboard: Arc<Scoreboard>,
     index: usize,
 ) -> crate::python::threads::SignalHook {
@@ -167,6 +160,9 @@ fn signal_hook(
                 if let Err(error) = logging::reopen() {
                     log::error!("{error}");
                 }
+                // The files of Python's loggers can wait until the interpreter is free, the loop cannot.
+                let inherited = Arc::clone(&inherited);
+                heartbeat::post(Box::new(move |py| reopen_files(py, &inherited.log)));
                 return;
             }
             Ok(Signal::SIGINT | Signal::SIGQUIT) => "worker_int",
@@ -178,7 +174,7 @@ fn signal_hook(
             _ => return,
         };
         Python::attach(|py| {
-            if let Err(reason) = hooks.call(py, hook, (worker.clone_ref(py),)) {
+            if let Err(reason) = inherited.hooks.call(py, hook, (&inherited.worker,)) {
                 log::error!("{reason}");
             }
         });

@@ -10,7 +10,7 @@ use super::host::{Inherited, PythonHost};
 use super::serve::{leave_stuck, serve};
 use crate::arbiter::{EXIT_BOOT, WorkerSeat};
 use crate::config::Config;
-use crate::python::hooks::{Hooks, traceback};
+use crate::python::hooks::traceback;
 use crate::python::loader::AppLoadError;
 use crate::worker::Exit;
 
@@ -18,28 +18,22 @@ use crate::worker::Exit;
 pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32 {
     let pid = std::process::id();
     let age = seat.age;
-    let Inherited {
-        hooks,
-        arbiter,
-        worker,
-        app,
-    } = match host.into_worker(age) {
-        Ok(inherited) => inherited,
+    let inherited = match host.into_worker(age) {
+        Ok(inherited) => Arc::new(inherited),
         Err(error) => return boot_failure(&traceback(py, &error)),
     };
-    let objects = (arbiter, worker);
-    let hooks = Arc::new(hooks);
     let (index, scoreboard) = (seat.index, Arc::clone(&seat.scoreboard));
-    let exit = match boot(py, &hooks, &objects, app, &seat) {
-        Ok(app) => serve(py, app, seat, &hooks, &objects.1),
+    let exit = match boot(py, &inherited, &seat) {
+        Ok(app) => serve(py, app, seat, &inherited),
         Err(code) => Exit {
             code,
             stuck_threads: 0,
         },
     };
     log::info!("Worker exiting (pid: {pid})");
-    if let Err(reason) = hooks.call(py, "worker_exit", objects) {
-        log::warn!("{reason}");
+    let objects = (&inherited.arbiter, &inherited.worker);
+    if let Err(reason) = inherited.hooks.call(py, "worker_exit", objects) {
+        log::warn!("Exception during worker exit:\n{reason}");
     }
     if exit.stuck_threads > 0 {
         leave_stuck(py, exit, &scoreboard, index);
@@ -47,45 +41,55 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
     exit.code
 }
 
-type Objects = (
-    Py<crate::python::hooks::Arbiter>,
-    Py<crate::python::hooks::Worker>,
-);
-
 /// Everything up to the application. The error is the exit code; it has been logged.
-fn boot(
-    py: Python<'_>,
-    hooks: &Hooks,
-    objects: &Objects,
-    preloaded: Option<Py<PyAny>>,
-    seat: &WorkerSeat,
-) -> Result<Py<PyAny>, i32> {
-    let (arbiter, worker) = objects;
-    let both = (arbiter.clone_ref(py), worker.clone_ref(py));
+fn boot(py: Python<'_>, inherited: &Inherited, seat: &WorkerSeat) -> Result<Py<PyAny>, i32> {
+    let Inherited {
+        hooks,
+        arbiter,
+        worker,
+        ..
+    } = inherited;
     hooks
-        .call(py, "post_fork", both)
+        .call(py, "post_fork", (arbiter, worker))
         .map_err(|reason| boot_failure(&reason))?;
     drop_privileges(py, &seat.config).map_err(|reason| boot_failure(&reason))?;
-    let app = match preloaded {
-        Some(app) => app,
-        None => super::load_app(py, &seat.config).map_err(|error| load_failure(&error))?,
+    let app = match &inherited.app {
+        Some(app) => app.clone_ref(py),
+        None => {
+            let app = inherited.sources.load_app(py, &seat.config);
+            app.map_err(|error| load_failure(&error))?
+        }
     };
-    {
-        let mut worker = worker.borrow_mut(py);
-        worker.wsgi = app.clone_ref(py);
-        worker.booted = true;
-        worker.ppid = seat.parent.as_raw().unsigned_abs();
-        worker.max_requests = seat.max_requests.unwrap_or(worker.max_requests);
-    }
+    describe(py, worker, &app, seat).map_err(|error| boot_failure(&traceback(py, &error)))?;
     hooks
-        .call(py, "post_worker_init", (worker.clone_ref(py),))
+        .call(py, "post_worker_init", (worker,))
         .map_err(|reason| boot_failure(&reason))?;
+    worker
+        .setattr(py, "booted", true)
+        .map_err(|error| boot_failure(&traceback(py, &error)))?;
     Ok(app)
+}
+
+/// What the worker's object can tell only now.
+fn describe(
+    py: Python<'_>,
+    worker: &Py<PyAny>,
+    app: &Py<PyAny>,
+    seat: &WorkerSeat,
+) -> PyResult<()> {
+    let worker = worker.bind(py);
+    worker.setattr("wsgi", app)?;
+    worker.getattr("app")?.setattr("callable", app)?;
+    worker.setattr("ppid", seat.parent.as_raw())?;
+    match seat.max_requests {
+        Some(most) => worker.setattr("max_requests", most),
+        None => Ok(()),
+    }
 }
 
 fn load_failure(error: &AppLoadError) -> i32 {
     match error {
-        AppLoadError::Import(traceback) => boot_failure(traceback),
+        AppLoadError::Import { traceback, .. } => boot_failure(traceback),
         AppLoadError::Load(reason) => {
             log::error!("{reason}");
             error.exit_code()

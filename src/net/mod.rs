@@ -87,6 +87,12 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// Its descriptor and name, for those who only look.
+    pub fn face(&self) -> (RawFd, String) {
+        let listener = &self.listener;
+        (listener.as_fd().as_raw_fd(), listener.to_string())
+    }
+
     /// Removes the socket file of a unix listener that we made ourselves. Only the arbiter calls this.
     pub fn unlink(&self) {
         if let BindAddress::Unix(path) = &self.address {
