@@ -4,6 +4,7 @@ from ferricorn._gunicorn.app.wsgiapp import WSGIApplication
 from ferricorn._gunicorn.arbiter import Arbiter
 from ferricorn._gunicorn.config import Config
 from ferricorn._gunicorn.sock import Listener
+from ferricorn._gunicorn.util import unquote_to_wsgi_str
 
 
 def config(values):
@@ -42,3 +43,34 @@ def worker(arbiter, age):
     kind = arbiter.cfg.worker_class
     timeout = arbiter.timeout / 2
     return kind(age, arbiter.pid, arbiter.LISTENERS, arbiter.app, timeout, arbiter.cfg, arbiter.log)
+
+
+def seen(request):
+    """What `pre_request` may change, before it does."""
+    return (request.method, request.uri, request.path, request.query, request.scheme, list(request.headers))
+
+
+def rewrite(environ, request, before):
+    """Brings the environ in line with what `pre_request` has changed."""
+    method, uri, path, query, scheme, headers = before
+    for key, now, then in (
+        ("REQUEST_METHOD", request.method, method),
+        ("RAW_URI", request.uri, uri),
+        ("QUERY_STRING", request.query, query),
+        ("wsgi.url_scheme", request.scheme, scheme),
+    ):
+        if now != then:
+            environ[key] = now
+    if request.path != path:
+        environ["PATH_INFO"] = unquote_to_wsgi_str(request.path.removeprefix(environ["SCRIPT_NAME"]))
+    if request.headers != headers:
+        for name, _ in headers:
+            environ.pop(_variable(name), None)
+        for name, value in request.headers:
+            key = _variable(name)
+            environ[key] = f"{environ[key]},{value}" if key in environ else value
+
+
+def _variable(name):
+    name = name.upper().replace("-", "_")
+    return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"

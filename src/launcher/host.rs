@@ -112,7 +112,7 @@ impl<'py> PythonHost<'py> {
         worker.setattr(self.py, "pid", std::process::id())?;
         Ok(Inherited {
             sources: self.sources,
-            hooks: self.hooks,
+            hooks: Arc::new(self.hooks),
             arbiter: self.objects.arbiter,
             log: self.objects.log,
             worker,
@@ -301,7 +301,7 @@ impl Host for PythonHost<'_> {
 /// What a worker has of the arbiter's Python side.
 pub(super) struct Inherited {
     pub(super) sources: Sources,
-    pub(super) hooks: Hooks,
+    pub(super) hooks: Arc<Hooks>,
     pub(super) arbiter: Py<PyAny>,
     pub(super) log: Py<PyAny>,
     pub(super) worker: Py<PyAny>,

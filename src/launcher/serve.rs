@@ -17,7 +17,7 @@ use crate::python::gil::{Reason, handoff};
 use crate::python::heartbeat::{self, Heartbeat};
 use crate::python::hooks::{reopen_files, traceback};
 use crate::python::threads::PythonApplication;
-use crate::python::wsgi::{ListenerFace, WsgiApp, WsgiSettings};
+use crate::python::wsgi::{ListenerFace, Watch, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 use crate::worker::{self, AccessLog, Exit, Setup};
 
@@ -73,13 +73,13 @@ fn start(
         settings: Arc::new(wsgi_settings(py, &config, &listeners)),
         scoreboard: scoreboard.clone(),
         slot: index,
+        watch: watch(py, &config, inherited),
+        logger: (!config.logs_are_built_in()).then(|| inherited.log.clone_ref(py)),
     });
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
     let script_name = app.settings.script_name.clone().into_bytes();
     let application = PythonApplication::new(app, on_signal);
-    let access_log = config
-        .accesslog
-        .is_some()
+    let access_log = (config.accesslog.is_some() && config.logs_are_built_in())
         .then(|| access_log(&config))
         .transpose()?;
     let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index))
@@ -101,6 +101,16 @@ fn start(
     let exit = handoff(py, Reason::MainThread, || worker::run(setup, &application));
     heartbeat.stop(py);
     exit.map_err(|error| error.to_string())
+}
+
+/// Who looks at each request: hooks, and the access log of a logger of the operator's own.
+fn watch(py: Python<'_>, config: &Config, inherited: &Inherited) -> Option<Watch> {
+    let logs_access = !config.logs_are_built_in();
+    Watch::new(
+        Arc::clone(&inherited.hooks),
+        inherited.worker.clone_ref(py),
+        logs_access.then(|| inherited.log.clone_ref(py)),
+    )
 }
 
 fn beat(scoreboard: &Arc<Scoreboard>, index: usize) -> Box<dyn Fn() + Send> {

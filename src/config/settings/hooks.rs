@@ -61,16 +61,14 @@ pub(super) const ROWS: &[Setting] = &[
         "pre_request",
         2,
         "(worker, request) Before a request is handled.",
-    )
-    .not_yet(NOT_CALLED),
+    ),
     row(
         "post_request",
         Section::ServerHooks,
         Kind::PostRequest,
         Default::None,
         "(worker, request, environ, response) After a request was handled.",
-    )
-    .not_yet(NOT_CALLED),
+    ),
     hook(
         "child_exit",
         2,
