@@ -13,6 +13,7 @@
 pub(crate) mod api;
 mod daemon;
 mod host;
+mod relay;
 mod serve;
 mod sources;
 mod worker;
@@ -140,7 +141,10 @@ fn serve(py: Python<'_>, mut host: PythonHost<'_>) -> i32 {
 
 fn init_logs(config: &Config) -> Result<(), End> {
     let opened = logging::init(&config.errorlog, config.loglevel).and_then(|()| {
-        let access = config.accesslog.as_deref();
+        let access = config
+            .accesslog
+            .as_deref()
+            .filter(|_| config.logs_are_built_in());
         access.map_or(Ok(()), logging::init_access)
     });
     opened.map_err(|error| End {

@@ -53,8 +53,12 @@ impl Arbiter<'_> {
             log_death(&worker, death);
         }
         worker.slot().release();
-        let (pid, age) = (Some(pid.as_raw()), worker.age);
-        self.hook(Hook::ChildExit(WorkerView { pid, age }))?;
+        let killed_for_silence = worker.stage == Stage::Killed && !self.stopping;
+        self.hook(Hook::ChildExit(WorkerView {
+            pid: Some(pid.as_raw()),
+            age: worker.age,
+            aborted: worker.stage == Stage::Aborted || killed_for_silence,
+        }))?;
         if self.stopping {
             return Ok(());
         }

@@ -79,7 +79,11 @@ impl Arbiter<'_> {
     /// Forks one worker. Returns in the arbiter; in the child it is `Leave::Child`.
     pub(super) fn spawn(&mut self) -> Result<(), Leave> {
         let age = self.age + 1;
-        self.hook(Hook::PreFork(WorkerView { pid: None, age }))?;
+        self.hook(Hook::PreFork(WorkerView {
+            pid: None,
+            age,
+            aborted: false,
+        }))?;
         let slot = match self.claim_slot() {
             Ok(slot) => slot,
             Err(error) => return self.cannot_fork(&error),

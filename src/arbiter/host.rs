@@ -62,6 +62,8 @@ pub struct WorkerView {
     /// `None` before its fork.
     pub pid: Option<i32>,
     pub age: u64,
+    /// It was silent too long and got ABRT.
+    pub aborted: bool,
 }
 
 /// A hook and the arbiter as it sees it.

@@ -303,6 +303,7 @@ impl<'h> Arbiter<'h> {
         let view = |worker: &WorkerHandle| WorkerView {
             pid: Some(worker.pid.as_raw()),
             age: worker.age,
+            aborted: worker.stage == Stage::Aborted,
         };
         self.host.hook(&HookEvent {
             hook,

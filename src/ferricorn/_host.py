@@ -1,8 +1,15 @@
 """What the server (`src/python/hooks/objects.rs`) makes its Python objects with."""
 
+import datetime
+import http
+import logging
+import sys
+
 from ferricorn._gunicorn.app.wsgiapp import WSGIApplication
 from ferricorn._gunicorn.arbiter import Arbiter
 from ferricorn._gunicorn.config import Config
+from ferricorn._gunicorn.http.message import Request
+from ferricorn._gunicorn.http.wsgi import Response
 from ferricorn._gunicorn.sock import Listener
 from ferricorn._gunicorn.util import unquote_to_wsgi_str
 
@@ -16,7 +23,40 @@ def logger(cfg, is_built_in):
         from ferricorn._logger import BuiltIn
 
         return BuiltIn(cfg)
-    return cfg.logger_class(cfg)
+    made = cfg.logger_class(cfg)
+    made.close_on_exec()
+    return made
+
+
+def write_errors(log, text):
+    """`wsgi.errors` goes where the error log goes."""
+    handlers = getattr(log, "error_log", logging.getLogger("gunicorn.error")).handlers
+    for stream in [one.stream for one in handlers if getattr(one, "stream", None)] or [sys.stderr]:
+        stream.write(text)
+        stream.flush()
+
+
+def access(log, cfg, line, peer, headers, status, sent, micros):
+    """A line for a request that was answered without the application."""
+    method, uri, path, query, version = line
+    request = Request(cfg, (peer, 0) if peer else "", (*line[:4], version), headers, "http", None)
+    response = Response(request, None, cfg)
+    response.status_code, response.sent = status, sent
+    response.status = f"{status} {http.HTTPStatus(status).phrase}" if status in _CODES else f"{status} Unknown"
+    environ = {
+        "REQUEST_METHOD": method,
+        "RAW_URI": uri,
+        "PATH_INFO": unquote_to_wsgi_str(path),
+        "QUERY_STRING": query,
+        "SERVER_PROTOCOL": f"HTTP/{version[0]}.{version[1]}",
+        "REMOTE_ADDR": peer,
+    }
+    for name, value in headers:
+        environ.setdefault(_variable(name), value)
+    log.access(response, request, environ, datetime.timedelta(microseconds=micros))
+
+
+_CODES = {one.value for one in http.HTTPStatus}
 
 
 def application(cfg, uri):

@@ -1,7 +1,7 @@
 """`import gunicorn` where gunicorn is not installed: the stand-in modules of `ferricorn._gunicorn`.
 
-Configuration files and applications name gunicorn's modules. Our finder is the last one asked, so an installed gunicorn
-always wins, and code that tests for it (`find_spec`) sees one answer throughout.
+Configuration files and applications name gunicorn's modules. Our finder is the last one asked for `gunicorn`, so an
+installed one always wins, and code that tests for it (`find_spec`) sees one answer throughout.
 """
 
 import importlib
@@ -13,28 +13,35 @@ _NAME = "gunicorn"
 _OURS = "ferricorn._gunicorn"
 
 
-class _Finder:
-    """Finds `gunicorn` and its submodules among ours. The same module object serves under both names."""
+class _Top:
+    """Finds `gunicorn` when nobody else has. The same module object serves under both names."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name != _NAME and not name.startswith(_NAME + "."):
+        return _spec(name, _OURS) if name == _NAME else None
+
+
+class _Inner:
+    """Finds its submodules, before the import system looks into our folder and loads a second copy of each."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if not name.startswith(_NAME + ".") or sys.modules.get(_NAME) is not sys.modules.get(_OURS):
             return None
-        if name != _NAME and getattr(sys.modules.get(_NAME), "__file__", None) != _file():
-            # A submodule that the installed gunicorn does not have.
-            return None
-        ours = _OURS + name[len(_NAME) :]
-        try:
-            found = importlib.util.find_spec(ours)
-        except ImportError:
-            return None
-        if found is None:
-            return None
-        spec = importlib.machinery.ModuleSpec(
-            name, _Loader(ours), origin=found.origin, is_package=found.submodule_search_locations is not None
-        )
-        spec.has_location = True
-        return spec
+        return _spec(name, _OURS + name[len(_NAME) :])
+
+
+def _spec(name, ours):
+    try:
+        found = importlib.util.find_spec(ours)
+    except ImportError:
+        return None
+    if found is None:
+        return None
+    is_package = found.submodule_search_locations is not None
+    spec = importlib.machinery.ModuleSpec(name, _Loader(ours), origin=found.origin, is_package=is_package)
+    spec.has_location = True
+    return spec
 
 
 class _Loader:
@@ -55,11 +62,8 @@ class _Loader:
         return importlib.util.find_spec(self.ours).loader.get_code(self.ours)
 
 
-def _file():
-    return importlib.util.find_spec(_OURS).origin
-
-
 def install():
     """Once per process; later calls change nothing."""
-    if not any(finder is _Finder for finder in sys.meta_path):
-        sys.meta_path.append(_Finder)
+    if _Top not in sys.meta_path:
+        sys.meta_path.insert(0, _Inner)
+        sys.meta_path.append(_Top)

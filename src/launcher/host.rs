@@ -9,6 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::relay;
 use super::sources::{Settings, Sources};
 use crate::arbiter::{Forked, Hook, HookEvent, Host, WorkerView};
 use crate::config::Config;
@@ -36,6 +37,8 @@ struct Objects {
     arbiter: Py<PyAny>,
     cfg: Py<PyAny>,
     log: Py<PyAny>,
+    /// The server writes its logs itself.
+    logs_are_built_in: bool,
     /// The `.app`.
     application: Py<PyAny>,
 }
@@ -43,7 +46,7 @@ struct Objects {
 impl Objects {
     fn new(py: Python<'_>, sources: &Sources, config: &Config, hooks: &Hooks) -> PyResult<Self> {
         let cfg = hooks::cfg(py, config, hooks)?;
-        let log = hooks::logger(py, &cfg, config.logs_are_built_in())?;
+        let log = make_logger(py, &cfg, config)?;
         let application = match sources.application() {
             Some(application) => application.clone_ref(py),
             None => hooks::application(py, &cfg, config.wsgi_app.as_deref())?,
@@ -52,6 +55,7 @@ impl Objects {
             arbiter: hooks::arbiter(py, &application, &cfg, &log)?,
             cfg,
             log,
+            logs_are_built_in: config.logs_are_built_in(),
             application,
         })
     }
@@ -64,9 +68,34 @@ impl Objects {
         arbiter.setattr("timeout", self.cfg.getattr(py, "timeout")?)?;
         arbiter.setattr("address", self.cfg.getattr(py, "address")?)?;
         self.application.setattr(py, "cfg", &self.cfg)?;
-        self.log.call_method1(py, "setup", (&self.cfg,))?;
+        let before = self.log.getattr(py, "cfg")?;
+        if let Err(error) = self.update_log(py, config) {
+            // A logger that cannot be set up is no reason to stop a server that serves.
+            self.log.call_method1(py, "setup", (before,))?;
+            log::error!(
+                "reloading the logger configuration failed, keeping the previous one\n{}",
+                traceback(py, &error)
+            );
+        }
         Ok(())
     }
+
+    fn update_log(&mut self, py: Python<'_>, config: &Config) -> PyResult<()> {
+        if config.logs_are_built_in() == self.logs_are_built_in {
+            return self.log.call_method1(py, "setup", (&self.cfg,)).map(drop);
+        }
+        self.log = make_logger(py, &self.cfg, config)?;
+        self.logs_are_built_in = config.logs_are_built_in();
+        self.arbiter.setattr(py, "log", &self.log)
+    }
+}
+
+/// The logger that the settings ask for; from then on it is the one that Rust logs through.
+fn make_logger(py: Python<'_>, cfg: &Py<PyAny>, config: &Config) -> PyResult<Py<PyAny>> {
+    let is_built_in = config.logs_are_built_in();
+    let log = hooks::logger(py, cfg, is_built_in)?;
+    relay::install((!is_built_in).then(|| log.clone_ref(py)));
+    Ok(log)
 }
 
 impl<'py> PythonHost<'py> {
@@ -132,6 +161,9 @@ impl<'py> PythonHost<'py> {
         };
         if let Some(pid) = view.pid {
             worker.setattr(self.py, intern!(self.py, "pid"), pid)?;
+        }
+        if view.aborted {
+            worker.setattr(self.py, intern!(self.py, "aborted"), true)?;
         }
         Ok(worker)
     }

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
 use super::host::Inherited;
+use super::relay;
 use crate::arbiter::{WorkerSeat, signals};
 use crate::config::{Config, VERSION};
 use crate::logging;
@@ -15,7 +16,7 @@ use crate::logging::access::AccessFormat;
 use crate::net::Listener;
 use crate::python::gil::{Reason, handoff};
 use crate::python::heartbeat::{self, Heartbeat};
-use crate::python::hooks::{reopen_files, traceback};
+use crate::python::hooks::{leaving, reopen_files, traceback};
 use crate::python::threads::PythonApplication;
 use crate::python::wsgi::{ListenerFace, Watch, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
@@ -79,9 +80,7 @@ fn start(
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
     let script_name = app.settings.script_name.clone().into_bytes();
     let application = PythonApplication::new(app, on_signal);
-    let access_log = (config.accesslog.is_some() && config.logs_are_built_in())
-        .then(|| access_log(&config))
-        .transpose()?;
+    let access_log = access_log(py, &config, inherited)?;
     let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index))
         .map_err(|error| error.to_string())?;
     let setup = Setup {
@@ -118,10 +117,24 @@ fn beat(scoreboard: &Arc<Scoreboard>, index: usize) -> Box<dyn Fn() + Send> {
     Box::new(move || scoreboard.slot(index).python_beat(monotonic_ms()))
 }
 
-fn access_log(config: &Config) -> Result<AccessLog, String> {
+fn access_log(
+    py: Python<'_>,
+    config: &Config,
+    inherited: &Inherited,
+) -> Result<Option<AccessLog>, String> {
+    if !config.logs_are_built_in() {
+        let relay = relay::access(inherited.log.clone_ref(py));
+        return Ok(Some(AccessLog::Relay(relay)));
+    }
+    if config.accesslog.is_none() {
+        return Ok(None);
+    }
     let format =
         AccessFormat::compile(&config.access_log_format).map_err(|error| error.to_string())?;
-    Ok(AccessLog::new(format, Box::new(logging::write_access)))
+    Ok(Some(AccessLog::new(
+        format,
+        Box::new(logging::write_access),
+    )))
 }
 
 /// The interpreter writes to this socket when a signal that the application handles has arrived.
@@ -183,7 +196,9 @@ fn signal_hook(
             }
             _ => return,
         };
+        let requests = scoreboard.slot(index).requests();
         Python::attach(|py| {
+            leaving(py, &inherited.worker, requests);
             if let Err(reason) = inherited.hooks.call(py, hook, (&inherited.worker,)) {
                 log::error!("{reason}");
             }

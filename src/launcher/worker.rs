@@ -10,7 +10,7 @@ use super::host::{Inherited, PythonHost};
 use super::serve::{leave_stuck, serve};
 use crate::arbiter::{EXIT_BOOT, WorkerSeat};
 use crate::config::Config;
-use crate::python::hooks::traceback;
+use crate::python::hooks::{leaving, traceback};
 use crate::python::loader::AppLoadError;
 use crate::worker::Exit;
 
@@ -24,7 +24,12 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
     };
     let (index, scoreboard) = (seat.index, Arc::clone(&seat.scoreboard));
     let exit = match boot(py, &inherited, &seat) {
-        Ok(app) => serve(py, app, seat, &inherited),
+        Ok(app) => {
+            let exit = serve(py, app, seat, &inherited);
+            let requests = scoreboard.slot(index).requests();
+            leaving(py, &inherited.worker, requests);
+            exit
+        }
         Err(code) => Exit {
             code,
             stuck_threads: 0,

@@ -102,6 +102,8 @@ pub struct Job {
     pub socket: Option<OwnedFd>,
     /// When a thread took it.
     pub started: Instant,
+    /// Its line in the access log is written by the thread.
+    pub is_logged: bool,
     /// The response's head.
     pub response: ResponseHead,
     /// The response's body, when it is handed over whole.
@@ -127,6 +129,7 @@ impl Job {
             arrived: now,
             socket: None,
             started: now,
+            is_logged: false,
             response: ResponseHead::default(),
             response_body: ResponseBody::default(),
         }
@@ -138,6 +141,7 @@ impl Job {
         self.forwarded = Forwarded::default();
         self.body = RequestBody::Empty;
         self.socket = None;
+        self.is_logged = false;
         self.response.clear();
         self.response_body.bytes.clear();
         debug_assert!(

@@ -79,6 +79,16 @@ pub fn worker(py: Python<'_>, arbiter: &Py<PyAny>, age: u64) -> PyResult<Py<PyAn
         .map(Bound::unbind)
 }
 
+/// The worker is on its way out, after so many requests.
+pub fn leaving(py: Python<'_>, worker: &Py<PyAny>, requests: u64) {
+    let set = worker
+        .setattr(py, "alive", false)
+        .and_then(|()| worker.setattr(py, "nr", requests));
+    if let Err(error) = set {
+        log::error!("{}", super::traceback(py, &error));
+    }
+}
+
 /// The `.LISTENERS`.
 pub fn listeners<'py>(py: Python<'py>, sockets: &[(RawFd, String)]) -> PyResult<Bound<'py, PyAny>> {
     let pairs = sockets

@@ -129,7 +129,10 @@ impl WsgiApp {
         let watched = match watch.map(|watch| watch.begin(&environ, &job)).transpose() {
             Ok(None) => None,
             Ok(Some(mut watched)) => match watched.before() {
-                Ok(()) => Some(watched),
+                Ok(()) => {
+                    job.is_logged = watch.is_some_and(Watch::logs_access);
+                    Some(watched)
+                }
                 Err(reason) => return refuse(seat, job, &watched, &reason),
             },
             Err(error) => return self.fail(py, seat, Some(job), &error),

@@ -44,6 +44,11 @@ impl Watch {
         })
     }
 
+    /// Whether the thread writes the access log's lines.
+    pub(super) fn logs_access(&self) -> bool {
+        self.access_log.is_some()
+    }
+
     /// A request begins. Its body is in `environ` already.
     pub(super) fn begin<'py>(
         &self,

@@ -27,6 +27,8 @@ def app(environ, start_response):
         write(b"one")
         write(b"two")
         return [b"three"]
+    if path == "/errors":
+        environ["wsgi.errors"].write("raw text\n")
     if path == "/order":
         start_response("200 OK", plain)
         gate.note("order", "called")
