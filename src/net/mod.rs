@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod inherit;
+mod unsent;
 
 use std::fmt;
 use std::io;
@@ -258,6 +259,7 @@ fn bind_tcp(host: &str, port: u16, options: &BindOptions) -> io::Result<Listener
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     // Accepted connections inherit this from the listener, so no call is spent on each of them.
     setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    unsent::bound(&socket);
     if options.reuse_port {
         setsockopt(&socket, sockopt::ReusePort, &true)?;
     }
