@@ -109,6 +109,12 @@ fn prepare(py: Python<'_>, origin: Origin) -> Result<PythonHost<'_>, End> {
     if config.daemon {
         daemon::detach(py, config.enable_stdio_inheritance).map_err(raised)?;
     }
+    if config.spew {
+        // This thread and, because threads inherit it, all that workers start.
+        py.import("ferricorn._gunicorn.debug")
+            .and_then(|debug| debug.call_method0("spew"))
+            .map_err(raised)?;
+    }
     let mut host = PythonHost::new(py, sources, config, hooks, raw_env).map_err(raised)?;
     for warning in &host.config().warnings {
         log::warn!("{warning}");

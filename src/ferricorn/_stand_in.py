@@ -4,10 +4,9 @@ Configuration files and applications name gunicorn's modules. Our finder is the 
 installed one always wins, and code that tests for it (`find_spec`) sees one answer throughout.
 """
 
-import importlib
-import importlib.machinery
-import importlib.util
 import sys
+
+# With the alias, every start of the interpreter comes here: what a look-up needs is imported by it.
 
 _NAME = "gunicorn"
 _OURS = "ferricorn._gunicorn"
@@ -32,6 +31,9 @@ class _Inner:
 
 
 def _spec(name, ours):
+    import importlib.machinery
+    import importlib.util
+
     try:
         found = importlib.util.find_spec(ours)
     except ImportError:
@@ -49,6 +51,8 @@ class _Loader:
         self.ours = ours
 
     def create_module(self, spec):
+        import importlib
+
         module = importlib.import_module(self.ours)
         self.spec = module.__spec__
         return module
@@ -59,6 +63,8 @@ class _Loader:
 
     def get_code(self, name):
         """For `python -m`."""
+        import importlib.util
+
         return importlib.util.find_spec(self.ours).loader.get_code(self.ours)
 
 

@@ -116,7 +116,7 @@ def test_child_exit_is_called_for_killed_workers(recorded):
     one.wait("worker 2", "post_worker_init")
     facts = one.facts("arbiter", "child_exit")
     assert facts == {"worker": 1, "pid": "int", "aborted": False, "kept": 1, "listed": False}
-    assert one.names("worker 1")[-1] == "post_worker_init"
+    assert one.names("worker 1")[-1] == "post_request"
 
 
 def test_a_silent_worker_is_aborted_with_its_hook(recorded):
@@ -129,7 +129,7 @@ def test_a_silent_worker_is_aborted_with_its_hook(recorded):
     one.wait("arbiter", "child_exit")
     assert one.facts("arbiter", "child_exit")["aborted"] is True
     # It is killed when it does not go within the second.
-    told = one.names("worker 1")[2:]
+    told = one.names("worker 1")[4:]
     assert told == ["worker_abort", "worker_exit"][: len(told)]
 
 
@@ -215,3 +215,14 @@ def test_what_is_no_hook_is_told_before_the_start(server, tmp_path, value, messa
     text = one.log.join()
     assert message in text
     assert "post_fork" in text
+
+
+def test_spew_prints_every_line_that_runs(server):
+    one = server("hello:app", "--spew", env={"PYTHONUNBUFFERED": "1"})
+    one.get()
+    source = (APPS / "hello.py").read_text().splitlines()
+    number = next(number for number, text in enumerate(source, 1) if text.startswith("import ") or "def " in text)
+    one.output.wait(rf"^hello:{number}: ")
+    if IS_OURS:
+        # Also what the pool's threads run, which is where the application is.
+        one.output.wait(r"^hello:\d+:     (    )*start_response\(")

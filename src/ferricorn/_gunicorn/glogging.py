@@ -165,7 +165,10 @@ class Logger:
             previous.close()
 
     def _set_handler(self, log, output, fmt, stream=None):
-        """`-` is `stream`, by default the standard error."""
+        """`-` is `stream`, by default the standard error. It takes the place of the handler of before."""
+        previous = self._get_gunicorn_handler(log)
+        if previous is not None:
+            log.removeHandler(previous)
         if output is None:
             return
         if output == "-":
@@ -186,6 +189,9 @@ class Logger:
         kind, address = parse_syslog_address(cfg.syslog_addr)
         handler = logging.handlers.SysLogHandler(address=address, facility=facility, socktype=kind)
         self._add_handler(log, handler, logging.Formatter(f"{program}: {fmt}"))
+
+    def _get_gunicorn_handler(self, log):
+        return next((one for one in log.handlers if getattr(one, "_gunicorn", False)), None)
 
     @staticmethod
     def _add_handler(log, handler, formatter):

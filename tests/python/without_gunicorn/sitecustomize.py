@@ -1,10 +1,11 @@
-"""On PYTHONPATH it makes this interpreter one where gunicorn is not installed."""
+"""On PYTHONPATH it makes this interpreter one where gunicorn is not installed; with ALIAS set, one with our alias."""
 
 import importlib.machinery
 import importlib.metadata
+import os
 
 find_spec = importlib.machinery.PathFinder.find_spec
-entry_points = importlib.metadata.distribution
+find_distribution = importlib.metadata.distribution
 
 
 def without(name, path=None, target=None):
@@ -14,8 +15,13 @@ def without(name, path=None, target=None):
 def distribution(name):
     if name == "gunicorn":
         raise importlib.metadata.PackageNotFoundError(name)
-    return entry_points(name)
+    return find_distribution(name)
 
 
 importlib.machinery.PathFinder.find_spec = without
 importlib.metadata.distribution = distribution
+
+if os.environ.get("ALIAS"):
+    import ferricorn._stand_in
+
+    ferricorn._stand_in.install()
