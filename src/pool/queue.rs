@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::{ArrayQueue, SegQueue};
 
 use super::heirs::Heirs;
-use super::job::{ConnId, Job, Reply, SharedBytes};
+use super::job::{ConnId, Job, Piece, Reply, SharedBytes};
 use super::presence::Presence;
 use super::replies::{ParkMode, Replies};
 
@@ -201,6 +201,12 @@ impl Pool {
     /// Answer. Wakes the loop if it must be woken.
     pub fn send(&self, reply: Reply) {
         self.replies.send(reply, self.has_more());
+    }
+
+    /// A piece of a streamed response. Another one is likely to follow soon, so a loop that sleeps shortly is left to
+    /// it; not so when the thread is about to wait for the window (`is_last`).
+    pub fn send_piece(&self, conn: ConnId, piece: Piece, is_last: bool) {
+        self.replies.send(Reply::Data(conn, piece), !is_last);
     }
 
     /// A thread leaves jobs behind: while they are fast it will be back for them.

@@ -109,6 +109,8 @@ pub(super) struct Connection {
     pub(super) refused: bool,
     /// The application may take the socket (see `upgrade.rs`).
     pub(super) offered: bool,
+    /// Pieces of a streamed response have come in this turn and are not written.
+    pub(super) is_streaming: bool,
 }
 
 /// What is known of a connection when it is accepted.
@@ -158,6 +160,7 @@ impl Connection {
             idle_since: now,
             refused: false,
             offered: false,
+            is_streaming: false,
         }
     }
 

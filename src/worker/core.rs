@@ -66,6 +66,8 @@ pub(super) struct Core {
         reason = "jobs travel boxed, and come back in their boxes"
     )]
     free_jobs: Vec<Box<Job>>,
+    /// Connections to which pieces of streamed responses came in this turn.
+    pub(super) streaming: Vec<ConnId>,
     /// Connections that have more to read or write than one turn allows.
     pub(super) again: Vec<ConnId>,
     /// What the connections together may still write of large responses in this turn.
@@ -174,6 +176,7 @@ impl Core {
             out: Vec::with_capacity(4096),
             finished: Vec::new(),
             free_jobs: Vec::new(),
+            streaming: Vec::new(),
             again: Vec::new(),
             turn_bytes_left: TURN_BYTES,
             room_made: false,

@@ -24,6 +24,8 @@ use super::upgrade::HandedOver;
 
 /// So many replies are handled in one turn at most.
 const TURN_REPLIES: usize = 1024;
+/// A stream whose pieces come within this of one another is awaited with short sleeps.
+const QUICK_STREAM: Duration = Duration::from_millis(1);
 /// So many events are taken from the poll set in one turn at most.
 const TURN_EVENTS: usize = 512;
 
@@ -67,6 +69,10 @@ pub(super) struct EventLoop<'a> {
     /// The last short sleep brought nothing, so the next one is long.
     pub(super) short_sleep_was_idle: bool,
     pub(super) progress: Progress,
+    /// When pieces of streamed responses were last written: more may follow at once.
+    pub(super) streamed: Option<Instant>,
+    /// The last pieces followed others so closely that the next are waited for.
+    pub(super) stream_is_quick: bool,
     /// "Too many open files" was logged.
     pub(super) exhaustion_logged: bool,
     pub(super) last_beat: Option<Instant>,
@@ -162,10 +168,29 @@ impl EventLoop<'_> {
     fn handle_replies(&mut self) {
         for _ in 0..TURN_REPLIES {
             let Some(reply) = self.core.pool.receive() else {
-                return;
+                break;
             };
             self.on_reply(reply);
         }
+        if !self.core.streaming.is_empty() {
+            self.write_streamed();
+        }
+    }
+
+    fn write_streamed(&mut self) {
+        let streaming = std::mem::take(&mut self.core.streaming);
+        for &id in &streaming {
+            if let Some(connection) = self.connections.get_mut(id) {
+                let fate = connection.write_streamed(&mut self.core);
+                self.settle_fate(id, fate);
+            }
+        }
+        let mut streaming = streaming;
+        streaming.clear();
+        self.core.streaming = streaming;
+        let last = self.streamed.replace(self.core.now);
+        self.stream_is_quick =
+            last.is_some_and(|last| self.core.now.saturating_duration_since(last) < QUICK_STREAM);
     }
 
     fn on_reply(&mut self, reply: Reply) {

@@ -137,6 +137,8 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         exit_code: 0,
         sleep_max: beat_period(config.timeout),
         short_sleep_was_idle: false,
+        streamed: None,
+        stream_is_quick: false,
         progress: Progress {
             taken: 0,
             since: core.now,

@@ -47,7 +47,8 @@ impl Connection {
             core.out.extend_from_slice(&body.bytes[..take_bytes]);
             return body;
         }
-        self.outbox.push_bytes(std::mem::take(&mut core.out), 0);
+        self.outbox.push_bytes(&core.out, 0);
+        core.out.clear();
         let bytes = Piece::Bytes(std::mem::take(&mut body.bytes));
         let mut left = take as u64;
         for piece in std::iter::once(bytes).chain(body.pieces.drain(..)) {
@@ -82,8 +83,8 @@ impl Connection {
         self.status = streaming.response.status_code();
         self.window = Some(streaming.window);
         self.body_sent = 0;
-        self.write_out(0, core);
-        self.settle(core)
+        self.outbox.push_bytes(&core.out, 0);
+        self.write_at_end_of_turn(core)
     }
 
     /// A piece of a streamed body has come.
@@ -97,19 +98,31 @@ impl Connection {
         let take = self.exchange.data(len, &mut core.out);
         self.body_sent += take as u64;
         self.cut_bytes += (len - take) as u64;
-        match piece {
-            Piece::Bytes(bytes) if bytes.len() <= ONE_WRITE_BYTES => {
-                core.out.extend_from_slice(&bytes[..take]);
-                self.exchange.data_end(&mut core.out);
-                self.write_out(len, core);
-            }
-            piece => {
-                self.outbox.push_bytes(std::mem::take(&mut core.out), 0);
-                self.outbox
-                    .push_piece(piece, take as u64, len, &mut core.finished);
-                self.exchange.data_end(&mut core.out);
-                self.outbox.push_bytes(std::mem::take(&mut core.out), 0);
-            }
+        self.outbox.push_bytes(&core.out, 0);
+        self.outbox
+            .push_piece(piece, take as u64, len, &mut core.finished);
+        core.out.clear();
+        self.exchange.data_end(&mut core.out);
+        self.outbox.push_bytes(&core.out, 0);
+        self.write_at_end_of_turn(core)
+    }
+
+    /// What the pool has sent in one turn leaves in one write.
+    fn write_at_end_of_turn(&mut self, core: &mut Core) -> Fate {
+        core.out.clear();
+        if !self.is_streaming {
+            self.is_streaming = true;
+            core.streaming.push(self.id());
+        }
+        Fate::Keep
+    }
+
+    /// The turn's replies are all in.
+    pub(super) fn write_streamed(&mut self, core: &mut Core) -> Fate {
+        self.is_streaming = false;
+        if self.outbox.is_empty() {
+            // Its end came in the same turn and took everything along.
+            return Fate::Keep;
         }
         self.settle(core)
     }
@@ -211,7 +224,7 @@ impl Connection {
                 window.credit(credit);
             }
         } else {
-            self.outbox.push_bytes(core.out.split_off(written), credit);
+            self.outbox.push_bytes(&core.out[written..], credit);
         }
         core.out.clear();
     }

@@ -360,6 +360,8 @@ fn event_loop(
         exit_code: 0,
         sleep_max: Duration::ZERO,
         short_sleep_was_idle: false,
+        streamed: None,
+        stream_is_quick: false,
         progress: Progress {
             taken: 0,
             since: core.now,

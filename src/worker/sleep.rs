@@ -2,7 +2,8 @@
 //!
 //! When jobs wait, the pool's threads may leave the loop asleep while they have more to run (`pool/replies.rs`), and a
 //! thread that is awake is trusted to come back for the next job (`Pool::summon`). Both hold because the loop then
-//! sleeps shortly and sees for itself whether the pool moves.
+//! sleeps shortly and sees for itself whether the pool moves. It does so, too, while a generator yields piece after
+//! piece: a write for each would cost more than the pieces.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -30,9 +31,12 @@ impl EventLoop<'_> {
     /// Sleep until something happens, for a time that depends on what is known to be waiting.
     pub(super) fn wait(&mut self) -> io::Result<()> {
         let jobs_wait = self.watch_pool();
+        let stream_is_quick = std::mem::take(&mut self.stream_is_quick);
         let timeout = if !self.core.again.is_empty() {
             Duration::ZERO
-        } else if jobs_wait && (!self.short_sleep_was_idle || self.core.pool.has_sleepers()) {
+        } else if jobs_wait && (!self.short_sleep_was_idle || self.core.pool.has_sleepers())
+            || stream_is_quick && !self.short_sleep_was_idle
+        {
             self.short_sleep();
             Duration::ZERO
         } else {
