@@ -310,7 +310,11 @@ impl<'h> Arbiter<'h> {
             pid: self.pid.as_raw(),
             num_workers: self.num_workers,
             workers: self.workers.iter().map(view).collect(),
-            listeners: self.listeners.iter().map(|bound| bound.face()).collect(),
+            listeners: self
+                .listeners
+                .iter()
+                .map(|one| one.listener.face())
+                .collect(),
             config: &self.config,
         })
     }

@@ -10,7 +10,8 @@ use super::host::{Inherited, PythonHost};
 use super::serve::{leave_stuck, serve};
 use crate::arbiter::{EXIT_BOOT, WorkerSeat};
 use crate::config::Config;
-use crate::python::hooks::{leaving, traceback};
+use crate::net::Listener;
+use crate::python::hooks::{self, leaving, traceback};
 use crate::python::loader::AppLoadError;
 use crate::worker::Exit;
 
@@ -54,6 +55,7 @@ fn boot(py: Python<'_>, inherited: &Inherited, seat: &WorkerSeat) -> Result<Py<P
         worker,
         ..
     } = inherited;
+    show_listeners(py, inherited, seat).map_err(|error| boot_failure(&traceback(py, &error)))?;
     hooks
         .call(py, "post_fork", (arbiter, worker))
         .map_err(|reason| boot_failure(&reason))?;
@@ -73,6 +75,14 @@ fn boot(py: Python<'_>, inherited: &Inherited, seat: &WorkerSeat) -> Result<Py<P
         .setattr(py, "booted", true)
         .map_err(|error| boot_failure(&traceback(py, &error)))?;
     Ok(app)
+}
+
+/// The worker has descriptors of its own for the listeners; those of the arbiter are closed here.
+fn show_listeners(py: Python<'_>, inherited: &Inherited, seat: &WorkerSeat) -> PyResult<()> {
+    let faces = seat.listeners.iter().map(Listener::face);
+    let listeners = hooks::listeners(py, &faces.collect::<Vec<_>>())?;
+    inherited.arbiter.setattr(py, "LISTENERS", &listeners)?;
+    inherited.worker.setattr(py, "sockets", &listeners)
 }
 
 /// What the worker's object can tell only now.

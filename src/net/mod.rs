@@ -44,6 +44,11 @@ impl Listener {
         }
     }
 
+    /// Its descriptor and name, for those who only look.
+    pub fn face(&self) -> (RawFd, String) {
+        (self.as_fd().as_raw_fd(), self.to_string())
+    }
+
     fn set_nonblocking(&self) -> io::Result<()> {
         match self {
             Self::Tcp(listener) => listener.set_nonblocking(true),
@@ -88,12 +93,6 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Its descriptor and name, for those who only look.
-    pub fn face(&self) -> (RawFd, String) {
-        let listener = &self.listener;
-        (listener.as_fd().as_raw_fd(), listener.to_string())
-    }
-
     /// Removes the socket file of a unix listener that we made ourselves. Only the arbiter calls this.
     pub fn unlink(&self) {
         if let BindAddress::Unix(path) = &self.address {

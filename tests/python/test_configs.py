@@ -163,6 +163,31 @@ def test_embedding_with_a_command_line(server, tmp_path):
 
 
 @pytest.mark.ours
+def test_embedding_by_the_name_of_the_application(server):
+    program = """
+from gunicorn.app.wsgiapp import WSGIApplication
+
+class Standalone(WSGIApplication):
+    def __init__(self, app_uri, options):
+        self.options = options
+        self.app_uri = app_uri
+        super().__init__()
+
+    def load_config(self):
+        for key, value in self.options.items():
+            self.cfg.set(key, value)
+
+Standalone("hello:create_app('there')", {"bind": "127.0.0.1:0", "preload_app": True}).run()
+"""
+    one = server(command=[sys.executable, "-c", program], bind=(), env=ALIAS)
+    assert one.get().body == b"hello there"
+    broken = program.replace("create_app", "no_such").replace('"preload_app": True', '"preload_app": False')
+    ended = Finished([], command=[sys.executable, "-c", broken], bind=(), env=ALIAS)
+    assert ended.code == 4
+    assert "Failed to find attribute 'no_such' in 'hello'." in ended.error
+
+
+@pytest.mark.ours
 def test_an_embedded_mistake_is_one_line():
     for script, expected in (
         ("self.cfg.set('workers', -1)", "Error: Value must be positive: -1"),

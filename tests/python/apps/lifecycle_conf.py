@@ -50,6 +50,7 @@ def pre_fork(server, worker):
 
 
 def post_fork(server, worker):
+    assert {one.getsockname()[0] for one in (*worker.sockets, *server.LISTENERS)} == {"127.0.0.1"}
     note("post_fork", worker, kept=worker.from_pre_fork, parent=server.pid == os.getppid(), booted=worker.booted)
 
 
