@@ -39,7 +39,7 @@ def write_errors(log, text):
 def access(log, cfg, line, peer, headers, status, sent, micros):
     """A line for a request that was answered without the application."""
     method, uri, path, query, version = line
-    request = Request(cfg, (peer, 0) if peer else "", (*line[:4], version), headers, "http", None)
+    request = Request(cfg, (peer, 0) if peer else "", line, headers, "http", None)
     response = Response(request, None, cfg)
     response.status_code, response.sent = status, sent
     response.status = f"{status} {http.HTTPStatus(status).phrase}" if status in _CODES else f"{status} Unknown"

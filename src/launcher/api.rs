@@ -36,6 +36,7 @@ pub(crate) fn settings(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
         row.set_item("section", setting.section.title())?;
         row.set_item("flags", setting.flags)?;
         row.set_item("kind", kind(setting))?;
+        row.set_item("const", bare(setting))?;
         row.set_item("doc", setting.doc)?;
         let given = environment.get(setting.name).cloned();
         let value = given.unwrap_or_else(|| setting.default_value());
@@ -53,6 +54,16 @@ fn kind(setting: &Setting) -> &'static str {
         Kind::Texts | Kind::Files => "list",
         kind if kind.is_hook() => "hook",
         _ => "value",
+    }
+}
+
+/// What a flag without a value means, if that is allowed.
+fn bare(setting: &Setting) -> Option<&'static str> {
+    match setting.kind {
+        Kind::Bool { cli: true } => Some("True"),
+        Kind::Bool { cli: false } => Some("False"),
+        Kind::ProxyProtocol => Some("auto"),
+        _ => None,
     }
 }
 

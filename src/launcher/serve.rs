@@ -74,7 +74,7 @@ fn start(
         settings: Arc::new(wsgi_settings(py, &config, &listeners)),
         scoreboard: scoreboard.clone(),
         slot: index,
-        watch: watch(py, &config, inherited),
+        watch: watch(py, &config, inherited).map_err(raised)?,
         logger: (!config.logs_are_built_in()).then(|| inherited.log.clone_ref(py)),
     });
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
@@ -103,9 +103,10 @@ fn start(
 }
 
 /// Who looks at each request: hooks, and the access log of a logger of the operator's own.
-fn watch(py: Python<'_>, config: &Config, inherited: &Inherited) -> Option<Watch> {
+fn watch(py: Python<'_>, config: &Config, inherited: &Inherited) -> PyResult<Option<Watch>> {
     let logs_access = !config.logs_are_built_in();
     Watch::new(
+        py,
         Arc::clone(&inherited.hooks),
         inherited.worker.clone_ref(py),
         logs_access.then(|| inherited.log.clone_ref(py)),

@@ -154,12 +154,15 @@ def test_embedding_with_a_command_line(server, tmp_path):
         "hello",
         "--timeout",
         "9",
+        "--preload",
+        "--no-sendfile",
+        "--proxy-protocol",
         command=[sys.executable, str(CONFIGS / "embedding_cli.py"), "--one-word"],
         bind=(),
         cwd=tmp_path,
         env={"GUNICORN_CMD_ARGS": "--threads 6"},
     )
-    assert one.get().body == b"hello 9 6 mine"
+    assert one.get().body == b"hello 9 6 mine True auto"
 
 
 @pytest.mark.ours

@@ -25,6 +25,7 @@ class Setting:
         self.section = row["section"]
         self.cli = row["flags"]
         self.kind = row["kind"]
+        self.const = row["const"]
         self.desc = self.short = row["doc"]
         self.default = _nothing if self.kind == "hook" else row["default"]
         self.value = self.default
@@ -44,10 +45,11 @@ class Setting:
             return
         options = {"dest": self.name, "default": None, "help": self.short.replace("%", "%%")}
         if self.kind == "switch":
-            # The one flag that begins with "no" says so.
-            options.update(action="store_const", const=not self.cli[0].startswith("--no-sendfile"))
+            options.update(action="store_const", const=self.const)
         elif self.kind == "list":
             options["action"] = "append"
+        elif self.const is not None:
+            options.update(nargs="?", const=self.const)
         parser.add_argument(*self.cli, **options)
 
     def __lt__(self, other):

@@ -26,22 +26,35 @@ pub struct Watch {
     worker: Py<PyAny>,
     /// The logger of the operator's own, when it writes an access log.
     access_log: Option<Py<PyAny>>,
+    request_class: Py<PyAny>,
+    response_class: Py<PyAny>,
+    /// `ferricorn._host`
+    host: Py<PyModule>,
 }
 
 impl Watch {
     /// `None` when nobody watches.
+    ///
+    /// # Errors
+    /// The package is not whole.
     pub fn new(
+        py: Python<'_>,
         hooks: Arc<Hooks>,
         worker: Py<PyAny>,
         access_log: Option<Py<PyAny>>,
-    ) -> Option<Self> {
-        let is_watched =
-            access_log.is_some() || hooks.is_set("pre_request") || hooks.is_set("post_request");
-        is_watched.then_some(Self {
+    ) -> PyResult<Option<Self>> {
+        if access_log.is_none() && !hooks.is_set("pre_request") && !hooks.is_set("post_request") {
+            return Ok(None);
+        }
+        let class = |module: &str, name: &str| py.import(module)?.getattr(name);
+        Ok(Some(Self {
             hooks,
             worker,
             access_log,
-        })
+            request_class: class("ferricorn._gunicorn.http.message", "Request")?.unbind(),
+            response_class: class("ferricorn._gunicorn.http.wsgi", "Response")?.unbind(),
+            host: py.import("ferricorn._host")?.unbind(),
+        }))
     }
 
     /// Whether the thread writes the access log's lines.
@@ -89,10 +102,7 @@ impl Watch {
             Peer::Unix => PyString::new(py, "").into_any(),
         };
         let proxy = job.proxy.map(|header| proxy_info(py, header)).transpose()?;
-        let class = py
-            .import(intern!(py, "ferricorn._gunicorn.http.message"))?
-            .getattr(intern!(py, "Request"))?;
-        class.call1((
+        self.request_class.bind(py).call1((
             self.worker.getattr(py, intern!(py, "cfg"))?,
             peer,
             first_line,
@@ -142,7 +152,7 @@ impl<'py> Watched<'_, 'py> {
         let py = self.py();
         let raised = |error: PyErr| crate::python::hooks::traceback(py, &error);
         if self.watch.hooks.is_set("pre_request") {
-            let host = py.import(intern!(py, "ferricorn._host")).map_err(raised)?;
+            let host = self.watch.host.bind(py);
             let seen = host
                 .call_method1(intern!(py, "seen"), (&self.request,))
                 .map_err(raised)?;
@@ -219,9 +229,7 @@ impl<'py> Watched<'_, 'py> {
     /// The `resp`, as far as it has come.
     fn response(&self, start: &StartResponse) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py();
-        let class = py
-            .import(intern!(py, "ferricorn._gunicorn.http.wsgi"))?
-            .getattr(intern!(py, "Response"))?;
+        let class = self.watch.response_class.bind(py);
         let response = class.call1((&self.request, py.None(), &self.cfg))?;
         let Recorded { head, body_bytes } = start.recorded();
         let has_begun = start.has_begun();

@@ -17,7 +17,7 @@ class Program(Application):
     def load(self):
         def application(environ, start_response):
             cfg = self.cfg
-            body = f"{self.greeting} {cfg.timeout} {cfg.threads} {cfg.proc_name}".encode()
+            body = f"{self.greeting} {cfg.timeout} {cfg.threads} {cfg.proc_name} {cfg.preload_app} {cfg.proxy_protocol}".encode()
             start_response("200 OK", [("Content-Length", str(len(body)))])
             return [body]
 
