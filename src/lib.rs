@@ -50,9 +50,11 @@ mod _core {
         check_setting, load_app, reopen_logs, run, serve, settings, write_access_log,
         write_error_log, write_record,
     };
+    use crate::python::interrupts::RequestTimeout;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("RequestTimeout", module.py().get_type::<RequestTimeout>())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

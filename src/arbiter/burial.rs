@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::policy::{self, Consequence, Death, Fault, Obituary, Patience, Verdict};
 use super::workers::{Stage, WorkerHandle};
-use super::{Arbiter, Hook, Leave, WorkerView};
+use super::{Arbiter, Hook, Leave};
 use crate::scoreboard::monotonic_ms;
 
 impl Arbiter<'_> {
@@ -52,13 +52,12 @@ impl Arbiter<'_> {
         if !halts {
             log_death(&worker, death);
         }
+        self.totals.add(worker.slot());
         worker.slot().release();
         let killed_for_silence = worker.stage == Stage::Killed && !self.stopping;
-        self.hook(Hook::ChildExit(WorkerView {
-            pid: Some(pid.as_raw()),
-            age: worker.age,
-            aborted: worker.stage == Stage::Aborted || killed_for_silence,
-        }))?;
+        let mut view = worker.view();
+        view.aborted |= killed_for_silence;
+        self.hook(Hook::ChildExit(view))?;
         if self.stopping {
             return Ok(());
         }

@@ -11,9 +11,11 @@
 //!   Nothing that is dropped on the way out of it removes a file.
 //! - What to do is decided in `policy`, by functions without side effects; what is done is done here.
 
+mod admin;
 mod burial;
 mod fork;
 mod host;
+mod metrics;
 mod pidfile;
 mod policy;
 mod reload;
@@ -32,12 +34,14 @@ pub use fork::WorkerSeat;
 pub use host::{Forked, Hook, HookEvent, Host, WorkerView};
 pub use policy::{EXIT_APP_LOAD, EXIT_BOOT};
 
+use self::admin::Admin;
+use self::metrics::Totals;
 use self::pidfile::Pidfile;
 use self::policy::Backoff;
 use self::reload::{Rollout, parse_addresses};
 use self::workers::{Stage, WorkerHandle, WorkerSet, roomy_board};
 use crate::config::{Config, VERSION};
-use crate::net::{self, BindOptions, Bound};
+use crate::net::{self, BindOptions, Bound, Channels};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 
 /// What the arbiter starts from.
@@ -124,6 +128,12 @@ struct Arbiter<'h> {
     /// All workers of the first start have served.
     started: bool,
     stopping: bool,
+    /// Between the workers.
+    channels: Option<Arc<Channels>>,
+    /// `admin_bind`.
+    admin: Option<Admin>,
+    /// What buried workers have counted.
+    totals: Totals,
 }
 
 impl<'h> Arbiter<'h> {
@@ -148,6 +158,9 @@ impl<'h> Arbiter<'h> {
             backoff: Backoff::default(),
             started: false,
             stopping: false,
+            channels: None,
+            admin: None,
+            totals: Totals::default(),
         })
     }
 
@@ -163,6 +176,11 @@ impl<'h> Arbiter<'h> {
         self.start_hook(Hook::OnStarting)?;
         self.listeners = self.open_listeners()?;
         log::info!("Listening at: {} ({})", self.describe_listeners(), self.pid);
+        self.channels = open_channels(&self.config);
+        if let Some(address) = &self.config.admin_bind {
+            let admin = Admin::open(address, monotonic_ms());
+            self.admin = Some(admin.map_err(Outcome::Refused)?);
+        }
         let threads = self.config.threads;
         let plural = if threads == 1 { "" } else { "s" };
         log::info!("Using worker: hybrid ({threads} thread{plural})");
@@ -221,11 +239,13 @@ impl<'h> Arbiter<'h> {
         let mut waited: Vec<_> = waited
             .into_iter()
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .chain(self.admin.iter().flat_map(Admin::waited))
             .collect();
         self.host.wait(&mut || {
             // A signal interrupts the poll, but then its byte is in the pipe; other errors cannot occur.
             let _ = poll(&mut waited, timeout);
         });
+        self.tend_admin();
         signals::arrived(&self.signals)
     }
 
@@ -300,21 +320,12 @@ impl<'h> Arbiter<'h> {
     }
 
     fn call_hook(&mut self, hook: Hook) -> Result<(), String> {
-        let view = |worker: &WorkerHandle| WorkerView {
-            pid: Some(worker.pid.as_raw()),
-            age: worker.age,
-            aborted: worker.stage == Stage::Aborted,
-        };
         self.host.hook(&HookEvent {
             hook,
             pid: self.pid.as_raw(),
             num_workers: self.num_workers,
-            workers: self.workers.iter().map(view).collect(),
-            listeners: self
-                .listeners
-                .iter()
-                .map(|one| one.listener.face())
-                .collect(),
+            workers: self.workers.iter().map(WorkerHandle::view).collect(),
+            listeners: net::faces(&self.listeners),
             config: &self.config,
         })
     }
@@ -341,6 +352,21 @@ impl<'h> Arbiter<'h> {
     }
 }
 
+/// For every worker and its replacement; what goes wrong costs balance only.
+fn open_channels(config: &Config) -> Option<Arc<Channels>> {
+    if config.workers < 2 {
+        return None;
+    }
+    let count = (config.workers * 2 + 2).min(CHANNELS_MAX);
+    match Channels::new(count) {
+        Ok(channels) => Some(Arc::new(channels)),
+        Err(error) => {
+            log::warn!("Connections will not move between workers: {error} (see `ulimit -n`).");
+            None
+        }
+    }
+}
+
 fn bind_options(config: &Config) -> BindOptions {
     BindOptions {
         backlog: config.backlog,
@@ -362,6 +388,8 @@ fn told_to_stop(host: &mut dyn Host, signals: &OwnedFd) -> bool {
         .any(|signal| stops.contains(signal))
 }
 
+/// Workers beyond this many share nothing: each way costs two descriptors in every process.
+const CHANNELS_MAX: usize = 64;
 /// The longest sleep of the loop.
 const LOOP_MS: u64 = 1000;
 /// gunicorn's `sys.exit(-1)`.

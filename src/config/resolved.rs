@@ -95,6 +95,15 @@ impl Resolved {
         (seconds > 0).then(|| Duration::from_secs(seconds.min(SECONDS_MAX)))
     }
 
+    /// Of a row of `Kind::Seconds`.
+    pub(super) fn time(&self, name: &str) -> Option<Duration> {
+        let Some(Value::Opaque(text)) = self.value(name) else {
+            return self.seconds(name);
+        };
+        let seconds: f64 = text.parse().ok()?;
+        (seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(SECONDS_MAX as f64)))
+    }
+
     pub(super) fn peers(&self, name: &str) -> AllowedPeers {
         let items = self.texts(name);
         AllowedPeers::new(items.iter().map(String::as_str))

@@ -102,12 +102,16 @@ impl Section {
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Text,
+    /// The path of a URL, without query.
+    UrlPath,
     /// Text that can stand in a header.
     FieldValue,
     /// A whole number >= 0.
     Int,
     /// Idem, and the command line also takes `0o22`, `0x12` and the octal `0022`.
     OctalInt,
+    /// Seconds >= 0, also parts of one.
+    Seconds,
     /// A number with limits of its own; the function gives the message for one outside.
     IntWithin {
         min: i64,
@@ -177,6 +181,7 @@ impl Kind {
         match self {
             Self::Bool { .. } => None,
             Self::Int | Self::OctalInt | Self::IntWithin { .. } => Some("INT"),
+            Self::Seconds => Some("SECONDS"),
             Self::Files => Some("FILES"),
             Self::Addresses => Some("IPS"),
             Self::Directory => Some("DIR"),

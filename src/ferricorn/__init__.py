@@ -1,6 +1,6 @@
 """ferricorn: a WSGI HTTP server for UNIX."""
 
-__all__ = ["__version__", "run"]
+__all__ = ["RequestTimeout", "__version__", "run"]
 
 
 def __getattr__(name):

@@ -15,9 +15,10 @@ use crate::logging;
 use crate::logging::access::AccessFormat;
 use crate::net::Listener;
 use crate::python::gil::{Reason, handoff};
-use crate::python::heartbeat::{self, Heartbeat};
+use crate::python::heartbeat::{self, Errands, Heartbeat};
 use crate::python::hooks::{leaving, reopen_files, traceback};
-use crate::python::threads::PythonApplication;
+use crate::python::interrupts::Interrupts;
+use crate::python::threads::{OverrunHook, PythonApplication};
 use crate::python::wsgi::{ListenerFace, Watch, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 use crate::worker::{self, AccessLog, Exit, Setup};
@@ -64,11 +65,18 @@ fn start(
         booted,
         parent,
         max_requests,
+        channels,
         ..
     } = seat;
     let raised = |error: PyErr| traceback(py, &error);
-    let interrupts = install_wakeup(py).map_err(raised)?;
+    let wakeups = install_wakeup(py).map_err(raised)?;
     let signals = install_signals(py).map_err(raised)?;
+    let access_log = access_log(py, &config, inherited)?;
+    let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index))
+        .map_err(|error| error.to_string())?;
+    let interrupts = config
+        .request_timeout
+        .map(|_| Arc::new(Interrupts::new(config.threads)));
     let app = Arc::new(WsgiApp {
         callable: app,
         settings: Arc::new(wsgi_settings(py, &config, &listeners)),
@@ -76,22 +84,22 @@ fn start(
         slot: index,
         watch: watch(py, &config, inherited).map_err(raised)?,
         logger: (!config.logs_are_built_in()).then(|| inherited.log.clone_ref(py)),
+        interrupts: interrupts.clone(),
     });
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
     let script_name = app.settings.script_name.clone().into_bytes();
-    let application = PythonApplication::new(app, on_signal);
-    let access_log = access_log(py, &config, inherited)?;
-    let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index))
-        .map_err(|error| error.to_string())?;
+    let on_overrun = overrun_hook(interrupts, heartbeat.errands());
+    let application = PythonApplication::new(app, on_signal, on_overrun);
     let setup = Setup {
         listeners,
         scoreboard,
         slot: index,
         signals: Some(signals),
-        interrupts: Some(interrupts),
+        interrupts: Some(wakeups),
         booted: Some(booted),
         parent: Some(parent.as_raw()),
         max_requests,
+        channels,
         script_name,
         server: server_header(py, &config),
         access_log,
@@ -116,6 +124,15 @@ fn watch(py: Python<'_>, config: &Config, inherited: &Inherited) -> PyResult<Opt
 fn beat(scoreboard: &Arc<Scoreboard>, index: usize) -> Box<dyn Fn() + Send> {
     let scoreboard = scoreboard.clone();
     Box::new(move || scoreboard.slot(index).python_beat(monotonic_ms()))
+}
+
+fn overrun_hook(interrupts: Option<Arc<Interrupts>>, errands: Errands) -> OverrunHook {
+    Box::new(move |overrun| {
+        if let Some(interrupts) = interrupts.clone() {
+            let overrun = overrun.clone();
+            errands.run(Box::new(move |py| interrupts.interrupt(py, &overrun)));
+        }
+    })
 }
 
 fn access_log(

@@ -4,6 +4,7 @@
 //! it is dropped, because a forked child drops its copies too: the arbiter calls `Bound::unlink` by itself.
 
 pub mod address;
+mod channel;
 pub mod inherit;
 mod unsent;
 
@@ -14,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -24,6 +26,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chown};
 
 pub use address::{AddressError, BindAddress};
+pub use channel::Channels;
 
 /// A non-blocking listening socket.
 #[derive(Debug)]
@@ -101,6 +104,12 @@ impl Bound {
             }
         }
     }
+}
+
+/// Descriptor and name of each, for those who only look.
+pub fn faces(listeners: &[Arc<Bound>]) -> Vec<(RawFd, String)> {
+    let faces = listeners.iter().map(|bound| bound.listener.face());
+    faces.collect()
 }
 
 /// What the settings say about listening sockets.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead};
 
+use super::body::BodyBytes;
 use super::inflow::Inflow;
 use super::window::Window;
 
@@ -50,7 +51,7 @@ pub enum RequestBody {
     #[default]
     Empty,
     /// Held in memory.
-    Memory(Vec<u8>),
+    Memory(BodyBytes),
     /// Spooled to an unlinked temporary file, positioned at its start.
     File {
         /// The spool.
@@ -104,6 +105,8 @@ pub struct Job {
     pub started: Instant,
     /// Its line in the access log is written by the thread.
     pub is_logged: bool,
+    /// Its answer leaves no line in the access log.
+    pub unlogged: bool,
     /// The response's head.
     pub response: ResponseHead,
     /// The response's body, when it is handed over whole.
@@ -128,6 +131,7 @@ impl Job {
             listener: 0,
             arrived: now,
             socket: None,
+            unlogged: false,
             started: now,
             is_logged: false,
             response: ResponseHead::default(),
@@ -142,6 +146,7 @@ impl Job {
         self.body = RequestBody::Empty;
         self.socket = None;
         self.is_logged = false;
+        self.unlogged = false;
         self.response.clear();
         self.response_body.bytes.clear();
         debug_assert!(
@@ -238,6 +243,8 @@ pub enum Reply {
     End(Box<Job>),
     /// The application failed. Answer 500 when nothing was sent, else break the connection off.
     Abort(Box<Job>),
+    /// The job has waited longer than `queue_timeout`: the application has not seen it.
+    Overdue(Box<Job>),
     /// The application uses the socket that it was offered: the loop lets go of the connection. The job still comes
     /// back in one of the other replies.
     Taken(ConnId),

@@ -1,8 +1,8 @@
 //! "Python is alive": a thread that takes the GIL now and then and says so.
 //!
 //! The event loop's own beat goes on while a C extension keeps the GIL for ever; this one stops. It is a native
-//! thread, started in the worker after the fork, with one thread state for its life. What the event loop wants of
-//! Python, and must not wait for, it runs too: see [`post`].
+//! thread, started in the worker after the fork, with one thread state for its life. Whatever else must be done with
+//! the GIL and at once, but not by the event loop, is its errand too.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -17,32 +17,39 @@ use super::gil::{Reason, handoff};
 /// Beats come at least so often, and four times within the timeout.
 const PERIOD_MAX: Duration = Duration::from_secs(1);
 const PERIOD_MIN: Duration = Duration::from_millis(50);
-/// More than this waits only when the chores are slower than what asks for them.
-const CHORES_MAX: usize = 1024;
+/// More than this waits only when the errands are slower than what asks for them.
+const ERRANDS_MAX: usize = 1024;
 
 /// Something to do with the GIL.
-pub type Chore = Box<dyn FnOnce(Python<'_>) + Send>;
+pub type Errand = Box<dyn FnOnce(Python<'_>) + Send>;
 
-enum Message {
-    Chore(Chore),
-    Stop,
+/// Takes errands to the thread, from any other one and without waiting.
+#[derive(Clone, Debug)]
+pub struct Errands(Sender<Option<Errand>>);
+
+impl Errands {
+    /// Have it done soon. An errand that finds no room, or no thread any more, is dropped.
+    pub fn run(&self, errand: Errand) {
+        let _ = self.0.try_send(Some(errand));
+    }
 }
 
 /// Of the process's heartbeat, while it beats.
-static CHORES: Mutex<Option<Sender<Message>>> = Mutex::new(None);
+static CURRENT: Mutex<Option<Errands>> = Mutex::new(None);
 
-/// Have `chore` run on the heartbeat's thread, in the order of the calls. False: there is none, or it is far behind.
-pub fn post(chore: Chore) -> bool {
-    let chores = CHORES.lock().unwrap_or_else(PoisonError::into_inner);
-    chores
+/// Have it done soon, by the process's heartbeat. False: there is none, or it is far behind.
+pub fn post(errand: Errand) -> bool {
+    let current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    current
         .as_ref()
-        .is_some_and(|chores| chores.try_send(Message::Chore(chore)).is_ok())
+        .is_some_and(|errands| errands.0.try_send(Some(errand)).is_ok())
 }
 
 /// The thread, until it is stopped.
 #[derive(Debug)]
 pub struct Heartbeat {
-    stop: Sender<Message>,
+    /// `None` is the end.
+    errands: Sender<Option<Errand>>,
     thread: JoinHandle<()>,
 }
 
@@ -55,23 +62,25 @@ impl Heartbeat {
         let period = timeout.map_or(PERIOD_MAX, |timeout| {
             (timeout / 4).clamp(PERIOD_MIN, PERIOD_MAX)
         });
-        let (sender, messages) = bounded(CHORES_MAX);
+        let (errands, arrived) = bounded::<Option<Errand>>(ERRANDS_MAX);
         let thread = std::thread::Builder::new()
             .name("ferricorn-beat".to_owned())
-            .spawn(move || Python::attach(|py| live(py, period, &messages, &beat)))?;
-        *CHORES.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
-        Ok(Self {
-            stop: sender,
-            thread,
-        })
+            .spawn(move || Python::attach(|py| live(py, period, &arrived, &beat)))?;
+        *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Errands(errands.clone()));
+        Ok(Self { errands, thread })
+    }
+
+    /// The way to the thread.
+    pub fn errands(&self) -> Errands {
+        Errands(self.errands.clone())
     }
 
     /// End the thread, before the interpreter ends. What was posted is done first.
     pub fn stop(self, py: Python<'_>) {
-        *CHORES.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let ended = handoff(py, Reason::Heartbeat, || {
             // The thread holds the other end until it leaves.
-            let _ = self.stop.send(Message::Stop);
+            let _ = self.errands.send(None);
             self.thread.join()
         });
         if ended.is_err() {
@@ -80,14 +89,19 @@ impl Heartbeat {
     }
 }
 
-fn live(py: Python<'_>, period: Duration, messages: &Receiver<Message>, beat: &(dyn Fn() + Send)) {
+fn live(
+    py: Python<'_>,
+    period: Duration,
+    errands: &Receiver<Option<Errand>>,
+    beat: &(dyn Fn() + Send),
+) {
     beat();
     let mut next = Instant::now() + period;
     loop {
-        let received = handoff(py, Reason::Heartbeat, || messages.recv_deadline(next));
+        let received = handoff(py, Reason::Heartbeat, || errands.recv_deadline(next));
         match received {
-            Ok(Message::Chore(chore)) => chore(py),
-            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Some(errand)) => errand(py),
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {}
         }
         if Instant::now() >= next {

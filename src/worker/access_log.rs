@@ -133,12 +133,12 @@ struct Times {
 }
 
 impl Core {
-    fn log_access(&mut self, job: &Job, status: u16, bytes_sent: u64) {
+    pub(super) fn log_access(&mut self, job: &Job, status: u16, bytes_sent: u64) {
         let duration = std::time::Instant::now().saturating_duration_since(job.arrived);
         let slot = self.slot();
         slot.add_requests(1);
         slot.add_bytes_out(bytes_sent);
-        slot.latency().record(duration);
+        slot.latency().record_alone(duration);
         let times = Times {
             duration,
             unix_seconds: self.clock.unix_seconds(),

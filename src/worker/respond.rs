@@ -7,6 +7,7 @@ use crate::pool::{Job, Piece, ResponseBody, Streaming};
 
 use super::connection::{Answered, Connection, Fate, Waiting};
 use super::core::Core;
+use super::request_line::{RequestLine, log_excess};
 
 /// A whole body up to this length is copied behind its head, so that one plain write sends both.
 const ONE_WRITE_BYTES: usize = 16 * 1024;
@@ -248,7 +249,9 @@ impl Connection {
             }
         }
         if let Some(answered) = self.answered.take() {
-            self.log_answered(&answered, core);
+            if !answered.job.unlogged {
+                self.log_answered(&answered, core);
+            }
             core.recycle(answered.job);
             self.window = None;
         }
@@ -358,6 +361,7 @@ impl Connection {
 
     /// The connection is removed: wake whom it holds, give back what it holds.
     pub(super) fn on_close(&mut self, core: &mut Core) {
+        self.note_asked(core);
         if let Some(window) = self.window.take() {
             window.close();
         }
@@ -369,32 +373,13 @@ impl Connection {
         self.outbox.abandon(&mut core.finished);
         self.drop_spool(core);
         if let Some(answered) = self.answered.take() {
-            self.log_answered(&answered, core);
+            if !answered.job.unlogged {
+                self.log_answered(&answered, core);
+            }
             core.recycle(answered.job);
         }
         if let Some(job) = self.job.take() {
             core.recycle(job);
         }
-    }
-}
-
-/// A request as log lines name it.
-struct RequestLine<'a>(&'a Job);
-
-impl std::fmt::Display for RequestLine<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let line = String::from_utf8_lossy(self.0.head.request_line());
-        write!(f, "{}", line.escape_debug())
-    }
-}
-
-fn log_excess(job: &Job, status: u16, cut_bytes: u64) {
-    let request = RequestLine(job);
-    if (100..200).contains(&status) || matches!(status, 204 | 304) {
-        log::warn!("Response to {request} has a body, which its status {status} does not allow.");
-    } else {
-        log::error!(
-            "Response to {request} is {cut_bytes} bytes longer than its Content-Length; they were not sent."
-        );
     }
 }

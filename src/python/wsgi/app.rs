@@ -13,6 +13,7 @@ use pyo3::types::PyDict;
 
 use crate::pool::{Job, Reply, Seat};
 use crate::python::gil::{Reason, handoff};
+use crate::python::interrupts::{Interrupts, RequestTimeout};
 use crate::python::traceback;
 use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 
@@ -71,6 +72,8 @@ pub struct WsgiApp {
     pub watch: Option<Watch>,
     /// The operator's own logger, which is given exceptions as such.
     pub logger: Option<Py<PyAny>>,
+    /// What ends requests that run too long (`request_timeout`).
+    pub interrupts: Option<Arc<Interrupts>>,
 }
 
 impl WsgiApp {
@@ -86,16 +89,22 @@ impl WsgiApp {
         let mut environs = EnvironMaker::new(py, self.settings.clone())?;
         let callable = self.callable.bind(py);
         let clock = BoardClock::new();
+        if let Some(interrupts) = &self.interrupts {
+            interrupts.enter(py, seat.index())?;
+        }
         while let Some(job) = seat.next(|sleep| handoff(py, Reason::NextJob, sleep)) {
             self.begin(seat, &job, clock);
             self.run_job(callable, &mut environs, seat, job);
-            self.end(seat);
+            self.end(py, seat);
         }
         Ok(())
     }
 
     fn begin(&self, seat: &Seat, job: &Job, clock: BoardClock) {
         seat.set_busy(true);
+        if let Some(interrupts) = &self.interrupts {
+            interrupts.begin(seat.index(), seat.token());
+        }
         let now_ms = clock.at(job.started);
         let slot = self.slot();
         slot.python_beat(now_ms);
@@ -106,7 +115,10 @@ impl WsgiApp {
             .begin(now_ms, job.peer.ip(), job.head.method(), job.head.path());
     }
 
-    fn end(&self, seat: &Seat) {
+    fn end(&self, py: Python<'_>, seat: &Seat) {
+        if let Some(interrupts) = &self.interrupts {
+            interrupts.end(py, seat.index());
+        }
         let slot = self.slot();
         slot.thread(seat.index()).end();
         slot.thread_idle();
@@ -155,7 +167,10 @@ impl WsgiApp {
                 } else {
                     self.fail(py, seat, Some(job), &error);
                 }
-                if let Some(watched) = &watched {
+                // A request that timed out was answered, and its line written, long ago.
+                if let Some(watched) = &watched
+                    && !error.is_instance_of::<RequestTimeout>(py)
+                {
                     watched.log_access(start.get());
                 }
             }
@@ -240,6 +255,11 @@ impl WsgiApp {
     }
 
     fn log_failure(&self, py: Python<'_>, job: Option<&Job>, error: &PyErr) {
+        if error.is_instance_of::<RequestTimeout>(py) {
+            // The stack was logged when the time was over.
+            log::warn!("A request that had timed out has ended.");
+            return;
+        }
         let message = match job {
             Some(job) => format!("Error handling request {}", named(job)),
             None => "Error after the response was sent".to_owned(),
