@@ -58,7 +58,7 @@ use self::stop::Tally;
 use self::template::Template;
 use self::workers::{News, Stage, WorkerHandle, WorkerSet};
 use crate::config::Config;
-use crate::net::{Bound, Channels, Listener};
+use crate::net::{self, Bound, Channels, Listener};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 
 /// What the arbiter starts from.
@@ -324,15 +324,12 @@ impl Arbiter<'_> {
     }
 
     fn call_hook(&mut self, hook: Hook) -> Result<(), String> {
-        let view = |worker: &WorkerHandle| WorkerView {
-            pid: Some(worker.pid.as_raw()),
-            age: worker.age,
-        };
         self.host.hook(&HookEvent {
             hook,
             pid: self.pid.as_raw(),
             num_workers: self.num_workers,
-            workers: self.workers.iter().map(view).collect(),
+            workers: self.workers.iter().map(WorkerHandle::view).collect(),
+            listeners: net::faces(&self.listeners),
             config: &self.config,
         })
     }

@@ -12,7 +12,7 @@
 //! - The end of the socket tells a template to go. Its workers do not notice.
 
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -333,6 +333,12 @@ impl TemplateSeat {
     /// When the arbiter is gone.
     pub fn report_ready(&mut self) -> io::Result<()> {
         self.control.write_all(b"r")
+    }
+
+    /// Descriptor and name of each listener, for those who only look.
+    #[must_use]
+    pub fn faces(&self) -> Vec<(RawFd, String)> {
+        self.listeners.iter().map(Listener::face).collect()
     }
 
     /// Waits for the next order; none when there will be no more.

@@ -16,6 +16,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -64,6 +65,11 @@ impl Listener {
                 .is_ok_and(|own| own.as_abstract_name() == Some(name)),
             _ => false,
         }
+    }
+
+    /// Its descriptor and name, for those who only look.
+    pub fn face(&self) -> (RawFd, String) {
+        (self.as_fd().as_raw_fd(), self.to_string())
     }
 
     fn set_nonblocking(&self) -> io::Result<()> {
@@ -127,6 +133,12 @@ impl Bound {
             }
         }
     }
+}
+
+/// Descriptor and name of each, for those who only look.
+pub fn faces(listeners: &[Arc<Bound>]) -> Vec<(RawFd, String)> {
+    let faces = listeners.iter().map(|bound| bound.listener.face());
+    faces.collect()
 }
 
 /// What the settings say about listening sockets.
