@@ -14,6 +14,7 @@
 mod daemon;
 mod host;
 mod reexec;
+mod reload;
 mod serve;
 mod template;
 mod title;
@@ -148,6 +149,7 @@ fn prepare(py: Python<'_>, argv: Vec<OsString>, is_successor: bool) -> Result<Py
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    reload::warn(py, &config);
     let software = ("SERVER_SOFTWARE".to_owned(), format!("ferricorn/{VERSION}"));
     RawEnv::default().apply(py, &[software]).map_err(raised)?;
     let mut raw_env = RawEnv::default();
@@ -195,6 +197,9 @@ fn check(py: Python<'_>, config: &Config, hints: &[String]) -> End {
     }
     for warning in &config.warnings {
         complain(&format!("Warning: {warning}\n"));
+    }
+    for note in config.resolved.notes() {
+        complain(&format!("Note: {note}\n"));
     }
     match load_app(py, config) {
         Err(error) => End {
