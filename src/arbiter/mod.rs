@@ -242,7 +242,10 @@ impl Arbiter<'_> {
                 Ok(())
             }
             // What changes the workers is of no use to a server that is about to stop.
-            _ if self.stops_at.is_some() => Ok(()),
+            _ if self.stops_at.is_some() => {
+                log::info!("Signal {name} has no effect: the server is about to stop.");
+                Ok(())
+            }
             Signal::SIGHUP => self.reload(),
             Signal::SIGTTIN => {
                 self.backoff.forget();
