@@ -1,27 +1,41 @@
 //! The arbiter's start: everything before the first fork.
 
-use nix::unistd::getpid;
+use std::sync::Arc;
+
+use nix::fcntl::OFlag;
+use nix::unistd::{getpid, pipe2};
 
 use super::admin::Admin;
 use super::control::Control;
 use super::metrics::Totals;
+use super::notify::Notifier;
 use super::pidfile::Pidfile;
 use super::policy::Backoff;
 use super::signals;
+use super::stop::Tally;
 use super::workers::{WorkerSet, roomy_board};
-use super::{Arbiter, Hook, Host, Outcome, Start, open_channels};
-use crate::config::VERSION;
+use super::{Arbiter, Hook, Host, Outcome, Start};
+use crate::config::{Config, VERSION};
+use crate::net::Channels;
 use crate::scoreboard::monotonic_ms;
 
 impl<'h> Arbiter<'h> {
     pub(super) fn new(host: &'h mut dyn Host, start: Start) -> Result<Self, String> {
         let board = roomy_board(start.config.workers, start.config.threads);
         let signals = signals::install(&signals::ARBITER_SIGNALS);
+        let (nudges, nudge) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+            .map_err(|errno| format!("no descriptors left: {errno}"))?;
         Ok(Self {
             host,
+            nudges,
+            nudge,
+            templates: Vec::new(),
             pid: getpid(),
             num_workers: start.config.workers,
             inherited: start.inherited,
+            handed_over: start.handed_over,
+            elder: start.elder,
+            upgrade: None,
             listeners: Vec::new(),
             pidfile: None,
             signals: signals.map_err(|error| format!("signals cannot be handled: {error}"))?,
@@ -36,6 +50,10 @@ impl<'h> Arbiter<'h> {
             control: Control::new(),
             started: false,
             stopping: false,
+            stops_at: None,
+            marked_at: 0,
+            tally: Tally::default(),
+            notifier: Notifier::new(&start.supervisor),
             channels: None,
             admin: None,
             totals: Totals::default(),
@@ -47,8 +65,9 @@ impl<'h> Arbiter<'h> {
         let new = self.num_workers;
         self.start_hook(Hook::NworkersChanged { new, old: None })?;
         log::info!("Starting ferricorn {VERSION}");
-        if let Some(path) = &self.config.pidfile {
-            let pidfile = Pidfile::create(path, self.pid.as_raw());
+        self.host.name_process(&self.process_name());
+        if let Some(path) = self.pidfile_path() {
+            let pidfile = Pidfile::create(&path, self.pid.as_raw());
             self.pidfile = Some(pidfile.map_err(|error| Outcome::Refused(error.to_string()))?);
         }
         self.start_hook(Hook::OnStarting)?;
@@ -69,3 +88,21 @@ impl<'h> Arbiter<'h> {
         self.call_hook(hook).map_err(Outcome::Refused)
     }
 }
+
+/// For every worker and its replacement; what goes wrong costs balance only.
+fn open_channels(config: &Config) -> Option<Arc<Channels>> {
+    if config.workers < 2 {
+        return None;
+    }
+    let count = (config.workers * 2 + 2).min(CHANNELS_MAX);
+    match Channels::new(count) {
+        Ok(channels) => Some(Arc::new(channels)),
+        Err(error) => {
+            log::warn!("Connections will not move between workers: {error} (see `ulimit -n`).");
+            None
+        }
+    }
+}
+
+/// Workers beyond this many share nothing: each way costs two descriptors in every process.
+const CHANNELS_MAX: usize = 64;
