@@ -205,8 +205,8 @@ impl Arbiter<'_> {
         let pause = self.backoff.remaining(now);
         let stop = self.stops_at.map(|at| at.saturating_sub(now));
         let timeout = at_most_ms
-            .min(self.keep_watchdog())
             .min(self.control.patience(now))
+            .min(self.keep_watchdog())
             .min(if pause > 0 { pause } else { at_most_ms })
             .min(stop.unwrap_or(at_most_ms));
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
