@@ -21,8 +21,9 @@ use super::siblings::{RELIEF_PERIOD, Siblings};
 /// How long it sleeps when jobs wait and threads may leave it asleep (see `pool/replies.rs`).
 const SHORT_SLEEP: Duration = Duration::from_micros(500);
 
-/// A pool of fast jobs must stand still for so long before its requests are handed to another worker.
-const FAST_POOL_PATIENCE: Duration = Duration::from_millis(5);
+/// A pool of fast jobs must stand still for so long before its requests are handed to another worker: on a machine
+/// that is busy with something else its threads may wait as long for a processor.
+const FAST_POOL_PATIENCE: Duration = Duration::from_millis(25);
 
 /// When the pool was last seen to move.
 #[derive(Clone, Copy, Debug)]

@@ -55,7 +55,7 @@ def test_a_request_does_not_wait_behind_a_busy_worker_while_another_is_free(serv
     homes = [client.request("GET", "/").text for client in clients]
     [(home, number), _] = collections.Counter(homes).most_common()
     assert number >= 2
-    busy, kept = [client for client, its in zip(clients, homes) if its == home][:2]
+    busy, kept = [client for client, its in zip(clients, homes, strict=True) if its == home][:2]
     busy.send_request("GET", "/?1.5")
     began = time.monotonic()
     wait_until(lambda: figure_busy(one) == 1, "the worker is busy")
@@ -84,7 +84,7 @@ def test_handover_can_be_switched_off(server):
     homes = [client.request("GET", "/").text for client in clients]
     home, number = collections.Counter(homes).most_common(1)[0]
     assert number >= 3
-    busy, kept = [client for client, its in zip(clients, homes) if its == home][:2]
+    busy, kept = [client for client, its in zip(clients, homes, strict=True) if its == home][:2]
     busy.send_request("GET", "/?0.6")
     wait_until(lambda: figure_busy(one) == 1, "the worker is busy")
     began = time.monotonic()
