@@ -4,8 +4,9 @@
 //! 1. `config::cli` reads the command line and the environment; `--help`, `-v` and mistakes end here.
 //! 2. `python::config_file` runs the config file in the start directory; `config::validate` checks the whole.
 //! 3. `--print-config` and `--check-config` end here.
-//! 4. `chdir` and `pythonpath`, the log, the environment, `--daemon`, `--preload`.
-//! 5. `arbiter::run` opens the listeners and forks. It comes back with an exit code, or in a worker.
+//! 4. `chdir` and `pythonpath`, the log, the environment, `--daemon`.
+//! 5. `arbiter::run` opens the listeners and forks. It comes back with an exit code, in a worker, or in the
+//!    template of `--preload`.
 //!
 //! The walk of a worker is in `worker.rs`. Every process leaves by returning an exit code to Python, so
 //! that exit handlers and flushes run.
@@ -13,26 +14,27 @@
 pub(crate) mod api;
 mod daemon;
 mod host;
+mod reexec;
 mod relay;
 mod serve;
 mod sources;
+mod template;
+mod title;
 mod worker;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
 
 use self::host::{PythonHost, RawEnv};
+use self::reexec::Inheritance;
 use self::sources::{Origin, Settings, Sources};
 use crate::arbiter::{self, Outcome, Start};
 use crate::config::{Config, Environment, VERSION};
 use crate::logging;
-use crate::net::inherit::systemd_fds;
 use crate::python::hooks::traceback;
 use crate::python::loader;
 
@@ -47,8 +49,15 @@ fn run_application(py: Python<'_>, application: Py<PyAny>) -> i32 {
 }
 
 fn run_from(py: Python<'_>, origin: Origin) -> i32 {
-    match prepare(py, origin) {
-        Ok(host) => serve(py, host),
+    let inheritance = match Inheritance::take(py) {
+        Ok(inheritance) => inheritance,
+        Err(reason) => {
+            complain(&format!("\nError: {reason}\n"));
+            return 1;
+        }
+    };
+    match prepare(py, origin, inheritance.is_successor()) {
+        Ok(host) => serve(py, host, inheritance),
         Err(End { code, message }) => {
             if let Some(message) = message {
                 complain(&message);
@@ -80,7 +89,7 @@ impl End {
     }
 }
 
-fn prepare(py: Python<'_>, origin: Origin) -> Result<PythonHost<'_>, End> {
+fn prepare(py: Python<'_>, origin: Origin, is_successor: bool) -> Result<PythonHost<'_>, End> {
     let sources = Sources {
         origin,
         environment: Environment::of_process(),
@@ -106,7 +115,7 @@ fn prepare(py: Python<'_>, origin: Origin) -> Result<PythonHost<'_>, End> {
     RawEnv::default().apply(py, &[software]).map_err(raised)?;
     let mut raw_env = RawEnv::default();
     raw_env.apply(py, &config.raw_env).map_err(raised)?;
-    if config.daemon {
+    if config.daemon && !is_successor {
         daemon::detach(py, config.enable_stdio_inheritance).map_err(raised)?;
     }
     if config.spew {
@@ -115,25 +124,20 @@ fn prepare(py: Python<'_>, origin: Origin) -> Result<PythonHost<'_>, End> {
             .and_then(|debug| debug.call_method0("spew"))
             .map_err(raised)?;
     }
-    let mut host = PythonHost::new(py, sources, config, hooks, raw_env).map_err(raised)?;
+    let host = PythonHost::new(py, sources, config, hooks, raw_env).map_err(raised)?;
     for warning in &host.config().warnings {
         log::warn!("{warning}");
-    }
-    if host.config().preload_app {
-        let app = host.load_app(host.config()).map_err(|error| End {
-            code: 1,
-            message: Some(format!("{error}\n")),
-        })?;
-        host.set_app(app);
-        warn_of_threads(py);
     }
     Ok(host)
 }
 
-fn serve(py: Python<'_>, mut host: PythonHost<'_>) -> i32 {
+fn serve(py: Python<'_>, mut host: PythonHost<'_>, inheritance: Inheritance) -> i32 {
     let start = Start {
         config: Arc::clone(host.config()),
-        inherited: inherited_fds(py),
+        inherited: inheritance.systemd,
+        handed_over: inheritance.sockets,
+        elder: inheritance.elder,
+        supervisor: inheritance.supervisor,
     };
     match arbiter::run(&mut host, start) {
         Outcome::Master(code) => code,
@@ -142,6 +146,7 @@ fn serve(py: Python<'_>, mut host: PythonHost<'_>) -> i32 {
             1
         }
         Outcome::Worker(seat) => worker::run(py, host, *seat),
+        Outcome::Template(seat) => template::run(py, host, *seat),
     }
 }
 
@@ -197,23 +202,6 @@ fn warn_of_threads(py: Python<'_>) {
         Ok(_) => {}
         Err(error) => log::debug!("threads not counted: {}", traceback(py, &error)),
     }
-}
-
-/// Takes systemd's variables out of the environment, so that no child thinks they are meant for it.
-fn inherited_fds(py: Python<'_>) -> Vec<RawFd> {
-    let take = |name: &str| -> Option<String> {
-        let environ = py.import("os").ok()?.getattr("environ").ok()?;
-        let value = environ
-            .call_method1("pop", (name, PyString::new(py, "")))
-            .ok()?;
-        value.extract().ok()
-    };
-    let (pid, fds, _names) = (
-        take("LISTEN_PID"),
-        take("LISTEN_FDS"),
-        take("LISTEN_FDNAMES"),
-    );
-    systemd_fds(pid.as_deref(), fds.as_deref(), std::process::id())
 }
 
 /// The terminal may be gone; there is nobody else to tell.

@@ -8,9 +8,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::policy::{self, Consequence, Death, Fault, Obituary, Patience, Verdict};
-use super::workers::{Stage, WorkerHandle};
+use super::workers::{News, Stage, WorkerHandle};
 use super::{Arbiter, Hook, Leave};
-use crate::scoreboard::monotonic_ms;
+use crate::scoreboard::{Running, monotonic_ms};
 
 impl Arbiter<'_> {
     pub(super) fn reap(&mut self) -> Result<(), Leave> {
@@ -35,16 +35,24 @@ impl Arbiter<'_> {
     fn bury(&mut self, pid: Pid, death: Death) -> Result<(), Leave> {
         let now = monotonic_ms();
         let Some(mut worker) = self.workers.remove(pid) else {
-            log::debug!("Reaped unknown child process (pid:{pid}, {death:?})");
+            if !self.bury_upgrade(pid, death) && !self.bury_template(pid, death)? {
+                // As PID 1 we inherit orphans of anybody.
+                log::debug!("Reaped unknown child process (pid:{pid}, {death:?})");
+            }
             return Ok(());
         };
-        // Its readiness byte may have come after the pipes were last read.
-        worker.read_booted(now);
+        // What it said last may have come after the pipes were last read.
+        if worker.look(now) == News::Serves {
+            if let Some(rollout) = &mut self.rollout {
+                rollout.proven |= worker.generation == self.generation;
+            }
+        }
+        let unproven = self.rollout.as_ref().is_some_and(|rollout| !rollout.proven);
         let obituary = Obituary {
             death,
             stage: worker.stage,
             drained: worker.drains(),
-            in_rollout: self.rollout.is_some() && worker.generation == self.generation,
+            in_rollout: unproven && worker.generation == self.generation,
             lifetime: Duration::from_millis(now.saturating_sub(worker.forked_at)),
         };
         let consequence = policy::after_death(&obituary, self.started);
@@ -52,6 +60,7 @@ impl Arbiter<'_> {
         if !halts {
             log_death(&worker, death);
         }
+        self.tally.count(&worker, &log_lost(&worker, death, now));
         self.totals.add(worker.slot());
         worker.slot().release();
         let killed_for_silence = worker.stage == Stage::Killed && !self.stopping;
@@ -77,6 +86,7 @@ impl Arbiter<'_> {
     }
 
     pub(super) fn murder(&mut self) {
+        self.murder_templates();
         let now = monotonic_ms();
         let patience = Patience {
             boot: self.config.boot_timeout,
@@ -92,6 +102,12 @@ impl Arbiter<'_> {
                     worker.enter(Stage::Aborted, now);
                 }
                 Verdict::Kill => {
+                    if worker.stage == Stage::Retiring {
+                        log::error!(
+                            "Worker (pid:{}) did not leave within graceful_timeout",
+                            worker.pid
+                        );
+                    }
                     worker.send(Signal::SIGKILL);
                     worker.enter(Stage::Killed, now);
                 }
@@ -142,12 +158,22 @@ fn log_timeout(worker: &WorkerHandle, fault: Fault, now: u64) {
             );
         }
     }
-    for running in worker.slot().running() {
+}
+
+/// The requests that a worker took with it. One that left by itself has told of them already.
+fn log_lost(worker: &WorkerHandle, death: Death, now: u64) -> Vec<Running> {
+    let lost = worker.slot().running();
+    if !matches!(death, Death::Signal(_)) && worker.drains() {
+        return lost;
+    }
+    for request in &lost {
         log::error!(
-            "Worker (pid:{pid}): in flight since {} ms: {} {}",
-            now.saturating_sub(running.since_ms),
-            running.method.escape_ascii(),
-            running.path.escape_ascii()
+            "Worker (pid:{}): cut after {} ms: {} {}",
+            worker.pid,
+            now.saturating_sub(request.since_ms),
+            request.method.escape_ascii(),
+            request.path.escape_ascii()
         );
     }
+    lost
 }

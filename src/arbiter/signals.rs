@@ -105,6 +105,22 @@ pub(super) fn leave_to_child() -> io::Result<()> {
     ])
 }
 
+/// In a forked child that is going to execute another program, while signals are blocked. What is meant for a master
+/// at work has no effect until the program has handlers of its own: its default would be to kill it. Unlike a handler,
+/// "ignore" survives the exec.
+pub(super) fn leave_to_next_program() -> io::Result<()> {
+    leave_to_child()?;
+    let ignored = [
+        Signal::SIGHUP,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGWINCH,
+    ];
+    set_all(&ignored, SigHandler::SigIgn)
+}
+
 /// All signals wait while this lives.
 #[derive(Debug)]
 pub(super) struct Blocked {

@@ -73,6 +73,16 @@ pub struct Config {
     pub client_body_timeout: Option<Duration>,
     pub send_timeout: Option<Duration>,
 
+    /// At least 1, as `max_retiring`.
+    pub reload_surge: usize,
+    pub max_retiring: usize,
+    /// MiB; 0 is unlimited.
+    pub max_worker_memory: u64,
+    pub max_worker_lifetime: Option<Duration>,
+    /// Seconds.
+    pub max_worker_lifetime_jitter: u64,
+    pub stop_delay: Duration,
+
     pub limit_request_line: usize,
     pub limit_request_fields: usize,
     pub limit_request_field_size: usize,

@@ -8,6 +8,7 @@
 mod control;
 mod debugging;
 mod hooks;
+mod lifecycle;
 mod logging;
 mod mechanics;
 mod security;
@@ -319,6 +320,7 @@ pub fn all() -> &'static [Setting] {
         let files = [
             socket::ROWS,
             workers::ROWS,
+            lifecycle::ROWS,
             security::ROWS,
             debugging::ROWS,
             mechanics::ROWS,

@@ -9,8 +9,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::relay;
 use super::sources::{Settings, Sources};
+use super::{reexec, relay, title};
 use crate::arbiter::{Forked, Hook, HookEvent, Host, WorkerView};
 use crate::config::Config;
 use crate::logging;
@@ -195,6 +195,7 @@ impl<'py> PythonHost<'py> {
             Hook::WhenReady => "when_ready",
             Hook::OnReload => "on_reload",
             Hook::OnExit => "on_exit",
+            Hook::PreExec => "pre_exec",
             Hook::NworkersChanged { .. } => "nworkers_changed",
             Hook::PreFork(_) => "pre_fork",
             Hook::ChildExit(_) => "child_exit",
@@ -323,6 +324,20 @@ impl Host for PythonHost<'_> {
             log::error!("{error}");
         }
         hooks::reopen_files(self.py, &self.objects.log);
+    }
+
+    fn execute_again(&mut self, variables: &[(String, String)]) -> io::Error {
+        let restored = self.raw_env.restore(self.py);
+        let failed = restored
+            .and_then(|()| reexec::execute(self.py, &self.sources.start_directory, variables));
+        match failed {
+            Ok(never) => match never {},
+            Err(error) => io::Error::other(error.to_string()),
+        }
+    }
+
+    fn name_process(&mut self, name: &str) {
+        title::name_process(self.py, name);
     }
 
     fn wait(&mut self, blocking: &mut (dyn FnMut() + Send)) {

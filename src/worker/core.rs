@@ -11,6 +11,7 @@ use crate::pool::{ConnId, Job, Pool, SharedBytes};
 use crate::scoreboard::{Scoreboard, Slot, Unready};
 
 use super::access_log::AccessLog;
+use super::arbiter_line::ArbiterLine;
 use super::deadlines::{Deadlines, Timer};
 use super::health::Health;
 use super::overload::{Excess, Overload};
@@ -86,7 +87,8 @@ pub(super) struct Core {
     pub(super) buffers_requests: bool,
     /// The worker stops: every answer says close.
     pub(super) draining: bool,
-    /// Requests dispatched, and after how many the worker retires (`max_requests`).
+    pub(super) arbiter: ArbiterLine,
+    /// Requests dispatched, and after how many the worker asks for a successor (`max_requests`).
     pub(super) requests: u64,
     pub(super) requests_max: Option<u64>,
     pub(super) access_log: Option<AccessLog>,
@@ -198,6 +200,7 @@ impl Core {
             unannounced_jobs: 0,
             buffers_requests: config.request_buffering,
             draining: false,
+            arbiter: ArbiterLine::default(),
             requests: 0,
             requests_max,
             access_log,
@@ -336,11 +339,6 @@ impl Core {
         if let Some(log) = &mut self.access_log {
             log.flush();
         }
-    }
-
-    /// Whether the worker has served as many requests as it may (`max_requests`).
-    pub(super) fn retires(&self) -> bool {
-        self.requests_max.is_some_and(|max| self.requests >= max)
     }
 
     /// Let `conn` be due after `timeout`, or never.

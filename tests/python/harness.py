@@ -133,6 +133,7 @@ class Server:
         command: Iterable[str] | None = None,
         cwd: Path = APPS,
         env: dict[str, str] | None = None,
+        pass_fds: Iterable[int] = (),
     ) -> None:
         line = [*(command or COMMAND), *(word for address in bind for word in ("-b", address)), *arguments]
         self.process = subprocess.Popen(
@@ -143,6 +144,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=tuple(pass_fds),
         )
         self.pid = self.process.pid
         self.log = Transcript(self.process.stderr)

@@ -25,8 +25,6 @@ const fn dirty(name: &'static str, arity: u8) -> Setting {
     .no_effect(DIRTY)
 }
 
-const NOT_CALLED: &str = "it is not called";
-
 pub(super) const ROWS: &[Setting] = &[
     hook("on_starting", 1, "(arbiter) Before the arbiter starts."),
     hook(
@@ -56,7 +54,7 @@ pub(super) const ROWS: &[Setting] = &[
         1,
         "(worker) The worker got SIGABRT: it was silent too long.",
     ),
-    hook("pre_exec", 1, "(arbiter) Before a new arbiter is executed.").not_yet(NOT_CALLED),
+    hook("pre_exec", 1, "(arbiter) Before a new arbiter is executed."),
     hook(
         "pre_request",
         2,
