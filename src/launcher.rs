@@ -16,6 +16,7 @@ mod daemon;
 mod host;
 mod reexec;
 mod relay;
+mod reload;
 mod serve;
 mod sources;
 mod template;
@@ -111,6 +112,7 @@ fn prepare(py: Python<'_>, origin: Origin, is_successor: bool) -> Result<PythonH
         return Err(check(py, &sources, &config, &hints));
     }
     init_logs(&config)?;
+    reload::warn(py, &config);
     let software = ("SERVER_SOFTWARE".to_owned(), format!("ferricorn/{VERSION}"));
     RawEnv::default().apply(py, &[software]).map_err(raised)?;
     let mut raw_env = RawEnv::default();
@@ -171,6 +173,9 @@ fn check(py: Python<'_>, sources: &Sources, config: &Config, hints: &[String]) -
     }
     for warning in &config.warnings {
         complain(&format!("Warning: {warning}\n"));
+    }
+    for note in config.resolved.notes() {
+        complain(&format!("Note: {note}\n"));
     }
     match sources.load_app(py, config) {
         Err(error) => End {

@@ -97,6 +97,7 @@ impl Arbiter<'_> {
             match policy::judge(worker.stage, worker.since, worker.beats(), now, &patience) {
                 Verdict::Fine => {}
                 Verdict::Abort(fault) => {
+                    self.control.count().killed += 1;
                     log_timeout(worker, fault, now);
                     worker.send(Signal::SIGABRT);
                     worker.enter(Stage::Aborted, now);

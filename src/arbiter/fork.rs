@@ -17,7 +17,7 @@ use nix::unistd::{Pid, getpid, getppid};
 
 use super::signals::{self, Blocked};
 use super::workers::{Stage, WorkerHandle, roomy_board};
-use super::{Arbiter, Forked, Hook, Leave, WorkerView};
+use super::{Arbiter, Forked, Hook, Leave, WorkerLine, WorkerView};
 use crate::config::Config;
 use crate::net::{Channels, Listener};
 use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
@@ -43,6 +43,8 @@ pub struct WorkerSeat {
     pub scoreboard: Arc<Scoreboard>,
     /// A byte on it means "look at my slot": it serves, it asks to go, it drains.
     pub booted: OwnedFd,
+    /// On which the arbiter asks for stacks.
+    pub line: Option<WorkerLine>,
     /// The arbiter.
     pub parent: Pid,
     /// The ways to its siblings; `None` when connections do not move.
@@ -104,6 +106,7 @@ impl Arbiter<'_> {
             Ok(slot) => slot,
             Err(error) => return self.cannot_fork(&error).map(|()| None),
         };
+        let line = self.control.new_line(age);
         let blocked = match Blocked::new() {
             Ok(blocked) => blocked,
             Err(error) => return self.cannot_fork(&error).map(|()| None),
@@ -114,7 +117,7 @@ impl Arbiter<'_> {
                 drop(blocked);
                 self.cannot_fork(&error).map(|()| None)
             }
-            Ok(Forked::Child) => Err(self.become_worker(age, slot, blocked)),
+            Ok(Forked::Child) => Err(self.become_worker(age, slot, line, blocked)),
             Ok(Forked::Parent(pid)) => Ok(Some((pid, slot, Arc::clone(&self.board)))),
         }
     }
@@ -147,7 +150,13 @@ impl Arbiter<'_> {
     }
 
     /// In the child. Signals are let through when `blocked` is dropped, at the end.
-    fn become_worker(&mut self, age: u64, slot: usize, blocked: Blocked) -> Leave {
+    fn become_worker(
+        &mut self,
+        age: u64,
+        slot: usize,
+        line: Option<WorkerLine>,
+        blocked: Blocked,
+    ) -> Leave {
         let pid = getpid();
         let prepared = signals::leave_to_child().and_then(|()| {
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
@@ -176,6 +185,7 @@ impl Arbiter<'_> {
             config: Arc::clone(&self.config),
             scoreboard: Arc::clone(&self.board),
             booted,
+            line,
             parent: self.pid,
             channels: self.channels.clone(),
             max_requests: max_requests(&self.config),

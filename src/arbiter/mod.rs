@@ -13,8 +13,10 @@
 
 mod admin;
 mod burial;
+mod control;
 mod fork;
 mod host;
+mod line;
 mod listeners;
 mod metrics;
 mod notify;
@@ -23,6 +25,7 @@ mod policy;
 mod recycle;
 mod reload;
 pub mod signals;
+mod stacks;
 mod start;
 mod stop;
 mod template;
@@ -39,11 +42,13 @@ use nix::unistd::{Pid, read};
 
 pub use fork::WorkerSeat;
 pub use host::{Forked, Hook, HookEvent, Host, WorkerView};
+pub use line::{WorkerLine, dump_signal};
 pub use notify::Supervisor;
 pub use policy::{EXIT_APP_LOAD, EXIT_BOOT};
 pub use template::{Order, TemplateSeat};
 
 use self::admin::Admin;
+use self::control::Control;
 use self::metrics::Totals;
 use self::notify::Notifier;
 use self::pidfile::Pidfile;
@@ -154,6 +159,7 @@ struct Arbiter<'h> {
     next_generation: u32,
     rollout: Option<Rollout>,
     backoff: Backoff,
+    control: Control,
     /// All workers of the first start have served.
     started: bool,
     stopping: bool,
@@ -174,6 +180,7 @@ struct Arbiter<'h> {
 impl Arbiter<'_> {
     fn serve(&mut self) -> Result<std::convert::Infallible, Leave> {
         self.manage()?;
+        self.serve_control()?;
         loop {
             for signal in self.wait(LOOP_MS) {
                 self.handle(signal)?;
@@ -182,6 +189,7 @@ impl Arbiter<'_> {
             self.hear();
             self.reap()?;
             self.murder();
+            self.serve_control()?;
             self.mark_worn_out();
             self.manage()?;
             self.notify_status();
@@ -198,6 +206,7 @@ impl Arbiter<'_> {
         let stop = self.stops_at.map(|at| at.saturating_sub(now));
         let timeout = at_most_ms
             .min(self.keep_watchdog())
+            .min(self.control.patience(now))
             .min(if pause > 0 { pause } else { at_most_ms })
             .min(stop.unwrap_or(at_most_ms));
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
@@ -208,6 +217,7 @@ impl Arbiter<'_> {
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .chain(self.admin.iter().flat_map(Admin::waited))
             .collect();
+        waited.extend(self.control.waited());
         self.host.wait(&mut || {
             // A signal interrupts the poll, but then its byte is in the pipe; other errors cannot occur.
             let _ = poll(&mut waited, timeout);

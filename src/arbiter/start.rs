@@ -6,6 +6,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::{getpid, pipe2};
 
 use super::admin::Admin;
+use super::control::Control;
 use super::metrics::Totals;
 use super::notify::Notifier;
 use super::pidfile::Pidfile;
@@ -46,6 +47,7 @@ impl<'h> Arbiter<'h> {
             next_generation: 1,
             rollout: None,
             backoff: Backoff::default(),
+            control: Control::new(),
             started: false,
             stopping: false,
             stops_at: None,

@@ -118,6 +118,7 @@ impl Arbiter<'_> {
 
     pub(super) fn unlink_files(&mut self) {
         self.close_listeners();
+        self.control.close();
         if let Some(admin) = self.admin.take() {
             admin.unlink();
         }
@@ -157,6 +158,10 @@ impl Arbiter<'_> {
 
     /// Nothing that a dying worker brings about may keep the server from stopping.
     fn bury_quietly(&mut self) {
+        // Whoever waits for the stop can ask what it waits for.
+        if let Err(super::Leave::Failed(reason)) = self.serve_control() {
+            log::error!("{reason}");
+        }
         while let Err(super::Leave::Failed(reason)) = self.reap() {
             log::error!("{reason}");
         }

@@ -15,17 +15,19 @@ pub mod validate;
 pub mod value;
 
 mod check;
+mod document;
 mod help;
 mod host;
 mod resolved;
 mod typed;
-mod words;
+pub(crate) mod words;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use check::check;
 pub use cli::CliOutcome;
+pub use document::document;
 pub use host::start_directory;
 pub use peers::AllowedPeers;
 pub use resolved::Resolved;

@@ -33,6 +33,8 @@ pub struct Setting {
     /// A variable that replaces the default, and how its text is read.
     pub env: Option<EnvDefault>,
     pub verdict: Verdict,
+    /// What is different here from gunicorn, in a sentence.
+    pub differs: Option<&'static str>,
     /// Not a setting of gunicorn.
     pub ours: bool,
     /// One short sentence, for `--help` and the documentation.
@@ -253,6 +255,7 @@ const fn row(
         default,
         env: None,
         verdict: Verdict::Works,
+        differs: None,
         ours: false,
         doc,
     }
@@ -276,6 +279,11 @@ impl Setting {
 
     const fn not_yet(mut self, meanwhile: &'static str) -> Self {
         self.verdict = Verdict::NotYet(meanwhile);
+        self
+    }
+
+    const fn differs(mut self, how: &'static str) -> Self {
+        self.differs = Some(how);
         self
     }
 

@@ -7,12 +7,14 @@ use pyo3::prelude::*;
 use std::sync::Arc;
 
 use super::host::{Inherited, PythonHost};
+use super::reload::Reloader;
 use super::serve::{leave_stuck, serve};
-use crate::arbiter::{EXIT_BOOT, WorkerSeat};
+use crate::arbiter::{EXIT_BOOT, WorkerLine, WorkerSeat, dump_signal};
 use crate::config::Config;
 use crate::net::Listener;
 use crate::python::hooks::{self, leaving, traceback};
 use crate::python::loader::AppLoadError;
+use crate::python::stacks::StackTeller;
 use crate::worker::Exit;
 
 /// Returns the worker's exit code. Leaving the interpreter in the normal way is up to the caller.
@@ -23,8 +25,11 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
         Ok(inherited) => Arc::new(inherited),
         Err(error) => return boot_failure(&traceback(py, &error)),
     };
+    let mut seat = seat;
+    let teller = seat.line.take().and_then(|line| tell_stacks(py, line));
     let (index, scoreboard) = (seat.index, Arc::clone(&seat.scoreboard));
-    let exit = match boot(py, &inherited, &seat) {
+    let reloader = Reloader::start(py, &seat.config, &inherited.hooks, &inherited.worker);
+    let exit = match boot(py, &inherited, &seat, reloader.as_ref()) {
         Ok(app) => {
             let exit = serve(py, app, seat, &inherited);
             let requests = scoreboard.slot(index).requests();
@@ -41,14 +46,42 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
     if let Err(reason) = inherited.hooks.call(py, "worker_exit", objects) {
         log::warn!("Exception during worker exit:\n{reason}");
     }
+    if let Some(reloader) = reloader {
+        reloader.stop(py);
+    }
+    if let Some(teller) = teller {
+        teller.stop(py);
+    }
     if exit.stuck_threads > 0 {
         leave_stuck(py, exit, &scoreboard, index);
     }
     exit.code
 }
 
+/// From now on the arbiter can ask where this worker is, also while the application is being imported.
+fn tell_stacks(py: Python<'_>, line: WorkerLine) -> Option<StackTeller> {
+    let teller = StackTeller::start(
+        py,
+        line.questions,
+        line.dump,
+        dump_signal().map(|one| one as i32),
+    );
+    match teller {
+        Ok(teller) => Some(teller),
+        Err(error) => {
+            log::warn!("This worker cannot tell its stacks: {error}");
+            None
+        }
+    }
+}
+
 /// Everything up to the application. The error is the exit code; it has been logged.
-fn boot(py: Python<'_>, inherited: &Inherited, seat: &WorkerSeat) -> Result<Py<PyAny>, i32> {
+fn boot(
+    py: Python<'_>,
+    inherited: &Inherited,
+    seat: &WorkerSeat,
+    reloader: Option<&Reloader>,
+) -> Result<Py<PyAny>, i32> {
     let Inherited {
         hooks,
         arbiter,
@@ -62,10 +95,7 @@ fn boot(py: Python<'_>, inherited: &Inherited, seat: &WorkerSeat) -> Result<Py<P
     drop_privileges(py, &seat.config).map_err(|reason| boot_failure(&reason))?;
     let app = match &inherited.app {
         Some(app) => app.clone_ref(py),
-        None => {
-            let app = inherited.sources.load_app(py, &seat.config);
-            app.map_err(|error| load_failure(&error))?
-        }
+        None => load(py, inherited, &seat.config, reloader)?,
     };
     describe(py, worker, &app, seat).map_err(|error| boot_failure(&traceback(py, &error)))?;
     hooks
@@ -99,6 +129,28 @@ fn describe(
     match seat.max_requests {
         Some(most) => worker.setattr("max_requests", most),
         None => Ok(()),
+    }
+}
+
+/// With `--reload` on, an application that cannot be loaded is no reason to stop: its author is at work on it.
+fn load(
+    py: Python<'_>,
+    inherited: &Inherited,
+    config: &Config,
+    reloader: Option<&Reloader>,
+) -> Result<Py<PyAny>, i32> {
+    match (inherited.sources.load_app(py, config), reloader) {
+        (Ok(app), None) => Ok(app),
+        (Ok(app), Some(reloader)) => {
+            reloader.loaded();
+            Ok(app)
+        }
+        (Err(error), None) => Err(load_failure(&error)),
+        (Err(error), Some(reloader)) => {
+            load_failure(&error);
+            let page = reloader.broken(py, &error.to_string());
+            page.map_err(|error| boot_failure(&traceback(py, &error)))
+        }
     }
 }
 

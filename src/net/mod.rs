@@ -27,7 +27,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chown};
 
 pub use address::{AddressError, BindAddress};
-pub use channel::Channels;
+pub use channel::{Channels, receive_sockets, send_sockets};
 
 /// A non-blocking listening socket.
 #[derive(Debug)]
@@ -358,6 +358,27 @@ fn bind_path(path: &Path, options: &BindOptions) -> Result<Listener, Attempt> {
         chown(path, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
     }
     Ok(listener)
+}
+
+/// A unix socket for whom `mode` lets in, apart from those that serve: see the control interface. A path that a
+/// living process listens on is `AddrInUse`, and a file that is no socket stays.
+///
+/// # Errors
+/// When the path cannot be had.
+pub fn bind_private(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    let options = BindOptions {
+        umask: !mode & 0o777,
+        backlog: 16,
+        ..BindOptions::default()
+    };
+    match bind_path(path, &options) {
+        Ok(Listener::Unix(listener)) => Ok(listener),
+        Ok(Listener::Tcp(_)) | Err(Attempt::NotASocket) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is a file that is not a socket",
+        )),
+        Err(Attempt::Failed(error)) => Err(error),
+    }
 }
 
 /// A socket file left behind by a dead server refuses; a live server's accepts, or is too busy to.

@@ -140,6 +140,12 @@ impl<'a> Slot<'a> {
             .and_then(|thread| ThreadSlot::new(thread).read())
     }
 
+    /// The requests that run now, with the number of their thread.
+    pub fn running_threads(self) -> impl Iterator<Item = (usize, Running)> {
+        let threads = self.threads.iter().enumerate();
+        threads.filter_map(|(index, thread)| Some((index, ThreadSlot::new(thread).read()?)))
+    }
+
     /// The requests that run now, oldest first: for the log line of a worker that is killed.
     #[must_use]
     pub fn running(self) -> Vec<Running> {

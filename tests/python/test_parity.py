@@ -194,7 +194,7 @@ def test_life_lines_agree(server):
     """From start to stop, apart from name, version, worker class, pids, times, and our summary of the requests."""
     texts = []
     for command in (GUNICORN, None):
-        one = server("hello:app", "--threads", "2", command=command)
+        one = server("hello:app", "--threads", "2", "--no-control-socket", command=command)
         one.get()
         one.stop()
         text = re.sub(r"^\[[^]]*\] \[\d+\]", "[time] [pid]", one.log.join(), flags=re.MULTILINE)
