@@ -207,6 +207,7 @@ impl Arbiter<'_> {
         let timeout = at_most_ms
             .min(self.control.patience(now))
             .min(self.keep_watchdog())
+            .min(self.control.patience(now))
             .min(if pause > 0 { pause } else { at_most_ms })
             .min(stop.unwrap_or(at_most_ms));
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);

@@ -46,8 +46,8 @@ impl Rollout {
 impl Arbiter<'_> {
     pub(super) fn reload(&mut self) -> Result<(), Leave> {
         log::info!("Hang up: Master");
-        self.control.count().reloads += 1;
         self.notify_reloading();
+        self.control.count().reloads += 1;
         // The operator has changed something again: what has not served yet is out of date before it does.
         // What serves already is now the generation to fall back to.
         let proven = self.rollout.take_if(|rollout| rollout.proven);

@@ -21,12 +21,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid, getppid};
 
 use super::fork::{WorkerSeat, max_requests};
+use super::line::WorkerLine;
 use super::policy::Death;
 use super::signals::{self, Blocked};
 use super::workers::roomy_board;
 use super::{Arbiter, Forked, Leave};
 use crate::config::Config;
-use crate::net::{Channels, Listener};
+use crate::net::{Channels, Listener, receive_sockets, send_sockets};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 
 /// A template as the arbiter knows it.
@@ -45,10 +46,17 @@ pub(super) struct Template {
 
 impl Template {
     /// Asks for a worker. Returns its pid.
-    fn order(&self, age: u64, slot: usize) -> io::Result<Pid> {
+    fn order(&self, age: u64, slot: usize, line: Option<&WorkerLine>) -> io::Result<Pid> {
         let mut control = self.control.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        control.write_all(&age.to_le_bytes())?;
-        control.write_all(&(slot as u64).to_le_bytes())?;
+        let mut order = [0; ORDER_BYTES];
+        order[..8].copy_from_slice(&age.to_le_bytes());
+        order[8..].copy_from_slice(&(slot as u64).to_le_bytes());
+        let ends = line.map(|line| [line.questions.as_fd(), line.dump.as_fd()]);
+        send_sockets(
+            control.as_fd(),
+            &order,
+            ends.as_ref().map_or(&[], |ends| &ends[..]),
+        )?;
         let mut pid = [0; 4];
         control.read_exact(&mut pid)?;
         match i32::from_le_bytes(pid) {
@@ -169,7 +177,8 @@ impl Arbiter<'_> {
             return self.cannot_fork(&full).map(|()| None);
         };
         self.prepare_slot(board.slot(slot));
-        match template_order(&self.templates, self.generation, age, slot) {
+        let line = self.control.new_line(age);
+        match template_order(&self.templates, self.generation, age, slot, line.as_ref()) {
             Ok(pid) => Ok(Some((pid, slot, board))),
             Err(error) => {
                 board.slot(slot).release();
@@ -282,11 +291,14 @@ fn template_order(
     generation: u32,
     age: u64,
     slot: usize,
+    line: Option<&WorkerLine>,
 ) -> io::Result<Pid> {
     let template = templates
         .iter()
         .find(|one| one.generation == generation && one.control.is_some());
-    template.ok_or(io::ErrorKind::NotFound)?.order(age, slot)
+    template
+        .ok_or(io::ErrorKind::NotFound)?
+        .order(age, slot, line)
 }
 
 fn clone_all<'a>(listeners: impl Iterator<Item = &'a Listener>) -> io::Result<Vec<Listener>> {
@@ -309,10 +321,11 @@ pub struct TemplateSeat {
 }
 
 /// Which worker is to be forked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Order {
     pub age: u64,
     pub slot: usize,
+    line: Option<WorkerLine>,
 }
 
 impl TemplateSeat {
@@ -324,12 +337,20 @@ impl TemplateSeat {
 
     /// Waits for the next order; none when there will be no more.
     pub fn next_order(&mut self) -> Option<Order> {
-        let (mut age, mut slot) = ([0; 8], [0; 8]);
-        self.control.read_exact(&mut age).ok()?;
-        self.control.read_exact(&mut slot).ok()?;
+        let mut order = [0; ORDER_BYTES];
+        let (len, ends) = receive_sockets(self.control.as_fd(), &mut order).ok()?;
+        let (age, slot) = order.split_at(8);
+        if len < ORDER_BYTES {
+            return None;
+        }
+        let ends = <[OwnedFd; 2]>::try_from(ends).ok();
         Some(Order {
-            age: u64::from_le_bytes(age),
-            slot: usize::try_from(u64::from_le_bytes(slot)).ok()?,
+            age: u64::from_le_bytes(age.try_into().ok()?),
+            slot: usize::try_from(u64::from_le_bytes(slot.try_into().ok()?)).ok()?,
+            line: ends.map(|[questions, dump]| WorkerLine {
+                questions: UnixStream::from(questions),
+                dump,
+            }),
         })
     }
 
@@ -337,7 +358,7 @@ impl TemplateSeat {
     ///
     /// # Errors
     /// When the arbiter is gone.
-    pub fn answer(&mut self, order: Order) -> io::Result<()> {
+    pub fn answer(&mut self, order: &Order) -> io::Result<()> {
         let pid = self.scoreboard.slot(order.slot).pid();
         self.control.write_all(&pid.to_le_bytes())
     }
@@ -365,7 +386,7 @@ impl TemplateSeat {
             config: self.config,
             scoreboard: self.scoreboard,
             booted: self.nudge,
-            line: None,
+            line: order.line,
             parent: self.arbiter,
             channels: self.channels,
             max_requests,
@@ -377,6 +398,8 @@ impl TemplateSeat {
     }
 }
 
+/// Age and slot.
+const ORDER_BYTES: usize = 16;
 /// A fork takes milliseconds, that of a huge process some hundred; the rest is for `pre_fork`.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const ADOPTION_MS: u64 = 5000;

@@ -37,13 +37,13 @@ pub(super) fn run(py: Python<'_>, mut host: PythonHost<'_>, mut seat: TemplateSe
         let mut order = None;
         host.wait(&mut || order = seat.next_order());
         let Some(order) = order else { return 0 };
-        match fork(&mut host, &seat, order) {
+        match fork(&mut host, &seat, &order) {
             Err(reason) => log::error!("{reason}"),
             Ok(Place::Template) => {}
             Ok(Place::Between) => exit_now(py, 0),
             Ok(Place::Worker) => return become_worker(py, host, seat, order),
         }
-        if seat.answer(order).is_err() {
+        if seat.answer(&order).is_err() {
             return 0;
         }
     }
@@ -56,7 +56,7 @@ enum Place {
     Worker,
 }
 
-fn fork(host: &mut PythonHost<'_>, seat: &TemplateSeat, order: Order) -> Result<Place, String> {
+fn fork(host: &mut PythonHost<'_>, seat: &TemplateSeat, order: &Order) -> Result<Place, String> {
     let config = Arc::clone(&seat.config);
     let age = order.age;
     host.hook(&HookEvent {

@@ -27,7 +27,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chown};
 
 pub use address::{AddressError, BindAddress};
-pub use channel::Channels;
+pub use channel::{Channels, receive_sockets, send_sockets};
 pub use private::bind_private;
 
 /// A non-blocking listening socket.
