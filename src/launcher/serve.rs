@@ -7,17 +7,19 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
+use super::host::Inherited;
+use super::relay;
 use crate::arbiter::{WorkerSeat, signals};
 use crate::config::{Config, VERSION};
 use crate::logging;
 use crate::logging::access::AccessFormat;
 use crate::net::Listener;
 use crate::python::gil::{Reason, handoff};
-use crate::python::heartbeat::{Errands, Heartbeat};
-use crate::python::hooks::{Hooks, Worker, traceback};
+use crate::python::heartbeat::{self, Errands, Heartbeat};
+use crate::python::hooks::{leaving, reopen_files, traceback};
 use crate::python::interrupts::Interrupts;
 use crate::python::threads::{OverrunHook, PythonApplication};
-use crate::python::wsgi::{ListenerFace, WsgiApp, WsgiSettings};
+use crate::python::wsgi::{ListenerFace, Watch, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 use crate::worker::{self, AccessLog, Exit, Setup};
 
@@ -35,10 +37,9 @@ pub(super) fn serve(
     py: Python<'_>,
     app: Py<PyAny>,
     seat: WorkerSeat,
-    hooks: &Arc<Hooks>,
-    worker: &Py<Worker>,
+    inherited: &Arc<Inherited>,
 ) -> Exit {
-    match start(py, app, seat, hooks, worker) {
+    match start(py, app, seat, inherited) {
         Ok(exit) => exit,
         Err(reason) => {
             log::error!("The worker could not serve: {reason}");
@@ -54,8 +55,7 @@ fn start(
     py: Python<'_>,
     app: Py<PyAny>,
     seat: WorkerSeat,
-    hooks: &Arc<Hooks>,
-    worker: &Py<Worker>,
+    inherited: &Arc<Inherited>,
 ) -> Result<Exit, String> {
     let WorkerSeat {
         index,
@@ -71,11 +71,7 @@ fn start(
     let raised = |error: PyErr| traceback(py, &error);
     let wakeups = install_wakeup(py).map_err(raised)?;
     let signals = install_signals(py).map_err(raised)?;
-    let access_log = config
-        .accesslog
-        .is_some()
-        .then(|| access_log(&config))
-        .transpose()?;
+    let access_log = access_log(py, &config, inherited)?;
     let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index))
         .map_err(|error| error.to_string())?;
     let interrupts = config
@@ -86,14 +82,11 @@ fn start(
         settings: Arc::new(wsgi_settings(py, &config, &listeners)),
         scoreboard: scoreboard.clone(),
         slot: index,
+        watch: watch(py, &config, inherited).map_err(raised)?,
+        logger: (!config.logs_are_built_in()).then(|| inherited.log.clone_ref(py)),
         interrupts: interrupts.clone(),
     });
-    let on_signal = signal_hook(
-        hooks.clone(),
-        worker.clone_ref(py),
-        scoreboard.clone(),
-        index,
-    );
+    let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
     let script_name = app.settings.script_name.clone().into_bytes();
     let on_overrun = overrun_hook(interrupts, heartbeat.errands());
     let application = PythonApplication::new(app, on_signal, on_overrun);
@@ -117,6 +110,17 @@ fn start(
     exit.map_err(|error| error.to_string())
 }
 
+/// Who looks at each request: hooks, and the access log of a logger of the operator's own.
+fn watch(py: Python<'_>, config: &Config, inherited: &Inherited) -> PyResult<Option<Watch>> {
+    let logs_access = !config.logs_are_built_in();
+    Watch::new(
+        py,
+        Arc::clone(&inherited.hooks),
+        inherited.worker.clone_ref(py),
+        logs_access.then(|| inherited.log.clone_ref(py)),
+    )
+}
+
 fn beat(scoreboard: &Arc<Scoreboard>, index: usize) -> Box<dyn Fn() + Send> {
     let scoreboard = scoreboard.clone();
     Box::new(move || scoreboard.slot(index).python_beat(monotonic_ms()))
@@ -131,10 +135,24 @@ fn overrun_hook(interrupts: Option<Arc<Interrupts>>, errands: Errands) -> Overru
     })
 }
 
-fn access_log(config: &Config) -> Result<AccessLog, String> {
+fn access_log(
+    py: Python<'_>,
+    config: &Config,
+    inherited: &Inherited,
+) -> Result<Option<AccessLog>, String> {
+    if !config.logs_are_built_in() {
+        let relay = relay::access(inherited.log.clone_ref(py));
+        return Ok(Some(AccessLog::Relay(relay)));
+    }
+    if config.accesslog.is_none() {
+        return Ok(None);
+    }
     let format =
         AccessFormat::compile(&config.access_log_format).map_err(|error| error.to_string())?;
-    Ok(AccessLog::new(format, Box::new(logging::write_access)))
+    Ok(Some(AccessLog::new(
+        format,
+        Box::new(logging::write_access),
+    )))
 }
 
 /// The interpreter writes to this socket when a signal that the application handles has arrived.
@@ -173,8 +191,7 @@ fn install_signals(py: Python<'_>) -> PyResult<OwnedFd> {
 
 /// What the worker does about its signals beside what the event loop does.
 fn signal_hook(
-    hooks: Arc<Hooks>,
-    worker: Py<Worker>,
+    inherited: Arc<Inherited>,
     scoreboard: Arc<Scoreboard>,
     index: usize,
 ) -> crate::python::threads::SignalHook {
@@ -184,6 +201,9 @@ fn signal_hook(
                 if let Err(error) = logging::reopen() {
                     log::error!("{error}");
                 }
+                // The files of Python's loggers can wait until the interpreter is free, the loop cannot.
+                let inherited = Arc::clone(&inherited);
+                heartbeat::post(Box::new(move |py| reopen_files(py, &inherited.log)));
                 return;
             }
             Ok(Signal::SIGINT | Signal::SIGQUIT) => "worker_int",
@@ -194,8 +214,10 @@ fn signal_hook(
             }
             _ => return,
         };
+        let requests = scoreboard.slot(index).requests();
         Python::attach(|py| {
-            if let Err(reason) = hooks.call(py, hook, (worker.clone_ref(py),)) {
+            leaving(py, &inherited.worker, requests);
+            if let Err(reason) = inherited.hooks.call(py, hook, (&inherited.worker,)) {
                 log::error!("{reason}");
             }
         });

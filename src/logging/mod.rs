@@ -17,7 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{Log, Metadata, Record};
@@ -107,6 +107,33 @@ fn access_destination() -> MutexGuard<'static, Option<Destination>> {
 /// Records with this target are the application's text (`wsgi.errors`): written without a prefix, at any level.
 pub const RAW_TARGET: &str = "wsgi.errors";
 
+/// Writes what Python's logger `gunicorn.error` lets through: it has judged the level itself.
+pub fn write_judged(level: LogLevel, text: &str) {
+    BACKEND.sink().write(level, &format_args!("{text}"));
+}
+
+/// Writes text to the error log as it is.
+pub fn write_raw(text: &str) {
+    BACKEND.sink().write_raw(&format_args!("{text}"));
+}
+
+/// Takes the log over: gets every record that the level lets through, and whether it is raw text. False: it could not,
+/// and the record is written here.
+pub type Relay = Arc<dyn Fn(LogLevel, &std::fmt::Arguments<'_>, bool) -> bool + Send + Sync>;
+
+static RELAY: RwLock<Option<Relay>> = RwLock::new(None);
+
+/// Hands the error log to a logger of the operator's, or takes it back. The relay may be called on any thread.
+pub fn set_relay(relay: Option<Relay>) {
+    *RELAY.write().unwrap_or_else(PoisonError::into_inner) = relay;
+}
+
+/// Whether the relay has taken the record. No lock is held while it works.
+fn is_relayed(level: LogLevel, text: &std::fmt::Arguments<'_>, is_raw: bool) -> bool {
+    let relay = RELAY.read().unwrap_or_else(PoisonError::into_inner).clone();
+    relay.is_some_and(|relay| relay(level, text, is_raw))
+}
+
 struct Backend(Mutex<Option<Sink>>);
 
 struct Sink {
@@ -139,10 +166,15 @@ impl Log for Backend {
 
     fn log(&self, record: &Record<'_>) {
         let level = level_of(record.metadata());
+        let is_raw = record.target() == RAW_TARGET;
+        let is_silent = !is_raw && level < self.sink().level;
+        if is_silent || is_relayed(level, record.args(), is_raw) {
+            return;
+        }
         let mut sink = self.sink();
-        if record.target() == RAW_TARGET {
+        if is_raw {
             sink.write_raw(record.args());
-        } else if level >= sink.level {
+        } else {
             sink.write(level, record.args());
         }
     }

@@ -103,6 +103,8 @@ pub struct Job {
     pub socket: Option<OwnedFd>,
     /// When a thread took it.
     pub started: Instant,
+    /// Its line in the access log is written by the thread.
+    pub is_logged: bool,
     /// Its answer leaves no line in the access log.
     pub unlogged: bool,
     /// The response's head.
@@ -131,6 +133,7 @@ impl Job {
             socket: None,
             unlogged: false,
             started: now,
+            is_logged: false,
             response: ResponseHead::default(),
             response_body: ResponseBody::default(),
         }
@@ -142,6 +145,7 @@ impl Job {
         self.forwarded = Forwarded::default();
         self.body = RequestBody::Empty;
         self.socket = None;
+        self.is_logged = false;
         self.unlogged = false;
         self.response.clear();
         self.response_body.bytes.clear();

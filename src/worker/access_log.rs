@@ -3,6 +3,7 @@
 //! Lines of one turn of the loop are collected and written together.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::http::Status;
 use crate::logging::access::{AccessEntry, AccessFormat};
@@ -21,8 +22,18 @@ const FLUSH_BYTES: usize = 32 * 1024;
 /// Appends whole lines to the log, in one piece.
 pub type AccessSink = Box<dyn Fn(&[u8]) + Send>;
 
+/// Is given a request that no thread has logged, its status, the bytes sent and how long it took.
+pub type AccessRelay = Box<dyn Fn(&Job, u16, u64, Duration) + Send>;
+
+/// Who writes the lines.
+pub enum AccessLog {
+    Lines(AccessLines),
+    /// Threads do, and somebody else for the requests that no thread has seen.
+    Relay(AccessRelay),
+}
+
 /// A compiled format, where its lines go, and the lines that are not written yet.
-pub struct AccessLog {
+pub struct AccessLines {
     format: AccessFormat,
     lines: Vec<u8>,
     sink: AccessSink,
@@ -33,7 +44,13 @@ pub struct AccessLog {
 
 impl std::fmt::Debug for AccessLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AccessLog")
+        f.debug_struct("AccessLog").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for AccessLines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessLines")
             .field("format", &self.format)
             .finish_non_exhaustive()
     }
@@ -42,15 +59,32 @@ impl std::fmt::Debug for AccessLog {
 impl AccessLog {
     /// A log of this process.
     pub fn new(format: AccessFormat, sink: AccessSink) -> Self {
-        Self {
+        Self::Lines(AccessLines {
             format,
             lines: Vec::new(),
             sink,
             peer: None,
             pid: std::process::id(),
+        })
+    }
+
+    fn record(&mut self, job: &Job, status: u16, bytes_sent: u64, times: Times) {
+        match self {
+            Self::Lines(lines) => lines.record(job, status, bytes_sent, times),
+            Self::Relay(relay) if !job.is_logged => relay(job, status, bytes_sent, times.duration),
+            Self::Relay(_) => {}
         }
     }
 
+    /// Write the lines that were collected.
+    pub(super) fn flush(&mut self) {
+        if let Self::Lines(lines) = self {
+            lines.flush();
+        }
+    }
+}
+
+impl AccessLines {
     fn record(&mut self, job: &Job, status: u16, bytes_sent: u64, times: Times) {
         let address = job.peer.ip();
         if let Some(address) = address
@@ -84,8 +118,7 @@ impl AccessLog {
         }
     }
 
-    /// Write the lines that were collected.
-    pub(super) fn flush(&mut self) {
+    fn flush(&mut self) {
         if !self.lines.is_empty() {
             (self.sink)(&self.lines);
             self.lines.clear();
@@ -95,7 +128,7 @@ impl AccessLog {
 
 #[derive(Clone, Copy)]
 struct Times {
-    duration: std::time::Duration,
+    duration: Duration,
     unix_seconds: i64,
 }
 

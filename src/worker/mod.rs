@@ -43,7 +43,7 @@ use crate::net::{Channels, Listener};
 use crate::pool::{Application, Pool};
 use crate::scoreboard::{Scoreboard, SlotState};
 
-pub use access_log::{AccessLog, AccessSink};
+pub use access_log::{AccessLog, AccessRelay, AccessSink};
 
 use self::accept::{Accepting, Acceptor, ListenerSet};
 use self::arbiter_line::ArbiterLine;

@@ -7,7 +7,6 @@ const SWITCH: Kind = Kind::Bool { cli: true };
 const OFF: Default = Default::Bool(false);
 const SYSLOG: &str = "logs go to accesslog and errorlog only";
 const STATSD: &str = "no metrics are sent";
-const PYTHON: &str = "logs have the built-in format";
 
 pub(super) const ROWS: &[Setting] = &[
     row(
@@ -67,8 +66,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text("gunicorn.glogging.Logger"),
         "Python class that writes the logs.",
     )
-    .flags(&["--logger-class"])
-    .not_yet(PYTHON),
+    .flags(&["--logger-class"]),
     row(
         "logconfig",
         SECTION,
@@ -76,16 +74,14 @@ pub(super) const ROWS: &[Setting] = &[
         Default::None,
         "Logging config file of Python.",
     )
-    .flags(&["--log-config"])
-    .not_yet(PYTHON),
+    .flags(&["--log-config"]),
     row(
         "logconfig_dict",
         SECTION,
         Kind::Mapping,
         Default::Pairs(&[]),
         "Logging config of Python, as a dict.",
-    )
-    .not_yet(PYTHON),
+    ),
     row(
         "logconfig_json",
         SECTION,
@@ -93,8 +89,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::None,
         "Logging config of Python, as a JSON file.",
     )
-    .flags(&["--log-config-json"])
-    .not_yet(PYTHON),
+    .flags(&["--log-config-json"]),
     row(
         "syslog_addr",
         SECTION,
