@@ -8,7 +8,7 @@ Three measures, each with `-w 4 --threads 2`:
 - `slow`: eight connections at once, each with one request of 0.5 s: how many each worker gets, and how long the last
   one takes (0.5 s when every thread has one).
 - `kept`: 64 kept-alive connections that ask for hello: requests of the busiest worker over those of the idlest.
-- `handover`: 32 kept-alive connections with a mean of 60 % load, 5 % of the requests sleep 500 ms, the others take 1 ms:
+- `handover`: 32 kept-alive connections, 60 % load, 5 % of the requests sleep 500 ms, the others take 1 ms:
   p50 and p99 of the fast ones. ferricorn also runs with `--no-handover`.
 """
 
@@ -97,10 +97,12 @@ def measure_slow(server: Server, seconds: float) -> dict[str, object]:
 
 def measure_kept(server: Server, seconds: float) -> dict[str, object]:
     shares: collections.Counter[str] = collections.Counter()
-    lock, end = threading.Lock(), time.monotonic() + seconds
+    lock, groups = threading.Lock(), 8
+    kept = [server.connect() for _ in range(64)]
+    end = time.monotonic() + seconds
 
-    def run() -> None:
-        connections = [server.connect() for _ in range(8)]
+    def run(number: int) -> None:
+        connections = kept[number::groups]
         own: collections.Counter[str] = collections.Counter()
         while time.monotonic() < end:
             for one in connections:
@@ -109,7 +111,7 @@ def measure_kept(server: Server, seconds: float) -> dict[str, object]:
         with lock:
             shares.update(own)
 
-    in_threads(run, 8)
+    in_threads(run, groups, numbered=True)
     ordered = [count for _, count in shares.most_common()] + [0] * (WORKERS - len(shares))
     ratio = round(ordered[0] / ordered[-1], 2) if ordered[-1] else "inf"
     return {"busiest/idlest": ratio, "requests": sum(ordered)}

@@ -19,6 +19,7 @@ pub(super) struct Totals {
     errors: u64,
     shed: u64,
     timed_out: u64,
+    passed_on: u64,
     latency: HistogramSnapshot,
     queue_time: HistogramSnapshot,
 }
@@ -31,6 +32,7 @@ impl Totals {
         self.errors += slot.errors();
         self.shed += slot.shed();
         self.timed_out += slot.timed_out();
+        self.passed_on += slot.passed_on();
         self.latency.add(&slot.latency().snapshot());
         self.queue_time.add(&slot.queue_time().snapshot());
     }
@@ -46,7 +48,7 @@ struct Figures<'a> {
 type Count = (&'static str, &'static str, fn(&Totals) -> u64);
 type Gauge = (&'static str, &'static str, fn(Slot<'_>) -> u32);
 
-const COUNTS: [Count; 5] = [
+const COUNTS: [Count; 6] = [
     (
         "requests_total",
         "Requests answered, refused or cut.",
@@ -66,6 +68,11 @@ const COUNTS: [Count; 5] = [
         "request_timeouts_total",
         "Requests that ran longer than request_timeout.",
         |t| t.timed_out,
+    ),
+    (
+        "connections_passed_on_total",
+        "Connections that went to another worker.",
+        |t| t.passed_on,
     ),
     (
         "response_body_bytes_total",

@@ -1,7 +1,5 @@
 """What the server (`src/python/hooks/objects.rs`) makes its Python objects with."""
 
-import datetime
-import http
 import logging
 import sys
 
@@ -38,11 +36,15 @@ def write_errors(log, text):
 
 def access(log, cfg, line, peer, headers, status, sent, micros):
     """A line for a request that was answered without the application."""
+    import datetime
+    import http
+
     method, uri, path, query, version = line
     request = Request(cfg, (peer, 0) if peer else "", line, headers, "http", None)
     response = Response(request, None, cfg)
     response.status_code, response.sent = status, sent
-    response.status = f"{status} {http.HTTPStatus(status).phrase}" if status in _CODES else f"{status} Unknown"
+    phrases = {one.value: one.phrase for one in http.HTTPStatus}
+    response.status = f"{status} {phrases.get(status, 'Unknown')}"
     environ = {
         "REQUEST_METHOD": method,
         "RAW_URI": uri,
@@ -54,9 +56,6 @@ def access(log, cfg, line, peer, headers, status, sent, micros):
     for name, value in headers:
         environ.setdefault(_variable(name), value)
     log.access(response, request, environ, datetime.timedelta(microseconds=micros))
-
-
-_CODES = {one.value for one in http.HTTPStatus}
 
 
 def application(cfg, uri):

@@ -183,6 +183,7 @@ impl<'a> Slot<'a> {
             &data.errors,
             &data.shed,
             &data.timed_out,
+            &data.passed_on,
         ];
         for counter in counters {
             counter.store(0, Ordering::Relaxed);
@@ -224,6 +225,8 @@ counters! {
     add_shed shed;
     /// Requests that ran longer than `request_timeout`.
     add_timed_out timed_out;
+    /// Connections that were passed on to another worker, new ones and such with a request that waited.
+    add_passed_on passed_on;
 }
 
 /// Numbers that go up and down: `set` and its reading.
@@ -316,6 +319,7 @@ pub(super) struct SlotData {
     errors: AtomicU64,
     shed: AtomicU64,
     timed_out: AtomicU64,
+    passed_on: AtomicU64,
     latency: HistogramData,
     of_threads: OfThreads,
     python_beat: AtomicU64,

@@ -111,6 +111,8 @@ pub(super) struct Connection {
     pub(super) offered: bool,
     /// A request has come on it.
     pub(super) has_asked: bool,
+    /// It was kept after a response.
+    pub(super) was_kept: bool,
     /// The client was answered for a request that its thread still has (see `overrun.rs`).
     pub(super) timed_out: bool,
     /// Pieces of a streamed response have come in this turn and are not written.
@@ -165,6 +167,7 @@ impl Connection {
             refused: false,
             offered: false,
             has_asked: false,
+            was_kept: false,
             timed_out: false,
             is_streaming: false,
         }

@@ -95,6 +95,8 @@ pub(super) struct Core {
     /// Jobs that are with the pool, and connections that have not asked for anything yet.
     pub(super) in_flight: u32,
     pub(super) newcomers: u32,
+    /// How many of the last connections brought one request only (see `siblings.rs`).
+    pub(super) one_shots: u32,
     scoreboard: Arc<Scoreboard>,
     slot: usize,
 }
@@ -206,6 +208,7 @@ impl Core {
             access_log,
             in_flight: 0,
             newcomers: 0,
+            one_shots: 0,
             scoreboard,
             slot,
         }

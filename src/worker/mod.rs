@@ -159,6 +159,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         progress: Progress {
             taken: 0,
             since: core.now,
+            still_since: core.now,
         },
         exhausted_at: None,
         siblings: setup

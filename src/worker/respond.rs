@@ -312,6 +312,7 @@ impl Connection {
     /// The response is written and the connection stays: go on with what was pipelined, or wait.
     fn next_request(&mut self, core: &mut Core) -> Fate {
         self.waiting = Waiting::KeepAlive;
+        self.was_kept = true;
         self.idle_since = core.now;
         if !self.inbound.is_empty() {
             let fate = self.receive_inbound(core);
@@ -364,6 +365,9 @@ impl Connection {
 
     /// The connection is removed: wake whom it holds, give back what it holds.
     pub(super) fn on_close(&mut self, core: &mut Core) {
+        if self.has_asked {
+            core.note_kept(self.was_kept);
+        }
         self.note_asked(core);
         if let Some(window) = self.window.take() {
             window.close();

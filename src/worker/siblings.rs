@@ -43,6 +43,10 @@ const TRAVELLING_BYTES_MAX: usize = 32 * 1024;
 pub(super) const RELIEF_PERIOD: Duration = Duration::from_millis(2);
 /// One worker may have more connections than another by this part of its own before a new one is passed on.
 const SLACK_PART: u32 = 32;
+const SLACK_ONE_SHOTS: u32 = 4;
+/// The mean of connections that brought one request only, if all do, and the part by which each moves it.
+const ONE_SHOTS_ALL: u32 = 1024;
+const ONE_SHOTS_WEIGHT: u32 = 8;
 /// What a message begins with: its kind and the listener's number.
 const HEADER_BYTES: usize = 2;
 const KIND_CONNECTION: u8 = 1;
@@ -106,12 +110,24 @@ impl Core {
         })
     }
 
+    /// A connection that has brought requests is over; it was kept for more than one, or was not.
+    pub(super) fn note_kept(&mut self, was_kept: bool) {
+        let target = if was_kept { 0 } else { ONE_SHOTS_ALL };
+        let mean = self.one_shots;
+        self.one_shots = mean - mean / ONE_SHOTS_WEIGHT + target / ONE_SHOTS_WEIGHT;
+    }
+
     /// Who should have a new connection instead of us, when we have `connections`.
     fn better_place(&self, siblings: &Siblings, connections: u32) -> Option<usize> {
         let best = self
             .standings(siblings)
             .min_by_key(|sibling| (sibling.free == 0, sibling.connections))?;
-        let slack = connections / SLACK_PART;
+        let slack = if self.pool.is_fast() && self.one_shots > ONE_SHOTS_ALL / 2 {
+            // A connection that is over in a moment is not worth the way.
+            connections / 2 + SLACK_ONE_SHOTS
+        } else {
+            connections / SLACK_PART
+        };
         let threads = u32::try_from(self.pool.thread_count()).unwrap_or(u32::MAX);
         let we_are_busy = self.load() >= threads;
         // Requests that last microseconds make everybody look busy and free in turn: then only connections count.
@@ -173,6 +189,7 @@ impl EventLoop<'_> {
         }
         // Pairs with the fence in `empty_way`: either the sibling sees the message or we see that it stops.
         fence(Ordering::SeqCst);
+        self.core.slot().add_passed_on(1);
         if board.state() != SlotState::Serving {
             self.take_messages(slot);
         }

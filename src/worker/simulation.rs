@@ -365,6 +365,7 @@ fn event_loop(
         progress: Progress {
             taken: 0,
             since: core.now,
+            still_since: core.now,
         },
         exhausted_at: None,
         siblings: None,

@@ -21,11 +21,18 @@ use super::siblings::{RELIEF_PERIOD, Siblings};
 /// How long it sleeps when jobs wait and threads may leave it asleep (see `pool/replies.rs`).
 const SHORT_SLEEP: Duration = Duration::from_micros(500);
 
+/// A pool of fast jobs must stand still for so long before its requests are handed to another worker: on a machine
+/// that is busy with something else its threads may wait as long for a processor.
+const FAST_POOL_PATIENCE: Duration = Duration::from_millis(25);
+
 /// When the pool was last seen to move.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
     pub(super) taken: usize,
+    /// Or when a thread was last called because it does not.
     pub(super) since: Instant,
+    /// Without that.
+    pub(super) still_since: Instant,
 }
 
 impl EventLoop<'_> {
@@ -69,11 +76,17 @@ impl EventLoop<'_> {
             self.progress = Progress {
                 taken,
                 since: self.core.now,
+                still_since: self.core.now,
             };
         } else if self.core.now.saturating_duration_since(self.progress.since) >= SHORT_SLEEP {
             pool.summon_now();
             self.progress.since = self.core.now;
-            if !pool.has_sleepers() {
+            let still = self
+                .core
+                .now
+                .saturating_duration_since(self.progress.still_since);
+            // Threads whose jobs last microseconds are waiting for a processor, not for the application.
+            if !pool.has_sleepers() && (!pool.is_fast() || still >= FAST_POOL_PATIENCE) {
                 self.relieve();
             }
         }

@@ -22,8 +22,9 @@ def serving(server, *arguments, workers):
     return one
 
 
-def test_as_many_slow_requests_as_threads_are_spread_over_all_workers(server):
-    one = serving(server, "--threads", "2", workers=4)
+@pytest.mark.parametrize("flags", [(), ("--preload",)])
+def test_as_many_slow_requests_as_threads_are_spread_over_all_workers(server, flags):
+    one = serving(server, "--threads", "2", *flags, workers=4)
     clients = [one.connect() for _ in range(8)]
     began = time.monotonic()
     for client in clients:
@@ -52,8 +53,9 @@ def test_a_request_does_not_wait_behind_a_busy_worker_while_another_is_free(serv
     one = serving(server, "--threads", "1", workers=2)
     clients = [one.connect() for _ in range(4)]
     homes = [client.request("GET", "/").text for client in clients]
-    home, other = (name for name, _ in collections.Counter(homes).most_common())
-    busy, kept = [client for client, its in zip(clients, homes) if its == home][:2]
+    [(home, number), _] = collections.Counter(homes).most_common()
+    assert number >= 2
+    busy, kept = [client for client, its in zip(clients, homes, strict=True) if its == home][:2]
     busy.send_request("GET", "/?1.5")
     began = time.monotonic()
     wait_until(lambda: figure_busy(one) == 1, "the worker is busy")
@@ -61,10 +63,11 @@ def test_a_request_does_not_wait_behind_a_busy_worker_while_another_is_free(serv
     kept.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
     first, second = kept.read_response(), kept.read_response()
     assert time.monotonic() - began < 1
-    assert {first.text, second.text} == {other}
+    assert first.text == second.text
     # The connection stays where it went and goes on as any other.
     assert kept.request("GET", "/").text == first.text
-    assert busy.read_response().text == home
+    # A busy machine may have moved the slow one instead, before it began.
+    assert busy.read_response().text != first.text
     for client in clients:
         client.close()
 
@@ -81,7 +84,7 @@ def test_handover_can_be_switched_off(server):
     homes = [client.request("GET", "/").text for client in clients]
     home, number = collections.Counter(homes).most_common(1)[0]
     assert number >= 3
-    busy, kept = [client for client, its in zip(clients, homes) if its == home][:2]
+    busy, kept = [client for client, its in zip(clients, homes, strict=True) if its == home][:2]
     busy.send_request("GET", "/?0.6")
     wait_until(lambda: figure_busy(one) == 1, "the worker is busy")
     began = time.monotonic()

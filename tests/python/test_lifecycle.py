@@ -66,11 +66,11 @@ def test_a_request_is_not_kept_waiting_by_the_import_of_a_reload(server):
 
 
 def test_signals_are_heard_during_a_reload(server, gates, tmp_path):
-    (tmp_path / "slow_import.py").write_text(
+    (tmp_path / "held_import.py").write_text(
         "import gate\nfrom echo import application\ngate.note('slow', 'x')\n"
         "if len(open(gate._path('slow.notes')).readlines()) > 1: gate.wait('import')\n"
     )
-    one = server("slow_import", "--pythonpath", str(APPS), "--threads", "2", cwd=tmp_path)
+    one = server("held_import", "--pythonpath", str(APPS), "--threads", "2", cwd=tmp_path)
     gates.wait_notes("slow")
     one.get("/echo?x")
     one.send_signal(signal.SIGHUP)

@@ -3,9 +3,7 @@
 The rows, their checks and their messages are the server's own table of settings.
 """
 
-import argparse
 import os
-import shlex
 import sys
 
 from ferricorn import _core
@@ -107,10 +105,14 @@ class Config:
         """The server checks the whole when it starts."""
 
     def get_cmd_args_from_env(self):
+        import shlex
+
         return shlex.split(self.env_orig.get("GUNICORN_CMD_ARGS", ""))
 
     def parser(self):
         """An `argparse` parser with every flag, for applications that read the command line themselves."""
+        import argparse
+
         parser = argparse.ArgumentParser(usage=self.usage, prog=self.prog)
         version = f"%(prog)s (version {__version__})\n"
         parser.add_argument("-v", "--version", action="version", default=argparse.SUPPRESS, version=version)

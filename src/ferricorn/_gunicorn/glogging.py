@@ -4,13 +4,8 @@ The built-in logs are written by the server itself (`ferricorn._logger`). This c
 the configuration has a `logger_class` or one of the `logconfig` settings; subclasses override what they need.
 """
 
-import base64
-import binascii
 import contextlib
-import json
 import logging
-import logging.config
-import logging.handlers
 import os
 import socket
 import sys
@@ -41,13 +36,24 @@ CONFIG_DEFAULTS = {
     },
 }
 
-_FACILITIES = "auth authpriv cron daemon ftp kern lpr mail news syslog user uucp".split()
+# RFC 5424 section 6.2.1, by the names of syslog(3).
 SYSLOG_FACILITIES = {
-    name: logging.handlers.SysLogHandler.facility_names[name]
-    for name in _FACILITIES + [f"local{number}" for number in range(8)]
+    "kern": 0,
+    "user": 1,
+    "mail": 2,
+    "daemon": 3,
+    "auth": 4,
+    # An old name of auth.
+    "security": 4,
+    "syslog": 5,
+    "lpr": 6,
+    "news": 7,
+    "uucp": 8,
+    "cron": 9,
+    "authpriv": 10,
+    "ftp": 11,
+    **{f"local{number}": 16 + number for number in range(8)},
 }
-# An old name of auth.
-SYSLOG_FACILITIES["security"] = SYSLOG_FACILITIES["auth"]
 
 
 def loggers():
@@ -134,6 +140,11 @@ class Logger:
 
     def _apply_logconfig(self, cfg):
         """The first of the three that is set counts."""
+        if not (cfg.logconfig_dict or cfg.logconfig_json or cfg.logconfig):
+            return
+        import json
+        import logging.config
+
         try:
             if cfg.logconfig_dict:
                 logging.config.dictConfig({**CONFIG_DEFAULTS, **cfg.logconfig_dict})
@@ -149,6 +160,8 @@ class Logger:
 
     @staticmethod
     def _apply_ini(path):
+        import logging.config
+
         if not os.path.exists(path):
             raise RuntimeError(f"Error: log config '{path}' not found")
         defaults = {"__file__": path, "here": os.path.dirname(path)}
@@ -182,6 +195,8 @@ class Logger:
         self._add_handler(log, handler, fmt)
 
     def _set_syslog_handler(self, log, cfg, fmt, name):
+        import logging.handlers
+
         program = f"gunicorn.{cfg.syslog_prefix or cfg.proc_name.replace(':', '.')}.{name}"
         facility = SYSLOG_FACILITIES.get(cfg.syslog_facility.lower())
         if facility is None:
@@ -284,6 +299,9 @@ class Logger:
         scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         if scheme.lower() != "basic" or not credentials:
             return None
+        import base64
+        import binascii
+
         try:
             return base64.b64decode(credentials.strip()).partition(b":")[0].decode()
         except (binascii.Error, ValueError) as error:

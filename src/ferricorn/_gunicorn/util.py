@@ -1,18 +1,15 @@
-"""`gunicorn.util`: the helpers that configurations, loggers and embedding scripts use."""
+"""`gunicorn.util`: the helpers that configurations, loggers and embedding scripts use.
+
+Every server imports this at its start, so what is slow to import is imported where it is used.
+"""
 
 import contextlib
-import email.utils
 import fcntl
 import importlib
-import importlib.metadata
-import inspect
 import os
-import random
 import socket
 import sys
 import time
-import traceback
-import urllib.parse
 
 from ferricorn._gunicorn.workers import SUPPORTED_WORKERS
 
@@ -38,7 +35,7 @@ def is_hoppish(header):
 
 def load_class(uri, default="gunicorn.workers.sync.SyncWorker", section="gunicorn.workers"):
     """A class from itself, a dotted path, a worker's short name, or `egg:DISTRIBUTION#NAME`."""
-    if inspect.isclass(uri):
+    if isinstance(uri, type):
         return uri
     try:
         if uri.startswith("egg:"):
@@ -50,12 +47,16 @@ def load_class(uri, default="gunicorn.workers.sync.SyncWorker", section="gunicor
             return _entry_point(None, section, name)
         found = importlib.import_module(module)
     except Exception as error:
+        import traceback
+
         trace = traceback.format_exc()
         raise RuntimeError(f"class uri {uri!r} invalid or not found: \n\n[{trace}]") from error
     return getattr(found, name)
 
 
 def _entry_point(distribution, group, name):
+    import importlib.metadata
+
     for one in importlib.metadata.entry_points(group=group, name=name):
         if distribution is None or one.dist is None or one.dist.name == distribution:
             return one.load()
@@ -71,6 +72,8 @@ def import_app(module):
 
 def get_arity(function):
     """How many positional parameters a callable has."""
+    import inspect
+
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(one.kind in kinds for one in inspect.signature(function).parameters.values())
 
@@ -143,10 +146,14 @@ def getcwd():
 
 
 def http_date(timestamp=None):
+    import email.utils
+
     return email.utils.formatdate(time.time() if timestamp is None else timestamp, usegmt=True)
 
 
 def seed():
+    import random
+
     random.seed()
 
 
@@ -171,10 +178,14 @@ def has_fileno(thing):
 
 
 def unquote_to_wsgi_str(text):
+    import urllib.parse
+
     return urllib.parse.unquote_to_bytes(text).decode("latin-1")
 
 
 def split_request_uri(uri):
+    import urllib.parse
+
     if uri.startswith("//"):
         # A path with an empty first part, which urlsplit would take for a host.
         parts = urllib.parse.urlsplit("." + uri)

@@ -17,7 +17,8 @@ class Program(Application):
     def load(self):
         def application(environ, start_response):
             cfg = self.cfg
-            body = f"{self.greeting} {cfg.timeout} {cfg.threads} {cfg.proc_name} {cfg.preload_app} {cfg.proxy_protocol}".encode()
+            values = (self.greeting, cfg.timeout, cfg.threads, cfg.proc_name, cfg.preload_app, cfg.proxy_protocol)
+            body = " ".join(map(str, values)).encode()
             start_response("200 OK", [("Content-Length", str(len(body)))])
             return [body]
 

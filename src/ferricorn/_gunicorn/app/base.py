@@ -10,12 +10,8 @@ class Standalone(BaseApplication):
 Standalone().run()
 """
 
-import importlib
-import importlib.machinery
-import importlib.util
 import os
 import sys
-import traceback
 
 from ferricorn._gunicorn import util
 from ferricorn._gunicorn.arbiter import Arbiter
@@ -121,11 +117,16 @@ class Application(BaseApplication):
         return names
 
     def get_config_from_module_name(self, module_name):
+        import importlib
+
         return vars(importlib.import_module(module_name))
 
     def get_config_from_filename(self, filename):
         if not os.path.exists(filename):
             raise RuntimeError(f"{filename!r} doesn't exist")
+        import importlib.machinery
+        import importlib.util
+
         loader = None
         if not filename.endswith((".py", ".pyc")):
             util.warn("configuration file should have a valid Python extension.\n")
@@ -136,6 +137,8 @@ class Application(BaseApplication):
         try:
             spec.loader.exec_module(module)
         except Exception:
+            import traceback
+
             print(f"Failed to read config file: {filename}", file=sys.stderr)
             traceback.print_exc()
             sys.stderr.flush()
@@ -153,6 +156,8 @@ class Application(BaseApplication):
         try:
             self.load()
         except Exception:
+            import traceback
+
             print("\nError while loading the application:\n", file=sys.stderr)
             traceback.print_exc()
             sys.stderr.flush()
