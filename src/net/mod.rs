@@ -5,6 +5,7 @@
 
 pub mod address;
 mod channel;
+mod face;
 pub mod inherit;
 mod unsent;
 
@@ -16,7 +17,6 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -28,6 +28,7 @@ use nix::unistd::{Gid, Uid, chown};
 
 pub use address::{AddressError, BindAddress};
 pub use channel::{Channels, receive_sockets, send_sockets};
+pub use face::faces;
 
 /// A non-blocking listening socket.
 #[derive(Debug)]
@@ -46,11 +47,6 @@ impl Listener {
             Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
             Self::Unix(listener) => listener.try_clone().map(Self::Unix),
         }
-    }
-
-    /// Its descriptor and name, for those who only look.
-    pub fn face(&self) -> (RawFd, String) {
-        (self.as_fd().as_raw_fd(), self.to_string())
     }
 
     /// Whether `address` means this socket; port 0 means any.
@@ -133,12 +129,6 @@ impl Bound {
             }
         }
     }
-}
-
-/// Descriptor and name of each, for those who only look.
-pub fn faces(listeners: &[Arc<Bound>]) -> Vec<(RawFd, String)> {
-    let faces = listeners.iter().map(|bound| bound.listener.face());
-    faces.collect()
 }
 
 /// What the settings say about listening sockets.
