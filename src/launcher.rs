@@ -27,6 +27,7 @@ use self::host::{PythonHost, RawEnv};
 use crate::arbiter::{self, Outcome, Start};
 use crate::config::{self, CliOutcome, Config, Environment, RawSettings, VERSION};
 use crate::logging;
+use crate::logging::access::AccessFormat;
 use crate::net::BindAddress;
 use crate::net::inherit::systemd_fds;
 use crate::python::config_file;
@@ -107,6 +108,8 @@ impl Sources {
             let message = Some(errors.concat());
             End { code: 1, message }
         })?;
+        AccessFormat::with_fields(&config.access_log_format, &config.access_log_fields)
+            .map_err(End::refused)?;
         for address in &config.bind {
             address.parse::<BindAddress>().map_err(End::refused)?;
         }

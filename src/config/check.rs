@@ -27,10 +27,15 @@ pub(super) fn check(setting: &Setting, value: &Value) -> Result<Value, String> {
                 Err(complaint(number))
             }
         }
+        Kind::Seconds => seconds(value),
         Kind::Bool { .. } => switch(value),
         Kind::Texts => texts(value),
         Kind::Files => files(value),
         Kind::CommaTexts => comma_texts(value),
+        Kind::TextsOrCommas => match value {
+            Value::List(_) => texts(value),
+            other => comma_texts(other),
+        },
         Kind::Addresses => addresses(value),
         Kind::Mapping => match value {
             Value::Dict(_) => Ok(value.clone()),
@@ -81,6 +86,21 @@ fn whole_number(value: &Value) -> Result<i64, String> {
         Value::Str(text) => parse_int(text, 0)
             .ok_or_else(|| format!("invalid literal for int() with base 0: {}", repr_str(text))),
         _ => Err("int() can't convert non-string with explicit base".to_owned()),
+    }
+}
+
+/// Kept as text, which has all the digits; empty means not given.
+fn seconds(value: &Value) -> Result<Value, String> {
+    let text = match value {
+        Value::None => return Ok(Value::None),
+        Value::Str(text) | Value::Opaque(text) => text.trim().to_owned(),
+        other => other.to_string(),
+    };
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number >= 0.0 => Ok(Value::Str(text)),
+        Ok(_) => Err(format!("Value must be positive: {text}")),
+        Err(_) if text.is_empty() => Ok(Value::None),
+        Err(_) => Err(format!("not a number of seconds: {}", repr_str(&text))),
     }
 }
 

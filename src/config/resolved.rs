@@ -95,6 +95,14 @@ impl Resolved {
         (seconds > 0).then(|| Duration::from_secs(seconds.min(SECONDS_MAX)))
     }
 
+    /// A time with decimals; 0 is none.
+    pub(super) fn decimal_seconds(&self, name: &str) -> Option<Duration> {
+        let seconds: f64 = self.text(name).parse().ok()?;
+        Duration::try_from_secs_f64(seconds)
+            .ok()
+            .filter(|time| !time.is_zero())
+    }
+
     pub(super) fn peers(&self, name: &str) -> AllowedPeers {
         let items = self.texts(name);
         AllowedPeers::new(items.iter().map(String::as_str))

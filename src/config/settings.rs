@@ -118,12 +118,16 @@ pub enum Kind {
     Bool {
         cli: bool,
     },
+    /// A time >= 0 that may have decimals.
+    Seconds,
     /// A list; its flag may be repeated.
     Texts,
     /// A list of files (which must exist) and glob patterns.
     Files,
     /// Text with commas.
     CommaTexts,
+    /// Text with commas, or a list.
+    TextsOrCommas,
     /// Text with commas: IP addresses, networks or `*`.
     Addresses,
     Mapping,
@@ -177,6 +181,7 @@ impl Kind {
         match self {
             Self::Bool { .. } => None,
             Self::Int | Self::OctalInt | Self::IntWithin { .. } => Some("INT"),
+            Self::Seconds => Some("SECONDS"),
             Self::Files => Some("FILES"),
             Self::Addresses => Some("IPS"),
             Self::Directory => Some("DIR"),

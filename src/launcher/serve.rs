@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use crate::arbiter::{WorkerSeat, signals};
 use crate::config::{Config, VERSION};
 use crate::logging;
-use crate::logging::access::AccessFormat;
+use crate::logging::access::{AccessFilter, AccessFormat};
 use crate::net::Listener;
 use crate::python::gil::{Reason, handoff};
 use crate::python::heartbeat::Heartbeat;
@@ -18,7 +18,7 @@ use crate::python::hooks::{Hooks, Worker, traceback};
 use crate::python::threads::PythonApplication;
 use crate::python::wsgi::{ListenerFace, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
-use crate::worker::{self, AccessLog, Exit, Setup};
+use crate::worker::{self, AccessLog, Exit, Setup, WorkerFace};
 
 /// What the worker listens to, unless the application handles it itself.
 const WORKER_SIGNALS: [Signal; 5] = [
@@ -58,6 +58,7 @@ fn start(
 ) -> Result<Exit, String> {
     let WorkerSeat {
         index,
+        age,
         listeners,
         config,
         scoreboard,
@@ -69,9 +70,17 @@ fn start(
     let raised = |error: PyErr| traceback(py, &error);
     let interrupts = install_wakeup(py).map_err(raised)?;
     let signals = install_signals(py).map_err(raised)?;
+    let format = config.accesslog.is_some().then(|| access_format(&config));
+    let format = format.transpose()?;
+    let mut settings = wsgi_settings(py, &config, &listeners);
+    let face = worker_face(age, &settings);
+    if let Some(format) = &format {
+        settings.noted_keys = format.environ_keys().to_vec();
+        settings.request_id_seed = format.shows_request_id().then_some(face.request_id_seed);
+    }
     let app = Arc::new(WsgiApp {
         callable: app,
-        settings: Arc::new(wsgi_settings(py, &config, &listeners)),
+        settings: Arc::new(settings),
         scoreboard: scoreboard.clone(),
         slot: index,
     });
@@ -83,11 +92,7 @@ fn start(
     );
     let script_name = app.settings.script_name.clone().into_bytes();
     let application = PythonApplication::new(app, on_signal);
-    let access_log = config
-        .accesslog
-        .is_some()
-        .then(|| access_log(&config))
-        .transpose()?;
+    let access_log = format.map(|format| access_log(format, &config, face));
     let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index))
         .map_err(|error| error.to_string())?;
     let setup = Setup {
@@ -114,10 +119,42 @@ fn beat(scoreboard: &Arc<Scoreboard>, index: usize) -> Box<dyn Fn() + Send> {
     Box::new(move || scoreboard.slot(index).python_beat(monotonic_ms()))
 }
 
-fn access_log(config: &Config) -> Result<AccessLog, String> {
-    let format =
-        AccessFormat::compile(&config.access_log_format).map_err(|error| error.to_string())?;
-    Ok(AccessLog::new(format, Box::new(logging::write_access)))
+fn access_format(config: &Config) -> Result<AccessFormat, String> {
+    AccessFormat::with_fields(&config.access_log_format, &config.access_log_fields)
+        .map_err(|error| error.to_string())
+}
+
+fn access_log(format: AccessFormat, config: &Config, face: WorkerFace) -> AccessLog {
+    let filter = AccessFilter::new(
+        &config.access_log_exclude,
+        config.access_log_min_status,
+        config.access_log_slow,
+    );
+    AccessLog::new(format, Box::new(logging::write_access))
+        .filtered(filter)
+        .of_worker(face)
+}
+
+/// What access log lines show of this worker.
+fn worker_face(number: u64, settings: &WsgiSettings) -> WorkerFace {
+    let listeners = settings.listeners.iter().map(|face| match face {
+        ListenerFace::Tcp { name, port } => (name.clone(), port.to_string()),
+        ListenerFace::Unix { .. } => (String::new(), String::new()),
+    });
+    WorkerFace {
+        number,
+        listeners: listeners.collect(),
+        script_name: settings.script_name.clone().into_bytes(),
+        request_id_seed: random(),
+    }
+}
+
+/// The standard library's hash seeds come from the system's random numbers, and are anew in each process only when it
+/// has not asked before: the process's number and the time tell workers of one arbiter apart.
+fn random() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    let time = std::time::SystemTime::now();
+    RandomState::new().hash_one((std::process::id(), time))
 }
 
 /// The interpreter writes to this socket when a signal that the application handles has arrived.
@@ -207,6 +244,8 @@ fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> Wsg
         script_name: environment(py, "SCRIPT_NAME"),
         sendfile: config.sendfile,
         listeners: listeners.iter().map(face).collect(),
+        noted_keys: Vec::new(),
+        request_id_seed: None,
     }
 }
 

@@ -63,6 +63,16 @@ pub enum RequestBody {
 }
 
 impl RequestBody {
+    /// Length in bytes, unless it is still arriving.
+    pub fn len(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Memory(bytes) => Some(bytes.len() as u64),
+            Self::File { len, .. } => Some(*len),
+            Self::Arriving(_) => None,
+        }
+    }
+
     /// Whether there is nothing to read, as far as is known.
     pub fn is_empty(&self) -> bool {
         match self {
@@ -98,10 +108,16 @@ pub struct Job {
     pub listener: usize,
     /// When the request was complete.
     pub arrived: Instant,
+    /// Length of the request's body, if that was known when the request was queued.
+    pub body_bytes: Option<u64>,
+    /// Counts the worker's requests.
+    pub serial: u64,
     /// The client's socket, when the request asks for an upgrade. Whoever uses it says [`Reply::Taken`] first.
     pub socket: Option<OwnedFd>,
     /// When a thread took it.
     pub started: Instant,
+    /// What the access log wants to know of the environ, noted when the application has returned.
+    pub noted: Vec<Option<Box<[u8]>>>,
     /// The response's head.
     pub response: ResponseHead,
     /// The response's body, when it is handed over whole.
@@ -125,8 +141,11 @@ impl Job {
             forwarded: Forwarded::default(),
             listener: 0,
             arrived: now,
+            body_bytes: None,
+            serial: 0,
             socket: None,
             started: now,
+            noted: Vec::new(),
             response: ResponseHead::default(),
             response_body: ResponseBody::default(),
         }
@@ -137,6 +156,8 @@ impl Job {
         self.head.clear();
         self.forwarded = Forwarded::default();
         self.body = RequestBody::Empty;
+        self.body_bytes = None;
+        self.noted.clear();
         self.socket = None;
         self.response.clear();
         self.response_body.bytes.clear();

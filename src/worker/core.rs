@@ -78,6 +78,10 @@ pub(super) struct Core {
     pub(super) buffers_requests: bool,
     /// The worker stops: every answer says close.
     pub(super) draining: bool,
+    /// It has closed connections that waited for an answer.
+    pub(super) cut: bool,
+    /// Requests that have begun to arrive.
+    serial: u64,
     /// Requests dispatched, and after how many the worker retires (`max_requests`).
     pub(super) requests: u64,
     pub(super) requests_max: Option<u64>,
@@ -119,8 +123,11 @@ impl Clock {
             now + Duration::from_nanos(u64::from(1_000_000_000 - since.subsec_nanos()));
     }
 
-    pub(super) fn unix_seconds(&self) -> i64 {
-        self.unix_seconds
+    /// Seconds since the epoch and nanoseconds at `at`, which is in this turn.
+    pub(super) fn unix_time(&self, at: Instant) -> (i64, u32) {
+        let left = self.valid_until.saturating_duration_since(at);
+        let nanos = 999_999_999_u32.saturating_sub(left.subsec_nanos());
+        (self.unix_seconds, nanos)
     }
 }
 
@@ -180,6 +187,8 @@ impl Core {
             unannounced_jobs: 0,
             buffers_requests: config.request_buffering,
             draining: false,
+            cut: false,
+            serial: 0,
             requests: 0,
             requests_max,
             access_log,
@@ -217,6 +226,12 @@ impl Core {
         self.free_jobs
             .pop()
             .unwrap_or_else(|| Box::new(Job::new(self.now)))
+    }
+
+    /// The number of the next request.
+    pub(super) fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
     }
 
     /// A job is done with.

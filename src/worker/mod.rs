@@ -5,6 +5,7 @@
 
 mod accept;
 mod access_log;
+mod complaints;
 mod connection;
 mod connections;
 mod core;
@@ -36,7 +37,7 @@ use crate::net::Listener;
 use crate::pool::{Application, Pool};
 use crate::scoreboard::{Scoreboard, SlotState};
 
-pub use access_log::{AccessLog, AccessSink};
+pub use access_log::{AccessLog, AccessSink, WorkerFace};
 
 use self::accept::{Accepting, Acceptor, ListenerSet};
 use self::connections::Connections;

@@ -97,6 +97,7 @@ impl Connection {
                     code: 400,
                     reason: "Bad Request",
                 },
+                "client gone before the end of the request",
                 core,
             );
         }
@@ -243,6 +244,7 @@ impl Connection {
     /// Hand the job to the pool.
     pub(super) fn push_job(&mut self, mut job: Box<Job>, core: &mut Core) {
         job.arrived = core.now;
+        job.body_bytes = job.body.len();
         core.requests += 1;
         if core.requests_max.is_some_and(|max| core.requests >= max) {
             if core.requests_max == Some(core.requests) {
@@ -301,6 +303,7 @@ impl Connection {
         let status = error.status();
         log::warn!("Invalid request from ip={}: {error}", PeerText(self.peer));
         self.refuse(status, &error.page_message(), core);
+        self.note_parse_error(error);
         self.settle(core)
     }
 
@@ -314,6 +317,7 @@ impl Connection {
             "The request body could not be stored",
             core,
         );
+        self.note_reason("no room for the request body");
     }
 
     /// Read and forget, until the client closes its side too: closing a socket with unread input would reset it, and

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use crate::http::{BodySize, Finish, ResponseHead, Status};
 use crate::pool::{Job, Piece, ResponseBody, Streaming};
 
+use super::complaints::{RequestLine, log_excess};
 use super::connection::{Answered, Connection, Fate, Waiting};
 use super::core::Core;
 
@@ -80,6 +81,7 @@ impl Connection {
         self.exchange
             .respond(&streaming.response, BodySize::Unknown, &look, out);
         self.status = streaming.response.status_code();
+        self.streamed = Some(streaming.response);
         self.window = Some(streaming.window);
         self.body_sent = 0;
         self.write_out(0, core);
@@ -127,27 +129,43 @@ impl Connection {
         if self.exchange.is_responding() {
             return self.finish(job, core);
         }
-        self.answered = Some(Answered {
-            status: self.status,
-            job,
-        });
+        self.answer_streamed(job, "client gone");
         self.settle(core)
     }
 
+    /// The response that was streamed has ended early.
+    fn answer_streamed(&mut self, mut job: Box<Job>, reason: &'static str) {
+        job.response = self.streamed.take().unwrap_or_default();
+        self.answered = Some(Answered {
+            status: self.status,
+            job,
+            reason: reason.into(),
+        });
+    }
+
     /// Close the response's framing, write what is encoded, and see what comes next.
-    fn finish(&mut self, job: Box<Job>, core: &mut Core) -> Fate {
+    fn finish(&mut self, mut job: Box<Job>, core: &mut Core) -> Fate {
+        if let Some(head) = self.streamed.take() {
+            job.response = head;
+        }
         let status = job.response.status_code();
         let status = if status == 0 { self.status } else { status };
         if self.cut_bytes > 0 && !self.exchange.is_head_request() {
             log_excess(&job, status, self.cut_bytes);
         }
+        let mut reason = "";
         if let Finish::Short { missing } = self.exchange.finish(&mut core.out) {
+            reason = "response too short";
             log::error!(
                 "Response to {} is {missing} bytes shorter than its Content-Length; closing the connection.",
                 RequestLine(&job)
             );
         }
-        self.answered = Some(Answered { job, status });
+        self.answered = Some(Answered {
+            job,
+            status,
+            reason: reason.into(),
+        });
         self.write_out(0, core);
         self.settle(core)
     }
@@ -158,6 +176,10 @@ impl Connection {
             self.job = Some(job);
             let status = self.body_fault.unwrap_or(Status::INTERNAL_SERVER_ERROR);
             self.refuse(status, "", core);
+            self.note_reason(match self.body_fault {
+                Some(_) => "request body incomplete",
+                None => "application failed",
+            });
         } else {
             log::error!(
                 "Response to {} was broken off after {} bytes of its body; closing the connection.",
@@ -165,10 +187,7 @@ impl Connection {
                 self.body_sent
             );
             self.exchange.abort();
-            self.answered = Some(Answered {
-                status: self.status,
-                job,
-            });
+            self.answer_streamed(job, "application failed");
         }
         core.slot().add_errors(1);
         self.settle(core)
@@ -187,6 +206,7 @@ impl Connection {
         self.answered = Some(Answered {
             job,
             status: status.code,
+            reason: message.to_owned().into(),
         });
     }
 
@@ -352,7 +372,20 @@ impl Connection {
         if self.exchange.would_look_whole(self.outbox.is_empty()) {
             self.stream.reset_on_close();
         }
-        self.body_sent = self.body_sent.saturating_sub(self.outbox.unsent_bytes());
+        let unsent_bytes = self.outbox.unsent_bytes();
+        self.body_sent = self.body_sent.saturating_sub(unsent_bytes);
+        if unsent_bytes > 0
+            && self
+                .answered
+                .as_ref()
+                .is_some_and(|answered| answered.reason.is_empty())
+        {
+            self.note_reason(if core.cut {
+                "cut by the stop"
+            } else {
+                "client gone"
+            });
+        }
         self.outbox.abandon(&mut core.finished);
         self.drop_spool(core);
         if let Some(answered) = self.answered.take() {
@@ -362,26 +395,5 @@ impl Connection {
         if let Some(job) = self.job.take() {
             core.recycle(job);
         }
-    }
-}
-
-/// A request as log lines name it.
-struct RequestLine<'a>(&'a Job);
-
-impl std::fmt::Display for RequestLine<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let line = String::from_utf8_lossy(self.0.head.request_line());
-        write!(f, "{}", line.escape_debug())
-    }
-}
-
-fn log_excess(job: &Job, status: u16, cut_bytes: u64) {
-    let request = RequestLine(job);
-    if (100..200).contains(&status) || matches!(status, 204 | 304) {
-        log::warn!("Response to {request} has a body, which its status {status} does not allow.");
-    } else {
-        log::error!(
-            "Response to {request} is {cut_bytes} bytes longer than its Content-Length; they were not sent."
-        );
     }
 }

@@ -32,9 +32,45 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Text,
         Default::Text(r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#),
-        "Format of an access log line.",
+        "Format of an access log line; json for an object per line.",
     )
     .flags(&["--access-logformat"]),
+    row(
+        "access_log_fields",
+        SECTION,
+        Kind::TextsOrCommas,
+        Default::None,
+        "Fields of JSON access log lines; name=field renames one.",
+    )
+    .flags(&["--access-log-fields"])
+    .ours(),
+    row(
+        "access_log_exclude",
+        SECTION,
+        Kind::TextsOrCommas,
+        Default::None,
+        "Paths without access log lines; a * at the end takes all that begin so.",
+    )
+    .flags(&["--access-log-exclude"])
+    .ours(),
+    row(
+        "access_log_min_status",
+        SECTION,
+        Kind::Int,
+        Default::Int(0),
+        "Log requests with this status or a higher one (or slow ones) only. 0: all.",
+    )
+    .flags(&["--access-log-min-status"])
+    .ours(),
+    row(
+        "access_log_slow",
+        SECTION,
+        Kind::Seconds,
+        Default::None,
+        "Log requests that take so many seconds (or reach the status) only. 0: all.",
+    )
+    .flags(&["--access-log-slow"])
+    .ours(),
     row(
         "errorlog",
         SECTION,
