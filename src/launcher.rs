@@ -37,7 +37,11 @@ use crate::python::loader::{self, AppLoadError};
 /// Serves as the command line says. Returns the exit code, in the master and in each of its workers.
 pub fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
     match prepare(py, argv) {
-        Ok(host) => serve(py, host),
+        Ok(host) => {
+            let code = serve(py, host);
+            logging::close();
+            code
+        }
         Err(End { code, message }) => {
             if let Some(message) = message {
                 complain(&message);
@@ -148,6 +152,7 @@ fn prepare(py: Python<'_>, argv: Vec<OsString>) -> Result<PythonHost<'_>, End> {
     raw_env.apply(py, &config.raw_env).map_err(raised)?;
     if config.daemon {
         daemon::detach(py, config.enable_stdio_inheritance).map_err(raised)?;
+        logging::capture();
     }
     let mut host = PythonHost::new(py, sources, config, hooks, raw_env).map_err(raised)?;
     if host.config().preload_app {
@@ -177,14 +182,7 @@ fn serve(py: Python<'_>, mut host: PythonHost<'_>) -> i32 {
 }
 
 fn init_logs(config: &Config) -> Result<(), End> {
-    let opened = logging::init(&config.errorlog, config.loglevel).and_then(|()| {
-        let access = config.accesslog.as_deref();
-        access.map_or(Ok(()), logging::init_access)
-    });
-    opened.map_err(|error| End {
-        code: 1,
-        message: Some(format!("\n{error}\n")),
-    })
+    logging::init(config).map_err(End::refused)
 }
 
 /// `--print-config` and `--check-config`: 0 when the application can be loaded and no name is in doubt.

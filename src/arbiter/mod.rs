@@ -14,6 +14,7 @@
 mod burial;
 mod fork;
 mod host;
+mod metrics;
 mod pidfile;
 mod policy;
 mod reload;
@@ -124,6 +125,7 @@ struct Arbiter<'h> {
     /// All workers of the first start have served.
     started: bool,
     stopping: bool,
+    told: metrics::Told,
 }
 
 impl<'h> Arbiter<'h> {
@@ -148,6 +150,7 @@ impl<'h> Arbiter<'h> {
             backoff: Backoff::default(),
             started: false,
             stopping: false,
+            told: metrics::Told::default(),
         })
     }
 
@@ -196,6 +199,7 @@ impl<'h> Arbiter<'h> {
 
     fn serve(&mut self) -> Result<std::convert::Infallible, Leave> {
         self.manage()?;
+        self.tell_metrics();
         loop {
             for signal in self.wait(LOOP_MS) {
                 self.handle(signal)?;
@@ -204,6 +208,7 @@ impl<'h> Arbiter<'h> {
             self.reap()?;
             self.murder();
             self.manage()?;
+            self.tell_metrics();
         }
     }
 

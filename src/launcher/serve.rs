@@ -11,6 +11,7 @@ use crate::arbiter::{WorkerSeat, signals};
 use crate::config::{Config, VERSION};
 use crate::logging;
 use crate::logging::access::{AccessFilter, AccessFormat};
+use crate::logging::statsd::Statsd;
 use crate::net::Listener;
 use crate::python::gil::{Reason, handoff};
 use crate::python::heartbeat::Heartbeat;
@@ -70,7 +71,7 @@ fn start(
     let raised = |error: PyErr| traceback(py, &error);
     let interrupts = install_wakeup(py).map_err(raised)?;
     let signals = install_signals(py).map_err(raised)?;
-    let format = config.accesslog.is_some().then(|| access_format(&config));
+    let format = logging::logs_access(&config).then(|| access_format(&config));
     let format = format.transpose()?;
     let mut settings = wsgi_settings(py, &config, &listeners);
     let face = worker_face(age, &settings);
@@ -107,6 +108,7 @@ fn start(
         script_name,
         server: server_header(py, &config),
         access_log,
+        metrics: Statsd::new(&config),
         config,
     };
     let exit = handoff(py, Reason::MainThread, || worker::run(setup, &application));
@@ -308,6 +310,7 @@ fn face(listener: &Listener) -> ListenerFace {
 pub(super) fn leave_stuck(py: Python<'_>, exit: Exit, scoreboard: &Scoreboard, index: usize) -> ! {
     log::error!("{} thread(s) did not finish in time:", exit.stuck_threads);
     log_running(scoreboard, index);
+    logging::close();
     if let Err(error) = dump_and_flush(py) {
         log::error!("{}", traceback(py, &error));
     }

@@ -4,6 +4,7 @@
 //! it is dropped, because a forked child drops its copies too: the arbiter calls `Bound::unlink` by itself.
 
 pub mod address;
+mod backlog;
 pub mod inherit;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chown};
 
 pub use address::{AddressError, BindAddress};
+pub use backlog::backlog;
 
 /// A non-blocking listening socket.
 #[derive(Debug)]

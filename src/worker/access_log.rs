@@ -191,6 +191,9 @@ impl Core {
         slot.add_requests(1);
         slot.add_bytes_out(exchange.bytes_sent);
         slot.latency().record(duration);
+        if let Some(metrics) = &mut self.metrics {
+            metrics.request(duration, exchange.status);
+        }
         let now = self.clock.unix_time(now);
         if let Some(log) = &mut self.access_log {
             log.record(exchange, duration, now);

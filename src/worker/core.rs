@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
 use crate::http::{HttpDate, Limits, Look};
+use crate::logging::statsd::Statsd;
 use crate::pool::{ConnId, Job, Pool, SharedBytes};
 use crate::scoreboard::{Scoreboard, Slot};
 
@@ -86,6 +87,7 @@ pub(super) struct Core {
     pub(super) requests: u64,
     pub(super) requests_max: Option<u64>,
     pub(super) access_log: Option<AccessLog>,
+    pub(super) metrics: Option<Statsd>,
     scoreboard: Arc<Scoreboard>,
     slot: usize,
 }
@@ -139,6 +141,7 @@ pub(super) struct CoreSetup<'a> {
     pub(super) script_name: Vec<u8>,
     pub(super) requests_max: Option<u64>,
     pub(super) access_log: Option<AccessLog>,
+    pub(super) metrics: Option<Statsd>,
     pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) slot: usize,
 }
@@ -152,6 +155,7 @@ impl Core {
             script_name,
             requests_max,
             access_log,
+            metrics,
             scoreboard,
             slot,
         } = setup;
@@ -192,6 +196,7 @@ impl Core {
             requests: 0,
             requests_max,
             access_log,
+            metrics,
             scoreboard,
             slot,
         }
@@ -280,6 +285,9 @@ impl Core {
         self.release_finished();
         if let Some(log) = &mut self.access_log {
             log.flush();
+        }
+        if let Some(metrics) = &mut self.metrics {
+            metrics.flush();
         }
     }
 

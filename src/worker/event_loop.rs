@@ -85,6 +85,8 @@ impl EventLoop<'_> {
             self.core.tick();
             self.turn()?;
         }
+        // What the last step to the end has logged.
+        self.core.end_turn();
         Ok(())
     }
 
@@ -290,6 +292,7 @@ impl EventLoop<'_> {
             return;
         }
         self.last_beat = Some(now);
+        crate::logging::tick();
         let idle = self
             .connections
             .iter()

@@ -33,6 +33,7 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 
 use crate::config::Config;
+use crate::logging::statsd::Statsd;
 use crate::net::Listener;
 use crate::pool::{Application, Pool};
 use crate::scoreboard::{Scoreboard, SlotState};
@@ -75,6 +76,8 @@ pub struct Setup {
     pub script_name: Vec<u8>,
     /// Where requests are logged.
     pub access_log: Option<AccessLog>,
+    /// Where they are counted, beside the scoreboard.
+    pub metrics: Option<Statsd>,
 }
 
 /// How a worker ended.
@@ -119,6 +122,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         script_name: setup.script_name,
         requests_max: setup.max_requests,
         access_log: setup.access_log,
+        metrics: setup.metrics,
         scoreboard,
         slot,
     });

@@ -122,6 +122,7 @@ impl Server {
             max_requests: None,
             server: b"ferricorn-test".to_vec(),
             script_name: Vec::new(),
+            metrics: None,
             access_log: Some(AccessLog::new(
                 format,
                 Box::new(move |lines| {

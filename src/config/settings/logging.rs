@@ -5,8 +5,6 @@ use super::{Default, Kind, Section, Setting, row};
 const SECTION: Section = Section::Logging;
 const SWITCH: Kind = Kind::Bool { cli: true };
 const OFF: Default = Default::Bool(false);
-const SYSLOG: &str = "logs go to accesslog and errorlog only";
-const STATSD: &str = "no metrics are sent";
 const PYTHON: &str = "logs have the built-in format";
 
 pub(super) const ROWS: &[Setting] = &[
@@ -25,8 +23,7 @@ pub(super) const ROWS: &[Setting] = &[
         OFF,
         "Keep the access log out of syslog.",
     )
-    .flags(&["--disable-redirect-access-to-syslog"])
-    .not_yet(SYSLOG),
+    .flags(&["--disable-redirect-access-to-syslog"]),
     row(
         "access_log_format",
         SECTION,
@@ -94,8 +91,7 @@ pub(super) const ROWS: &[Setting] = &[
         OFF,
         "Send standard output and error to the error log.",
     )
-    .flags(&["--capture-output"])
-    .not_yet("output stays where it goes"),
+    .flags(&["--capture-output"]),
     row(
         "logger_class",
         SECTION,
@@ -138,11 +134,8 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text("udp://localhost:514"),
         "Address of syslog.",
     )
-    .flags(&["--log-syslog-to"])
-    .not_yet(SYSLOG),
-    row("syslog", SECTION, SWITCH, OFF, "Send the logs to syslog.")
-        .flags(&["--log-syslog"])
-        .not_yet(SYSLOG),
+    .flags(&["--log-syslog-to"]),
+    row("syslog", SECTION, SWITCH, OFF, "Send the logs to syslog.").flags(&["--log-syslog"]),
     row(
         "syslog_prefix",
         SECTION,
@@ -150,8 +143,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::None,
         "Program name in syslog.",
     )
-    .flags(&["--log-syslog-prefix"])
-    .not_yet(SYSLOG),
+    .flags(&["--log-syslog-prefix"]),
     row(
         "syslog_facility",
         SECTION,
@@ -159,8 +151,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text("user"),
         "Facility in syslog.",
     )
-    .flags(&["--log-syslog-facility"])
-    .not_yet(SYSLOG),
+    .flags(&["--log-syslog-facility"]),
     row(
         "enable_stdio_inheritance",
         SECTION,
@@ -168,8 +159,7 @@ pub(super) const ROWS: &[Setting] = &[
         OFF,
         "Keep standard output and error with --daemon.",
     )
-    .flags(&["-R", "--enable-stdio-inheritance"])
-    .not_yet("a daemon drops its standard output and error"),
+    .flags(&["-R", "--enable-stdio-inheritance"]),
     row(
         "statsd_host",
         SECTION,
@@ -177,8 +167,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::None,
         "HOST:PORT or unix://PATH of statsd.",
     )
-    .flags(&["--statsd-host"])
-    .not_yet(STATSD),
+    .flags(&["--statsd-host"]),
     row(
         "dogstatsd_tags",
         SECTION,
@@ -186,8 +175,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text(""),
         "Tags for statsd.",
     )
-    .flags(&["--dogstatsd-tags"])
-    .not_yet(STATSD),
+    .flags(&["--dogstatsd-tags"]),
     row(
         "statsd_prefix",
         SECTION,
@@ -195,8 +183,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text(""),
         "Prefix for statsd.",
     )
-    .flags(&["--statsd-prefix"])
-    .not_yet(STATSD),
+    .flags(&["--statsd-prefix"]),
     row(
         "enable_backlog_metric",
         SECTION,
@@ -204,8 +191,7 @@ pub(super) const ROWS: &[Setting] = &[
         OFF,
         "Send the number of connections waiting in the kernel.",
     )
-    .flags(&["--enable-backlog-metric"])
-    .not_yet(STATSD),
+    .flags(&["--enable-backlog-metric"]),
     row(
         "proc_name",
         Section::ProcessNaming,
