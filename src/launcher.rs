@@ -11,6 +11,7 @@
 //! that exit handlers and flushes run.
 
 mod daemon;
+mod faults;
 mod host;
 mod serve;
 mod worker;

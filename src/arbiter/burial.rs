@@ -51,6 +51,11 @@ impl Arbiter<'_> {
         let halts = matches!(consequence, Consequence::Halt { .. }) && !self.stopping;
         if !halts {
             log_death(&worker, death);
+            // What was aborted has said so itself, or was spoken for.
+            let is_unexplained = !matches!(worker.stage, Stage::Aborted | Stage::Killed);
+            if matches!(death, Death::Signal(_)) && is_unexplained {
+                log_in_flight(&worker, now);
+            }
         }
         worker.slot().release();
         let (pid, age) = (Some(pid.as_raw()), worker.age);
@@ -139,12 +144,23 @@ fn log_timeout(worker: &WorkerHandle, fault: Fault, now: u64) {
             );
         }
     }
+    // A loop that turns tells it itself when it gets ABRT.
+    if fault != Fault::Python {
+        log_in_flight(worker, now);
+    }
+}
+
+/// Which requests a worker's threads were in, for how long, and for whom.
+fn log_in_flight(worker: &WorkerHandle, now: u64) {
+    let pid = worker.pid;
     for running in worker.slot().running() {
+        let ms = now.saturating_sub(running.since_ms);
+        let (seconds, tenths) = (ms / 1000, ms % 1000 / 100);
+        let (method, path) = (running.method.escape_ascii(), running.path.escape_ascii());
+        let client = running.client.map(|client| format!(" from {client}"));
+        let client = client.unwrap_or_default();
         log::error!(
-            "Worker (pid:{pid}): in flight since {} ms: {} {}",
-            now.saturating_sub(running.since_ms),
-            running.method.escape_ascii(),
-            running.path.escape_ascii()
+            "Worker (pid:{pid}): in flight for {seconds}.{tenths} s: {method} {path}{client}"
         );
     }
 }

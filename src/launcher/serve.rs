@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
+use super::faults::Faults;
 use crate::arbiter::{WorkerSeat, signals};
 use crate::config::{Config, VERSION};
 use crate::logging;
@@ -37,8 +38,9 @@ pub(super) fn serve(
     seat: WorkerSeat,
     hooks: &Arc<Hooks>,
     worker: &Py<Worker>,
+    faults: &Faults,
 ) -> Exit {
-    match start(py, app, seat, hooks, worker) {
+    match start(py, app, seat, (hooks, worker), faults) {
         Ok(exit) => exit,
         Err(reason) => {
             log::error!("The worker could not serve: {reason}");
@@ -54,8 +56,8 @@ fn start(
     py: Python<'_>,
     app: Py<PyAny>,
     seat: WorkerSeat,
-    hooks: &Arc<Hooks>,
-    worker: &Py<Worker>,
+    (hooks, worker): (&Arc<Hooks>, &Py<Worker>),
+    faults: &Faults,
 ) -> Result<Exit, String> {
     let WorkerSeat {
         index,
@@ -70,7 +72,7 @@ fn start(
     } = seat;
     let raised = |error: PyErr| traceback(py, &error);
     let interrupts = install_wakeup(py).map_err(raised)?;
-    let signals = install_signals(py).map_err(raised)?;
+    let signals = install_signals(py, faults).map_err(raised)?;
     let format = logging::logs_access(&config).then(|| access_format(&config));
     let format = format.transpose()?;
     let mut settings = wsgi_settings(py, &config, &listeners);
@@ -172,16 +174,13 @@ fn install_wakeup(py: Python<'_>) -> PyResult<OwnedFd> {
 }
 
 /// Take the worker's signals, except those for which the application has a handler of its own.
-fn install_signals(py: Python<'_>) -> PyResult<OwnedFd> {
+fn install_signals(py: Python<'_>, faults: &Faults) -> PyResult<OwnedFd> {
     let module = py.import("signal")?;
     let (default, default_int) = (
         module.getattr("SIG_DFL")?,
         module.getattr("default_int_handler")?,
     );
-    let dumps_on_abort: bool = py
-        .import("faulthandler")?
-        .call_method0("is_enabled")?
-        .extract()?;
+    let dumps_on_abort = faults.are_the_applications(py)?;
     let mut ours = Vec::new();
     for signal in WORKER_SIGNALS {
         let handler = module.call_method1("getsignal", (signal as i32,))?;
@@ -190,7 +189,7 @@ fn install_signals(py: Python<'_>) -> PyResult<OwnedFd> {
             ours.push(signal);
         }
     }
-    Ok(signals::install(&ours)?)
+    faults.around(py, || Ok(signals::install(&ours)?))
 }
 
 /// What the worker does about its signals beside what the event loop does.

@@ -6,6 +6,7 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, setgid, setgroups, setuid};
 use pyo3::prelude::*;
 use std::sync::Arc;
 
+use super::faults::Faults;
 use super::host::{Inherited, PythonHost};
 use super::serve::{leave_stuck, serve};
 use crate::arbiter::{EXIT_BOOT, WorkerSeat};
@@ -27,11 +28,12 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
         Ok(inherited) => inherited,
         Err(error) => return boot_failure(&traceback(py, &error)),
     };
+    let faults = Faults::watch(py);
     let objects = (arbiter, worker);
     let hooks = Arc::new(hooks);
     let (index, scoreboard) = (seat.index, Arc::clone(&seat.scoreboard));
     let exit = match boot(py, &hooks, &objects, app, &seat) {
-        Ok(app) => serve(py, app, seat, &hooks, &objects.1),
+        Ok(app) => serve(py, app, seat, &hooks, &objects.1, &faults),
         Err(code) => Exit {
             code,
             stuck_threads: 0,
