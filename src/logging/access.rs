@@ -127,6 +127,7 @@ pub struct AccessFormat {
     form: Form,
     environ_keys: Vec<String>,
     shows_request_id: bool,
+    shows_trace: bool,
 }
 
 #[derive(Debug)]
@@ -166,11 +167,14 @@ impl AccessFormat {
                 environ_keys.push(name.clone());
             }
         }
-        let shows_request_id = atoms.iter().any(|atom| **atom == Atom::RequestId);
+        let shows = |wanted: Atom| atoms.iter().any(|atom| **atom == wanted);
+        let shows_request_id = shows(Atom::RequestId);
+        let shows_trace = shows(Atom::TraceId) || shows(Atom::SpanId);
         Ok(Self {
             form,
             environ_keys,
             shows_request_id,
+            shows_trace,
         })
     }
 
@@ -182,6 +186,11 @@ impl AccessFormat {
     /// Whether requests need a name.
     pub fn shows_request_id(&self) -> bool {
         self.shows_request_id
+    }
+
+    /// Whether their place in a trace is wanted.
+    pub fn shows_trace(&self) -> bool {
+        self.shows_trace
     }
 
     /// Appends the line, with its newline.

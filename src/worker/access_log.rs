@@ -94,11 +94,15 @@ impl AccessLog {
         }
         self.know(job.peer);
         let peer = job.peer.ip().and(self.peer.as_ref());
-        let made = made_request_id(self.face.request_id_seed, job.serial);
-        let request_id = match self.format.shows_request_id() {
-            true => client_request_id(&job.head).unwrap_or(&made),
-            false => &[],
+        // Looked for and made only to be shown: both cost about as much as the line.
+        let made;
+        let request_id = if self.format.shows_request_id() {
+            made = made_request_id(self.face.request_id_seed, job.serial);
+            client_request_id(&job.head).unwrap_or(&made)
+        } else {
+            &[]
         };
+        let trace = self.format.shows_trace().then(|| trace_parent(&job.head));
         let listener = self.face.listeners.get(job.listener);
         let entry = AccessEntry {
             peer: peer.map_or("", |(_, text)| text),
@@ -130,7 +134,8 @@ impl AccessLog {
             worker: self.face.number,
             connection: (job.conn.slot, job.conn.generation),
             request_id,
-            trace: trace_parent(&job.head)
+            trace: trace
+                .flatten()
                 .map(|TraceParent { trace_id, span_id }| (trace_id, span_id)),
             reason: exchange.reason,
         };
