@@ -79,6 +79,7 @@ fn main() -> io::Result<()> {
         parent: None,
         max_requests: None,
         metrics: None,
+        channels: None,
         server: b"rust_app".to_vec(),
         script_name: Vec::new(),
         access_log: None,

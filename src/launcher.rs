@@ -10,6 +10,7 @@
 //! The walk of a worker is in `worker.rs`. Every process leaves by returning an exit code to Python, so
 //! that exit handlers and flushes run.
 
+mod access_log;
 mod daemon;
 mod faults;
 mod host;

@@ -47,8 +47,11 @@ mod _core {
 
     use pyo3::prelude::*;
 
+    use crate::python::interrupts::RequestTimeout;
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("RequestTimeout", module.py().get_type::<RequestTimeout>())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import heapq
 import os
+import queue
+import random
 import re
 import resource
 import shutil
 import socket
 import subprocess
 import threading
+import time
+from collections.abc import Sequence
 
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
 
-def wrk(url: str, connections: int, seconds: float, threads: int = 2, cpu: int | None = None) -> dict[str, float]:
+def wrk(
+    url: str,
+    connections: int,
+    seconds: float,
+    threads: int = 2,
+    cpu: int | None = None,
+    headers: Sequence[str] = (),
+    script: Sequence[str] = (),
+) -> dict[str, float]:
     """Requests, requests per second, latencies in milliseconds, and everything that went wrong."""
     program = shutil.which("wrk")
     if program is None:
         raise SystemExit("wrk is not on PATH; it is the load generator of every scenario")
+    command = [program, f"-t{threads}", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency"]
+    for header in headers:
+        command += ["-H", header]
+    # A script's arguments stand behind the address.
+    command += ["-s", script[0], url, "--", *script[1:]] if script else [url]
     shown = subprocess.run(
-        [program, f"-t{threads}", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency", url],
+        command,
         capture_output=True,
         text=True,
         check=True,
@@ -28,7 +47,7 @@ def wrk(url: str, connections: int, seconds: float, threads: int = 2, cpu: int |
     ).stdout
     requests = int(re.search(r"(\d+) requests in", shown).group(1))
     result = {"requests": requests, "requests_per_s": float(re.search(r"Requests/sec:\s+([\d.]+)", shown).group(1))}
-    for percent in ("50", "99"):
+    for percent in ("50", "90", "99"):
         found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s|m)$", shown, re.MULTILINE)
         # With no answer at all wrk prints zeros; there is no latency then.
         result[f"p{percent}_ms"] = float(found[1]) * UNITS[found[2]] if found and requests else None
@@ -103,15 +122,89 @@ class IdleConnections(Crowd):
     """Each had one request answered and stays."""
 
     def open(self) -> socket.socket:
-        one = super().open()
-        one.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        received = b""
-        while not received.endswith(b"Hello, World!\n"):
-            block = one.recv(4096)
-            if not block:
-                raise ConnectionError("closed instead of kept")
-            received += block
-        return one
+        return keep_alive_connection(self.port)
+
+
+def keep_alive_connection(port: int) -> socket.socket:
+    """A connection that had one hello answered."""
+    one = socket.create_connection(("127.0.0.1", port), 10)
+    ask(one, "/")
+    return one
+
+
+def ask(one: socket.socket, path: str) -> None:
+    """One request to the hello application, answered."""
+    one.sendall(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode())
+    received = b""
+    while not received.endswith(b"Hello, World!\n"):
+        block = one.recv(4096)
+        if not block:
+            raise ConnectionError("closed instead of kept")
+        received += block
+
+
+class OpenLoop:
+    """Requests that leave at their time whether or not others are answered; a seed makes each run the same."""
+
+    SLOW_SHARE, SLOW_S, FAST_S, THREADS = 0.05, 0.2, 0.001, 4
+
+    def __init__(self, port: int, rate: int, seconds: float) -> None:
+        self.port = port
+        chance = random.Random(1)
+        at, self.plan = 0.0, []
+        while at < seconds:
+            at += chance.expovariate(rate)
+            self.plan.append((at, chance.random() < self.SLOW_SHARE))
+
+    def run(self) -> dict[str, float | None]:
+        """Latencies of the fast requests from the moment they were due, and the least that any order could give."""
+        spare: queue.LifoQueue[socket.socket] = queue.LifoQueue()
+        latencies: list[float] = []
+        began = time.monotonic() + 0.1
+
+        def one_request(due: float, is_slow: bool) -> None:
+            try:
+                one = spare.get_nowait()
+            except queue.Empty:
+                one = socket.create_connection(("127.0.0.1", self.port), 10)
+            ask(one, "/slow" if is_slow else "/")
+            if not is_slow:
+                latencies.append((time.monotonic() - began - due) * 1000)
+            spare.put(one)
+
+        with concurrent.futures.ThreadPoolExecutor(64) as pool:
+            requests = []
+            for due, is_slow in self.plan:
+                # The schedule is the load: this is a clock, not a wait for something to happen.
+                time.sleep(max(0.0, began + due - time.monotonic()))
+                requests.append(pool.submit(one_request, due, is_slow))
+            failed = sum(request.exception() is not None for request in requests)
+        while not spare.empty():
+            spare.get().close()
+        return {
+            "requests": len(self.plan),
+            "p50_ms": percentile(latencies, 50),
+            "p99_ms": percentile(latencies, 99),
+            "least_p99_ms": self.least_p99_ms(),
+            "errors": failed,
+        }
+
+    def least_p99_ms(self) -> float:
+        """The same arrivals served first come, first served by four threads that cost nothing."""
+        free = [0.0] * self.THREADS
+        latencies = []
+        for due, is_slow in self.plan:
+            start = max(due, heapq.heappop(free))
+            end = start + (self.SLOW_S if is_slow else self.FAST_S)
+            heapq.heappush(free, end)
+            if not is_slow:
+                latencies.append((end - due) * 1000)
+        return percentile(latencies, 99)
+
+
+def percentile(values: list[float], percent: int) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
 
 def raise_descriptor_limit() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,10 +23,11 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 class Peer:
     name: str
     command: tuple[str, ...]
-    address: tuple[str, ...]
-    """How the command line takes a port; {port} is filled in."""
-    many_connections: tuple[str, ...]
+    """{port}, {workers}, {threads} and {app} are filled in."""
+    many_connections: tuple[str, ...] = ()
     """Flags that let it hold ten thousand idle connections for minutes."""
+    one_thread: bool = False
+    """Has neither threads nor workers: left out where those are what is measured."""
 
     @property
     def version(self) -> str:
@@ -33,25 +35,38 @@ class Peer:
 
     @property
     def is_installed(self) -> bool:
-        return importlib.util.find_spec(self.name) is not None
+        return importlib.util.find_spec(self.name) is not None or shutil.which(self.name, path=BIN) is not None
 
 
-GUNICORN_LIKE = ("-w", "1", "--threads", str(THREADS))
+BIN = str(Path(sys.executable).parent)
+GUNICORN_LIKE = ("-w", "{workers}", "--threads", "{threads}", "-b", "127.0.0.1:{port}", "{app}")
 MANY = ("--worker-connections", "20000", "--keep-alive", "300")
 PEERS = [
-    Peer("ferricorn", (sys.executable, "-m", "ferricorn", *GUNICORN_LIKE), ("-b", "127.0.0.1:{port}"), MANY),
-    Peer(
-        "gunicorn",
-        (sys.executable, "-m", "gunicorn", "-k", "gthread", "--no-control-socket", *GUNICORN_LIKE),
-        ("-b", "127.0.0.1:{port}"),
-        MANY,
-    ),
+    Peer("ferricorn", (sys.executable, "-m", "ferricorn", *GUNICORN_LIKE), MANY),
+    Peer("gunicorn", (sys.executable, "-m", "gunicorn", "-k", "gthread", "--no-control-socket", *GUNICORN_LIKE), MANY),
     Peer(
         "granian",
-        (sys.executable, "-m", "granian", "--interface", "wsgi", "--workers", "1", "--blocking-threads", str(THREADS)),
-        ("--host", "127.0.0.1", "--port", "{port}"),
+        (
+            *(sys.executable, "-m", "granian", "--interface", "wsgi", "--workers", "{workers}"),
+            *("--blocking-threads", "{threads}", "--host", "127.0.0.1", "--port", "{port}", "{app}"),
+        ),
         ("--backlog", "2048"),
     ),
+    Peer(
+        "waitress",
+        (sys.executable, "-m", "waitress", "--threads={threads}", "--listen=127.0.0.1:{port}", "{app}"),
+        ("--connection-limit=20000", "--channel-timeout=300"),
+    ),
+    Peer(
+        "uwsgi",
+        (
+            *(f"{BIN}/uwsgi", "--master", "--http11-socket", "127.0.0.1:{port}", "--so-keepalive", "--add-header"),
+            *("Connection: Keep-Alive", "--processes", "{workers}", "--threads", "{threads}", "--wsgi", "{app}"),
+            *("--disable-logging", "--listen", "1024", "--die-on-term", "--home", sys.prefix),
+        ),
+    ),
+    Peer("bjoern", (sys.executable, "one_thread.py", "bjoern", "{port}", "{app}"), one_thread=True),
+    Peer("fastwsgi", (sys.executable, "one_thread.py", "fastwsgi", "{port}", "{app}"), one_thread=True),
 ]
 
 
@@ -60,21 +75,35 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@dataclass(frozen=True)
+class Shape:
+    """How a server is started for one scenario."""
+
+    app: str
+    workers: int = 1
+    threads: int = THREADS
+    flags: tuple[str, ...] = ()
+    cpu: int | None = None
+
+
 class Running:
     """One server under measurement; a context manager that leaves no process behind."""
 
-    def __init__(self, peer: Peer, application: str, flags: tuple[str, ...] = (), cpu: int | None = None) -> None:
+    def __init__(self, peer: Peer, shape: Shape) -> None:
         self.peer = peer
         self.port = free_port()
-        address = [word.format(port=self.port) for word in peer.address]
+        words = {"port": self.port, "workers": shape.workers, "threads": shape.threads, "app": shape.app}
+        command = [word.format(**words) for word in peer.command]
+        at = len(command) - 1 if command[-1] == shape.app else len(command)
+        self.started = time.monotonic()
         self._process = subprocess.Popen(
-            [*peer.command, *address, *flags, application],
+            [*command[:at], *shape.flags, *command[at:]],
             cwd=APPS,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=None if cpu is None else lambda: os.sched_setaffinity(0, {cpu}),
+            preexec_fn=None if shape.cpu is None else lambda: os.sched_setaffinity(0, {shape.cpu}),
         )
 
     @property
@@ -88,14 +117,27 @@ class Running:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), 5) as client:
                     client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-                    if client.recv(12) == b"HTTP/1.1 200":
+                    if client.recv(12).endswith(b" 200"):
+                        self.seconds_to_answer = time.monotonic() - self.started
                         return self
             except OSError:
                 pass
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()
                 raise RuntimeError(f"{self.peer.name} does not answer")
-            time.sleep(0.02)
+            time.sleep(0.002)
+
+    @staticmethod
+    def settle(seconds: float) -> None:
+        """Lets a connection become an idle one: nothing can be observed from here that says it has."""
+        time.sleep(seconds)
+
+    def stop(self) -> float:
+        """Seconds from SIGTERM at the first process to its end."""
+        began = time.monotonic()
+        self._process.terminate()
+        self._process.wait(30)
+        return time.monotonic() - began
 
     def __exit__(self, *_: object) -> None:
         for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):

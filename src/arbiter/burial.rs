@@ -57,6 +57,7 @@ impl Arbiter<'_> {
                 log_in_flight(&worker, now);
             }
         }
+        self.totals.add(worker.slot());
         worker.slot().release();
         let (pid, age) = (Some(pid.as_raw()), worker.age);
         self.hook(Hook::ChildExit(WorkerView { pid, age }))?;

@@ -20,7 +20,7 @@ use super::signals::{self, Blocked};
 use super::workers::{Stage, WorkerHandle, roomy_board};
 use super::{Arbiter, Forked, Hook, Leave, WorkerView};
 use crate::config::Config;
-use crate::net::Listener;
+use crate::net::{Channels, Listener};
 use crate::scoreboard::{Scoreboard, Slot, SlotState, monotonic_ms};
 
 /// All that a worker inherits from the arbiter.
@@ -45,6 +45,8 @@ pub struct WorkerSeat {
     pub booted: OwnedFd,
     /// The arbiter.
     pub parent: Pid,
+    /// The ways to its siblings; `None` when connections do not move.
+    pub channels: Option<Arc<Channels>>,
     /// Stop after this many requests; the jitter is in it.
     pub max_requests: Option<u64>,
 }
@@ -175,6 +177,7 @@ impl Arbiter<'_> {
             scoreboard: Arc::clone(&self.board),
             booted,
             parent: self.pid,
+            channels: self.channels.clone(),
             max_requests: max_requests(&self.config),
         };
         drop(blocked);

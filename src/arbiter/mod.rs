@@ -11,6 +11,7 @@
 //!   Nothing that is dropped on the way out of it removes a file.
 //! - What to do is decided in `policy`, by functions without side effects; what is done is done here.
 
+mod admin;
 mod burial;
 mod fork;
 mod host;
@@ -19,6 +20,7 @@ mod pidfile;
 mod policy;
 mod reload;
 pub mod signals;
+mod statsd;
 mod stop;
 mod workers;
 
@@ -33,12 +35,14 @@ pub use fork::WorkerSeat;
 pub use host::{Forked, Hook, HookEvent, Host, WorkerView};
 pub use policy::{EXIT_APP_LOAD, EXIT_BOOT};
 
+use self::admin::Admin;
+use self::metrics::Totals;
 use self::pidfile::Pidfile;
 use self::policy::Backoff;
-use self::reload::{Rollout, parse_addresses};
+use self::reload::{Rollout, bind_options, parse_addresses};
 use self::workers::{Stage, WorkerHandle, WorkerSet, roomy_board};
 use crate::config::{Config, VERSION};
-use crate::net::{self, BindOptions, Bound};
+use crate::net::{self, Bound, Channels};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 
 /// What the arbiter starts from.
@@ -125,7 +129,13 @@ struct Arbiter<'h> {
     /// All workers of the first start have served.
     started: bool,
     stopping: bool,
-    told: metrics::Told,
+    told: statsd::Told,
+    /// Between the workers.
+    channels: Option<Arc<Channels>>,
+    /// `admin_bind`.
+    admin: Option<Admin>,
+    /// What buried workers have counted.
+    totals: Totals,
 }
 
 impl<'h> Arbiter<'h> {
@@ -150,7 +160,10 @@ impl<'h> Arbiter<'h> {
             backoff: Backoff::default(),
             started: false,
             stopping: false,
-            told: metrics::Told::default(),
+            told: statsd::Told::default(),
+            channels: None,
+            admin: None,
+            totals: Totals::default(),
         })
     }
 
@@ -166,6 +179,11 @@ impl<'h> Arbiter<'h> {
         self.start_hook(Hook::OnStarting)?;
         self.listeners = self.open_listeners()?;
         log::info!("Listening at: {} ({})", self.describe_listeners(), self.pid);
+        self.channels = open_channels(&self.config);
+        if let Some(address) = &self.config.admin_bind {
+            let admin = Admin::open(address, monotonic_ms());
+            self.admin = Some(admin.map_err(Outcome::Refused)?);
+        }
         let threads = self.config.threads;
         let plural = if threads == 1 { "" } else { "s" };
         log::info!("Using worker: hybrid ({threads} thread{plural})");
@@ -226,11 +244,13 @@ impl<'h> Arbiter<'h> {
         let mut waited: Vec<_> = waited
             .into_iter()
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .chain(self.admin.iter().flat_map(Admin::waited))
             .collect();
         self.host.wait(&mut || {
             // A signal interrupts the poll, but then its byte is in the pipe; other errors cannot occur.
             let _ = poll(&mut waited, timeout);
         });
+        self.tend_admin();
         signals::arrived(&self.signals)
     }
 
@@ -340,12 +360,18 @@ impl<'h> Arbiter<'h> {
     }
 }
 
-fn bind_options(config: &Config) -> BindOptions {
-    BindOptions {
-        backlog: config.backlog,
-        umask: config.umask,
-        reuse_port: config.reuse_port,
-        owner: Some((config.user, config.group)),
+/// For every worker and its replacement; what goes wrong costs balance only.
+fn open_channels(config: &Config) -> Option<Arc<Channels>> {
+    if config.workers < 2 {
+        return None;
+    }
+    let count = (config.workers * 2 + 2).min(CHANNELS_MAX);
+    match Channels::new(count) {
+        Ok(channels) => Some(Arc::new(channels)),
+        Err(error) => {
+            log::warn!("Connections will not move between workers: {error} (see `ulimit -n`).");
+            None
+        }
     }
 }
 
@@ -361,6 +387,8 @@ fn told_to_stop(host: &mut dyn Host, signals: &OwnedFd) -> bool {
         .any(|signal| stops.contains(signal))
 }
 
+/// Workers beyond this many share nothing: each way costs two descriptors in every process.
+const CHANNELS_MAX: usize = 64;
 /// The longest sleep of the loop.
 const LOOP_MS: u64 = 1000;
 /// gunicorn's `sys.exit(-1)`.

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use super::workers::Stage;
 use super::{Arbiter, Hook, Leave};
 use crate::config::Config;
-use crate::net::{self, BindAddress, Bound};
+use crate::net::{self, BindAddress, BindOptions, Bound};
 use crate::scoreboard::monotonic_ms;
 
 /// What to go back to while a reload is under way.
@@ -143,7 +143,7 @@ impl Arbiter<'_> {
             .map(|(address, _)| address.clone())
             .collect();
         let mut listeners: Vec<_> = old.into_iter().filter_map(|(_, kept)| kept).collect();
-        let opened = net::bind_all(&missing, &super::bind_options(config), || false)
+        let opened = net::bind_all(&missing, &bind_options(config), || false)
             .map_err(|error| error.to_string())?;
         listeners.extend(opened.into_iter().map(Arc::new));
         Ok(listeners)
@@ -155,6 +155,16 @@ impl Arbiter<'_> {
                 .listeners
                 .iter()
                 .any(|bound| !before.iter().any(|old| Arc::ptr_eq(old, bound)))
+    }
+}
+
+/// What the settings say of listeners.
+pub(super) fn bind_options(config: &Config) -> BindOptions {
+    BindOptions {
+        backlog: config.backlog,
+        umask: config.umask,
+        reuse_port: config.reuse_port,
+        owner: Some((config.user, config.group)),
     }
 }
 

@@ -77,6 +77,9 @@ impl Arbiter<'_> {
 
     pub(super) fn unlink_files(&mut self) {
         self.close_listeners();
+        if let Some(admin) = self.admin.take() {
+            admin.unlink();
+        }
         if let Some(pidfile) = self.pidfile.take() {
             pidfile.unlink();
         }

@@ -13,8 +13,10 @@ use super::value::{Value, repr_str};
 pub(super) fn check(setting: &Setting, value: &Value) -> Result<Value, String> {
     match setting.kind {
         Kind::Text => text(value),
+        Kind::UrlPath => url_path(value),
         Kind::FieldValue => field_value(value),
         Kind::Int | Kind::OctalInt => not_negative(whole_number(value)?).map(Value::Int),
+        Kind::Seconds => seconds(value),
         Kind::IntWithin {
             min,
             max,
@@ -27,7 +29,6 @@ pub(super) fn check(setting: &Setting, value: &Value) -> Result<Value, String> {
                 Err(complaint(number))
             }
         }
-        Kind::Seconds => seconds(value),
         Kind::Bool { .. } => switch(value),
         Kind::Texts => texts(value),
         Kind::Files => files(value),
@@ -68,6 +69,21 @@ fn text(value: &Value) -> Result<Value, String> {
     }
 }
 
+fn url_path(value: &Value) -> Result<Value, String> {
+    let value = text(value)?;
+    match value.as_str() {
+        Some(text) if !text.is_empty() && !is_url_path(text) => Err(format!(
+            "Value must be a path that begins with a slash, such as /-/health: {value}"
+        )),
+        _ => Ok(value),
+    }
+}
+
+fn is_url_path(text: &str) -> bool {
+    let is_sane = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+    text.starts_with('/') && text.bytes().all(is_sane)
+}
+
 fn field_value(value: &Value) -> Result<Value, String> {
     let value = text(value)?;
     match value.as_str() {
@@ -89,26 +105,27 @@ fn whole_number(value: &Value) -> Result<i64, String> {
     }
 }
 
-/// Kept as text, which has all the digits; empty means not given.
-fn seconds(value: &Value) -> Result<Value, String> {
-    let text = match value {
-        Value::None => return Ok(Value::None),
-        Value::Str(text) | Value::Opaque(text) => text.trim().to_owned(),
-        other => other.to_string(),
-    };
-    match text.parse::<f64>() {
-        Ok(number) if number.is_finite() && number >= 0.0 => Ok(Value::Str(text)),
-        Ok(_) => Err(format!("Value must be positive: {text}")),
-        Err(_) if text.is_empty() => Ok(Value::None),
-        Err(_) => Err(format!("not a number of seconds: {}", repr_str(&text))),
-    }
-}
-
 fn not_negative(number: i64) -> Result<i64, String> {
     if number < 0 {
         Err(format!("Value must be positive: {number}"))
     } else {
         Ok(number)
+    }
+}
+
+/// Whole seconds stay a number; others are kept as text that is known to be a number (`Resolved::time` reads it).
+fn seconds(value: &Value) -> Result<Value, String> {
+    let (Value::Str(text) | Value::Opaque(text)) = value else {
+        return not_negative(whole_number(value)?).map(Value::Int);
+    };
+    let text = text.trim();
+    if let Some(whole) = parse_int(text, 10) {
+        return not_negative(whole).map(Value::Int);
+    }
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number >= 0.0 => Ok(Value::Opaque(text.to_owned())),
+        Ok(_) => Err(format!("Value must be positive: {text}")),
+        Err(_) => Err(format!("Not a number of seconds: {}", repr_str(text))),
     }
 }
 
@@ -367,6 +384,24 @@ mod tests {
             ("1.5", 0, None),
         ] {
             assert_eq!(parse_int(text, base), number, "{text:?} in base {base}");
+        }
+    }
+
+    #[test]
+    fn seconds_may_be_parts_of_one() {
+        for (given, kept) in [
+            (Value::str("2"), Some("2")),
+            (Value::str(" 0.25 "), Some("0.25")),
+            (Value::Opaque("1.5".to_owned()), Some("1.5")),
+            (Value::Int(3), Some("3")),
+            (Value::str("-0.5"), None),
+            (Value::str("nan"), None),
+            (Value::str("inf"), None),
+            (Value::str("soon"), None),
+            (Value::None, None),
+        ] {
+            let read = seconds(&given).ok().map(|value| value.to_string());
+            assert_eq!(read.as_deref(), kept, "{given:?}");
         }
     }
 

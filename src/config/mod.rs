@@ -59,6 +59,15 @@ pub struct Config {
     pub keepalive: Option<Duration>,
     pub boot_timeout: Option<Duration>,
     pub request_timeout: Option<Duration>,
+    /// Requests that wait may move to another worker, with their connections.
+    pub handover: bool,
+    pub queue_timeout: Option<Duration>,
+    /// Requests that may wait for a thread of one worker; 0 is unlimited.
+    pub max_queue: usize,
+    /// Begins with a slash.
+    pub health_path: Option<String>,
+    /// As written; `net` parses it.
+    pub admin_bind: Option<String>,
     pub client_header_timeout: Option<Duration>,
     pub client_body_timeout: Option<Duration>,
     pub send_timeout: Option<Duration>,

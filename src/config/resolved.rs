@@ -95,12 +95,13 @@ impl Resolved {
         (seconds > 0).then(|| Duration::from_secs(seconds.min(SECONDS_MAX)))
     }
 
-    /// A time with decimals; 0 is none.
-    pub(super) fn decimal_seconds(&self, name: &str) -> Option<Duration> {
-        let seconds: f64 = self.text(name).parse().ok()?;
-        Duration::try_from_secs_f64(seconds)
-            .ok()
-            .filter(|time| !time.is_zero())
+    /// Of a row of `Kind::Seconds`.
+    pub(super) fn time(&self, name: &str) -> Option<Duration> {
+        let Some(Value::Opaque(text)) = self.value(name) else {
+            return self.seconds(name);
+        };
+        let seconds: f64 = text.parse().ok()?;
+        (seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(SECONDS_MAX as f64)))
     }
 
     pub(super) fn peers(&self, name: &str) -> AllowedPeers {

@@ -102,12 +102,16 @@ impl Section {
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Text,
+    /// The path of a URL, without query.
+    UrlPath,
     /// Text that can stand in a header.
     FieldValue,
     /// A whole number >= 0.
     Int,
     /// Idem, and the command line also takes `0o22`, `0x12` and the octal `0022`.
     OctalInt,
+    /// Seconds >= 0, also parts of one.
+    Seconds,
     /// A number with limits of its own; the function gives the message for one outside.
     IntWithin {
         min: i64,
@@ -118,8 +122,6 @@ pub enum Kind {
     Bool {
         cli: bool,
     },
-    /// A time >= 0 that may have decimals.
-    Seconds,
     /// A list; its flag may be repeated.
     Texts,
     /// A list of files (which must exist) and glob patterns.

@@ -27,7 +27,9 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
     let proc_name = r.filled("proc_name").or_else(|| wsgi_app.clone());
     config_of! { r:
         number(backlog workers worker_connections max_requests max_requests_jitter)
-        seconds(timeout keepalive boot_timeout request_timeout)
+        seconds(timeout keepalive boot_timeout)
+        time(request_timeout queue_timeout)
+        number(max_queue)
         seconds(client_header_timeout client_body_timeout send_timeout)
         number(limit_request_line limit_request_fields limit_request_field_size)
         number(limit_request_body body_buffer_size body_buffer_total)
@@ -35,13 +37,13 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
         on(initgroups permit_obsolete_folding strip_header_spaces casefold_http_method)
         on(permit_unconventional_http_method permit_unconventional_http_version)
         on(capture_output syslog disable_redirect_access_to_syslog enable_stdio_inheritance)
-        on(enable_backlog_metric)
+        on(enable_backlog_metric handover)
         path(pidfile worker_tmp_dir tmp_upload_dir logconfig logconfig_json)
         number(proxy_headers_hops user group umask control_socket_mode)
         peers(forwarded_allow_ips proxy_allow_ips)
         texts(reload_extra_files forwarder_headers access_log_fields access_log_exclude)
-        decimal_seconds(access_log_slow)
-        filled(accesslog syslog_prefix)
+        time(access_log_slow)
+        filled(accesslog syslog_prefix health_path admin_bind)
         text(access_log_format syslog_addr syslog_facility statsd_prefix dogstatsd_tags)
         {
             bind: bind(r),

@@ -1,5 +1,5 @@
 """ferricorn: a WSGI HTTP server for UNIX."""
 
-from ferricorn._core import __version__, run
+from ferricorn._core import RequestTimeout, __version__, run
 
-__all__ = ["__version__", "run"]
+__all__ = ["RequestTimeout", "__version__", "run"]

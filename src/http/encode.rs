@@ -176,6 +176,15 @@ pub(super) fn write_interim(head: &ResponseHead, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// gunicorn's page for an error.
+pub fn error_page(status: Status, message: &str) -> String {
+    let reason = status.reason;
+    let message = escape_html(message);
+    format!(
+        "<html>\n  <head>\n    <title>{reason}</title>\n  </head>\n  <body>\n    <h1><p>{reason}</p></h1>\n    {message}\n  </body>\n</html>\n"
+    )
+}
+
 /// A whole refusal: gunicorn's page, and always the end of the connection. `omits_body` for HEAD.
 pub fn write_error_page(
     status: Status,
@@ -185,10 +194,7 @@ pub fn write_error_page(
     out: &mut Vec<u8>,
 ) {
     let reason = status.reason;
-    let message = escape_html(message);
-    let page = format!(
-        "<html>\n  <head>\n    <title>{reason}</title>\n  </head>\n  <body>\n    <h1><p>{reason}</p></h1>\n    {message}\n  </body>\n</html>\n"
-    );
+    let page = error_page(status, message);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status.code).as_bytes());
     out.push(b' ');

@@ -21,6 +21,7 @@ macro_rules! statuses {
 }
 
 statuses! {
+    OK = 200 "OK";
     BAD_REQUEST = 400 "Bad Request";
     FORBIDDEN = 403 "Forbidden";
     REQUEST_TIMEOUT = 408 "Request Timeout";

@@ -119,6 +119,18 @@ impl Exchange {
         step
     }
 
+    /// `len` bytes of a body whose length was declared ([`Exchange::counted_body_left`]) were taken from the peer without
+    /// passing through [`Exchange::receive`], which still tells the end of the body.
+    pub fn take_counted(&mut self, len: u64) {
+        self.check_invariants();
+        if let State::Body(BodyDecoder::Length { remaining }) = &mut self.state {
+            debug_assert!(len <= *remaining, "more than the body has");
+            *remaining = remaining.saturating_sub(len);
+            self.waits_for_continue &= len == 0;
+        }
+        self.check_invariants();
+    }
+
     pub fn send_continue(&mut self, out: &mut Vec<u8>) {
         if self.wants_continue() {
             write_continue(out);

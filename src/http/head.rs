@@ -105,6 +105,11 @@ impl RequestHead {
             .map(|field| (field.name.of(&self.bytes), field.value.of(&self.bytes)))
     }
 
+    /// The whole head as it was received, with the blank line at its end.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The fields again, the last one first.
     pub(super) fn fields_from_last(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields

@@ -7,20 +7,21 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
+use super::access_log;
 use super::faults::Faults;
 use crate::arbiter::{WorkerSeat, signals};
 use crate::config::{Config, VERSION};
 use crate::logging;
-use crate::logging::access::{AccessFilter, AccessFormat};
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
 use crate::python::gil::{Reason, handoff};
-use crate::python::heartbeat::Heartbeat;
+use crate::python::heartbeat::{Errands, Heartbeat};
 use crate::python::hooks::{Hooks, Worker, traceback};
-use crate::python::threads::PythonApplication;
+use crate::python::interrupts::Interrupts;
+use crate::python::threads::{OverrunHook, PythonApplication};
 use crate::python::wsgi::{ListenerFace, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
-use crate::worker::{self, AccessLog, Exit, Setup, WorkerFace};
+use crate::worker::{self, Exit, Setup};
 
 /// What the worker listens to, unless the application handles it itself.
 const WORKER_SIGNALS: [Signal; 5] = [
@@ -68,24 +69,25 @@ fn start(
         booted,
         parent,
         max_requests,
+        channels,
         ..
     } = seat;
     let raised = |error: PyErr| traceback(py, &error);
-    let interrupts = install_wakeup(py).map_err(raised)?;
+    let wakeups = install_wakeup(py).map_err(raised)?;
     let signals = install_signals(py, faults).map_err(raised)?;
-    let format = logging::logs_access(&config).then(|| access_format(&config));
-    let format = format.transpose()?;
     let mut settings = wsgi_settings(py, &config, &listeners);
-    let face = worker_face(age, &settings);
-    if let Some(format) = &format {
-        settings.noted_keys = format.environ_keys().to_vec();
-        settings.request_id_seed = format.shows_request_id().then_some(face.request_id_seed);
-    }
+    let access_log = access_log::make(&config, &mut settings, age)?;
+    let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index))
+        .map_err(|error| error.to_string())?;
+    let interrupts = config
+        .request_timeout
+        .map(|_| Arc::new(Interrupts::new(config.threads)));
     let app = Arc::new(WsgiApp {
         callable: app,
         settings: Arc::new(settings),
         scoreboard: scoreboard.clone(),
         slot: index,
+        interrupts: interrupts.clone(),
     });
     let on_signal = signal_hook(
         hooks.clone(),
@@ -94,19 +96,18 @@ fn start(
         index,
     );
     let script_name = app.settings.script_name.clone().into_bytes();
-    let application = PythonApplication::new(app, on_signal);
-    let access_log = format.map(|format| access_log(format, &config, face));
-    let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index))
-        .map_err(|error| error.to_string())?;
+    let on_overrun = overrun_hook(interrupts, heartbeat.errands());
+    let application = PythonApplication::new(app, on_signal, on_overrun);
     let setup = Setup {
         listeners,
         scoreboard,
         slot: index,
         signals: Some(signals),
-        interrupts: Some(interrupts),
+        interrupts: Some(wakeups),
         booted: Some(booted),
         parent: Some(parent.as_raw()),
         max_requests,
+        channels,
         script_name,
         server: server_header(py, &config),
         access_log,
@@ -123,42 +124,13 @@ fn beat(scoreboard: &Arc<Scoreboard>, index: usize) -> Box<dyn Fn() + Send> {
     Box::new(move || scoreboard.slot(index).python_beat(monotonic_ms()))
 }
 
-fn access_format(config: &Config) -> Result<AccessFormat, String> {
-    AccessFormat::with_fields(&config.access_log_format, &config.access_log_fields)
-        .map_err(|error| error.to_string())
-}
-
-fn access_log(format: AccessFormat, config: &Config, face: WorkerFace) -> AccessLog {
-    let filter = AccessFilter::new(
-        &config.access_log_exclude,
-        config.access_log_min_status,
-        config.access_log_slow,
-    );
-    AccessLog::new(format, Box::new(logging::write_access))
-        .filtered(filter)
-        .of_worker(face)
-}
-
-/// What access log lines show of this worker.
-fn worker_face(number: u64, settings: &WsgiSettings) -> WorkerFace {
-    let listeners = settings.listeners.iter().map(|face| match face {
-        ListenerFace::Tcp { name, port } => (name.clone(), port.to_string()),
-        ListenerFace::Unix { .. } => (String::new(), String::new()),
-    });
-    WorkerFace {
-        number,
-        listeners: listeners.collect(),
-        script_name: settings.script_name.clone().into_bytes(),
-        request_id_seed: random(),
-    }
-}
-
-/// The standard library's hash seeds come from the system's random numbers, and are anew in each process only when it
-/// has not asked before: the process's number and the time tell workers of one arbiter apart.
-fn random() -> u64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    let time = std::time::SystemTime::now();
-    RandomState::new().hash_one((std::process::id(), time))
+fn overrun_hook(interrupts: Option<Arc<Interrupts>>, errands: Errands) -> OverrunHook {
+    Box::new(move |overrun| {
+        if let Some(interrupts) = interrupts.clone() {
+            let overrun = overrun.clone();
+            errands.run(Box::new(move |py| interrupts.interrupt(py, &overrun)));
+        }
+    })
 }
 
 /// The interpreter writes to this socket when a signal that the application handles has arrived.

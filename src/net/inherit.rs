@@ -59,6 +59,7 @@ fn listener_of(socket: OwnedFd) -> io::Result<Listener> {
     let listener = match family {
         Some(AddressFamily::Unix) => Listener::Unix(UnixListener::from(socket)),
         Some(AddressFamily::Inet | AddressFamily::Inet6) => {
+            super::unsent::bound(&socket);
             Listener::Tcp(TcpListener::from(socket))
         }
         _ => return Err(io::Error::other("neither a TCP nor a unix socket")),

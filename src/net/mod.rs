@@ -5,7 +5,9 @@
 
 pub mod address;
 mod backlog;
+mod channel;
 pub mod inherit;
+mod unsent;
 
 use std::fmt;
 use std::io;
@@ -25,6 +27,7 @@ use nix::unistd::{Gid, Uid, chown};
 
 pub use address::{AddressError, BindAddress};
 pub use backlog::backlog;
+pub use channel::Channels;
 
 /// A non-blocking listening socket.
 #[derive(Debug)]
@@ -254,6 +257,7 @@ fn bind_tcp(host: &str, port: u16, options: &BindOptions) -> io::Result<Listener
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     // Accepted connections inherit this from the listener, so no call is spent on each of them.
     setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    unsent::bound(&socket);
     if options.reuse_port {
         setsockopt(&socket, sockopt::ReusePort, &true)?;
     }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead};
 
+use super::body::BodyBytes;
 use super::inflow::Inflow;
 use super::window::Window;
 
@@ -50,7 +51,7 @@ pub enum RequestBody {
     #[default]
     Empty,
     /// Held in memory.
-    Memory(Vec<u8>),
+    Memory(BodyBytes),
     /// Spooled to an unlinked temporary file, positioned at its start.
     File {
         /// The spool.
@@ -118,6 +119,10 @@ pub struct Job {
     pub started: Instant,
     /// What the access log wants to know of the environ, noted when the application has returned.
     pub noted: Vec<Option<Box<[u8]>>>,
+    /// Why it was answered without the application; empty if it was not.
+    pub refusal: &'static str,
+    /// Its answer leaves no line in the access log.
+    pub unlogged: bool,
     /// The response's head.
     pub response: ResponseHead,
     /// The response's body, when it is handed over whole.
@@ -144,6 +149,8 @@ impl Job {
             body_bytes: None,
             serial: 0,
             socket: None,
+            refusal: "",
+            unlogged: false,
             started: now,
             noted: Vec::new(),
             response: ResponseHead::default(),
@@ -159,6 +166,8 @@ impl Job {
         self.body_bytes = None;
         self.noted.clear();
         self.socket = None;
+        self.refusal = "";
+        self.unlogged = false;
         self.response.clear();
         self.response_body.bytes.clear();
         debug_assert!(
@@ -255,6 +264,8 @@ pub enum Reply {
     End(Box<Job>),
     /// The application failed. Answer 500 when nothing was sent, else break the connection off.
     Abort(Box<Job>),
+    /// The job has waited longer than `queue_timeout`: the application has not seen it.
+    Overdue(Box<Job>),
     /// The application uses the socket that it was offered: the loop lets go of the connection. The job still comes
     /// back in one of the other replies.
     Taken(ConnId),

@@ -4,7 +4,6 @@
 //! `send`). The loop is the only producer of jobs. One job per connection is under way at most, so a queue of as many
 //! places as there may be connections cannot overflow.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -12,28 +11,38 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::{ArrayQueue, SegQueue};
 
 use super::heirs::Heirs;
-use super::job::{ConnId, Job, Reply, SharedBytes};
+use super::job::{ConnId, Job, Piece, Reply, SharedBytes};
 use super::presence::Presence;
 use super::replies::{ParkMode, Replies};
+use super::seat::Seat;
+use super::watch::{InHand, Watches};
 
 /// The threads that run the application and what passes between them and the event loop.
 #[derive(Debug)]
 pub struct Pool {
-    jobs: ArrayQueue<Box<Job>>,
-    heirs: Heirs,
-    replies: Replies,
+    pub(super) jobs: ArrayQueue<Box<Job>>,
+    /// A job that the loop took from the queue to look at and that goes first.
+    displaced: ArrayQueue<Box<Job>>,
+    /// The loop may do so.
+    loop_takes: bool,
+    /// A job that has waited longer is not run (`queue_timeout`).
+    pub(super) queue_timeout: Option<Duration>,
+    /// What the threads have in hand, when requests are timed.
+    pub(super) watches: Option<Watches>,
+    pub(super) heirs: Heirs,
+    pub(super) replies: Replies,
     presence: Presence,
     /// Objects of the application's that the loop has finished with.
     released: SegQueue<Box<dyn SharedBytes>>,
-    closed: AtomicBool,
+    pub(super) closed: AtomicBool,
     thread_count: usize,
     /// Seats given out, and seats given back.
     entered: AtomicUsize,
-    left: AtomicUsize,
+    pub(super) left: AtomicUsize,
     /// Threads that run a job.
-    busy: AtomicUsize,
+    pub(super) busy: AtomicUsize,
     /// Jobs that were taken from the queue, wrapping: whether the pool moves.
-    taken: AtomicUsize,
+    pub(super) taken: AtomicUsize,
     /// How long a job lasts, as a moving mean in microseconds.
     service_micros: AtomicU32,
 }
@@ -52,6 +61,10 @@ impl Pool {
         assert!(threads > 0, "a pool has at least one thread");
         Self {
             jobs: ArrayQueue::new(capacity.max(1)),
+            displaced: ArrayQueue::new(1),
+            loop_takes: false,
+            queue_timeout: None,
+            watches: None,
             heirs: Heirs::new(threads),
             replies: Replies::new(wake),
             presence: Presence::new(capacity),
@@ -67,6 +80,28 @@ impl Pool {
         }
     }
 
+    /// The same pool, whose threads do not run a job that has waited longer than `timeout`.
+    #[must_use]
+    pub fn with_queue_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.queue_timeout = timeout;
+        self.loop_takes |= timeout.is_some();
+        self
+    }
+
+    /// The same pool, from which the loop takes jobs back ([`Pool::take_first`]).
+    #[must_use]
+    pub fn with_taking(mut self, may_take: bool) -> Self {
+        self.loop_takes |= may_take;
+        self
+    }
+
+    /// The same pool, which tells what its threads have in hand ([`Pool::in_hand`]).
+    #[must_use]
+    pub fn with_watches(mut self, is_watched: bool) -> Self {
+        self.watches = is_watched.then(|| Watches::new(self.thread_count));
+        self
+    }
+
     /// How many threads the pool has.
     pub fn thread_count(&self) -> usize {
         self.thread_count
@@ -79,7 +114,7 @@ impl Pool {
 
     /// How many jobs wait (a hint).
     pub fn queue_length(&self) -> usize {
-        self.jobs.len()
+        self.jobs.len() + self.displaced.len()
     }
 
     /// How many threads have entered and not left.
@@ -107,10 +142,14 @@ impl Pool {
     /// woken to stand by. Should it wait in the application after all, the loop finds the pool standing still
     /// ([`Pool::taken`]) and calls [`Pool::summon_now`].
     pub fn summon(&self) {
-        let fast = self.service_micros.load(Ordering::Relaxed) < FAST_SERVICE_MICROS;
-        if !(fast && self.heirs.is_anyone_awake()) {
+        if !(self.is_fast() && self.heirs.is_anyone_awake()) {
             self.heirs.summon();
         }
+    }
+
+    /// Whether jobs are over before a thread or a process could be woken to help.
+    pub fn is_fast(&self) -> bool {
+        self.service_micros.load(Ordering::Relaxed) < FAST_SERVICE_MICROS
     }
 
     /// Wake a thread, unless one is on its way or all are awake.
@@ -126,6 +165,11 @@ impl Pool {
     /// Whether a thread sleeps that could be summoned (a hint).
     pub fn has_sleepers(&self) -> bool {
         self.heirs.sleeping() > 0
+    }
+
+    /// The jobs that threads have in hand; none when the pool does not watch them.
+    pub fn in_hand(&self) -> impl Iterator<Item = InHand> {
+        self.watches.iter().flat_map(Watches::in_hand)
     }
 
     /// A connection is there: jobs may name it.
@@ -172,6 +216,47 @@ impl Pool {
 
     /// Take back what no thread has begun (after `close`, when waiting for it is over).
     pub fn unbegun(&self) -> Option<Box<Job>> {
+        self.take_first()
+    }
+
+    /// Take back the job that has waited longest. Only for a loop that may do so ([`Pool::with_taking`]).
+    pub fn take_first(&self) -> Option<Box<Job>> {
+        self.displaced.pop().or_else(|| self.jobs.pop())
+    }
+
+    /// Put back what was taken with [`Pool::take_first`], before all others. Called at most once for each of them.
+    pub fn put_first(&self, job: Box<Job>) {
+        debug_assert!(self.loop_takes, "threads do not look for it");
+        if let Err(job) = self.displaced.push(job) {
+            debug_assert!(false, "only the loop displaces, one at a time");
+            // In production it loses its place and no more.
+            drop(self.jobs.push(job));
+        }
+        self.heirs.summon();
+    }
+
+    /// Take back the job that has waited longest, if that is longer than `queue_timeout`. The queue cannot be looked
+    /// into, so one that may still wait is taken out and put back.
+    pub fn take_overdue(&self, now: Instant) -> Option<Box<Job>> {
+        let job = self.take_first()?;
+        if self.is_overdue(&job, now) {
+            return Some(job);
+        }
+        self.put_first(job);
+        None
+    }
+
+    pub(super) fn is_overdue(&self, job: &Job, now: Instant) -> bool {
+        self.queue_timeout
+            .is_some_and(|timeout| now.saturating_duration_since(job.arrived) > timeout)
+    }
+
+    pub(super) fn next_job(&self) -> Option<Box<Job>> {
+        if self.has_displaced()
+            && let Some(job) = self.displaced.pop()
+        {
+            return Some(job);
+        }
         self.jobs.pop()
     }
 
@@ -181,11 +266,7 @@ impl Pool {
     pub fn enter(self: &Arc<Self>) -> Seat {
         let index = self.entered.fetch_add(1, Ordering::AcqRel);
         assert!(index < self.thread_count, "more threads than seats");
-        Seat {
-            pool: self.clone(),
-            index,
-            running_since: Cell::new(None),
-        }
+        Seat::new(self.clone(), index)
     }
 
     /// Whether nobody waits for the answer to a job of this connection any more.
@@ -195,7 +276,11 @@ impl Pool {
 
     /// Whether another job waits behind the one that a thread has in hand.
     pub fn has_more(&self) -> bool {
-        !self.jobs.is_empty()
+        !self.jobs.is_empty() || self.has_displaced()
+    }
+
+    fn has_displaced(&self) -> bool {
+        self.loop_takes && !self.displaced.is_empty()
     }
 
     /// Answer. Wakes the loop if it must be woken.
@@ -203,14 +288,20 @@ impl Pool {
         self.replies.send(reply, self.has_more());
     }
 
+    /// A piece of a streamed response. Another one is likely to follow soon, so a loop that sleeps shortly is left to
+    /// it; not so when the thread is about to wait for the window (`is_last`).
+    pub fn send_piece(&self, conn: ConnId, piece: Piece, is_last: bool) {
+        self.replies.send(Reply::Data(conn, piece), !is_last);
+    }
+
     /// A thread leaves jobs behind: while they are fast it will be back for them.
-    fn summon_beside(&self) {
-        if self.service_micros.load(Ordering::Relaxed) >= FAST_SERVICE_MICROS {
+    pub(super) fn summon_beside(&self) {
+        if !self.is_fast() {
             self.heirs.summon();
         }
     }
 
-    fn note_service(&self, lasted: Duration) {
+    pub(super) fn note_service(&self, lasted: Duration) {
         let micros = u32::try_from(lasted.as_micros()).unwrap_or(u32::MAX);
         let mean = self.service_micros.load(Ordering::Relaxed);
         // Threads may overwrite each other's note: it is a mean, not an account.
@@ -218,94 +309,13 @@ impl Pool {
         self.service_micros.store(mean, Ordering::Relaxed);
     }
 
-    fn drop_released(&self) {
+    pub(super) fn drop_released(&self) {
         while let Some(shared) = self.released.pop() {
             drop(shared);
         }
     }
 
-    fn has_work(&self) -> bool {
-        !self.jobs.is_empty() || !self.released.is_empty() || self.closed.load(Ordering::Relaxed)
-    }
-}
-
-/// One thread's place in the pool, taken with [`Pool::enter`].
-#[derive(Debug)]
-pub struct Seat {
-    pool: Arc<Pool>,
-    index: usize,
-    /// When the job in hand was taken.
-    running_since: Cell<Option<Instant>>,
-}
-
-impl Seat {
-    /// The thread's number, from 0.
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// The pool.
-    pub fn pool(&self) -> &Arc<Pool> {
-        &self.pool
-    }
-
-    /// The next job whose client is still there, or `None` when the pool is closed and empty. The caller holds the
-    /// GIL; `idle` is called with a function that sleeps, gives the GIL away around it, and has it again when it
-    /// returns (see [`super::heirs`]).
-    pub fn next(&self, mut idle: impl FnMut(&(dyn Fn() + Sync))) -> Option<Box<Job>> {
-        let (pool, index) = (&*self.pool, self.index);
-        loop {
-            pool.drop_released();
-            if let Some(mut job) = pool.jobs.pop() {
-                job.started = self.take_over(Instant::now());
-                self.running_since.set(Some(job.started));
-                pool.taken.fetch_add(1, Ordering::Relaxed);
-                if !pool.jobs.is_empty() {
-                    pool.summon_beside();
-                }
-                if pool.is_gone(job.conn) {
-                    // Nobody would read the answer: the loop takes note and the application never sees it.
-                    pool.send(Reply::Abort(job));
-                    continue;
-                }
-                return Some(job);
-            }
-            self.take_over(Instant::now());
-            if pool.closed.load(Ordering::SeqCst) {
-                return None;
-            }
-            pool.heirs.lie_down(index);
-            if pool.has_work() {
-                pool.heirs.get_up(index);
-                continue;
-            }
-            idle(&|| pool.heirs.wait(index));
-            pool.heirs.arrive();
-        }
-    }
-
-    /// Note how long the job that was in hand has lasted.
-    fn take_over(&self, now: Instant) -> Instant {
-        if let Some(since) = self.running_since.take() {
-            self.pool.note_service(now.saturating_duration_since(since));
-        }
-        now
-    }
-
-    /// Mark this thread as running a job, or as free again.
-    pub fn set_busy(&self, busy: bool) {
-        if busy {
-            self.pool.busy.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.pool.busy.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.pool.left.fetch_add(1, Ordering::AcqRel);
-        // The loop may be waiting for the last thread to leave.
-        self.pool.replies.wake();
+    pub(super) fn has_work(&self) -> bool {
+        self.has_more() || !self.released.is_empty() || self.closed.load(Ordering::Relaxed)
     }
 }

@@ -1,7 +1,8 @@
 //! "Python is alive": a thread that takes the GIL now and then and says so.
 //!
 //! The event loop's own beat goes on while a C extension keeps the GIL for ever; this one stops. It is a native
-//! thread, started in the worker after the fork, with one thread state for its life.
+//! thread, started in the worker after the fork, with one thread state for its life. Whatever else must be done with
+//! the GIL and at once, but not by the event loop, is its errand too.
 
 use std::io;
 use std::thread::JoinHandle;
@@ -16,10 +17,28 @@ use super::gil::{Reason, handoff};
 const PERIOD_MAX: Duration = Duration::from_secs(1);
 const PERIOD_MIN: Duration = Duration::from_millis(50);
 
+/// So many errands may wait; more than threads have requests that run too long there cannot be.
+const ERRANDS_MAX: usize = 1024;
+
+/// Something to do with the GIL.
+pub type Errand = Box<dyn FnOnce(Python<'_>) + Send>;
+
+/// Takes errands to the thread, from any other one and without waiting.
+#[derive(Clone, Debug)]
+pub struct Errands(Sender<Option<Errand>>);
+
+impl Errands {
+    /// Have it done soon. An errand that finds no room, or no thread any more, is dropped.
+    pub fn run(&self, errand: Errand) {
+        let _ = self.0.try_send(Some(errand));
+    }
+}
+
 /// The thread, until it is stopped.
 #[derive(Debug)]
 pub struct Heartbeat {
-    stop: Sender<()>,
+    /// `None` is the end.
+    errands: Sender<Option<Errand>>,
     thread: JoinHandle<()>,
 }
 
@@ -32,7 +51,7 @@ impl Heartbeat {
         let period = timeout.map_or(PERIOD_MAX, |timeout| {
             (timeout / 4).clamp(PERIOD_MIN, PERIOD_MAX)
         });
-        let (stop, stopped) = bounded(1);
+        let (errands, arrived) = bounded::<Option<Errand>>(ERRANDS_MAX);
         let thread = std::thread::Builder::new()
             .name("ferricorn-beat".to_owned())
             .spawn(move || {
@@ -40,20 +59,27 @@ impl Heartbeat {
                     loop {
                         beat();
                         let waited =
-                            handoff(py, Reason::Heartbeat, || stopped.recv_timeout(period));
-                        if waited != Err(RecvTimeoutError::Timeout) {
-                            return;
+                            handoff(py, Reason::Heartbeat, || arrived.recv_timeout(period));
+                        match waited {
+                            Ok(Some(errand)) => errand(py),
+                            Err(RecvTimeoutError::Timeout) => {}
+                            Ok(None) | Err(RecvTimeoutError::Disconnected) => return,
                         }
                     }
                 });
             })?;
-        Ok(Self { stop, thread })
+        Ok(Self { errands, thread })
+    }
+
+    /// The way to the thread.
+    pub fn errands(&self) -> Errands {
+        Errands(self.errands.clone())
     }
 
     /// End the thread, before the interpreter ends.
     pub fn stop(self, py: Python<'_>) {
         // The thread holds the other end until it leaves.
-        let _ = self.stop.try_send(());
+        let _ = self.errands.send(None);
         if handoff(py, Reason::Heartbeat, || self.thread.join()).is_err() {
             log::error!("The heartbeat thread panicked.");
         }

@@ -12,6 +12,7 @@ pub mod config_file;
 pub mod gil;
 pub mod heartbeat;
 pub mod hooks;
+pub mod interrupts;
 pub mod loader;
 mod text;
 pub mod threads;

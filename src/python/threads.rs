@@ -9,17 +9,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::pool::{Application, Pool, Seat};
+use crate::pool::{Application, Overrun, Pool, Seat};
 
 use super::wsgi::WsgiApp;
 
 /// Called on the event loop's thread, not attached, with the number of a signal that the worker hands on.
 pub type SignalHook = Box<dyn Fn(i32) + Send + Sync>;
 
+/// Called on the event loop's thread with a request that runs too long; must not wait.
+pub type OverrunHook = Box<dyn Fn(&Overrun) + Send + Sync>;
+
 /// The WSGI application as the pool runs it.
 pub struct PythonApplication {
     app: Arc<WsgiApp>,
     on_signal: SignalHook,
+    on_overrun: OverrunHook,
 }
 
 impl std::fmt::Debug for PythonApplication {
@@ -31,9 +35,13 @@ impl std::fmt::Debug for PythonApplication {
 }
 
 impl PythonApplication {
-    /// Run `app`; signals that are not the loop's alone go to `on_signal`.
-    pub fn new(app: Arc<WsgiApp>, on_signal: SignalHook) -> Self {
-        Self { app, on_signal }
+    /// Run `app`; signals that are not the loop's alone go to `on_signal`, requests that run too long to `on_overrun`.
+    pub fn new(app: Arc<WsgiApp>, on_signal: SignalHook, on_overrun: OverrunHook) -> Self {
+        Self {
+            app,
+            on_signal,
+            on_overrun,
+        }
     }
 }
 
@@ -62,6 +70,10 @@ impl Application for PythonApplication {
 
     fn on_signal(&self, signal: i32) {
         (self.on_signal)(signal);
+    }
+
+    fn on_overrun(&self, overrun: &Overrun) {
+        (self.on_overrun)(overrun);
     }
 }
 

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use crate::net::Listener;
-use crate::pool::Peer;
+use crate::pool::{ConnId, Peer};
 
 use super::connection::{Accepted, Connection, Fate};
 use super::connections::token_of;
@@ -137,14 +137,15 @@ impl EventLoop<'_> {
             }
             match self.acceptors[listener].accept() {
                 Attempt::Accepted(stream, peer) => {
-                    self.take_in(stream, peer, listener);
+                    if let Some(stream) = self.place(stream, listener) {
+                        self.take_in(stream, peer, listener);
+                        self.tell_siblings();
+                    }
                 }
                 Attempt::Gone => {}
                 Attempt::Empty => return Ok(()),
                 Attempt::Exhausted(error) => {
-                    if !std::mem::replace(&mut self.exhaustion_logged, true) {
-                        log::error!("No new connections for a moment: {error} (see `ulimit -n`).");
-                    }
+                    self.note_exhaustion(&error);
                     return self
                         .stop_accepting(Accepting::PausedUntil(self.core.now + EXHAUSTED_PAUSE));
                 }
@@ -153,8 +154,15 @@ impl EventLoop<'_> {
         Ok(())
     }
 
+    /// No descriptors are left: said once, until it has not happened for a while.
+    pub(super) fn note_exhaustion(&mut self, error: &io::Error) {
+        if self.exhausted_at.replace(self.core.now).is_none() {
+            log::error!("No new connections for a moment: {error} (see `ulimit -n`).");
+        }
+    }
+
     /// A connection is there: what is known of it, and in it goes.
-    pub(super) fn take_in(&mut self, stream: Stream, peer: Peer, listener: usize) {
+    pub(super) fn take_in(&mut self, stream: Stream, peer: Peer, listener: usize) -> ConnId {
         let trust = &self.core.trust;
         let accepted = Accepted {
             stream,
@@ -163,11 +171,11 @@ impl EventLoop<'_> {
             awaits_proxy_header: trust.expects_proxy_header(),
             listener,
         };
-        self.open(accepted);
+        self.open(accepted)
     }
 
     /// Take in a new connection and read what it has sent already.
-    fn open(&mut self, mut accepted: Accepted) {
+    fn open(&mut self, mut accepted: Accepted) -> ConnId {
         let registry = self.poll.registry();
         let now = self.core.now;
         let mut registered = Ok(());
@@ -176,14 +184,13 @@ impl EventLoop<'_> {
             Connection::new(id, accepted, now)
         });
         self.core.pool.arrived(id);
+        self.core.newcomers += 1;
         if registered.is_err() {
-            return self.close(id);
+            self.close(id);
+        } else if let Some(connection) = self.connections.get_mut(id) {
+            connection.start(&mut self.core);
         }
-        let connection = self
-            .connections
-            .get_mut(id)
-            .expect("the connection was just inserted");
-        connection.start(&mut self.core);
+        id
     }
 
     /// At the limit of connections the one that has been idle for longest makes room, unless its next request is

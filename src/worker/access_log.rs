@@ -195,7 +195,7 @@ impl Core {
         let slot = self.slot();
         slot.add_requests(1);
         slot.add_bytes_out(exchange.bytes_sent);
-        slot.latency().record(duration);
+        slot.latency().record_alone(duration);
         if let Some(metrics) = &mut self.metrics {
             metrics.request(duration, exchange.status);
         }
@@ -222,6 +222,16 @@ impl Core {
             false => "client gone",
         };
         self.log_unanswered(job, CLIENT_GONE, reason);
+    }
+
+    /// The request ran for too long and was answered without the application.
+    pub(super) fn log_overrun(&mut self, job: &Job, status: u16, bytes_sent: u64) {
+        self.log_access(&Exchange {
+            job,
+            status,
+            bytes_sent,
+            reason: "request_timeout",
+        });
     }
 
     /// The application took the connection over, and its request has ended.

@@ -113,6 +113,12 @@ pub(super) struct Connection {
     pub(super) refused: bool,
     /// The application may take the socket (see `upgrade.rs`).
     pub(super) offered: bool,
+    /// A request has come on it.
+    pub(super) has_asked: bool,
+    /// The client was answered for a request that its thread still has (see `overrun.rs`).
+    pub(super) timed_out: bool,
+    /// Pieces of a streamed response have come in this turn and are not written.
+    pub(super) is_streaming: bool,
 }
 
 /// What is known of a connection when it is accepted.
@@ -163,6 +169,9 @@ impl Connection {
             idle_since: now,
             refused: false,
             offered: false,
+            has_asked: false,
+            timed_out: false,
+            is_streaming: false,
         }
     }
 

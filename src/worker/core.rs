@@ -9,10 +9,13 @@ use crate::config::Config;
 use crate::http::{HttpDate, Limits, Look};
 use crate::logging::statsd::Statsd;
 use crate::pool::{ConnId, Job, Pool, SharedBytes};
-use crate::scoreboard::{Scoreboard, Slot};
+use crate::scoreboard::{Scoreboard, Slot, Unready};
 
 use super::access_log::AccessLog;
 use super::deadlines::{Deadlines, Timer};
+use super::health::Health;
+use super::overload::{Excess, Overload};
+use super::overrun::Overruns;
 use super::spool::SpoolBudget;
 use super::trust::{self, Trust};
 
@@ -51,6 +54,9 @@ pub(super) struct Core {
     pub(super) pool: Arc<Pool>,
     pub(super) deadlines: Deadlines,
     pub(super) spool: SpoolBudget,
+    pub(super) health: Option<Health>,
+    pub(super) overload: Overload,
+    pub(super) overruns: Option<Overruns>,
     /// The time at the start of this turn of the loop.
     pub(super) now: Instant,
     pub(super) clock: Clock,
@@ -67,6 +73,8 @@ pub(super) struct Core {
         reason = "jobs travel boxed, and come back in their boxes"
     )]
     free_jobs: Vec<Box<Job>>,
+    /// Connections to which pieces of streamed responses came in this turn.
+    pub(super) streaming: Vec<ConnId>,
     /// Connections that have more to read or write than one turn allows.
     pub(super) again: Vec<ConnId>,
     /// What the connections together may still write of large responses in this turn.
@@ -88,6 +96,9 @@ pub(super) struct Core {
     pub(super) requests_max: Option<u64>,
     pub(super) access_log: Option<AccessLog>,
     pub(super) metrics: Option<Statsd>,
+    /// Jobs that are with the pool, and connections that have not asked for anything yet.
+    pub(super) in_flight: u32,
+    pub(super) newcomers: u32,
     scoreboard: Arc<Scoreboard>,
     slot: usize,
 }
@@ -177,7 +188,13 @@ impl Core {
                 total_bytes_max: config.body_buffer_total,
                 directory: config.worker_tmp_dir.clone(),
                 held_bytes: 0,
+                spares: Arc::default(),
             },
+            health: Health::new(config),
+            overload: Overload::new(config),
+            overruns: config
+                .request_timeout
+                .map(|timeout| Overruns::new(timeout, now)),
             now,
             clock: Clock::new(now),
             server,
@@ -185,6 +202,7 @@ impl Core {
             out: Vec::with_capacity(4096),
             finished: Vec::new(),
             free_jobs: Vec::new(),
+            streaming: Vec::new(),
             again: Vec::new(),
             turn_bytes_left: TURN_BYTES,
             room_made: false,
@@ -197,14 +215,59 @@ impl Core {
             requests_max,
             access_log,
             metrics,
+            in_flight: 0,
+            newcomers: 0,
             scoreboard,
             slot,
         }
     }
 
+    /// What keeps threads from serving another connection, now or soon.
+    pub(super) fn load(&self) -> u32 {
+        self.in_flight + self.newcomers
+    }
+
+    /// How many slots the scoreboard has, and which one is ours.
+    pub(super) fn slots(&self) -> usize {
+        self.scoreboard.slots()
+    }
+
+    pub(super) fn slot_index(&self) -> usize {
+        self.slot
+    }
+
+    /// A sibling's counters.
+    pub(super) fn slot_of(&self, index: usize) -> Slot<'_> {
+        self.scoreboard.slot(index)
+    }
+
+    /// A job has left the pool.
+    pub(super) fn job_is_back(&mut self) {
+        debug_assert!(self.in_flight > 0, "a job comes back once");
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Take the job that has waited longest away from the pool.
+    pub(super) fn take_first(&mut self) -> Option<Box<Job>> {
+        let job = self.pool.take_first()?;
+        self.job_is_back();
+        Some(job)
+    }
+
+    /// Put it back.
+    pub(super) fn put_first(&mut self, job: Box<Job>) {
+        self.in_flight += 1;
+        self.pool.put_first(job);
+    }
+
     /// This worker's counters.
     pub(super) fn slot(&self) -> Slot<'_> {
         self.scoreboard.slot(self.slot)
+    }
+
+    /// Whether the server can serve, as all workers together know it.
+    pub(super) fn readiness(&self, max_queue: usize) -> Result<(), Unready> {
+        self.scoreboard.readiness(max_queue)
     }
 
     /// Take the time for this turn.
@@ -265,7 +328,14 @@ impl Core {
 
     /// Queue a job for the pool, whose threads hear of it with the rest of a batch.
     pub(super) fn push(&mut self, job: Box<Job>) -> Result<(), Box<Job>> {
+        if self.overload.is_full(&self.pool) {
+            self.turn_away(job, Excess::QueueFull);
+            return Ok(());
+        }
+        let arrived = job.arrived;
         self.pool.push(job)?;
+        self.in_flight += 1;
+        self.overload.note_queued(arrived);
         self.unannounced_jobs += 1;
         if self.unannounced_jobs >= BATCH_JOBS {
             self.announce_jobs();

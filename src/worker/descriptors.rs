@@ -16,14 +16,16 @@ pub(super) enum Descriptor {
     Signals = 0,
     /// Bytes that say that the interpreter has something pending (its wake-up descriptor).
     Interrupts = 1,
+    /// The way on which siblings pass connections on (`siblings.rs` reads it).
+    Siblings = 2,
 }
 
 impl Descriptor {
     pub(super) fn of(index: usize) -> Self {
-        if index == 0 {
-            Self::Signals
-        } else {
-            Self::Interrupts
+        match index {
+            0 => Self::Signals,
+            1 => Self::Interrupts,
+            _ => Self::Siblings,
         }
     }
 }

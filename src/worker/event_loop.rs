@@ -18,12 +18,16 @@ use super::connection::{Fate, Waiting};
 use super::connections::{Connections, FIRST_CONNECTION_TOKEN};
 use super::core::Core;
 use super::descriptors::{Descriptor, Descriptors};
+use super::overload::Excess;
 use super::shutdown::Phase;
+use super::siblings::Siblings;
 use super::sleep::Progress;
 use super::upgrade::HandedOver;
 
 /// So many replies are handled in one turn at most.
 const TURN_REPLIES: usize = 1024;
+/// A stream whose pieces come within this of one another is awaited with short sleeps.
+const QUICK_STREAM: Duration = Duration::from_millis(1);
 /// So many events are taken from the poll set in one turn at most.
 const TURN_EVENTS: usize = 512;
 
@@ -67,8 +71,17 @@ pub(super) struct EventLoop<'a> {
     /// The last short sleep brought nothing, so the next one is long.
     pub(super) short_sleep_was_idle: bool,
     pub(super) progress: Progress,
-    /// "Too many open files" was logged.
-    pub(super) exhaustion_logged: bool,
+    /// When pieces of streamed responses were last written: more may follow at once.
+    pub(super) streamed: Option<Instant>,
+    /// The last pieces followed others so closely that the next are waited for.
+    pub(super) stream_is_quick: bool,
+    /// When there were no descriptors left for the last time. That was logged.
+    pub(super) exhausted_at: Option<Instant>,
+    pub(super) siblings: Option<Siblings>,
+    /// There may be messages of siblings although none was announced.
+    pub(super) more_messages: bool,
+    /// Messages of siblings wait for descriptors.
+    pub(super) messages_wait: bool,
     pub(super) last_beat: Option<Instant>,
     pub(super) parent: Option<i32>,
 }
@@ -97,13 +110,19 @@ impl EventLoop<'_> {
         self.core.announce_jobs();
         self.handle_replies();
         self.go_on();
+        self.send_own_answers();
         self.core.announce_jobs();
         self.expire();
+        self.check_overruns();
         if std::mem::take(&mut self.core.room_made) && self.accepting == Accepting::Full {
             self.resume_accepting()?;
         }
+        if std::mem::take(&mut self.more_messages) {
+            self.on_siblings();
+        }
         self.core.end_turn();
         self.advance_phase();
+        self.tell_siblings();
         Ok(())
     }
 
@@ -164,20 +183,43 @@ impl EventLoop<'_> {
     fn handle_replies(&mut self) {
         for _ in 0..TURN_REPLIES {
             let Some(reply) = self.core.pool.receive() else {
-                return;
+                break;
             };
             self.on_reply(reply);
         }
+        if !self.core.streaming.is_empty() {
+            self.write_streamed();
+        }
+    }
+
+    fn write_streamed(&mut self) {
+        let streaming = std::mem::take(&mut self.core.streaming);
+        for &id in &streaming {
+            if let Some(connection) = self.connections.get_mut(id) {
+                let fate = connection.write_streamed(&mut self.core);
+                self.settle_fate(id, fate);
+            }
+        }
+        let mut streaming = streaming;
+        streaming.clear();
+        self.core.streaming = streaming;
+        let last = self.streamed.replace(self.core.now);
+        self.stream_is_quick =
+            last.is_some_and(|last| self.core.now.saturating_duration_since(last) < QUICK_STREAM);
     }
 
     fn on_reply(&mut self, reply: Reply) {
         let id = match &reply {
-            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) => job.conn,
+            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) | Reply::Overdue(job) => {
+                self.core.job_is_back();
+                job.conn
+            }
             Reply::Head(id, _) | Reply::Data(id, _) | Reply::Hints(id, _) => *id,
             Reply::WantsBody(id) => *id,
             Reply::Taken(id) => return self.on_taken(*id),
         };
-        let Some(connection) = self.connections.get_mut(id) else {
+        let connection = self.connections.get_mut(id);
+        let Some(connection) = connection.filter(|connection| !connection.timed_out) else {
             return self.on_late_reply(reply);
         };
         let core = &mut self.core;
@@ -190,6 +232,10 @@ impl EventLoop<'_> {
             Reply::Abort(job) => connection.on_abort(job, core),
             Reply::WantsBody(_) => connection.on_wants_body(core),
             Reply::Taken(_) => Fate::Keep,
+            Reply::Overdue(job) => {
+                core.turn_away(job, Excess::Waited);
+                Fate::Keep
+            }
         };
         self.settle_fate(id, fate);
     }
@@ -197,7 +243,9 @@ impl EventLoop<'_> {
     /// The connection that a reply is for is gone.
     fn on_late_reply(&mut self, reply: Reply) {
         match reply {
-            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) => self.on_orphaned_job(job),
+            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) | Reply::Overdue(job) => {
+                self.on_orphaned_job(job);
+            }
             Reply::Head(_, streaming) => streaming.window.close(),
             Reply::Data(_, crate::pool::Piece::Shared(shared)) => self.core.finished.push(shared),
             Reply::Data(..) | Reply::Hints(..) | Reply::Taken(_) | Reply::WantsBody(_) => {}
@@ -259,6 +307,7 @@ impl EventLoop<'_> {
                 self.descriptors.drain_interrupts();
                 self.application.on_interrupt();
             }
+            Descriptor::Siblings => self.on_siblings(),
             Descriptor::Signals => {
                 for signal in self.descriptors.signals() {
                     self.on_signal(signal);
@@ -281,42 +330,9 @@ impl EventLoop<'_> {
             other => self.application.on_signal(other as i32),
         }
     }
-
-    /// Tell the arbiter that the loop is alive, and see whether the arbiter is.
-    fn beat(&mut self) {
-        let now = self.core.now;
-        if self
-            .last_beat
-            .is_some_and(|last| now.saturating_duration_since(last) < Duration::from_millis(200))
-        {
-            return;
-        }
-        self.last_beat = Some(now);
-        crate::logging::tick();
-        let idle = self
-            .connections
-            .iter()
-            .filter(|connection| connection.is_idle())
-            .count();
-        let slot = self.core.slot();
-        slot.loop_beat(crate::scoreboard::monotonic_ms());
-        let open = self.connections.len() + self.handed_over.len();
-        slot.set_connections(saturating_u32(open), saturating_u32(idle));
-        slot.set_queue_length(saturating_u32(self.core.pool.queue_length()));
-        if let Some(parent) = self.parent
-            && nix::unistd::getppid().as_raw() != parent
-            && matches!(self.phase, Phase::Serving)
-        {
-            log::info!(
-                "Parent changed, shutting down: <Worker {}>",
-                std::process::id()
-            );
-            self.begin_drain();
-        }
-    }
 }
 
-fn saturating_u32(count: usize) -> u32 {
+pub(super) fn saturating_u32(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 

@@ -5,18 +5,24 @@
 
 mod accept;
 mod access_log;
-mod complaints;
+mod beat;
 mod connection;
 mod connections;
 mod core;
 mod deadlines;
 mod descriptors;
 mod event_loop;
+mod health;
 mod inflow;
 mod outbox;
+mod overload;
+mod overrun;
 mod receive;
+mod refuse;
+mod request_line;
 mod respond;
 mod shutdown;
+mod siblings;
 #[cfg(test)]
 mod simulation;
 mod sleep;
@@ -34,7 +40,7 @@ use mio::{Poll, Waker};
 
 use crate::config::Config;
 use crate::logging::statsd::Statsd;
-use crate::net::Listener;
+use crate::net::{Channels, Listener};
 use crate::pool::{Application, Pool};
 use crate::scoreboard::{Scoreboard, SlotState};
 
@@ -46,6 +52,7 @@ use self::core::{Core, CoreSetup};
 use self::descriptors::Descriptors;
 use self::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
 use self::shutdown::Phase;
+use self::siblings::Siblings;
 use self::sleep::Progress;
 use self::upgrade::HandedOver;
 
@@ -74,6 +81,8 @@ pub struct Setup {
     pub server: Vec<u8>,
     /// `SCRIPT_NAME` of the environment; empty for none.
     pub script_name: Vec<u8>,
+    /// The ways to the workers beside this one.
+    pub channels: Option<Arc<Channels>>,
     /// Where requests are logged.
     pub access_log: Option<AccessLog>,
     /// Where they are counted, beside the scoreboard.
@@ -114,7 +123,12 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     let connections_max = config.worker_connections.max(1);
     // One job per connection at most; at a stop the accept queue is emptied beyond the limit.
     let jobs_max = connections_max + config.backlog as usize;
-    let pool = Arc::new(Pool::new(config.threads, jobs_max, Box::new(wake)));
+    let pool = Pool::new(config.threads, jobs_max, Box::new(wake));
+    let pool = Arc::new(
+        pool.with_queue_timeout(config.queue_timeout)
+            .with_watches(config.request_timeout.is_some())
+            .with_taking(setup.channels.is_some()),
+    );
     let core = Core::new(CoreSetup {
         config: &config,
         pool: pool.clone(),
@@ -142,17 +156,27 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         exit_code: 0,
         sleep_max: beat_period(config.timeout),
         short_sleep_was_idle: false,
+        streamed: None,
+        stream_is_quick: false,
         progress: Progress {
             taken: 0,
             since: core.now,
         },
-        exhaustion_logged: false,
+        exhausted_at: None,
+        siblings: setup
+            .channels
+            .map(|channels| Siblings::new(channels, config.handover)),
+        more_messages: true,
+        messages_wait: false,
         last_beat: None,
         parent,
         core,
     };
+    event_loop.listen_to_siblings()?;
     application.start_threads(&pool).map_err(io::Error::other)?;
-    event_loop.core.slot().set_state(SlotState::Serving);
+    let slot = event_loop.core.slot();
+    slot.set_threads_count(u32::try_from(config.threads).unwrap_or(u32::MAX));
+    slot.set_state(SlotState::Serving);
     if let Some(booted) = booted {
         // An arbiter that is gone is noticed by the heartbeat.
         let _ = std::fs::File::from(booted).write_all(b"b");

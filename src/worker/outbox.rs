@@ -14,6 +14,8 @@ use nix::errno::Errno;
 
 use crate::pool::{Piece, SharedBytes};
 
+/// Small segments are joined up to this: many little pieces are one write.
+const JOINED_BYTES_MAX: usize = 16 * 1024;
 /// So many segments go into one `writev`.
 const SLICES_MAX: usize = 32;
 /// One `sendfile` sends at most this.
@@ -86,13 +88,23 @@ impl Outbox {
     }
 
     /// Queue bytes that give back `credit` bytes of window when written.
-    pub(super) fn push_bytes(&mut self, bytes: Vec<u8>, credit: usize) {
-        if !bytes.is_empty() || credit > 0 {
-            self.entries.push_back(Entry {
-                segment: Segment::Bytes { bytes, at: 0 },
-                credit,
-            });
+    pub(super) fn push_bytes(&mut self, bytes: &[u8], credit: usize) {
+        if bytes.is_empty() && credit == 0 {
+            return;
         }
+        if let Some(last) = self.entries.back_mut()
+            && let Segment::Bytes { bytes: held, .. } = &mut last.segment
+            && held.len() + bytes.len() <= JOINED_BYTES_MAX
+        {
+            held.extend_from_slice(bytes);
+            last.credit += credit;
+            return;
+        }
+        let bytes = bytes.to_vec();
+        self.entries.push_back(Entry {
+            segment: Segment::Bytes { bytes, at: 0 },
+            credit,
+        });
     }
 
     /// Queue the first `take` bytes of a piece. A piece of which nothing is taken goes to `finished`.
@@ -109,6 +121,9 @@ impl Outbox {
         );
         let end = usize::try_from(take).unwrap_or(usize::MAX);
         let segment = match piece {
+            Piece::Bytes(bytes) if end <= JOINED_BYTES_MAX / 4 => {
+                return self.push_bytes(&bytes[..end], credit);
+            }
             Piece::Bytes(mut bytes) => {
                 bytes.truncate(end);
                 Segment::Bytes { bytes, at: 0 }
@@ -343,7 +358,7 @@ mod tests {
         file.write_all(b"0123456789").unwrap();
         file.rewind().unwrap();
         let (mut outbox, mut finished) = (Outbox::default(), Vec::new());
-        outbox.push_bytes(b"head;".to_vec(), 0);
+        outbox.push_bytes(b"head;", 0);
         outbox.push_piece(
             Piece::Shared(Box::new(Owned(b"shared!".to_vec()))),
             6,
@@ -360,7 +375,7 @@ mod tests {
             5,
             &mut finished,
         );
-        outbox.push_bytes(b";end".to_vec(), 4);
+        outbox.push_bytes(b";end", 4);
         let mut socket = Slow {
             to,
             step: 3,

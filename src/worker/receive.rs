@@ -46,6 +46,22 @@ impl Connection {
     fn read_into(&mut self, scratch: &mut [u8], core: &mut Core) -> Fate {
         let mut budget_bytes = TURN_BYTES;
         while self.readable && self.wants_input() {
+            if let Some(left) = self.large_body_left(scratch.len(), budget_bytes, core) {
+                match self.read_body(left, core) {
+                    Ok(0) => return self.on_end_of_input(core),
+                    Ok(len) => budget_bytes = budget_bytes.saturating_sub(len),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.readable = false;
+                        break;
+                    }
+                    Err(_) => return Fate::Close,
+                }
+                if budget_bytes == 0 && self.readable && self.wants_input() {
+                    return Fate::Again;
+                }
+                continue;
+            }
             let len = match self.stream.read(scratch) {
                 Ok(0) => return self.on_end_of_input(core),
                 Ok(len) => len,
@@ -75,6 +91,39 @@ impl Connection {
         }
         self.await_input(core);
         Fate::Keep
+    }
+
+    /// How many bytes of a body in memory may be read to where they stay, if that is worth while: so many of them are
+    /// still to come that the shared buffer would be filled, and copied.
+    fn large_body_left(&self, worth: usize, budget: usize, core: &Core) -> Option<usize> {
+        let left = self.exchange.counted_body_left()?;
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        if left < worth || self.arriving.is_some() || !self.inbound.is_empty() {
+            return None;
+        }
+        let room = self.spool.room_for(left, &core.spool)?;
+        Some(room.min(budget)).filter(|room| *room >= worth)
+    }
+
+    /// Read up to `len` bytes of the body to where they stay. Returns how many came; 0 is the end of the input.
+    fn read_body(&mut self, len: usize, core: &mut Core) -> io::Result<usize> {
+        let got = self.spool.read(len, &mut self.stream, &mut core.spool)?;
+        self.exchange.take_counted(got as u64);
+        self.readable = got == len || self.read_closed;
+        if self.exchange.counted_body_left() == Some(0) {
+            self.end_body(core);
+        }
+        Ok(got)
+    }
+
+    /// The last bytes of a counted body are in.
+    fn end_body(&mut self, core: &mut Core) {
+        let job = self.job.take();
+        let mut job = job.unwrap_or_else(|| self.fresh_job(core));
+        let step = self.exchange.receive(&[], &core.limits, &mut job.head);
+        let is_end = step.is_ok_and(|step| step.received == Received::End);
+        debug_assert!(is_end, "nothing of the body is left");
+        self.dispatch(job, core);
     }
 
     /// The client has closed its side and everything before that is consumed.
@@ -218,7 +267,7 @@ impl Connection {
         if let BodyLength::Known(declared) = self.exchange.body_length()
             && declared <= core.spool.body_bytes_max as u64
         {
-            self.spool.reserve(declared);
+            self.spool.reserve(declared, &core.spool);
         }
         if self.exchange.wants_continue() {
             core.out.clear();
@@ -245,21 +294,28 @@ impl Connection {
     pub(super) fn push_job(&mut self, mut job: Box<Job>, core: &mut Core) {
         job.arrived = core.now;
         job.body_bytes = job.body.len();
-        core.requests += 1;
+        let health = core.health_asked(&job.head);
+        if health.is_none() {
+            core.requests += 1;
+        }
         if core.requests_max.is_some_and(|max| core.requests >= max) {
-            if core.requests_max == Some(core.requests) {
+            if core.requests_max == Some(core.requests) && health.is_none() {
                 log::info!("Autorestarting worker after current request.");
             }
             self.exchange.close_after_this();
         } else if core.draining || core.timeouts.keep_alive.is_none() {
             self.exchange.close_after_this();
         }
+        self.note_asked(core);
         self.timer.clear();
         self.waiting = Waiting::Pool;
         self.body_sent = 0;
         self.cut_bytes = 0;
         self.body_fault = None;
         self.offered = job.socket.is_some();
+        if let Some(question) = health {
+            return core.tell_health(job, question);
+        }
         if let Err(job) = core.push(job) {
             self.drop_arriving();
             self.job = Some(job);
@@ -271,6 +327,13 @@ impl Connection {
                 "The worker is stopping",
                 core,
             );
+        }
+    }
+
+    /// The connection is new no more.
+    pub(super) fn note_asked(&mut self, core: &mut Core) {
+        if !std::mem::replace(&mut self.has_asked, true) {
+            core.newcomers = core.newcomers.saturating_sub(1);
         }
     }
 

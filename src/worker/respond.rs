@@ -2,12 +2,12 @@
 
 use std::io::{self, Write};
 
-use crate::http::{BodySize, Finish, ResponseHead, Status};
+use crate::http::{BodySize, Finish, ResponseHead};
 use crate::pool::{Job, Piece, ResponseBody, Streaming};
 
-use super::complaints::{RequestLine, log_excess};
 use super::connection::{Answered, Connection, Fate, Waiting};
 use super::core::Core;
+use super::request_line::{RequestLine, log_excess};
 
 /// A whole body up to this length is copied behind its head, so that one plain write sends both.
 const ONE_WRITE_BYTES: usize = 16 * 1024;
@@ -48,7 +48,8 @@ impl Connection {
             core.out.extend_from_slice(&body.bytes[..take_bytes]);
             return body;
         }
-        self.outbox.push_bytes(std::mem::take(&mut core.out), 0);
+        self.outbox.push_bytes(&core.out, 0);
+        core.out.clear();
         let bytes = Piece::Bytes(std::mem::take(&mut body.bytes));
         let mut left = take as u64;
         for piece in std::iter::once(bytes).chain(body.pieces.drain(..)) {
@@ -84,8 +85,8 @@ impl Connection {
         self.streamed = Some(streaming.response);
         self.window = Some(streaming.window);
         self.body_sent = 0;
-        self.write_out(0, core);
-        self.settle(core)
+        self.outbox.push_bytes(&core.out, 0);
+        self.write_at_end_of_turn(core)
     }
 
     /// A piece of a streamed body has come.
@@ -99,19 +100,31 @@ impl Connection {
         let take = self.exchange.data(len, &mut core.out);
         self.body_sent += take as u64;
         self.cut_bytes += (len - take) as u64;
-        match piece {
-            Piece::Bytes(bytes) if bytes.len() <= ONE_WRITE_BYTES => {
-                core.out.extend_from_slice(&bytes[..take]);
-                self.exchange.data_end(&mut core.out);
-                self.write_out(len, core);
-            }
-            piece => {
-                self.outbox.push_bytes(std::mem::take(&mut core.out), 0);
-                self.outbox
-                    .push_piece(piece, take as u64, len, &mut core.finished);
-                self.exchange.data_end(&mut core.out);
-                self.outbox.push_bytes(std::mem::take(&mut core.out), 0);
-            }
+        self.outbox.push_bytes(&core.out, 0);
+        self.outbox
+            .push_piece(piece, take as u64, len, &mut core.finished);
+        core.out.clear();
+        self.exchange.data_end(&mut core.out);
+        self.outbox.push_bytes(&core.out, 0);
+        self.write_at_end_of_turn(core)
+    }
+
+    /// What the pool has sent in one turn leaves in one write.
+    fn write_at_end_of_turn(&mut self, core: &mut Core) -> Fate {
+        core.out.clear();
+        if !self.is_streaming {
+            self.is_streaming = true;
+            core.streaming.push(self.id());
+        }
+        Fate::Keep
+    }
+
+    /// The turn's replies are all in.
+    pub(super) fn write_streamed(&mut self, core: &mut Core) -> Fate {
+        self.is_streaming = false;
+        if self.outbox.is_empty() {
+            // Its end came in the same turn and took everything along.
+            return Fate::Keep;
         }
         self.settle(core)
     }
@@ -133,16 +146,6 @@ impl Connection {
         self.settle(core)
     }
 
-    /// The response that was streamed has ended early.
-    fn answer_streamed(&mut self, mut job: Box<Job>, reason: &'static str) {
-        job.response = self.streamed.take().unwrap_or_default();
-        self.answered = Some(Answered {
-            status: self.status,
-            job,
-            reason: reason.into(),
-        });
-    }
-
     /// Close the response's framing, write what is encoded, and see what comes next.
     fn finish(&mut self, mut job: Box<Job>, core: &mut Core) -> Fate {
         if let Some(head) = self.streamed.take() {
@@ -153,7 +156,7 @@ impl Connection {
         if self.cut_bytes > 0 && !self.exchange.is_head_request() {
             log_excess(&job, status, self.cut_bytes);
         }
-        let mut reason = "";
+        let mut reason = job.refusal;
         if let Finish::Short { missing } = self.exchange.finish(&mut core.out) {
             reason = "response too short";
             log::error!(
@@ -168,46 +171,6 @@ impl Connection {
         });
         self.write_out(0, core);
         self.settle(core)
-    }
-
-    /// The application failed: 500 if nothing was sent, else break off so that the client can tell.
-    pub(super) fn on_abort(&mut self, job: Box<Job>, core: &mut Core) -> Fate {
-        if self.exchange.is_dispatched() {
-            self.job = Some(job);
-            let status = self.body_fault.unwrap_or(Status::INTERNAL_SERVER_ERROR);
-            self.refuse(status, "", core);
-            self.note_reason(match self.body_fault {
-                Some(_) => "request body incomplete",
-                None => "application failed",
-            });
-        } else {
-            log::error!(
-                "Response to {} was broken off after {} bytes of its body; closing the connection.",
-                RequestLine(&job),
-                self.body_sent
-            );
-            self.exchange.abort();
-            self.answer_streamed(job, "application failed");
-        }
-        core.slot().add_errors(1);
-        self.settle(core)
-    }
-
-    /// Answer with an error page and close afterwards.
-    pub(super) fn refuse(&mut self, status: Status, message: &str, core: &mut Core) {
-        self.drop_spool(core);
-        self.refused = true;
-        core.out.clear();
-        let (look, out) = core.look_and_out();
-        self.exchange.refuse(status, message, &look, out);
-        self.write_out(0, core);
-        let job = self.job.take();
-        let job = job.unwrap_or_else(|| self.fresh_job(core));
-        self.answered = Some(Answered {
-            job,
-            status: status.code,
-            reason: message.to_owned().into(),
-        });
     }
 
     /// Write what is encoded in `core.out`; what the socket does not take is queued. `credit` is the window that
@@ -231,7 +194,7 @@ impl Connection {
                 window.credit(credit);
             }
         } else {
-            self.outbox.push_bytes(core.out.split_off(written), credit);
+            self.outbox.push_bytes(&core.out[written..], credit);
         }
         core.out.clear();
     }
@@ -255,7 +218,9 @@ impl Connection {
             }
         }
         if let Some(answered) = self.answered.take() {
-            self.log_answered(&answered, core);
+            if !answered.job.unlogged {
+                self.log_answered(&answered, core);
+            }
             core.recycle(answered.job);
             self.window = None;
         }
@@ -365,6 +330,7 @@ impl Connection {
 
     /// The connection is removed: wake whom it holds, give back what it holds.
     pub(super) fn on_close(&mut self, core: &mut Core) {
+        self.note_asked(core);
         if let Some(window) = self.window.take() {
             window.close();
         }
@@ -389,7 +355,9 @@ impl Connection {
         self.outbox.abandon(&mut core.finished);
         self.drop_spool(core);
         if let Some(answered) = self.answered.take() {
-            self.log_answered(&answered, core);
+            if !answered.job.unlogged {
+                self.log_answered(&answered, core);
+            }
             core.recycle(answered.job);
         }
         if let Some(job) = self.job.take() {

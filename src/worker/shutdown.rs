@@ -46,6 +46,7 @@ impl EventLoop<'_> {
             .slot()
             .set_state(crate::scoreboard::SlotState::Draining);
         self.empty_accept_queues();
+        self.empty_way();
         if let Err(error) = self.stop_accepting(Accepting::Over) {
             log::error!("The listeners could not be left: {error}");
         }
@@ -76,6 +77,7 @@ impl EventLoop<'_> {
     fn leave(&mut self, until: Instant) {
         self.phase = Phase::Leaving { until };
         self.core.pool.close();
+        self.core.end_burst(true);
         // Nobody waits for these any more: all connections are closed.
         while let Some(job) = self.core.pool.unbegun() {
             self.core.log_gone(&job);

@@ -2,7 +2,8 @@
 //!
 //! When jobs wait, the pool's threads may leave the loop asleep while they have more to run (`pool/replies.rs`), and a
 //! thread that is awake is trusted to come back for the next job (`Pool::summon`). Both hold because the loop then
-//! sleeps shortly and sees for itself whether the pool moves.
+//! sleeps shortly and sees for itself whether the pool moves. It does so, too, while a generator yields piece after
+//! piece: a write for each would cost more than the pieces.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -15,6 +16,7 @@ use crate::pool::ParkMode;
 
 use super::accept::Accepting;
 use super::event_loop::EventLoop;
+use super::siblings::{RELIEF_PERIOD, Siblings};
 
 /// How long it sleeps when jobs wait and threads may leave it asleep (see `pool/replies.rs`).
 const SHORT_SLEEP: Duration = Duration::from_micros(500);
@@ -30,15 +32,21 @@ impl EventLoop<'_> {
     /// Sleep until something happens, for a time that depends on what is known to be waiting.
     pub(super) fn wait(&mut self) -> io::Result<()> {
         let jobs_wait = self.watch_pool();
-        let timeout = if !self.core.again.is_empty() {
+        let stream_is_quick = std::mem::take(&mut self.stream_is_quick);
+        let timeout = if !self.core.again.is_empty()
+            || self.core.overload.has_answers()
+            || self.more_messages
+        {
             Duration::ZERO
-        } else if jobs_wait && (!self.short_sleep_was_idle || self.core.pool.has_sleepers()) {
+        } else if jobs_wait && (!self.short_sleep_was_idle || self.core.pool.has_sleepers())
+            || stream_is_quick && !self.short_sleep_was_idle
+        {
             self.short_sleep();
             Duration::ZERO
         } else {
             self.short_sleep_was_idle = false;
             if self.core.pool.park(ParkMode::Long) {
-                self.sleep_time()
+                self.sleep_time(jobs_wait)
             } else {
                 Duration::ZERO
             }
@@ -65,6 +73,9 @@ impl EventLoop<'_> {
         } else if self.core.now.saturating_duration_since(self.progress.since) >= SHORT_SLEEP {
             pool.summon_now();
             self.progress.since = self.core.now;
+            if !pool.has_sleepers() {
+                self.relieve();
+            }
         }
         jobs_wait
     }
@@ -79,7 +90,7 @@ impl EventLoop<'_> {
         }
     }
 
-    fn sleep_time(&self) -> Duration {
+    fn sleep_time(&mut self, jobs_wait: bool) -> Duration {
         let now = Instant::now();
         let mut time = self
             .core
@@ -87,8 +98,17 @@ impl EventLoop<'_> {
             .next_in(now)
             .unwrap_or(self.sleep_max)
             .min(self.sleep_max);
+        if jobs_wait && self.siblings.as_ref().is_some_and(Siblings::may_relieve) {
+            time = time.min(RELIEF_PERIOD);
+        }
         if let Accepting::PausedUntil(at) = self.accepting {
             time = time.min(at.saturating_duration_since(now));
+        }
+        if let Some(at) = self.core.overload.next_due(&self.core.pool) {
+            time = time.min(at.saturating_duration_since(now));
+        }
+        if let Some(overruns) = &self.core.overruns {
+            time = time.min(overruns.next_look().saturating_duration_since(now));
         }
         if let Some(at) = self.phase.next_look() {
             time = time.min(at.saturating_duration_since(now));

@@ -5,12 +5,13 @@
 //! such files.
 
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::pool::RequestBody;
+use crate::pool::{BodyBytes, RequestBody, Spares};
 
-/// A declared length reserves at most this much memory before the bytes are there.
+/// A declared length reserves at most this much new memory before bytes are there.
 const RESERVE_BYTES_MAX: usize = 64 * 1024;
 
 /// What all bodies of the worker share.
@@ -24,6 +25,8 @@ pub(super) struct SpoolBudget {
     pub(super) directory: Option<PathBuf>,
     /// Bytes in memory now.
     pub(super) held_bytes: usize,
+    /// Memory that other bodies have left.
+    pub(super) spares: Arc<Spares>,
 }
 
 /// One body being received.
@@ -32,7 +35,7 @@ pub(super) enum Spool {
     /// Nothing yet.
     #[default]
     Empty,
-    Memory(Vec<u8>),
+    Memory(BodyBytes),
     File {
         file: File,
         len: u64,
@@ -41,10 +44,45 @@ pub(super) enum Spool {
 
 impl Spool {
     /// Begin a body of a declared length.
-    pub(super) fn reserve(&mut self, declared: u64) {
+    pub(super) fn reserve(&mut self, declared: u64, budget: &SpoolBudget) {
         debug_assert!(matches!(self, Self::Empty), "a body begins once");
         let declared = usize::try_from(declared).unwrap_or(usize::MAX);
-        *self = Self::Memory(Vec::with_capacity(declared.min(RESERVE_BYTES_MAX)));
+        let bytes = if declared <= RESERVE_BYTES_MAX {
+            BodyBytes::with_capacity(declared)
+        } else {
+            BodyBytes::large(&budget.spares)
+        };
+        *self = Self::Memory(bytes);
+    }
+
+    /// Of `left` bytes that are to come and will be held in memory, how many there may be room made for now. A length
+    /// alone reserves little: what the client has sent allows for four times as much.
+    pub(super) fn room_for(&self, left: usize, budget: &SpoolBudget) -> Option<usize> {
+        let Self::Memory(held) = self else {
+            return None;
+        };
+        let fits = held.len() + left <= budget.body_bytes_max
+            && budget.held_bytes + left <= budget.total_bytes_max;
+        fits.then_some(left.min(held.len() * 4))
+    }
+
+    /// Read up to `len` bytes, for which there is [`Spool::room_for`], to where they stay. 0 is the end.
+    ///
+    /// # Errors
+    /// The socket's, among them "would block".
+    pub(super) fn read(
+        &mut self,
+        len: usize,
+        socket: &mut impl Read,
+        budget: &mut SpoolBudget,
+    ) -> io::Result<usize> {
+        let Self::Memory(held) = self else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let got = socket.read(held.room(len))?;
+        held.filled(got);
+        budget.held_bytes += got;
+        Ok(got)
     }
 
     /// Append what has arrived.
@@ -53,13 +91,13 @@ impl Spool {
     /// The temporary file could not be made or written.
     pub(super) fn write(&mut self, bytes: &[u8], budget: &mut SpoolBudget) -> io::Result<()> {
         if matches!(self, Self::Empty) {
-            *self = Self::Memory(Vec::new());
+            *self = Self::Memory(BodyBytes::default());
         }
         if let Self::Memory(held) = self {
             let fits = held.len() + bytes.len() <= budget.body_bytes_max
                 && budget.held_bytes + bytes.len() <= budget.total_bytes_max;
             if fits {
-                held.extend_from_slice(bytes);
+                held.extend(bytes);
                 budget.held_bytes += bytes.len();
                 return Ok(());
             }
@@ -133,6 +171,7 @@ mod tests {
             total_bytes_max: total,
             directory: None,
             held_bytes: 0,
+            spares: Arc::default(),
         }
     }
 
@@ -170,7 +209,7 @@ mod tests {
     #[test]
     fn no_bytes_are_no_body() {
         let mut spool = Spool::default();
-        spool.reserve(0);
+        spool.reserve(0, &budget(10, 10));
         assert!(matches!(spool.take().unwrap(), RequestBody::Empty));
     }
 }

@@ -2,11 +2,13 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+
+use crate::pool::Peer;
 
 /// A connected, non-blocking socket.
 #[derive(Debug)]
@@ -16,6 +18,19 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// A connected socket that another process has accepted, and its peer; `None` when that is gone.
+    pub(super) fn of_unknown_family(socket: OwnedFd) -> Option<(Self, Peer)> {
+        use nix::sys::socket::{AddressFamily, SockaddrLike as _, SockaddrStorage, getsockname};
+        let address: SockaddrStorage = getsockname(socket.as_raw_fd()).ok()?;
+        if address.family() == Some(AddressFamily::Unix) {
+            let stream = UnixStream::from_std(socket.into());
+            return Some((Self::Unix(stream), Peer::Unix));
+        }
+        let stream = std::net::TcpStream::from(socket);
+        let peer = stream.peer_addr().ok()?;
+        Some((Self::Tcp(TcpStream::from_std(stream)), Peer::Tcp(peer)))
+    }
+
     /// Say that nothing more will be written.
     pub(super) fn shutdown_write(&self) -> io::Result<()> {
         match self {

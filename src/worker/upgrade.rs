@@ -25,6 +25,10 @@ impl HandedOver {
         self.0.len()
     }
 
+    pub(super) fn contains(&self, conn: ConnId) -> bool {
+        self.0.contains(&conn)
+    }
+
     /// The request of `conn` is over. Returns whether its connection was given away.
     pub(super) fn ended(&mut self, conn: ConnId) -> bool {
         let place = self.0.iter().position(|taken| *taken == conn);
@@ -61,9 +65,10 @@ impl EventLoop<'_> {
 
     /// A job comes back whose connection is not in the loop: it was given away, or its client is gone.
     pub(super) fn on_orphaned_job(&mut self, job: Box<Job>) {
+        let was_overdue = self.core.settle_overrun(&job);
         if self.handed_over.ended(job.conn) {
             self.core.log_upgraded(&job);
-        } else {
+        } else if !was_overdue && !job.unlogged {
             self.core.log_gone(&job);
         }
         self.core.recycle(job);

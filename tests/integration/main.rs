@@ -20,6 +20,8 @@ mod deadlines;
 mod arriving;
 // Clients that leave while their request waits or runs.
 mod gone;
+// More requests than threads.
+mod overload;
 // Streams that are faster than their reader, and many at once.
 mod backpressure;
 // What proxies say of a request's way, and whom the worker believes.

@@ -120,6 +120,7 @@ impl Server {
             booted: None,
             parent: None,
             max_requests: None,
+            channels: None,
             server: b"ferricorn-test".to_vec(),
             script_name: Vec::new(),
             metrics: None,

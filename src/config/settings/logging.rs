@@ -63,7 +63,7 @@ pub(super) const ROWS: &[Setting] = &[
         "access_log_slow",
         SECTION,
         Kind::Seconds,
-        Default::None,
+        Default::Int(0),
         "Log requests that take so many seconds (or reach the status) only. 0: all.",
     )
     .flags(&["--access-log-slow"])

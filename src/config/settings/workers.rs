@@ -90,14 +90,58 @@ pub(super) const ROWS: &[Setting] = &[
     .flags(&["--boot-timeout"])
     .ours(),
     row(
-        "request_timeout",
+        "handover",
+        SECTION,
+        Kind::Bool { cli: false },
+        Default::Bool(true),
+        "Do not let workers with free threads take over waiting requests of busy ones.",
+    )
+    .flags(&["--no-handover"])
+    .ours(),
+    row(
+        "queue_timeout",
+        SECTION,
+        Kind::Seconds,
+        Default::Int(0),
+        "Seconds a request may wait for a thread before it is answered with 503. 0: for ever.",
+    )
+    .flags(&["--queue-timeout"])
+    .ours(),
+    row(
+        "max_queue",
         SECTION,
         Kind::Int,
+        Default::Int(0),
+        "Requests that may wait for a thread of a worker; more get 503. 0: no limit.",
+    )
+    .flags(&["--max-queue"])
+    .ours(),
+    row(
+        "request_timeout",
+        SECTION,
+        Kind::Seconds,
         Default::Int(0),
         "Seconds a request may run in the application. 0: for ever.",
     )
     .flags(&["--request-timeout"])
-    .not_yet("requests are not timed")
+    .ours(),
+    row(
+        "health_path",
+        SECTION,
+        Kind::UrlPath,
+        Default::None,
+        "Path on which the server itself tells its health: PATH and PATH/ready, PATH/live.",
+    )
+    .flags(&["--health-path"])
+    .ours(),
+    row(
+        "admin_bind",
+        SECTION,
+        Kind::Text,
+        Default::None,
+        "Second address, served by the master: /live, /ready and /metrics (Prometheus).",
+    )
+    .flags(&["--admin-bind"])
     .ours(),
     row(
         "client_header_timeout",

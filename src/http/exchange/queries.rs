@@ -1,6 +1,7 @@
 //! What can be asked of an [`Exchange`]; nothing here changes it.
 
 use super::{Exchange, State};
+use crate::http::decode::BodyDecoder;
 use crate::http::encode::BodyEncoder;
 use crate::http::framing::BodyLength;
 
@@ -16,6 +17,14 @@ impl Exchange {
 
     pub fn is_reading_body(&self) -> bool {
         matches!(self.state, State::Body(_))
+    }
+
+    /// How many bytes of the body being received are still to come, when its length was declared.
+    pub fn counted_body_left(&self) -> Option<u64> {
+        match self.state {
+            State::Body(BodyDecoder::Length { remaining }) => Some(remaining),
+            _ => None,
+        }
     }
 
     /// The request is whole and not yet answered.

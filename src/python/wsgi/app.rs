@@ -14,6 +14,7 @@ use pyo3::types::{PyDict, PyString};
 use crate::http::{client_request_id, made_request_id};
 use crate::pool::{Job, Reply, Seat};
 use crate::python::gil::{Reason, handoff};
+use crate::python::interrupts::{Interrupts, RequestTimeout};
 use crate::python::text::latin1;
 use crate::python::traceback;
 use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
@@ -72,6 +73,8 @@ pub struct WsgiApp {
     pub scoreboard: Arc<Scoreboard>,
     /// The worker's slot there.
     pub slot: usize,
+    /// What ends requests that run too long (`request_timeout`).
+    pub interrupts: Option<Arc<Interrupts>>,
 }
 
 impl WsgiApp {
@@ -87,16 +90,22 @@ impl WsgiApp {
         let mut environs = EnvironMaker::new(py, self.settings.clone())?;
         let callable = self.callable.bind(py);
         let clock = BoardClock::new();
+        if let Some(interrupts) = &self.interrupts {
+            interrupts.enter(py, seat.index())?;
+        }
         while let Some(job) = seat.next(|sleep| handoff(py, Reason::NextJob, sleep)) {
             self.begin(seat, &job, clock);
             self.run_job(callable, &mut environs, seat, job);
-            self.end(seat);
+            self.end(py, seat);
         }
         Ok(())
     }
 
     fn begin(&self, seat: &Seat, job: &Job, clock: BoardClock) {
         seat.set_busy(true);
+        if let Some(interrupts) = &self.interrupts {
+            interrupts.begin(seat.index(), seat.token());
+        }
         let now_ms = clock.at(job.started);
         let slot = self.slot();
         slot.python_beat(now_ms);
@@ -107,7 +116,10 @@ impl WsgiApp {
             .begin(now_ms, job.peer.ip(), job.head.method(), job.head.path());
     }
 
-    fn end(&self, seat: &Seat) {
+    fn end(&self, py: Python<'_>, seat: &Seat) {
+        if let Some(interrupts) = &self.interrupts {
+            interrupts.end(py, seat.index());
+        }
         let slot = self.slot();
         slot.thread(seat.index()).end();
         slot.thread_idle();
@@ -304,6 +316,11 @@ fn fail(py: Python<'_>, seat: &Seat, job: Option<Box<Job>>, error: &PyErr) {
 }
 
 fn log_failure(py: Python<'_>, job: Option<&Job>, error: &PyErr) {
+    if error.is_instance_of::<RequestTimeout>(py) {
+        // The stack was logged when the time was over.
+        log::warn!("A request that had timed out has ended.");
+        return;
+    }
     let traceback = traceback::format(py, error);
     match job {
         Some(job) => {

@@ -18,9 +18,12 @@ use super::file_wrapper::FileWrapper;
 use super::start_response::StartResponse;
 
 /// So much of a streamed response may be unsent before its thread waits (the high watermark).
-pub(super) const WINDOW_BYTES: usize = 256 * 1024;
+pub(super) const WINDOW_BYTES: usize = 512 * 1024;
 /// Up to this length an item is copied; a longer one is lent to the event loop as it is.
 const COPY_BYTES_MAX: usize = 16 * 1024;
+
+/// The same for an item of a stream, which is not copied a second time.
+const STREAM_COPY_BYTES_MAX: usize = 4 * 1024;
 
 /// Whether the client still listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,12 +252,12 @@ pub(super) fn send_item(
     let Ok(must_wait) = window.add(content.len()) else {
         return Flow::Gone;
     };
-    let piece = if content.len() > COPY_BYTES_MAX {
+    let piece = if content.len() > STREAM_COPY_BYTES_MAX {
         Piece::Shared(Box::new(Lent::new(bytes)))
     } else {
         Piece::Bytes(content.to_vec())
     };
-    pool.send(Reply::Data(conn, piece));
+    pool.send_piece(conn, piece, must_wait);
     if must_wait && handoff(py, Reason::Window, || window.wait()).is_err() {
         return Flow::Gone;
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::pool::{Inflow, RequestBody};
+use crate::pool::{BodyBytes, Inflow, RequestBody};
 use crate::python::gil::{Reason, handoff};
 
 /// A spooled body is read in steps of this at least, so that lines are not read one by one.
@@ -27,7 +27,9 @@ pub(super) struct Input {
 
 #[derive(Debug, Default)]
 struct Source {
-    /// Read and not yet asked for: `bytes[at..]`.
+    /// The whole body, when it came in memory; else empty.
+    whole: BodyBytes,
+    /// Read and not yet asked for: `whole[at..]` or `bytes[at..]`.
     bytes: Vec<u8>,
     at: usize,
     rest: Rest,
@@ -47,19 +49,19 @@ enum Rest {
 
 impl Input {
     pub(super) fn new(body: RequestBody) -> Self {
-        let (bytes, rest, reason) = match body {
-            RequestBody::Empty => (Vec::new(), Rest::Nothing, Reason::SpooledBody),
-            RequestBody::Memory(bytes) => (bytes, Rest::Nothing, Reason::SpooledBody),
-            RequestBody::File { file, len } => {
-                let rest = Rest::Spool { file, left: len };
-                (Vec::new(), rest, Reason::SpooledBody)
-            }
+        let mut source = Source::default();
+        let mut reason = Reason::SpooledBody;
+        match body {
+            RequestBody::Empty => {}
+            RequestBody::Memory(whole) => source.whole = whole,
+            RequestBody::File { file, len } => source.rest = Rest::Spool { file, left: len },
             RequestBody::Arriving(inflow) => {
-                (Vec::new(), Rest::Inflow(inflow), Reason::ArrivingBody)
+                source.rest = Rest::Inflow(inflow);
+                reason = Reason::ArrivingBody;
             }
-        };
+        }
         Self {
-            source: Mutex::new(Source { bytes, at: 0, rest }),
+            source: Mutex::new(source),
             reason,
         }
     }
@@ -159,8 +161,16 @@ fn limit(size: Option<isize>) -> usize {
 impl Source {
     /// Up to `max` bytes that are in memory.
     fn peek(&self, max: usize) -> &[u8] {
-        let rest = &self.bytes[self.at..];
+        let rest = &self.held()[self.at..];
         &rest[..rest.len().min(max)]
+    }
+
+    fn held(&self) -> &[u8] {
+        if self.whole.is_empty() {
+            &self.bytes
+        } else {
+            &self.whole
+        }
     }
 
     fn take(&mut self, max: usize) -> Vec<u8> {
@@ -177,7 +187,7 @@ impl Source {
     /// Have `want` bytes in memory, or all there are.
     fn fill(&mut self, want: usize) -> io::Result<()> {
         loop {
-            let have = self.bytes.len() - self.at;
+            let have = self.held().len() - self.at;
             if have >= want || !self.fetch(want - have)? {
                 return Ok(());
             }
@@ -187,6 +197,9 @@ impl Source {
     /// Have more bytes in memory: `step` of them if that is known to be possible, else what comes first. Returns
     /// false when there are no more.
     fn fetch(&mut self, step: usize) -> io::Result<bool> {
+        if self.is_in_memory() {
+            return Ok(false);
+        }
         self.bytes.drain(..self.at);
         self.at = 0;
         match &mut self.rest {

@@ -185,7 +185,7 @@ impl Application {
         let target = String::from_utf8(job.head.target().to_vec()).unwrap();
         let body = match std::mem::take(&mut job.body) {
             crate::pool::RequestBody::Empty => Vec::new(),
-            crate::pool::RequestBody::Memory(bytes) => bytes,
+            crate::pool::RequestBody::Memory(bytes) => bytes.to_vec(),
             crate::pool::RequestBody::Arriving(_) => unreachable!("bodies are buffered here"),
             crate::pool::RequestBody::File { mut file, len } => {
                 let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Error lines about responses.
+//! Requests in the error log.
 
 use crate::pool::Job;
 
@@ -12,7 +12,7 @@ impl std::fmt::Display for RequestLine<'_> {
     }
 }
 
-/// A response had more bytes than its head has room for.
+/// The body was longer than its head, or its status, allows.
 pub(super) fn log_excess(job: &Job, status: u16, cut_bytes: u64) {
     let request = RequestLine(job);
     if (100..200).contains(&status) || matches!(status, 204 | 304) {

@@ -1,0 +1,155 @@
+//! The ways between sibling workers: one per slot of the scoreboard, made by the arbiter before the first fork, so
+//! that every worker has both ends of each.
+//!
+//! A message is some bytes and a socket. Whoever reads it owns it: the kernel gives it to one reader only, so a sender
+//! that finds its receiver gone can read its own message back, and what lies in the way of a dead worker can be taken
+//! by any other. Nothing here blocks.
+#![expect(
+    unsafe_code,
+    reason = "a descriptor that arrives with a message is a bare number until somebody owns it"
+)]
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Channels {
+    ways: Vec<Way>,
+}
+
+#[derive(Debug)]
+struct Way {
+    send: OwnedFd,
+    receive: OwnedFd,
+}
+
+impl Channels {
+    /// Ways to the slots `0..count`.
+    ///
+    /// # Errors
+    /// The process has no descriptors left.
+    pub fn new(count: usize) -> io::Result<Self> {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let way = |_| {
+            let (send, receive) =
+                socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+            Ok(Way { send, receive })
+        };
+        Ok(Self {
+            ways: (0..count).map(way).collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// How many slots have one.
+    pub fn count(&self) -> usize {
+        self.ways.len()
+    }
+
+    /// What becomes readable when a message for `slot` has come.
+    pub fn receiver(&self, slot: usize) -> Option<BorrowedFd<'_>> {
+        self.ways.get(slot).map(|way| way.receive.as_fd())
+    }
+
+    /// Send `bytes` (at least one) and a copy of `socket` to `slot`.
+    ///
+    /// # Errors
+    /// The way is full, or there is none.
+    pub fn send(&self, slot: usize, bytes: &[u8], socket: BorrowedFd<'_>) -> io::Result<()> {
+        let way = self.ways.get(slot).ok_or(io::ErrorKind::NotFound)?;
+        let sockets = [socket.as_raw_fd()];
+        sendmsg::<()>(
+            way.send.as_raw_fd(),
+            &[IoSlice::new(bytes)],
+            &[ControlMessage::ScmRights(&sockets)],
+            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+            None,
+        )?;
+        Ok(())
+    }
+
+    /// The next message for `slot`: how many bytes of `buffer` it fills, and its socket. `None` when there is none.
+    ///
+    /// # Errors
+    /// There is no descriptor left for its socket. The message stays where it is.
+    pub fn receive(&self, slot: usize, buffer: &mut [u8]) -> io::Result<Option<(usize, OwnedFd)>> {
+        let Some(way) = self.ways.get(slot) else {
+            return Ok(None);
+        };
+        // The kernel throws a socket away that finds no number here: see that there is one.
+        drop(way.receive.try_clone()?);
+        let mut space = nix::cmsg_space!([RawFd; 1]);
+        loop {
+            let mut slices = [IoSliceMut::new(buffer)];
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+            let received = recvmsg::<()>(
+                way.receive.as_raw_fd(),
+                &mut slices,
+                Some(&mut space),
+                flags,
+            );
+            let message = match received {
+                Ok(message) => message,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(_) => return Ok(None),
+            };
+            if message.bytes == 0 {
+                return Ok(None);
+            }
+            let socket = message.cmsgs().ok().and_then(|mut all| {
+                all.find_map(|one| match one {
+                    ControlMessageOwned::ScmRights(sockets) => sockets.first().copied(),
+                    _ => None,
+                })
+            });
+            let len = message.bytes;
+            if let Some(number) = socket {
+                // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
+                return Ok(Some((len, unsafe { OwnedFd::from_raw_fd(number) })));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_travels_with_its_bytes_to_one_reader() {
+        let channels = Channels::new(2).unwrap();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let mut buffer = [0; 64];
+        assert!(channels.receive(1, &mut buffer).unwrap().is_none());
+        channels.send(1, b"hello", theirs.as_fd()).unwrap();
+        drop(theirs);
+        assert!(channels.receive(0, &mut buffer).unwrap().is_none());
+        let (len, socket) = channels.receive(1, &mut buffer).unwrap().unwrap();
+        assert_eq!(&buffer[..len], b"hello");
+        UnixStream::from(socket).write_all(b"!").unwrap();
+        let mut answer = [0; 1];
+        ours.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"!");
+        assert!(channels.receive(1, &mut buffer).unwrap().is_none());
+        assert!(channels.send(2, b"x", ours.as_fd()).is_err());
+    }
+
+    #[test]
+    fn a_full_way_refuses_instead_of_waiting() {
+        let channels = Channels::new(1).unwrap();
+        let (socket, _other) = UnixStream::pair().unwrap();
+        let message = vec![b'x'; 32 * 1024];
+        let sent = (0..1000)
+            .take_while(|_| channels.send(0, &message, socket.as_fd()).is_ok())
+            .count();
+        assert!((1..1000).contains(&sent), "{sent}");
+    }
+}

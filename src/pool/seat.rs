@@ -1,0 +1,114 @@
+//! A pool thread's side of the pool: it takes jobs, one after another, and says what it has in hand.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::job::{Job, Reply};
+use super::queue::Pool;
+
+/// One thread's place in the pool, taken with [`Pool::enter`].
+#[derive(Debug)]
+pub struct Seat {
+    pool: Arc<Pool>,
+    index: usize,
+    /// When the job in hand was taken.
+    running_since: Cell<Option<Instant>>,
+}
+
+impl Seat {
+    pub(super) fn new(pool: Arc<Pool>, index: usize) -> Self {
+        Self {
+            pool,
+            index,
+            running_since: Cell::new(None),
+        }
+    }
+
+    /// The thread's number, from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Tells the job in hand from the others that this thread has; 0 when jobs are not watched.
+    pub fn token(&self) -> u64 {
+        let watches = self.pool.watches.as_ref();
+        watches.map_or(0, |watches| watches.token(self.index))
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// The next job whose client is still there, or `None` when the pool is closed and empty. The caller holds the
+    /// GIL; `idle` is called with a function that sleeps, gives the GIL away around it, and has it again when it
+    /// returns (see [`super::heirs`]).
+    pub fn next(&self, mut idle: impl FnMut(&(dyn Fn() + Sync))) -> Option<Box<Job>> {
+        let (pool, index) = (&*self.pool, self.index);
+        if let Some(watches) = &pool.watches {
+            watches.end(index);
+        }
+        loop {
+            pool.drop_released();
+            if let Some(mut job) = pool.next_job() {
+                job.started = self.take_over(Instant::now());
+                self.running_since.set(Some(job.started));
+                pool.taken.fetch_add(1, Ordering::Relaxed);
+                if pool.has_more() {
+                    pool.summon_beside();
+                }
+                if pool.is_overdue(&job, job.started) {
+                    pool.send(Reply::Overdue(job));
+                    continue;
+                }
+                if pool.is_gone(job.conn) {
+                    // Nobody would read the answer: the loop takes note and the application never sees it.
+                    pool.send(Reply::Abort(job));
+                    continue;
+                }
+                if let Some(watches) = &pool.watches {
+                    watches.begin(index, job.conn, job.started);
+                }
+                return Some(job);
+            }
+            self.take_over(Instant::now());
+            if pool.closed.load(Ordering::SeqCst) {
+                return None;
+            }
+            pool.heirs.lie_down(index);
+            if pool.has_work() {
+                pool.heirs.get_up(index);
+                continue;
+            }
+            idle(&|| pool.heirs.wait(index));
+            pool.heirs.arrive();
+        }
+    }
+
+    /// Note how long the job that was in hand has lasted.
+    fn take_over(&self, now: Instant) -> Instant {
+        if let Some(since) = self.running_since.take() {
+            self.pool.note_service(now.saturating_duration_since(since));
+        }
+        now
+    }
+
+    /// Mark this thread as running a job, or as free again.
+    pub fn set_busy(&self, busy: bool) {
+        if busy {
+            self.pool.busy.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.pool.busy.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.pool.left.fetch_add(1, Ordering::AcqRel);
+        // The loop may be waiting for the last thread to leave.
+        self.pool.replies.wake();
+    }
+}

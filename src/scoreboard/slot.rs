@@ -1,0 +1,324 @@
+//! One worker's part of the scoreboard: what it is doing, its counters, its threads.
+
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+
+use super::histogram::{Histogram, HistogramData};
+use super::running::{Running, ThreadData, ThreadSlot};
+
+/// What the worker of a slot is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlotState {
+    #[default]
+    Free,
+    Booting,
+    Serving,
+    Draining,
+}
+
+/// One worker's view of the board. `Copy`, so it can be taken wherever it is needed.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot<'a> {
+    data: &'a SlotData,
+    threads: &'a [ThreadData],
+}
+
+impl<'a> Slot<'a> {
+    pub(super) fn new(data: &'a SlotData, threads: &'a [ThreadData]) -> Self {
+        Self { data, threads }
+    }
+
+    /// Arbiter, before the fork: wipes what the last worker left and marks the slot as booting.
+    pub fn claim(self, generation: u32) {
+        self.wipe();
+        self.data.generation.store(generation, Ordering::Relaxed);
+        self.set_state(SlotState::Booting);
+    }
+
+    /// Arbiter, after the worker was reaped.
+    pub fn release(self) {
+        self.wipe();
+    }
+
+    #[must_use]
+    pub fn pid(self) -> i32 {
+        self.data.pid.load(Ordering::Relaxed)
+    }
+
+    pub fn set_pid(self, pid: i32) {
+        self.data.pid.store(pid, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn generation(self) -> u32 {
+        self.data.generation.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn state(self) -> SlotState {
+        match self.data.state.load(Ordering::Relaxed) {
+            1 => SlotState::Booting,
+            2 => SlotState::Serving,
+            3 => SlotState::Draining,
+            _ => SlotState::Free,
+        }
+    }
+
+    pub fn set_state(self, state: SlotState) {
+        self.data.state.store(state as u32, Ordering::Relaxed);
+    }
+
+    /// The event loop turned. At least once a second, also while draining.
+    pub fn loop_beat(self, now_ms: u64) {
+        self.data.loop_beat.store(now_ms, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn loop_beat_at(self) -> u64 {
+        self.data.loop_beat.load(Ordering::Relaxed)
+    }
+
+    /// Some thread held the GIL just now. A worker that never calls this is never judged by it.
+    pub fn python_beat(self, now_ms: u64) {
+        self.data.python_beat.store(now_ms, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn python_beat_at(self) -> u64 {
+        self.data.python_beat.load(Ordering::Relaxed)
+    }
+
+    pub fn set_connections(self, open: u32, idle: u32) {
+        self.data.connections_open.store(open, Ordering::Relaxed);
+        self.data.connections_idle.store(idle, Ordering::Relaxed);
+    }
+
+    /// Only the open ones.
+    pub fn set_connections_open(self, open: u32) {
+        self.data.connections_open.store(open, Ordering::Relaxed);
+    }
+
+    pub fn thread_busy(self) {
+        self.data.threads_busy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn thread_idle(self) {
+        self.data.threads_busy.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn threads_busy(self) -> u32 {
+        self.data.threads_busy.load(Ordering::Relaxed)
+    }
+
+    /// From the whole head to the last byte handed to the kernel.
+    #[must_use]
+    pub fn latency(self) -> Histogram<'a> {
+        Histogram(&self.data.latency)
+    }
+
+    /// Time that complete requests waited for a pool thread.
+    #[must_use]
+    pub fn queue_time(self) -> Histogram<'a> {
+        Histogram(&self.data.queue_time)
+    }
+
+    /// What pool thread `index` is running.
+    ///
+    /// # Panics
+    /// When the board was made for fewer threads; the arbiter makes one with room for the `threads` setting.
+    #[must_use]
+    pub fn thread(self, index: usize) -> ThreadSlot<'a> {
+        ThreadSlot::new(&self.threads[index])
+    }
+
+    /// The request that pool thread `index` runs now.
+    #[must_use]
+    pub fn running_on(self, index: usize) -> Option<Running> {
+        self.threads
+            .get(index)
+            .and_then(|thread| ThreadSlot::new(thread).read())
+    }
+
+    /// The requests that run now, oldest first: for the log line of a worker that is killed.
+    #[must_use]
+    pub fn running(self) -> Vec<Running> {
+        let mut running: Vec<_> = self
+            .threads
+            .iter()
+            .filter_map(|thread| ThreadSlot::new(thread).read())
+            .collect();
+        running.sort_by_key(|request| request.since_ms);
+        running
+    }
+
+    fn wipe(self) {
+        let data = self.data;
+        data.pid.store(0, Ordering::Relaxed);
+        self.set_state(SlotState::Free);
+        let gauges = [
+            &data.connections_open,
+            &data.connections_idle,
+            &data.queue_length,
+            &data.load,
+            &data.promised,
+            &data.threads_count,
+            &data.wants_replacement,
+            &data.threads_busy,
+        ];
+        for gauge in gauges {
+            gauge.store(0, Ordering::Relaxed);
+        }
+        let counters = [
+            &data.loop_beat,
+            &data.python_beat,
+            &data.requests,
+            &data.bytes_out,
+            &data.errors,
+            &data.shed,
+            &data.timed_out,
+        ];
+        for counter in counters {
+            counter.store(0, Ordering::Relaxed);
+        }
+        data.latency.wipe();
+        data.queue_time.wipe();
+        for thread in self.threads {
+            thread.wipe();
+        }
+    }
+}
+
+/// Counters that only grow while a worker lives: `add` and its reading.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $add:ident $name:ident;)+) => {
+        impl Slot<'_> {
+            $($(#[$doc])*
+            pub fn $add(self, count: u64) {
+                self.data.$name.fetch_add(count, Ordering::Relaxed);
+            }
+
+            #[must_use]
+            pub fn $name(self) -> u64 {
+                self.data.$name.load(Ordering::Relaxed)
+            })+
+        }
+    };
+}
+
+counters! {
+    /// Requests that have left a line in the access log, or would have.
+    add_requests requests;
+    /// Bytes of response bodies.
+    add_bytes_out bytes_out;
+    /// Requests on which the application failed.
+    add_errors errors;
+    /// Requests that were answered with 503 because they waited, or would have had to (`queue_timeout`, `max_queue`).
+    add_shed shed;
+    /// Requests that ran longer than `request_timeout`.
+    add_timed_out timed_out;
+}
+
+/// Numbers that go up and down: `set` and its reading.
+macro_rules! gauges {
+    ($($(#[$doc:meta])* $set:ident $name:ident;)+) => {
+        impl Slot<'_> {
+            $($(#[$doc])*
+            pub fn $set(self, value: u32) {
+                self.data.$name.store(value, Ordering::Relaxed);
+            }
+
+            #[must_use]
+            pub fn $name(self) -> u32 {
+                self.data.$name.load(Ordering::Relaxed)
+            })+
+        }
+    };
+}
+
+gauges! {
+    /// Requests that wait for a thread, as of the last beat.
+    set_queue_length queue_length;
+    /// Requests that wait or run, and new connections that will bring one, as of the last turn of the loop. Kept
+    /// for workers that have siblings.
+    set_load load;
+    /// Threads that the worker has.
+    set_threads_count threads_count;
+}
+
+impl Slot<'_> {
+    #[must_use]
+    pub fn connections_open(self) -> u32 {
+        self.data.connections_open.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn connections_idle(self) -> u32 {
+        self.data.connections_idle.load(Ordering::Relaxed)
+    }
+
+    /// A sibling is about to pass a connection on to this worker.
+    pub fn promise(self) {
+        self.data.promised.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has come, or will not.
+    pub fn redeem(self) {
+        let less = |count: u32| count.checked_sub(1);
+        // What was promised to an earlier worker of this slot was wiped with it.
+        let _ = self
+            .data
+            .promised
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Connections that are on their way from siblings.
+    #[must_use]
+    pub fn promised(self) -> u32 {
+        self.data.promised.load(Ordering::Relaxed)
+    }
+
+    /// The worker has lost a thread for good: it would like to be replaced, and told to stop once that is done.
+    pub fn set_wants_replacement(self) {
+        self.data.wants_replacement.store(1, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn wants_replacement(self) -> bool {
+        self.data.wants_replacement.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// What the event loop writes comes first, what the pool threads write starts on a cache line of its own.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(super) struct SlotData {
+    pid: AtomicI32,
+    generation: AtomicU32,
+    state: AtomicU32,
+    connections_open: AtomicU32,
+    connections_idle: AtomicU32,
+    queue_length: AtomicU32,
+    load: AtomicU32,
+    threads_count: AtomicU32,
+    wants_replacement: AtomicU32,
+    promised: AtomicU32,
+    loop_beat: AtomicU64,
+    requests: AtomicU64,
+    bytes_out: AtomicU64,
+    errors: AtomicU64,
+    shed: AtomicU64,
+    timed_out: AtomicU64,
+    latency: HistogramData,
+    of_threads: OfThreads,
+    python_beat: AtomicU64,
+    threads_busy: AtomicU32,
+    queue_time: HistogramData,
+}
+
+/// Where the part that the pool threads write begins.
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct OfThreads;
+
+const _: () = assert!(size_of::<SlotData>() % 64 == 0);
+const _: () = assert!(std::mem::offset_of!(SlotData, python_beat) % 64 == 0);
