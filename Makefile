@@ -10,7 +10,7 @@ BIN   := $(VENV)/bin
 PYTEST_JOBS ?= 4
 PYTEST_ARGS ?=
 # `make fuzz`: which targets, for how long each.
-FUZZ_TARGETS ?= head chunked exchange proxy forwarded
+FUZZ_TARGETS ?= head chunked exchange proxy forwarded control
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?=
 
@@ -30,7 +30,7 @@ OPTIMISED := --profile model --config 'profile.model.inherits="dev"' \
              --config profile.model.opt-level=3 --config profile.model.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build quick test check-rust check-python pytest bench fuzz fuzz-smoke peers clean
+.PHONY: help run build quick test check-rust check-python pytest docs bench fuzz fuzz-smoke peers clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -96,6 +96,9 @@ check-python: $(TESTS)  ## ruff on every Python file
 
 pytest: $(TESTS)  ## real processes: PEP 3333, HTTP, signals, frameworks, parity with gunicorn
 	@$(BIN)/python -m pytest tests/python -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
+
+docs:  ## write docs/settings.md from the table of settings
+	@UPDATE_DOCS=1 cargo test --locked --no-default-features --quiet --lib config::document
 
 bench: $(MADE)  ## criterion benches; BENCH_ARGS="--bench http head" for one
 	@$(RUST_ENV) LD_LIBRARY_PATH="$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')" \

@@ -4,8 +4,9 @@
 //! 1. `config::cli` reads the command line and the environment; `--help`, `-v` and mistakes end here.
 //! 2. `python::config_file` runs the config file in the start directory; `config::validate` checks the whole.
 //! 3. `--print-config` and `--check-config` end here.
-//! 4. `chdir` and `pythonpath`, the log, the environment, `--daemon`, `--preload`.
-//! 5. `arbiter::run` opens the listeners and forks. It comes back with an exit code, or in a worker.
+//! 4. `chdir` and `pythonpath`, the log, the environment, `--daemon`.
+//! 5. `arbiter::run` opens the listeners and forks. It comes back with an exit code, in a worker, or in the
+//!    template of `--preload`.
 //!
 //! The walk of a worker is in `worker.rs`. Every process leaves by returning an exit code to Python, so
 //! that exit handlers and flushes run.
@@ -14,33 +15,42 @@ mod access_log;
 mod daemon;
 mod faults;
 mod host;
+mod reexec;
+mod reload;
 mod serve;
+mod template;
+mod title;
 mod worker;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::PyString;
 
 use self::host::{PythonHost, RawEnv};
+use self::reexec::Inheritance;
 use crate::arbiter::{self, Outcome, Start};
 use crate::config::{self, CliOutcome, Config, Environment, RawSettings, VERSION};
 use crate::logging;
 use crate::logging::access::AccessFormat;
 use crate::net::BindAddress;
-use crate::net::inherit::systemd_fds;
 use crate::python::config_file;
 use crate::python::hooks::{Hooks, traceback};
 use crate::python::loader::{self, AppLoadError};
 
 /// Serves as the command line says. Returns the exit code, in the master and in each of its workers.
 pub fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
-    match prepare(py, argv) {
+    let inheritance = match Inheritance::take(py) {
+        Ok(inheritance) => inheritance,
+        Err(reason) => {
+            complain(&format!("\nError: {reason}\n"));
+            return 1;
+        }
+    };
+    match prepare(py, argv, inheritance.is_successor()) {
         Ok(host) => {
-            let code = serve(py, host);
+            let code = serve(py, host, inheritance);
             logging::close();
             code
         }
@@ -127,7 +137,7 @@ impl Sources {
     }
 }
 
-fn prepare(py: Python<'_>, argv: Vec<OsString>) -> Result<PythonHost<'_>, End> {
+fn prepare(py: Python<'_>, argv: Vec<OsString>, is_successor: bool) -> Result<PythonHost<'_>, End> {
     let sources = Sources {
         argv,
         environment: Environment::of_process(),
@@ -148,30 +158,25 @@ fn prepare(py: Python<'_>, argv: Vec<OsString>) -> Result<PythonHost<'_>, End> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    reload::warn(py, &config);
     let software = ("SERVER_SOFTWARE".to_owned(), format!("ferricorn/{VERSION}"));
     RawEnv::default().apply(py, &[software]).map_err(raised)?;
     let mut raw_env = RawEnv::default();
     raw_env.apply(py, &config.raw_env).map_err(raised)?;
-    if config.daemon {
+    if config.daemon && !is_successor {
         daemon::detach(py, config.enable_stdio_inheritance).map_err(raised)?;
         logging::capture();
     }
-    let mut host = PythonHost::new(py, sources, config, hooks, raw_env).map_err(raised)?;
-    if host.config().preload_app {
-        let app = load_app(py, host.config()).map_err(|error| End {
-            code: 1,
-            message: Some(format!("{error}\n")),
-        })?;
-        host.set_app(app);
-        warn_of_threads(py);
-    }
-    Ok(host)
+    PythonHost::new(py, sources, config, hooks, raw_env).map_err(raised)
 }
 
-fn serve(py: Python<'_>, mut host: PythonHost<'_>) -> i32 {
+fn serve(py: Python<'_>, mut host: PythonHost<'_>, inheritance: Inheritance) -> i32 {
     let start = Start {
         config: Arc::clone(host.config()),
-        inherited: inherited_fds(py),
+        inherited: inheritance.systemd,
+        handed_over: inheritance.sockets,
+        elder: inheritance.elder,
+        supervisor: inheritance.supervisor,
     };
     match arbiter::run(&mut host, start) {
         Outcome::Master(code) => code,
@@ -180,6 +185,7 @@ fn serve(py: Python<'_>, mut host: PythonHost<'_>) -> i32 {
             1
         }
         Outcome::Worker(seat) => worker::run(py, host, *seat),
+        Outcome::Template(seat) => template::run(py, host, *seat),
     }
 }
 
@@ -194,6 +200,9 @@ fn check(py: Python<'_>, config: &Config, hints: &[String]) -> End {
     }
     for warning in &config.warnings {
         complain(&format!("Warning: {warning}\n"));
+    }
+    for note in config.resolved.notes() {
+        complain(&format!("Note: {note}\n"));
     }
     match load_app(py, config) {
         Err(error) => End {
@@ -229,23 +238,6 @@ fn warn_of_threads(py: Python<'_>) {
         Ok(_) => {}
         Err(error) => log::debug!("threads not counted: {}", traceback(py, &error)),
     }
-}
-
-/// Takes systemd's variables out of the environment, so that no child thinks they are meant for it.
-fn inherited_fds(py: Python<'_>) -> Vec<RawFd> {
-    let take = |name: &str| -> Option<String> {
-        let environ = py.import("os").ok()?.getattr("environ").ok()?;
-        let value = environ
-            .call_method1("pop", (name, PyString::new(py, "")))
-            .ok()?;
-        value.extract().ok()
-    };
-    let (pid, fds, _names) = (
-        take("LISTEN_PID"),
-        take("LISTEN_FDS"),
-        take("LISTEN_FDNAMES"),
-    );
-    systemd_fds(pid.as_deref(), fds.as_deref(), std::process::id())
 }
 
 /// The terminal may be gone; there is nobody else to tell.

@@ -15,6 +15,8 @@
 //! | [`worker`] | the event loop; no Python |
 //! | `python` | everything that touches the interpreter |
 //! | [`arbiter`] | the master process: fork, reap, signals, reload |
+//! | [`control`] | the control interface: protocol, commands, tables |
+//! | [`reloader`] | files that change, for `--reload` |
 //! | [`scoreboard`] | counters that all processes share |
 //! | [`logging`] | the error log and the access log |
 //! | `launcher` | joins the parts |
@@ -28,6 +30,7 @@
 
 pub mod arbiter;
 pub mod config;
+pub mod control;
 pub mod http;
 #[cfg(feature = "python")]
 pub mod launcher;
@@ -36,6 +39,7 @@ pub mod net;
 pub mod pool;
 #[cfg(feature = "python")]
 pub mod python;
+pub mod reloader;
 pub mod scoreboard;
 pub mod worker;
 

@@ -19,6 +19,7 @@
 )]
 
 mod histogram;
+mod lifecycle;
 mod readiness;
 mod running;
 mod slot;

@@ -8,9 +8,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::policy::{self, Consequence, Death, Fault, Obituary, Patience, Verdict};
-use super::workers::{Stage, WorkerHandle};
+use super::workers::{News, Stage, WorkerHandle};
 use super::{Arbiter, Hook, Leave, WorkerView};
-use crate::scoreboard::monotonic_ms;
+use crate::scoreboard::{Running, monotonic_ms};
 
 impl Arbiter<'_> {
     pub(super) fn reap(&mut self) -> Result<(), Leave> {
@@ -35,28 +35,32 @@ impl Arbiter<'_> {
     fn bury(&mut self, pid: Pid, death: Death) -> Result<(), Leave> {
         let now = monotonic_ms();
         let Some(mut worker) = self.workers.remove(pid) else {
-            log::debug!("Reaped unknown child process (pid:{pid}, {death:?})");
+            if !self.bury_upgrade(pid, death) && !self.bury_template(pid, death)? {
+                // As PID 1 we inherit orphans of anybody.
+                log::debug!("Reaped unknown child process (pid:{pid}, {death:?})");
+            }
             return Ok(());
         };
-        // Its readiness byte may have come after the pipes were last read.
-        worker.read_booted(now);
+        // What it said last may have come after the pipes were last read.
+        if worker.look(now) == News::Serves {
+            if let Some(rollout) = &mut self.rollout {
+                rollout.proven |= worker.generation == self.generation;
+            }
+        }
+        let unproven = self.rollout.as_ref().is_some_and(|rollout| !rollout.proven);
         let obituary = Obituary {
             death,
             stage: worker.stage,
             drained: worker.drains(),
-            in_rollout: self.rollout.is_some() && worker.generation == self.generation,
+            in_rollout: unproven && worker.generation == self.generation,
             lifetime: Duration::from_millis(now.saturating_sub(worker.forked_at)),
         };
         let consequence = policy::after_death(&obituary, self.started);
         let halts = matches!(consequence, Consequence::Halt { .. }) && !self.stopping;
         if !halts {
             log_death(&worker, death);
-            // What was aborted has said so itself, or was spoken for.
-            let is_unexplained = !matches!(worker.stage, Stage::Aborted | Stage::Killed);
-            if matches!(death, Death::Signal(_)) && is_unexplained {
-                log_in_flight(&worker, now);
-            }
         }
+        self.tally.count(&worker, &log_lost(&worker, death, now));
         self.totals.add(worker.slot());
         worker.slot().release();
         let (pid, age) = (Some(pid.as_raw()), worker.age);
@@ -80,6 +84,7 @@ impl Arbiter<'_> {
     }
 
     pub(super) fn murder(&mut self) {
+        self.murder_templates();
         let now = monotonic_ms();
         let patience = Patience {
             boot: self.config.boot_timeout,
@@ -90,11 +95,18 @@ impl Arbiter<'_> {
             match policy::judge(worker.stage, worker.since, worker.beats(), now, &patience) {
                 Verdict::Fine => {}
                 Verdict::Abort(fault) => {
+                    self.control.count().killed += 1;
                     log_timeout(worker, fault, now);
                     worker.send(Signal::SIGABRT);
                     worker.enter(Stage::Aborted, now);
                 }
                 Verdict::Kill => {
+                    if worker.stage == Stage::Retiring {
+                        log::error!(
+                            "Worker (pid:{}) did not leave within graceful_timeout",
+                            worker.pid
+                        );
+                    }
                     worker.send(Signal::SIGKILL);
                     worker.enter(Stage::Killed, now);
                 }
@@ -145,23 +157,24 @@ fn log_timeout(worker: &WorkerHandle, fault: Fault, now: u64) {
             );
         }
     }
-    // A loop that turns tells it itself when it gets ABRT.
-    if fault != Fault::Python {
-        log_in_flight(worker, now);
-    }
 }
 
-/// Which requests a worker's threads were in, for how long, and for whom.
-fn log_in_flight(worker: &WorkerHandle, now: u64) {
-    let pid = worker.pid;
-    for running in worker.slot().running() {
-        let ms = now.saturating_sub(running.since_ms);
-        let (seconds, tenths) = (ms / 1000, ms % 1000 / 100);
-        let (method, path) = (running.method.escape_ascii(), running.path.escape_ascii());
-        let client = running.client.map(|client| format!(" from {client}"));
-        let client = client.unwrap_or_default();
+/// The requests that a worker took with it. One that left by itself has told of them already.
+fn log_lost(worker: &WorkerHandle, death: Death, now: u64) -> Vec<Running> {
+    let lost = worker.slot().running();
+    if !matches!(death, Death::Signal(_)) && worker.drains() {
+        return lost;
+    }
+    for request in &lost {
+        let client = request.client.map(|client| format!(" from {client}"));
         log::error!(
-            "Worker (pid:{pid}): in flight for {seconds}.{tenths} s: {method} {path}{client}"
+            "Worker (pid:{}): cut after {} ms: {} {}{}",
+            worker.pid,
+            now.saturating_sub(request.since_ms),
+            request.method.escape_ascii(),
+            request.path.escape_ascii(),
+            client.unwrap_or_default()
         );
     }
+    lost
 }

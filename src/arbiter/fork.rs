@@ -12,24 +12,24 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getpid, getppid, pipe2, write};
+use nix::unistd::{Pid, getpid, getppid};
 
 use super::signals::{self, Blocked};
 use super::workers::{Stage, WorkerHandle, roomy_board};
-use super::{Arbiter, Forked, Hook, Leave, WorkerView};
+use super::{Arbiter, Forked, Hook, Leave, WorkerLine, WorkerView};
 use crate::config::Config;
 use crate::net::{Channels, Listener};
-use crate::scoreboard::{Scoreboard, Slot, SlotState, monotonic_ms};
+use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 
 /// All that a worker inherits from the arbiter.
 ///
 /// The worker's duties:
-/// - `report_serving` once it accepts connections; `Slot::loop_beat` at least once a second from then on,
+/// - a byte on `booted` once it accepts connections; `Slot::loop_beat` at least once a second from then on,
 ///   also while it drains;
 /// - on a short timer (a second) stop when `is_orphan` says that the arbiter is gone;
-/// - TERM, or `max_requests`: set the slot to `SlotState::Draining` and stop within `graceful_timeout`;
+/// - at `max_requests`: `Slot::ask_to_go`, a byte on `booted`, and go on serving;
+/// - TERM: set the slot to `SlotState::Draining` and stop within `graceful_timeout`;
 ///   QUIT and INT: stop at once; ABRT: the `worker_abort` hook, exit 1; USR1: reopen logs. Until it installs
 ///   its own handlers, TERM, QUIT, INT and ABRT end the process and the others have no effect.
 #[derive(Debug)]
@@ -41,13 +41,15 @@ pub struct WorkerSeat {
     pub listeners: Vec<Listener>,
     pub config: Arc<Config>,
     pub scoreboard: Arc<Scoreboard>,
-    /// One byte on it means: serving.
+    /// A byte on it means "look at my slot": it serves, it asks to go, it drains.
     pub booted: OwnedFd,
+    /// On which the arbiter asks for stacks.
+    pub line: Option<WorkerLine>,
     /// The arbiter.
     pub parent: Pid,
     /// The ways to its siblings; `None` when connections do not move.
     pub channels: Option<Arc<Channels>>,
-    /// Stop after this many requests; the jitter is in it.
+    /// Ask for a successor after this many requests; the jitter is in it.
     pub max_requests: Option<u64>,
 }
 
@@ -63,69 +65,60 @@ impl WorkerSeat {
     pub fn is_orphan(&self) -> bool {
         getppid() != self.parent
     }
-
-    /// Tells the arbiter that this worker serves from now on.
-    ///
-    /// # Errors
-    /// When the arbiter is gone.
-    pub fn report_serving(&self) -> io::Result<()> {
-        let now = monotonic_ms();
-        self.slot().loop_beat(now);
-        self.slot().set_state(SlotState::Serving);
-        write(&self.booted, b"1")?;
-        Ok(())
-    }
 }
 
 impl Arbiter<'_> {
-    /// Forks one worker. Returns in the arbiter; in the child it is `Leave::Child`.
+    /// Forks one worker, or has the template do it. Returns in the arbiter; in the child it is `Leave::Child`.
     pub(super) fn spawn(&mut self) -> Result<(), Leave> {
         let age = self.age + 1;
+        let forked = if self.config.preload_app {
+            self.fork_from_template(age)?
+        } else {
+            self.fork_here(age)?
+        };
+        if let Some((pid, slot, board)) = forked {
+            let now = monotonic_ms();
+            self.age = age;
+            board.slot(slot).set_pid(pid.as_raw());
+            self.workers.add(WorkerHandle {
+                pid,
+                age,
+                generation: self.generation,
+                stage: Stage::Booting,
+                since: now,
+                forked_at: now,
+                board,
+                slot,
+                expires_at: lifetime(&self.config).map(|lifetime| now.saturating_add(lifetime)),
+                worn_out: false,
+            });
+        }
+        Ok(())
+    }
+
+    fn fork_here(&mut self, age: u64) -> Result<Option<(Pid, usize, Arc<Scoreboard>)>, Leave> {
         self.hook(Hook::PreFork(WorkerView { pid: None, age }))?;
         let slot = match self.claim_slot() {
             Ok(slot) => slot,
-            Err(error) => return self.cannot_fork(&error),
+            Err(error) => return self.cannot_fork(&error).map(|()| None),
         };
-        let pipe = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK);
-        let (read_end, write_end) = match pipe {
-            Ok(ends) => ends,
-            Err(errno) => return self.cannot_fork(&errno.into()),
-        };
+        let line = self.control.new_line(age);
         let blocked = match Blocked::new() {
             Ok(blocked) => blocked,
-            Err(error) => return self.cannot_fork(&error),
+            Err(error) => return self.cannot_fork(&error).map(|()| None),
         };
         match self.host.fork() {
             Err(error) => {
                 self.board.slot(slot).release();
                 drop(blocked);
-                self.cannot_fork(&error)
+                self.cannot_fork(&error).map(|()| None)
             }
-            Ok(Forked::Child) => {
-                drop(read_end);
-                Err(self.become_worker(age, slot, write_end, blocked))
-            }
-            Ok(Forked::Parent(pid)) => {
-                let now = monotonic_ms();
-                self.age = age;
-                self.board.slot(slot).set_pid(pid.as_raw());
-                self.workers.add(WorkerHandle {
-                    pid,
-                    age,
-                    generation: self.generation,
-                    stage: Stage::Booting,
-                    since: now,
-                    forked_at: now,
-                    board: Arc::clone(&self.board),
-                    slot,
-                    booted: Some(read_end),
-                });
-                Ok(())
-            }
+            Ok(Forked::Child) => Err(self.become_worker(age, slot, line, blocked)),
+            Ok(Forked::Parent(pid)) => Ok(Some((pid, slot, Arc::clone(&self.board)))),
         }
     }
 
-    fn cannot_fork(&mut self, error: &io::Error) -> Result<(), Leave> {
+    pub(super) fn cannot_fork(&mut self, error: &io::Error) -> Result<(), Leave> {
         let delay = self.backoff.died_young(monotonic_ms());
         log::error!("Cannot start a worker: {error}; trying again in {delay:.1?}");
         Ok(())
@@ -135,39 +128,51 @@ impl Arbiter<'_> {
     /// workers from now on.
     fn claim_slot(&mut self) -> io::Result<usize> {
         let enough_threads = self.board.threads() >= self.config.threads;
-        let free = self.workers.free_slot(&self.board);
-        let slot = match free.filter(|_| enough_threads) {
-            Some(slot) => slot,
-            None => {
-                self.board = roomy_board(
-                    self.num_workers.max(self.workers.len()),
-                    self.config.threads,
-                )?;
-                0
-            }
-        };
-        self.board.slot(slot).claim(self.generation);
+        if !enough_threads || self.workers.free_slot(&self.board).is_none() {
+            let workers = self.num_workers.max(self.workers.len());
+            self.board = roomy_board(workers, self.config.threads)?;
+        }
+        let slot = self.workers.free_slot(&self.board);
+        let slot = slot.ok_or_else(|| io::Error::other("no room on the scoreboard"))?;
+        self.prepare_slot(self.board.slot(slot));
         Ok(slot)
     }
 
+    pub(super) fn prepare_slot(&self, slot: Slot<'_>) {
+        slot.claim(self.generation);
+        if self.stops_at.is_some() {
+            slot.announce_stop();
+        }
+    }
+
     /// In the child. Signals are let through when `blocked` is dropped, at the end.
-    fn become_worker(&self, age: u64, slot: usize, booted: OwnedFd, blocked: Blocked) -> Leave {
+    fn become_worker(
+        &mut self,
+        age: u64,
+        slot: usize,
+        line: Option<WorkerLine>,
+        blocked: Blocked,
+    ) -> Leave {
         let pid = getpid();
         let prepared = signals::leave_to_child().and_then(|()| {
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
-            self.listeners
-                .iter()
-                .map(|bound| bound.listener.try_clone())
-                .collect::<io::Result<Vec<_>>>()
+            let listeners = self.listeners.iter();
+            let listeners = listeners.map(|bound| bound.listener.try_clone());
+            Ok((
+                listeners.collect::<io::Result<Vec<_>>>()?,
+                self.nudge.try_clone()?,
+            ))
         });
-        let listeners = match prepared {
-            Ok(listeners) => listeners,
+        let (listeners, booted) = match prepared {
+            Ok(prepared) => prepared,
             Err(error) => {
                 log::error!("Worker (pid:{pid}) cannot take over from the arbiter: {error}");
                 return Leave::ChildFailed;
             }
         };
         log::info!("Booting worker with pid: {pid}");
+        self.host
+            .name_process(&format!("worker [{}]", self.config.proc_name));
         self.board.slot(slot).set_pid(pid.as_raw());
         let seat = WorkerSeat {
             index: slot,
@@ -176,6 +181,7 @@ impl Arbiter<'_> {
             config: Arc::clone(&self.config),
             scoreboard: Arc::clone(&self.board),
             booted,
+            line,
             parent: self.pid,
             channels: self.channels.clone(),
             max_requests: max_requests(&self.config),
@@ -190,18 +196,32 @@ impl Arbiter<'_> {
 }
 
 /// The limit with its jitter, so that workers born together do not retire together.
-fn max_requests(config: &Config) -> Option<u64> {
-    if config.max_requests == 0 {
-        return None;
-    }
+pub(super) fn max_requests(config: &Config) -> Option<u64> {
+    (config.max_requests > 0).then(|| {
+        config
+            .max_requests
+            .saturating_add(jitter(config.max_requests_jitter))
+    })
+}
+
+/// Idem, in milliseconds.
+fn lifetime(config: &Config) -> Option<u64> {
+    let lifetime = config.max_worker_lifetime?;
+    let seconds = lifetime
+        .as_secs()
+        .saturating_add(jitter(config.max_worker_lifetime_jitter));
+    Some(seconds.saturating_mul(1000))
+}
+
+/// A random number from 0 to `most`.
+fn jitter(most: u64) -> u64 {
     // The standard library's hash keys are random, which is all the randomness that this needs.
     let hasher = std::hash::RandomState::new().build_hasher();
     let random = hasher.finish() ^ u64::from(std::process::id()).wrapping_mul(SPREAD);
-    let jitter = match config.max_requests_jitter {
+    match most {
         0 => 0,
         most => random % most.saturating_add(1).max(1),
-    };
-    Some(config.max_requests.saturating_add(jitter))
+    }
 }
 
 /// An odd constant that spreads neighbouring process ids over all 64 bits.

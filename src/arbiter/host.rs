@@ -32,6 +32,13 @@ pub trait Host {
 
     fn reopen_logs(&mut self);
 
+    /// Replaces this process by a new run of the command line that started it, in the directory and environment of
+    /// then, with `variables` besides. Returns only when that fails.
+    fn execute_again(&mut self, variables: &[(String, String)]) -> io::Error;
+
+    /// What `ps` shows: `master [name]`.
+    fn name_process(&mut self, name: &str);
+
     /// Runs `blocking` without the GIL.
     fn wait(&mut self, blocking: &mut (dyn FnMut() + Send));
 }
@@ -50,6 +57,7 @@ pub enum Hook {
     WhenReady,
     OnReload,
     OnExit,
+    PreExec,
     NworkersChanged { new: usize, old: Option<usize> },
     PreFork(WorkerView),
     ChildExit(WorkerView),

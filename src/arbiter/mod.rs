@@ -5,44 +5,61 @@
 //! serve.
 //!
 //! Invariants:
-//! - It never starts a thread and never imports the application (but `--preload`, which the launcher does
-//!   before): that is what makes its forks safe.
+//! - It never starts a thread and never imports the application (`--preload` is the business of a process of its
+//!   own, see `template`): that is what makes its forks safe.
 //! - `run` returns twice: in the arbiter with an exit code, and in every worker with its `WorkerSeat`.
 //!   Nothing that is dropped on the way out of it removes a file.
 //! - What to do is decided in `policy`, by functions without side effects; what is done is done here.
 
 mod admin;
 mod burial;
+mod control;
 mod fork;
 mod host;
+mod line;
+mod listeners;
 mod metrics;
+mod notify;
 mod pidfile;
 mod policy;
+mod recycle;
 mod reload;
 pub mod signals;
+mod stacks;
+mod start;
 mod statsd;
 mod stop;
+mod template;
+mod upgrade;
 mod workers;
 
 use std::os::fd::{AsFd as _, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getpid};
+use nix::unistd::{Pid, read};
 
 pub use fork::WorkerSeat;
 pub use host::{Forked, Hook, HookEvent, Host, WorkerView};
+pub use line::{WorkerLine, dump_signal};
+pub use notify::Supervisor;
 pub use policy::{EXIT_APP_LOAD, EXIT_BOOT};
+pub use template::{Order, TemplateSeat};
 
 use self::admin::Admin;
+use self::control::Control;
 use self::metrics::Totals;
+use self::notify::Notifier;
 use self::pidfile::Pidfile;
-use self::policy::Backoff;
-use self::reload::{Rollout, bind_options, parse_addresses};
-use self::workers::{Stage, WorkerHandle, WorkerSet, roomy_board};
-use crate::config::{Config, VERSION};
-use crate::net::{self, Bound, Channels};
+use self::policy::{Backoff, Wish};
+use self::reload::Rollout;
+use self::stop::Tally;
+use self::template::Template;
+use self::workers::{News, Stage, WorkerHandle, WorkerSet};
+use crate::config::Config;
+use crate::net::{Bound, Channels, Listener};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 
 /// What the arbiter starts from.
@@ -51,6 +68,11 @@ pub struct Start {
     pub config: Arc<Config>,
     /// Descriptors of listening sockets that systemd passed: used instead of `bind`.
     pub inherited: Vec<RawFd>,
+    /// Listening sockets of the master whose successor we are to be, and that master.
+    pub handed_over: Vec<Listener>,
+    pub elder: Option<Pid>,
+    /// systemd.
+    pub supervisor: Supervisor,
 }
 
 /// How `run` ended, and in which process.
@@ -62,11 +84,14 @@ pub enum Outcome {
     Refused(String),
     /// We are in a forked child: the caller becomes this worker.
     Worker(Box<WorkerSeat>),
+    /// Idem: it imports the application and forks workers (`--preload`).
+    Template(Box<TemplateSeat>),
 }
 
 /// Why the loop is left.
 enum Leave {
     Child(Box<WorkerSeat>),
+    Template(Box<TemplateSeat>),
     /// In a child that cannot become a worker.
     ChildFailed,
     Stop {
@@ -93,6 +118,7 @@ pub fn run(host: &mut dyn Host, start: Start) -> Outcome {
     let Err(leave) = arbiter.serve();
     match leave {
         Leave::Child(seat) => Outcome::Worker(seat),
+        Leave::Template(seat) => Outcome::Template(seat),
         Leave::ChildFailed => Outcome::Master(EXIT_WORKER_LOST),
         Leave::Stop { graceful } => Outcome::Master(arbiter.halt(graceful, None, 0)),
         Leave::Halt { reason, code } => Outcome::Master(arbiter.halt(true, Some(reason), code)),
@@ -113,9 +139,17 @@ struct Arbiter<'h> {
     /// What TTIN and TTOU made of the setting.
     num_workers: usize,
     inherited: Vec<RawFd>,
+    handed_over: Vec<Listener>,
+    /// The master that lives beside us: the one before us, until it is gone, or the one after us.
+    elder: Option<Pid>,
+    upgrade: Option<Pid>,
     listeners: Vec<Arc<Bound>>,
     pidfile: Option<Pidfile>,
     signals: OwnedFd,
+    /// Both ends of the pipe on which workers say "look at my slot".
+    nudges: OwnedFd,
+    nudge: OwnedFd,
+    templates: Vec<Template>,
     board: Arc<Scoreboard>,
     workers: WorkerSet,
     /// Of the youngest worker.
@@ -126,10 +160,17 @@ struct Arbiter<'h> {
     next_generation: u32,
     rollout: Option<Rollout>,
     backoff: Backoff,
+    control: Control,
     /// All workers of the first start have served.
     started: bool,
     stopping: bool,
     told: statsd::Told,
+    /// TERM has come, and `stop_delay` is over then.
+    stops_at: Option<u64>,
+    /// When ages and memory were last looked at.
+    marked_at: u64,
+    tally: Tally,
+    notifier: Notifier,
     /// Between the workers.
     channels: Option<Arc<Channels>>,
     /// `admin_bind`.
@@ -138,114 +179,49 @@ struct Arbiter<'h> {
     totals: Totals,
 }
 
-impl<'h> Arbiter<'h> {
-    fn new(host: &'h mut dyn Host, start: Start) -> Result<Self, String> {
-        let board = roomy_board(start.config.workers, start.config.threads);
-        let signals = signals::install(&signals::ARBITER_SIGNALS);
-        Ok(Self {
-            host,
-            pid: getpid(),
-            num_workers: start.config.workers,
-            inherited: start.inherited,
-            listeners: Vec::new(),
-            pidfile: None,
-            signals: signals.map_err(|error| format!("signals cannot be handled: {error}"))?,
-            board: board.map_err(|error| format!("no memory for the scoreboard: {error}"))?,
-            config: start.config,
-            workers: WorkerSet::default(),
-            age: 0,
-            generation: 1,
-            next_generation: 1,
-            rollout: None,
-            backoff: Backoff::default(),
-            started: false,
-            stopping: false,
-            told: statsd::Told::default(),
-            channels: None,
-            admin: None,
-            totals: Totals::default(),
-        })
-    }
-
-    /// Everything before the first fork. The error is how the program ends.
-    fn start(&mut self) -> Result<(), Outcome> {
-        let new = self.num_workers;
-        self.start_hook(Hook::NworkersChanged { new, old: None })?;
-        log::info!("Starting ferricorn {VERSION}");
-        if let Some(path) = &self.config.pidfile {
-            let pidfile = Pidfile::create(path, self.pid.as_raw());
-            self.pidfile = Some(pidfile.map_err(|error| Outcome::Refused(error.to_string()))?);
-        }
-        self.start_hook(Hook::OnStarting)?;
-        self.listeners = self.open_listeners()?;
-        log::info!("Listening at: {} ({})", self.describe_listeners(), self.pid);
-        self.channels = open_channels(&self.config);
-        if let Some(address) = &self.config.admin_bind {
-            let admin = Admin::open(address, monotonic_ms());
-            self.admin = Some(admin.map_err(Outcome::Refused)?);
-        }
-        let threads = self.config.threads;
-        let plural = if threads == 1 { "" } else { "s" };
-        log::info!("Using worker: hybrid ({threads} thread{plural})");
-        self.start_hook(Hook::WhenReady)
-    }
-
-    fn start_hook(&mut self, hook: Hook) -> Result<(), Outcome> {
-        self.call_hook(hook).map_err(Outcome::Refused)
-    }
-
-    fn open_listeners(&mut self) -> Result<Vec<Arc<Bound>>, Outcome> {
-        let options = bind_options(&self.config);
-        if !self.inherited.is_empty() {
-            let adopted = net::adopt_all(&self.inherited, &options);
-            let adopted = adopted.map_err(|error| {
-                Outcome::Refused(format!("cannot use the sockets of systemd: {error}"))
-            })?;
-            return Ok(adopted.into_iter().map(Arc::new).collect());
-        }
-        let addresses = parse_addresses(&self.config).map_err(Outcome::Refused)?;
-        let (host, signals) = (&mut *self.host, &self.signals);
-        let bound = net::bind_all(&addresses, &options, || !told_to_stop(host, signals));
-        match bound {
-            Ok(bound) => Ok(bound.into_iter().map(Arc::new).collect()),
-            Err(error) => {
-                log::error!("{error}");
-                Err(Outcome::Master(1))
-            }
-        }
-    }
-
+impl Arbiter<'_> {
     fn serve(&mut self) -> Result<std::convert::Infallible, Leave> {
         self.manage()?;
         self.tell_metrics();
+        self.serve_control()?;
         loop {
             for signal in self.wait(LOOP_MS) {
                 self.handle(signal)?;
             }
-            self.note_booted();
+            self.promote();
+            self.hear();
             self.reap()?;
             self.murder();
+            self.serve_control()?;
+            self.mark_worn_out();
             self.manage()?;
             self.tell_metrics();
+            self.notify_status();
+            if self.stops_at.is_some_and(|at| at <= monotonic_ms()) {
+                return Err(Leave::Stop { graceful: true });
+            }
         }
     }
 
-    /// Waits for signals and readiness bytes, without the GIL.
+    /// Waits for signals and for workers that have something to say, without the GIL.
     fn wait(&mut self, at_most_ms: u64) -> Vec<Signal> {
-        let pause = self.backoff.remaining(monotonic_ms());
-        let timeout = if pause > 0 {
-            at_most_ms.min(pause)
-        } else {
-            at_most_ms
-        };
+        let now = monotonic_ms();
+        let pause = self.backoff.remaining(now);
+        let stop = self.stops_at.map(|at| at.saturating_sub(now));
+        let timeout = at_most_ms
+            .min(self.keep_watchdog())
+            .min(self.control.patience(now))
+            .min(if pause > 0 { pause } else { at_most_ms })
+            .min(stop.unwrap_or(at_most_ms));
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let mut waited: Vec<_> = self.workers.boot_pipes();
-        waited.push(self.signals.as_fd());
+        let mut waited = template::importing(&self.templates);
+        waited.extend([self.signals.as_fd(), self.nudges.as_fd()]);
         let mut waited: Vec<_> = waited
             .into_iter()
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .chain(self.admin.iter().flat_map(Admin::waited))
             .collect();
+        waited.extend(self.control.waited());
         self.host.wait(&mut || {
             // A signal interrupts the poll, but then its byte is in the pipe; other errors cannot occur.
             let _ = poll(&mut waited, timeout);
@@ -262,25 +238,33 @@ impl<'h> Arbiter<'h> {
         }
         log::info!("Handling signal: {name}");
         match signal {
-            Signal::SIGTERM => Err(Leave::Stop { graceful: true }),
+            Signal::SIGTERM => self.begin_stop(),
             Signal::SIGINT | Signal::SIGQUIT => Err(Leave::Stop { graceful: false }),
-            Signal::SIGHUP => self.reload(),
-            Signal::SIGTTIN => {
-                self.backoff.forget();
-                self.set_num_workers(self.num_workers + 1)
-            }
-            Signal::SIGTTOU if self.num_workers > 1 => self.set_num_workers(self.num_workers - 1),
             Signal::SIGUSR1 => {
                 self.host.reopen_logs();
                 self.workers.send_all(Signal::SIGUSR1);
                 Ok(())
             }
-            Signal::SIGUSR2 | Signal::SIGWINCH => {
-                log::warn!("Signal {name} has no effect: upgrading in place is not available yet.");
-                Ok(())
+            // What changes the workers is of no use to a server that is about to stop.
+            _ if self.stops_at.is_some() => Ok(()),
+            Signal::SIGHUP => self.reload(),
+            Signal::SIGTTIN => {
+                self.backoff.forget();
+                self.change_num_workers(1)
             }
+            Signal::SIGTTOU if self.num_workers > 1 => self.change_num_workers(-1),
+            Signal::SIGUSR2 => self.start_upgrade(),
+            Signal::SIGWINCH => self.on_winch(),
             _ => Ok(()),
         }
+    }
+
+    /// TTIN and TTOU. A reload that comes to nothing must not take the operator's change back.
+    fn change_num_workers(&mut self, by: isize) -> Result<(), Leave> {
+        if let Some(rollout) = &mut self.rollout {
+            rollout.previous_workers = rollout.previous_workers.saturating_add_signed(by).max(1);
+        }
+        self.set_num_workers(self.num_workers.saturating_add_signed(by))
     }
 
     fn set_num_workers(&mut self, new: usize) -> Result<(), Leave> {
@@ -288,20 +272,36 @@ impl<'h> Arbiter<'h> {
         self.hook(Hook::NworkersChanged { new, old })
     }
 
-    fn note_booted(&mut self) {
+    /// Hears what the workers have to say.
+    fn hear(&mut self) {
         let now = monotonic_ms();
+        while let Ok(1..) = read(&self.nudges, &mut [0; 64]) {}
         for worker in self.workers.iter_mut() {
-            if worker.read_booted(now) {
-                log::debug!("Worker (pid:{}) serves", worker.pid);
+            match worker.look(now) {
+                News::None => {}
+                News::Serves => {
+                    log::debug!("Worker (pid:{}) serves", worker.pid);
+                    if let Some(rollout) = &mut self.rollout {
+                        rollout.proven |= worker.generation == self.generation;
+                    }
+                }
+                News::Leaves => log::debug!("Worker (pid:{}) leaves", worker.pid),
             }
         }
-        let serving = |worker: &&WorkerHandle| worker.stage == Stage::Serving;
-        self.started |= self.workers.iter().filter(serving).count() >= self.num_workers;
+        self.hear_templates();
+        self.started |= self.workers.count(Stage::Serving) >= self.num_workers;
     }
 
     fn manage(&mut self) -> Result<(), Leave> {
-        let generation = self.rollout.as_ref().map(|_| self.generation);
-        let plan = policy::plan(self.num_workers, generation, &self.workers.members());
+        let unproven = self.rollout.as_ref().filter(|rollout| !rollout.proven);
+        let wish = Wish {
+            target: self.num_workers,
+            generation: self.generation,
+            unproven: unproven.map(|rollout| rollout.previous_workers),
+            reload_surge: self.config.reload_surge,
+            max_retiring: self.config.max_retiring,
+        };
+        let plan = policy::plan(&wish, &self.workers.members());
         let now = monotonic_ms();
         for age in plan.retire {
             if let Some(worker) = self.workers.by_age(age) {
@@ -309,8 +309,11 @@ impl<'h> Arbiter<'h> {
                 worker.enter(Stage::Retiring, now);
             }
         }
-        if plan.rolled_out {
+        if plan.is_current && wish.unproven.is_none() {
             self.finish_rollout();
+        }
+        if plan.spawn > 0 && self.config.preload_app && !self.has_template()? {
+            return Ok(());
         }
         for _ in 0..plan.spawn {
             if self.backoff.remaining(now) == 0 {
@@ -338,13 +341,18 @@ impl<'h> Arbiter<'h> {
         })
     }
 
-    fn describe_listeners(&self) -> String {
-        net::describe(self.listeners.iter().map(|bound| &bound.listener))
+    /// A master that lives beside the one before it writes another file.
+    fn pidfile_path(&self) -> Option<PathBuf> {
+        let mut path = self.config.pidfile.clone()?.into_os_string();
+        if self.elder.is_some() {
+            path.push(".2");
+        }
+        Some(path.into())
     }
 
     /// The pidfile follows its setting at a reload.
     fn move_pidfile(&mut self) {
-        let wanted = self.config.pidfile.clone();
+        let wanted = self.pidfile_path();
         if self.pidfile.as_ref().map(Pidfile::path) == wanted.as_deref() {
             return;
         }
@@ -360,35 +368,6 @@ impl<'h> Arbiter<'h> {
     }
 }
 
-/// For every worker and its replacement; what goes wrong costs balance only.
-fn open_channels(config: &Config) -> Option<Arc<Channels>> {
-    if config.workers < 2 {
-        return None;
-    }
-    let count = (config.workers * 2 + 2).min(CHANNELS_MAX);
-    match Channels::new(count) {
-        Ok(channels) => Some(Arc::new(channels)),
-        Err(error) => {
-            log::warn!("Connections will not move between workers: {error} (see `ulimit -n`).");
-            None
-        }
-    }
-}
-
-/// Waits a second for TERM, INT or QUIT.
-fn told_to_stop(host: &mut dyn Host, signals: &OwnedFd) -> bool {
-    let mut waited = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-    host.wait(&mut || {
-        let _ = poll(&mut waited, PollTimeout::from(1000_u16));
-    });
-    let stops = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
-    signals::arrived(signals)
-        .iter()
-        .any(|signal| stops.contains(signal))
-}
-
-/// Workers beyond this many share nothing: each way costs two descriptors in every process.
-const CHANNELS_MAX: usize = 64;
 /// The longest sleep of the loop.
 const LOOP_MS: u64 = 1000;
 /// gunicorn's `sys.exit(-1)`.

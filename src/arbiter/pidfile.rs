@@ -1,14 +1,24 @@
 //! The pidfile: written whole under another name and renamed, removed only while it is still ours.
 //!
-//! It has no `Drop`: a forked child drops its copy too. The arbiter calls `unlink` by itself.
+//! A file that is there may be left over. gunicorn asks whether a process of that number runs, and refuses to start for
+//! ever when the number was given to somebody else, as after the restart of a container. So:
+//! - we hold a lock on our file for as long as we live, and a locked file has an owner;
+//! - without the lock (gunicorn takes none) the process of that number has written the file only if it is not younger
+//!   than the file.
+//!
+//! It has no `Drop`: a forked child drops its copy too. The arbiter calls `unlink` by itself. The lock belongs to the
+//! open file, which workers close as they begin; it ends with the arbiter.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::kill;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 #[derive(Debug, thiserror::Error)]
@@ -21,10 +31,12 @@ pub(super) enum PidfileError {
     Io { path: String, reason: io::Error },
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Pidfile {
     path: PathBuf,
     pid: i32,
+    /// A file system without locks has no lock.
+    _lock: Option<Flock<fs::File>>,
 }
 
 impl Pidfile {
@@ -32,7 +44,7 @@ impl Pidfile {
     /// When another process that runs is named in the file, or it cannot be written.
     pub(super) fn create(path: &Path, pid: i32) -> Result<Self, PidfileError> {
         if let Some(other) = recorded_pid(path) {
-            if other != pid && is_running(other) {
+            if other != pid && is_owned_by(path, other) {
                 let path = path.display().to_string();
                 return Err(PidfileError::Running { pid: other, path });
             }
@@ -45,12 +57,16 @@ impl Pidfile {
             let directory = directory.display().to_string();
             return Err(PidfileError::NoDirectory(directory));
         }
-        write_and_rename(path, pid).map_err(|reason| PidfileError::Io {
+        let lock = write_and_rename(path, pid).map_err(|reason| PidfileError::Io {
             path: path.display().to_string(),
             reason,
         })?;
         let path = path.to_path_buf();
-        Ok(Self { path, pid })
+        Ok(Self {
+            path,
+            pid,
+            _lock: lock,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -67,14 +83,16 @@ impl Pidfile {
     }
 }
 
-fn write_and_rename(path: &Path, pid: i32) -> io::Result<()> {
+fn write_and_rename(path: &Path, pid: i32) -> io::Result<Option<Flock<fs::File>>> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{pid}"));
     let temporary = PathBuf::from(temporary);
     let mut file = fs::File::create(&temporary)?;
     writeln!(file, "{pid}")?;
     file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    fs::rename(&temporary, path)
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok();
+    fs::rename(&temporary, path)?;
+    Ok(lock)
 }
 
 fn recorded_pid(path: &Path) -> Option<i32> {
@@ -82,9 +100,35 @@ fn recorded_pid(path: &Path) -> Option<i32> {
     (pid > 0).then_some(pid)
 }
 
-fn is_running(pid: i32) -> bool {
-    matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM))
+fn is_owned_by(path: &Path, pid: i32) -> bool {
+    let is_locked = fs::File::open(path).is_ok_and(|file| {
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+        lock.is_err_and(|(_, errno)| errno == Errno::EWOULDBLOCK)
+    });
+    let runs = || matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM));
+    is_locked || (runs() && has_written(path, pid).unwrap_or(true))
 }
+
+/// Whether the process is at least as old as the file.
+fn has_written(path: &Path, pid: i32) -> Option<bool> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    if fields.next() == Some("Z") {
+        // Dead, and its parent has not asked how.
+        return Some(false);
+    }
+    // Field 22 of proc(5), in hundredths of a second since the machine's start.
+    let ticks: u64 = fields.nth(18)?.parse().ok()?;
+    let started = Duration::from_millis(ticks * (1000 / TICKS_PER_S));
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?);
+    let age_of_file = fs::metadata(path).ok()?.modified().ok()?.elapsed().ok()?;
+    Some(now.saturating_sub(started) + GRAIN >= age_of_file)
+}
+
+/// `USER_HZ`, which is the same on every Linux that we can run on.
+const TICKS_PER_S: u64 = 100;
+/// Both ages are that exact.
+const GRAIN: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -125,6 +169,26 @@ mod tests {
         fs::write(&path, "77\n").unwrap();
         pidfile.unlink();
         assert!(path.exists(), "the file names another process by now");
+    }
+
+    #[test]
+    fn a_number_that_was_given_to_somebody_else_is_stale() {
+        let path = path_of("reused");
+        fs::write(&path, "1\n").unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        drop(file);
+        let first = Pidfile::create(&path, 1).unwrap();
+        // While its owner lives nobody else gets it, whatever the number in it says.
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(std::time::UNIX_EPOCH)
+            .unwrap();
+        assert!(Pidfile::create(&path, 4242).is_err());
+        drop(first);
+        assert!(Pidfile::create(&path, 4242).is_ok());
     }
 
     #[test]

@@ -74,44 +74,100 @@ pub(super) struct Member {
     pub(super) age: u64,
     pub(super) generation: u32,
     pub(super) stage: Stage,
+    /// It has served long enough (`max_requests` and its kin) and goes on until somebody takes its place.
+    pub(super) asks: bool,
 }
 
-/// What to do so that `target` workers serve.
+/// What the workers should come to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub(super) target: usize,
+    /// Workers of another generation are out of date.
+    pub(super) generation: u32,
+    /// While a reload has not shown that its code boots: how many workers served before it. None of them
+    /// is told to go.
+    pub(super) unproven: Option<usize>,
+    /// So many processes more than `target` there may be to replace workers that are out of date.
+    pub(super) reload_surge: usize,
+    /// Idem, to replace workers that ask for it.
+    pub(super) max_retiring: usize,
+}
+
+/// What to do so that `target` workers of the current generation serve.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) spawn: usize,
     /// Ages of the workers to send TERM, oldest first.
     pub(super) retire: Vec<u64>,
-    /// The new generation serves: the reload is done.
-    pub(super) rolled_out: bool,
+    /// Nobody is out of date any more, but those that leave.
+    pub(super) is_current: bool,
 }
 
-/// `rollout` is the generation that a reload is bringing up, if one is under way: then only its workers are
-/// started, and the others stay until all of it serves. `members` are ordered by age.
-pub(super) fn plan(target: usize, rollout: Option<u32>, members: &[Member]) -> Plan {
-    let staying =
-        |member: &&Member| member.stage != Stage::Retiring && member.stage != Stage::Killed;
-    let ours = |member: &&Member| rollout.is_none_or(|generation| member.generation == generation);
-    let current: Vec<_> = members.iter().filter(staying).filter(ours).collect();
-    let surplus = current.len().saturating_sub(target);
-    let mut retire: Vec<_> = current[..surplus].iter().map(|member| member.age).collect();
-    let serving = current[surplus..]
+/// One rule for start, reload, recycling, TTIN, TTOU and crashes:
+///
+/// 1. What is missing is started at once, whoever may still be leaving.
+/// 2. Who is to be replaced (out of date, or asking) gets a successor beside it, as long as there are no more
+///    processes than the target and the surge. Those that are leaving count: they hold their memory.
+/// 3. Somebody is told to go only when at least `target` others serve: what boots is nobody's substitute.
+///
+/// `members` are ordered by age.
+pub(super) fn plan(wish: &Wish, members: &[Member]) -> Plan {
+    let target = wish.target;
+    let is_old = |member: &Member| member.generation != wish.generation;
+    let active: Vec<_> = members.iter().filter(|member| member.is_active()).collect();
+    let leaves_soon = |member: &&&Member| is_old(member) || member.asks;
+    let to_replace = active.iter().filter(leaves_soon).count();
+    let any_old = active.iter().any(|member| is_old(member));
+
+    let missing = target.saturating_sub(active.len());
+    let surplus = active.len().saturating_sub(target);
+    let surge = if any_old {
+        wish.reload_surge
+    } else {
+        wish.max_retiring
+    };
+    let most = target.max(wish.unproven.unwrap_or(0)) + surge;
+    let room = most.saturating_sub(members.len() + missing);
+    let fresh = active.len() - to_replace;
+    let successors = room.min(target.saturating_sub(fresh + missing));
+
+    let serving = active
         .iter()
         .filter(|member| member.stage == Stage::Serving)
         .count();
-    let rolled_out = rollout.is_some() && serving >= target;
-    if rolled_out {
-        let old = members
-            .iter()
-            .filter(staying)
-            .filter(|member| !ours(member));
-        retire.extend(old.map(|member| member.age));
+    let mut spare = serving.saturating_sub(target);
+    let mut retire = Vec::new();
+    if wish.unproven.is_none() {
+        // Out of date and asking, out of date, asking, and only then the oldest of the rest.
+        let mut candidates = active.clone();
+        candidates.sort_by_key(|member| (!is_old(member), !member.asks, member.age));
+        for member in candidates {
+            let serves = member.stage == Stage::Serving;
+            let goes = match member.stage {
+                Stage::Serving => spare > 0,
+                Stage::Booting => target == 0 || is_old(member),
+                _ => false,
+            };
+            if retire.len() < surplus && goes {
+                spare -= usize::from(serves && spare > 0);
+                retire.push(member.age);
+            }
+        }
         retire.sort_unstable();
     }
     Plan {
-        spawn: target.saturating_sub(current.len()),
+        spawn: missing + successors,
+        is_current: active
+            .iter()
+            .all(|member| !is_old(member) || retire.contains(&member.age)),
         retire,
-        rolled_out,
+    }
+}
+
+impl Member {
+    /// It serves, or is going to.
+    fn is_active(&self) -> bool {
+        !matches!(self.stage, Stage::Retiring | Stage::Killed)
     }
 }
 
@@ -127,8 +183,9 @@ pub(super) enum Death {
 pub(super) struct Obituary {
     pub(super) death: Death,
     pub(super) stage: Stage,
-    /// It said itself that it was going, as after `max_requests`.
+    /// It said itself that it was going.
     pub(super) drained: bool,
+    /// It was to show that a reload boots, and none had shown it.
     pub(super) in_rollout: bool,
     pub(super) lifetime: Duration,
 }
@@ -148,28 +205,30 @@ pub(super) enum Consequence {
 /// `started`: all workers of the first start have served. From then on a worker that cannot boot never
 /// stops the ones that serve.
 pub(super) fn after_death(dead: &Obituary, started: bool) -> Consequence {
+    // What we ask to stop may end as it likes.
+    if matches!(dead.stage, Stage::Retiring) {
+        return Consequence::Replace;
+    }
     let boot_failure = match dead.death {
         Death::Exit(code @ EXIT_BOOT) => Some(("Worker failed to boot.", code)),
         Death::Exit(code @ EXIT_APP_LOAD) => Some(("App failed to load.", code)),
         _ => None,
     };
-    // What we ask to stop may end as it likes.
-    if matches!(dead.stage, Stage::Retiring) {
-        return Consequence::Replace;
-    }
+    let unbooted = matches!(dead.stage, Stage::Booting | Stage::Aborted | Stage::Killed);
     match boot_failure {
-        Some((reason, code)) if !started => return Consequence::Halt { reason, code },
         Some((reason, _)) if dead.in_rollout => return Consequence::FailRollout(reason),
+        Some((reason, code)) if !started => return Consequence::Halt { reason, code },
         Some(_) => return Consequence::BackOff,
+        None if dead.in_rollout && unbooted => {
+            return Consequence::FailRollout("Worker failed to boot.");
+        }
         None => {}
     }
-    let unbooted = dead.stage == Stage::Booting || (dead.lifetime < SOON && !dead.drained);
-    match dead.stage {
-        Stage::Booting | Stage::Aborted | Stage::Killed if dead.in_rollout => {
-            Consequence::FailRollout("Worker failed to boot.")
-        }
-        _ if unbooted => Consequence::BackOff,
-        _ => Consequence::Replace,
+    let dies_young = dead.stage == Stage::Booting || (dead.lifetime < SOON && !dead.drained);
+    if dies_young {
+        Consequence::BackOff
+    } else {
+        Consequence::Replace
     }
 }
 

@@ -1,10 +1,15 @@
-//! HUP: a new generation of workers beside the old one, which goes when the new one serves.
+//! HUP: a new generation of workers takes the place of the old one, worker by worker.
 //!
 //! 1. The host reads the settings again. A mistake in them is logged and nothing else happens.
 //! 2. Listeners of new addresses are opened; those that stay are kept, so no connection is refused.
-//! 3. Workers of the next generation are started with the new settings (`policy::plan` with a rollout).
-//! 4. When all of them serve, the old workers get TERM and dropped addresses are closed. When one cannot
-//!    boot, the rest of the new generation gets TERM and everything is as before.
+//! 3. A worker of the next generation is started with the new settings, beside the old ones. When it cannot
+//!    boot, it was the last of its generation and everything is as before: settings, hooks, listeners, number.
+//! 4. When it serves, the new generation is proven. From then on there is no way back, only forward: an old
+//!    worker gets TERM for each new one that serves (`policy::plan`), never more than `reload_surge`
+//!    processes above the number wanted, and a new worker that dies is tried again, with a growing pause.
+//! 5. When the last old worker was told to go, dropped addresses are closed.
+//!
+//! Nothing here waits, so other signals are heard at any moment of it.
 
 use std::sync::Arc;
 
@@ -13,7 +18,7 @@ use nix::sys::signal::Signal;
 use super::workers::Stage;
 use super::{Arbiter, Hook, Leave};
 use crate::config::Config;
-use crate::net::{self, BindAddress, BindOptions, Bound};
+use crate::net::Bound;
 use crate::scoreboard::monotonic_ms;
 
 /// What to go back to while a reload is under way.
@@ -21,29 +26,40 @@ use crate::scoreboard::monotonic_ms;
 pub(super) struct Rollout {
     previous: Arc<Config>,
     previous_listeners: Vec<Arc<Bound>>,
-    previous_workers: usize,
+    /// Sockets that a generation before that one had, whose reload was under way.
+    older_listeners: Vec<Arc<Bound>>,
+    pub(super) previous_workers: usize,
     previous_generation: u32,
+    /// A worker of the new generation has served.
+    pub(super) proven: bool,
 }
 
 impl Rollout {
     /// For the end of the server: sockets of the generation that was to go.
     pub(super) fn into_listeners(self) -> Vec<Arc<Bound>> {
-        self.previous_listeners
+        let mut listeners = self.previous_listeners;
+        listeners.extend(self.older_listeners);
+        listeners
     }
 }
 
 impl Arbiter<'_> {
     pub(super) fn reload(&mut self) -> Result<(), Leave> {
         log::info!("Hang up: Master");
-        if self.rollout.is_some() {
-            // The operator has changed something again: what is half started is out of date.
-            self.abandon_rollout();
-        }
+        self.notify_reloading();
+        self.control.count().reloads += 1;
+        // The operator has changed something again: what has not served yet is out of date before it does.
+        // What serves already is now the generation to fall back to.
+        let proven = self.rollout.take_if(|rollout| rollout.proven);
+        self.abandon_rollout();
+        let mut inherited = proven.map_or_else(Vec::new, Rollout::into_listeners);
         let config = match self.host.reload() {
             Ok(config) => config,
             Err(reason) => {
                 log::error!("Reload failed: {reason}");
                 log::error!("The settings are unchanged and the workers keep serving.");
+                self.drop_unused(&inherited);
+                self.notify_reloaded("Reload failed: the settings are unchanged");
                 return Ok(());
             }
         };
@@ -54,16 +70,27 @@ impl Arbiter<'_> {
                 self.host.take_back();
                 log::error!("Reload failed: {reason}");
                 log::error!("The workers keep serving with the settings they have.");
+                self.drop_unused(&inherited);
+                self.notify_reloaded("Reload failed: the settings are unchanged");
                 return Ok(());
             }
         };
+        let previous_listeners = std::mem::replace(&mut self.listeners, listeners);
+        let changed = self.listening_changed(&previous_listeners);
+        inherited.retain(|bound| {
+            !previous_listeners
+                .iter()
+                .any(|kept| Arc::ptr_eq(kept, bound))
+        });
         let rollout = Rollout {
             previous: std::mem::replace(&mut self.config, Arc::clone(&config)),
-            previous_listeners: std::mem::replace(&mut self.listeners, listeners),
+            previous_listeners,
+            older_listeners: inherited,
             previous_workers: self.num_workers,
             previous_generation: self.generation,
+            proven: false,
         };
-        if self.listening_changed(&rollout.previous_listeners) {
+        if changed {
             log::info!("Listening at: {} ({})", self.describe_listeners(), self.pid);
         }
         self.rollout = Some(rollout);
@@ -76,15 +103,12 @@ impl Arbiter<'_> {
         self.manage()
     }
 
-    /// All of the new generation serves; its elders have been told to go.
+    /// The last of the elders has been told to go.
     pub(super) fn finish_rollout(&mut self) {
         if let Some(rollout) = self.rollout.take() {
-            for bound in &rollout.previous_listeners {
-                if !self.listeners.iter().any(|kept| Arc::ptr_eq(kept, bound)) {
-                    bound.unlink();
-                }
-            }
+            self.drop_unused(&rollout.into_listeners());
             log::debug!("Generation {} serves", self.generation);
+            self.notify_reloaded("Reloaded");
         }
     }
 
@@ -92,6 +116,7 @@ impl Arbiter<'_> {
         log::error!("Reload failed: {reason}");
         log::error!("The previous workers keep serving.");
         self.abandon_rollout();
+        self.notify_reloaded("Reload failed: the previous workers keep serving");
     }
 
     fn abandon_rollout(&mut self) {
@@ -100,53 +125,20 @@ impl Arbiter<'_> {
         };
         let now = monotonic_ms();
         let failed = self.generation;
+        self.dismiss_templates(|generation| generation == failed);
         for worker in self.workers.iter_mut() {
             if worker.generation == failed && worker.stage != Stage::Killed {
                 worker.send(Signal::SIGTERM);
                 worker.enter(Stage::Retiring, now);
             }
         }
-        for bound in &self.listeners {
-            if !rollout
-                .previous_listeners
-                .iter()
-                .any(|kept| Arc::ptr_eq(kept, bound))
-            {
-                bound.unlink();
-            }
-        }
         self.host.take_back();
         self.config = rollout.previous;
-        self.listeners = rollout.previous_listeners;
+        let mut dropped = std::mem::replace(&mut self.listeners, rollout.previous_listeners);
+        dropped.extend(rollout.older_listeners);
+        self.drop_unused(&dropped);
         self.num_workers = rollout.previous_workers;
         self.generation = rollout.previous_generation;
-    }
-
-    /// Keeps the listeners whose address is asked for again and opens the others.
-    fn listeners_for(&self, config: &Config) -> Result<Vec<Arc<Bound>>, String> {
-        if !self.inherited.is_empty() {
-            return Ok(self.listeners.clone());
-        }
-        let addresses = parse_addresses(config)?;
-        let kept = |address: &BindAddress| {
-            self.listeners
-                .iter()
-                .find(|bound| bound.address == *address)
-                .cloned()
-        };
-        let (old, new): (Vec<_>, Vec<_>) = addresses
-            .iter()
-            .map(|address| (address, kept(address)))
-            .partition(|(_, kept)| kept.is_some());
-        let missing: Vec<_> = new
-            .into_iter()
-            .map(|(address, _)| address.clone())
-            .collect();
-        let mut listeners: Vec<_> = old.into_iter().filter_map(|(_, kept)| kept).collect();
-        let opened = net::bind_all(&missing, &bind_options(config), || false)
-            .map_err(|error| error.to_string())?;
-        listeners.extend(opened.into_iter().map(Arc::new));
-        Ok(listeners)
     }
 
     fn listening_changed(&self, before: &[Arc<Bound>]) -> bool {
@@ -156,19 +148,4 @@ impl Arbiter<'_> {
                 .iter()
                 .any(|bound| !before.iter().any(|old| Arc::ptr_eq(old, bound)))
     }
-}
-
-/// What the settings say of listeners.
-pub(super) fn bind_options(config: &Config) -> BindOptions {
-    BindOptions {
-        backlog: config.backlog,
-        umask: config.umask,
-        reuse_port: config.reuse_port,
-        owner: Some((config.user, config.group)),
-    }
-}
-
-pub(super) fn parse_addresses(config: &Config) -> Result<Vec<BindAddress>, String> {
-    let parsed: Result<Vec<_>, _> = config.bind.iter().map(|text| text.parse()).collect();
-    parsed.map_err(|error: net::AddressError| error.to_string())
 }

@@ -68,6 +68,16 @@ pub fn arrived(pipe: &OwnedFd) -> Vec<Signal> {
     signals
 }
 
+/// Puts `signal` before the loop of this process as if it had come. False when no loop has been made yet.
+#[must_use]
+pub fn deliver(signal: Signal) -> bool {
+    let is_installed = PIPE.load(Ordering::SeqCst) != NO_PIPE;
+    if is_installed {
+        write_to_pipe(signal as c_int);
+    }
+    is_installed
+}
+
 /// `term` of `SIGTERM`, as log lines name signals.
 #[must_use]
 pub fn name(signal: Signal) -> String {
@@ -102,7 +112,25 @@ pub(super) fn leave_to_child() -> io::Result<()> {
         Signal::SIGUSR1,
         Signal::SIGUSR2,
         Signal::SIGWINCH,
-    ])
+    ])?;
+    // Until the worker lets `faulthandler` have it.
+    super::dump_signal().map_or(Ok(()), |signal| disregard(&[signal]))
+}
+
+/// In a forked child that is going to execute another program, while signals are blocked. What is meant for a master
+/// at work has no effect until the program has handlers of its own: its default would be to kill it. Unlike a handler,
+/// "ignore" survives the exec.
+pub(super) fn leave_to_next_program() -> io::Result<()> {
+    leave_to_child()?;
+    let ignored = [
+        Signal::SIGHUP,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGWINCH,
+    ];
+    set_all(&ignored, SigHandler::SigIgn)
 }
 
 /// All signals wait while this lives.

@@ -1,19 +1,64 @@
-//! The end: close the listeners, let the workers finish, kill what does not.
+//! The end: close the listeners, let the workers finish, kill what does not, and say what became of the requests.
+//!
+//! With `stop_delay` the first TERM only starts that clock. Until it is over everything goes on as before, accepting,
+//! respawning and all, but the workers' slots say that the server is not ready for more, so that health checks can.
 
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::policy::STOP_MARGIN;
-use super::workers::Stage;
-use super::{Arbiter, Hook};
-use crate::net::BindAddress;
-use crate::scoreboard::monotonic_ms;
+use super::workers::{Stage, WorkerHandle};
+use super::{Arbiter, Hook, Leave};
+use crate::scoreboard::{Running, monotonic_ms};
+
+/// What became of all requests, summed up as workers are buried.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    served: u64,
+    refused: u64,
+    cut: u64,
+}
+
+impl Tally {
+    /// `running` is what its threads were in when it died.
+    pub(super) fn count(&mut self, worker: &WorkerHandle, running: &[Running]) {
+        let slot = worker.slot();
+        self.served += slot.requests().saturating_sub(slot.refused());
+        self.refused += slot.refused();
+        // One that closed its connections itself has counted them, with those that were still running.
+        self.cut += slot.cut().max(running.len() as u64);
+    }
+}
 
 impl Arbiter<'_> {
+    /// TERM. A second one cuts the delay.
+    pub(super) fn begin_stop(&mut self) -> Result<(), Leave> {
+        let delay = self.config.stop_delay;
+        if delay.is_zero() || self.stops_at.is_some() {
+            return Err(Leave::Stop { graceful: true });
+        }
+        log::info!(
+            "Stopping in {} s; until then requests are served.",
+            delay.as_secs()
+        );
+        self.stops_at = Some(monotonic_ms() + millis(delay));
+        self.notify_stopping();
+        for worker in self.workers.iter() {
+            worker.slot().announce_stop();
+        }
+        Ok(())
+    }
+
     /// Stops the workers and says goodbye. Returns the exit code.
     pub(super) fn halt(&mut self, graceful: bool, reason: Option<&str>, code: i32) -> i32 {
         self.stop(graceful);
+        let Tally {
+            served,
+            refused,
+            cut,
+        } = self.tally;
+        log::info!("Requests: {served} served, {refused} refused, {cut} cut");
         if code == 0 {
             log::info!("Shutting down: Master");
         } else {
@@ -32,7 +77,9 @@ impl Arbiter<'_> {
 
     pub(super) fn stop(&mut self, graceful: bool) {
         self.stopping = true;
+        self.notify_stopping();
         self.close_listeners();
+        self.dismiss_templates(|_| true);
         let mut signal = if graceful {
             Signal::SIGTERM
         } else {
@@ -47,11 +94,17 @@ impl Arbiter<'_> {
         };
         let mut deadline = monotonic_ms() + millis(patience);
         self.bury_quietly();
-        while !self.workers.is_empty() && monotonic_ms() < deadline {
+        while !(self.workers.is_empty() && self.templates.is_empty()) && monotonic_ms() < deadline {
             let arrived = self.wait(POLL_MS);
+            self.hear();
             let quick = arrived
                 .iter()
                 .any(|signal| matches!(signal, Signal::SIGINT | Signal::SIGQUIT));
+            if arrived.contains(&Signal::SIGUSR1) {
+                self.host.reopen_logs();
+                self.workers.send_all(Signal::SIGUSR1);
+            }
+            // A second TERM is none: supervisors send it to the master and to its group, so it comes twice.
             if quick && signal == Signal::SIGTERM {
                 log::info!("Quick shutdown requested");
                 signal = Signal::SIGQUIT;
@@ -63,20 +116,9 @@ impl Arbiter<'_> {
         self.kill_rest();
     }
 
-    /// Only the first call has something to do. Socket files go; what was handed to us stays.
-    fn close_listeners(&mut self) {
-        if let Some(rollout) = self.rollout.take() {
-            self.listeners.extend(rollout.into_listeners());
-        }
-        for bound in self.listeners.drain(..) {
-            if !matches!(bound.address, BindAddress::Fd(_)) {
-                bound.unlink();
-            }
-        }
-    }
-
     pub(super) fn unlink_files(&mut self) {
         self.close_listeners();
+        self.control.close();
         if let Some(admin) = self.admin.take() {
             admin.unlink();
         }
@@ -103,27 +145,23 @@ impl Arbiter<'_> {
         );
         let now = monotonic_ms();
         for worker in self.workers.iter_mut() {
-            for request in worker.slot().running() {
-                log::warn!(
-                    "Worker (pid:{}): cut after {} ms: {} {}",
-                    worker.pid,
-                    now.saturating_sub(request.since_ms),
-                    request.method.escape_ascii(),
-                    request.path.escape_ascii()
-                );
-            }
             worker.send(Signal::SIGKILL);
             worker.enter(Stage::Killed, now);
         }
         let deadline = now + QUICK_MS;
         while !self.workers.is_empty() && monotonic_ms() < deadline {
             self.wait(POLL_MS);
+            self.hear();
             self.bury_quietly();
         }
     }
 
     /// Nothing that a dying worker brings about may keep the server from stopping.
     fn bury_quietly(&mut self) {
+        // Whoever waits for the stop can ask what it waits for.
+        if let Err(super::Leave::Failed(reason)) = self.serve_control() {
+            log::error!("{reason}");
+        }
         while let Err(super::Leave::Failed(reason)) = self.reap() {
             log::error!("{reason}");
         }

@@ -1,12 +1,11 @@
 //! The workers that exist, from fork to burial.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, read};
+use nix::unistd::Pid;
 
 use super::policy::{Beats, Member};
 use crate::scoreboard::{Scoreboard, Slot, SlotState};
@@ -37,8 +36,20 @@ pub(super) struct WorkerHandle {
     /// The board may be replaced by a larger one at a reload; the worker keeps the one it was born with.
     pub(super) board: Arc<Scoreboard>,
     pub(super) slot: usize,
-    /// Read end of the readiness pipe, until a byte or the end came.
-    pub(super) booted: Option<OwnedFd>,
+    /// When its time is over (`max_worker_lifetime`), on the scoreboard's clock.
+    pub(super) expires_at: Option<u64>,
+    /// It is to be replaced: its time is over, or it holds too much memory.
+    pub(super) worn_out: bool,
+}
+
+/// What a worker's slot says anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    None,
+    /// It serves from now on.
+    Serves,
+    /// Somebody else than we told it to go.
+    Leaves,
 }
 
 impl WorkerHandle {
@@ -71,26 +82,26 @@ impl WorkerHandle {
         }
     }
 
-    /// Reads the readiness pipe; true when the worker has just reported that it serves.
-    pub(super) fn read_booted(&mut self, now: u64) -> bool {
-        let Some(pipe) = &self.booted else {
-            return false;
-        };
-        match read(pipe, &mut [0; 8]) {
-            Err(Errno::EAGAIN | Errno::EINTR) => false,
-            Ok(0) | Err(_) => {
-                self.booted = None;
-                false
-            }
-            Ok(_) => {
-                self.booted = None;
-                let booting = self.stage == Stage::Booting;
-                if booting {
-                    self.enter(Stage::Serving, now);
-                }
-                booting
-            }
+    /// It wants, or needs, a successor.
+    pub(super) fn asks(&self) -> bool {
+        self.worn_out || self.slot().asks_to_go() || self.slot().wants_replacement()
+    }
+
+    /// Looks at the slot.
+    pub(super) fn look(&mut self, now: u64) -> News {
+        let serves = matches!(
+            self.slot().state(),
+            SlotState::Serving | SlotState::Draining
+        );
+        if serves && self.stage == Stage::Booting {
+            self.enter(Stage::Serving, now);
+            return News::Serves;
         }
+        if self.stage == Stage::Serving && self.drains() {
+            self.enter(Stage::Retiring, now);
+            return News::Leaves;
+        }
+        News::None
     }
 }
 
@@ -136,6 +147,7 @@ impl WorkerSet {
             age: worker.age,
             generation: worker.generation,
             stage: worker.stage,
+            asks: worker.asks(),
         };
         self.workers.iter().map(member).collect()
     }
@@ -144,20 +156,14 @@ impl WorkerSet {
         self.iter().for_each(|worker| worker.send(signal));
     }
 
-    /// Readiness pipes that still have something to say.
-    pub(super) fn boot_pipes(&self) -> Vec<BorrowedFd<'_>> {
-        self.workers
-            .iter()
-            .filter_map(|worker| worker.booted.as_ref().map(|pipe| pipe.as_fd()))
-            .collect()
+    pub(super) fn count(&self, stage: Stage) -> usize {
+        self.iter().filter(|worker| worker.stage == stage).count()
     }
 
-    /// A slot of `board` that no living worker has.
-    pub(super) fn free_slot(&self, board: &Arc<Scoreboard>) -> Option<usize> {
-        let taken = |slot: usize| {
-            self.iter()
-                .any(|worker| worker.slot == slot && Arc::ptr_eq(&worker.board, board))
-        };
+    /// A slot of `board` whose number no living worker has, on this board or on one before it: the ways between
+    /// workers go by the number.
+    pub(super) fn free_slot(&self, board: &Scoreboard) -> Option<usize> {
+        let taken = |slot: usize| self.iter().any(|worker| worker.slot == slot);
         (0..board.slots()).find(|slot| !taken(*slot))
     }
 

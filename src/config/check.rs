@@ -211,13 +211,16 @@ fn texts(value: &Value) -> Result<Value, String> {
 
 fn files(value: &Value) -> Result<Value, String> {
     let list = texts(value)?;
+    let start = host::start_directory();
+    let mut absolute = Vec::new();
     for file in list.strings() {
         let is_pattern = file.contains(['*', '?', '[']);
         if !is_pattern && !Path::new(&file).exists() {
             return Err(format!("File {file} does not exists."));
         }
+        absolute.push(Value::str(start.join(&file).to_string_lossy()));
     }
-    Ok(list)
+    Ok(Value::List(absolute))
 }
 
 fn comma_texts(value: &Value) -> Result<Value, String> {

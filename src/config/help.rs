@@ -1,6 +1,6 @@
 //! `--help`: the settings that work here, by section, within 80 columns.
 
-use super::settings::{self, Default, Section, Setting, Verdict};
+use super::settings::{self, Default, Kind, Section, Setting, Verdict};
 
 /// The text of `--help`, for the program by this name.
 pub(super) fn text(program: &str) -> String {
@@ -47,6 +47,7 @@ fn flags(setting: &Setting) -> String {
 
 fn described(setting: &Setting) -> String {
     let default = match setting.default {
+        Default::Int(number) if matches!(setting.kind, Kind::OctalInt) => format!("0o{number:o}"),
         Default::Int(number) => number.to_string(),
         Default::Text(text) if text.len() <= DEFAULT_LENGTH_MAX => text.to_owned(),
         Default::Texts([text]) => (*text).to_owned(),
@@ -89,11 +90,13 @@ fn entry(out: &mut String, flags: &str, doc: &str) {
 
 const INTRODUCTION: &str = "\
 Serves a WSGI application: MODULE, MODULE:VARIABLE or MODULE:FACTORY(ARGS).
+For example: ferricorn app:app -w 4 --threads 2 -b 0.0.0.0:5000
 ";
 const EPILOGUE: &str = "
 Every setting can also be given in the config file, in FERRICORN_CMD_ARGS or
 GUNICORN_CMD_ARGS, and as FERRICORN_<NAME>, for example FERRICORN_WORKERS=4.
 gunicorn's other options are accepted; the log says which have no effect here.
+docs/settings.md tells more of each. ferricornc looks into a running server.
 ";
 const COLUMN: usize = 28;
 const WIDTH: usize = 79;

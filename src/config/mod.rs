@@ -15,16 +15,18 @@ pub mod validate;
 pub mod value;
 
 mod check;
+mod document;
 mod help;
 mod host;
 mod resolved;
 mod typed;
-mod words;
+pub(crate) mod words;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use cli::CliOutcome;
+pub use document::document;
 pub use host::start_directory;
 pub use peers::AllowedPeers;
 pub use resolved::Resolved;
@@ -71,6 +73,16 @@ pub struct Config {
     pub client_header_timeout: Option<Duration>,
     pub client_body_timeout: Option<Duration>,
     pub send_timeout: Option<Duration>,
+
+    /// At least 1, as `max_retiring`.
+    pub reload_surge: usize,
+    pub max_retiring: usize,
+    /// MiB; 0 is unlimited.
+    pub max_worker_memory: u64,
+    pub max_worker_lifetime: Option<Duration>,
+    /// Seconds.
+    pub max_worker_lifetime_jitter: u64,
+    pub stop_delay: Duration,
 
     pub limit_request_line: usize,
     pub limit_request_fields: usize,

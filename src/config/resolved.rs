@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::peers::AllowedPeers;
-use super::settings::Setting;
+use super::settings::{Kind, Setting};
 use super::sources::Source;
 use super::value::Value;
 
@@ -37,7 +37,7 @@ impl Resolved {
             .map(|(.., source)| source)
     }
 
-    /// `--print-config`: gunicorn's sorted lines, and after each given value where it came from.
+    /// `--print-config`: gunicorn's sorted lines, and after each value where it came from.
     pub fn print(&self) -> String {
         let width = self
             .iter()
@@ -47,16 +47,25 @@ impl Resolved {
         let mut lines: Vec<String> = self
             .iter()
             .map(|(setting, value, source)| {
-                let line = format!("{:width$} = {value}", setting.name);
-                if *source == Source::Default {
-                    line
-                } else {
-                    format!("{line}  # {source}")
-                }
+                let shown = match (setting.kind, value) {
+                    (Kind::OctalInt, Value::Int(number)) => format!("0o{number:o}"),
+                    _ => value.to_string(),
+                };
+                format!("{:width$} = {shown}  # {source}", setting.name)
             })
             .collect();
         lines.sort();
         lines.join("\n") + "\n"
+    }
+
+    /// For `--check-config`: what is different here of the settings that were given.
+    pub fn notes(&self) -> impl Iterator<Item = String> {
+        self.iter()
+            .filter(|(_, _, source)| **source != Source::Default)
+            .filter_map(|(setting, value, source)| {
+                let differs = setting.differs?;
+                Some(format!("{} = {value} ({source}): {differs}", setting.name))
+            })
     }
 
     pub(super) fn text(&self, name: &str) -> String {

@@ -8,6 +8,7 @@
 mod control;
 mod debugging;
 mod hooks;
+mod lifecycle;
 mod logging;
 mod mechanics;
 mod security;
@@ -32,6 +33,8 @@ pub struct Setting {
     /// A variable that replaces the default, and how its text is read.
     pub env: Option<EnvDefault>,
     pub verdict: Verdict,
+    /// What is different here from gunicorn, in a sentence.
+    pub differs: Option<&'static str>,
     /// Not a setting of gunicorn.
     pub ours: bool,
     /// One short sentence, for `--help` and the documentation.
@@ -254,6 +257,7 @@ const fn row(
         default,
         env: None,
         verdict: Verdict::Works,
+        differs: None,
         ours: false,
         doc,
     }
@@ -277,6 +281,11 @@ impl Setting {
 
     const fn not_yet(mut self, meanwhile: &'static str) -> Self {
         self.verdict = Verdict::NotYet(meanwhile);
+        self
+    }
+
+    const fn differs(mut self, how: &'static str) -> Self {
+        self.differs = Some(how);
         self
     }
 
@@ -321,6 +330,7 @@ pub fn all() -> &'static [Setting] {
         let files = [
             socket::ROWS,
             workers::ROWS,
+            lifecycle::ROWS,
             security::ROWS,
             debugging::ROWS,
             mechanics::ROWS,

@@ -31,6 +31,8 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
         time(request_timeout queue_timeout)
         number(max_queue)
         seconds(client_header_timeout client_body_timeout send_timeout)
+        number(reload_surge max_retiring max_worker_memory max_worker_lifetime_jitter)
+        seconds(max_worker_lifetime)
         number(limit_request_line limit_request_fields limit_request_field_size)
         number(limit_request_body body_buffer_size body_buffer_total)
         on(request_buffering reload spew check_config print_config preload_app reuse_port daemon)
@@ -50,6 +52,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
             worker_class: worker_class(r),
             threads: r.number::<usize>("threads").max(1),
             graceful_timeout: r.seconds("graceful_timeout").unwrap_or_default(),
+            stop_delay: r.seconds("stop_delay").unwrap_or_default(),
             reload_engine: reload_engine(r),
             sendfile: r.value("sendfile").and_then(Value::as_bool).unwrap_or(true),
             chdir: r.path("chdir").unwrap_or_default(),

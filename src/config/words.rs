@@ -1,7 +1,7 @@
-//! Splits `*_CMD_ARGS` into words as a POSIX shell does, which is what Python's `shlex` does too.
+//! Splits `*_CMD_ARGS`, and commands of the control interface, into words as a POSIX shell does, which is what Python's `shlex` does too.
 
 /// The words, or why there are none.
-pub(super) fn split(text: &str) -> Result<Vec<String>, &'static str> {
+pub(crate) fn split(text: &str) -> Result<Vec<String>, &'static str> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut chars = text.chars();

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::{Settings, Sources};
+use super::{Settings, Sources, reexec, title};
 use crate::arbiter::{Forked, Hook, HookEvent, Host, WorkerView};
 use crate::config::Config;
 use crate::logging;
@@ -123,6 +123,7 @@ impl<'py> PythonHost<'py> {
             Hook::WhenReady => "when_ready",
             Hook::OnReload => "on_reload",
             Hook::OnExit => "on_exit",
+            Hook::PreExec => "pre_exec",
             Hook::NworkersChanged { .. } => "nworkers_changed",
             Hook::PreFork(_) => "pre_fork",
             Hook::ChildExit(_) => "child_exit",
@@ -251,6 +252,20 @@ impl Host for PythonHost<'_> {
         if let Err(error) = logging::reopen() {
             log::error!("{error}");
         }
+    }
+
+    fn execute_again(&mut self, variables: &[(String, String)]) -> io::Error {
+        let restored = self.raw_env.restore(self.py);
+        let failed = restored
+            .and_then(|()| reexec::execute(self.py, &self.sources.start_directory, variables));
+        match failed {
+            Ok(never) => match never {},
+            Err(error) => io::Error::other(error.to_string()),
+        }
+    }
+
+    fn name_process(&mut self, name: &str) {
+        title::name_process(self.py, name);
     }
 
     fn wait(&mut self, blocking: &mut (dyn FnMut() + Send)) {

@@ -289,7 +289,7 @@ pub(super) fn leave_stuck(py: Python<'_>, exit: Exit, scoreboard: &Scoreboard, i
 }
 
 /// `os._exit`: no exit handler runs, no thread is waited for.
-fn exit_now(py: Python<'_>, code: i32) -> ! {
+pub(super) fn exit_now(py: Python<'_>, code: i32) -> ! {
     let result = py
         .import("os")
         .and_then(|os| os.call_method1("_exit", (code,)));

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use super::faults::Faults;
 use super::host::{Inherited, PythonHost};
+use super::reload::Reloader;
 use super::serve::{leave_stuck, serve};
-use crate::arbiter::{EXIT_BOOT, WorkerSeat};
+use crate::arbiter::{EXIT_BOOT, WorkerLine, WorkerSeat, dump_signal};
 use crate::config::Config;
 use crate::python::hooks::{Hooks, traceback};
 use crate::python::loader::AppLoadError;
+use crate::python::stacks::StackTeller;
 use crate::worker::Exit;
 
 /// Returns the worker's exit code. Leaving the interpreter in the normal way is up to the caller.
@@ -31,8 +33,11 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
     let faults = Faults::watch(py);
     let objects = (arbiter, worker);
     let hooks = Arc::new(hooks);
+    let mut seat = seat;
+    let teller = seat.line.take().and_then(|line| tell_stacks(py, line));
     let (index, scoreboard) = (seat.index, Arc::clone(&seat.scoreboard));
-    let exit = match boot(py, &hooks, &objects, app, &seat) {
+    let reloader = Reloader::start(py, &seat.config, &hooks, &objects.1);
+    let exit = match boot(py, &hooks, &objects, app, &seat, reloader.as_ref()) {
         Ok(app) => serve(py, app, seat, &hooks, &objects.1, &faults),
         Err(code) => Exit {
             code,
@@ -43,10 +48,33 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
     if let Err(reason) = hooks.call(py, "worker_exit", objects) {
         log::warn!("{reason}");
     }
+    if let Some(reloader) = reloader {
+        reloader.stop(py);
+    }
+    if let Some(teller) = teller {
+        teller.stop(py);
+    }
     if exit.stuck_threads > 0 {
         leave_stuck(py, exit, &scoreboard, index);
     }
     exit.code
+}
+
+/// From now on the arbiter can ask where this worker is, also while the application is being imported.
+fn tell_stacks(py: Python<'_>, line: WorkerLine) -> Option<StackTeller> {
+    let teller = StackTeller::start(
+        py,
+        line.questions,
+        line.dump,
+        dump_signal().map(|one| one as i32),
+    );
+    match teller {
+        Ok(teller) => Some(teller),
+        Err(error) => {
+            log::warn!("This worker cannot tell its stacks: {error}");
+            None
+        }
+    }
 }
 
 type Objects = (
@@ -61,6 +89,7 @@ fn boot(
     objects: &Objects,
     preloaded: Option<Py<PyAny>>,
     seat: &WorkerSeat,
+    reloader: Option<&Reloader>,
 ) -> Result<Py<PyAny>, i32> {
     let (arbiter, worker) = objects;
     let both = (arbiter.clone_ref(py), worker.clone_ref(py));
@@ -70,7 +99,7 @@ fn boot(
     drop_privileges(py, &seat.config).map_err(|reason| boot_failure(&reason))?;
     let app = match preloaded {
         Some(app) => app,
-        None => super::load_app(py, &seat.config).map_err(|error| load_failure(&error))?,
+        None => load(py, &seat.config, reloader)?,
     };
     {
         let mut worker = worker.borrow_mut(py);
@@ -83,6 +112,23 @@ fn boot(
         .call(py, "post_worker_init", (worker.clone_ref(py),))
         .map_err(|reason| boot_failure(&reason))?;
     Ok(app)
+}
+
+/// With `--reload` on, an application that cannot be loaded is no reason to stop: its author is at work on it.
+fn load(py: Python<'_>, config: &Config, reloader: Option<&Reloader>) -> Result<Py<PyAny>, i32> {
+    match (super::load_app(py, config), reloader) {
+        (Ok(app), None) => Ok(app),
+        (Ok(app), Some(reloader)) => {
+            reloader.loaded();
+            Ok(app)
+        }
+        (Err(error), None) => Err(load_failure(&error)),
+        (Err(error), Some(reloader)) => {
+            load_failure(&error);
+            let page = reloader.broken(py, &error.to_string());
+            page.map_err(|error| boot_failure(&traceback(py, &error)))
+        }
+    }
 }
 
 fn load_failure(error: &AppLoadError) -> i32 {

@@ -34,7 +34,8 @@ pub enum AddressError {
 }
 
 impl BindAddress {
-    /// Reads `HOST`, `HOST:PORT`, `:PORT`, `[v6]:PORT`, `tcp://...`, `unix:PATH`, `unix://PATH` or `fd://N`.
+    /// Reads `HOST`, `HOST:PORT`, `:PORT`, `[v6]:PORT`, `tcp://...`, `unix:PATH`, `unix://PATH`,
+    /// `unix:@NAME` (abstract) or `fd://N`.
     ///
     /// # Errors
     /// When the port, descriptor or path is not one.
@@ -52,7 +53,8 @@ impl BindAddress {
     }
 
     fn parse_unix(text: &str, path: &str) -> Result<Self, AddressError> {
-        match path.strip_prefix('\0') {
+        // A NUL cannot be typed; `@` is how systemd, ss(8) and others spell it.
+        match path.strip_prefix(['\0', '@']) {
             Some(name) => Ok(Self::Abstract(name.as_bytes().to_vec())),
             None if path.is_empty() => Err(AddressError::EmptyPath(text.to_owned())),
             None => Ok(Self::Unix(PathBuf::from(path))),

@@ -116,6 +116,66 @@ impl Channels {
     }
 }
 
+/// Send `bytes` (at least one) and copies of `sockets` on a stream socket, waiting as long as it does.
+///
+/// # Errors
+/// The socket's.
+pub fn send_sockets(
+    way: BorrowedFd<'_>,
+    bytes: &[u8],
+    sockets: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let numbers: Vec<RawFd> = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    let rights = if numbers.is_empty() {
+        &[][..]
+    } else {
+        &rights[..]
+    };
+    let slices = [IoSlice::new(bytes)];
+    let sent = sendmsg::<()>(
+        way.as_raw_fd(),
+        &slices,
+        rights,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
+    if sent < bytes.len() {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    Ok(())
+}
+
+/// What [`send_sockets`] has sent in one piece: how many bytes of `buffer` it fills (0 is the end), and its sockets, two
+/// at most.
+///
+/// # Errors
+/// The socket's.
+pub fn receive_sockets(
+    way: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; 2]);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_WAITALL;
+    let message = loop {
+        match recvmsg::<()>(way.as_raw_fd(), &mut slices, Some(&mut space), flags) {
+            Err(nix::errno::Errno::EINTR) => {}
+            received => break received?,
+        }
+    };
+    let mut sockets = Vec::new();
+    for one in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = one {
+            for number in numbers {
+                // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
+                sockets.push(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
+    }
+    Ok((message.bytes, sockets))
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};

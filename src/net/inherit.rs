@@ -1,7 +1,9 @@
-//! Sockets that were opened before this program started: systemd's socket activation and `fd://N`.
+//! Sockets that were opened before this program started: systemd's socket activation, `fd://N`, and those of a master
+//! whose successor we are.
 //!
-//! The number stays open and untouched; what we use is a duplicate of our own. So the same address can be
-//! adopted again after a reload, and dropping a listener never closes what belongs to whoever started us.
+//! systemd's and the operator's numbers stay open and untouched; what we use is a duplicate of our own. So the same
+//! address can be adopted again after a reload, and dropping a listener never closes what belongs to whoever started
+//! us. Those of another master are made for us: we own them, and close what we have no use for.
 #![expect(
     unsafe_code,
     reason = "a descriptor number from the environment has no owner in the type system"
@@ -9,15 +11,16 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt,
     listen, sockopt,
 };
 
-use super::Listener;
+use super::{BindAddress, Bound, Listener};
 
 /// The descriptors that systemd passed to process `own_pid`, from the values of `LISTEN_PID` and
 /// `LISTEN_FDS`. The caller removes both variables, so that no child takes them for its own.
@@ -52,6 +55,65 @@ pub fn adopt(fd: RawFd, backlog: Backlog) -> io::Result<Listener> {
     listener_of(socket)
 }
 
+/// The listening sockets that another master left open for us, from the value of `GUNICORN_FD`. Must be called once,
+/// before anything else is opened; the caller removes the variable.
+///
+/// # Errors
+/// When one of the numbers is no listening stream socket.
+pub fn handed_over(gunicorn_fd: &str) -> io::Result<Vec<Listener>> {
+    let mut numbers = Vec::new();
+    for text in gunicorn_fd.split(',').map(str::trim) {
+        let number: RawFd = text.parse().map_err(io::Error::other)?;
+        if number > STDERR && !numbers.contains(&number) {
+            numbers.push(number);
+        }
+    }
+    numbers.into_iter().map(take).collect()
+}
+
+/// Owns an open listening socket from here on.
+fn take(fd: RawFd) -> io::Result<Listener> {
+    // SAFETY: the number is only used for calls that fail with EBADF when it is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    if !getsockopt(&borrowed, sockopt::AcceptConn)? {
+        return Err(io::Error::other("not a listening socket"));
+    }
+    // Not for the programs that the application starts.
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    // SAFETY: it is open and a listening socket, and the master that opened it left it to us: nothing else in this
+    // process, which has only just started, has opened or taken it.
+    listener_of(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Gives each address the sockets that are bound to it, and returns the addresses for which there are none. Sockets
+/// that nobody asked for are closed.
+#[must_use]
+pub fn share_out(
+    mut sockets: Vec<Listener>,
+    addresses: &[BindAddress],
+) -> (Vec<Bound>, Vec<BindAddress>) {
+    let (mut taken, mut missing) = (Vec::new(), Vec::new());
+    for address in addresses {
+        let found = sockets.iter().find(|socket| socket.is_at(address));
+        match found.map(Listener::to_string) {
+            Some(name) => {
+                // All queues of it, when there are several (`reuse_port`).
+                let (ours, rest) = sockets
+                    .into_iter()
+                    .partition(|socket| socket.to_string() == name);
+                sockets = rest;
+                let bound = |listener| Bound {
+                    address: address.clone(),
+                    listener,
+                };
+                taken.extend(<Vec<Listener>>::into_iter(ours).map(bound));
+            }
+            None => missing.push(address.clone()),
+        }
+    }
+    (taken, missing)
+}
+
 fn listener_of(socket: OwnedFd) -> io::Result<Listener> {
     use std::os::fd::AsRawFd as _;
 
@@ -68,6 +130,7 @@ fn listener_of(socket: OwnedFd) -> io::Result<Listener> {
     Ok(listener)
 }
 
+const STDERR: RawFd = 2;
 const SYSTEMD_FIRST_FD: RawFd = 3;
 /// More than anyone passes; keeps a nonsensical number from filling memory.
 const SYSTEMD_FDS_MAX: u32 = 1024;
@@ -94,6 +157,46 @@ mod tests {
         assert_eq!(adopted.to_string(), expected);
         drop(adopted);
         assert!(original.local_addr().is_ok());
+    }
+
+    #[test]
+    fn sockets_of_another_master_are_matched_by_address() {
+        let socket = || Listener::Tcp(TcpListener::bind("127.0.0.1:0").unwrap());
+        let (one, two) = (socket(), socket());
+        let address = |listener: &Listener| match listener {
+            Listener::Tcp(listener) => BindAddress::Tcp {
+                host: "localhost".to_owned(),
+                port: listener.local_addr().unwrap().port(),
+            },
+            Listener::Unix(_) => unreachable!(),
+        };
+        let elsewhere = BindAddress::Tcp {
+            host: "127.0.0.2".to_owned(),
+            port: 0,
+        };
+        let any = BindAddress::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: 0,
+        };
+        let wanted = [address(&two), elsewhere.clone(), any.clone()];
+        let names = [two.to_string(), one.to_string()];
+        let (taken, missing) = share_out(vec![one, two], &wanted);
+        assert_eq!(missing, [elsewhere]);
+        let found: Vec<_> = taken
+            .iter()
+            .map(|bound| bound.listener.to_string())
+            .collect();
+        assert_eq!(found, names);
+        assert_eq!(taken[1].address, any);
+    }
+
+    #[test]
+    fn numbers_of_another_master_must_be_listening_sockets() {
+        let (mine, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(handed_over(&mine.as_raw_fd().to_string()).is_err());
+        assert!(handed_over("1000000").is_err());
+        assert!(handed_over("x").is_err());
+        assert!(handed_over("0,1,2").unwrap().is_empty());
     }
 
     #[test]

@@ -12,7 +12,8 @@ mod unsent;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -27,7 +28,7 @@ use nix::unistd::{Gid, Uid, chown};
 
 pub use address::{AddressError, BindAddress};
 pub use backlog::backlog;
-pub use channel::Channels;
+pub use channel::{Channels, receive_sockets, send_sockets};
 
 /// A non-blocking listening socket.
 #[derive(Debug)]
@@ -48,11 +49,36 @@ impl Listener {
         }
     }
 
+    /// Whether `address` means this socket; port 0 means any.
+    fn is_at(&self, address: &BindAddress) -> bool {
+        match (self, address) {
+            (Self::Tcp(listener), BindAddress::Tcp { host, port }) => {
+                let (Ok(own), Ok(asked)) = (listener.local_addr(), resolve(host, *port)) else {
+                    return false;
+                };
+                own.ip() == asked.ip() && (*port == 0 || own.port() == *port)
+            }
+            (Self::Unix(listener), BindAddress::Unix(path)) => listener
+                .local_addr()
+                .is_ok_and(|own| own.as_pathname() == Some(path)),
+            (Self::Unix(listener), BindAddress::Abstract(name)) => listener
+                .local_addr()
+                .is_ok_and(|own| own.as_abstract_name() == Some(name)),
+            _ => false,
+        }
+    }
+
     fn set_nonblocking(&self) -> io::Result<()> {
         match self {
             Self::Tcp(listener) => listener.set_nonblocking(true),
             Self::Unix(listener) => listener.set_nonblocking(true),
         }
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 
@@ -76,7 +102,10 @@ impl fmt::Display for Listener {
             Self::Unix(listener) => match listener.local_addr() {
                 Ok(address) => match address.as_pathname() {
                     Some(path) => write!(f, "unix:{}", path.display()),
-                    None => f.write_str("unix:@"),
+                    None => {
+                        let name = address.as_abstract_name().unwrap_or_default();
+                        write!(f, "unix:@{}", name.escape_ascii())
+                    }
                 },
                 Err(_) => f.write_str("unix:?"),
             },
@@ -108,7 +137,8 @@ pub struct BindOptions {
     pub backlog: u32,
     /// For the socket file: gunicorn's default of 0 lets everyone connect.
     pub umask: u32,
-    pub reuse_port: bool,
+    /// With `SO_REUSEPORT`, in so many sockets for each TCP address.
+    pub queues: Option<usize>,
     /// Owner of socket files; `None` leaves the creator's.
     pub owner: Option<(u32, u32)>,
 }
@@ -118,7 +148,7 @@ impl Default for BindOptions {
         Self {
             backlog: 2048,
             umask: 0,
-            reuse_port: false,
+            queues: None,
             owner: None,
         }
     }
@@ -155,11 +185,11 @@ pub fn bind_all(
 ) -> Result<Vec<Bound>, BindError> {
     let mut bound: Vec<Bound> = Vec::with_capacity(addresses.len());
     for address in addresses {
-        match bind_patiently(address, options, &mut wait) {
-            Ok(listener) => bound.push(Bound {
+        match bind_queues(address, options, &mut wait) {
+            Ok(listeners) => bound.extend(listeners.into_iter().map(|listener| Bound {
                 address: address.clone(),
                 listener,
-            }),
+            })),
             Err(error) => {
                 bound.iter().for_each(Bound::unlink);
                 return Err(error);
@@ -167,6 +197,26 @@ pub fn bind_all(
         }
     }
     Ok(bound)
+}
+
+/// One socket, or with `queues` so many of one TCP address. The first one may be given its port by the kernel.
+fn bind_queues(
+    address: &BindAddress,
+    options: &BindOptions,
+    wait: &mut impl FnMut() -> bool,
+) -> Result<Vec<Listener>, BindError> {
+    let mut listeners = vec![bind_patiently(address, options, wait)?];
+    if let (BindAddress::Tcp { host, .. }, Listener::Tcp(first)) = (address, &listeners[0]) {
+        let port = first.local_addr().map_or(0, |address| address.port());
+        let sibling = BindAddress::Tcp {
+            host: host.clone(),
+            port,
+        };
+        for _ in 1..options.queues.unwrap_or(1) {
+            listeners.push(bind_patiently(&sibling, options, wait)?);
+        }
+    }
+    Ok(listeners)
 }
 
 /// Adopts descriptors that systemd opened.
@@ -187,7 +237,9 @@ pub fn adopt_all(fds: &[RawFd], options: &BindOptions) -> io::Result<Vec<Bound>>
 /// For the line "Listening at".
 #[must_use]
 pub fn describe<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> String {
-    let names: Vec<_> = listeners.into_iter().map(Listener::to_string).collect();
+    let mut names: Vec<_> = listeners.into_iter().map(Listener::to_string).collect();
+    // Several queues of one address.
+    names.dedup();
     names.join(",")
 }
 
@@ -258,7 +310,7 @@ fn bind_tcp(host: &str, port: u16, options: &BindOptions) -> io::Result<Listener
     // Accepted connections inherit this from the listener, so no call is spent on each of them.
     setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
     unsent::bound(&socket);
-    if options.reuse_port {
+    if options.queues.is_some() {
         setsockopt(&socket, sockopt::ReusePort, &true)?;
     }
     bind(socket.as_raw_fd(), &storage)?;
@@ -296,6 +348,27 @@ fn bind_path(path: &Path, options: &BindOptions) -> Result<Listener, Attempt> {
         chown(path, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
     }
     Ok(listener)
+}
+
+/// A unix socket for whom `mode` lets in, apart from those that serve: see the control interface. A path that a
+/// living process listens on is `AddrInUse`, and a file that is no socket stays.
+///
+/// # Errors
+/// When the path cannot be had.
+pub fn bind_private(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    let options = BindOptions {
+        umask: !mode & 0o777,
+        backlog: 16,
+        ..BindOptions::default()
+    };
+    match bind_path(path, &options) {
+        Ok(Listener::Unix(listener)) => Ok(listener),
+        Ok(Listener::Tcp(_)) | Err(Attempt::NotASocket) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is a file that is not a socket",
+        )),
+        Err(Attempt::Failed(error)) => Err(error),
+    }
 }
 
 /// A socket file left behind by a dead server refuses; a live server's accepts, or is too busy to.

@@ -14,6 +14,7 @@ pub mod heartbeat;
 pub mod hooks;
 pub mod interrupts;
 pub mod loader;
+pub mod stacks;
 mod text;
 pub mod threads;
 pub mod traceback;

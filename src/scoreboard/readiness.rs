@@ -7,6 +7,8 @@ use super::{Scoreboard, Slot, SlotState};
 pub enum Unready {
     /// No worker has booted yet, or all are stopping.
     NobodyServes,
+    /// TERM has come, and `stop_delay` is not over.
+    Stopping,
     /// Every worker has as many waiting requests as it may (`max_queue`).
     QueuesFull,
 }
@@ -16,6 +18,7 @@ impl Unready {
     pub fn reason(self) -> &'static str {
         match self {
             Self::NobodyServes => "no worker serves",
+            Self::Stopping => "the server is about to stop",
             Self::QueuesFull => "all queues are full",
         }
     }
@@ -31,8 +34,8 @@ impl Scoreboard {
         for slot in self.iter() {
             match slot.readiness(max_queue) {
                 Ok(()) => return Ok(()),
-                Err(Unready::QueuesFull) => why_not = Unready::QueuesFull,
                 Err(Unready::NobodyServes) => {}
+                Err(other) => why_not = other,
             }
         }
         Err(why_not)
@@ -47,6 +50,9 @@ impl Slot<'_> {
     pub fn readiness(self, max_queue: usize) -> Result<(), Unready> {
         if self.state() != SlotState::Serving {
             return Err(Unready::NobodyServes);
+        }
+        if self.server_stops() {
+            return Err(Unready::Stopping);
         }
         if max_queue > 0 && self.queue_length() as usize >= max_queue {
             return Err(Unready::QueuesFull);
@@ -73,5 +79,7 @@ mod tests {
         assert_eq!(board.readiness(5), Ok(()));
         board.slot(2).set_state(SlotState::Draining);
         assert_eq!(board.readiness(5), Err(Unready::QueuesFull));
+        board.slot(0).announce_stop();
+        assert_eq!(board.readiness(0), Err(Unready::Stopping));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::histogram::{Histogram, HistogramData};
+use super::lifecycle::LifecycleData;
 use super::running::{Running, ThreadData, ThreadSlot};
 
 /// What the worker of a slot is doing.
@@ -18,7 +19,7 @@ pub enum SlotState {
 /// One worker's view of the board. `Copy`, so it can be taken wherever it is needed.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot<'a> {
-    data: &'a SlotData,
+    pub(super) data: &'a SlotData,
     threads: &'a [ThreadData],
 }
 
@@ -139,6 +140,12 @@ impl<'a> Slot<'a> {
             .and_then(|thread| ThreadSlot::new(thread).read())
     }
 
+    /// The requests that run now, with the number of their thread.
+    pub fn running_threads(self) -> impl Iterator<Item = (usize, Running)> {
+        let threads = self.threads.iter().enumerate();
+        threads.filter_map(|(index, thread)| Some((index, ThreadSlot::new(thread).read()?)))
+    }
+
     /// The requests that run now, oldest first: for the log line of a worker that is killed.
     #[must_use]
     pub fn running(self) -> Vec<Running> {
@@ -182,6 +189,7 @@ impl<'a> Slot<'a> {
         }
         data.latency.wipe();
         data.queue_time.wipe();
+        data.lifecycle.wipe();
         for thread in self.threads {
             thread.wipe();
         }
@@ -313,6 +321,7 @@ pub(super) struct SlotData {
     python_beat: AtomicU64,
     threads_busy: AtomicU32,
     queue_time: HistogramData,
+    pub(super) lifecycle: LifecycleData,
 }
 
 /// Where the part that the pool threads write begins.

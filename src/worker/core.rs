@@ -12,6 +12,7 @@ use crate::pool::{ConnId, Job, Pool, SharedBytes};
 use crate::scoreboard::{Scoreboard, Slot, Unready};
 
 use super::access_log::AccessLog;
+use super::arbiter_line::ArbiterLine;
 use super::deadlines::{Deadlines, Timer};
 use super::health::Health;
 use super::overload::{Excess, Overload};
@@ -91,7 +92,8 @@ pub(super) struct Core {
     pub(super) cut: bool,
     /// Requests that have begun to arrive.
     serial: u64,
-    /// Requests dispatched, and after how many the worker retires (`max_requests`).
+    pub(super) arbiter: ArbiterLine,
+    /// Requests dispatched, and after how many the worker asks for a successor (`max_requests`).
     pub(super) requests: u64,
     pub(super) requests_max: Option<u64>,
     pub(super) access_log: Option<AccessLog>,
@@ -211,6 +213,7 @@ impl Core {
             draining: false,
             cut: false,
             serial: 0,
+            arbiter: ArbiterLine::default(),
             requests: 0,
             requests_max,
             access_log,
@@ -359,11 +362,6 @@ impl Core {
         if let Some(metrics) = &mut self.metrics {
             metrics.flush();
         }
-    }
-
-    /// Whether the worker has served as many requests as it may (`max_requests`).
-    pub(super) fn retires(&self) -> bool {
-        self.requests_max.is_some_and(|max| self.requests >= max)
     }
 
     /// Let `conn` be due after `timeout`, or never.

@@ -5,6 +5,7 @@
 
 mod accept;
 mod access_log;
+mod arbiter_line;
 mod beat;
 mod connection;
 mod connections;
@@ -31,7 +32,7 @@ mod stream;
 mod trust;
 mod upgrade;
 
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,7 @@ use crate::scoreboard::{Scoreboard, SlotState};
 pub use access_log::{AccessLog, AccessSink, WorkerFace};
 
 use self::accept::{Accepting, Acceptor, ListenerSet};
+use self::arbiter_line::ArbiterLine;
 use self::connections::Connections;
 use self::core::{Core, CoreSetup};
 use self::descriptors::Descriptors;
@@ -71,11 +73,11 @@ pub struct Setup {
     pub signals: Option<OwnedFd>,
     /// The interpreter's wake-up descriptor. Non-blocking.
     pub interrupts: Option<OwnedFd>,
-    /// Gets one byte when the worker is ready to serve.
+    /// Gets a byte when the worker is ready to serve, and at each later change that the arbiter should see.
     pub booted: Option<OwnedFd>,
     /// The worker stops when its parent is another process than this.
     pub parent: Option<i32>,
-    /// The worker retires after so many requests.
+    /// The worker asks for a successor after so many requests.
     pub max_requests: Option<u64>,
     /// The `Server` field's value; empty for none.
     pub server: Vec<u8>,
@@ -129,7 +131,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
             .with_watches(config.request_timeout.is_some())
             .with_taking(setup.channels.is_some()),
     );
-    let core = Core::new(CoreSetup {
+    let mut core = Core::new(CoreSetup {
         config: &config,
         pool: pool.clone(),
         server: setup.server,
@@ -140,6 +142,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         scoreboard,
         slot,
     });
+    core.arbiter = ArbiterLine::new(booted);
     let mut event_loop = EventLoop {
         listener_set: ListenerSet::new(&poll)?,
         acceptors: listeners.into_iter().map(Acceptor::from).collect(),
@@ -177,10 +180,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     let slot = event_loop.core.slot();
     slot.set_threads_count(u32::try_from(config.threads).unwrap_or(u32::MAX));
     slot.set_state(SlotState::Serving);
-    if let Some(booted) = booted {
-        // An arbiter that is gone is noticed by the heartbeat.
-        let _ = std::fs::File::from(booted).write_all(b"b");
-    }
+    event_loop.core.arbiter.nudge();
     event_loop.run()?;
     Ok(Exit {
         code: event_loop.exit_code,

@@ -168,6 +168,7 @@ impl EventLoop<'_> {
                 next = Some(next.map_or(overdue.lost_at, |at| at.min(overdue.lost_at)));
             }
         }
+        let lost_count = overruns.overdue.iter().filter(|one| one.is_lost).count();
         for overdue in &lost {
             log::error!(
                 "Thread {} does not come back from its request; the worker is replaced.",
@@ -175,9 +176,14 @@ impl EventLoop<'_> {
             );
             self.core.log_lost(overdue);
         }
+        let all_lost = lost_count >= self.core.slot().threads_count() as usize;
         if !lost.is_empty() {
             self.core.slot().set_wants_replacement();
-            self.begin_drain();
+            // The other threads go on until the arbiter has a successor; without others, or without an arbiter, there
+            // is nothing to wait for.
+            if all_lost || !self.core.arbiter.nudge() {
+                self.begin_drain();
+            }
         }
         next
     }

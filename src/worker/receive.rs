@@ -296,14 +296,9 @@ impl Connection {
         job.body_bytes = job.body.len();
         let health = core.health_asked(&job.head);
         if health.is_none() {
-            core.requests += 1;
+            core.count_request();
         }
-        if core.requests_max.is_some_and(|max| core.requests >= max) {
-            if core.requests_max == Some(core.requests) && health.is_none() {
-                log::info!("Autorestarting worker after current request.");
-            }
-            self.exchange.close_after_this();
-        } else if core.draining || core.timeouts.keep_alive.is_none() {
+        if core.draining || core.timeouts.keep_alive.is_none() {
             self.exchange.close_after_this();
         }
         self.note_asked(core);

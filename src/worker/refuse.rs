@@ -12,6 +12,9 @@ impl Connection {
     pub(super) fn refuse(&mut self, status: Status, message: &str, core: &mut Core) {
         self.drop_spool(core);
         self.refused = true;
+        if status.code != Status::INTERNAL_SERVER_ERROR.code {
+            core.slot().add_refused(1);
+        }
         core.out.clear();
         let (look, out) = core.look_and_out();
         self.exchange.refuse(status, message, &look, out);

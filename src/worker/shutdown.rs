@@ -45,6 +45,7 @@ impl EventLoop<'_> {
         self.core
             .slot()
             .set_state(crate::scoreboard::SlotState::Draining);
+        self.core.arbiter.nudge();
         self.empty_accept_queues();
         self.empty_way();
         if let Err(error) = self.stop_accepting(Accepting::Over) {
@@ -87,9 +88,6 @@ impl EventLoop<'_> {
 
     /// Go on to the next phase when this one is over.
     pub(super) fn advance_phase(&mut self) {
-        if self.core.retires() {
-            self.begin_drain();
-        }
         if let Phase::Draining { until } = self.phase {
             if self.connections.len() + self.handed_over.len() == 0 {
                 self.leave(until.max(self.core.now + QUICK_STOP_GRACE));
@@ -114,6 +112,7 @@ impl EventLoop<'_> {
             .count()
             + self.handed_over.len();
         if cut > 0 {
+            self.core.slot().add_cut(cut as u64);
             log::warn!(
                 "graceful_timeout is over: {cut} connection(s) with a request under way were cut."
             );

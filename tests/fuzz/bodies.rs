@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use ferricorn::control::{Asked, Inbox};
 use ferricorn::http::{
     BodySize, ChunkedDecoder, ClientAddress, ClientField, Exchange, HeadScan, HeaderPolicy, Limits,
     Look, Piece, ProxyHeader, ProxyMode, ProxyParse, ProxyRoute, Received, RequestHead,
@@ -456,4 +457,37 @@ impl Choices {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         usize::try_from((mixed >> 32) % end.max(1) as u64).unwrap_or(0)
     }
+}
+
+/// What a client of the control socket sends: the same frames in any pieces, and each of them understood or refused.
+pub(crate) fn control(bytes: &[u8]) {
+    let whole = frames(bytes, bytes.len().max(1));
+    assert_eq!(whole, frames(bytes, 1), "the pieces make other frames");
+    // Most mutations break the length, so the bytes are tried as a payload too.
+    for payload in whole.0.iter().map(Vec::as_slice).chain([bytes]) {
+        if let Asked::Mistake { error, .. } = Asked::read(payload) {
+            assert!(!error.is_empty());
+        }
+    }
+}
+
+/// The frames, and whether one was too long.
+fn frames(bytes: &[u8], piece: usize) -> (Vec<Vec<u8>>, bool) {
+    let mut inbox = Inbox::new(200);
+    let mut frames = Vec::new();
+    for piece in bytes.chunks(piece) {
+        inbox.push(piece);
+        loop {
+            let is_whole = inbox.is_whole();
+            match inbox.take() {
+                Ok(Some(payload)) => frames.push(payload),
+                Ok(None) => {
+                    assert!(!is_whole);
+                    break;
+                }
+                Err(_) => return (frames, true),
+            }
+        }
+    }
+    (frames, false)
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE.parent / "corpus"
-TARGETS = ("head", "chunked", "exchange", "proxy", "forwarded")
+TARGETS = ("head", "chunked", "exchange", "proxy", "forwarded", "control")
 
 
 def main(directory: Path) -> None:
@@ -21,7 +21,7 @@ def main(directory: Path) -> None:
             (directory / "chunked" / name).write_bytes(body)
         (directory / "forwarded" / name).write_bytes(head.partition(b"\r\n")[2])
     # What proxies add is in no request of the corpus.
-    for target in ("proxy", "forwarded"):
+    for target in ("proxy", "forwarded", "control"):
         for number, line in enumerate((HERE / f"{target}.seeds").read_text().splitlines()):
             seed = line.encode().decode("unicode_escape").encode("latin-1")
             (directory / target / f"line-{number}").write_bytes(seed)

@@ -10,6 +10,7 @@ mod bodies;
 use crate::corpus::Mutator;
 
 const PROXY_SEEDS: &str = include_str!("../fuzz/proxy.seeds");
+const CONTROL_SEEDS: &str = include_str!("../fuzz/control.seeds");
 const FORWARDED_SEEDS: &str = include_str!("../fuzz/forwarded.seeds");
 
 fn run(target: fn(&[u8]), part: fn(&[u8]) -> &[u8]) {
@@ -75,6 +76,15 @@ fn forwarded_fields() {
     run_on(
         Mutator::of_lines(seed(), FORWARDED_SEEDS),
         bodies::forwarded,
+        |bytes| bytes,
+    );
+}
+
+#[test]
+fn control_frames() {
+    run_on(
+        Mutator::of_lines(seed(), CONTROL_SEEDS),
+        bodies::control,
         |bytes| bytes,
     );
 }

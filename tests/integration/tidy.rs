@@ -81,10 +81,22 @@ const ROOMS: &[Room] = &[
         banned: &[],
     },
     Room {
+        name: "control",
+        rooms: &["config", "net", "scoreboard"],
+        crates: &["nix", "serde_json", "thiserror"],
+        banned: &["std::thread", "Instant::now"],
+    },
+    Room {
+        name: "reloader",
+        rooms: &["config"],
+        crates: &["nix"],
+        banned: &["std::thread"],
+    },
+    Room {
         name: "arbiter",
         // http for the answers of `admin_bind`.
-        rooms: &["config", "http", "net", "scoreboard"],
-        crates: &["nix", "thiserror"],
+        rooms: &["config", "control", "http", "net", "scoreboard"],
+        crates: &["nix", "serde_json", "thiserror"],
         banned: &["std::thread::spawn", "thread::Builder"],
     },
     Room {
@@ -104,6 +116,7 @@ const ROOMS: &[Room] = &[
             "net",
             "pool",
             "python",
+            "reloader",
             "scoreboard",
             "worker",
         ],
@@ -131,6 +144,7 @@ const CRATES: &[&str] = &[
     "mio",
     "nix",
     "pyo3",
+    "serde_json",
     "slab",
     "tempfile",
     "thiserror",

@@ -6,13 +6,16 @@ Waiting is always a deadline on an observable fact (a log line, a file, a proces
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -28,6 +31,11 @@ COMMAND = shlex.split(os.environ.get("FERRICORN_TEST_COMMAND", "")) or [sys.exec
 IS_OURS = not any("gunicorn" in word for word in COMMAND)
 NAME = "ferricorn" if IS_OURS else "gunicorn"
 GUNICORN = [sys.executable, "-m", "gunicorn", "-k", "gthread", "--no-control-socket"]
+
+# Where servers put their control sockets, which would else meet those of the developer. A unix socket's path must be
+# short, so it is not a directory of pytest's.
+RUNTIME = Path(tempfile.mkdtemp(prefix="ferricorn-"))
+atexit.register(shutil.rmtree, RUNTIME, ignore_errors=True)
 
 # Generous, because it only bounds failures: a passing test never waits this long.
 PATIENCE_S = 20.0
@@ -59,6 +67,7 @@ def wait_until(fact: Callable[[], object], what: str, patience: float = PATIENCE
 def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(OBEYED_VARIABLES)}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    environment["XDG_RUNTIME_DIR"] = str(RUNTIME)
     environment.update(extra or {})
     return environment
 
@@ -133,6 +142,7 @@ class Server:
         command: Iterable[str] | None = None,
         cwd: Path = APPS,
         env: dict[str, str] | None = None,
+        pass_fds: Iterable[int] = (),
     ) -> None:
         line = [*(command or COMMAND), *(word for address in bind for word in ("-b", address)), *arguments]
         self.process = subprocess.Popen(
@@ -143,6 +153,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=tuple(pass_fds),
         )
         self.pid = self.process.pid
         self.log = Transcript(self.process.stderr)

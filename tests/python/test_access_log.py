@@ -157,6 +157,25 @@ def test_the_reason_of_every_refusal(server):
 
 
 @pytest.mark.ours
+def test_the_reason_of_what_the_server_ends_itself(server, gates):
+    one = server(
+        "lifecycle", "--access-logfile", "-", "--access-logformat", "%(s)s %({reason}x)s",
+        env={"FERRICORN_REQUEST_TIMEOUT": "1", "FERRICORN_MAX_QUEUE": "1"},
+    )  # fmt: skip
+    with one.connect() as client, one.connect() as waiting:
+        client.send_request("GET", "/block?held")
+        gates.wait_reached("held")
+        waiting.send_request("GET", "/pid")
+        # One runs, one waits, and there is no room for a third.
+        wait_until(lambda: one.get("/pid").status == 503, "the queue is full")
+        assert client.read_response().status == 504
+        gates.open("held")
+        assert waiting.read_response().status == 200
+    wait_until(lambda: "504 request_timeout" in one.output.text, "its line")
+    assert "503 max_queue\n" in one.output.text
+
+
+@pytest.mark.ours
 def test_a_request_has_one_name_for_log_and_application(server):
     one = server("noted", "--access-logfile", "-", "--access-logformat", "%({request_id}x)s", "-w", "2")
     seen = [one.get("/").body.decode() for _ in range(4)]

@@ -75,54 +75,131 @@ fn members(list: &[(u64, u32, Stage)]) -> Vec<Member> {
         age: *age,
         generation: *generation,
         stage: *stage,
+        asks: false,
     };
     list.iter().map(member).collect()
 }
 
-#[test]
-fn missing_workers_are_started_and_the_oldest_surplus_goes() {
-    use Stage::{Aborted, Booting, Retiring, Serving};
-    let two = members(&[(1, 1, Serving), (2, 1, Booting)]);
-    assert_eq!(plan(4, None, &two).spawn, 2);
-    assert_eq!(plan(2, None, &two), Plan::default());
-    assert_eq!(plan(1, None, &two).retire, [1]);
-    assert_eq!(plan(0, None, &two).retire, [1, 2]);
-    let leaving = members(&[(1, 1, Retiring), (2, 1, Serving)]);
-    assert_eq!(plan(2, None, &leaving).spawn, 1);
-    assert!(plan(1, None, &leaving).retire.is_empty());
-    let dying = members(&[(1, 1, Aborted), (2, 1, Serving)]);
-    assert_eq!(plan(2, None, &dying), Plan::default());
+fn wish(target: usize, generation: u32) -> Wish {
+    Wish {
+        target,
+        generation,
+        unproven: None,
+        reload_surge: 1,
+        max_retiring: 1,
+    }
+}
+
+fn unproven(target: usize, generation: u32, before: usize) -> Wish {
+    Wish {
+        unproven: Some(before),
+        ..wish(target, generation)
+    }
+}
+
+/// How many are started, and who goes.
+fn steps(wish: &Wish, members: &[Member]) -> (usize, Vec<u64>) {
+    let plan = plan(wish, members);
+    (plan.spawn, plan.retire)
 }
 
 #[test]
-fn a_reload_keeps_the_old_until_all_of_the_new_serve() {
+fn missing_workers_are_started_and_the_oldest_surplus_goes() {
+    use Stage::{Aborted, Retiring, Serving};
+    let two = members(&[(1, 1, Serving), (2, 1, Serving)]);
+    assert_eq!(steps(&wish(4, 1), &two), (2, vec![]));
+    assert_eq!(steps(&wish(2, 1), &two), (0, vec![]));
+    assert!(plan(&wish(2, 1), &two).is_current);
+    assert_eq!(steps(&wish(1, 1), &two), (0, vec![1]));
+    assert_eq!(steps(&wish(0, 1), &two), (0, vec![1, 2]));
+    let leaving = members(&[(1, 1, Retiring), (2, 1, Serving)]);
+    assert_eq!(steps(&wish(2, 1), &leaving), (1, vec![]));
+    assert_eq!(steps(&wish(1, 1), &leaving), (0, vec![]));
+    let dying = members(&[(1, 1, Aborted), (2, 1, Serving)]);
+    assert_eq!(steps(&wish(2, 1), &dying), (0, vec![]));
+}
+
+#[test]
+fn nobody_goes_for_the_sake_of_one_that_still_boots() {
+    use Stage::{Booting, Serving};
+    let one_boots = members(&[(1, 1, Serving), (2, 1, Serving), (3, 1, Booting)]);
+    assert_eq!(steps(&wish(2, 1), &one_boots), (0, vec![]));
+    assert_eq!(steps(&wish(1, 1), &one_boots), (0, vec![1]));
+    assert_eq!(steps(&wish(0, 1), &one_boots), (0, vec![1, 2, 3]));
+}
+
+#[test]
+fn a_reload_goes_worker_by_worker() {
     use Stage::{Booting, Retiring, Serving};
     let old = [(1, 1, Serving), (2, 1, Serving)];
-    let fresh = plan(2, Some(2), &members(&old));
-    assert_eq!(
-        (fresh.spawn, fresh.retire.len(), fresh.rolled_out),
-        (2, 0, false)
-    );
+    let start = plan(&unproven(2, 2, 2), &members(&old));
+    assert_eq!((start.spawn, start.retire.len()), (1, 0));
+    assert!(!start.is_current);
 
-    let half = members(&[old[0], old[1], (3, 2, Serving), (4, 2, Booting)]);
-    assert_eq!(plan(2, Some(2), &half), Plan::default());
+    let first = members(&[old[0], old[1], (3, 2, Booting)]);
+    assert_eq!(steps(&unproven(2, 2, 2), &first), (0, vec![]));
 
-    let whole = members(&[old[0], old[1], (3, 2, Serving), (4, 2, Serving)]);
-    let done = plan(2, Some(2), &whole);
-    assert_eq!(
-        (done.spawn, done.retire, done.rolled_out),
-        (0, vec![1, 2], true)
-    );
+    let proven = members(&[old[0], old[1], (3, 2, Serving)]);
+    assert_eq!(steps(&wish(2, 2), &proven), (0, vec![1]));
 
-    // An old worker that died meanwhile is not replaced by one of the new settings, nor counted.
-    let fewer = members(&[old[1], (3, 2, Serving), (4, 2, Booting)]);
-    assert_eq!(plan(2, Some(2), &fewer), Plan::default());
+    // Who leaves still holds its memory: the next one starts when it is gone.
+    let leaving = members(&[(1, 1, Retiring), old[1], (3, 2, Serving)]);
+    assert_eq!(steps(&wish(2, 2), &leaving), (0, vec![]));
+    let gone = members(&[old[1], (3, 2, Serving)]);
+    assert_eq!(steps(&wish(2, 2), &gone), (1, vec![]));
+    let wide = Wish {
+        reload_surge: 2,
+        ..wish(2, 2)
+    };
+    assert_eq!(steps(&wide, &leaving), (1, vec![]));
 
-    // What was given up before is leaving already.
-    let second = members(&[old[0], (3, 2, Retiring), (4, 3, Serving)]);
-    let done = plan(1, Some(3), &second);
-    assert_eq!((done.retire, done.rolled_out), (vec![1], true));
-    assert!(plan(0, Some(2), &members(&old)).rolled_out);
+    let whole = members(&[old[1], (3, 2, Serving), (4, 2, Serving)]);
+    let done = plan(&wish(2, 2), &whole);
+    assert_eq!((done.spawn, done.retire.as_slice()), (0, &[2][..]));
+    assert!(done.is_current);
+}
+
+#[test]
+fn a_reload_that_has_not_shown_that_it_boots_takes_nobody_away() {
+    use Stage::{Booting, Serving};
+    let four: Vec<_> = (1..=4).map(|age| (age, 1, Serving)).collect();
+    // Fewer workers from now on: the first new one comes before anyone goes.
+    assert_eq!(steps(&unproven(2, 2, 4), &members(&four)), (1, vec![]));
+    let mut with_new = four.clone();
+    with_new.push((5, 2, Serving));
+    assert_eq!(steps(&wish(2, 2), &members(&with_new)), (0, vec![1, 2, 3]));
+    // More workers: what is missing comes at once.
+    assert_eq!(steps(&unproven(4, 2, 2), &members(&four[..2])), (3, vec![]));
+    // An old worker that dies meanwhile is replaced by one of the new settings.
+    let fewer = members(&[four[0], (5, 2, Booting)]);
+    assert_eq!(steps(&unproven(2, 2, 2), &fewer), (1, vec![]));
+    // One that had not even booted goes first, and nobody misses it.
+    let late = members(&[(1, 1, Serving), (2, 1, Booting), (3, 2, Serving)]);
+    assert_eq!(steps(&wish(2, 2), &late), (0, vec![2]));
+}
+
+#[test]
+fn who_asks_goes_on_until_its_successor_serves() {
+    use Stage::{Booting, Retiring, Serving};
+    let mut two = members(&[(1, 1, Serving), (2, 1, Serving)]);
+    two[0].asks = true;
+    two[1].asks = true;
+    assert_eq!(steps(&wish(2, 1), &two), (1, vec![]));
+    two.extend(members(&[(3, 1, Booting)]));
+    assert_eq!(steps(&wish(2, 1), &two), (0, vec![]));
+    two[2].stage = Serving;
+    assert_eq!(steps(&wish(2, 1), &two), (0, vec![1]));
+    // One at a time, until it is gone.
+    two[0].stage = Retiring;
+    assert_eq!(steps(&wish(2, 1), &two), (0, vec![]));
+    let both = Wish {
+        max_retiring: 2,
+        ..wish(2, 1)
+    };
+    assert_eq!(steps(&both, &two), (1, vec![]));
+    assert_eq!(steps(&wish(2, 1), &two[1..]), (1, vec![]));
+    // TTOU takes the one that asks.
+    assert_eq!(steps(&wish(1, 1), &two[1..]), (0, vec![2]));
 }
 
 const DEAD: Obituary = Obituary {
@@ -178,6 +255,16 @@ fn boot_failures_at_a_reload_keep_the_old_generation() {
     assert_eq!(
         after_death(&killed, true),
         Consequence::FailRollout("Worker failed to boot.")
+    );
+    let proven = Obituary {
+        in_rollout: false,
+        ..boot
+    };
+    assert_eq!(after_death(&proven, true), Consequence::BackOff);
+    assert_eq!(
+        after_death(&boot, false),
+        Consequence::FailRollout("Worker failed to boot."),
+        "also before the first start was over"
     );
     let told_to = Obituary {
         stage: Stage::Retiring,

@@ -5,7 +5,6 @@ use super::{Default, Kind, Section, Setting, row};
 const DIRTY: Section = Section::DirtyArbiters;
 const NO_DIRTY: &str = "there is no dirty arbiter: run such work in a task queue";
 const WITH_DIRTY: &str = "there is no dirty arbiter";
-const NO_CONTROL: &str = "there is no control socket";
 
 pub(super) const ROWS: &[Setting] = &[
     row(
@@ -58,10 +57,10 @@ pub(super) const ROWS: &[Setting] = &[
         Section::Control,
         Kind::Text,
         Default::ControlSocket,
-        "Unix socket of the control interface.",
+        "Unix socket for ferricornc; {pid} stands for the master's pid.",
     )
     .flags(&["--control-socket"])
-    .not_yet(NO_CONTROL),
+    .differs("By default each server has a socket of its own. A living one is never taken over."),
     row(
         "control_socket_mode",
         Section::Control,
@@ -69,8 +68,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Int(0o600),
         "Mode of the control socket.",
     )
-    .flags(&["--control-socket-mode"])
-    .not_yet(NO_CONTROL),
+    .flags(&["--control-socket-mode"]),
     row(
         "control_socket_disable",
         Section::Control,
@@ -81,12 +79,15 @@ pub(super) const ROWS: &[Setting] = &[
     .flags(&["--no-control-socket"]),
 ];
 
-/// A path of our own: sharing gunicorn's would mean taking its socket away.
+/// A path of each server's own: with one for all, a second server would take the first one's socket away.
+/// `src/ferricorn/ctl.py` looks in the same places.
 pub(super) fn default_path() -> String {
     let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     if let Some(runtime) = variable("XDG_RUNTIME_DIR") {
-        return format!("{runtime}/ferricorn.ctl");
+        return format!("{runtime}/ferricorn/{{pid}}.ctl");
     }
-    let home = variable("HOME").unwrap_or_else(|| "/tmp".to_owned());
-    format!("{home}/.ferricorn/ferricorn.ctl")
+    match variable("HOME") {
+        Some(home) => format!("{home}/.ferricorn/{{pid}}.ctl"),
+        None => format!("/tmp/ferricorn-{}/{{pid}}.ctl", nix::unistd::geteuid()),
+    }
 }

@@ -3,7 +3,6 @@
 use super::{Default, Kind, Section, Setting, row};
 
 const SECTION: Section = Section::Debugging;
-const RELOAD: &str = "code is reloaded with SIGHUP only";
 
 pub(super) const ROWS: &[Setting] = &[
     row(
@@ -14,7 +13,7 @@ pub(super) const ROWS: &[Setting] = &[
         "Restart workers when code changes. For development.",
     )
     .flags(&["--reload"])
-    .not_yet(RELOAD),
+    .differs("Whatever keeps the application from being imported is shown to clients, not only a syntax error."),
     row(
         "reload_engine",
         SECTION,
@@ -26,16 +25,15 @@ pub(super) const ROWS: &[Setting] = &[
         "How changes are noticed: auto, poll or inotify.",
     )
     .flags(&["--reload-engine"])
-    .not_yet(RELOAD),
+    .differs("inotify needs no package."),
     row(
         "reload_extra_files",
         SECTION,
         Kind::Files,
         Default::Texts(&[]),
-        "More files or patterns for --reload. Repeatable.",
+        "More files or patterns (templates/**/*.html) for --reload. Repeatable.",
     )
-    .flags(&["--reload-extra-file"])
-    .not_yet(RELOAD),
+    .flags(&["--reload-extra-file"]),
     row(
         "spew",
         SECTION,

@@ -56,7 +56,7 @@ pub(super) const ROWS: &[Setting] = &[
         1,
         "(worker) The worker got SIGABRT: it was silent too long.",
     ),
-    hook("pre_exec", 1, "(arbiter) Before a new arbiter is executed.").not_yet(NOT_CALLED),
+    hook("pre_exec", 1, "(arbiter) Before a new arbiter is executed."),
     hook(
         "pre_request",
         2,

@@ -70,7 +70,8 @@ pub(super) const ROWS: &[Setting] = &[
         Default::None,
         "Directory for large request bodies.",
     )
-    .flags(&["--worker-tmp-dir"]),
+    .flags(&["--worker-tmp-dir"])
+    .differs("It is for large request bodies. There is no heartbeat file."),
     row(
         "user",
         SECTION,

@@ -23,7 +23,8 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text("sync"),
         "sync (one thread unless --threads says more) or gthread.",
     )
-    .flags(&["-k", "--worker-class"]),
+    .flags(&["-k", "--worker-class"])
+    .differs("There is one kind of worker, an event loop with a pool of threads. sync means one thread."),
     row(
         "threads",
         SECTION,
@@ -63,7 +64,8 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Int(30),
         "Seconds a worker may be silent before it is killed. 0: for ever.",
     )
-    .flags(&["-t", "--timeout"]),
+    .flags(&["-t", "--timeout"])
+    .differs("The event loop and the interpreter are judged apart; a request that takes long is no reason."),
     row(
         "graceful_timeout",
         SECTION,
@@ -79,7 +81,8 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Int(65),
         "Seconds an idle connection stays open. 0: close after each response.",
     )
-    .flags(&["--keep-alive"]),
+    .flags(&["--keep-alive"])
+    .differs("The default is 65 and not 2: load balancers keep connections for 60. An idle one costs no thread."),
     row(
         "boot_timeout",
         SECTION,

@@ -1,0 +1,192 @@
+//! What systemd is told: real states, each when it is true (sd_notify(3)).
+//!
+//! `READY=1` when the first worker serves, not when there is a socket; `RELOADING=1` from HUP until the last old worker
+//! was told to go; `STOPPING=1`, or the successor's `MAINPID=`, at the end; `STATUS=` whenever the workers' numbers
+//! change; `WATCHDOG=1` from the arbiter's loop, at half the time that systemd waits for it.
+//!
+//! Nothing here can fail the server: what cannot be said is not said.
+
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::Arbiter;
+use super::workers::Stage;
+use crate::scoreboard::monotonic_ms;
+
+/// From the environment.
+#[derive(Clone, Debug, Default)]
+pub struct Supervisor {
+    /// `NOTIFY_SOCKET`: a path, or `@` and a name in the abstract namespace.
+    pub notify_socket: Option<String>,
+    /// `WATCHDOG_USEC`, when `WATCHDOG_PID` means us.
+    pub watchdog_usec: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Notifier {
+    socket: Option<UnixDatagram>,
+    /// Milliseconds between two signs of life.
+    watchdog_ms: Option<u64>,
+    next_watchdog_at: u64,
+    status: String,
+    is_ready: bool,
+}
+
+impl Notifier {
+    pub(super) fn new(supervisor: &Supervisor) -> Self {
+        let socket = supervisor.notify_socket.as_deref().and_then(connect);
+        let watchdog_ms = supervisor
+            .watchdog_usec
+            .filter(|usec| *usec > 0 && socket.is_some())
+            .map(|usec| (usec / 2000).max(1));
+        Self {
+            socket,
+            watchdog_ms,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn watches(&self) -> bool {
+        self.watchdog_ms.is_some()
+    }
+
+    pub(super) fn say(&self, state: &str) {
+        if let Some(socket) = &self.socket {
+            if let Err(error) = socket.send(state.as_bytes()) {
+                log::debug!("systemd was not told {state:?}: {error}");
+            }
+        }
+    }
+
+    /// Says that we live if it is time; returns in how many milliseconds it is time again.
+    pub(super) fn keep_watchdog(&mut self, now: u64) -> Option<u64> {
+        let period = self.watchdog_ms?;
+        if self.next_watchdog_at <= now {
+            self.say("WATCHDOG=1");
+            self.next_watchdog_at = now + period;
+        }
+        Some(self.next_watchdog_at - now)
+    }
+}
+
+impl Arbiter<'_> {
+    /// Called once a turn: costs nothing when nothing has changed.
+    pub(super) fn notify_status(&mut self) {
+        if self.notifier.socket.is_none() {
+            return;
+        }
+        let serving = self.workers.count(Stage::Serving);
+        let status = status(
+            serving,
+            self.workers.count(Stage::Booting),
+            self.workers.count(Stage::Retiring),
+        );
+        let becomes_ready = serving > 0 && !self.notifier.is_ready;
+        if becomes_ready {
+            self.notifier.is_ready = true;
+            self.notifier.say(&format!("READY=1\nSTATUS={status}"));
+        } else if status != self.notifier.status {
+            self.notifier.say(&format!("STATUS={status}"));
+        }
+        self.notifier.status = status;
+    }
+
+    pub(super) fn notify_reloading(&self) {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+            .map_or(0, |now| std::time::Duration::from(now).as_micros());
+        self.notifier
+            .say(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
+    }
+
+    /// The reload is over, with this to say of it.
+    pub(super) fn notify_reloaded(&mut self, outcome: &str) {
+        self.notifier.say(&format!("READY=1\nSTATUS={outcome}"));
+        // The next line about the workers is news again.
+        self.notifier.status.clear();
+    }
+
+    /// A service whose master has a successor does not stop: it goes on with that one.
+    pub(super) fn notify_stopping(&self) {
+        match self.upgrade {
+            Some(successor) => self.notifier.say(&format!("MAINPID={successor}")),
+            None => self.notifier.say("STOPPING=1"),
+        }
+    }
+
+    pub(super) fn notify_promoted(&mut self) {
+        self.notifier.say(&format!("MAINPID={}\nREADY=1", self.pid));
+        self.notifier.status.clear();
+    }
+
+    /// How long the loop may sleep, as far as systemd is concerned.
+    pub(super) fn keep_watchdog(&mut self) -> u64 {
+        self.notifier
+            .keep_watchdog(monotonic_ms())
+            .unwrap_or(u64::MAX)
+    }
+}
+
+fn status(serving: usize, booting: usize, leaving: usize) -> String {
+    let mut status = format!(
+        "{serving} worker{} serving",
+        if serving == 1 { "" } else { "s" }
+    );
+    for (count, doing) in [(booting, "booting"), (leaving, "leaving")] {
+        if count > 0 {
+            status.push_str(&format!(", {count} {doing}"));
+        }
+    }
+    status
+}
+
+fn connect(name: &str) -> Option<UnixDatagram> {
+    let address = match name.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(name),
+    };
+    let connected = address.and_then(|address| {
+        let socket = UnixDatagram::unbound()?;
+        // A supervisor that does not read must not hold the loop.
+        socket.set_nonblocking(true)?;
+        socket.connect_addr(&address)?;
+        Ok(socket)
+    });
+    connected
+        .inspect_err(|error| log::warn!("NOTIFY_SOCKET {name} cannot be used: {error}"))
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_counts_only_what_there_is() {
+        assert_eq!(status(0, 2, 0), "0 workers serving, 2 booting");
+        assert_eq!(status(1, 0, 1), "1 worker serving, 1 leaving");
+        assert_eq!(status(4, 0, 0), "4 workers serving");
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_at_half_its_time() {
+        let name = format!("ferricorn-watchdog-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let supervisor = UnixDatagram::bind_addr(&address).unwrap();
+        let mut notifier = Notifier::new(&Supervisor {
+            notify_socket: Some(format!("@{name}")),
+            watchdog_usec: Some(4_000_000),
+        });
+        assert_eq!(notifier.keep_watchdog(10_000), Some(2000));
+        assert_eq!(notifier.keep_watchdog(11_000), Some(1000));
+        assert_eq!(notifier.keep_watchdog(12_000), Some(2000));
+        supervisor.set_nonblocking(true).unwrap();
+        let mut said = [0; 64];
+        for _ in 0..2 {
+            let len = supervisor.recv(&mut said).unwrap();
+            assert_eq!(&said[..len], b"WATCHDOG=1");
+        }
+        assert!(supervisor.recv(&mut said).is_err(), "only when it is time");
+    }
+}

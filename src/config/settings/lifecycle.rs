@@ -1,0 +1,69 @@
+//! Rows of ours: how workers are replaced and how the server stops. Part of the section Worker Processes.
+
+use super::{Default, Kind, Section, Setting, row};
+
+const SECTION: Section = Section::WorkerProcesses;
+
+pub(super) const ROWS: &[Setting] = &[
+    row(
+        "reload_surge",
+        SECTION,
+        AT_LEAST_ONE,
+        Default::Int(1),
+        "Worker processes more than --workers that a reload may have at a time.",
+    )
+    .flags(&["--reload-surge"])
+    .ours(),
+    row(
+        "max_retiring",
+        SECTION,
+        AT_LEAST_ONE,
+        Default::Int(1),
+        "Workers that are replaced at a time for --max-requests and other limits.",
+    )
+    .flags(&["--max-retiring"])
+    .ours(),
+    row(
+        "max_worker_memory",
+        SECTION,
+        Kind::Int,
+        Default::Int(0),
+        "Replace a worker that holds more than this many MiB of memory. 0: never.",
+    )
+    .flags(&["--max-worker-memory"])
+    .ours(),
+    row(
+        "max_worker_lifetime",
+        SECTION,
+        Kind::Int,
+        Default::Int(0),
+        "Replace a worker after this many seconds. 0: never.",
+    )
+    .flags(&["--max-worker-lifetime"])
+    .ours(),
+    row(
+        "max_worker_lifetime_jitter",
+        SECTION,
+        Kind::Int,
+        Default::Int(0),
+        "Random number of seconds up to this added to --max-worker-lifetime.",
+    )
+    .flags(&["--max-worker-lifetime-jitter"])
+    .ours(),
+    row(
+        "stop_delay",
+        SECTION,
+        Kind::Int,
+        Default::Int(0),
+        "Seconds to go on accepting after TERM, until load balancers know.",
+    )
+    .flags(&["--stop-delay"])
+    .ours(),
+];
+
+/// None at all would mean to take capacity away first.
+const AT_LEAST_ONE: Kind = Kind::IntWithin {
+    min: 1,
+    max: 1000,
+    complaint: |number| format!("must be from 1 to 1000, not {number}"),
+};

@@ -1,0 +1,214 @@
+//! The connections of the control socket: bytes in, requests out; answers in, bytes out. Nothing waits.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use serde_json::{Value, json};
+
+use super::frame::{self, Inbox};
+use super::request::{Asked, Request};
+
+/// Names a connection; never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientId(u64);
+
+/// All connections of the control socket.
+#[derive(Debug, Default)]
+pub struct Clients {
+    clients: Vec<Client>,
+    next_id: u64,
+}
+
+#[derive(Debug)]
+struct Client {
+    id: ClientId,
+    stream: UnixStream,
+    inbox: Inbox,
+    /// Unsent bytes of answers.
+    outbox: Vec<u8>,
+    /// A request is being worked on; the next one waits.
+    busy: bool,
+    /// Nothing more is read; it goes when everything is sent.
+    closing: bool,
+    /// When something last happened, in milliseconds of the monotonic clock.
+    active_at: u64,
+}
+
+impl Clients {
+    /// Takes in who is waiting, reads what has come, and returns the requests that are whole: one of each client
+    /// at most. Mistakes are answered here.
+    pub fn receive(&mut self, listener: &UnixListener, now_ms: u64) -> Vec<(ClientId, Request)> {
+        self.accept(listener, now_ms);
+        let mut requests = Vec::new();
+        for client in &mut self.clients {
+            if let Some(request) = client.receive(now_ms) {
+                requests.push((client.id, request));
+            }
+        }
+        self.settle(now_ms);
+        requests
+    }
+
+    /// Answers the request that `id` waits for. The client may be gone.
+    pub fn answer(&mut self, id: ClientId, message: &Value, now_ms: u64) {
+        if let Some(client) = self.clients.iter_mut().find(|client| client.id == id) {
+            client.busy = false;
+            client.say(message, now_ms);
+        }
+        self.settle(now_ms);
+    }
+
+    /// What to poll for: whose next move it is, and whether that is to read an answer. Not those whose request is
+    /// being worked on: a hang-up of theirs would end every poll at once.
+    pub fn descriptors(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
+        let idle = self.clients.iter().filter(|client| !client.busy);
+        idle.map(|client| (client.stream.as_fd(), !client.outbox.is_empty()))
+    }
+
+    /// A client has sent more than the request that was just answered.
+    #[must_use]
+    pub fn have_more(&self) -> bool {
+        self.clients
+            .iter()
+            .any(|client| !client.busy && client.outbox.is_empty() && client.inbox.is_whole())
+    }
+
+    fn accept(&mut self, listener: &UnixListener, now_ms: u64) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Ok((stream, _)) = listener.accept() else {
+                return;
+            };
+            if stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            if self.clients.len() >= CLIENTS_MAX {
+                // Room is made at the cost of who has been idle longest.
+                let oldest = (0..self.clients.len()).min_by_key(|at| self.clients[*at].active_at);
+                oldest.map(|at| self.clients.swap_remove(at));
+            }
+            self.next_id += 1;
+            self.clients.push(Client {
+                id: ClientId(self.next_id),
+                stream,
+                inbox: Inbox::new(REQUEST_BYTES_MAX),
+                outbox: Vec::new(),
+                busy: false,
+                closing: false,
+                active_at: now_ms,
+            });
+        }
+    }
+
+    /// Writes what can be written and forgets who is done, gone or idle.
+    fn settle(&mut self, now_ms: u64) {
+        self.clients.retain_mut(|client| {
+            let sent = client.send(now_ms);
+            let patience = if client.outbox.is_empty() {
+                IDLE_MS
+            } else {
+                SEND_MS
+            };
+            let is_done = client.closing
+                && client.outbox.is_empty()
+                && !client.busy
+                && !client.inbox.is_whole();
+            let is_late = !client.busy && now_ms.saturating_sub(client.active_at) > patience;
+            sent.is_ok() && !is_done && !is_late
+        });
+    }
+}
+
+impl Client {
+    fn receive(&mut self, now_ms: u64) -> Option<Request> {
+        // One thing after the other: a client that does not read its answers is not listened to either.
+        while !self.busy && self.outbox.is_empty() {
+            match self.inbox.take() {
+                Ok(Some(payload)) => match Asked::read(&payload) {
+                    Asked::Request(request) => {
+                        self.busy = true;
+                        return Some(request);
+                    }
+                    Asked::Mistake { id, error } => self.say(&mistake(&id, &error), now_ms),
+                },
+                Ok(None) if self.closing => return None,
+                Ok(None) => {
+                    if !self.read(now_ms) {
+                        return None;
+                    }
+                }
+                Err(too_long) => {
+                    let error = format!("Message too large: {}", too_long.length);
+                    self.say(&mistake(&Value::from(0), &error), now_ms);
+                    self.inbox = Inbox::new(0);
+                    self.closing = true;
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// False when there is nothing to read now.
+    fn read(&mut self, now_ms: u64) -> bool {
+        let mut bytes = [0; 4096];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => {
+                self.closing = true;
+                false
+            }
+            Ok(count) => {
+                self.active_at = now_ms;
+                self.inbox.push(&bytes[..count]);
+                true
+            }
+            Err(error) => {
+                self.closing |= !is_transient(&error);
+                false
+            }
+        }
+    }
+
+    fn say(&mut self, message: &Value, now_ms: u64) {
+        self.active_at = now_ms;
+        self.outbox.extend_from_slice(&frame::encode(message));
+    }
+
+    fn send(&mut self, now_ms: u64) -> io::Result<()> {
+        while !self.outbox.is_empty() {
+            match self.stream.write(&self.outbox) {
+                Ok(count) => {
+                    self.outbox.drain(..count);
+                    self.active_at = now_ms;
+                }
+                Err(error) if is_transient(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+/// The answer to what was not understood or cannot be done.
+pub(super) fn mistake(id: &Value, error: &str) -> Value {
+    json!({"id": id, "status": "error", "error": error})
+}
+
+/// Whoever may connect may also stop the server, so these bounds are against accidents.
+const CLIENTS_MAX: usize = 32;
+const ACCEPTS_PER_TURN: usize = 8;
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// gunicorn's patience with a client that says nothing.
+const IDLE_MS: u64 = 300_000;
+/// And ours with one that does not read.
+const SEND_MS: u64 = 30_000;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,37 @@
+"""What every thread of this process is doing, as JSON: a worker's answer to `ferricornc -c "stack PID"`."""
+
+import json
+import os
+import sys
+import threading
+import traceback
+
+# Of a very deep recursion the innermost calls tell enough.
+FRAMES_MAX = 200
+
+
+def as_json() -> str:
+    """The threads that run Python code, but for the one that asks; calls are listed outermost first."""
+    known = {thread.ident: thread for thread in threading.enumerate()}
+    told = []
+    for ident, frame in sys._current_frames().items():
+        if ident == threading.get_ident():
+            continue
+        thread = known.get(ident)
+        # Of the main thread of a forked process Python remembers the parent's number.
+        is_main = thread is threading.main_thread()
+        summary = traceback.StackSummary.extract(traceback.walk_stack(frame), limit=FRAMES_MAX)
+        told.append(
+            {
+                "name": thread.name if thread else "unknown",
+                "ident": ident,
+                "native_id": os.getpid() if is_main else thread.native_id if thread else None,
+                "daemon": thread.daemon if thread else None,
+                "frames": [
+                    {"file": one.filename, "line": one.lineno, "function": one.name, "code": one.line}
+                    for one in reversed(summary)
+                ],
+            }
+        )
+    told.sort(key=lambda one: (one["name"] != "MainThread", one["name"]))
+    return json.dumps(told)

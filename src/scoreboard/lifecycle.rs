@@ -1,0 +1,89 @@
+//! A worker's coming and going on its slot: that it wants a successor, that the server is about to stop, and what
+//! its end cost. None of it is on the path of a request that is served.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::Slot;
+
+/// See the module. Part of every slot.
+#[derive(Debug, Default)]
+pub(super) struct LifecycleData {
+    asks_to_go: AtomicU32,
+    server_stops: AtomicU32,
+    refused: AtomicU64,
+    cut: AtomicU64,
+}
+
+impl LifecycleData {
+    pub(super) fn wipe(&self) {
+        self.asks_to_go.store(0, Ordering::Relaxed);
+        self.server_stops.store(0, Ordering::Relaxed);
+        self.refused.store(0, Ordering::Relaxed);
+        self.cut.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Slot<'_> {
+    /// Worker: it has served as many requests as it may. It goes on until the arbiter sends TERM.
+    pub fn ask_to_go(self) {
+        self.data.lifecycle.asks_to_go.store(1, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn asks_to_go(self) -> bool {
+        self.data.lifecycle.asks_to_go.load(Ordering::Relaxed) != 0
+    }
+
+    /// Arbiter: TERM has come and `stop_delay` runs. The worker serves, but is not ready for more.
+    pub fn announce_stop(self) {
+        self.data.lifecycle.server_stops.store(1, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn server_stops(self) -> bool {
+        self.data.lifecycle.server_stops.load(Ordering::Relaxed) != 0
+    }
+
+    /// A request that the server answered without the application (400, 408, 413, 503 and the like).
+    pub fn add_refused(self, count: u64) {
+        self.data
+            .lifecycle
+            .refused
+            .fetch_add(count, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn refused(self) -> u64 {
+        self.data.lifecycle.refused.load(Ordering::Relaxed)
+    }
+
+    /// A request that was under way when its time to end was over.
+    pub fn add_cut(self, count: u64) {
+        self.data.lifecycle.cut.fetch_add(count, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn cut(self) -> u64 {
+        self.data.lifecycle.cut.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::scoreboard::Scoreboard;
+
+    #[test]
+    fn what_a_worker_leaves_is_wiped_for_the_next() {
+        let board = Scoreboard::new(1, 1).unwrap();
+        let slot = board.slot(0);
+        slot.ask_to_go();
+        slot.announce_stop();
+        slot.add_cut(2);
+        slot.add_refused(3);
+        assert!(slot.asks_to_go() && slot.server_stops());
+        assert_eq!((slot.cut(), slot.refused()), (2, 3));
+        slot.claim(1);
+        assert!(!slot.asks_to_go() && !slot.server_stops());
+        assert_eq!((slot.cut(), slot.refused()), (0, 0));
+    }
+}

@@ -1,0 +1,149 @@
+"""Continuous load while something happens to the server: what was sent, what failed, how, and the slowest answer.
+
+Every request carries a word of its own, and the answer must repeat it: an answer that reached the wrong client is seen.
+A keep-alive client never retries: a request that is sent on a connection which the server has just closed counts as
+reset, although browsers would hide it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+PATIENCE_S = 30.0
+
+
+@dataclass
+class Tally:
+    """What came of the requests."""
+
+    sent: int = 0
+    answered: int = 0
+    failed: int = 0
+    reset: int = 0
+    refused: int = 0
+    wrong: int = 0
+    slowest: float = 0.0
+    workers: Counter = field(default_factory=Counter)
+    details: list[str] = field(default_factory=list)
+
+    @property
+    def lost(self) -> int:
+        return self.failed + self.reset + self.refused + self.wrong
+
+    def fault(self, kind: str, detail: str) -> None:
+        setattr(self, kind, getattr(self, kind) + 1)
+        if len(self.details) < 20:
+            self.details.append(f"{kind} at {time.monotonic():.3f}: {detail}")
+
+
+class Load:
+    """`keep_alive` + `one_shot` clients, each asking again `pause` seconds after its answer, until left."""
+
+    def __init__(
+        self,
+        address,
+        *,
+        keep_alive: int = 4,
+        one_shot: int = 4,
+        pause: float = 0.0,
+        path: str = "/echo",
+        until_refused: bool = False,
+    ) -> None:
+        self.address, self.path, self.pause, self.until_refused = address, path, pause, until_refused
+        self.kinds = [True] * keep_alive + [False] * one_shot
+        self.tally = Tally()
+        self._leave = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        self.wait_answered(len(self.kinds) * 3)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+    def stop(self) -> Tally:
+        self._leave.set()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), "clients still wait for an answer"
+        return self.tally
+
+    def join(self) -> Tally:
+        """The clients of a server that stops leave by themselves."""
+        self._thread.join(PATIENCE_S)
+        return self.stop()
+
+    def wait_answered(self, count: int) -> None:
+        """Until `count` requests were answered, from the start."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.tally.answered < count:
+            assert time.monotonic() < deadline, f"{self.tally.answered} of {count} answers; {self.tally.details}"
+            assert self._thread.is_alive(), f"all clients left; {self.tally.details}"
+            time.sleep(0.005)
+
+    async def _run(self) -> None:
+        await asyncio.gather(*(self._client(number, kept) for number, kept in enumerate(self.kinds)))
+
+    async def _client(self, number: int, kept: bool) -> None:
+        streams = None
+        count = 0
+        while not self._leave.is_set():
+            count += 1
+            word = f"{number}-{count}"
+            self.tally.sent += 1
+            started = time.monotonic()
+            step = "connect"
+            try:
+                if streams is None:
+                    streams = await self._connect()
+                step = "reused" if kept and count > 1 else "new"
+                closes = await asyncio.wait_for(self._ask(streams, word, kept), PATIENCE_S)
+            except ConnectionRefusedError as error:
+                if self.until_refused:
+                    self.tally.sent -= 1
+                    return
+                self.tally.fault("refused", f"{step} {error!r}")
+                closes = True
+                await asyncio.sleep(0.01)
+            except (ConnectionError, asyncio.IncompleteReadError) as error:
+                self.tally.fault("reset", f"{step} {error!r}")
+                closes = True
+            except (OSError, ValueError, asyncio.TimeoutError) as error:
+                self.tally.fault("failed", f"{step} {error!r}")
+                closes = True
+            self.tally.slowest = max(self.tally.slowest, time.monotonic() - started)
+            if streams is not None and (closes or not kept):
+                streams[1].close()
+                streams = None
+            await asyncio.sleep(self.pause)
+        if streams is not None:
+            streams[1].close()
+
+    async def _connect(self):
+        if isinstance(self.address, str):
+            return await asyncio.open_unix_connection(self.address)
+        reader, writer = await asyncio.open_connection(*self.address)
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return reader, writer
+
+    async def _ask(self, streams, word: str, kept: bool) -> bool:
+        reader, writer = streams
+        ending = "" if kept else "Connection: close\r\n"
+        writer.write(f"GET {self.path}?{word} HTTP/1.1\r\nHost: load\r\n{ending}\r\n".encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+        body = (await reader.readexactly(int(fields["content-length"]))).decode()
+        if not head.startswith("HTTP/1.1 200"):
+            self.tally.fault("failed", head.split("\r\n")[0])
+        elif body.split(" ")[0] != word:
+            self.tally.fault("wrong", f"{body!r} for {word!r}")
+        else:
+            self.tally.answered += 1
+            self.tally.workers[body.split(" ")[1]] += 1
+        return fields.get("connection") == "close"
