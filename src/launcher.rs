@@ -12,12 +12,15 @@
 //! that exit handlers and flushes run.
 
 mod access_log;
+pub(crate) mod api;
 mod daemon;
 mod faults;
 mod host;
 mod reexec;
+mod relay;
 mod reload;
 mod serve;
+mod sources;
 mod template;
 mod title;
 mod worker;
@@ -26,21 +29,29 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use self::host::{PythonHost, RawEnv};
 use self::reexec::Inheritance;
+use self::sources::{Origin, Settings, Sources};
 use crate::arbiter::{self, Outcome, Start};
-use crate::config::{self, CliOutcome, Config, Environment, RawSettings, VERSION};
+use crate::config::{Config, Environment, VERSION};
 use crate::logging;
-use crate::logging::access::AccessFormat;
-use crate::net::BindAddress;
-use crate::python::config_file;
-use crate::python::hooks::{Hooks, traceback};
-use crate::python::loader::{self, AppLoadError};
+use crate::python::hooks::traceback;
+use crate::python::loader;
 
 /// Serves as the command line says. Returns the exit code, in the master and in each of its workers.
 pub fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
+    run_from(py, Origin::CommandLine(argv))
+}
+
+/// Serves a `BaseApplication`.
+fn run_application(py: Python<'_>, application: Py<PyAny>) -> i32 {
+    run_from(py, Origin::Application(application))
+}
+
+fn run_from(py: Python<'_>, origin: Origin) -> i32 {
     let inheritance = match Inheritance::take(py) {
         Ok(inheritance) => inheritance,
         Err(reason) => {
@@ -48,7 +59,7 @@ pub fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
             return 1;
         }
     };
-    match prepare(py, argv, inheritance.is_successor()) {
+    match prepare(py, origin, inheritance.is_successor()) {
         Ok(host) => {
             let code = serve(py, host, inheritance);
             logging::close();
@@ -74,76 +85,28 @@ impl End {
         let message = Some(format!("\nError: {message}\n"));
         Self { code: 1, message }
     }
-}
 
-/// What the operator asked for, read and checked; everything that a reload reads again.
-struct Settings {
-    config: Arc<Config>,
-    hooks: Hooks,
-    /// Hints at what looks like mistyped names in the config file.
-    hints: Vec<String>,
-}
-
-/// What the settings are read from. Kept for reloads, which must see what the start saw.
-struct Sources {
-    argv: Vec<OsString>,
-    environment: Environment,
-    start_directory: std::path::PathBuf,
-}
-
-impl Sources {
-    /// Reads command line, environment and config file. Must be called in the start directory.
-    fn read(&self, py: Python<'_>) -> Result<Settings, End> {
-        let given = match config::cli::parse_all(&self.argv, &self.environment) {
-            CliOutcome::Run(given) => given,
-            CliOutcome::Exit {
-                code,
-                stdout,
-                stderr,
-            } => {
-                print(&stdout);
-                let message = (!stderr.is_empty()).then_some(stderr);
-                return Err(End { code, message });
-            }
-        };
-        let location = given
-            .config_location()
-            .map(str::to_owned)
-            .or_else(|| config_file::default_location().map(|path| path.display().to_string()));
-        let (file, hooks) = match location {
-            Some(location) => config_file::load(py, &location).map_err(End::refused)?,
-            None => (RawSettings::default(), Hooks::default()),
-        };
-        let raw = config::combine([given, file]);
-        let hints = raw.warnings().to_vec();
-        let config = config::validate(raw).map_err(|errors| {
-            let errors: Vec<_> = errors
-                .iter()
-                .map(|error| format!("\nError: {error}\n"))
-                .collect();
-            let message = Some(errors.concat());
-            End { code: 1, message }
-        })?;
-        AccessFormat::with_fields(&config.access_log_format, &config.access_log_fields)
-            .map_err(End::refused)?;
-        for address in &config.bind {
-            address.parse::<BindAddress>().map_err(End::refused)?;
+    /// A `RuntimeError` is the operator's to mend, so its text is enough; another exception has its traceback.
+    fn raised(py: Python<'_>, error: &PyErr) -> Self {
+        if error.is_instance_of::<PyRuntimeError>(py) {
+            Self::refused(error.value(py))
+        } else {
+            Self::refused(traceback(py, error))
         }
-        Ok(Settings {
-            config: Arc::new(config),
-            hooks,
-            hints,
-        })
     }
 }
 
-fn prepare(py: Python<'_>, argv: Vec<OsString>, is_successor: bool) -> Result<PythonHost<'_>, End> {
+fn prepare(py: Python<'_>, origin: Origin, is_successor: bool) -> Result<PythonHost<'_>, End> {
     let sources = Sources {
-        argv,
+        origin,
         environment: Environment::of_process(),
         start_directory: std::env::current_dir().map_err(End::refused)?,
     };
-    let raised = |error: PyErr| End::refused(error);
+    let raised = |error: PyErr| End::raised(py, &error);
+    // Before any code of the operator's runs.
+    py.import("ferricorn._stand_in")
+        .and_then(|module| module.call_method0("install"))
+        .map_err(raised)?;
     loader::enter_directory(py, &sources.start_directory).map_err(raised)?;
     let Settings {
         config,
@@ -152,13 +115,9 @@ fn prepare(py: Python<'_>, argv: Vec<OsString>, is_successor: bool) -> Result<Py
     } = sources.read(py)?;
     loader::enter(py, &config).map_err(raised)?;
     if config.print_config || config.check_config {
-        return Err(check(py, &config, &hints));
+        return Err(check(py, &sources, &config, &hints));
     }
     init_logs(&config)?;
-    for warning in &config.warnings {
-        log::warn!("{warning}");
-    }
-    reload::warn(py, &config);
     let software = ("SERVER_SOFTWARE".to_owned(), format!("ferricorn/{VERSION}"));
     RawEnv::default().apply(py, &[software]).map_err(raised)?;
     let mut raw_env = RawEnv::default();
@@ -167,7 +126,18 @@ fn prepare(py: Python<'_>, argv: Vec<OsString>, is_successor: bool) -> Result<Py
         daemon::detach(py, config.enable_stdio_inheritance).map_err(raised)?;
         logging::capture();
     }
-    PythonHost::new(py, sources, config, hooks, raw_env).map_err(raised)
+    if config.spew {
+        // This thread and, because threads inherit it, all that workers start.
+        py.import("ferricorn._gunicorn.debug")
+            .and_then(|debug| debug.call_method0("spew"))
+            .map_err(raised)?;
+    }
+    let host = PythonHost::new(py, sources, config, hooks, raw_env).map_err(raised)?;
+    for warning in &host.config().warnings {
+        log::warn!("{warning}");
+    }
+    reload::warn(py, host.config());
+    Ok(host)
 }
 
 fn serve(py: Python<'_>, mut host: PythonHost<'_>, inheritance: Inheritance) -> i32 {
@@ -194,7 +164,7 @@ fn init_logs(config: &Config) -> Result<(), End> {
 }
 
 /// `--print-config` and `--check-config`: 0 when the application can be loaded and no name is in doubt.
-fn check(py: Python<'_>, config: &Config, hints: &[String]) -> End {
+fn check(py: Python<'_>, sources: &Sources, config: &Config, hints: &[String]) -> End {
     if config.print_config {
         print(&config.resolved.print());
     }
@@ -204,7 +174,7 @@ fn check(py: Python<'_>, config: &Config, hints: &[String]) -> End {
     for note in config.resolved.notes() {
         complain(&format!("Note: {note}\n"));
     }
-    match load_app(py, config) {
+    match sources.load_app(py, config) {
         Err(error) => End {
             code: 1,
             message: Some(format!(
@@ -216,10 +186,6 @@ fn check(py: Python<'_>, config: &Config, hints: &[String]) -> End {
             message: None,
         },
     }
-}
-
-fn load_app(py: Python<'_>, config: &Config) -> Result<Py<PyAny>, AppLoadError> {
-    loader::load_app(py, config.wsgi_app.as_deref().unwrap_or_default())
 }
 
 /// A fork copies one thread only: what the others were doing, and the locks they hold, stays behind.

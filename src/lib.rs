@@ -43,25 +43,22 @@ pub mod reloader;
 pub mod scoreboard;
 pub mod worker;
 
-/// The extension module: the version, and the one call that serves.
+/// The extension module: the version, the calls that serve, and what the package's Python side needs.
 #[cfg(feature = "python")]
 #[pyo3::pymodule(gil_used = false)]
 mod _core {
-    use std::ffi::OsString;
-
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::launcher::api::{
+        check_setting, load_app, reopen_logs, run, serve, settings, write_access_log,
+        write_error_log, write_record,
+    };
     use crate::python::interrupts::RequestTimeout;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("RequestTimeout", module.py().get_type::<RequestTimeout>())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
-    }
-
-    /// Serve as the command line `argv` says; returns the exit code, in the master and in each worker.
-    #[pyfunction]
-    fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
-        crate::launcher::run(py, argv)
     }
 }

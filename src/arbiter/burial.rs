@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::policy::{self, Consequence, Death, Fault, Obituary, Patience, Verdict};
 use super::workers::{News, Stage, WorkerHandle};
-use super::{Arbiter, Hook, Leave, WorkerView};
+use super::{Arbiter, Hook, Leave};
 use crate::scoreboard::{Running, monotonic_ms};
 
 impl Arbiter<'_> {
@@ -63,8 +63,10 @@ impl Arbiter<'_> {
         self.tally.count(&worker, &log_lost(&worker, death, now));
         self.totals.add(worker.slot());
         worker.slot().release();
-        let (pid, age) = (Some(pid.as_raw()), worker.age);
-        self.hook(Hook::ChildExit(WorkerView { pid, age }))?;
+        let killed_for_silence = worker.stage == Stage::Killed && !self.stopping;
+        let mut view = worker.view();
+        view.aborted |= killed_for_silence;
+        self.hook(Hook::ChildExit(view))?;
         if self.stopping {
             return Ok(());
         }

@@ -20,7 +20,7 @@ use crate::control::{
     self, ClientId, Clients, Command, ListenerView, OpenError, Request, Socket, View, WorkerView,
 };
 use crate::net::{BindAddress, Listener};
-use crate::scoreboard::monotonic_ms;
+use crate::scoreboard::{SlotState, monotonic_ms};
 
 #[derive(Debug, Default)]
 pub(super) struct Control {
@@ -202,28 +202,34 @@ impl Arbiter<'_> {
                 self.signal_self(Signal::SIGINT, data)
             }
             Command::WorkerAdd(_) | Command::WorkerRemove(_) | Command::WorkerKill(_)
-                if self.stopping =>
+                if self.is_stopping() =>
             {
                 Err("The server is stopping".to_owned())
             }
             Command::WorkerAdd(count) => {
                 let before = self.num_workers;
                 self.backoff.forget();
-                self.set_num_workers(before + count)?;
+                self.change_num_workers(isize::try_from(count).unwrap_or(0))?;
                 Ok(json!({"added": count, "previous": before, "total": self.num_workers}))
             }
             Command::WorkerRemove(count) => {
                 let before = self.num_workers;
-                let total = before.saturating_sub(count).max(1).min(before);
-                if total != before {
-                    self.set_num_workers(total)?;
+                let removed = count.min(before.saturating_sub(1));
+                if removed > 0 {
+                    self.change_num_workers(-isize::try_from(removed).unwrap_or(0))?;
                 }
-                Ok(json!({"removed": before - total, "previous": before, "total": total}))
+                let total = self.num_workers;
+                Ok(json!({"removed": removed, "previous": before, "total": total}))
             }
             Command::WorkerKill(pid) => Ok(self.replace_worker(pid)),
         };
         self.control.answer(client, &id, outcome);
         Ok(())
+    }
+
+    /// Also while `stop_delay` runs.
+    fn is_stopping(&self) -> bool {
+        self.stopping || self.stops_at.is_some()
     }
 
     /// The loop handles it like one that an operator has sent.
@@ -253,7 +259,7 @@ impl Arbiter<'_> {
             pid: self.pid.as_raw(),
             now: monotonic_ms(),
             started_at: self.control.counters.started_at,
-            stopping: self.stopping,
+            stopping: self.is_stopping(),
             config: &self.config,
             target: self.num_workers,
             spawned: self.age,
@@ -275,7 +281,10 @@ fn worker_view(worker: &WorkerHandle) -> WorkerView<'_> {
         age: worker.age,
         generation: worker.generation,
         forked_at: worker.forked_at,
-        booted: worker.stage != Stage::Booting,
+        booted: matches!(
+            worker.slot().state(),
+            SlotState::Serving | SlotState::Draining
+        ),
         aborted: matches!(worker.stage, Stage::Aborted | Stage::Killed),
         retiring: worker.stage == Stage::Retiring,
         slot: worker.slot(),

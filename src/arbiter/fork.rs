@@ -97,7 +97,11 @@ impl Arbiter<'_> {
     }
 
     fn fork_here(&mut self, age: u64) -> Result<Option<(Pid, usize, Arc<Scoreboard>)>, Leave> {
-        self.hook(Hook::PreFork(WorkerView { pid: None, age }))?;
+        self.hook(Hook::PreFork(WorkerView {
+            pid: None,
+            age,
+            aborted: false,
+        }))?;
         let slot = match self.claim_slot() {
             Ok(slot) => slot,
             Err(error) => return self.cannot_fork(&error).map(|()| None),

@@ -1,6 +1,7 @@
 //! What the arbiter asks of its surroundings, so that it needs no Python itself.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
@@ -69,6 +70,8 @@ pub struct WorkerView {
     /// `None` before its fork.
     pub pid: Option<i32>,
     pub age: u64,
+    /// It was silent too long and got ABRT.
+    pub aborted: bool,
 }
 
 /// A hook and the arbiter as it sees it.
@@ -78,5 +81,7 @@ pub struct HookEvent<'a> {
     pub pid: i32,
     pub num_workers: usize,
     pub workers: Vec<WorkerView>,
+    /// Descriptor and name of each listener.
+    pub listeners: Vec<(RawFd, String)>,
     pub config: &'a Arc<Config>,
 }

@@ -59,7 +59,7 @@ use self::stop::Tally;
 use self::template::Template;
 use self::workers::{News, Stage, WorkerHandle, WorkerSet};
 use crate::config::Config;
-use crate::net::{Bound, Channels, Listener};
+use crate::net::{self, Bound, Channels, Listener};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 
 /// What the arbiter starts from.
@@ -209,8 +209,8 @@ impl Arbiter<'_> {
         let pause = self.backoff.remaining(now);
         let stop = self.stops_at.map(|at| at.saturating_sub(now));
         let timeout = at_most_ms
-            .min(self.keep_watchdog())
             .min(self.control.patience(now))
+            .min(self.keep_watchdog())
             .min(if pause > 0 { pause } else { at_most_ms })
             .min(stop.unwrap_or(at_most_ms));
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
@@ -246,7 +246,10 @@ impl Arbiter<'_> {
                 Ok(())
             }
             // What changes the workers is of no use to a server that is about to stop.
-            _ if self.stops_at.is_some() => Ok(()),
+            _ if self.stops_at.is_some() => {
+                log::info!("Signal {name} has no effect: the server is about to stop.");
+                Ok(())
+            }
             Signal::SIGHUP => self.reload(),
             Signal::SIGTTIN => {
                 self.backoff.forget();
@@ -328,15 +331,12 @@ impl Arbiter<'_> {
     }
 
     fn call_hook(&mut self, hook: Hook) -> Result<(), String> {
-        let view = |worker: &WorkerHandle| WorkerView {
-            pid: Some(worker.pid.as_raw()),
-            age: worker.age,
-        };
         self.host.hook(&HookEvent {
             hook,
             pid: self.pid.as_raw(),
             num_workers: self.num_workers,
-            workers: self.workers.iter().map(view).collect(),
+            workers: self.workers.iter().map(WorkerHandle::view).collect(),
+            listeners: net::faces(&self.listeners),
             config: &self.config,
         })
     }

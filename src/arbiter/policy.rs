@@ -84,8 +84,8 @@ pub(super) struct Wish {
     pub(super) target: usize,
     /// Workers of another generation are out of date.
     pub(super) generation: u32,
-    /// While a reload has not shown that its code boots: how many workers served before it. None of them
-    /// is told to go.
+    /// While a reload has not shown that its code boots: how many workers were wanted before it. So many
+    /// stay.
     pub(super) unproven: Option<usize>,
     /// So many processes more than `target` there may be to replace workers that are out of date.
     pub(super) reload_surge: usize,
@@ -120,7 +120,6 @@ pub(super) fn plan(wish: &Wish, members: &[Member]) -> Plan {
     let any_old = active.iter().any(|member| is_old(member));
 
     let missing = target.saturating_sub(active.len());
-    let surplus = active.len().saturating_sub(target);
     let surge = if any_old {
         wish.reload_surge
     } else {
@@ -131,30 +130,37 @@ pub(super) fn plan(wish: &Wish, members: &[Member]) -> Plan {
     let fresh = active.len() - to_replace;
     let successors = room.min(target.saturating_sub(fresh + missing));
 
-    let serving = active
-        .iter()
-        .filter(|member| member.stage == Stage::Serving)
-        .count();
-    let mut spare = serving.saturating_sub(target);
-    let mut retire = Vec::new();
-    if wish.unproven.is_none() {
-        // Out of date and asking, out of date, asking, and only then the oldest of the rest.
-        let mut candidates = active.clone();
-        candidates.sort_by_key(|member| (!is_old(member), !member.asks, member.age));
-        for member in candidates {
-            let serves = member.stage == Stage::Serving;
-            let goes = match member.stage {
-                Stage::Serving => spare > 0,
-                Stage::Booting => target == 0 || is_old(member),
-                _ => false,
-            };
-            if retire.len() < surplus && goes {
-                spare -= usize::from(serves && spare > 0);
-                retire.push(member.age);
-            }
+    // Who may go: as long as a reload is unproven only those of before that are one too many, as when another reload
+    // was under way. They would keep its first worker from having a place.
+    let mut candidates = active.clone();
+    let stays = match wish.unproven {
+        Some(before) => {
+            candidates.retain(|member| is_old(member));
+            before
         }
-        retire.sort_unstable();
+        None => target,
+    };
+    let serving = candidates
+        .iter()
+        .filter(|member| member.stage == Stage::Serving);
+    let mut spare = serving.count().saturating_sub(stays);
+    let surplus = candidates.len().saturating_sub(stays);
+    // Out of date and asking, out of date, asking, and only then the oldest of the rest.
+    candidates.sort_by_key(|member| (!is_old(member), !member.asks, member.age));
+    let mut retire = Vec::new();
+    for member in candidates {
+        let serves = member.stage == Stage::Serving;
+        let goes = match member.stage {
+            Stage::Serving => spare > 0,
+            Stage::Booting => target == 0 || is_old(member),
+            _ => false,
+        };
+        if retire.len() < surplus && goes {
+            spare -= usize::from(serves && spare > 0);
+            retire.push(member.age);
+        }
     }
+    retire.sort_unstable();
     Plan {
         spawn: missing + successors,
         is_current: active
@@ -273,7 +279,7 @@ pub const EXIT_APP_LOAD: i32 = 4;
 pub(super) const STOP_MARGIN: Duration = Duration::from_secs(1);
 const ABORT_TO_KILL: Duration = Duration::from_secs(1);
 /// A worker that dies sooner than this after its fork may do so again and again.
-const SOON: Duration = Duration::from_secs(5);
+pub(super) const SOON: Duration = Duration::from_secs(5);
 const BACKOFF_FIRST_MS: u64 = 100;
 const BACKOFF_MAX_MS: u64 = 15_000;
 const QUIET_MS: u64 = 10_000;

@@ -3,7 +3,10 @@
 //! Nobody is told to go here. A worker that is worn out is only marked, and goes on serving; `policy::plan` starts
 //! its successor and sends TERM when that one serves, `max_retiring` workers at a time.
 
+use std::time::Duration;
+
 use super::Arbiter;
+use super::policy::SOON;
 use super::workers::{Stage, WorkerHandle};
 use crate::scoreboard::monotonic_ms;
 
@@ -16,6 +19,7 @@ impl Arbiter<'_> {
         }
         self.marked_at = now;
         let limit = self.config.max_worker_memory;
+        let mut is_hasty = false;
         let serving = |worker: &&mut WorkerHandle| worker.stage == Stage::Serving && !worker.asks();
         for worker in self.workers.iter_mut().filter(serving) {
             let pid = worker.pid;
@@ -35,8 +39,13 @@ impl Arbiter<'_> {
                         "Worker (pid:{pid}) holds {used} MiB, more than {limit} (max_worker_memory), and is replaced"
                     );
                     worker.worn_out = true;
+                    is_hasty |= Duration::from_millis(now - worker.since) < SOON;
                 }
             }
+        }
+        if is_hasty {
+            // The limit may be less than the application needs: do not import it again and again without a pause.
+            self.backoff.died_young(now);
         }
     }
 }

@@ -38,15 +38,15 @@ impl Arbiter<'_> {
         if delay.is_zero() || self.stops_at.is_some() {
             return Err(Leave::Stop { graceful: true });
         }
-        log::info!(
-            "Stopping in {} s; until then requests are served.",
-            delay.as_secs()
-        );
         self.stops_at = Some(monotonic_ms() + millis(delay));
         self.notify_stopping();
         for worker in self.workers.iter() {
             worker.slot().announce_stop();
         }
+        log::info!(
+            "Stopping in {} s; until then requests are served.",
+            delay.as_secs()
+        );
         Ok(())
     }
 

@@ -11,24 +11,26 @@
 //!   workers that die are replaced by the code that they ran.
 //! - The end of the socket tells a template to go. Its workers do not notice.
 
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+mod seat;
+
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::unistd::{Pid, getppid};
 
-use super::fork::{WorkerSeat, max_requests};
 use super::line::WorkerLine;
 use super::policy::Death;
 use super::signals::{self, Blocked};
 use super::workers::roomy_board;
 use super::{Arbiter, Forked, Leave};
-use crate::config::Config;
-use crate::net::{Channels, Listener, receive_sockets, send_sockets};
+use crate::net::{Listener, send_sockets};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
+
+pub use seat::{Order, TemplateSeat};
 
 /// A template as the arbiter knows it.
 #[derive(Debug)]
@@ -305,104 +307,10 @@ fn clone_all<'a>(listeners: impl Iterator<Item = &'a Listener>) -> io::Result<Ve
     listeners.map(Listener::try_clone).collect()
 }
 
-/// All that a template inherits from the arbiter.
-///
-/// Its duties: import the application, `report_ready`, and fork a worker for each order. In the worker `into_worker`
-/// makes the seat; in the process between them nothing is done but to note the worker's pid in its slot.
-#[derive(Debug)]
-pub struct TemplateSeat {
-    pub config: Arc<Config>,
-    pub scoreboard: Arc<Scoreboard>,
-    control: UnixStream,
-    listeners: Vec<Listener>,
-    nudge: OwnedFd,
-    channels: Option<Arc<Channels>>,
-    arbiter: Pid,
-}
-
-/// Which worker is to be forked.
-#[derive(Debug)]
-pub struct Order {
-    pub age: u64,
-    pub slot: usize,
-    line: Option<WorkerLine>,
-}
-
-impl TemplateSeat {
-    /// # Errors
-    /// When the arbiter is gone.
-    pub fn report_ready(&mut self) -> io::Result<()> {
-        self.control.write_all(b"r")
-    }
-
-    /// Waits for the next order; none when there will be no more.
-    pub fn next_order(&mut self) -> Option<Order> {
-        let mut order = [0; ORDER_BYTES];
-        let (len, ends) = receive_sockets(self.control.as_fd(), &mut order).ok()?;
-        let (age, slot) = order.split_at(8);
-        if len < ORDER_BYTES {
-            return None;
-        }
-        let ends = <[OwnedFd; 2]>::try_from(ends).ok();
-        Some(Order {
-            age: u64::from_le_bytes(age.try_into().ok()?),
-            slot: usize::try_from(u64::from_le_bytes(slot.try_into().ok()?)).ok()?,
-            line: ends.map(|[questions, dump]| WorkerLine {
-                questions: UnixStream::from(questions),
-                dump,
-            }),
-        })
-    }
-
-    /// The answer to an order: what stands in the slot by now. 0 means that there is no worker.
-    ///
-    /// # Errors
-    /// When the arbiter is gone.
-    pub fn answer(&mut self, order: &Order) -> io::Result<()> {
-        let pid = self.scoreboard.slot(order.slot).pid();
-        self.control.write_all(&pid.to_le_bytes())
-    }
-
-    /// In the new worker: waits until it is the arbiter's child.
-    ///
-    /// # Errors
-    /// When the arbiter is gone.
-    pub fn into_worker(self, order: Order) -> io::Result<WorkerSeat> {
-        let deadline = monotonic_ms() + ADOPTION_MS;
-        while getppid() != self.arbiter {
-            if monotonic_ms() > deadline {
-                return Err(io::Error::other("the arbiter did not adopt it"));
-            }
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        // Not before: the end of the process in between would count as the parent's death.
-        nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
-        log::info!("Booting worker with pid: {}", getpid());
-        let max_requests = max_requests(&self.config);
-        let seat = WorkerSeat {
-            index: order.slot,
-            age: order.age,
-            listeners: self.listeners,
-            config: self.config,
-            scoreboard: self.scoreboard,
-            booted: self.nudge,
-            line: order.line,
-            parent: self.arbiter,
-            channels: self.channels,
-            max_requests,
-        };
-        if seat.is_orphan() {
-            return Err(io::Error::other("the arbiter is gone"));
-        }
-        Ok(seat)
-    }
-}
-
 /// Age and slot.
-const ORDER_BYTES: usize = 16;
+pub(super) const ORDER_BYTES: usize = 16;
 /// A fork takes milliseconds, that of a huge process some hundred; the rest is for `pre_fork`.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-const ADOPTION_MS: u64 = 5000;
 const FAILED: &str = "The application failed to preload.";
 /// gunicorn's, which imports in the master.
 const EXIT_PRELOAD: i32 = 1;

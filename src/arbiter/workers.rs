@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::WorkerView;
 use super::policy::{Beats, Member};
 use crate::scoreboard::{Scoreboard, Slot, SlotState};
 
@@ -53,6 +54,15 @@ pub(super) enum News {
 }
 
 impl WorkerHandle {
+    /// As hooks see it.
+    pub(super) fn view(&self) -> WorkerView {
+        WorkerView {
+            pid: Some(self.pid.as_raw()),
+            age: self.age,
+            aborted: self.stage == Stage::Aborted,
+        }
+    }
+
     pub(super) fn slot(&self) -> Slot<'_> {
         self.board.slot(self.slot)
     }

@@ -10,7 +10,9 @@ use super::peers::Network;
 use super::settings::{Kind, Setting};
 use super::value::{Value, repr_str};
 
-pub(super) fn check(setting: &Setting, value: &Value) -> Result<Value, String> {
+/// # Errors
+/// gunicorn's message about a value that the setting does not take.
+pub fn check(setting: &Setting, value: &Value) -> Result<Value, String> {
     match setting.kind {
         Kind::Text => text(value),
         Kind::UrlPath => url_path(value),

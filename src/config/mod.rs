@@ -25,6 +25,7 @@ pub(crate) mod words;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use check::check;
 pub use cli::CliOutcome;
 pub use document::document;
 pub use host::start_directory;
@@ -181,6 +182,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// The logs have the built-in form and go where the server writes itself; else they are Python's business.
+    pub fn logs_are_built_in(&self) -> bool {
+        let has_dict = self
+            .logconfig_dict
+            .as_dict()
+            .is_some_and(|pairs| !pairs.is_empty());
+        self.logger_class.is_none()
+            && !has_dict
+            && self.logconfig.is_none()
+            && self.logconfig_json.is_none()
+    }
+
     /// The final value of any row by its name, also of those without a field.
     pub fn value(&self, name: &str) -> Option<&Value> {
         self.resolved.value(name)

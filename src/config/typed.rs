@@ -139,8 +139,20 @@ fn logger_class(r: &Resolved) -> Option<String> {
         .value("logger_class")
         .map(Value::to_string)
         .unwrap_or_default();
-    let built_in = ["simple", "gunicorn.glogging.Logger", "None", ""];
-    (!built_in.contains(&class.as_str())).then_some(class)
+    // The metrics of the last one are sent by the server itself.
+    let built_in = [
+        "None",
+        "",
+        "simple",
+        "gunicorn.glogging.Logger",
+        "gunicorn.instrument.statsd.Statsd",
+    ];
+    // A class object arrives as Python's repr of it.
+    let path = class
+        .strip_prefix("<class '")
+        .and_then(|rest| rest.strip_suffix("'>"))
+        .unwrap_or(&class);
+    (!built_in.contains(&path)).then_some(class)
 }
 
 fn raw_env(r: &Resolved) -> Vec<(String, String)> {

@@ -1,5 +1,12 @@
 """ferricorn: a WSGI HTTP server for UNIX."""
 
-from ferricorn._core import RequestTimeout, __version__, run
-
 __all__ = ["RequestTimeout", "__version__", "run"]
+
+
+def __getattr__(name):
+    # Late, so that looking for a stand-in module does not load the whole server.
+    if name in __all__:
+        from ferricorn import _core
+
+        return getattr(_core, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

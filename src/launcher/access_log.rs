@@ -1,17 +1,27 @@
 //! A worker's access log, as the settings want it.
 
+use pyo3::prelude::*;
+
+use super::host::Inherited;
+use super::relay;
 use crate::config::Config;
 use crate::logging;
 use crate::logging::access::{AccessFilter, AccessFormat};
 use crate::python::wsgi::{ListenerFace, WsgiSettings};
-use crate::worker::{AccessLog, WorkerFace};
+use crate::worker::{AccessLines, AccessLog, WorkerFace};
 
 /// The log of worker `number`, if there is to be one. What it wants to know of environs goes into `settings`.
 pub(super) fn make(
+    py: Python<'_>,
     config: &Config,
     settings: &mut WsgiSettings,
     number: u64,
+    inherited: &Inherited,
 ) -> Result<Option<AccessLog>, String> {
+    if !config.logs_are_built_in() {
+        let relay = relay::access(inherited.log.clone_ref(py));
+        return Ok(Some(AccessLog::Relay(relay)));
+    }
     if !logging::logs_access(config) {
         return Ok(None);
     }
@@ -25,10 +35,10 @@ pub(super) fn make(
         config.access_log_min_status,
         config.access_log_slow,
     );
-    let log = AccessLog::new(format, Box::new(logging::write_access))
+    let log = AccessLines::new(format, Box::new(logging::write_access))
         .filtered(filter)
         .of_worker(face);
-    Ok(Some(log))
+    Ok(Some(log.into()))
 }
 
 /// What access log lines show of this worker.

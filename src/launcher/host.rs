@@ -5,15 +5,17 @@ use std::io;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::{Settings, Sources, reexec, title};
+use super::sources::{Settings, Sources};
+use super::{reexec, relay, title};
 use crate::arbiter::{Forked, Hook, HookEvent, Host, WorkerView};
 use crate::config::Config;
 use crate::logging;
-use crate::python::hooks::{Arbiter, Hooks, Worker, cfg, traceback};
-use crate::python::loader;
+use crate::python::hooks::{self, Hooks, traceback};
+use crate::python::loader::{self, AppLoadError};
 
 pub(super) struct PythonHost<'py> {
     py: Python<'py>,
@@ -25,10 +27,75 @@ pub(super) struct PythonHost<'py> {
     before: Option<(Arc<Config>, Hooks)>,
     /// The preloaded application.
     app: Option<Py<PyAny>>,
-    arbiter: Py<Arbiter>,
-    cfg: Py<PyAny>,
+    objects: Objects,
     /// The objects that hooks get, by age: from `pre_fork` to `child_exit` it is the same one.
-    workers: BTreeMap<u64, Py<Worker>>,
+    workers: BTreeMap<u64, Py<PyAny>>,
+}
+
+/// What hooks see, but for the workers.
+struct Objects {
+    arbiter: Py<PyAny>,
+    cfg: Py<PyAny>,
+    log: Py<PyAny>,
+    /// The server writes its logs itself.
+    logs_are_built_in: bool,
+    /// The `.app`.
+    application: Py<PyAny>,
+}
+
+impl Objects {
+    fn new(py: Python<'_>, sources: &Sources, config: &Config, hooks: &Hooks) -> PyResult<Self> {
+        let cfg = hooks::cfg(py, config, hooks)?;
+        let log = make_logger(py, &cfg, config)?;
+        let application = match sources.application() {
+            Some(application) => application.clone_ref(py),
+            None => hooks::application(py, &cfg, config.wsgi_app.as_deref())?,
+        };
+        Ok(Self {
+            arbiter: hooks::arbiter(py, &application, &cfg, &log)?,
+            cfg,
+            log,
+            logs_are_built_in: config.logs_are_built_in(),
+            application,
+        })
+    }
+
+    /// After a reload.
+    fn update(&mut self, py: Python<'_>, config: &Config, hooks: &Hooks) -> PyResult<()> {
+        self.cfg = hooks::cfg(py, config, hooks)?;
+        let arbiter = self.arbiter.bind(py);
+        arbiter.setattr("cfg", &self.cfg)?;
+        arbiter.setattr("timeout", self.cfg.getattr(py, "timeout")?)?;
+        arbiter.setattr("address", self.cfg.getattr(py, "address")?)?;
+        self.application.setattr(py, "cfg", &self.cfg)?;
+        let before = self.log.getattr(py, "cfg")?;
+        if let Err(error) = self.update_log(py, config) {
+            // A logger that cannot be set up is no reason to stop a server that serves.
+            self.log.call_method1(py, "setup", (before,))?;
+            log::error!(
+                "reloading the logger configuration failed, keeping the previous one\n{}",
+                traceback(py, &error)
+            );
+        }
+        Ok(())
+    }
+
+    fn update_log(&mut self, py: Python<'_>, config: &Config) -> PyResult<()> {
+        if config.logs_are_built_in() == self.logs_are_built_in {
+            return self.log.call_method1(py, "setup", (&self.cfg,)).map(drop);
+        }
+        self.log = make_logger(py, &self.cfg, config)?;
+        self.logs_are_built_in = config.logs_are_built_in();
+        self.arbiter.setattr(py, "log", &self.log)
+    }
+}
+
+/// The logger that the settings ask for; from then on it is the one that Rust logs through.
+fn make_logger(py: Python<'_>, cfg: &Py<PyAny>, config: &Config) -> PyResult<Py<PyAny>> {
+    let is_built_in = config.logs_are_built_in();
+    let log = hooks::logger(py, cfg, is_built_in)?;
+    relay::install((!is_built_in).then(|| log.clone_ref(py)));
+    Ok(log)
 }
 
 impl<'py> PythonHost<'py> {
@@ -39,8 +106,7 @@ impl<'py> PythonHost<'py> {
         hooks: Hooks,
         raw_env: RawEnv,
     ) -> PyResult<Self> {
-        let cfg = cfg(py, &config, &hooks)?;
-        let arbiter = Py::new(py, Arbiter::new(py, &config, cfg.clone_ref(py))?)?;
+        let objects = Objects::new(py, &sources, &config, &hooks)?;
         Ok(Self {
             py,
             sources,
@@ -49,8 +115,7 @@ impl<'py> PythonHost<'py> {
             raw_env,
             before: None,
             app: None,
-            arbiter,
-            cfg,
+            objects,
             workers: BTreeMap::new(),
         })
     }
@@ -59,44 +124,46 @@ impl<'py> PythonHost<'py> {
         &self.config
     }
 
+    pub(super) fn load_app(&self, config: &Config) -> Result<Py<PyAny>, AppLoadError> {
+        self.sources.load_app(self.py, config)
+    }
+
     pub(super) fn set_app(&mut self, app: Py<PyAny>) {
         self.app = Some(app);
     }
 
-    /// What a worker takes with it: the hooks, the arbiter's object, its own, and the preloaded application.
+    /// What a worker takes with it.
     pub(super) fn into_worker(mut self, age: u64) -> PyResult<Inherited> {
         let worker = match self.workers.remove(&age) {
             Some(worker) => worker,
-            None => self.new_worker(age)?,
+            None => hooks::worker(self.py, &self.objects.arbiter, age)?,
         };
-        worker
-            .borrow_mut(self.py)
-            .set_pid(self.py, std::process::id())?;
+        worker.setattr(self.py, "pid", std::process::id())?;
         Ok(Inherited {
-            hooks: self.hooks,
-            arbiter: self.arbiter,
+            sources: self.sources,
+            hooks: Arc::new(self.hooks),
+            arbiter: self.objects.arbiter,
+            log: self.objects.log,
             worker,
             app: self.app,
         })
     }
 
-    fn new_worker(&self, age: u64) -> PyResult<Py<Worker>> {
-        let cfg = self.cfg.clone_ref(self.py);
-        Py::new(self.py, Worker::new(self.py, &self.config, cfg, age)?)
-    }
-
     /// The worker's object, made at its first mention.
-    fn worker(&mut self, view: WorkerView) -> PyResult<Py<Worker>> {
+    fn worker(&mut self, view: WorkerView) -> PyResult<Py<PyAny>> {
         let worker = match self.workers.get(&view.age) {
             Some(worker) => worker.clone_ref(self.py),
             None => {
-                let worker = self.new_worker(view.age)?;
+                let worker = hooks::worker(self.py, &self.objects.arbiter, view.age)?;
                 self.workers.insert(view.age, worker.clone_ref(self.py));
                 worker
             }
         };
-        if let Some(pid) = view.pid.and_then(|pid| u32::try_from(pid).ok()) {
-            worker.borrow_mut(self.py).set_pid(self.py, pid)?;
+        if let Some(pid) = view.pid {
+            worker.setattr(self.py, intern!(self.py, "pid"), pid)?;
+        }
+        if view.aborted {
+            worker.setattr(self.py, intern!(self.py, "aborted"), true)?;
         }
         Ok(worker)
     }
@@ -107,14 +174,19 @@ impl<'py> PythonHost<'py> {
         for view in &event.workers {
             workers.set_item(view.pid, self.worker(*view)?)?;
         }
-        let mut arbiter = self.arbiter.borrow_mut(self.py);
-        arbiter.num_workers = event.num_workers;
-        arbiter.worker_age = event
-            .workers
-            .last()
-            .map_or(arbiter.worker_age, |view| view.age);
-        arbiter.workers = workers.unbind();
-        Ok(())
+        let arbiter = self.objects.arbiter.bind(self.py);
+        arbiter.setattr("WORKERS", workers)?;
+        arbiter.setattr("num_workers", event.num_workers)?;
+        let listeners = hooks::listeners(self.py, &event.listeners)?;
+        arbiter.setattr("LISTENERS", listeners)?;
+        let youngest = match event.hook {
+            Hook::PreFork(view) => Some(view.age),
+            _ => event.workers.last().map(|view| view.age),
+        };
+        match youngest {
+            Some(age) => arbiter.setattr("worker_age", age),
+            None => Ok(()),
+        }
     }
 
     fn call(&mut self, event: &HookEvent<'_>) -> Result<(), String> {
@@ -130,6 +202,10 @@ impl<'py> PythonHost<'py> {
         };
         let py = self.py;
         let raised = |error: PyErr| traceback(py, &error);
+        // Workers take what they see of the arbiter from the moment of their fork.
+        if self.hooks.is_set(name) || matches!(event.hook, Hook::PreFork(_)) {
+            self.update_arbiter(event).map_err(raised)?;
+        }
         // The worker's object is needed in the child, whether the hook is set or not.
         let worker = match event.hook {
             Hook::PreFork(view) | Hook::ChildExit(view) => Some(self.worker(view).map_err(raised)?),
@@ -141,8 +217,7 @@ impl<'py> PythonHost<'py> {
         if !self.hooks.is_set(name) {
             return Ok(());
         }
-        self.update_arbiter(event).map_err(raised)?;
-        let arbiter = self.arbiter.clone_ref(py);
+        let arbiter = self.objects.arbiter.clone_ref(py);
         match (event.hook, worker) {
             (Hook::NworkersChanged { new, old }, _) => {
                 self.hooks.call(py, name, (arbiter, new, old))
@@ -158,7 +233,7 @@ impl<'py> PythonHost<'py> {
         self.raw_env.restore(self.py).map_err(raised)?;
         let back = std::env::current_dir().map_err(|error| error.to_string())?;
         loader::enter_directory(self.py, &self.sources.start_directory).map_err(raised)?;
-        let read = self.sources.read(self.py);
+        let read = self.sources.read_again(self.py);
         match read {
             Ok(settings) => {
                 self.move_into(&settings.config).map_err(raised)?;
@@ -181,11 +256,7 @@ impl<'py> PythonHost<'py> {
 
     /// Makes settings the current ones and returns those that were.
     fn adopt(&mut self, config: Arc<Config>, hooks: Hooks) -> PyResult<(Arc<Config>, Hooks)> {
-        self.cfg = cfg(self.py, &config, &hooks)?;
-        let mut arbiter = self.arbiter.borrow_mut(self.py);
-        arbiter.cfg = self.cfg.clone_ref(self.py);
-        arbiter.timeout = config.timeout.map_or(0, |timeout| timeout.as_secs());
-        drop(arbiter);
+        self.objects.update(self.py, &config, &hooks)?;
         let config = std::mem::replace(&mut self.config, config);
         let hooks = std::mem::replace(&mut self.hooks, hooks);
         Ok((config, hooks))
@@ -252,6 +323,7 @@ impl Host for PythonHost<'_> {
         if let Err(error) = logging::reopen() {
             log::error!("{error}");
         }
+        hooks::reopen_files(self.py, &self.objects.log);
     }
 
     fn execute_again(&mut self, variables: &[(String, String)]) -> io::Error {
@@ -278,9 +350,12 @@ impl Host for PythonHost<'_> {
 
 /// What a worker has of the arbiter's Python side.
 pub(super) struct Inherited {
-    pub(super) hooks: Hooks,
-    pub(super) arbiter: Py<Arbiter>,
-    pub(super) worker: Py<Worker>,
+    pub(super) sources: Sources,
+    pub(super) hooks: Arc<Hooks>,
+    pub(super) arbiter: Py<PyAny>,
+    pub(super) log: Py<PyAny>,
+    pub(super) worker: Py<PyAny>,
+    /// The preloaded application.
     pub(super) app: Option<Py<PyAny>>,
 }
 

@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use crate::arbiter::signals;
 use crate::config::Config;
 use crate::python::gil::{Reason, handoff};
-use crate::python::hooks::{Hooks, Worker, traceback};
+use crate::python::hooks::{Hooks, traceback};
 use crate::reloader::{Files, Imported, Watcher, pause};
 
 /// The thread, until it is stopped.
@@ -46,7 +46,7 @@ struct Duty {
     stop: UnixStream,
     shared: Arc<Shared>,
     hooks: Arc<Hooks>,
-    worker: Py<Worker>,
+    worker: Py<PyAny>,
 }
 
 /// In the arbiter, at the start: what the operator should know about the settings.
@@ -72,7 +72,7 @@ impl Reloader {
         py: Python<'_>,
         config: &Config,
         hooks: &Arc<Hooks>,
-        worker: &Py<Worker>,
+        worker: &Py<PyAny>,
     ) -> Option<Self> {
         if !config.reload || config.preload_app {
             return None;
@@ -93,7 +93,7 @@ impl Reloader {
         py: Python<'_>,
         config: &Config,
         hooks: &Arc<Hooks>,
-        worker: &Py<Worker>,
+        worker: &Py<PyAny>,
     ) -> io::Result<Self> {
         let watcher = Watcher::new(config.reload_engine)?;
         log::debug!("Files are watched with {}", watcher.engine());

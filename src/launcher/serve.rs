@@ -9,17 +9,18 @@ use pyo3::prelude::*;
 
 use super::access_log;
 use super::faults::Faults;
+use super::host::Inherited;
 use crate::arbiter::{WorkerSeat, signals};
 use crate::config::{Config, VERSION};
 use crate::logging;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
 use crate::python::gil::{Reason, handoff};
-use crate::python::heartbeat::{Errands, Heartbeat};
-use crate::python::hooks::{Hooks, Worker, traceback};
+use crate::python::heartbeat::{self, Errands, Heartbeat};
+use crate::python::hooks::{leaving, reopen_files, traceback};
 use crate::python::interrupts::Interrupts;
 use crate::python::threads::{OverrunHook, PythonApplication};
-use crate::python::wsgi::{ListenerFace, WsgiApp, WsgiSettings};
+use crate::python::wsgi::{ListenerFace, Watch, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 use crate::worker::{self, Exit, Setup};
 
@@ -37,11 +38,10 @@ pub(super) fn serve(
     py: Python<'_>,
     app: Py<PyAny>,
     seat: WorkerSeat,
-    hooks: &Arc<Hooks>,
-    worker: &Py<Worker>,
+    inherited: &Arc<Inherited>,
     faults: &Faults,
 ) -> Exit {
-    match start(py, app, seat, (hooks, worker), faults) {
+    match start(py, app, seat, inherited, faults) {
         Ok(exit) => exit,
         Err(reason) => {
             log::error!("The worker could not serve: {reason}");
@@ -57,7 +57,7 @@ fn start(
     py: Python<'_>,
     app: Py<PyAny>,
     seat: WorkerSeat,
-    (hooks, worker): (&Arc<Hooks>, &Py<Worker>),
+    inherited: &Arc<Inherited>,
     faults: &Faults,
 ) -> Result<Exit, String> {
     let WorkerSeat {
@@ -76,7 +76,7 @@ fn start(
     let wakeups = install_wakeup(py).map_err(raised)?;
     let signals = install_signals(py, faults).map_err(raised)?;
     let mut settings = wsgi_settings(py, &config, &listeners);
-    let access_log = access_log::make(&config, &mut settings, age)?;
+    let access_log = access_log::make(py, &config, &mut settings, age, inherited)?;
     let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index))
         .map_err(|error| error.to_string())?;
     let interrupts = config
@@ -87,14 +87,11 @@ fn start(
         settings: Arc::new(settings),
         scoreboard: scoreboard.clone(),
         slot: index,
+        watch: watch(py, &config, inherited).map_err(raised)?,
+        logger: (!config.logs_are_built_in()).then(|| inherited.log.clone_ref(py)),
         interrupts: interrupts.clone(),
     });
-    let on_signal = signal_hook(
-        hooks.clone(),
-        worker.clone_ref(py),
-        scoreboard.clone(),
-        index,
-    );
+    let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
     let script_name = app.settings.script_name.clone().into_bytes();
     let on_overrun = overrun_hook(interrupts, heartbeat.errands());
     let application = PythonApplication::new(app, on_signal, on_overrun);
@@ -117,6 +114,17 @@ fn start(
     let exit = handoff(py, Reason::MainThread, || worker::run(setup, &application));
     heartbeat.stop(py);
     exit.map_err(|error| error.to_string())
+}
+
+/// Who looks at each request: hooks, and the access log of a logger of the operator's own.
+fn watch(py: Python<'_>, config: &Config, inherited: &Inherited) -> PyResult<Option<Watch>> {
+    let logs_access = !config.logs_are_built_in();
+    Watch::new(
+        py,
+        Arc::clone(&inherited.hooks),
+        inherited.worker.clone_ref(py),
+        logs_access.then(|| inherited.log.clone_ref(py)),
+    )
 }
 
 fn beat(scoreboard: &Arc<Scoreboard>, index: usize) -> Box<dyn Fn() + Send> {
@@ -166,8 +174,7 @@ fn install_signals(py: Python<'_>, faults: &Faults) -> PyResult<OwnedFd> {
 
 /// What the worker does about its signals beside what the event loop does.
 fn signal_hook(
-    hooks: Arc<Hooks>,
-    worker: Py<Worker>,
+    inherited: Arc<Inherited>,
     scoreboard: Arc<Scoreboard>,
     index: usize,
 ) -> crate::python::threads::SignalHook {
@@ -177,6 +184,9 @@ fn signal_hook(
                 if let Err(error) = logging::reopen() {
                     log::error!("{error}");
                 }
+                // The files of Python's loggers can wait until the interpreter is free, the loop cannot.
+                let inherited = Arc::clone(&inherited);
+                heartbeat::post(Box::new(move |py| reopen_files(py, &inherited.log)));
                 return;
             }
             Ok(Signal::SIGINT | Signal::SIGQUIT) => "worker_int",
@@ -187,8 +197,10 @@ fn signal_hook(
             }
             _ => return,
         };
+        let requests = scoreboard.slot(index).requests();
         Python::attach(|py| {
-            if let Err(reason) = hooks.call(py, hook, (worker.clone_ref(py),)) {
+            leaving(py, &inherited.worker, requests);
+            if let Err(reason) = inherited.hooks.call(py, hook, (&inherited.worker,)) {
                 log::error!("{reason}");
             }
         });

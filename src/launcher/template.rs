@@ -16,11 +16,13 @@ use crate::python::loader::AppLoadError;
 
 /// Returns the exit code of the template, or in a worker the worker's.
 pub(super) fn run(py: Python<'_>, mut host: PythonHost<'_>, mut seat: TemplateSeat) -> i32 {
-    match super::load_app(py, &seat.config) {
+    match host.load_app(&seat.config) {
         Ok(app) => host.set_app(app),
         Err(error) => {
             match &error {
-                AppLoadError::Import(reason) => log::error!("Exception while preloading\n{reason}"),
+                AppLoadError::Import { traceback, .. } => {
+                    log::error!("Exception while preloading\n{traceback}");
+                }
                 AppLoadError::Load(reason) => log::error!("{reason}"),
             }
             return error.exit_code();
@@ -60,10 +62,15 @@ fn fork(host: &mut PythonHost<'_>, seat: &TemplateSeat, order: &Order) -> Result
     let config = Arc::clone(&seat.config);
     let age = order.age;
     host.hook(&HookEvent {
-        hook: Hook::PreFork(WorkerView { pid: None, age }),
+        hook: Hook::PreFork(WorkerView {
+            pid: None,
+            age,
+            aborted: false,
+        }),
         pid: nix::unistd::getpid().as_raw(),
         num_workers: config.workers,
         workers: Vec::new(),
+        listeners: seat.faces(),
         config: &config,
     })?;
     // The log may have been rotated since the import.

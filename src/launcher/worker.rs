@@ -12,7 +12,8 @@ use super::reload::Reloader;
 use super::serve::{leave_stuck, serve};
 use crate::arbiter::{EXIT_BOOT, WorkerLine, WorkerSeat, dump_signal};
 use crate::config::Config;
-use crate::python::hooks::{Hooks, traceback};
+use crate::net::Listener;
+use crate::python::hooks::{self, leaving, traceback};
 use crate::python::loader::AppLoadError;
 use crate::python::stacks::StackTeller;
 use crate::worker::Exit;
@@ -21,32 +22,31 @@ use crate::worker::Exit;
 pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32 {
     let pid = std::process::id();
     let age = seat.age;
-    let Inherited {
-        hooks,
-        arbiter,
-        worker,
-        app,
-    } = match host.into_worker(age) {
-        Ok(inherited) => inherited,
+    let inherited = match host.into_worker(age) {
+        Ok(inherited) => Arc::new(inherited),
         Err(error) => return boot_failure(&traceback(py, &error)),
     };
     let faults = Faults::watch(py);
-    let objects = (arbiter, worker);
-    let hooks = Arc::new(hooks);
     let mut seat = seat;
     let teller = seat.line.take().and_then(|line| tell_stacks(py, line));
     let (index, scoreboard) = (seat.index, Arc::clone(&seat.scoreboard));
-    let reloader = Reloader::start(py, &seat.config, &hooks, &objects.1);
-    let exit = match boot(py, &hooks, &objects, app, &seat, reloader.as_ref()) {
-        Ok(app) => serve(py, app, seat, &hooks, &objects.1, &faults),
+    let reloader = Reloader::start(py, &seat.config, &inherited.hooks, &inherited.worker);
+    let exit = match boot(py, &inherited, &seat, reloader.as_ref()) {
+        Ok(app) => {
+            let exit = serve(py, app, seat, &inherited, &faults);
+            let requests = scoreboard.slot(index).requests();
+            leaving(py, &inherited.worker, requests);
+            exit
+        }
         Err(code) => Exit {
             code,
             stuck_threads: 0,
         },
     };
     log::info!("Worker exiting (pid: {pid})");
-    if let Err(reason) = hooks.call(py, "worker_exit", objects) {
-        log::warn!("{reason}");
+    let objects = (&inherited.arbiter, &inherited.worker);
+    if let Err(reason) = inherited.hooks.call(py, "worker_exit", objects) {
+        log::warn!("Exception during worker exit:\n{reason}");
     }
     if let Some(reloader) = reloader {
         reloader.stop(py);
@@ -77,46 +77,46 @@ fn tell_stacks(py: Python<'_>, line: WorkerLine) -> Option<StackTeller> {
     }
 }
 
-type Objects = (
-    Py<crate::python::hooks::Arbiter>,
-    Py<crate::python::hooks::Worker>,
-);
-
 /// Everything up to the application. The error is the exit code; it has been logged.
 fn boot(
     py: Python<'_>,
-    hooks: &Hooks,
-    objects: &Objects,
-    preloaded: Option<Py<PyAny>>,
+    inherited: &Inherited,
     seat: &WorkerSeat,
     reloader: Option<&Reloader>,
 ) -> Result<Py<PyAny>, i32> {
-    let (arbiter, worker) = objects;
-    let both = (arbiter.clone_ref(py), worker.clone_ref(py));
+    let Inherited {
+        hooks,
+        arbiter,
+        worker,
+        ..
+    } = inherited;
+    show_listeners(py, inherited, seat).map_err(|error| boot_failure(&traceback(py, &error)))?;
     hooks
-        .call(py, "post_fork", both)
+        .call(py, "post_fork", (arbiter, worker))
         .map_err(|reason| boot_failure(&reason))?;
     drop_privileges(py, &seat.config).map_err(|reason| boot_failure(&reason))?;
-    let app = match preloaded {
-        Some(app) => app,
-        None => load(py, &seat.config, reloader)?,
+    let app = match &inherited.app {
+        Some(app) => app.clone_ref(py),
+        None => load(py, inherited, &seat.config, reloader)?,
     };
-    {
-        let mut worker = worker.borrow_mut(py);
-        worker.wsgi = app.clone_ref(py);
-        worker.booted = true;
-        worker.ppid = seat.parent.as_raw().unsigned_abs();
-        worker.max_requests = seat.max_requests.unwrap_or(worker.max_requests);
-    }
+    describe(py, worker, &app, seat).map_err(|error| boot_failure(&traceback(py, &error)))?;
     hooks
-        .call(py, "post_worker_init", (worker.clone_ref(py),))
+        .call(py, "post_worker_init", (worker,))
         .map_err(|reason| boot_failure(&reason))?;
+    worker
+        .setattr(py, "booted", true)
+        .map_err(|error| boot_failure(&traceback(py, &error)))?;
     Ok(app)
 }
 
 /// With `--reload` on, an application that cannot be loaded is no reason to stop: its author is at work on it.
-fn load(py: Python<'_>, config: &Config, reloader: Option<&Reloader>) -> Result<Py<PyAny>, i32> {
-    match (super::load_app(py, config), reloader) {
+fn load(
+    py: Python<'_>,
+    inherited: &Inherited,
+    config: &Config,
+    reloader: Option<&Reloader>,
+) -> Result<Py<PyAny>, i32> {
+    match (inherited.sources.load_app(py, config), reloader) {
         (Ok(app), None) => Ok(app),
         (Ok(app), Some(reloader)) => {
             reloader.loaded();
@@ -131,9 +131,34 @@ fn load(py: Python<'_>, config: &Config, reloader: Option<&Reloader>) -> Result<
     }
 }
 
+/// The worker has descriptors of its own for the listeners; those of the arbiter are closed here.
+fn show_listeners(py: Python<'_>, inherited: &Inherited, seat: &WorkerSeat) -> PyResult<()> {
+    let faces = seat.listeners.iter().map(Listener::face);
+    let listeners = hooks::listeners(py, &faces.collect::<Vec<_>>())?;
+    inherited.arbiter.setattr(py, "LISTENERS", &listeners)?;
+    inherited.worker.setattr(py, "sockets", &listeners)
+}
+
+/// What the worker's object can tell only now.
+fn describe(
+    py: Python<'_>,
+    worker: &Py<PyAny>,
+    app: &Py<PyAny>,
+    seat: &WorkerSeat,
+) -> PyResult<()> {
+    let worker = worker.bind(py);
+    worker.setattr("wsgi", app)?;
+    worker.getattr("app")?.setattr("callable", app)?;
+    worker.setattr("ppid", seat.parent.as_raw())?;
+    match seat.max_requests {
+        Some(most) => worker.setattr("max_requests", most),
+        None => Ok(()),
+    }
+}
+
 fn load_failure(error: &AppLoadError) -> i32 {
     match error {
-        AppLoadError::Import(traceback) => boot_failure(traceback),
+        AppLoadError::Import { traceback, .. } => boot_failure(traceback),
         AppLoadError::Load(reason) => {
             log::error!("{reason}");
             error.exit_code()

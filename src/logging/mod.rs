@@ -19,7 +19,7 @@ pub mod syslog;
 
 use std::io::Write as _;
 use std::os::fd::RawFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{Log, Metadata, Record};
@@ -78,9 +78,13 @@ pub fn init(config: &Config) -> Result<(), InitError> {
         captures: config.capture_output,
         ..options
     };
-    let new_syslog = config.syslog.then(|| Syslog::new(config)).transpose()?;
+    let is_built_in = config.logs_are_built_in();
+    let new_syslog = (config.syslog && is_built_in)
+        .then(|| Syslog::new(config))
+        .transpose()?;
     let open_access = |name: &str| Destination::open(name, Standard::Output, options);
-    let accesslog = config.accesslog.as_deref().map(open_access).transpose()?;
+    let accesslog = config.accesslog.as_deref().filter(|_| is_built_in);
+    let accesslog = accesslog.map(open_access).transpose()?;
     let errorlog = Destination::open(&config.errorlog, Standard::Error, error_options)?;
     let statsd = Statsd::new(config);
     // What statsd counts is counted whether or not it shows.
@@ -186,6 +190,33 @@ pub const RAW_TARGET: &str = "wsgi.errors";
 /// Records with this target are for statsd and no lines: `gauge NAME NUMBER`, with the words of [`Metric`].
 pub const METRIC_TARGET: &str = "metric";
 
+/// Writes what Python's logger `gunicorn.error` lets through: it has judged the level itself.
+pub fn write_judged(level: LogLevel, text: &str) {
+    BACKEND.sink().write(level, &format_args!("{text}"));
+}
+
+/// Writes text to the error log as it is.
+pub fn write_raw(text: &str) {
+    BACKEND.sink().write_raw(&format_args!("{text}"));
+}
+
+/// Takes the log over: gets every record that the level lets through, and whether it is raw text. False: it could not,
+/// and the record is written here.
+pub type Relay = Arc<dyn Fn(LogLevel, &std::fmt::Arguments<'_>, bool) -> bool + Send + Sync>;
+
+static RELAY: RwLock<Option<Relay>> = RwLock::new(None);
+
+/// Hands the error log to a logger of the operator's, or takes it back. The relay may be called on any thread.
+pub fn set_relay(relay: Option<Relay>) {
+    *RELAY.write().unwrap_or_else(PoisonError::into_inner) = relay;
+}
+
+/// Whether the relay has taken the record. No lock is held while it works.
+fn is_relayed(level: LogLevel, text: &std::fmt::Arguments<'_>, is_raw: bool) -> bool {
+    let relay = RELAY.read().unwrap_or_else(PoisonError::into_inner).clone();
+    relay.is_some_and(|relay| relay(level, text, is_raw))
+}
+
 struct Backend(Mutex<Option<Sink>>);
 
 struct Sink {
@@ -214,17 +245,30 @@ impl Log for Backend {
 
     fn log(&self, record: &Record<'_>) {
         let level = level_of(record.metadata());
-        let mut sink = self.sink();
+        let is_raw = record.target() == RAW_TARGET;
         if record.target() == METRIC_TARGET {
-            if let Some(statsd) = &mut sink.statsd {
+            if let Some(statsd) = &mut self.sink().statsd {
                 statsd.add_text(&record.args().to_string());
             }
-        } else if record.target() == RAW_TARGET {
+            return;
+        }
+        if !is_raw && level < self.sink().level {
+            if let Some(statsd) = &mut self.sink().statsd {
+                statsd.logged(level, b"");
+            }
+            return;
+        }
+        if is_relayed(level, record.args(), is_raw) {
+            if let Some(statsd) = self.sink().statsd.as_mut().filter(|_| !is_raw) {
+                statsd.logged(level, record.args().to_string().as_bytes());
+            }
+            return;
+        }
+        let mut sink = self.sink();
+        if is_raw {
             sink.write_raw(record.args());
-        } else if level >= sink.level {
+        } else {
             sink.write(level, record.args());
-        } else if let Some(statsd) = &mut sink.statsd {
-            statsd.logged(level, b"");
         }
     }
 

@@ -7,13 +7,13 @@ pub mod address;
 mod backlog;
 mod channel;
 pub mod inherit;
+mod listener;
+mod private;
 mod unsent;
 
-use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::linux::net::SocketAddrExt as _;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -29,107 +29,8 @@ use nix::unistd::{Gid, Uid, chown};
 pub use address::{AddressError, BindAddress};
 pub use backlog::backlog;
 pub use channel::{Channels, receive_sockets, send_sockets};
-
-/// A non-blocking listening socket.
-#[derive(Debug)]
-pub enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Listener {
-    /// A second descriptor of the same socket.
-    ///
-    /// # Errors
-    /// When the process has no descriptor left.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        match self {
-            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
-            Self::Unix(listener) => listener.try_clone().map(Self::Unix),
-        }
-    }
-
-    /// Whether `address` means this socket; port 0 means any.
-    fn is_at(&self, address: &BindAddress) -> bool {
-        match (self, address) {
-            (Self::Tcp(listener), BindAddress::Tcp { host, port }) => {
-                let (Ok(own), Ok(asked)) = (listener.local_addr(), resolve(host, *port)) else {
-                    return false;
-                };
-                own.ip() == asked.ip() && (*port == 0 || own.port() == *port)
-            }
-            (Self::Unix(listener), BindAddress::Unix(path)) => listener
-                .local_addr()
-                .is_ok_and(|own| own.as_pathname() == Some(path)),
-            (Self::Unix(listener), BindAddress::Abstract(name)) => listener
-                .local_addr()
-                .is_ok_and(|own| own.as_abstract_name() == Some(name)),
-            _ => false,
-        }
-    }
-
-    fn set_nonblocking(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(listener) => listener.set_nonblocking(true),
-            Self::Unix(listener) => listener.set_nonblocking(true),
-        }
-    }
-}
-
-impl AsRawFd for Listener {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(listener) => listener.as_fd(),
-            Self::Unix(listener) => listener.as_fd(),
-        }
-    }
-}
-
-/// As in the log line "Listening at": `http://127.0.0.1:8000`, `http://[::1]:8000`, `unix:/run/app.sock`.
-impl fmt::Display for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => write!(f, "http://{address}"),
-                Err(_) => f.write_str("http://?"),
-            },
-            Self::Unix(listener) => match listener.local_addr() {
-                Ok(address) => match address.as_pathname() {
-                    Some(path) => write!(f, "unix:{}", path.display()),
-                    None => {
-                        let name = address.as_abstract_name().unwrap_or_default();
-                        write!(f, "unix:@{}", name.escape_ascii())
-                    }
-                },
-                Err(_) => f.write_str("unix:?"),
-            },
-        }
-    }
-}
-
-/// A listener and the address that it was asked for.
-#[derive(Debug)]
-pub struct Bound {
-    pub address: BindAddress,
-    pub listener: Listener,
-}
-
-impl Bound {
-    /// Removes the socket file of a unix listener that we made ourselves. Only the arbiter calls this.
-    pub fn unlink(&self) {
-        if let BindAddress::Unix(path) = &self.address {
-            if let Err(error) = std::fs::remove_file(path) {
-                log::debug!("socket {} not removed: {error}", path.display());
-            }
-        }
-    }
-}
+pub use listener::{Bound, Listener, faces};
+pub use private::bind_private;
 
 /// What the settings say about listening sockets.
 #[derive(Clone, Debug)]
@@ -348,27 +249,6 @@ fn bind_path(path: &Path, options: &BindOptions) -> Result<Listener, Attempt> {
         chown(path, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
     }
     Ok(listener)
-}
-
-/// A unix socket for whom `mode` lets in, apart from those that serve: see the control interface. A path that a
-/// living process listens on is `AddrInUse`, and a file that is no socket stays.
-///
-/// # Errors
-/// When the path cannot be had.
-pub fn bind_private(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    let options = BindOptions {
-        umask: !mode & 0o777,
-        backlog: 16,
-        ..BindOptions::default()
-    };
-    match bind_path(path, &options) {
-        Ok(Listener::Unix(listener)) => Ok(listener),
-        Ok(Listener::Tcp(_)) | Err(Attempt::NotASocket) => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "there is a file that is not a socket",
-        )),
-        Err(Attempt::Failed(error)) => Err(error),
-    }
 }
 
 /// A socket file left behind by a dead server refuses; a live server's accepts, or is too busy to.

@@ -121,6 +121,8 @@ pub struct Job {
     pub noted: Vec<Option<Box<[u8]>>>,
     /// Why it was answered without the application; empty if it was not.
     pub refusal: &'static str,
+    /// Its line in the access log is written by the thread.
+    pub is_logged: bool,
     /// Its answer leaves no line in the access log.
     pub unlogged: bool,
     /// The response's head.
@@ -153,6 +155,7 @@ impl Job {
             unlogged: false,
             started: now,
             noted: Vec::new(),
+            is_logged: false,
             response: ResponseHead::default(),
             response_body: ResponseBody::default(),
         }
@@ -167,6 +170,7 @@ impl Job {
         self.noted.clear();
         self.socket = None;
         self.refusal = "";
+        self.is_logged = false;
         self.unlogged = false;
         self.response.clear();
         self.response_body.bytes.clear();

@@ -61,15 +61,7 @@ pub fn load(py: Python<'_>, location: &str) -> Result<(RawSettings, Hooks), Conf
         else {
             continue;
         };
-        let source = Source::File(location.to_owned());
-        let value =
-            read(setting, &value, &mut hooks).map_err(|message| config::Error::Invalid {
-                name: setting.name,
-                value: python_str(&value),
-                origin: source.clone(),
-                message,
-            })?;
-        raw.set(setting, value, source);
+        keep(setting, &value, location, &mut raw, &mut hooks)?;
     }
     // A hint that cannot be worked out, for want of the source, is no reason to stop.
     for line in hints(py, location, &module).unwrap_or_default() {
@@ -116,8 +108,67 @@ fn run<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyModule>> {
     Ok(module.cast_into::<PyModule>()?)
 }
 
+/// What an application that brings its own configuration (`cfg`, a `ferricorn._gunicorn.config.Config`) has set.
+///
+/// # Errors
+/// A value cannot be used.
+pub fn of_application(cfg: &Bound<'_, PyAny>) -> Result<(RawSettings, Hooks), ConfigFileError> {
+    let location = "the application";
+    let failed = |error: PyErr| ConfigFileError::Failed {
+        location: location.to_owned(),
+        traceback: traceback(cfg.py(), &error),
+    };
+    let mut raw = RawSettings::default();
+    let mut hooks = Hooks::default();
+    let rows = cfg
+        .getattr("settings")
+        .and_then(|rows| rows.call_method0("values"))
+        .and_then(|rows| rows.try_iter())
+        .map_err(failed)?;
+    for row in rows {
+        let (name, value, is_given) = row.and_then(|row| given(&row)).map_err(failed)?;
+        if let Some(setting) = settings::find(&name).filter(|_| is_given) {
+            keep(setting, &value, location, &mut raw, &mut hooks)?;
+        }
+    }
+    Ok((raw, hooks))
+}
+
+fn given<'py>(row: &Bound<'py, PyAny>) -> PyResult<(String, Bound<'py, PyAny>, bool)> {
+    Ok((
+        row.getattr("name")?.extract()?,
+        row.getattr("given")?,
+        row.getattr("is_given")?.is_truthy()?,
+    ))
+}
+
+fn keep(
+    setting: &'static Setting,
+    value: &Bound<'_, PyAny>,
+    location: &str,
+    raw: &mut RawSettings,
+    hooks: &mut Hooks,
+) -> Result<(), ConfigFileError> {
+    let source = Source::File(location.to_owned());
+    let read = read(setting, value, hooks).map_err(|message| config::Error::Invalid {
+        name: setting.name,
+        value: python_str(value),
+        origin: source.clone(),
+        message,
+    })?;
+    raw.set(setting, read, source);
+    Ok(())
+}
+
 /// A name's value; what only Python can hold goes to the hooks as well.
-fn read(setting: &Setting, value: &Bound<'_, PyAny>, hooks: &mut Hooks) -> Result<Value, String> {
+///
+/// # Errors
+/// gunicorn's message about a hook that is none.
+pub fn read(
+    setting: &Setting,
+    value: &Bound<'_, PyAny>,
+    hooks: &mut Hooks,
+) -> Result<Value, String> {
     match setting.kind {
         Kind::Hook { .. } | Kind::PostRequest => {
             hooks.set(setting, value)?;

@@ -1,6 +1,10 @@
 //! The only place where the GIL is given away, and the list of reasons for it.
+#![expect(
+    unsafe_code,
+    reason = "PyO3 has no call that asks whether this thread is attached"
+)]
 
-use pyo3::Python;
+use pyo3::{Python, ffi};
 
 /// Why a thread that runs Python waits. Anything else that blocks while attached is a bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,4 +27,10 @@ pub enum Reason {
 /// stop-the-world pause need not wait for it.
 pub fn handoff<T: Send>(py: Python<'_>, _reason: Reason, wait: impl FnOnce() -> T + Send) -> T {
     py.detach(wait)
+}
+
+/// Whether the calling thread is attached to the interpreter, so that it may call into it without waiting.
+pub fn is_attached() -> bool {
+    // SAFETY: the call reads a thread-local, on any thread and at any time.
+    unsafe { ffi::PyGILState_Check() == 1 }
 }

@@ -5,10 +5,11 @@
 //! the GIL and at once, but not by the event loop, is its errand too.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use pyo3::prelude::*;
 
 use super::gil::{Reason, handoff};
@@ -16,8 +17,7 @@ use super::gil::{Reason, handoff};
 /// Beats come at least so often, and four times within the timeout.
 const PERIOD_MAX: Duration = Duration::from_secs(1);
 const PERIOD_MIN: Duration = Duration::from_millis(50);
-
-/// So many errands may wait; more than threads have requests that run too long there cannot be.
+/// More than this waits only when the errands are slower than what asks for them.
 const ERRANDS_MAX: usize = 1024;
 
 /// Something to do with the GIL.
@@ -32,6 +32,17 @@ impl Errands {
     pub fn run(&self, errand: Errand) {
         let _ = self.0.try_send(Some(errand));
     }
+}
+
+/// Of the process's heartbeat, while it beats.
+static CURRENT: Mutex<Option<Errands>> = Mutex::new(None);
+
+/// Have it done soon, by the process's heartbeat. False: there is none, or it is far behind.
+pub fn post(errand: Errand) -> bool {
+    let current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    current
+        .as_ref()
+        .is_some_and(|errands| errands.0.try_send(Some(errand)).is_ok())
 }
 
 /// The thread, until it is stopped.
@@ -54,20 +65,8 @@ impl Heartbeat {
         let (errands, arrived) = bounded::<Option<Errand>>(ERRANDS_MAX);
         let thread = std::thread::Builder::new()
             .name("ferricorn-beat".to_owned())
-            .spawn(move || {
-                Python::attach(|py| {
-                    loop {
-                        beat();
-                        let waited =
-                            handoff(py, Reason::Heartbeat, || arrived.recv_timeout(period));
-                        match waited {
-                            Ok(Some(errand)) => errand(py),
-                            Err(RecvTimeoutError::Timeout) => {}
-                            Ok(None) | Err(RecvTimeoutError::Disconnected) => return,
-                        }
-                    }
-                });
-            })?;
+            .spawn(move || Python::attach(|py| live(py, period, &arrived, &beat)))?;
+        *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Errands(errands.clone()));
         Ok(Self { errands, thread })
     }
 
@@ -76,12 +75,38 @@ impl Heartbeat {
         Errands(self.errands.clone())
     }
 
-    /// End the thread, before the interpreter ends.
+    /// End the thread, before the interpreter ends. What was posted is done first.
     pub fn stop(self, py: Python<'_>) {
-        // The thread holds the other end until it leaves.
-        let _ = self.errands.send(None);
-        if handoff(py, Reason::Heartbeat, || self.thread.join()).is_err() {
+        *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let ended = handoff(py, Reason::Heartbeat, || {
+            // The thread holds the other end until it leaves.
+            let _ = self.errands.send(None);
+            self.thread.join()
+        });
+        if ended.is_err() {
             log::error!("The heartbeat thread panicked.");
+        }
+    }
+}
+
+fn live(
+    py: Python<'_>,
+    period: Duration,
+    errands: &Receiver<Option<Errand>>,
+    beat: &(dyn Fn() + Send),
+) {
+    beat();
+    let mut next = Instant::now() + period;
+    loop {
+        let received = handoff(py, Reason::Heartbeat, || errands.recv_deadline(next));
+        match received {
+            Ok(Some(errand)) => errand(py),
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if Instant::now() >= next {
+            beat();
+            next = Instant::now() + period;
         }
     }
 }

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use pyo3::prelude::*;
 use pyo3::types::{PyAnyMethods, PyString, PyTuple};
 
-pub use objects::{Arbiter, Worker, cfg, error_logger};
+pub use objects::{
+    application, arbiter, cfg, leaving, listeners, logger, reopen_files, to_python, worker,
+};
 
 use super::config_file::python_str;
 use crate::config::settings::{Kind, Setting};

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use pyo3::exceptions::{PyAttributeError, PyImportError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::hooks::traceback;
 use crate::config::Config;
@@ -17,9 +17,9 @@ use crate::config::value::repr_str;
 /// Why there is no application.
 #[derive(Debug, thiserror::Error)]
 pub enum AppLoadError {
-    /// The application's code raised. Holds the traceback; the worker leaves with 3.
-    #[error("{0}")]
-    Import(String),
+    /// The application's code raised. Shown as its traceback; the worker leaves with 3.
+    #[error("{traceback}")]
+    Import { traceback: String, raised: PyErr },
     /// The module is there, the application is not in it. One line; the worker leaves with 4.
     #[error("{0}")]
     Load(String),
@@ -28,13 +28,27 @@ pub enum AppLoadError {
 impl AppLoadError {
     pub fn exit_code(&self) -> i32 {
         match self {
-            Self::Import(_) => 3,
+            Self::Import { .. } => 3,
             Self::Load(_) => 4,
         }
     }
 
     fn raised(py: Python<'_>, error: &PyErr) -> Self {
-        Self::Import(traceback(py, error))
+        Self::Import {
+            traceback: traceback(py, error),
+            raised: error.clone_ref(py),
+        }
+    }
+
+    /// As the exception that gunicorn's own functions raise.
+    pub fn into_exception(self, py: Python<'_>) -> PyErr {
+        match self {
+            Self::Import { raised, .. } => raised,
+            Self::Load(message) => match app_import_error(py) {
+                Ok(class) => PyErr::from_type(class, (message,)),
+                Err(error) => error,
+            },
+        }
     }
 }
 
@@ -92,12 +106,38 @@ pub fn load_app(py: Python<'_>, uri: &str) -> Result<Py<PyAny>, AppLoadError> {
             "Failed to find application object: {target}"
         )));
     }
+    callable(object)
+}
+
+/// The application of an object that brings its own server along: what its `wsgi()` returns.
+///
+/// # Errors
+/// It raised, or returned no application.
+pub fn load_embedded(application: &Bound<'_, PyAny>) -> Result<Py<PyAny>, AppLoadError> {
+    let py = application.py();
+    match application.call_method0("wsgi") {
+        Ok(object) => callable(object),
+        Err(error) if app_import_error(py).is_ok_and(|class| error.is_instance(py, &class)) => {
+            Err(AppLoadError::Load(error.value(py).to_string()))
+        }
+        Err(error) => Err(AppLoadError::raised(py, &error)),
+    }
+}
+
+fn callable(object: Bound<'_, PyAny>) -> Result<Py<PyAny>, AppLoadError> {
     if !object.is_callable() {
         return Err(AppLoadError::Load(
             "Application object must be callable.".to_owned(),
         ));
     }
     Ok(object.unbind())
+}
+
+fn app_import_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    let class = py
+        .import("ferricorn._gunicorn.errors")?
+        .getattr("AppImportError")?;
+    Ok(class.cast_into::<PyType>()?)
 }
 
 fn import<'py>(

@@ -38,8 +38,54 @@ pub struct WorkerFace {
     pub request_id_seed: u64,
 }
 
+/// Is given a request that no thread has logged, its status, the bytes sent and how long it took.
+pub type AccessRelay = Box<dyn Fn(&Job, u16, u64, Duration) + Send>;
+
+/// Who writes the lines.
+pub enum AccessLog {
+    Lines(Box<AccessLines>),
+    /// Threads do, and somebody else for the requests that no thread has seen.
+    Relay(AccessRelay),
+}
+
+impl std::fmt::Debug for AccessLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessLog").finish_non_exhaustive()
+    }
+}
+
+impl From<AccessLines> for AccessLog {
+    fn from(lines: AccessLines) -> Self {
+        Self::Lines(Box::new(lines))
+    }
+}
+
+impl AccessLog {
+    /// A log of this process, of every request.
+    pub fn new(format: AccessFormat, sink: AccessSink) -> Self {
+        AccessLines::new(format, sink).into()
+    }
+
+    fn record(&mut self, exchange: &Exchange<'_>, duration: Duration, now: (i64, u32)) {
+        match self {
+            Self::Lines(lines) => lines.record(exchange, duration, now),
+            Self::Relay(relay) if !exchange.job.is_logged => {
+                relay(exchange.job, exchange.status, exchange.bytes_sent, duration);
+            }
+            Self::Relay(_) => {}
+        }
+    }
+
+    /// Write the lines that were collected.
+    pub(super) fn flush(&mut self) {
+        if let Self::Lines(lines) = self {
+            lines.flush();
+        }
+    }
+}
+
 /// A compiled format, where its lines go, and the lines that are not written yet.
-pub struct AccessLog {
+pub struct AccessLines {
     format: AccessFormat,
     filter: AccessFilter,
     face: WorkerFace,
@@ -50,15 +96,15 @@ pub struct AccessLog {
     pid: u32,
 }
 
-impl std::fmt::Debug for AccessLog {
+impl std::fmt::Debug for AccessLines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AccessLog")
+        f.debug_struct("AccessLines")
             .field("format", &self.format)
             .finish_non_exhaustive()
     }
 }
 
-impl AccessLog {
+impl AccessLines {
     /// A log of this process, of every request.
     pub fn new(format: AccessFormat, sink: AccessSink) -> Self {
         Self {
@@ -158,7 +204,7 @@ impl AccessLog {
     }
 
     /// Write the lines that were collected.
-    pub(super) fn flush(&mut self) {
+    fn flush(&mut self) {
         if !self.lines.is_empty() {
             (self.sink)(&self.lines);
             self.lines.clear();
@@ -167,7 +213,7 @@ impl AccessLog {
 }
 
 /// The loop has ended, or has failed: what it logged last is not lost with it.
-impl Drop for AccessLog {
+impl Drop for AccessLines {
     fn drop(&mut self) {
         self.flush();
     }

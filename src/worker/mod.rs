@@ -45,7 +45,7 @@ use crate::net::{Channels, Listener};
 use crate::pool::{Application, Pool};
 use crate::scoreboard::{Scoreboard, SlotState};
 
-pub use access_log::{AccessLog, AccessSink, WorkerFace};
+pub use access_log::{AccessLines, AccessLog, AccessRelay, AccessSink, WorkerFace};
 
 use self::accept::{Accepting, Acceptor, ListenerSet};
 use self::arbiter_line::ArbiterLine;

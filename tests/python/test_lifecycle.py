@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from harness import APPS, wait_until
+from harness import APPS, PATIENCE_S, wait_until
 from load import Load
-from wire import Disconnected
+from wire import Client, Disconnected
 
 pytestmark = pytest.mark.ours
 
@@ -137,6 +137,39 @@ def test_hup_takes_the_new_number_of_workers(server, tmp_path):
             )
             before = set(one.workers())
     assert_nothing_lost(load)
+
+
+def test_hup_moves_to_other_addresses(server, tmp_path):
+    """Kept addresses lose nothing, also when the next HUP comes before the last old worker has gone."""
+    config = tmp_path / "config.py"
+
+    def bind(*names):
+        config.write_text(f"workers = 2\nthreads = 2\nbind = {[f'unix:{tmp_path}/{name}.sock' for name in names]}\n")
+
+    bind("a", "b")
+    one = server("echo", "-c", str(config), bind=[], env={"IMPORT_S": "0.1"})
+    one.log.wait("Booting worker", 2)
+    with Load(f"{tmp_path}/b.sock", **CALM) as load:
+        bind("b", "c")
+        one.send_signal(signal.SIGHUP)
+        one.log.wait("Booting worker", 4)
+        before = set(one.booted()[:3])
+        bind("b", "d")
+        one.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(one.workers()) == 2 and not before & set(one.workers()), "the newest alone")
+        with Client(f"{tmp_path}/d.sock", PATIENCE_S) as client:
+            assert client.request("GET", "/echo?x").status == 200
+    assert_nothing_lost(load)
+    wait_until(
+        lambda: sorted(path.stem for path in tmp_path.glob("*.sock")) == ["b", "d"], "dropped addresses have no file"
+    )
+    # An address that cannot be had leaves everything as it is.
+    (tmp_path / "file.sock").write_text("no socket")
+    bind("b", "file")
+    one.send_signal(signal.SIGHUP)
+    one.log.wait("Reload failed: .*is not a socket")
+    assert one.stop() == 0
+    assert [path.stem for path in tmp_path.glob("*.sock")] == ["file"]
 
 
 def test_ttou_during_a_reload_ends_with_fewer_new_workers(server):

@@ -301,7 +301,9 @@ def test_worker_that_holds_the_interpreter_is_timed_out(server, gates):
 @pytest.mark.ours
 def test_a_worker_whose_event_loop_stands_still_is_told_from_one_without_python(server):
     one = server("lifecycle", "--timeout", "1")
+    assert one.get().status == 200, "it has booted"
     (worker,) = one.workers()
+    assert one.get("/pid").text == str(worker), "it has booted"
     os.kill(worker, signal.SIGSTOP)
     one.log.wait(rf"Worker \(pid:{worker}\): its event loop stands still since \d+ s")
     one.log.wait("Booting worker", 2)

@@ -179,6 +179,19 @@ fn a_reload_that_has_not_shown_that_it_boots_takes_nobody_away() {
 }
 
 #[test]
+fn what_another_reload_had_half_done_makes_room() {
+    use Stage::{Booting, Retiring, Serving};
+    let half = [(2, 1, Serving), (3, 2, Serving), (4, 2, Booting)];
+    let third = unproven(2, 3, 2);
+    assert_eq!(steps(&third, &members(&half)), (0, vec![4]));
+    let booted = members(&[half[0], half[1], (4, 2, Serving)]);
+    assert_eq!(steps(&third, &booted), (0, vec![2]));
+    let leaving = members(&[half[0], half[1], (4, 2, Retiring)]);
+    assert_eq!(steps(&third, &leaving), (0, vec![]));
+    assert_eq!(steps(&third, &members(&half[..2])), (1, vec![]));
+}
+
+#[test]
 fn who_asks_goes_on_until_its_successor_serves() {
     use Stage::{Booting, Retiring, Serving};
     let mut two = members(&[(1, 1, Serving), (2, 1, Serving)]);

@@ -41,8 +41,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Bool(false),
         "Print every line of Python that runs.",
     )
-    .flags(&["--spew"])
-    .not_yet("nothing is printed"),
+    .flags(&["--spew"]),
     row(
         "check_config",
         SECTION,

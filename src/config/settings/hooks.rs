@@ -25,8 +25,6 @@ const fn dirty(name: &'static str, arity: u8) -> Setting {
     .no_effect(DIRTY)
 }
 
-const NOT_CALLED: &str = "it is not called";
-
 pub(super) const ROWS: &[Setting] = &[
     hook("on_starting", 1, "(arbiter) Before the arbiter starts."),
     hook(
@@ -61,16 +59,14 @@ pub(super) const ROWS: &[Setting] = &[
         "pre_request",
         2,
         "(worker, request) Before a request is handled.",
-    )
-    .not_yet(NOT_CALLED),
+    ),
     row(
         "post_request",
         Section::ServerHooks,
         Kind::PostRequest,
         Default::None,
         "(worker, request, environ, response) After a request was handled.",
-    )
-    .not_yet(NOT_CALLED),
+    ),
     hook(
         "child_exit",
         2,

@@ -5,7 +5,6 @@ use super::{Default, Kind, Section, Setting, row};
 const SECTION: Section = Section::Logging;
 const SWITCH: Kind = Kind::Bool { cli: true };
 const OFF: Default = Default::Bool(false);
-const PYTHON: &str = "logs have the built-in format";
 
 pub(super) const ROWS: &[Setting] = &[
     row(
@@ -99,8 +98,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text("gunicorn.glogging.Logger"),
         "Python class that writes the logs.",
     )
-    .flags(&["--logger-class"])
-    .not_yet(PYTHON),
+    .flags(&["--logger-class"]),
     row(
         "logconfig",
         SECTION,
@@ -108,16 +106,14 @@ pub(super) const ROWS: &[Setting] = &[
         Default::None,
         "Logging config file of Python.",
     )
-    .flags(&["--log-config"])
-    .not_yet(PYTHON),
+    .flags(&["--log-config"]),
     row(
         "logconfig_dict",
         SECTION,
         Kind::Mapping,
         Default::Pairs(&[]),
         "Logging config of Python, as a dict.",
-    )
-    .not_yet(PYTHON),
+    ),
     row(
         "logconfig_json",
         SECTION,
@@ -125,8 +121,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::None,
         "Logging config of Python, as a JSON file.",
     )
-    .flags(&["--log-config-json"])
-    .not_yet(PYTHON),
+    .flags(&["--log-config-json"]),
     row(
         "syslog_addr",
         SECTION,

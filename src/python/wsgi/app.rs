@@ -23,6 +23,7 @@ use super::body::{self, Sent};
 use super::environ::EnvironMaker;
 use super::start_response::StartResponse;
 use super::upgrade::Offer;
+use super::watch::{Watch, Watched};
 
 /// What the environ says of a listener.
 #[derive(Clone, Debug)]
@@ -73,6 +74,10 @@ pub struct WsgiApp {
     pub scoreboard: Arc<Scoreboard>,
     /// The worker's slot there.
     pub slot: usize,
+    /// Who looks at the requests, if anybody does.
+    pub watch: Option<Watch>,
+    /// The operator's own logger, which is given exceptions as such.
+    pub logger: Option<Py<PyAny>>,
     /// What ends requests that run too long (`request_timeout`).
     pub interrupts: Option<Arc<Interrupts>>,
 }
@@ -136,33 +141,57 @@ impl WsgiApp {
         let py = callable.py();
         let environ = match environs.make(py, &mut job) {
             Ok(environ) => environ,
-            Err(error) => return fail(py, seat, Some(job), &error),
+            Err(error) => return self.fail(py, seat, Some(job), &error),
+        };
+        let watch = self.watch.as_ref();
+        let watched = match watch.map(|watch| watch.begin(&environ, &job)).transpose() {
+            Ok(None) => None,
+            Ok(Some(mut watched)) => match watched.before() {
+                Ok(()) => {
+                    job.is_logged = watch.is_some_and(Watch::logs_access);
+                    Some(watched)
+                }
+                Err(reason) => return refuse(seat, job, &watched, &reason),
+            },
+            Err(error) => return self.fail(py, seat, Some(job), &error),
         };
         let response = std::mem::take(&mut job.response);
-        let start = match Bound::new(
-            py,
-            StartResponse::new(job.conn, seat.pool().clone(), response),
-        ) {
+        let start = StartResponse::new(job.conn, seat.pool().clone(), response, watched.is_some());
+        let start = match Bound::new(py, start) {
             Ok(start) => start,
-            Err(error) => return fail(py, seat, Some(job), &error),
+            Err(error) => return self.fail(py, seat, Some(job), &error),
         };
         let named = self.name_request(&environ, &job);
         let offer = match named.and_then(|()| complete(&environ, &start, &mut job)) {
             Ok(offer) => offer,
-            Err(error) => return fail(py, seat, Some(job), &error),
+            Err(error) => return self.fail(py, seat, Some(job), &error),
         };
         let called = callable.call1((&environ, &start));
         if !self.settings.noted_keys.is_empty() {
             job.noted = note(&environ, &self.settings.noted_keys);
         }
         match called {
-            Ok(result) => self.answer(&result, &start, &environ, seat, job),
-            Err(error) if start.get().is_taken() => end_taken(py, seat, job, &error),
-            Err(error) => fail(py, seat, Some(job), &error),
+            Ok(result) => self.answer(&result, &start, &environ, seat, job, watched.as_ref()),
+            Err(error) => {
+                if start.get().is_taken() {
+                    self.end_taken(py, seat, job, &error);
+                } else {
+                    self.fail(py, seat, Some(job), &error);
+                }
+                // A request that timed out was answered, and its line written, long ago.
+                if let Some(watched) = &watched
+                    && !error.is_instance_of::<RequestTimeout>(py)
+                {
+                    watched.log_access(start.get());
+                }
+            }
         }
         start.get().finish();
         if let Some(offer) = offer {
             offer.withdraw();
+        }
+        if let Some(watched) = &watched {
+            watched.after(Some(start.get()));
         }
     }
 
@@ -185,6 +214,7 @@ impl WsgiApp {
         environ: &Bound<'_, PyDict>,
         seat: &Seat,
         job: Box<Job>,
+        watched: Option<&Watched<'_, '_>>,
     ) {
         let py = result.py();
         let sent = body::send(
@@ -195,6 +225,9 @@ impl WsgiApp {
             seat.pool(),
             self.settings.sendfile,
         );
+        if let Some(watched) = watched {
+            watched.log_access(start.get());
+        }
         let closed = close(result);
         match (sent, closed) {
             // The application has answered on the client's socket itself.
@@ -202,23 +235,23 @@ impl WsgiApp {
                 seat.pool().send(Reply::End(job));
             }
             (Sent::Failed(Some(job), error), _) if start.get().is_taken() => {
-                end_taken(py, seat, job, &error);
+                self.end_taken(py, seat, job, &error);
             }
             (Sent::Whole, Ok(())) => {}
-            (Sent::Whole, Err(error)) => log_failure(py, None, &error),
+            (Sent::Whole, Err(error)) => self.log_failure(py, None, &error),
             (Sent::Streamed(job), Ok(())) => seat.pool().send(Reply::End(job)),
-            (Sent::Streamed(job), Err(error)) => fail(py, seat, Some(job), &error),
+            (Sent::Streamed(job), Err(error)) => self.fail(py, seat, Some(job), &error),
             // The connection is gone, so the loop only takes note.
             (Sent::Gone(job), closed) => {
                 if let Err(error) = closed {
-                    log_failure(py, Some(&job), &error);
+                    self.log_failure(py, Some(&job), &error);
                 }
                 seat.pool().send(Reply::Abort(job));
             }
             (Sent::Failed(job, error), closed) => {
-                fail(py, seat, job, &error);
+                self.fail(py, seat, job, &error);
                 if let Err(error) = closed {
-                    log_failure(py, None, &error);
+                    self.log_failure(py, None, &error);
                 }
             }
         }
@@ -248,6 +281,52 @@ fn note(environ: &Bound<'_, PyDict>, keys: &[String]) -> Vec<Option<Box<[u8]>>> 
         .collect()
 }
 
+impl WsgiApp {
+    /// The application has the client's socket and its call has ended with `error`. With gunicorn `StopIteration` is
+    /// how it says that there is no response, so it is not a failure.
+    fn end_taken(&self, py: Python<'_>, seat: &Seat, job: Box<Job>, error: &PyErr) {
+        if !error.is_instance_of::<PyStopIteration>(py) {
+            self.log_failure(py, Some(&job), error);
+        }
+        seat.pool().send(Reply::End(job));
+    }
+
+    /// The application failed: its traceback to the log, the rest to the loop, which knows what the client has seen.
+    fn fail(&self, py: Python<'_>, seat: &Seat, job: Option<Box<Job>>, error: &PyErr) {
+        self.log_failure(py, job.as_deref(), error);
+        if let Some(job) = job {
+            seat.pool().send(Reply::Abort(job));
+        }
+    }
+
+    fn log_failure(&self, py: Python<'_>, job: Option<&Job>, error: &PyErr) {
+        if error.is_instance_of::<RequestTimeout>(py) {
+            // The stack was logged when the time was over.
+            log::warn!("A request that had timed out has ended.");
+            return;
+        }
+        let message = match job {
+            Some(job) => format!("Error handling request {}", named(job)),
+            None => "Error after the response was sent".to_owned(),
+        };
+        if let Some(logger) = &self.logger
+            && log_exception(py, logger, &message, error).is_ok()
+        {
+            return;
+        }
+        log::error!("{message}\n{}", traceback::format(py, error));
+    }
+}
+
+/// A logger of the operator's own may want more of an exception than its text.
+fn log_exception(py: Python<'_>, logger: &Py<PyAny>, message: &str, error: &PyErr) -> PyResult<()> {
+    let named = PyDict::new(py);
+    named.set_item("exc_info", error.value(py))?;
+    // The message stands for itself: it is not to be formatted again.
+    logger.call_method(py, "exception", ("%s", message), Some(&named))?;
+    Ok(())
+}
+
 /// What the environ has beside the request: the callables that belong to its response, and the socket that it may take.
 fn complete<'py>(
     environ: &Bound<'py, PyDict>,
@@ -261,15 +340,6 @@ fn complete<'py>(
         Some(socket) => Offer::make(environ, start, socket).map(Some),
         None => Ok(None),
     }
-}
-
-/// The application has the client's socket and its call has ended with `error`. With gunicorn `StopIteration` is how
-/// it says that there is no response, so it is not a failure.
-fn end_taken(py: Python<'_>, seat: &Seat, job: Box<Job>, error: &PyErr) {
-    if !error.is_instance_of::<PyStopIteration>(py) {
-        log_failure(py, Some(&job), error);
-    }
-    seat.pool().send(Reply::End(job));
 }
 
 /// The scoreboard's time of an instant, without reading a clock again.
@@ -307,29 +377,14 @@ fn close(result: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// The application failed: its traceback to the log, the rest to the loop, which knows what the client has seen.
-fn fail(py: Python<'_>, seat: &Seat, job: Option<Box<Job>>, error: &PyErr) {
-    log_failure(py, job.as_deref(), error);
-    if let Some(job) = job {
-        seat.pool().send(Reply::Abort(job));
-    }
+/// `pre_request` raised: the request fails before the application has seen it.
+fn refuse(seat: &Seat, job: Box<Job>, watched: &Watched<'_, '_>, reason: &str) {
+    log::error!("Error handling request {}\n{reason}", named(&job));
+    seat.pool().send(Reply::Abort(job));
+    watched.after(None);
 }
 
-fn log_failure(py: Python<'_>, job: Option<&Job>, error: &PyErr) {
-    if error.is_instance_of::<RequestTimeout>(py) {
-        // The stack was logged when the time was over.
-        log::warn!("A request that had timed out has ended.");
-        return;
-    }
-    let traceback = traceback::format(py, error);
-    match job {
-        Some(job) => {
-            let (method, target) = (
-                job.head.method().escape_ascii(),
-                job.head.target().escape_ascii(),
-            );
-            log::error!("Error handling request {method} {target}\n{traceback}");
-        }
-        None => log::error!("Error after the response was sent\n{traceback}"),
-    }
+fn named(job: &Job) -> String {
+    let (method, target) = (job.head.method(), job.head.target());
+    format!("{} {}", method.escape_ascii(), target.escape_ascii())
 }

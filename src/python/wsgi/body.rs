@@ -92,6 +92,7 @@ fn send_whole(
         Ok(Some(head)) => {
             job.response = head;
             fill(&mut job);
+            start.get().note_sent(job.response_body.len());
             pool.send(Reply::Whole(job));
             Sent::Whole
         }
@@ -219,6 +220,7 @@ fn stream<'py>(
         let mut is_enough = false;
         let sent = item.and_then(|item| {
             let bytes = as_bytes(&item)?;
+            start.get().note_sent(bytes.as_bytes().len() as u64);
             if let Some(left) = &mut left {
                 let len = bytes.as_bytes().len() as u64;
                 is_enough = len > *left;

@@ -8,6 +8,7 @@
 //! | The `start_response()` Callable, The `write()` Callable | `start_response.rs` |
 //! | Buffering and Streaming, Handling the Content-Length Header | `body.rs` |
 //! | (not of PEP 3333) `gunicorn.socket` | `upgrade.rs` |
+//! | (not of PEP 3333) `pre_request`, `post_request`, loggers of the operator's own | `watch.rs` |
 //! | Optional Platform-Specific File Handling | `file_wrapper.rs` |
 
 mod app;
@@ -19,6 +20,7 @@ mod headers;
 mod input;
 mod start_response;
 mod upgrade;
+mod watch;
 
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ use pyo3::types::PyDict;
 use crate::pool::Job;
 
 pub use app::{ListenerFace, WsgiApp, WsgiSettings};
+pub use watch::Watch;
 
 /// Requests to environs, for `benches/environ.rs` alone: the maker itself stays in this room.
 #[doc(hidden)]

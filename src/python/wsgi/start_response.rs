@@ -13,6 +13,7 @@
 //! The head is validated and serialised while the application's strings are at hand; nothing is decided here about
 //! framing.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::{PyAssertionError, PyOSError, PyTypeError, PyValueError};
@@ -32,6 +33,25 @@ pub(super) struct StartResponse {
     conn: ConnId,
     pool: Arc<Pool>,
     state: Mutex<State>,
+    /// Of a request that is watched.
+    record: Option<Box<Record>>,
+}
+
+/// What is kept of a response for those who look at it afterwards.
+#[derive(Debug, Default)]
+struct Record {
+    head: Mutex<ResponseHead>,
+    has_begun: AtomicBool,
+    body_bytes: AtomicU64,
+}
+
+/// A response as far as it has come.
+#[derive(Debug, Default)]
+pub(super) struct Recorded {
+    /// The last head that the application gave.
+    pub(super) head: ResponseHead,
+    /// Bytes of the body that were handed over.
+    pub(super) body_bytes: u64,
 }
 
 /// How far the response is.
@@ -50,11 +70,48 @@ enum State {
 }
 
 impl StartResponse {
-    pub(super) fn new(conn: ConnId, pool: Arc<Pool>, response: ResponseHead) -> Self {
+    pub(super) fn new(
+        conn: ConnId,
+        pool: Arc<Pool>,
+        response: ResponseHead,
+        is_watched: bool,
+    ) -> Self {
         Self {
             conn,
             pool,
             state: Mutex::new(State::Fresh(response)),
+            record: is_watched.then(Box::default),
+        }
+    }
+
+    /// The response as it was recorded; of a request that is not watched nothing is.
+    pub(super) fn recorded(&self) -> Recorded {
+        let Some(record) = &self.record else {
+            return Recorded::default();
+        };
+        let head = record.head.lock().unwrap_or_else(PoisonError::into_inner);
+        Recorded {
+            head: head.clone(),
+            body_bytes: record.body_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether the head is on its way, as far as that is recorded.
+    pub(super) fn has_begun(&self) -> bool {
+        let record = self.record.as_ref();
+        record.is_some_and(|record| record.has_begun.load(Ordering::Relaxed))
+    }
+
+    fn note_begun(&self) {
+        if let Some(record) = &self.record {
+            record.has_begun.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// So many bytes of the body are handed over.
+    pub(super) fn note_sent(&self, bytes: u64) {
+        if let Some(record) = &self.record {
+            record.body_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
@@ -69,7 +126,10 @@ impl StartResponse {
     pub(super) fn take_head(&self) -> PyResult<Option<ResponseHead>> {
         let mut state = self.lock();
         match std::mem::replace(&mut *state, State::Over) {
-            State::Ready(head) => Ok(Some(head)),
+            State::Ready(head) => {
+                self.note_begun();
+                Ok(Some(head))
+            }
             State::Fresh(_) => Err(not_called()),
             other => {
                 *state = other;
@@ -101,6 +161,7 @@ impl StartResponse {
                 let window = Arc::new(Window::new(body::WINDOW_BYTES));
                 *state = State::Streaming(window.clone());
                 drop(state);
+                self.note_begun();
                 let streaming = Streaming {
                     response,
                     window: window.clone(),
@@ -157,6 +218,7 @@ impl StartResponse {
             return Ok(());
         }
         let window = self.stream()?;
+        self.note_sent(bytes.as_bytes().len() as u64);
         match body::send_item(py, bytes, self.conn, &self.pool, &window) {
             Flow::Open => Ok(()),
             Flow::Gone => Err(pyo3::exceptions::PyConnectionResetError::new_err(
@@ -206,6 +268,10 @@ impl StartResponse {
         head.clear();
         match fill(&mut head, status, headers) {
             Ok(()) => {
+                if let Some(record) = &this.record {
+                    let mut kept = record.head.lock().unwrap_or_else(PoisonError::into_inner);
+                    kept.clone_from(&head);
+                }
                 *this.lock() = State::Ready(head);
                 Ok(slf.clone().into_any())
             }

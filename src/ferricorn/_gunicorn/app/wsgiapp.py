@@ -1,0 +1,43 @@
+"""`gunicorn.app.wsgiapp`: the application that the command line names."""
+
+import sys
+
+from ferricorn._gunicorn import util
+from ferricorn._gunicorn.app.base import Application
+from ferricorn._gunicorn.errors import ConfigError
+
+
+class WSGIApplication(Application):
+    """`MODULE[:VARIABLE]` from the command line, else `wsgi_app` of the configuration."""
+
+    app_uri = None
+
+    def init(self, parser, opts, args):
+        self.app_uri = None
+        if args:
+            self.cfg.set("default_proc_name", args[0])
+            self.app_uri = args[0]
+
+    def load_config(self):
+        super().load_config()
+        if self.app_uri is None:
+            self.app_uri = self.cfg.wsgi_app
+        if self.app_uri is None:
+            raise ConfigError("No application module specified.")
+
+    def load_wsgiapp(self):
+        return util.import_app(self.app_uri)
+
+    def load(self):
+        return self.load_wsgiapp()
+
+
+def run(prog=None):
+    """What the `gunicorn` command does; `sys.argv` is its command line."""
+    from ferricorn import _core
+
+    sys.exit(_core.run([prog or sys.argv[0], *sys.argv[1:]]))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,21 @@
+"""`gunicorn.errors`."""
+
+
+class HaltServer(BaseException):
+    """Ends the server; not an `Exception`, so that applications do not catch it by accident."""
+
+    def __init__(self, reason, exit_status=1):
+        super().__init__(reason, exit_status)
+        self.reason = reason
+        self.exit_status = exit_status
+
+    def __str__(self):
+        return f"<HaltServer {self.reason!r} {self.exit_status}>"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used."""
+
+
+class AppImportError(Exception):
+    """There is no such application."""

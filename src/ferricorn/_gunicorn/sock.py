@@ -1,0 +1,49 @@
+"""`gunicorn.sock`: the listening sockets in `arbiter.LISTENERS` and `worker.sockets`."""
+
+import contextlib
+import os
+import socket
+
+
+class Listener:
+    """A socket that the server owns, by its descriptor. Methods of `socket.socket` work on it; closing does not."""
+
+    def __init__(self, descriptor, name):
+        self._descriptor = descriptor
+        self._name = name
+
+    @contextlib.contextmanager
+    def _borrowed(self):
+        one = socket.socket(fileno=self._descriptor)
+        try:
+            yield one
+        finally:
+            one.detach()
+
+    def fileno(self):
+        return self._descriptor
+
+    @property
+    def sock(self):
+        """A copy, which is the caller's to close."""
+        return socket.socket(fileno=os.dup(self._descriptor))
+
+    def close(self):
+        """The server closes its listeners itself."""
+
+    def __str__(self):
+        return self._name
+
+    def __getattr__(self, name):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        with self._borrowed() as one:
+            value = getattr(one, name)
+        if not callable(value):
+            return value
+
+        def call(*args, **kwargs):
+            with self._borrowed() as one:
+                return getattr(one, name)(*args, **kwargs)
+
+        return call

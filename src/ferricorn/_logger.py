@@ -1,0 +1,72 @@
+"""The built-in logs as Python sees them: `gunicorn.error` and `gunicorn.access`, with handlers that write where the
+server writes.
+
+Applications borrow handlers and level from them, hooks log through them. A line has the server's form; give a handler
+another formatter and it has that one.
+"""
+
+import logging
+
+from ferricorn import _core
+from ferricorn._gunicorn.glogging import Logger
+
+_MESSAGE = logging.Formatter("%(message)s")
+
+
+class _Stream:
+    """Text for a log of the server's, as it is."""
+
+    def __init__(self, name, write):
+        self.name = name
+        self.write = write
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return False
+
+
+class Handler(logging.StreamHandler):
+    """Hands records to the server; those of `gunicorn.error` with their level, so that it sends them everywhere."""
+
+    def __init__(self, stream, formatter, send=None):
+        super().__init__(stream)
+        self._gunicorn = True
+        self._send = send
+        self._built_in = formatter
+        self.setFormatter(formatter)
+
+    def emit(self, record):
+        if self._send is None or self.formatter is not self._built_in:
+            super().emit(record)
+            return
+        try:
+            self._send(record.levelno, _MESSAGE.format(record))
+        except Exception:
+            self.handleError(record)
+
+
+class BuiltIn(Logger):
+    """What hooks get as `.log` when no logger was configured."""
+
+    def _set_handler(self, log, output, fmt, stream=None):
+        if log is self.error_log:
+            handler = Handler(_Stream("<error log>", _core.write_error_log), fmt, _core.write_record)
+        else:
+            handler = Handler(_Stream("<access log>", _core.write_access_log), fmt)
+        log.addHandler(handler)
+
+    def _set_syslog_handler(self, log, cfg, fmt, name):
+        """The server sends to syslog what reaches its logs."""
+
+    def _capture_output(self):
+        """The server's own business too."""
+
+    def reopen_files(self):
+        _core.reopen_logs()
+        self.reopen_other_files()
+
+    def reopen_other_files(self):
+        """Those of the application's own loggers."""
+        super().reopen_files()

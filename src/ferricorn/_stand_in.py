@@ -1,0 +1,75 @@
+"""`import gunicorn` where gunicorn is not installed: the stand-in modules of `ferricorn._gunicorn`.
+
+Configuration files and applications name gunicorn's modules. Our finder is the last one asked for `gunicorn`, so an
+installed one always wins, and code that tests for it (`find_spec`) sees one answer throughout.
+"""
+
+import sys
+
+# With the alias, every start of the interpreter comes here: what a look-up needs is imported by it.
+
+_NAME = "gunicorn"
+_OURS = "ferricorn._gunicorn"
+
+
+class _Top:
+    """Finds `gunicorn` when nobody else has. The same module object serves under both names."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return _spec(name, _OURS) if name == _NAME else None
+
+
+class _Inner:
+    """Finds its submodules, before the import system looks into our folder and loads a second copy of each."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if not name.startswith(_NAME + ".") or sys.modules.get(_NAME) is not sys.modules.get(_OURS):
+            return None
+        return _spec(name, _OURS + name[len(_NAME) :])
+
+
+def _spec(name, ours):
+    import importlib.machinery
+    import importlib.util
+
+    try:
+        found = importlib.util.find_spec(ours)
+    except ImportError:
+        return None
+    if found is None:
+        return None
+    is_package = found.submodule_search_locations is not None
+    spec = importlib.machinery.ModuleSpec(name, _Loader(ours), origin=found.origin, is_package=is_package)
+    spec.has_location = True
+    return spec
+
+
+class _Loader:
+    def __init__(self, ours):
+        self.ours = ours
+
+    def create_module(self, spec):
+        import importlib
+
+        module = importlib.import_module(self.ours)
+        self.spec = module.__spec__
+        return module
+
+    def exec_module(self, module):
+        # The import system has just written the other name's spec over it.
+        module.__spec__ = self.spec
+
+    def get_code(self, name):
+        """For `python -m`."""
+        import importlib.util
+
+        return importlib.util.find_spec(self.ours).loader.get_code(self.ours)
+
+
+def install():
+    """Once per process; later calls change nothing."""
+    if _Top not in sys.meta_path:
+        sys.meta_path.insert(0, _Inner)
+        sys.meta_path.append(_Top)

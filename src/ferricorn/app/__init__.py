@@ -1,0 +1,1 @@
+"""`ferricorn.app`: for programs that start the server themselves."""

@@ -1,0 +1,133 @@
+//! What `ferricorn._core` offers to the Python side of the package.
+
+use std::ffi::OsString;
+
+use pyo3::exceptions::{PyAttributeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use crate::config::settings::{Kind, Setting, all, find};
+use crate::config::{self, LogLevel};
+use crate::logging;
+use crate::python::config_file;
+use crate::python::hooks::{Hooks, to_python};
+use crate::python::loader;
+
+/// Serve as the command line `argv` says; returns the exit code, in the master and in each worker.
+#[pyfunction]
+pub(crate) fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
+    super::run(py, argv)
+}
+
+/// Serve an application that brings its own settings (a `BaseApplication`); returns as `run` does.
+#[pyfunction]
+pub(crate) fn serve(py: Python<'_>, application: Py<PyAny>) -> i32 {
+    super::run_application(py, application)
+}
+
+/// Every row of the table of settings.
+#[pyfunction]
+pub(crate) fn settings(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
+    let rows = PyList::empty(py);
+    let environment = config::Environment::of_process().settings();
+    for setting in all() {
+        let row = PyDict::new(py);
+        row.set_item("name", setting.name)?;
+        row.set_item("section", setting.section.title())?;
+        row.set_item("flags", setting.flags)?;
+        row.set_item("kind", kind(setting))?;
+        row.set_item("const", bare(setting))?;
+        row.set_item("doc", setting.doc)?;
+        let given = environment.get(setting.name).cloned();
+        let value = given.unwrap_or_else(|| setting.default_value());
+        // A variable that makes no sense is the server's to complain about, when it starts.
+        let value = config::check(setting, &value).unwrap_or_else(|_| setting.default_value());
+        row.set_item("default", to_python(py, &value)?)?;
+        rows.append(row)?;
+    }
+    Ok(rows)
+}
+
+fn kind(setting: &Setting) -> &'static str {
+    match setting.kind {
+        Kind::Bool { .. } => "switch",
+        Kind::Texts | Kind::Files => "list",
+        kind if kind.is_hook() => "hook",
+        _ => "value",
+    }
+}
+
+/// What a flag without a value means, if that is allowed.
+fn bare(setting: &Setting) -> Option<&'static str> {
+    match setting.kind {
+        Kind::Bool { cli: true } => Some("True"),
+        Kind::Bool { cli: false } => Some("False"),
+        Kind::ProxyProtocol => Some("auto"),
+        _ => None,
+    }
+}
+
+/// A setting's value as the server takes it, or `ValueError` with gunicorn's message.
+#[pyfunction]
+pub(crate) fn check_setting<'py>(
+    name: &str,
+    value: Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = value.py();
+    let Some(setting) = find(name) else {
+        let message = format!("No configuration setting for: {name}");
+        return Err(PyAttributeError::new_err(message));
+    };
+    if value.is_none() && setting.kind.is_hook() {
+        return Ok(value);
+    }
+    let mut hooks = Hooks::default();
+    let checked = config_file::read(setting, &value, &mut hooks)
+        .and_then(|value| config::check(setting, &value))
+        .map_err(PyValueError::new_err)?;
+    match hooks.object(setting.name) {
+        Some(object) => Ok(object.clone_ref(py).into_bound(py)),
+        None => to_python(py, &checked),
+    }
+}
+
+/// The application that `MODULE[:VARIABLE]` names.
+#[pyfunction]
+pub(crate) fn load_app(py: Python<'_>, uri: &str) -> PyResult<Py<PyAny>> {
+    loader::load_app(py, uri).map_err(|error| error.into_exception(py))
+}
+
+/// A record that Python's `gunicorn.error` has let through.
+#[pyfunction]
+pub(crate) fn write_record(level: i64, text: &str) {
+    let level = match level {
+        50.. => LogLevel::Critical,
+        40.. => LogLevel::Error,
+        30.. => LogLevel::Warning,
+        20.. => LogLevel::Info,
+        _ => LogLevel::Debug,
+    };
+    logging::write_judged(level, text);
+}
+
+/// Text for the error log, as it is.
+#[pyfunction]
+pub(crate) fn write_error_log(text: &str) -> usize {
+    logging::write_raw(text);
+    text.chars().count()
+}
+
+/// Text for the access log, as it is.
+#[pyfunction]
+pub(crate) fn write_access_log(text: &str) -> usize {
+    logging::write_access(text.as_bytes());
+    text.chars().count()
+}
+
+/// Open the files of both logs anew.
+#[pyfunction]
+pub(crate) fn reopen_logs() {
+    if let Err(error) = logging::reopen() {
+        log::error!("{error}");
+    }
+}

@@ -1,0 +1,124 @@
+//! A listening socket, and where it was opened.
+
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use super::address::BindAddress;
+use super::resolve;
+
+/// A non-blocking listening socket.
+#[derive(Debug)]
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// A second descriptor of the same socket.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
+            Self::Unix(listener) => listener.try_clone().map(Self::Unix),
+        }
+    }
+
+    /// Whether `address` means this socket; port 0 means any.
+    pub(super) fn is_at(&self, address: &BindAddress) -> bool {
+        match (self, address) {
+            (Self::Tcp(listener), BindAddress::Tcp { host, port }) => {
+                let (Ok(own), Ok(asked)) = (listener.local_addr(), resolve(host, *port)) else {
+                    return false;
+                };
+                own.ip() == asked.ip() && (*port == 0 || own.port() == *port)
+            }
+            (Self::Unix(listener), BindAddress::Unix(path)) => listener
+                .local_addr()
+                .is_ok_and(|own| own.as_pathname() == Some(path)),
+            (Self::Unix(listener), BindAddress::Abstract(name)) => listener
+                .local_addr()
+                .is_ok_and(|own| own.as_abstract_name() == Some(name)),
+            _ => false,
+        }
+    }
+
+    /// Its descriptor and name, for those who only look.
+    pub fn face(&self) -> (RawFd, String) {
+        (self.as_fd().as_raw_fd(), self.to_string())
+    }
+
+    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.set_nonblocking(true),
+            Self::Unix(listener) => listener.set_nonblocking(true),
+        }
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// As in the log line "Listening at": `http://127.0.0.1:8000`, `http://[::1]:8000`, `unix:/run/app.sock`.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => write!(f, "http://{address}"),
+                Err(_) => f.write_str("http://?"),
+            },
+            Self::Unix(listener) => match listener.local_addr() {
+                Ok(address) => match address.as_pathname() {
+                    Some(path) => write!(f, "unix:{}", path.display()),
+                    None => {
+                        let name = address.as_abstract_name().unwrap_or_default();
+                        write!(f, "unix:@{}", name.escape_ascii())
+                    }
+                },
+                Err(_) => f.write_str("unix:?"),
+            },
+        }
+    }
+}
+
+/// A listener and the address that it was asked for.
+#[derive(Debug)]
+pub struct Bound {
+    pub address: BindAddress,
+    pub listener: Listener,
+}
+
+impl Bound {
+    /// Removes the socket file of a unix listener that we made ourselves. Only the arbiter calls this.
+    pub fn unlink(&self) {
+        if let BindAddress::Unix(path) = &self.address {
+            if let Err(error) = std::fs::remove_file(path) {
+                log::debug!("socket {} not removed: {error}", path.display());
+            }
+        }
+    }
+}
+
+/// Descriptor and name of each, for those who only look.
+pub fn faces(listeners: &[Arc<Bound>]) -> Vec<(RawFd, String)> {
+    let faces = listeners.iter().map(|bound| bound.listener.face());
+    faces.collect()
+}

@@ -1,0 +1,5 @@
+from django.conf import settings
+from django.http import HttpResponse
+from django.urls import path
+
+urlpatterns = [path("", lambda request: HttpResponse(settings.SHOP_NAME))]
