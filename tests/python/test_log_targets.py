@@ -268,7 +268,9 @@ def test_syslog_messages_are_those_of_gunicorn(tmp_path):
     theirs, ours = said
     both = theirs & ours
     assert len(both) >= 6, (theirs, ours)
-    assert all("Using worker" in one for one in theirs ^ ours), theirs ^ ours
+    # gunicorn is started without its control socket here.
+    apart = [one for one in theirs ^ ours if "Using worker" not in one and "Control socket" not in one]
+    assert not apart
 
 
 @pytest.mark.parametrize(
