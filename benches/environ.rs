@@ -26,6 +26,8 @@ fn settings() -> WsgiSettings {
             name: "127.0.0.1".to_owned(),
             port: 8000,
         }],
+        noted_keys: Vec::new(),
+        request_id_seed: None,
     }
 }
 

@@ -78,6 +78,7 @@ fn main() -> io::Result<()> {
         booted: None,
         parent: None,
         max_requests: None,
+        metrics: None,
         channels: None,
         server: b"rust_app".to_vec(),
         script_name: Vec::new(),

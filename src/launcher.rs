@@ -11,8 +11,10 @@
 //! The walk of a worker is in `worker.rs`. Every process leaves by returning an exit code to Python, so
 //! that exit handlers and flushes run.
 
+mod access_log;
 pub(crate) mod api;
 mod daemon;
+mod faults;
 mod host;
 mod reexec;
 mod relay;
@@ -58,7 +60,11 @@ fn run_from(py: Python<'_>, origin: Origin) -> i32 {
         }
     };
     match prepare(py, origin, inheritance.is_successor()) {
-        Ok(host) => serve(py, host, inheritance),
+        Ok(host) => {
+            let code = serve(py, host, inheritance);
+            logging::close();
+            code
+        }
         Err(End { code, message }) => {
             if let Some(message) = message {
                 complain(&message);
@@ -118,6 +124,7 @@ fn prepare(py: Python<'_>, origin: Origin, is_successor: bool) -> Result<PythonH
     raw_env.apply(py, &config.raw_env).map_err(raised)?;
     if config.daemon && !is_successor {
         daemon::detach(py, config.enable_stdio_inheritance).map_err(raised)?;
+        logging::capture();
     }
     if config.spew {
         // This thread and, because threads inherit it, all that workers start.
@@ -153,17 +160,7 @@ fn serve(py: Python<'_>, mut host: PythonHost<'_>, inheritance: Inheritance) -> 
 }
 
 fn init_logs(config: &Config) -> Result<(), End> {
-    let opened = logging::init(&config.errorlog, config.loglevel).and_then(|()| {
-        let access = config
-            .accesslog
-            .as_deref()
-            .filter(|_| config.logs_are_built_in());
-        access.map_or(Ok(()), logging::init_access)
-    });
-    opened.map_err(|error| End {
-        code: 1,
-        message: Some(format!("\n{error}\n")),
-    })
+    logging::init(config).map_err(End::refused)
 }
 
 /// `--print-config` and `--check-config`: 0 when the application can be loaded and no name is in doubt.

@@ -168,12 +168,14 @@ fn log_lost(worker: &WorkerHandle, death: Death, now: u64) -> Vec<Running> {
         return lost;
     }
     for request in &lost {
+        let client = request.client.map(|client| format!(" from {client}"));
         log::error!(
-            "Worker (pid:{}): cut after {} ms: {} {}",
+            "Worker (pid:{}): cut after {} ms: {} {}{}",
             worker.pid,
             now.saturating_sub(request.since_ms),
             request.method.escape_ascii(),
-            request.path.escape_ascii()
+            request.path.escape_ascii(),
+            client.unwrap_or_default()
         );
     }
     lost

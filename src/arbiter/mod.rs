@@ -27,6 +27,7 @@ mod reload;
 pub mod signals;
 mod stacks;
 mod start;
+mod statsd;
 mod stop;
 mod template;
 mod upgrade;
@@ -163,6 +164,7 @@ struct Arbiter<'h> {
     /// All workers of the first start have served.
     started: bool,
     stopping: bool,
+    told: statsd::Told,
     /// TERM has come, and `stop_delay` is over then.
     stops_at: Option<u64>,
     /// When ages and memory were last looked at.
@@ -180,6 +182,7 @@ struct Arbiter<'h> {
 impl Arbiter<'_> {
     fn serve(&mut self) -> Result<std::convert::Infallible, Leave> {
         self.manage()?;
+        self.tell_metrics();
         self.serve_control()?;
         loop {
             for signal in self.wait(LOOP_MS) {
@@ -192,6 +195,7 @@ impl Arbiter<'_> {
             self.serve_control()?;
             self.mark_worn_out();
             self.manage()?;
+            self.tell_metrics();
             self.notify_status();
             if self.stops_at.is_some_and(|at| at <= monotonic_ms()) {
                 return Err(Leave::Stop { graceful: true });

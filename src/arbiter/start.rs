@@ -50,6 +50,7 @@ impl<'h> Arbiter<'h> {
             control: Control::new(),
             started: false,
             stopping: false,
+            told: super::statsd::Told::default(),
             stops_at: None,
             marked_at: 0,
             tally: Tally::default(),

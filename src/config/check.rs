@@ -35,6 +35,10 @@ pub fn check(setting: &Setting, value: &Value) -> Result<Value, String> {
         Kind::Texts => texts(value),
         Kind::Files => files(value),
         Kind::CommaTexts => comma_texts(value),
+        Kind::TextsOrCommas => match value {
+            Value::List(_) => texts(value),
+            other => comma_texts(other),
+        },
         Kind::Addresses => addresses(value),
         Kind::Mapping => match value {
             Value::Dict(_) => Ok(value.clone()),

@@ -139,7 +139,14 @@ pub struct Config {
 
     /// `None`: no access log; `-` is stdout.
     pub accesslog: Option<String>,
+    /// `json`, or gunicorn's form.
     pub access_log_format: String,
+    /// Of JSON lines; empty: the usual ones.
+    pub access_log_fields: Vec<String>,
+    /// Paths, and beginnings of paths with `*` behind them.
+    pub access_log_exclude: Vec<String>,
+    pub access_log_min_status: u16,
+    pub access_log_slow: Option<Duration>,
     /// `-` is stderr.
     pub errorlog: String,
     pub loglevel: LogLevel,

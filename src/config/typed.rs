@@ -43,7 +43,8 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
         path(pidfile worker_tmp_dir tmp_upload_dir logconfig logconfig_json)
         number(proxy_headers_hops user group umask control_socket_mode)
         peers(forwarded_allow_ips proxy_allow_ips)
-        texts(reload_extra_files forwarder_headers)
+        texts(reload_extra_files forwarder_headers access_log_fields access_log_exclude)
+        time(access_log_slow)
         filled(accesslog syslog_prefix health_path admin_bind)
         text(access_log_format syslog_addr syslog_facility statsd_prefix dogstatsd_tags)
         {
@@ -62,6 +63,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
             proxy_headers: proxy_headers(r),
             header_map: header_map(r),
             server_header: r.value("server_header").and_then(Value::as_str).map(str::to_owned),
+            access_log_min_status: u16::try_from(r.number::<u32>("access_log_min_status")).unwrap_or(u16::MAX),
             errorlog: r.filled("errorlog").unwrap_or_else(|| "-".to_owned()),
             loglevel: LogLevel::from_name(&r.text("loglevel")),
             logger_class: logger_class(r),

@@ -12,10 +12,8 @@
 //! | 4 and 6, as a sender | `response.rs`, `encode.rs` |
 //!
 //! What stands before HTTP, and what proxies say within it: `proxy.rs` (the PROXY protocol), `forwarded.rs` (names,
-//! scheme, mount point), `forwarded_for.rs` (the client's address).
-//!
-//! What stands before HTTP, and what proxies say within it: `proxy.rs` (the PROXY protocol), `forwarded.rs` (names,
-//! scheme, mount point), `forwarded_for.rs` (the client's address).
+//! scheme, mount point), `forwarded_for.rs` (the client's address),
+//! `request_id.rs` (the request's name).
 //!
 //! # Why a request cannot be smuggled through here
 //!
@@ -39,6 +37,7 @@ mod head;
 mod limits;
 mod proxy;
 mod refusal;
+mod request_id;
 mod response;
 mod step;
 mod target;
@@ -54,6 +53,7 @@ pub use framing::{BodyLength, Framing};
 pub use head::{HeadScan, RequestHead, Version, parse_head};
 pub use limits::{Limits, Rules};
 pub use proxy::{ProxyHeader, ProxyMode, ProxyParse, ProxyRoute, parse as parse_proxy_header};
+pub use request_id::{TraceParent, client_request_id, made_request_id, trace_parent};
 pub use response::ResponseHead;
 pub use step::{Received, Step};
 pub use target::percent_decode;

@@ -341,7 +341,10 @@ impl Host for PythonHost<'_> {
     }
 
     fn wait(&mut self, blocking: &mut (dyn FnMut() + Send)) {
-        self.py.detach(blocking);
+        self.py.detach(|| {
+            blocking();
+            logging::tick();
+        });
     }
 }
 

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
+use super::access_log;
+use super::faults::Faults;
 use super::host::Inherited;
-use super::relay;
 use crate::arbiter::{WorkerSeat, signals};
 use crate::config::{Config, VERSION};
 use crate::logging;
-use crate::logging::access::AccessFormat;
+use crate::logging::statsd::Statsd;
 use crate::net::Listener;
 use crate::python::gil::{Reason, handoff};
 use crate::python::heartbeat::{self, Errands, Heartbeat};
@@ -21,7 +22,7 @@ use crate::python::interrupts::Interrupts;
 use crate::python::threads::{OverrunHook, PythonApplication};
 use crate::python::wsgi::{ListenerFace, Watch, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
-use crate::worker::{self, AccessLog, Exit, Setup};
+use crate::worker::{self, Exit, Setup};
 
 /// What the worker listens to, unless the application handles it itself.
 const WORKER_SIGNALS: [Signal; 5] = [
@@ -38,8 +39,9 @@ pub(super) fn serve(
     app: Py<PyAny>,
     seat: WorkerSeat,
     inherited: &Arc<Inherited>,
+    faults: &Faults,
 ) -> Exit {
-    match start(py, app, seat, inherited) {
+    match start(py, app, seat, inherited, faults) {
         Ok(exit) => exit,
         Err(reason) => {
             log::error!("The worker could not serve: {reason}");
@@ -56,9 +58,11 @@ fn start(
     app: Py<PyAny>,
     seat: WorkerSeat,
     inherited: &Arc<Inherited>,
+    faults: &Faults,
 ) -> Result<Exit, String> {
     let WorkerSeat {
         index,
+        age,
         listeners,
         config,
         scoreboard,
@@ -70,8 +74,9 @@ fn start(
     } = seat;
     let raised = |error: PyErr| traceback(py, &error);
     let wakeups = install_wakeup(py).map_err(raised)?;
-    let signals = install_signals(py).map_err(raised)?;
-    let access_log = access_log(py, &config, inherited)?;
+    let signals = install_signals(py, faults).map_err(raised)?;
+    let mut settings = wsgi_settings(py, &config, &listeners);
+    let access_log = access_log::make(py, &config, &mut settings, age, inherited)?;
     let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index))
         .map_err(|error| error.to_string())?;
     let interrupts = config
@@ -79,7 +84,7 @@ fn start(
         .map(|_| Arc::new(Interrupts::new(config.threads)));
     let app = Arc::new(WsgiApp {
         callable: app,
-        settings: Arc::new(wsgi_settings(py, &config, &listeners)),
+        settings: Arc::new(settings),
         scoreboard: scoreboard.clone(),
         slot: index,
         watch: watch(py, &config, inherited).map_err(raised)?,
@@ -103,6 +108,7 @@ fn start(
         script_name,
         server: server_header(py, &config),
         access_log,
+        metrics: Statsd::new(&config),
         config,
     };
     let exit = handoff(py, Reason::MainThread, || worker::run(setup, &application));
@@ -135,26 +141,6 @@ fn overrun_hook(interrupts: Option<Arc<Interrupts>>, errands: Errands) -> Overru
     })
 }
 
-fn access_log(
-    py: Python<'_>,
-    config: &Config,
-    inherited: &Inherited,
-) -> Result<Option<AccessLog>, String> {
-    if !config.logs_are_built_in() {
-        let relay = relay::access(inherited.log.clone_ref(py));
-        return Ok(Some(AccessLog::Relay(relay)));
-    }
-    if config.accesslog.is_none() {
-        return Ok(None);
-    }
-    let format =
-        AccessFormat::compile(&config.access_log_format).map_err(|error| error.to_string())?;
-    Ok(Some(AccessLog::new(
-        format,
-        Box::new(logging::write_access),
-    )))
-}
-
 /// The interpreter writes to this socket when a signal that the application handles has arrived.
 fn install_wakeup(py: Python<'_>) -> PyResult<OwnedFd> {
     let (read_end, write_end) = UnixStream::pair()?;
@@ -168,16 +154,13 @@ fn install_wakeup(py: Python<'_>) -> PyResult<OwnedFd> {
 }
 
 /// Take the worker's signals, except those for which the application has a handler of its own.
-fn install_signals(py: Python<'_>) -> PyResult<OwnedFd> {
+fn install_signals(py: Python<'_>, faults: &Faults) -> PyResult<OwnedFd> {
     let module = py.import("signal")?;
     let (default, default_int) = (
         module.getattr("SIG_DFL")?,
         module.getattr("default_int_handler")?,
     );
-    let dumps_on_abort: bool = py
-        .import("faulthandler")?
-        .call_method0("is_enabled")?
-        .extract()?;
+    let dumps_on_abort = faults.are_the_applications(py)?;
     let mut ours = Vec::new();
     for signal in WORKER_SIGNALS {
         let handler = module.call_method1("getsignal", (signal as i32,))?;
@@ -186,7 +169,7 @@ fn install_signals(py: Python<'_>) -> PyResult<OwnedFd> {
             ours.push(signal);
         }
     }
-    Ok(signals::install(&ours)?)
+    faults.around(py, || Ok(signals::install(&ours)?))
 }
 
 /// What the worker does about its signals beside what the event loop does.
@@ -246,6 +229,8 @@ fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> Wsg
         script_name: environment(py, "SCRIPT_NAME"),
         sendfile: config.sendfile,
         listeners: listeners.iter().map(face).collect(),
+        noted_keys: Vec::new(),
+        request_id_seed: None,
     }
 }
 
@@ -308,6 +293,7 @@ fn face(listener: &Listener) -> ListenerFace {
 pub(super) fn leave_stuck(py: Python<'_>, exit: Exit, scoreboard: &Scoreboard, index: usize) -> ! {
     log::error!("{} thread(s) did not finish in time:", exit.stuck_threads);
     log_running(scoreboard, index);
+    logging::close();
     if let Err(error) = dump_and_flush(py) {
         log::error!("{}", traceback(py, &error));
     }

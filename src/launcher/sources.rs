@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 
 use super::{End, print};
 use crate::config::{self, CliOutcome, Config, Environment, RawSettings};
+use crate::logging::access::AccessFormat;
 use crate::net::BindAddress;
 use crate::python::config_file;
 use crate::python::hooks::Hooks;
@@ -51,6 +52,8 @@ impl Sources {
             let message = Some(errors.concat());
             End { code: 1, message }
         })?;
+        AccessFormat::with_fields(&config.access_log_format, &config.access_log_fields)
+            .map_err(End::refused)?;
         for address in &config.bind {
             address.parse::<BindAddress>().map_err(End::refused)?;
         }

@@ -6,6 +6,7 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, setgid, setgroups, setuid};
 use pyo3::prelude::*;
 use std::sync::Arc;
 
+use super::faults::Faults;
 use super::host::{Inherited, PythonHost};
 use super::reload::Reloader;
 use super::serve::{leave_stuck, serve};
@@ -25,13 +26,14 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
         Ok(inherited) => Arc::new(inherited),
         Err(error) => return boot_failure(&traceback(py, &error)),
     };
+    let faults = Faults::watch(py);
     let mut seat = seat;
     let teller = seat.line.take().and_then(|line| tell_stacks(py, line));
     let (index, scoreboard) = (seat.index, Arc::clone(&seat.scoreboard));
     let reloader = Reloader::start(py, &seat.config, &inherited.hooks, &inherited.worker);
     let exit = match boot(py, &inherited, &seat, reloader.as_ref()) {
         Ok(app) => {
-            let exit = serve(py, app, seat, &inherited);
+            let exit = serve(py, app, seat, &inherited, &faults);
             let requests = scoreboard.slot(index).requests();
             leaving(py, &inherited.worker, requests);
             exit

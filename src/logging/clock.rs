@@ -53,6 +53,28 @@ impl LocalTime {
     }
 }
 
+/// Moments as RFC 3339 writes them, in UTC with milliseconds; the date's text is kept until the second changes.
+#[derive(Debug, Default)]
+pub struct UtcTime {
+    second: i64,
+    text: String,
+}
+
+impl UtcTime {
+    /// `2026-11-20T10:22:28.123Z`
+    pub fn write(&mut self, unix_seconds: i64, nanos: u32, out: &mut Vec<u8>) {
+        if unix_seconds != self.second || self.text.is_empty() {
+            self.second = unix_seconds;
+            let moment = DateTime::from_timestamp(unix_seconds, 0).unwrap_or_default();
+            self.text = moment.format("%Y-%m-%dT%H:%M:%S").to_string();
+        }
+        let millis = nanos / 1_000_000;
+        let digit = |tens: u32| b'0' + (millis / tens % 10) as u8;
+        out.extend_from_slice(self.text.as_bytes());
+        out.extend_from_slice(&[b'.', digit(100), digit(10), digit(1), b'Z']);
+    }
+}
+
 const QUARTER_HOUR_S: i64 = 15 * 60;
 
 #[cfg(test)]
@@ -70,5 +92,14 @@ mod tests {
         access.quarter = error.quarter;
         access.offset = FixedOffset::west_opt(5 * 3600).unwrap();
         assert_eq!(access.at(1_795_170_148), "[20/Nov/2026:05:22:28 -0500]");
+    }
+
+    #[test]
+    fn utc_has_milliseconds() {
+        let mut utc = UtcTime::default();
+        let mut out = Vec::new();
+        utc.write(1_795_170_148, 7_999_999, &mut out);
+        utc.write(1_795_170_148, 999_999_999, &mut out);
+        assert_eq!(out, b"2026-11-20T10:22:28.007Z2026-11-20T10:22:28.999Z");
     }
 }

@@ -4,26 +4,34 @@
 //!
 //! Invariants:
 //! - A line is one `write` to a descriptor opened for appending, so lines of several processes never mix.
-//! - The lock is held for formatting and that one write only. The arbiter has no second thread, so no child
-//!   can be forked while it is held.
-//! - A log that cannot be written is lost in silence: there is nowhere to complain.
+//! - A lock is held for formatting and that one write only. The arbiter has no second thread, so no child
+//!   can be forked while it is held. Where two are held, the error log's is the first.
+//! - A log that cannot be written is lost in silence: there is nowhere to complain. (What can be noticed without
+//!   losing the line, a file that cannot be opened anew or a syslog that takes nothing, is said once.)
 //!
 //! `log` knows no "critical": a message with the target `"critical"` is shown as such.
 
 pub mod access;
 pub mod clock;
+pub mod destination;
+pub mod statsd;
+pub mod syslog;
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{Log, Metadata, Record};
+use nix::unistd::{getegid, geteuid};
 
 use self::clock::LocalTime;
-use crate::config::LogLevel;
+use self::destination::{Destination, FileOptions, LogError, Standard};
+#[cfg(doc)]
+use self::statsd::Metric;
+use self::statsd::Statsd;
+use self::syslog::{Kind, Notice, Syslog, SyslogError};
+use crate::config::{Config, LogLevel};
 
 /// The level of a message as gunicorn would name it.
 fn level_of(metadata: &Metadata<'_>) -> LogLevel {
@@ -46,45 +54,83 @@ fn level_name(level: LogLevel) -> &'static str {
     }
 }
 
-/// A log's destination could not be opened; worded as gunicorn words it.
+/// What the operator got wrong about the logs.
 #[derive(Debug, thiserror::Error)]
-#[error("Error: '{path}' isn't writable [{reason}]")]
-pub struct LogError {
-    path: String,
-    reason: io::Error,
+pub enum InitError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Syslog(#[from] SyslogError),
 }
 
-/// Sends the log to `errorlog` (`-` is stderr) at `level`. May be called again, after a reload: when the new
-/// file cannot be opened the log stays as it was.
+/// Opens the logs that the settings ask for. May be called again, after a reload: when something cannot be opened,
+/// everything stays as it was.
 ///
 /// # Errors
-/// When the file cannot be opened for writing.
-pub fn init(errorlog: &str, level: LogLevel) -> Result<(), LogError> {
-    let destination = Destination::open(errorlog, Standard::Error)?;
+/// When a file cannot be opened for writing, or syslog's settings make no sense.
+pub fn init(config: &Config) -> Result<(), InitError> {
+    let changes_user = (config.user, config.group) != (geteuid().as_raw(), getegid().as_raw());
+    let options = FileOptions {
+        owner: changes_user.then_some((config.user, config.group)),
+        captures: false,
+    };
+    let error_options = FileOptions {
+        captures: config.capture_output,
+        ..options
+    };
+    let is_built_in = config.logs_are_built_in();
+    let new_syslog = (config.syslog && is_built_in)
+        .then(|| Syslog::new(config))
+        .transpose()?;
+    let open_access = |name: &str| Destination::open(name, Standard::Output, options);
+    let accesslog = config.accesslog.as_deref().filter(|_| is_built_in);
+    let accesslog = accesslog.map(open_access).transpose()?;
+    let errorlog = Destination::open(&config.errorlog, Standard::Error, error_options)?;
+    let statsd = Statsd::new(config);
+    // What statsd counts is counted whether or not it shows.
+    let shown = config.loglevel.filter();
+    let counted = if statsd.is_some() {
+        shown.max(log::LevelFilter::Warn)
+    } else {
+        shown
+    };
     let mut sink = BACKEND.sink();
-    sink.destination = destination;
-    sink.level = level;
+    sink.destination = errorlog;
+    sink.level = config.loglevel;
+    sink.statsd = statsd;
     drop(sink);
+    *lock(&ACCESS) = accesslog;
+    *lock(&SYSLOG) = new_syslog;
     // Fails from the second call on, when the backend is already ours.
     let _ = log::set_logger(&BACKEND);
-    log::set_max_level(level.filter());
+    log::set_max_level(counted);
     Ok(())
 }
 
-/// Sends what `write_access` gets to `accesslog` (`-` is stdout) from now on.
-///
-/// # Errors
-/// When the file cannot be opened for writing.
-pub fn init_access(accesslog: &str) -> Result<(), LogError> {
-    let destination = Destination::open(accesslog, Standard::Output)?;
-    *access_destination() = Some(destination);
-    Ok(())
+/// Whether there is an access log to write to.
+pub fn logs_access(config: &Config) -> bool {
+    config.accesslog.is_some() || config.syslog && !config.disable_redirect_access_to_syslog
 }
 
 /// Appends finished lines to the access log, if there is one.
 pub fn write_access(lines: &[u8]) {
-    if let Some(destination) = access_destination().as_mut() {
+    let mut failed = None;
+    if let Some(destination) = lock(&ACCESS).as_mut() {
+        failed = destination.follow().err();
         destination.write(lines);
+    }
+    if let Some(error) = failed {
+        log::error!("{error}");
+    }
+    let mut notices = Vec::new();
+    if let Some(syslog) = lock(&SYSLOG).as_mut().filter(|syslog| syslog.takes_access) {
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            notices.extend(syslog.send(Kind::Access, LogLevel::Info, line));
+        }
+    }
+    for notice in notices {
+        BACKEND.sink().write_notice(&notice);
     }
 }
 
@@ -94,18 +140,55 @@ pub fn write_access(lines: &[u8]) {
 /// When a file cannot be opened: then the old one stays in use.
 pub fn reopen() -> Result<(), LogError> {
     let error_log = BACKEND.sink().destination.reopen();
-    let access_log = access_destination().as_mut().map(Destination::reopen);
+    let access_log = lock(&ACCESS).as_mut().map(Destination::reopen);
     error_log.and(access_log.unwrap_or(Ok(())))
 }
 
-static ACCESS: Mutex<Option<Destination>> = Mutex::new(None);
+/// Looks after what waits for no line: files that were rotated, messages that a stream did not take. To be called
+/// about once a second.
+pub fn tick() {
+    let access_log = lock(&ACCESS).as_mut().map(Destination::follow);
+    let error_log = BACKEND.sink().destination.follow();
+    let failed = [Some(error_log), access_log].into_iter().flatten();
+    for error in failed.filter_map(Result::err) {
+        log::error!("{error}");
+    }
+    let notice = lock(&SYSLOG).as_mut().and_then(Syslog::tick);
+    if let Some(notice) = notice {
+        BACKEND.sink().write_notice(&notice);
+    }
+}
 
-fn access_destination() -> MutexGuard<'static, Option<Destination>> {
-    ACCESS.lock().unwrap_or_else(PoisonError::into_inner)
+/// The process ends: what a stream has not taken yet gets a moment.
+pub fn close() {
+    if let Some(syslog) = lock(&SYSLOG).as_mut() {
+        syslog.close();
+    }
+}
+
+/// Standard output and error were changed: with `capture_output` they go to the error log again.
+pub fn capture() {
+    BACKEND.sink().destination.capture();
+}
+
+/// Where code that cannot call us writes to the error log, for as long as the process has it open.
+pub fn error_log_fd() -> RawFd {
+    BACKEND.sink().destination.raw_fd()
+}
+
+static ACCESS: Mutex<Option<Destination>> = Mutex::new(None);
+static SYSLOG: Mutex<Option<Syslog>> = Mutex::new(None);
+
+/// A panic while something was written leaves nothing that the next line could trip over.
+fn lock<T>(mutex: &'static Mutex<T>) -> MutexGuard<'static, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Records with this target are the application's text (`wsgi.errors`): written without a prefix, at any level.
 pub const RAW_TARGET: &str = "wsgi.errors";
+
+/// Records with this target are for statsd and no lines: `gauge NAME NUMBER`, with the words of [`Metric`].
+pub const METRIC_TARGET: &str = "metric";
 
 /// Writes what Python's logger `gunicorn.error` lets through: it has judged the level itself.
 pub fn write_judged(level: LogLevel, text: &str) {
@@ -140,6 +223,7 @@ struct Sink {
     destination: Destination,
     level: LogLevel,
     time: LocalTime,
+    statsd: Option<Statsd>,
     line: Vec<u8>,
 }
 
@@ -149,12 +233,7 @@ impl Backend {
     fn sink(&self) -> SinkGuard<'_> {
         // A panic while a line was written leaves nothing that the next line could trip over.
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.get_or_insert_with(|| Sink {
-            destination: Destination::Standard(Standard::Error),
-            level: LogLevel::Info,
-            time: LocalTime::error_log(),
-            line: Vec::new(),
-        });
+        guard.get_or_insert_with(Sink::new);
         SinkGuard(guard)
     }
 }
@@ -167,8 +246,22 @@ impl Log for Backend {
     fn log(&self, record: &Record<'_>) {
         let level = level_of(record.metadata());
         let is_raw = record.target() == RAW_TARGET;
-        let is_silent = !is_raw && level < self.sink().level;
-        if is_silent || is_relayed(level, record.args(), is_raw) {
+        if record.target() == METRIC_TARGET {
+            if let Some(statsd) = &mut self.sink().statsd {
+                statsd.add_text(&record.args().to_string());
+            }
+            return;
+        }
+        if !is_raw && level < self.sink().level {
+            if let Some(statsd) = &mut self.sink().statsd {
+                statsd.logged(level, b"");
+            }
+            return;
+        }
+        if is_relayed(level, record.args(), is_raw) {
+            if let Some(statsd) = self.sink().statsd.as_mut().filter(|_| !is_raw) {
+                statsd.logged(level, record.args().to_string().as_bytes());
+            }
             return;
         }
         let mut sink = self.sink();
@@ -200,127 +293,87 @@ impl std::ops::DerefMut for SinkGuard<'_> {
 }
 
 impl Sink {
+    fn new() -> Self {
+        Self {
+            destination: Destination::standard(Standard::Error),
+            level: LogLevel::Info,
+            time: LocalTime::error_log(),
+            statsd: None,
+            line: Vec::new(),
+        }
+    }
+
     /// Text of the application's own, as it is.
     fn write_raw(&mut self, text: &std::fmt::Arguments<'_>) {
         self.line.clear();
-        // As in `write`.
+        // As in `format`.
         let _ = write!(self.line, "{text}");
         self.destination.write(&self.line);
     }
 
     fn write(&mut self, level: LogLevel, message: &std::fmt::Arguments<'_>) {
+        if let Err(error) = self.destination.follow() {
+            self.format(LogLevel::Error, &format_args!("{error}"));
+            self.destination.write(&self.line);
+        }
+        let start = self.format(level, message);
+        self.destination.write(&self.line);
+        let text = &self.line[start..self.line.len() - 1];
+        if let Some(statsd) = &mut self.statsd {
+            statsd.logged(level, text);
+        }
+        let notice = lock(&SYSLOG)
+            .as_mut()
+            .and_then(|syslog| syslog.send(Kind::Error, level, text));
+        if let Some(notice) = notice {
+            self.write_notice(&notice);
+        }
+    }
+
+    /// What syslog cannot tell itself.
+    fn write_notice(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Lost(errno) => self.format(
+                LogLevel::Warning,
+                &format_args!(
+                    "syslog takes no messages, and they are dropped: {}",
+                    errno.desc()
+                ),
+            ),
+            Notice::Back(dropped) => self.format(
+                LogLevel::Info,
+                &format_args!("syslog takes messages again; {dropped} were dropped."),
+            ),
+        };
+        self.destination.write(&self.line);
+    }
+
+    /// Puts a line into `line`. Returns where the message begins.
+    fn format(&mut self, level: LogLevel, message: &std::fmt::Arguments<'_>) -> usize {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |elapsed| elapsed.as_secs());
         let time = self.time.at(i64::try_from(now).unwrap_or(0));
+        let (pid, name) = (std::process::id(), level_name(level));
         self.line.clear();
         // Writing to a Vec cannot fail; what can is a Display of the caller's, and then the line is cut.
-        let _ = writeln!(
-            self.line,
-            "{time} [{}] [{}] {message}",
-            std::process::id(),
-            level_name(level)
-        );
-        self.destination.write(&self.line);
+        let _ = write!(self.line, "{time} [{pid}] [{name}] ");
+        let start = self.line.len();
+        let _ = write!(self.line, "{message}");
+        self.line.push(b'\n');
+        start
     }
-}
-
-/// Where lines go: a file opened for appending, or one of our own standard streams.
-#[derive(Debug)]
-pub enum Destination {
-    Standard(Standard),
-    File { path: PathBuf, file: File },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standard {
-    Output,
-    Error,
-}
-
-impl Destination {
-    /// `-` means `standard`; everything else is a path.
-    ///
-    /// # Errors
-    /// When the file cannot be opened for appending.
-    pub fn open(name: &str, standard: Standard) -> Result<Self, LogError> {
-        if name == "-" {
-            return Ok(Self::Standard(standard));
-        }
-        let path = PathBuf::from(name);
-        let file = open_for_appending(&path)?;
-        Ok(Self::File { path, file })
-    }
-
-    /// Writes finished lines, with one system call when the descriptor takes them at once.
-    pub fn write(&mut self, lines: &[u8]) {
-        // A full disk or a closed pipe must not stop the server.
-        let _ = match self {
-            Self::Standard(Standard::Output) => unbuffered(&io::stdout(), lines),
-            Self::Standard(Standard::Error) => unbuffered(&io::stderr(), lines),
-            Self::File { file, .. } => file.write_all(lines),
-        };
-    }
-
-    /// Opens the path anew.
-    ///
-    /// # Errors
-    /// When that fails: then the open file stays in use.
-    pub fn reopen(&mut self) -> Result<(), LogError> {
-        if let Self::File { path, file } = self {
-            *file = open_for_appending(path)?;
-        }
-        Ok(())
-    }
-}
-
-/// The standard library's streams buffer or split at newlines; a plain write to their descriptor does not.
-fn unbuffered(stream: &impl std::os::fd::AsFd, lines: &[u8]) -> io::Result<()> {
-    let mut rest = lines;
-    while !rest.is_empty() {
-        match nix::unistd::write(stream, rest) {
-            Ok(0) => break,
-            Ok(written) => rest = &rest[written..],
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
-}
-
-fn open_for_appending(path: &std::path::Path) -> Result<File, LogError> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o666)
-        .open(path)
-        .map_err(|reason| LogError {
-            path: path.display().to_string(),
-            reason,
-        })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn log_path(name: &str) -> PathBuf {
-        let directory = std::env::temp_dir().join(format!("ferricorn-log-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        directory.join(name)
-    }
-
     #[test]
     fn a_line_has_gunicorns_form() {
-        let path = log_path("form");
-        let mut sink = Sink {
-            destination: Destination::open(path.to_str().unwrap(), Standard::Error).unwrap(),
-            level: LogLevel::Info,
-            time: LocalTime::error_log(),
-            line: Vec::new(),
-        };
-        sink.write(LogLevel::Warning, &format_args!("hello {}", 1));
-        let text = std::fs::read_to_string(&path).unwrap();
+        let mut sink = Sink::new();
+        let start = sink.format(LogLevel::Warning, &format_args!("hello {}", 1));
+        let text = String::from_utf8(sink.line).unwrap();
         let pid = std::process::id();
         assert!(
             text.ends_with(&format!("] [{pid}] [WARNING] hello 1\n")),
@@ -328,34 +381,7 @@ mod tests {
         );
         assert_eq!(&text[..3], "[20");
         assert_eq!(text.find(']'), Some(26));
-    }
-
-    #[test]
-    fn reopen_follows_the_name_and_survives_failure() {
-        let path = log_path("rotate");
-        let mut destination = Destination::open(path.to_str().unwrap(), Standard::Error).unwrap();
-        destination.write(b"one\n");
-        std::fs::rename(&path, log_path("rotate.1")).unwrap();
-        destination.write(b"two\n");
-        destination.reopen().unwrap();
-        destination.write(b"three\n");
-        assert_eq!(std::fs::read(log_path("rotate.1")).unwrap(), b"one\ntwo\n");
-        assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
-
-        std::fs::remove_file(&path).unwrap();
-        std::fs::create_dir(&path).unwrap();
-        assert!(destination.reopen().is_err());
-        destination.write(b"still open\n");
-    }
-
-    #[test]
-    fn an_unwritable_file_is_one_line() {
-        let error = Destination::open("/nonexistent/log", Standard::Error).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("Error: '/nonexistent/log' isn't writable [")
-        );
+        assert_eq!(&text[start..], "hello 1\n");
     }
 
     #[test]

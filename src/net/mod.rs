@@ -4,6 +4,7 @@
 //! it is dropped, because a forked child drops its copies too: the arbiter calls `Bound::unlink` by itself.
 
 pub mod address;
+mod backlog;
 mod channel;
 pub mod inherit;
 mod listener;
@@ -26,6 +27,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chown};
 
 pub use address::{AddressError, BindAddress};
+pub use backlog::backlog;
 pub use channel::{Channels, receive_sockets, send_sockets};
 pub use listener::{Bound, Listener, faces};
 pub use private::bind_private;

@@ -64,6 +64,16 @@ pub enum RequestBody {
 }
 
 impl RequestBody {
+    /// Length in bytes, unless it is still arriving.
+    pub fn len(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Memory(bytes) => Some(bytes.len() as u64),
+            Self::File { len, .. } => Some(*len),
+            Self::Arriving(_) => None,
+        }
+    }
+
     /// Whether there is nothing to read, as far as is known.
     pub fn is_empty(&self) -> bool {
         match self {
@@ -99,10 +109,18 @@ pub struct Job {
     pub listener: usize,
     /// When the request was complete.
     pub arrived: Instant,
+    /// Length of the request's body, if that was known when the request was queued.
+    pub body_bytes: Option<u64>,
+    /// Counts the worker's requests.
+    pub serial: u64,
     /// The client's socket, when the request asks for an upgrade. Whoever uses it says [`Reply::Taken`] first.
     pub socket: Option<OwnedFd>,
     /// When a thread took it.
     pub started: Instant,
+    /// What the access log wants to know of the environ, noted when the application has returned.
+    pub noted: Vec<Option<Box<[u8]>>>,
+    /// Why it was answered without the application; empty if it was not.
+    pub refusal: &'static str,
     /// Its line in the access log is written by the thread.
     pub is_logged: bool,
     /// Its answer leaves no line in the access log.
@@ -130,9 +148,13 @@ impl Job {
             forwarded: Forwarded::default(),
             listener: 0,
             arrived: now,
+            body_bytes: None,
+            serial: 0,
             socket: None,
+            refusal: "",
             unlogged: false,
             started: now,
+            noted: Vec::new(),
             is_logged: false,
             response: ResponseHead::default(),
             response_body: ResponseBody::default(),
@@ -144,7 +166,10 @@ impl Job {
         self.head.clear();
         self.forwarded = Forwarded::default();
         self.body = RequestBody::Empty;
+        self.body_bytes = None;
+        self.noted.clear();
         self.socket = None;
+        self.refusal = "";
         self.is_logged = false;
         self.unlogged = false;
         self.response.clear();

@@ -6,9 +6,10 @@ use pyo3::prelude::*;
 pub fn format(py: Python<'_>, error: &PyErr) -> String {
     let lines = py.import("traceback").and_then(|module| {
         let value = error.value(py);
+        // Up to Python 3.11 the value does not know its traceback before it is raised again.
         module.call_method1(
             "format_exception",
-            (value.get_type(), value, value.getattr("__traceback__")?),
+            (value.get_type(), value, error.traceback(py)),
         )
     });
     let text = lines

@@ -25,6 +25,7 @@ impl EventLoop<'_> {
         }
         self.last_beat = Some(now);
         self.core.end_burst(false);
+        crate::logging::tick();
         let idle = self
             .connections
             .iter()

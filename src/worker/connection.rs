@@ -7,10 +7,11 @@
 //! Invariants: at most one request is in flight; nothing is read for the next one until the response is written; the
 //! socket is edge-triggered, so `readable` remembers an edge that was not used up.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::http::{Exchange, ProxyHeader, Status};
+use crate::http::{Exchange, ProxyHeader, ResponseHead, Status};
 use crate::pool::{ConnId, Job, Peer, Window};
 
 use super::core::Core;
@@ -61,6 +62,8 @@ pub(super) enum Waiting {
 pub(super) struct Answered {
     pub(super) job: Box<Job>,
     pub(super) status: u16,
+    /// Why it is not what was asked for; empty if it is.
+    pub(super) reason: Cow<'static, str>,
 }
 
 /// See the module.
@@ -86,8 +89,9 @@ pub(super) struct Connection {
     pub(super) body_sent: u64,
     /// Body bytes that the response's head has no room for, and that were cut.
     pub(super) cut_bytes: u64,
-    /// Status of the response that is being streamed.
+    /// Status of the response that is being streamed, and its head for the log.
     pub(super) status: u16,
+    pub(super) streamed: Option<ResponseHead>,
     /// Who is connected, or whom the PROXY header names.
     pub(super) peer: Peer,
     pub(super) trusted: bool,
@@ -153,6 +157,7 @@ impl Connection {
             body_sent: 0,
             cut_bytes: 0,
             status: 0,
+            streamed: None,
             peer,
             trusted,
             awaits_proxy_header,
@@ -258,12 +263,14 @@ impl Connection {
                     "The request took too long to arrive",
                     core,
                 );
+                self.note_reason(what);
                 self.settle(core)
             }
             Waiting::Pool => Fate::Keep,
             Waiting::FirstByte | Waiting::KeepAlive | Waiting::Linger => Fate::Close,
             Waiting::Send => {
                 log::debug!("Closing a connection whose client reads nothing (send_timeout).");
+                self.note_reason("send_timeout");
                 Fate::Close
             }
         }

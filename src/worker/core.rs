@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
 use crate::http::{HttpDate, Limits, Look};
+use crate::logging::statsd::Statsd;
 use crate::pool::{ConnId, Job, Pool, SharedBytes};
 use crate::scoreboard::{Scoreboard, Slot, Unready};
 
@@ -87,11 +88,16 @@ pub(super) struct Core {
     pub(super) buffers_requests: bool,
     /// The worker stops: every answer says close.
     pub(super) draining: bool,
+    /// It has closed connections that waited for an answer.
+    pub(super) cut: bool,
+    /// Requests that have begun to arrive.
+    serial: u64,
     pub(super) arbiter: ArbiterLine,
     /// Requests dispatched, and after how many the worker asks for a successor (`max_requests`).
     pub(super) requests: u64,
     pub(super) requests_max: Option<u64>,
     pub(super) access_log: Option<AccessLog>,
+    pub(super) metrics: Option<Statsd>,
     /// Jobs that are with the pool, and connections that have not asked for anything yet.
     pub(super) in_flight: u32,
     pub(super) newcomers: u32,
@@ -134,8 +140,11 @@ impl Clock {
             now + Duration::from_nanos(u64::from(1_000_000_000 - since.subsec_nanos()));
     }
 
-    pub(super) fn unix_seconds(&self) -> i64 {
-        self.unix_seconds
+    /// Seconds since the epoch and nanoseconds at `at`, which is in this turn.
+    pub(super) fn unix_time(&self, at: Instant) -> (i64, u32) {
+        let left = self.valid_until.saturating_duration_since(at);
+        let nanos = 999_999_999_u32.saturating_sub(left.subsec_nanos());
+        (self.unix_seconds, nanos)
     }
 }
 
@@ -147,6 +156,7 @@ pub(super) struct CoreSetup<'a> {
     pub(super) script_name: Vec<u8>,
     pub(super) requests_max: Option<u64>,
     pub(super) access_log: Option<AccessLog>,
+    pub(super) metrics: Option<Statsd>,
     pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) slot: usize,
 }
@@ -160,6 +170,7 @@ impl Core {
             script_name,
             requests_max,
             access_log,
+            metrics,
             scoreboard,
             slot,
         } = setup;
@@ -202,10 +213,13 @@ impl Core {
             unannounced_jobs: 0,
             buffers_requests: config.request_buffering,
             draining: false,
+            cut: false,
+            serial: 0,
             arbiter: ArbiterLine::default(),
             requests: 0,
             requests_max,
             access_log,
+            metrics,
             in_flight: 0,
             newcomers: 0,
             one_shots: 0,
@@ -288,6 +302,12 @@ impl Core {
             .unwrap_or_else(|| Box::new(Job::new(self.now)))
     }
 
+    /// The number of the next request.
+    pub(super) fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
     /// A job is done with.
     pub(super) fn recycle(&mut self, mut job: Box<Job>) {
         self.spool
@@ -341,6 +361,9 @@ impl Core {
         self.release_finished();
         if let Some(log) = &mut self.access_log {
             log.flush();
+        }
+        if let Some(metrics) = &mut self.metrics {
+            metrics.flush();
         }
     }
 

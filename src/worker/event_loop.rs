@@ -98,6 +98,8 @@ impl EventLoop<'_> {
             self.core.tick();
             self.turn()?;
         }
+        // What the last step to the end has logged.
+        self.core.end_turn();
         Ok(())
     }
 

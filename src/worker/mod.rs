@@ -19,6 +19,7 @@ mod outbox;
 mod overload;
 mod overrun;
 mod receive;
+mod refuse;
 mod request_line;
 mod respond;
 mod shutdown;
@@ -39,11 +40,12 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 
 use crate::config::Config;
+use crate::logging::statsd::Statsd;
 use crate::net::{Channels, Listener};
 use crate::pool::{Application, Pool};
 use crate::scoreboard::{Scoreboard, SlotState};
 
-pub use access_log::{AccessLog, AccessRelay, AccessSink};
+pub use access_log::{AccessLines, AccessLog, AccessRelay, AccessSink, WorkerFace};
 
 use self::accept::{Accepting, Acceptor, ListenerSet};
 use self::arbiter_line::ArbiterLine;
@@ -85,6 +87,8 @@ pub struct Setup {
     pub channels: Option<Arc<Channels>>,
     /// Where requests are logged.
     pub access_log: Option<AccessLog>,
+    /// Where they are counted, beside the scoreboard.
+    pub metrics: Option<Statsd>,
 }
 
 /// How a worker ended.
@@ -134,6 +138,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         script_name: setup.script_name,
         requests_max: setup.max_requests,
         access_log: setup.access_log,
+        metrics: setup.metrics,
         scoreboard,
         slot,
     });

@@ -129,6 +129,7 @@ impl Core {
             .max(RETRY_AFTER_MIN_S);
         let page = error_page(status, excess.message());
         fill(&mut job, status, &retry_after.to_string(), &page);
+        job.refusal = excess.setting();
         match &mut overload.burst {
             Some(burst) => {
                 burst.last = self.now;

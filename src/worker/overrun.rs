@@ -204,7 +204,7 @@ impl Core {
             return false;
         };
         if !overdue.is_lost {
-            self.log_access(job, answer.status, answer.body_bytes);
+            self.log_overrun(job, answer.status, answer.body_bytes);
         }
         true
     }
@@ -220,7 +220,7 @@ impl Core {
             let _ = parse_head(&line, &mut HeadScan::default(), &self.limits, &mut job.head);
             job.peer = running.client.map_or(job.peer, Peer::Ip);
         }
-        self.log_access(&job, answer.status, answer.body_bytes);
+        self.log_overrun(&job, answer.status, answer.body_bytes);
     }
 }
 

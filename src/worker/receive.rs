@@ -146,6 +146,7 @@ impl Connection {
                     code: 400,
                     reason: "Bad Request",
                 },
+                "client gone before the end of the request",
                 core,
             );
         }
@@ -292,6 +293,7 @@ impl Connection {
     /// Hand the job to the pool.
     pub(super) fn push_job(&mut self, mut job: Box<Job>, core: &mut Core) {
         job.arrived = core.now;
+        job.body_bytes = job.body.len();
         let health = core.health_asked(&job.head);
         if health.is_none() {
             core.count_request();
@@ -359,6 +361,7 @@ impl Connection {
         let status = error.status();
         log::warn!("Invalid request from ip={}: {error}", PeerText(self.peer));
         self.refuse(status, &error.page_message(), core);
+        self.note_parse_error(error);
         self.settle(core)
     }
 
@@ -372,6 +375,7 @@ impl Connection {
             "The request body could not be stored",
             core,
         );
+        self.note_reason("no room for the request body");
     }
 
     /// Read and forget, until the client closes its side too: closing a socket with unread input would reset it, and

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::http::{BodySize, Finish, ResponseHead, Status};
+use crate::http::{BodySize, Finish, ResponseHead};
 use crate::pool::{Job, Piece, ResponseBody, Streaming};
 
 use super::connection::{Answered, Connection, Fate, Waiting};
@@ -82,6 +82,7 @@ impl Connection {
         self.exchange
             .respond(&streaming.response, BodySize::Unknown, &look, out);
         self.status = streaming.response.status_code();
+        self.streamed = Some(streaming.response);
         self.window = Some(streaming.window);
         self.body_sent = 0;
         self.outbox.push_bytes(&core.out, 0);
@@ -141,70 +142,35 @@ impl Connection {
         if self.exchange.is_responding() {
             return self.finish(job, core);
         }
-        self.answered = Some(Answered {
-            status: self.status,
-            job,
-        });
+        self.answer_streamed(job, "client gone");
         self.settle(core)
     }
 
     /// Close the response's framing, write what is encoded, and see what comes next.
-    fn finish(&mut self, job: Box<Job>, core: &mut Core) -> Fate {
+    fn finish(&mut self, mut job: Box<Job>, core: &mut Core) -> Fate {
+        if let Some(head) = self.streamed.take() {
+            job.response = head;
+        }
         let status = job.response.status_code();
         let status = if status == 0 { self.status } else { status };
         if self.cut_bytes > 0 && !self.exchange.is_head_request() {
             log_excess(&job, status, self.cut_bytes);
         }
+        let mut reason = job.refusal;
         if let Finish::Short { missing } = self.exchange.finish(&mut core.out) {
+            reason = "response too short";
             log::error!(
                 "Response to {} is {missing} bytes shorter than its Content-Length; closing the connection.",
                 RequestLine(&job)
             );
         }
-        self.answered = Some(Answered { job, status });
-        self.write_out(0, core);
-        self.settle(core)
-    }
-
-    /// The application failed: 500 if nothing was sent, else break off so that the client can tell.
-    pub(super) fn on_abort(&mut self, job: Box<Job>, core: &mut Core) -> Fate {
-        if self.exchange.is_dispatched() {
-            self.job = Some(job);
-            let status = self.body_fault.unwrap_or(Status::INTERNAL_SERVER_ERROR);
-            self.refuse(status, "", core);
-        } else {
-            log::error!(
-                "Response to {} was broken off after {} bytes of its body; closing the connection.",
-                RequestLine(&job),
-                self.body_sent
-            );
-            self.exchange.abort();
-            self.answered = Some(Answered {
-                status: self.status,
-                job,
-            });
-        }
-        core.slot().add_errors(1);
-        self.settle(core)
-    }
-
-    /// Answer with an error page and close afterwards.
-    pub(super) fn refuse(&mut self, status: Status, message: &str, core: &mut Core) {
-        self.drop_spool(core);
-        self.refused = true;
-        if status.code != Status::INTERNAL_SERVER_ERROR.code {
-            core.slot().add_refused(1);
-        }
-        core.out.clear();
-        let (look, out) = core.look_and_out();
-        self.exchange.refuse(status, message, &look, out);
-        self.write_out(0, core);
-        let job = self.job.take();
-        let job = job.unwrap_or_else(|| self.fresh_job(core));
         self.answered = Some(Answered {
             job,
-            status: status.code,
+            status,
+            reason: reason.into(),
         });
+        self.write_out(0, core);
+        self.settle(core)
     }
 
     /// Write what is encoded in `core.out`; what the socket does not take is queued. `credit` is the window that
@@ -376,7 +342,20 @@ impl Connection {
         if self.exchange.would_look_whole(self.outbox.is_empty()) {
             self.stream.reset_on_close();
         }
-        self.body_sent = self.body_sent.saturating_sub(self.outbox.unsent_bytes());
+        let unsent_bytes = self.outbox.unsent_bytes();
+        self.body_sent = self.body_sent.saturating_sub(unsent_bytes);
+        if unsent_bytes > 0
+            && self
+                .answered
+                .as_ref()
+                .is_some_and(|answered| answered.reason.is_empty())
+        {
+            self.note_reason(if core.cut {
+                "cut by the stop"
+            } else {
+                "client gone"
+            });
+        }
         self.outbox.abandon(&mut core.finished);
         self.drop_spool(core);
         if let Some(answered) = self.answered.take() {

@@ -65,6 +65,7 @@ impl EventLoop<'_> {
     pub(super) fn stop_now(&mut self, code: i32) {
         self.exit_code = code;
         self.core.draining = true;
+        self.core.cut = true;
         // Failing to leave a listener that is about to be closed changes nothing.
         let _ = self.stop_accepting(Accepting::Over);
         self.acceptors.clear();
@@ -103,6 +104,7 @@ impl EventLoop<'_> {
     }
 
     fn cut_connections(&mut self) {
+        self.core.cut = true;
         let cut = self
             .connections
             .iter()

@@ -341,6 +341,7 @@ fn event_loop(
         script_name: Vec::new(),
         requests_max: None,
         access_log: Some(AccessLog::new(format, Box::new(sink))),
+        metrics: None,
         scoreboard: Arc::new(Scoreboard::new(1, 1).unwrap()),
         slot: 0,
     });

@@ -154,6 +154,7 @@ impl Connection {
         job.trusted = self.trusted;
         job.listener = self.listener;
         job.arrived = core.now;
+        job.serial = core.next_serial();
         job
     }
 

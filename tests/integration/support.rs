@@ -123,6 +123,7 @@ impl Server {
             channels: None,
             server: b"ferricorn-test".to_vec(),
             script_name: Vec::new(),
+            metrics: None,
             access_log: Some(AccessLog::new(
                 format,
                 Box::new(move |lines| {

@@ -185,6 +185,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "src/scoreboard.rs",
     "src/arbiter/fork.rs",
     "src/arbiter/signals.rs",
+    "src/net/backlog.rs",
     "src/net/inherit.rs",
     "src/net/channel.rs",
     "src/python/",

@@ -212,6 +212,15 @@ def test_local_time_of_the_environment_is_used(server):
     assert re.match(r"\[[-0-9: ]+\+0530\]", one.log.text)
 
 
+def test_a_failing_request_leaves_its_traceback(server):
+    one = server("faulty")
+    assert one.get("/raises").status == 500
+    one.log.wait(r"^ValueError: application is broken$")
+    assert re.search(
+        r'^Traceback \(most recent call last\):\n  File ".*faulty\.py", line \d+', one.log.text, re.MULTILINE
+    )
+
+
 def test_log_lines_of_workers_are_whole(server):
     """Many writers, one file: lines never mix."""
     one = server("faulty", "--threads", "4", workers=2)

@@ -5,8 +5,6 @@ use super::{Default, Kind, Section, Setting, row};
 const SECTION: Section = Section::Logging;
 const SWITCH: Kind = Kind::Bool { cli: true };
 const OFF: Default = Default::Bool(false);
-const SYSLOG: &str = "logs go to accesslog and errorlog only";
-const STATSD: &str = "no metrics are sent";
 
 pub(super) const ROWS: &[Setting] = &[
     row(
@@ -24,16 +22,51 @@ pub(super) const ROWS: &[Setting] = &[
         OFF,
         "Keep the access log out of syslog.",
     )
-    .flags(&["--disable-redirect-access-to-syslog"])
-    .not_yet(SYSLOG),
+    .flags(&["--disable-redirect-access-to-syslog"]),
     row(
         "access_log_format",
         SECTION,
         Kind::Text,
         Default::Text(r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#),
-        "Format of an access log line.",
+        "Format of an access log line; json for an object per line.",
     )
     .flags(&["--access-logformat"]),
+    row(
+        "access_log_fields",
+        SECTION,
+        Kind::TextsOrCommas,
+        Default::None,
+        "Fields of JSON access log lines; name=field renames one.",
+    )
+    .flags(&["--access-log-fields"])
+    .ours(),
+    row(
+        "access_log_exclude",
+        SECTION,
+        Kind::TextsOrCommas,
+        Default::None,
+        "Paths without access log lines; a * at the end takes all that begin so.",
+    )
+    .flags(&["--access-log-exclude"])
+    .ours(),
+    row(
+        "access_log_min_status",
+        SECTION,
+        Kind::Int,
+        Default::Int(0),
+        "Log requests with this status or a higher one (or slow ones) only. 0: all.",
+    )
+    .flags(&["--access-log-min-status"])
+    .ours(),
+    row(
+        "access_log_slow",
+        SECTION,
+        Kind::Seconds,
+        Default::Int(0),
+        "Log requests that take so many seconds (or reach the status) only. 0: all.",
+    )
+    .flags(&["--access-log-slow"])
+    .ours(),
     row(
         "errorlog",
         SECTION,
@@ -57,8 +90,7 @@ pub(super) const ROWS: &[Setting] = &[
         OFF,
         "Send standard output and error to the error log.",
     )
-    .flags(&["--capture-output"])
-    .not_yet("output stays where it goes"),
+    .flags(&["--capture-output"]),
     row(
         "logger_class",
         SECTION,
@@ -97,11 +129,8 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text("udp://localhost:514"),
         "Address of syslog.",
     )
-    .flags(&["--log-syslog-to"])
-    .not_yet(SYSLOG),
-    row("syslog", SECTION, SWITCH, OFF, "Send the logs to syslog.")
-        .flags(&["--log-syslog"])
-        .not_yet(SYSLOG),
+    .flags(&["--log-syslog-to"]),
+    row("syslog", SECTION, SWITCH, OFF, "Send the logs to syslog.").flags(&["--log-syslog"]),
     row(
         "syslog_prefix",
         SECTION,
@@ -109,8 +138,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::None,
         "Program name in syslog.",
     )
-    .flags(&["--log-syslog-prefix"])
-    .not_yet(SYSLOG),
+    .flags(&["--log-syslog-prefix"]),
     row(
         "syslog_facility",
         SECTION,
@@ -118,8 +146,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text("user"),
         "Facility in syslog.",
     )
-    .flags(&["--log-syslog-facility"])
-    .not_yet(SYSLOG),
+    .flags(&["--log-syslog-facility"]),
     row(
         "enable_stdio_inheritance",
         SECTION,
@@ -127,8 +154,7 @@ pub(super) const ROWS: &[Setting] = &[
         OFF,
         "Keep standard output and error with --daemon.",
     )
-    .flags(&["-R", "--enable-stdio-inheritance"])
-    .not_yet("a daemon drops its standard output and error"),
+    .flags(&["-R", "--enable-stdio-inheritance"]),
     row(
         "statsd_host",
         SECTION,
@@ -136,8 +162,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::None,
         "HOST:PORT or unix://PATH of statsd.",
     )
-    .flags(&["--statsd-host"])
-    .not_yet(STATSD),
+    .flags(&["--statsd-host"]),
     row(
         "dogstatsd_tags",
         SECTION,
@@ -145,8 +170,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text(""),
         "Tags for statsd.",
     )
-    .flags(&["--dogstatsd-tags"])
-    .not_yet(STATSD),
+    .flags(&["--dogstatsd-tags"]),
     row(
         "statsd_prefix",
         SECTION,
@@ -154,8 +178,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text(""),
         "Prefix for statsd.",
     )
-    .flags(&["--statsd-prefix"])
-    .not_yet(STATSD),
+    .flags(&["--statsd-prefix"]),
     row(
         "enable_backlog_metric",
         SECTION,
@@ -163,8 +186,7 @@ pub(super) const ROWS: &[Setting] = &[
         OFF,
         "Send the number of connections waiting in the kernel.",
     )
-    .flags(&["--enable-backlog-metric"])
-    .not_yet(STATSD),
+    .flags(&["--enable-backlog-metric"]),
     row(
         "proc_name",
         Section::ProcessNaming,

@@ -9,11 +9,13 @@ use std::time::Instant;
 use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 
+use crate::http::{client_request_id, made_request_id};
 use crate::pool::{Job, Reply, Seat};
 use crate::python::gil::{Reason, handoff};
 use crate::python::interrupts::{Interrupts, RequestTimeout};
+use crate::python::text::latin1;
 use crate::python::traceback;
 use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 
@@ -55,6 +57,10 @@ pub struct WsgiSettings {
     pub sendfile: bool,
     /// In the order of the worker's listeners.
     pub listeners: Vec<ListenerFace>,
+    /// What the access log shows of environs.
+    pub noted_keys: Vec<String>,
+    /// Requests have a name, `ferricorn.request_id`; made from this when the client gave none.
+    pub request_id_seed: Option<u64>,
 }
 
 /// The application and what its threads share.
@@ -155,11 +161,16 @@ impl WsgiApp {
             Ok(start) => start,
             Err(error) => return self.fail(py, seat, Some(job), &error),
         };
-        let offer = match complete(&environ, &start, &mut job) {
+        let named = self.name_request(&environ, &job);
+        let offer = match named.and_then(|()| complete(&environ, &start, &mut job)) {
             Ok(offer) => offer,
             Err(error) => return self.fail(py, seat, Some(job), &error),
         };
-        match callable.call1((&environ, &start)) {
+        let called = callable.call1((&environ, &start));
+        if !self.settings.noted_keys.is_empty() {
+            job.noted = note(&environ, &self.settings.noted_keys);
+        }
+        match called {
             Ok(result) => self.answer(&result, &start, &environ, seat, job, watched.as_ref()),
             Err(error) => {
                 if start.get().is_taken() {
@@ -182,6 +193,17 @@ impl WsgiApp {
         if let Some(watched) = &watched {
             watched.after(Some(start.get()));
         }
+    }
+
+    /// The name that the access log will show.
+    fn name_request(&self, environ: &Bound<'_, PyDict>, job: &Job) -> PyResult<()> {
+        let Some(seed) = self.settings.request_id_seed else {
+            return Ok(());
+        };
+        let py = environ.py();
+        let made = made_request_id(seed, job.serial);
+        let id = client_request_id(&job.head).unwrap_or(&made);
+        environ.set_item(intern!(py, "ferricorn.request_id"), latin1(py, id)?)
     }
 
     /// Send the application's result and close it.
@@ -234,6 +256,29 @@ impl WsgiApp {
             }
         }
     }
+}
+
+/// Values of the environ as text. Names are taken as written, else in any case, as gunicorn takes them.
+fn note(environ: &Bound<'_, PyDict>, keys: &[String]) -> Vec<Option<Box<[u8]>>> {
+    let in_any_case = |key: &String| {
+        let found = environ.iter().find(|(name, _)| {
+            let name = name
+                .cast::<PyString>()
+                .ok()
+                .and_then(|name| name.to_str().ok());
+            name.is_some_and(|name| name.eq_ignore_ascii_case(key))
+        });
+        found.map(|(_, value)| value)
+    };
+    keys.iter()
+        .map(|key| {
+            let exact = environ.get_item(key).ok().flatten();
+            let value = exact.or_else(|| in_any_case(key))?;
+            // What cannot be shown is not there: a log line is no reason to fail a request.
+            let text = value.str().ok()?.to_string_lossy().into_owned();
+            Some(text.into_bytes().into())
+        })
+        .collect()
 }
 
 impl WsgiApp {
