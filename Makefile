@@ -21,7 +21,7 @@ TESTS := $(VENV)/.tests
 
 SOURCES := $(shell find src -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name 'py.typed') \
            Cargo.toml Cargo.lock pyproject.toml
-PYTHON_FILES := src/ferricorn tests/python tests/fuzz examples benches/peers
+PYTHON_FILES := src/ferricorn tests/python tests/fuzz examples benches
 
 # Linting, documenting and testing Rust wants an interpreter to look at, never one to link.
 RUST_ENV := PYO3_PYTHON="$(CURDIR)/$(BIN)/python"

@@ -3,9 +3,9 @@
     python benches/instructions.py            # compare with benches/instructions.json; off by more than 3 %: exit 1
     python benches/instructions.py --record   # write what was counted there
 
-One worker and one thread serve one keep-alive connection. The same server is run twice, with few and with many requests, and
-the difference divided by that of the requests is the cost of one, without that of starting. Only instructions in the
-extension count: neither the interpreter's nor the C library's, which other versions do in other numbers.
+One worker and one thread serve one keep-alive connection. The same server is run twice, with few and with many
+requests, and the difference divided by that of the requests is the cost of one, without that of starting. Only
+instructions in the extension count: neither the interpreter's nor the C library's, which other versions do in other numbers.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ FEW, MANY = 1000, 6000
 # Sent together: how often the loop turns for a request depends on time, what it does with one does not.
 BURST = 50
 TOLERANCE = 0.03
+SHORT = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 HEADS = {
-    "hello": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
-    "20 fields": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + "".join(f"{line}\r\n" for line in BROWSER).encode() + b"\r\n",
+    "hello": SHORT + b"\r\n",
+    "20 fields": SHORT + "".join(f"{line}\r\n" for line in BROWSER).encode() + b"\r\n",
 }
 
 
