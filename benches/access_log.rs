@@ -37,6 +37,7 @@ fn entry<'a>(head: &'a RequestHead, response: &'a ResponseHead) -> AccessEntry<'
         bytes_received: Some(0),
         bytes_sent: 14,
         duration: Duration::from_micros(1234),
+        gil_wait: None,
         queued: Some(Duration::from_micros(56)),
         now: (1_795_170_148, 123_456_789),
         pid: 4242,

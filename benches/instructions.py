@@ -5,7 +5,8 @@
 
 One worker and one thread serve one keep-alive connection. The same server is run twice, with few and with many
 requests, and the difference divided by that of the requests is the cost of one, without that of starting. Only
-instructions in the extension count: neither the interpreter's nor the C library's, which other versions do in other numbers.
+instructions in the extension count: neither the interpreter's nor the C library's, which other versions do in other
+numbers.
 """
 
 from __future__ import annotations

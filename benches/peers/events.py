@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "tests" / "python"))
 
-from harness import GUNICORN, Server, wait_until  # noqa: E402
+from harness import GUNICORN, RUNTIME, Server, wait_until  # noqa: E402
 from load import Load, Tally  # noqa: E402
 
 WORKERS = 2
@@ -84,6 +85,28 @@ def ttin_ttou(subject: Subject) -> None:
     subject.wait_booted()
 
 
+def control(subject: Subject) -> None:
+    """The same through the control socket."""
+    before = subject.workers()
+    ferricornc(subject, "worker add")
+    subject.wait_booted(WORKERS + 1)
+    ferricornc(subject, "worker remove")
+    subject.wait_booted()
+    ferricornc(subject, f"worker kill {min(before & subject.workers())}")
+    wait_until(lambda: before - subject.workers(), "one has gone")
+    subject.wait_booted()
+
+
+def ferricornc(subject: Subject, command: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "ferricorn.ctl", "-s", str(subject.master), "-c", command],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(RUNTIME)},
+        timeout=20,
+    )
+
+
 def usr2(subject: Subject) -> None:
     log = subject.server.log
     starts, boots = (len(log.wait(pattern, 0)) for pattern in ("Listening at:", "Booting worker"))
@@ -132,12 +155,14 @@ class Event:
     is_stop: bool = False
     """Requests may be lost: those that were running in the worker that died."""
     is_crash: bool = False
+    is_ours: bool = False
 
 
 EVENTS = [
     Event("HUP", hup),
     Event("max_requests", max_requests, ("--max-requests", "1000", "--max-requests-jitter", "100")),
     Event("TTIN, TTOU", ttin_ttou),
+    Event("worker add, remove, kill", control, is_ours=True),
     Event("USR2, TERM to the old master", usr2),
     Event("TERM", nothing, is_stop=True),
     Event("worker: kill -9", worker_dies, is_crash=True),
@@ -217,6 +242,8 @@ def main() -> None:
         if wanted and not any(event.name.startswith(word) for word in wanted):
             continue
         for name in options.servers.split(","):
+            if event.is_ours and name != "ferricorn":
+                continue
             directory = Path(os.environ.get("TMPDIR", "/tmp")) / f"events-{os.getpid()}"
             directory.mkdir(exist_ok=True)
             tally, count, rate = run(event, COMMANDS[name], options.requests, {"GATES": str(directory)})

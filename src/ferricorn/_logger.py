@@ -57,6 +57,22 @@ class BuiltIn(Logger):
             handler = Handler(_Stream("<access log>", _core.write_access_log), fmt)
         log.addHandler(handler)
 
+    def info(self, msg, *args, **kwargs):
+        self.log(logging.INFO, msg, *args, **kwargs)
+
+    def debug(self, msg, *args, **kwargs):
+        self.log(logging.DEBUG, msg, *args, **kwargs)
+
+    def log(self, lvl, msg, *args, **kwargs):
+        """With `extra={"metric": name, "value": number, "mtype": kind}` a metric goes to statsd, as in gunicorn; an
+        empty message is then not logged."""
+        extra = kwargs.get("extra") or {}
+        metric, value, kind = (extra.get(key) for key in ("metric", "value", "mtype"))
+        if metric and value is not None and kind:
+            _core.write_metric(str(kind), str(metric), str(value))
+        if msg:
+            super().log(lvl, msg, *args, **kwargs)
+
     def _set_syslog_handler(self, log, cfg, fmt, name):
         """The server sends to syslog what reaches its logs."""
 

@@ -110,6 +110,12 @@ pub(crate) fn write_record(level: i64, text: &str) {
     logging::write_judged(level, text);
 }
 
+/// A metric for statsd: `mtype` is gauge, counter, histogram or timer. Nothing when there is no statsd.
+#[pyfunction]
+pub(crate) fn write_metric(mtype: &str, metric: &str, value: &str) {
+    log::error!(target: "metric", "{mtype} {metric} {value}");
+}
+
 /// Text for the error log, as it is.
 #[pyfunction]
 pub(crate) fn write_error_log(text: &str) -> usize {

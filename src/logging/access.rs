@@ -97,6 +97,8 @@ pub struct AccessEntry<'a> {
     pub duration: Duration,
     /// Until a thread took the request.
     pub queued: Option<Duration>,
+    /// How much of that a thread waited for the GIL.
+    pub gil_wait: Option<Duration>,
     /// Seconds since the epoch, and what is over.
     pub now: (i64, u32),
     pub pid: u32,

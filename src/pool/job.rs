@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead};
 
@@ -117,6 +117,8 @@ pub struct Job {
     pub socket: Option<OwnedFd>,
     /// When a thread took it.
     pub started: Instant,
+    /// How much of the wait for a thread was a woken thread's for the GIL. Zero when a thread had it already.
+    pub gil_wait: Duration,
     /// What the access log wants to know of the environ, noted when the application has returned.
     pub noted: Vec<Option<Box<[u8]>>>,
     /// Why it was answered without the application; empty if it was not.
@@ -154,6 +156,7 @@ impl Job {
             refusal: "",
             unlogged: false,
             started: now,
+            gil_wait: Duration::ZERO,
             noted: Vec::new(),
             is_logged: false,
             response: ResponseHead::default(),

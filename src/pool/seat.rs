@@ -1,9 +1,9 @@
 //! A pool thread's side of the pool: it takes jobs, one after another, and says what it has in hand.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use super::job::{Job, Reply};
 use super::queue::Pool;
@@ -50,9 +50,11 @@ impl Seat {
         if let Some(watches) = &pool.watches {
             watches.end(index);
         }
+        let mut waited_for_gil = Duration::ZERO;
         loop {
             pool.drop_released();
             if let Some(mut job) = pool.next_job() {
+                job.gil_wait = std::mem::take(&mut waited_for_gil);
                 job.started = self.take_over(Instant::now());
                 self.running_since.set(Some(job.started));
                 pool.taken.fetch_add(1, Ordering::Relaxed);
@@ -82,7 +84,12 @@ impl Seat {
                 pool.heirs.get_up(index);
                 continue;
             }
-            idle(&|| pool.heirs.wait(index));
+            let woken = OnceLock::new();
+            idle(&|| {
+                pool.heirs.wait(index);
+                woken.get_or_init(Instant::now);
+            });
+            waited_for_gil = woken.get().map_or(Duration::ZERO, Instant::elapsed);
             pool.heirs.arrive();
         }
     }

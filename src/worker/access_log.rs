@@ -175,6 +175,7 @@ impl AccessLines {
             bytes_sent: exchange.bytes_sent,
             duration,
             queued: queued(job),
+            gil_wait: queued(job).map(|_| job.gil_wait),
             now,
             pid: self.pid,
             worker: self.face.number,

@@ -12,7 +12,7 @@ import pytest
 from harness import GUNICORN, Server, wait_until
 
 ATOMS = "h l u r m U q H s B b f a p T".split()
-OURS_ATOMS = "queue bytes_in pid worker connection port scheme request_id trace_id reason".split()
+OURS_ATOMS = "queue gil bytes_in pid worker connection port scheme request_id trace_id reason".split()
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -112,6 +112,7 @@ def test_our_atoms(server):
         assert client.read_response().status == 400
     first, second, refused = map(pairs, lines_of(one, 3))
     assert re.fullmatch(r"0\.\d{6}", first["{queue}x"])
+    assert 0 <= float(first["{gil}x"]) <= float(first["{queue}x"])
     assert first["{bytes_in}x"] == "5"
     assert second["{bytes_in}x"] == "0"
     assert first["{pid}x"] == str(worker)

@@ -447,6 +447,23 @@ def test_metrics_of_requests_workers_and_log_lines(server, statsd):
     statsd.wait(rf"my\.shop\.gunicorn\.log\.warning:1\|c\|@1\.0{end}")
 
 
+def test_metrics_of_hooks(server, statsd, tmp_path):
+    """gunicorn's way to send one: `extra` with a name, a value and a kind. An empty message is no line."""
+    config = tmp_path / "conf.py"
+    config.write_text(
+        "def post_worker_init(worker):\n"
+        "    worker.log.info('', extra={'metric': 'shop.carts', 'value': 7, 'mtype': 'gauge'})\n"
+        "    worker.log.debug('unseen', extra={'metric': 'shop.boots', 'value': 1, 'mtype': 'counter'})\n"
+        "    worker.log.info('said', extra={'metric': 'shop.time', 'value': 1.5, 'mtype': 'histogram'})\n"
+    )
+    one = server("hello:app", "-c", str(config), "--statsd-host", statsd.address)
+    statsd.wait(r"shop\.carts:7\|g")
+    statsd.wait(r"shop\.boots:1\|c\|@1\.0")
+    statsd.wait(r"shop\.time:1\.5\|h")
+    one.log.wait(r"\[INFO\] said")
+    assert "[INFO] \n" not in one.log.text and "unseen" not in one.log.text
+
+
 def test_metrics_are_those_of_gunicorn():
     """The same requests to both, and the same metrics: durations apart, and how they share datagrams."""
     pytest.importorskip("gunicorn")

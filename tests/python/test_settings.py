@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from ferricorn import _core
 from harness import Finished
 
 pytestmark = pytest.mark.ours
@@ -86,3 +87,11 @@ def test_help_fits_a_terminal_and_is_grouped():
     assert headings[:3] == ["Config File:", "Server Socket:", "Worker Processes:"]
     assert "Control:" in headings
     assert "ferricorn app:app -w 4 --threads 2 -b 0.0.0.0:5000" in shown.output
+
+
+def test_every_setting_of_gunicorn_is_one_of_ours_with_its_flags():
+    config = pytest.importorskip("gunicorn.config")
+    ours = {row["name"]: row["flags"] for row in _core.settings()}
+    assert len(config.KNOWN_SETTINGS) == 120
+    for setting in config.KNOWN_SETTINGS:
+        assert set(setting.cli or []) <= set(ours[setting.name]), setting.name

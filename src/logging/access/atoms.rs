@@ -30,6 +30,7 @@ pub(super) enum Atom {
     Microseconds,
     DecimalSeconds,
     QueueSeconds,
+    GilSeconds,
     Pid,
     PidNumber,
     Worker,
@@ -91,6 +92,7 @@ impl Atom {
     fn ours(name: &str) -> Option<Self> {
         Some(match name.to_ascii_lowercase().as_str() {
             "queue" => Self::QueueSeconds,
+            "gil" => Self::GilSeconds,
             "bytes_in" => Self::BytesReceived,
             "pid" => Self::PidNumber,
             "worker" => Self::Worker,

@@ -96,10 +96,8 @@ impl LineForm {
             Atom::Milliseconds => number(saturating(entry.duration.as_millis()), out),
             Atom::Microseconds => number(saturating(entry.duration.as_micros()), out),
             Atom::DecimalSeconds => decimal(entry.duration, out),
-            Atom::QueueSeconds => match entry.queued {
-                Some(queued) => decimal(queued, out),
-                None => out.push(b'-'),
-            },
+            Atom::QueueSeconds => decimal_or_dash(entry.queued, out),
+            Atom::GilSeconds => decimal_or_dash(entry.gil_wait, out),
             Atom::Pid => {
                 out.push(b'<');
                 number(entry.pid.into(), out);
@@ -162,6 +160,13 @@ fn number_or_dash(value: Option<u64>, out: &mut Vec<u8>) {
 
 pub(super) fn saturating(number: u128) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+fn decimal_or_dash(duration: Option<Duration>, out: &mut Vec<u8>) {
+    match duration {
+        Some(duration) => decimal(duration, out),
+        None => out.push(b'-'),
+    }
 }
 
 /// Seconds with six places.

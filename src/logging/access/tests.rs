@@ -43,6 +43,7 @@ fn entry() -> AccessEntry<'static> {
         bytes_sent: 13,
         duration: Duration::from_micros(1_002_003),
         queued: Some(Duration::from_micros(250)),
+        gil_wait: Some(Duration::from_micros(40)),
         now: (1_795_170_148, 123_456_789),
         pid: 42,
         worker: 3,
@@ -158,8 +159,10 @@ fn bad_credentials_are_a_dash() {
 #[test]
 fn our_atoms() {
     assert_eq!(
-        line("%({queue}x)s %({bytes_in}x)s %({pid}x)s %({worker}x)s %({connection}x)s %({port}x)s"),
-        "0.000250 5 42 3 7.2 50123"
+        line(
+            "%({queue}x)s %({gil}x)s %({bytes_in}x)s %({pid}x)s %({worker}x)s %({connection}x)s %({port}x)s"
+        ),
+        "0.000250 0.000040 5 42 3 7.2 50123"
     );
     assert_eq!(
         line("%({request_id}x)s %({trace_id}x)s %({scheme}x)s %({reason}x)s %({nope}x)s"),
@@ -169,6 +172,7 @@ fn our_atoms() {
         reason: "bad \"line\"\n",
         trace: Some((b"0af7", b"b7ad")),
         queued: None,
+        gil_wait: None,
         bytes_received: None,
         peer_port: None,
         is_https: true,
@@ -176,10 +180,10 @@ fn our_atoms() {
     };
     assert_eq!(
         line_of(
-            "%({reason}x)s %({trace_id}x)s %({queue}x)s %({bytes_in}x)s %({port}x)s %({scheme}x)s",
+            "%({reason}x)s %({trace_id}x)s %({queue}x)s %({gil}x)s %({bytes_in}x)s %({port}x)s %({scheme}x)s",
             &refused
         ),
-        r#"bad \"line\"\x0A 0af7 - - - https"#
+        r#"bad \"line\"\x0A 0af7 - - - - https"#
     );
 }
 
