@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::http::{
     ParseError, Status, TraceParent, client_request_id, made_request_id, trace_parent,
@@ -82,7 +82,20 @@ impl AccessLog {
             lines.flush();
         }
     }
+
+    /// The end of a busy turn: lines wait for others, but not for long.
+    pub(super) fn flush_if_due(&mut self, now: Instant) {
+        if let Self::Lines(lines) = self
+            && !lines.lines.is_empty()
+            && now.saturating_duration_since(*lines.oldest.get_or_insert(now)) >= LINES_WAIT_MAX
+        {
+            lines.flush();
+        }
+    }
 }
+
+/// While the loop is busy a line waits at most this for others to be written with; before it sleeps all are written.
+const LINES_WAIT_MAX: Duration = Duration::from_millis(5);
 
 /// A compiled format, where its lines go, and the lines that are not written yet.
 pub struct AccessLines {
@@ -90,6 +103,8 @@ pub struct AccessLines {
     filter: AccessFilter,
     face: WorkerFace,
     lines: Vec<u8>,
+    /// The end of the turn in which the oldest of them was made.
+    oldest: Option<Instant>,
     sink: AccessSink,
     /// The last peer's address as text: most lines of a turn are of few peers.
     peer: Option<(IpAddr, String)>,
@@ -112,6 +127,7 @@ impl AccessLines {
             filter: AccessFilter::default(),
             face: WorkerFace::default(),
             lines: Vec::new(),
+            oldest: None,
             sink,
             peer: None,
             pid: std::process::id(),
@@ -209,6 +225,7 @@ impl AccessLines {
         if !self.lines.is_empty() {
             (self.sink)(&self.lines);
             self.lines.clear();
+            self.oldest = None;
         }
     }
 }

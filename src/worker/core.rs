@@ -360,7 +360,7 @@ impl Core {
     pub(super) fn end_turn(&mut self) {
         self.release_finished();
         if let Some(log) = &mut self.access_log {
-            log.flush();
+            log.flush_if_due(self.now);
         }
         if let Some(metrics) = &mut self.metrics {
             metrics.flush();

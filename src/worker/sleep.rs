@@ -52,6 +52,9 @@ impl EventLoop<'_> {
             Duration::ZERO
         } else {
             self.short_sleep_was_idle = false;
+            if let Some(log) = &mut self.core.access_log {
+                log.flush();
+            }
             if self.core.pool.park(ParkMode::Long) {
                 self.sleep_time(jobs_wait)
             } else {
