@@ -84,11 +84,8 @@ impl Interrupts {
     /// On the heartbeat's thread: log where the job is, and raise the exception there.
     pub fn interrupt(&self, py: Python<'_>, overrun: &Overrun) {
         let ident = self.seat(overrun.seat).ident;
-        let stack = match stack_of(py, ident) {
-            Ok(Some(stack)) => stack,
-            Ok(None) => "  (no Python code)\n".to_owned(),
-            Err(error) => traceback::format(py, &error),
-        };
+        let stack = told_stack(py, ident);
+        let others = self.other_stacks(py, overrun.seat);
         let mut in_hand = self.seat(overrun.seat);
         if in_hand.token != overrun.token {
             drop(in_hand);
@@ -100,11 +97,26 @@ impl Interrupts {
         set_async_exception(py, ident, class.as_ptr());
         drop(in_hand);
         log::error!(
-            "Stack of thread {} when its time was over, in {}:\n{}",
+            "Stack of thread {} when its time was over, in {}:\n{}{others}",
             overrun.seat,
             overrun.request,
             stack.trim_end()
         );
+    }
+
+    /// The one that holds the others up may be another.
+    fn other_stacks(&self, py: Python<'_>, seat: usize) -> String {
+        let mut told = String::new();
+        for other in (0..self.seats.len()).filter(|other| *other != seat) {
+            let in_hand = self.seat(other);
+            let (ident, is_busy) = (in_hand.ident, in_hand.token != 0);
+            drop(in_hand);
+            if is_busy {
+                let stack = told_stack(py, ident);
+                told += &format!("\nMeanwhile thread {other}:\n{}", stack.trim_end());
+            }
+        }
+        told
     }
 }
 
@@ -113,6 +125,14 @@ fn set_async_exception(_py: Python<'_>, ident: c_long, exception: *mut ffi::PyOb
     // SAFETY: the GIL is held (`_py`), and `exception` is null or an exception class that lives as long as the
     // interpreter; the call takes its own reference. An unknown `ident` changes nothing.
     unsafe { ffi::PyThreadState_SetAsyncExc(ident, exception) };
+}
+
+fn told_stack(py: Python<'_>, ident: c_long) -> String {
+    match stack_of(py, ident) {
+        Ok(Some(stack)) => stack,
+        Ok(None) => "  (no Python code)\n".to_owned(),
+        Err(error) => traceback::format(py, &error),
+    }
 }
 
 fn stack_of(py: Python<'_>, ident: c_long) -> PyResult<Option<String>> {

@@ -79,6 +79,21 @@ def test_a_thread_that_does_not_come_back_costs_the_worker_its_place(server, gat
     wait_until(lambda: whoami(one)[0] != worker, "another worker")
 
 
+def test_the_log_tells_what_the_other_threads_were_doing(server, gates):
+    """The one that holds the others up may be another."""
+    one = server(*TIMED)
+    with one.connect() as first, one.connect() as second:
+        first.send_request("GET", "/stuck?2")
+        gates.wait_reached("stuck")
+        second.send_request("GET", "/spin?beside")
+        gates.wait_reached("beside")
+        assert first.read_response().status == 504
+        assert second.read_response().status == 504
+    one.log.wait(
+        r"Stack of thread [01] .*in GET /stuck .*(\n .*)*in stuck\n(.*\n)*?Meanwhile thread [01]:(\n .*)*in spin"
+    )
+
+
 def test_requests_within_their_time_are_left_alone(server):
     one = server("overrun", "--threads", "2", "--request-timeout", "5")
     with one.connect() as client:
