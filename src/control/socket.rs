@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -83,7 +83,8 @@ fn make_private(directory: &Path) -> io::Result<()> {
             .recursive(true)
             .mode(0o700)
             .create(directory)?;
-        return Ok(());
+        // Whatever the mask was.
+        return fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
     }
     let found = fs::metadata(directory)?;
     let sticky = found.mode() & 0o1000 != 0;

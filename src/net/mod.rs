@@ -17,6 +17,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -232,6 +233,9 @@ fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
         .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
+/// The mask is the process's: whoever binds beside us must not have ours.
+static UMASK: Mutex<()> = Mutex::new(());
+
 fn bind_path(path: &Path, options: &BindOptions) -> Result<Listener, Attempt> {
     let address = UnixAddr::new(path)?;
     match std::fs::symlink_metadata(path) {
@@ -241,10 +245,13 @@ fn bind_path(path: &Path, options: &BindOptions) -> Result<Listener, Attempt> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
-    let previous = umask(Mode::from_bits_truncate(options.umask));
-    let listener = bind_unix(&address, options);
-    umask(previous);
-    let listener = listener?;
+    let listener = {
+        let _alone = UMASK.lock().unwrap_or_else(PoisonError::into_inner);
+        let previous = umask(Mode::from_bits_truncate(options.umask));
+        let listener = bind_unix(&address, options);
+        umask(previous);
+        listener?
+    };
     if let Some((user, group)) = options.owner {
         chown(path, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
     }
