@@ -1,7 +1,7 @@
 //! The access log's line: `access_log_format` compiled once, written per exchange without Python.
 //!
 //! Two forms: gunicorn's (`lines.rs`), and with the word `json` an object per line (`json.rs`). What they can show is
-//! one list, [`Atom`]. `filter.rs` decides which exchanges are worth a line.
+//! one list, `Atom`. `filter.rs` decides which exchanges are worth a line.
 //!
 //! Invariant: what a client sent never ends a line or a quoted value. In gunicorn's form quotes and backslashes get a
 //! backslash, control and non-ASCII bytes become `\xHH`; in JSON every such character becomes `\uHHHH`.
