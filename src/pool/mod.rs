@@ -19,7 +19,7 @@ mod window;
 
 use std::sync::Arc;
 
-pub use body::{BodyBytes, Spares};
+pub use body::{BodyBytes, REUSED_BYTES_MIN, Spares};
 pub use inflow::Inflow;
 pub use job::{ConnId, Job, Peer, Piece, Reply, RequestBody, ResponseBody, SharedBytes, Streaming};
 pub use queue::Pool;

@@ -14,6 +14,7 @@ mod deadlines;
 mod descriptors;
 mod event_loop;
 mod health;
+mod in_place;
 mod inflow;
 mod outbox;
 mod overload;

@@ -13,6 +13,8 @@ use super::core::Core;
 
 /// One connection reads at most this in one turn of the loop, so that none starves the others.
 const TURN_BYTES: usize = 512 * 1024;
+/// A head, and what comes with it, is read in steps of this.
+const FIRST_BYTES: usize = 16 * 1024;
 
 impl Connection {
     /// The socket has something to read, or the client has closed its side (`read_closed`).
@@ -46,8 +48,8 @@ impl Connection {
     fn read_into(&mut self, scratch: &mut [u8], core: &mut Core) -> Fate {
         let mut budget_bytes = TURN_BYTES;
         while self.readable && self.wants_input() {
-            if let Some(left) = self.large_body_left(scratch.len(), budget_bytes, core) {
-                match self.read_body(left, core) {
+            if let Some((left, room)) = self.large_body_left(budget_bytes, core) {
+                match self.read_body(left, room, core) {
                     Ok(0) => return self.on_end_of_input(core),
                     Ok(len) => budget_bytes = budget_bytes.saturating_sub(len),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -62,7 +64,12 @@ impl Connection {
                 }
                 continue;
             }
-            let len = match self.stream.read(scratch) {
+            // What follows a head is better read to where it stays.
+            let ahead = match self.exchange.is_reading_body() || self.arriving.is_some() {
+                true => scratch.len(),
+                false => FIRST_BYTES,
+            };
+            let len = match self.stream.read(&mut scratch[..ahead]) {
                 Ok(0) => return self.on_end_of_input(core),
                 Ok(len) => len,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -74,7 +81,7 @@ impl Connection {
             };
             // A read that does not fill the buffer has emptied the socket; the next byte is a new edge. Only the
             // end of input gives no further edge, so it must be read for when it was announced.
-            self.readable = len == scratch.len() || self.read_closed;
+            self.readable = len == ahead || self.read_closed;
             let fate = self.on_input(&scratch[..len], core);
             if fate != Fate::Keep {
                 return fate;
@@ -91,39 +98,6 @@ impl Connection {
         }
         self.await_input(core);
         Fate::Keep
-    }
-
-    /// How many bytes of a body in memory may be read to where they stay, if that is worth while: so many of them are
-    /// still to come that the shared buffer would be filled, and copied.
-    fn large_body_left(&self, worth: usize, budget: usize, core: &Core) -> Option<usize> {
-        let left = self.exchange.counted_body_left()?;
-        let left = usize::try_from(left).unwrap_or(usize::MAX);
-        if left < worth || self.arriving.is_some() || !self.inbound.is_empty() {
-            return None;
-        }
-        let room = self.spool.room_for(left, &core.spool)?;
-        Some(room.min(budget)).filter(|room| *room >= worth)
-    }
-
-    /// Read up to `len` bytes of the body to where they stay. Returns how many came; 0 is the end of the input.
-    fn read_body(&mut self, len: usize, core: &mut Core) -> io::Result<usize> {
-        let got = self.spool.read(len, &mut self.stream, &mut core.spool)?;
-        self.exchange.take_counted(got as u64);
-        self.readable = got == len || self.read_closed;
-        if self.exchange.counted_body_left() == Some(0) {
-            self.end_body(core);
-        }
-        Ok(got)
-    }
-
-    /// The last bytes of a counted body are in.
-    fn end_body(&mut self, core: &mut Core) {
-        let job = self.job.take();
-        let mut job = job.unwrap_or_else(|| self.fresh_job(core));
-        let step = self.exchange.receive(&[], &core.limits, &mut job.head);
-        let is_end = step.is_ok_and(|step| step.received == Received::End);
-        debug_assert!(is_end, "nothing of the body is left");
-        self.dispatch(job, core);
     }
 
     /// The client has closed its side and everything before that is consumed.
@@ -278,7 +252,7 @@ impl Connection {
     }
 
     /// The request is whole: hand it to the pool.
-    fn dispatch(&mut self, mut job: Box<Job>, core: &mut Core) {
+    pub(super) fn dispatch(&mut self, mut job: Box<Job>, core: &mut Core) {
         job.body_held_bytes = self.spool.held_bytes();
         match self.spool.take() {
             Ok(body) => job.body = body,

@@ -5,14 +5,23 @@
 //! such files.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use rustix::buffer::spare_capacity;
 
 use crate::pool::{BodyBytes, RequestBody, Spares};
 
 /// A declared length reserves at most this much new memory before bytes are there.
 const RESERVE_BYTES_MAX: usize = 64 * 1024;
+
+/// So many times what a client has sent of a body is reserved for the rest of it.
+const RESERVE_FACTOR: usize = 16;
+
+/// A body in chunks begins in memory that was used for one of this length.
+const UNKNOWN_BYTES: usize = 64 * 1024;
 
 /// What all bodies of the worker share.
 #[derive(Debug)]
@@ -42,47 +51,70 @@ pub(super) enum Spool {
     },
 }
 
+/// What one read has brought.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    /// So many bytes of the body.
+    pub(super) bytes: usize,
+    /// What the client has sent behind it.
+    pub(super) beyond: Vec<u8>,
+    /// There was no room for more.
+    pub(super) is_full: bool,
+}
+
 impl Spool {
     /// Begin a body of a declared length.
     pub(super) fn reserve(&mut self, declared: u64, budget: &SpoolBudget) {
         debug_assert!(matches!(self, Self::Empty), "a body begins once");
         let declared = usize::try_from(declared).unwrap_or(usize::MAX);
-        let bytes = if declared <= RESERVE_BYTES_MAX {
-            BodyBytes::with_capacity(declared)
-        } else {
-            BodyBytes::large(&budget.spares)
-        };
+        let mut bytes = BodyBytes::expecting(declared, &budget.spares);
+        if declared <= RESERVE_BYTES_MAX {
+            let memory = bytes.memory();
+            memory.reserve_exact(declared);
+        }
         *self = Self::Memory(bytes);
     }
 
     /// Of `left` bytes that are to come and will be held in memory, how many there may be room made for now. A length
-    /// alone reserves little: what the client has sent allows for four times as much.
+    /// alone reserves little: what the client has sent allows for more.
     pub(super) fn room_for(&self, left: usize, budget: &SpoolBudget) -> Option<usize> {
         let Self::Memory(held) = self else {
             return None;
         };
         let fits = held.len() + left <= budget.body_bytes_max
             && budget.held_bytes + left <= budget.total_bytes_max;
-        fits.then_some(left.min(held.len() * 4))
+        fits.then_some(left.min(held.len() * RESERVE_FACTOR))
     }
 
-    /// Read up to `len` bytes, for which there is [`Spool::room_for`], to where they stay. 0 is the end.
+    /// Read to where the bytes stay, with room for `len` of the `left` that are to come. 0 is the end.
     ///
     /// # Errors
     /// The socket's, among them "would block".
     pub(super) fn read(
         &mut self,
         len: usize,
-        socket: &mut impl Read,
+        left: usize,
+        socket: impl AsFd,
         budget: &mut SpoolBudget,
-    ) -> io::Result<usize> {
+    ) -> io::Result<Arrived> {
         let Self::Memory(held) = self else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        let got = socket.read(held.room(len))?;
-        held.filled(got);
-        budget.held_bytes += got;
-        Ok(got)
+        let memory = held.memory();
+        memory.reserve_exact(len);
+        let got = rustix::io::read(socket, spare_capacity(memory))?;
+        let beyond = match got.checked_sub(left) {
+            // Used memory may have room for more than the body.
+            Some(beyond @ 1..) => memory.split_off(memory.len() - beyond),
+            _ => Vec::new(),
+        };
+        let bytes = got - beyond.len();
+        budget.held_bytes += bytes;
+        Ok(Arrived {
+            bytes,
+            beyond,
+            is_full: memory.len() == memory.capacity(),
+        })
     }
 
     /// Append what has arrived.
@@ -91,13 +123,13 @@ impl Spool {
     /// The temporary file could not be made or written.
     pub(super) fn write(&mut self, bytes: &[u8], budget: &mut SpoolBudget) -> io::Result<()> {
         if matches!(self, Self::Empty) {
-            *self = Self::Memory(BodyBytes::default());
+            *self = Self::Memory(BodyBytes::expecting(UNKNOWN_BYTES, &budget.spares));
         }
         if let Self::Memory(held) = self {
             let fits = held.len() + bytes.len() <= budget.body_bytes_max
                 && budget.held_bytes + bytes.len() <= budget.total_bytes_max;
             if fits {
-                held.extend(bytes);
+                held.memory().extend_from_slice(bytes);
                 budget.held_bytes += bytes.len();
                 return Ok(());
             }

@@ -25,6 +25,29 @@ fn a_chunked_body_arrives_whole() {
 }
 
 #[test]
+fn what_is_pipelined_behind_a_body_is_no_part_of_it_whatever_memory_the_body_was_read_into() {
+    let server = Server::start(|_| {}, echo);
+    let mut client = server.connect();
+    // Memory of the longer ones serves the shorter ones, and has room for what comes behind them.
+    let bodies: Vec<String> = [120_000, 90_000, 17_000, 40_000, 16_384, 1, 30_000]
+        .iter()
+        .zip('a'..)
+        .map(|(len, letter)| letter.to_string().repeat(*len))
+        .collect();
+    for _ in 0..3 {
+        let requests = bodies.iter().map(|body| {
+            let len = body.len();
+            format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+        });
+        client.send(requests.collect::<String>());
+        for body in &bodies {
+            assert_eq!(client.response().text(), format!("POST / {body}"));
+            assert_eq!(client.response().text(), "GET /next ");
+        }
+    }
+}
+
+#[test]
 fn a_body_past_the_buffer_goes_through_a_file() {
     let server = Server::start(
         |config| config.body_buffer_size = 1000,
