@@ -202,10 +202,14 @@ impl Pool {
         self.replies.unpark();
     }
 
-    /// Give an object back to the application's side, to be dropped on a pool thread.
+    /// Give an object back to the application's side, to be dropped by the next thread that looks for a job.
     pub fn release(&self, shared: Box<dyn SharedBytes>) {
         self.released.push(shared);
-        self.heirs.summon();
+    }
+
+    /// Whether objects wait to be dropped.
+    pub fn has_released(&self) -> bool {
+        !self.released.is_empty()
     }
 
     /// No more jobs will come. Threads finish what is queued, then leave.

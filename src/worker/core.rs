@@ -17,6 +17,7 @@ use super::deadlines::{Deadlines, Timer};
 use super::health::Health;
 use super::overload::{Excess, Overload};
 use super::overrun::Overruns;
+use super::released::Released;
 use super::spool::SpoolBudget;
 use super::trust::{self, Trust};
 
@@ -69,6 +70,7 @@ pub(super) struct Core {
     pub(super) out: Vec<u8>,
     /// Objects of the application's that were written, on their way back to the pool.
     pub(super) finished: Vec<Box<dyn SharedBytes>>,
+    pub(super) released: Released,
     #[expect(
         clippy::vec_box,
         reason = "jobs travel boxed, and come back in their boxes"
@@ -80,6 +82,8 @@ pub(super) struct Core {
     pub(super) again: Vec<ConnId>,
     /// What the connections together may still write of large responses in this turn.
     pub(super) turn_bytes_left: u64,
+    /// In the last turn that was not enough for all.
+    pub(super) ran_dry: bool,
     /// A connection has closed, or may be closed for another: a worker that was full can accept again.
     pub(super) room_made: bool,
     /// Jobs that were queued since a thread was last summoned.
@@ -205,10 +209,12 @@ impl Core {
             scratch: vec![0; SCRATCH_BYTES],
             out: Vec::with_capacity(4096),
             finished: Vec::new(),
+            released: Released::default(),
             free_jobs: Vec::new(),
             streaming: Vec::new(),
             again: Vec::new(),
             turn_bytes_left: TURN_BYTES,
+            ran_dry: false,
             room_made: false,
             unannounced_jobs: 0,
             buffers_requests: config.request_buffering,
@@ -280,6 +286,7 @@ impl Core {
     pub(super) fn tick(&mut self) {
         self.now = Instant::now();
         self.clock.update(self.now);
+        self.ran_dry = self.turn_bytes_left == 0;
         self.turn_bytes_left = TURN_BYTES;
     }
 
@@ -327,9 +334,7 @@ impl Core {
 
     /// Give the application's objects back to it.
     pub(super) fn release_finished(&mut self) {
-        for shared in self.finished.drain(..) {
-            self.pool.release(shared);
-        }
+        self.released.take(&mut self.finished, &self.pool);
     }
 
     /// Queue a job for the pool, whose threads hear of it with the rest of a batch.
@@ -359,6 +364,7 @@ impl Core {
     /// What is done once per turn: objects go back, log lines go out.
     pub(super) fn end_turn(&mut self) {
         self.release_finished();
+        self.released.look(&self.pool, self.now);
         if let Some(log) = &mut self.access_log {
             log.flush_if_due(self.now);
         }

@@ -106,6 +106,10 @@ impl EventLoop<'_> {
     /// Move everything that has something to do, once.
     pub(super) fn turn(&mut self) -> io::Result<()> {
         self.beat();
+        if self.core.ran_dry {
+            // Who was left over comes before whoever comes now.
+            self.go_on();
+        }
         self.handle_events()?;
         self.core.announce_jobs();
         self.handle_replies();

@@ -21,6 +21,7 @@ mod overload;
 mod overrun;
 mod receive;
 mod refuse;
+mod released;
 mod request_line;
 mod respond;
 mod shutdown;

@@ -23,7 +23,7 @@ const FILE_STEP_BYTES: u64 = 256 * 1024;
 /// A file whose system cannot send it is copied in steps of this.
 const COPY_STEP_BYTES: u64 = 64 * 1024;
 /// One connection writes at most about this in one turn of the loop: a reader as fast as we are must not hold it.
-const TURN_BYTES: u64 = 256 * 1024;
+const TURN_BYTES: u64 = 1024 * 1024;
 
 #[derive(Debug)]
 enum Segment {

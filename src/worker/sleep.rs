@@ -126,6 +126,9 @@ impl EventLoop<'_> {
         if let Some(overruns) = &self.core.overruns {
             time = time.min(overruns.next_look().saturating_duration_since(now));
         }
+        if let Some(at) = self.core.released.next_look() {
+            time = time.min(at.saturating_duration_since(now));
+        }
         if let Some(at) = self.phase.next_look() {
             time = time.min(at.saturating_duration_since(now));
         }
