@@ -45,9 +45,23 @@ def serve(head: bytes, requests: int) -> int:
     """Instructions that the extension executed in the worker, from its fork to its end."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
-        command = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={folder}/out.%p"]
-        command += [sys.executable, "-m", "ferricorn", "hello:app", "-b", f"127.0.0.1:{port}", "--timeout", "0"]
-        server = subprocess.Popen(command, cwd=HERE / "peers" / "apps", stderr=subprocess.DEVNULL)
+        # The server writes its name over the command line, from which valgrind would take the file's name at the end.
+        options = f"--quiet --callgrind-out-file={folder}/out.%p"
+        command = [
+            "valgrind",
+            "--tool=callgrind",
+            sys.executable,
+            "-m",
+            "ferricorn",
+            "hello:app",
+            "-b",
+            f"127.0.0.1:{port}",
+            "--timeout",
+            "0",
+        ]
+        server = subprocess.Popen(
+            command, cwd=HERE / "peers" / "apps", stderr=subprocess.DEVNULL, env=os.environ | {"VALGRIND_OPTS": options}
+        )
         try:
             with connect(port, server) as client:
                 for _ in range(requests // BURST):

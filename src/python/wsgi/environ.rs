@@ -2,13 +2,14 @@
 //!
 //! PEP 3333, "environ Variables"; the keys and their order of precedence are gunicorn's.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use crate::http::{ProxyHeader, ProxyRoute, RequestHead, percent_decode};
+use crate::http::{ProxyHeader, ProxyRoute, RequestHead, Version, percent_decode};
 use crate::pool::{Job, Peer};
 use crate::python::text::latin1;
 
@@ -27,8 +28,8 @@ pub(super) struct EnvironMaker {
     keys: HeaderKeys,
     /// `wsgi.input` of requests without a body.
     no_input: Py<Input>,
-    /// The last peer's address, which many requests of a keep-alive connection share.
-    peer: Option<(Peer, Py<PyString>, Option<Py<PyString>>)>,
+    /// The last peer's address, which many requests share: of a client, or of all that come through a proxy.
+    ip: Option<(Option<IpAddr>, Py<PyString>)>,
     /// Reused for the decoded path.
     path: Vec<u8>,
 }
@@ -44,7 +45,7 @@ impl EnvironMaker {
             templates,
             keys: HeaderKeys::default(),
             no_input: Py::new(py, Input::new(crate::pool::RequestBody::Empty))?,
-            peer: None,
+            ip: None,
             path: Vec::new(),
             settings,
         })
@@ -62,7 +63,8 @@ impl EnvironMaker {
         let environ = self.templates[job.listener].bind(py).copy()?;
         let head = &job.head;
         environ.set_item(intern!(py, "REQUEST_METHOD"), method(py, head.method())?)?;
-        environ.set_item(intern!(py, "RAW_URI"), latin1(py, head.target())?)?;
+        let target = latin1(py, head.target())?;
+        environ.set_item(intern!(py, "RAW_URI"), &target)?;
         environ.set_item(intern!(py, "QUERY_STRING"), latin1(py, head.query())?)?;
         environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol(py, head)?)?;
         let body = std::mem::take(&mut job.body);
@@ -75,8 +77,12 @@ impl EnvironMaker {
         if let Some(header) = job.proxy {
             set_proxy(&environ, header)?;
         }
-        for (name, value) in job.head.fields() {
-            set_header(&environ, &self.keys.get(py, name), latin1(py, value)?)?;
+        for (index, (name, value)) in job.head.fields().enumerate() {
+            let (key, known) = (self.keys.get(py, name), environ.len());
+            environ.set_item(&key, latin1(py, value)?)?;
+            if environ.len() == known {
+                environ.set_item(&key, self.join_repeated(py, &key, &job.head, index)?)?;
+            }
         }
         if let Some(is_https) = job.forwarded.is_https {
             let scheme = match is_https {
@@ -85,7 +91,7 @@ impl EnvironMaker {
             };
             environ.set_item(intern!(py, "wsgi.url_scheme"), scheme)?;
         }
-        self.set_path(py, &environ, job)?;
+        self.set_path(py, &environ, job, target)?;
         if let ListenerFace::Unix { path } = &self.settings.listeners[job.listener] {
             set_server_of_unix(
                 py,
@@ -98,35 +104,60 @@ impl EnvironMaker {
         Ok(environ)
     }
 
+    /// The values of the fields up to `last` whose key is `key`, joined with commas (RFC 9110 section 5.3).
+    fn join_repeated<'py>(
+        &mut self,
+        py: Python<'py>,
+        key: &Bound<'py, PyString>,
+        head: &RequestHead,
+        last: usize,
+    ) -> PyResult<Bound<'py, PyString>> {
+        let mut joined = Vec::new();
+        for (name, value) in head.fields().take(last + 1) {
+            // Keys are interned, so the same key is the same object.
+            if self.keys.get(py, name).is(key) {
+                joined.extend_from_slice(value);
+                joined.push(b',');
+            }
+        }
+        joined.pop();
+        latin1(py, &joined)
+    }
+
     fn set_peer(
         &mut self,
         py: Python<'_>,
         environ: &Bound<'_, PyDict>,
         peer: Peer,
     ) -> PyResult<()> {
-        if self.peer.as_ref().is_none_or(|(known, ..)| *known != peer) {
-            let text = |text: &str| PyString::new(py, text).unbind();
-            let (ip, port) = match peer {
-                Peer::Tcp(address) => (
-                    text(&address.ip().to_string()),
-                    Some(text(itoa::Buffer::new().format(address.port()))),
-                ),
-                // Another port than the client's own would be worse than none.
-                Peer::Ip(ip) => (text(&ip.to_string()), None),
-                Peer::Unix => (text(""), None),
-            };
-            self.peer = Some((peer, ip, port));
+        let (ip, port) = match peer {
+            Peer::Tcp(address) => (Some(address.ip()), Some(address.port())),
+            // Another port than the client's own would be worse than none.
+            Peer::Ip(ip) => (Some(ip), None),
+            Peer::Unix => (None, None),
+        };
+        if self.ip.as_ref().is_none_or(|(known, _)| *known != ip) {
+            let text = ip.map_or_else(String::new, |ip| ip.to_string());
+            self.ip = Some((ip, PyString::new(py, &text).unbind()));
         }
-        let (_, ip, port) = self.peer.as_ref().expect("the peer was just set");
-        environ.set_item(intern!(py, "REMOTE_ADDR"), ip)?;
+        let (_, text) = self.ip.as_ref().expect("the address was just set");
+        environ.set_item(intern!(py, "REMOTE_ADDR"), text)?;
         match port {
-            Some(port) => environ.set_item(intern!(py, "REMOTE_PORT"), port),
-            None => Ok(()),
+            Some(port) => {
+                environ.set_item(intern!(py, "REMOTE_PORT"), itoa::Buffer::new().format(port))
+            }
+            None => environ.del_item(intern!(py, "REMOTE_PORT")),
         }
     }
 
     /// The path was held against `SCRIPT_NAME` before the request was dispatched.
-    fn set_path(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, job: &Job) -> PyResult<()> {
+    fn set_path<'py>(
+        &mut self,
+        py: Python<'py>,
+        environ: &Bound<'py, PyDict>,
+        job: &Job,
+        target: Bound<'py, PyString>,
+    ) -> PyResult<()> {
         let script_name = match job.forwarded.has_script_name {
             true => job.head.field(b"script_name").unwrap_or_default(),
             false => self.settings.script_name.as_bytes(),
@@ -138,7 +169,11 @@ impl EnvironMaker {
         }
         self.path.clear();
         percent_decode(path, &mut self.path);
-        environ.set_item(intern!(py, "PATH_INFO"), latin1(py, &self.path)?)
+        let path_info = match self.path == job.head.target() {
+            true => target,
+            false => latin1(py, &self.path)?,
+        };
+        environ.set_item(intern!(py, "PATH_INFO"), path_info)
     }
 }
 
@@ -151,25 +186,6 @@ fn set_proxy(environ: &Bound<'_, PyDict>, header: ProxyHeader) -> PyResult<()> {
         environ.set_item(intern!(py, "PROXY_PORT"), proxy.port().to_string())?;
     }
     Ok(())
-}
-
-/// Set a header; values of a repeated one are joined with commas (RFC 9110 section 5.3).
-fn set_header(
-    environ: &Bound<'_, PyDict>,
-    key: &Bound<'_, PyString>,
-    value: Bound<'_, PyString>,
-) -> PyResult<()> {
-    match environ.get_item(key)? {
-        None => environ.set_item(key, value),
-        Some(first) => {
-            let joined = format!(
-                "{},{}",
-                first.cast::<PyString>()?.to_str()?,
-                value.to_str()?
-            );
-            environ.set_item(key, joined)
-        }
-    }
 }
 
 fn method<'py>(py: Python<'py>, method: &[u8]) -> PyResult<Bound<'py, PyString>> {
@@ -186,11 +202,10 @@ fn method<'py>(py: Python<'py>, method: &[u8]) -> PyResult<Bound<'py, PyString>>
 }
 
 fn protocol<'py>(py: Python<'py>, head: &RequestHead) -> PyResult<Bound<'py, PyString>> {
-    let version = head.version();
-    match version.as_str() {
-        "HTTP/1.1" => Ok(intern!(py, "HTTP/1.1").clone()),
-        "HTTP/1.0" => Ok(intern!(py, "HTTP/1.0").clone()),
-        other => latin1(py, other.as_bytes()),
+    match head.version() {
+        Version::HTTP_11 => Ok(intern!(py, "HTTP/1.1").clone()),
+        Version::HTTP_10 => Ok(intern!(py, "HTTP/1.0").clone()),
+        other => latin1(py, other.as_str().as_bytes()),
     }
 }
 
@@ -237,6 +252,21 @@ fn template<'py>(
     if let ListenerFace::Tcp { name, port } = face {
         environ.set_item(intern!(py, "SERVER_NAME"), name)?;
         environ.set_item(intern!(py, "SERVER_PORT"), port.to_string())?;
+    }
+    // What each request sets: a copy has a place for it, and room for the fields of a browser.
+    for key in [
+        intern!(py, "REQUEST_METHOD"),
+        intern!(py, "RAW_URI"),
+        intern!(py, "QUERY_STRING"),
+        intern!(py, "SERVER_PROTOCOL"),
+        intern!(py, "wsgi.input"),
+        intern!(py, "REMOTE_ADDR"),
+        intern!(py, "REMOTE_PORT"),
+        intern!(py, "PATH_INFO"),
+        intern!(py, "wsgi.early_hints"),
+        intern!(py, "ferricorn.client_disconnected"),
+    ] {
+        environ.set_item(key, py.None())?;
     }
     Ok(environ)
 }
