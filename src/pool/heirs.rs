@@ -7,6 +7,10 @@
 //!    pushes a job, or pops one and leaves others behind, calls [`Heirs::summon`], which makes the next heir unless
 //!    there is one already or nobody sleeps.
 //! 3. *Drain before release.* A thread that has finished a job pops the next one before it thinks of sleeping.
+//! 4. *No surplus.* While jobs are fast, a thread that sees another one awake lies down instead (`Pool::has_surplus`):
+//!    two that want the GIL all the time force it from each other every few milliseconds. It looks again once it lies,
+//!    so of two that do this at once one stays. What the awake one is held up by is for the loop to find
+//!    (`worker/sleep.rs`).
 //!
 //! # Why no wake-up is lost
 //! Claim: when a job is in the queue, then some thread is awake that will look at the queue again (a runner that has
@@ -124,6 +128,11 @@ impl Heirs {
     pub fn is_anyone_awake(&self) -> bool {
         fence(Ordering::SeqCst);
         self.state.load(Ordering::Relaxed) / SLEEPER < self.parkers.len()
+    }
+
+    /// Whether another thread than the calling one, which is awake, is awake too (a hint).
+    pub fn is_another_awake(&self) -> bool {
+        self.sleeping() + 1 < self.parkers.len()
     }
 
     /// How many threads sleep (a hint: it may have changed already).

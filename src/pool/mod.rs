@@ -48,6 +48,11 @@ pub trait Application: Send + Sync {
     /// The reason, in words, why a thread could not be started.
     fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), String>;
 
+    /// Whether the threads run side by side, which threads of an interpreter with a GIL do not.
+    fn is_parallel(&self) -> bool {
+        false
+    }
+
     /// Called on the event loop's thread when a signal that the application handles itself has arrived.
     fn on_interrupt(&self) {}
 

@@ -43,13 +43,21 @@ pub struct Pool {
     pub(super) busy: AtomicUsize,
     /// Jobs that were taken from the queue, wrapping: whether the pool moves.
     pub(super) taken: AtomicUsize,
+    /// What `taken` was when the loop last found that it does not.
+    stalled_at: AtomicUsize,
     /// How long a job lasts, as a moving mean in microseconds.
     service_micros: AtomicU32,
+    /// Below this mean jobs are fast.
+    fast_micros: u32,
 }
 
-/// Jobs that last less than this on average do not wait for anything: one thread runs them one after another faster
-/// than a second one could be woken to help.
+/// Jobs that last less than this on average do not wait for anything but the interpreter: one thread runs them one
+/// after another faster than a second one could be woken to help.
 const FAST_SERVICE_MICROS: u32 = 500;
+/// Threads that run side by side help as soon as waking one costs less than the job.
+const FAST_SERVICE_MICROS_IN_PARALLEL: u32 = 20;
+/// After a stall as many jobs are run by all threads that are awake.
+const DISTRUST_JOBS: usize = 256;
 /// The mean moves by this part of a difference.
 const SERVICE_WEIGHT: u32 = 8;
 
@@ -75,9 +83,21 @@ impl Pool {
             left: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             taken: AtomicUsize::new(0),
+            // As if long ago.
+            stalled_at: AtomicUsize::new(usize::MAX / 2),
             // Unknown: as if jobs waited, so that the first burst finds all threads.
             service_micros: AtomicU32::new(FAST_SERVICE_MICROS * 4),
+            fast_micros: FAST_SERVICE_MICROS,
         }
+    }
+
+    /// The same pool, whose threads do not share one interpreter lock.
+    #[must_use]
+    pub fn with_parallel_threads(mut self, are_parallel: bool) -> Self {
+        if are_parallel {
+            self.fast_micros = FAST_SERVICE_MICROS_IN_PARALLEL;
+        }
+        self
     }
 
     /// The same pool, whose threads do not run a job that has waited longer than `timeout`.
@@ -140,7 +160,7 @@ impl Pool {
     ///
     /// While jobs are fast, a thread that is awake is trusted to come back for the next one, and no second one is
     /// woken to stand by. Should it wait in the application after all, the loop finds the pool standing still
-    /// ([`Pool::taken`]) and calls [`Pool::summon_now`].
+    /// ([`Pool::taken`]) and calls [`Pool::summon_in_stall`].
     pub fn summon(&self) {
         if !(self.is_fast() && self.heirs.is_anyone_awake()) {
             self.heirs.summon();
@@ -149,12 +169,37 @@ impl Pool {
 
     /// Whether jobs are over before a thread or a process could be woken to help.
     pub fn is_fast(&self) -> bool {
-        self.service_micros.load(Ordering::Relaxed) < FAST_SERVICE_MICROS
+        self.service_micros.load(Ordering::Relaxed) < self.fast_micros
+    }
+
+    /// How long one thread would take for the jobs that wait (a hint).
+    pub fn work_ahead(&self) -> Duration {
+        let micros = u64::from(self.service_micros.load(Ordering::Relaxed));
+        Duration::from_micros(micros.saturating_mul(self.queue_length() as u64))
     }
 
     /// Wake a thread, unless one is on its way or all are awake.
     pub fn summon_now(&self) {
         self.heirs.summon();
+    }
+
+    /// The threads that are awake take no jobs: see that another one does.
+    pub fn summon_in_stall(&self) {
+        self.stalled_at.store(self.taken(), Ordering::Relaxed);
+        self.heirs.summon();
+    }
+
+    /// Whether the calling thread is better asleep although jobs wait. While jobs are fast one thread runs them all;
+    /// others that are awake, as after a burst of slow ones, would only take the GIL from it again and again. Not so
+    /// when the pool stood still not long ago: then those that are awake may be held up in the application.
+    pub(super) fn has_surplus(&self) -> bool {
+        let since_stall = self
+            .taken()
+            .wrapping_sub(self.stalled_at.load(Ordering::Relaxed));
+        self.is_fast()
+            && since_stall > DISTRUST_JOBS
+            && self.heirs.is_another_awake()
+            && !self.closed.load(Ordering::Relaxed)
     }
 
     /// How many jobs were taken from the queue so far, wrapping.
@@ -321,5 +366,37 @@ impl Pool {
 
     pub(super) fn has_work(&self) -> bool {
         self.has_more() || !self.released.is_empty() || self.closed.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_threads_that_are_awake_for_fast_jobs_one_is_enough_unless_the_pool_stood_still() {
+        let pool = Pool::new(2, 8, Box::new(|| {}));
+        assert!(!pool.has_surplus(), "nobody knows yet that jobs are fast");
+        for _ in 0..100 {
+            pool.note_service(Duration::from_micros(50));
+        }
+        assert!(pool.is_fast() && pool.has_surplus());
+        pool.heirs.lie_down(1);
+        assert!(!pool.has_surplus(), "nobody else is awake");
+        pool.summon_in_stall();
+        assert!(!pool.has_surplus(), "the other one may be held up");
+        pool.taken.fetch_add(DISTRUST_JOBS + 1, Ordering::Relaxed);
+        assert!(pool.has_surplus());
+        pool.close();
+        assert!(!pool.has_surplus(), "all help to finish");
+    }
+
+    #[test]
+    fn threads_that_run_side_by_side_are_no_surplus() {
+        let pool = Pool::new(2, 8, Box::new(|| {})).with_parallel_threads(true);
+        for _ in 0..100 {
+            pool.note_service(Duration::from_micros(50));
+        }
+        assert!(!pool.is_fast() && !pool.has_surplus());
     }
 }

@@ -6,11 +6,14 @@
 //! the loop parked, and then wakes it.
 //!
 //! A thread that finds another job waiting is about to produce another reply, so it leaves the loop asleep for up to
-//! [`BATCH`] replies. That is allowed only when the loop parked in [`ParkMode::Short`], which it does when it knows
-//! that jobs wait: then it wakes by itself within half a millisecond. A short park that brought nothing is followed
-//! by a long one, so a queue behind a slow request does not make the loop spin.
+//! [`BATCH`] replies. That is allowed only when the loop parked in [`ParkMode::Short`] or [`ParkMode::Deaf`], which it
+//! does when it knows that jobs wait: then it wakes by itself within half a millisecond, or within a part of the time
+//! that the queue will take. A short park that brought nothing is followed by a long one, so a queue behind a slow
+//! request does not make the loop spin.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
+use std::thread::{self, Thread};
 
 use crossbeam::queue::SegQueue;
 
@@ -29,6 +32,8 @@ pub enum ParkMode {
     Short = 1,
     /// Until woken.
     Long = 2,
+    /// For a time that it has chosen, as a parked thread: threads may leave it asleep while they have more to run.
+    Deaf = 3,
 }
 
 pub(super) struct Replies {
@@ -37,6 +42,8 @@ pub(super) struct Replies {
     /// Replies since the loop parked for which nobody woke it.
     unannounced: AtomicU32,
     wake: Box<dyn Fn() + Send + Sync>,
+    /// The loop's thread, once it has parked.
+    parked: OnceLock<Thread>,
 }
 
 impl std::fmt::Debug for Replies {
@@ -55,6 +62,7 @@ impl Replies {
             park: AtomicU8::new(0),
             unannounced: AtomicU32::new(0),
             wake,
+            parked: OnceLock::new(),
         }
     }
 
@@ -63,6 +71,9 @@ impl Replies {
         fence(Ordering::SeqCst);
         let park = self.park.load(Ordering::Relaxed);
         if park == ParkMode::Awake as u8 {
+            return;
+        }
+        if more_jobs && park == ParkMode::Deaf as u8 {
             return;
         }
         if more_jobs
@@ -76,7 +87,10 @@ impl Replies {
 
     /// Wake the loop if it sleeps and nobody has woken it yet.
     pub(super) fn wake(&self) {
-        if self.park.swap(ParkMode::Awake as u8, Ordering::Relaxed) != ParkMode::Awake as u8 {
+        let park = self.park.swap(ParkMode::Awake as u8, Ordering::Relaxed);
+        if park == ParkMode::Deaf as u8 {
+            self.parked.get().inspect(|thread| thread.unpark());
+        } else if park != ParkMode::Awake as u8 {
             (self.wake)();
         }
     }
@@ -92,6 +106,9 @@ impl Replies {
     /// The loop is about to sleep. Returns false, and changes nothing, when replies are waiting.
     pub(super) fn park(&self, mode: ParkMode) -> bool {
         self.unannounced.store(0, Ordering::Relaxed);
+        if mode == ParkMode::Deaf {
+            self.parked.get_or_init(thread::current);
+        }
         self.park.store(mode as u8, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         if self.queue.is_empty() {

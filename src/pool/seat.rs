@@ -53,7 +53,8 @@ impl Seat {
         let mut waited_for_gil = Duration::ZERO;
         loop {
             pool.drop_released();
-            if let Some(mut job) = pool.next_job() {
+            let is_surplus = pool.has_surplus();
+            if !is_surplus && let Some(mut job) = pool.next_job() {
                 job.gil_wait = std::mem::take(&mut waited_for_gil);
                 job.started = self.take_over(Instant::now());
                 self.running_since.set(Some(job.started));
@@ -80,7 +81,12 @@ impl Seat {
                 return None;
             }
             pool.heirs.lie_down(index);
-            if pool.has_work() {
+            // Of two that lie down as surplus one sees here that the other has.
+            let is_needed = match is_surplus {
+                true => !pool.heirs.is_anyone_awake() || pool.closed.load(Ordering::SeqCst),
+                false => pool.has_work(),
+            };
+            if is_needed {
                 pool.heirs.get_up(index);
                 continue;
             }

@@ -56,6 +56,18 @@ impl Application for PythonApplication {
         .map_err(|error: PyErr| format!("a pool thread could not be started: {error}"))
     }
 
+    /// On a free-threaded interpreter they do.
+    fn is_parallel(&self) -> bool {
+        let has_gil = Python::attach(|py| {
+            let sys = py.import("sys")?;
+            match sys.getattr_opt("_is_gil_enabled")? {
+                Some(ask) => ask.call0()?.is_truthy(),
+                None => Ok(true),
+            }
+        });
+        !has_gil.unwrap_or(true)
+    }
+
     fn on_interrupt(&self) {
         Python::attach(|py| {
             // The application's own signal handler raised: its exception has nowhere else to go.

@@ -129,7 +129,8 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     let jobs_max = connections_max + config.backlog as usize;
     let pool = Pool::new(config.threads, jobs_max, Box::new(wake));
     let pool = Arc::new(
-        pool.with_queue_timeout(config.queue_timeout)
+        pool.with_parallel_threads(application.is_parallel())
+            .with_queue_timeout(config.queue_timeout)
             .with_watches(config.request_timeout.is_some())
             .with_taking(setup.channels.is_some()),
     );
@@ -165,7 +166,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         stream_is_quick: false,
         progress: Progress {
             taken: 0,
-            since: core.now,
+            asleep: Duration::ZERO,
             still_since: core.now,
         },
         exhausted_at: None,

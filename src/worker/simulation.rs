@@ -365,7 +365,7 @@ fn event_loop(
         stream_is_quick: false,
         progress: Progress {
             taken: 0,
-            since: core.now,
+            asleep: Duration::ZERO,
             still_since: core.now,
         },
         exhausted_at: None,

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -21,6 +22,12 @@ use super::siblings::{RELIEF_PERIOD, Siblings};
 /// How long it sleeps when jobs wait and threads may leave it asleep (see `pool/replies.rs`).
 const SHORT_SLEEP: Duration = Duration::from_micros(500);
 
+/// With more work than this ahead the loop looks at nothing for a part of that time, and then at all that has come: who
+/// asks now would wait longer than that anyway, and each wake-up takes the processor's caches from the application.
+const MUCH_WORK: Duration = Duration::from_millis(2);
+const DEAF_PART: u32 = 4;
+const DEAF_SLEEP_MAX: Duration = Duration::from_millis(4);
+
 /// A pool of fast jobs must stand still for so long before its requests are handed to another worker: on a machine
 /// that is busy with something else its threads may wait as long for a processor.
 const FAST_POOL_PATIENCE: Duration = Duration::from_millis(25);
@@ -29,9 +36,9 @@ const FAST_POOL_PATIENCE: Duration = Duration::from_millis(25);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
     pub(super) taken: usize,
-    /// Or when a thread was last called because it does not.
-    pub(super) since: Instant,
-    /// Without that.
+    /// For so long the loop has slept since then, or since it called a thread because the pool does not move. While it
+    /// works itself, it may be what keeps the threads from their processor.
+    pub(super) asleep: Duration,
     pub(super) still_since: Instant,
 }
 
@@ -39,6 +46,7 @@ impl EventLoop<'_> {
     /// Sleep until something happens, for a time that depends on what is known to be waiting.
     pub(super) fn wait(&mut self) -> io::Result<()> {
         let jobs_wait = self.watch_pool();
+        let lies_down = jobs_wait.then(Instant::now);
         let stream_is_quick = std::mem::take(&mut self.stream_is_quick);
         let timeout = if !self.core.again.is_empty()
             || self.core.overload.has_answers()
@@ -63,6 +71,9 @@ impl EventLoop<'_> {
         };
         let result = self.poll.poll(&mut self.events, Some(timeout));
         self.core.pool.unpark();
+        if let Some(at) = lies_down {
+            self.progress.asleep += at.elapsed();
+        }
         match result {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ => Ok(()),
@@ -78,12 +89,12 @@ impl EventLoop<'_> {
         if !jobs_wait || taken != self.progress.taken {
             self.progress = Progress {
                 taken,
-                since: self.core.now,
+                asleep: Duration::ZERO,
                 still_since: self.core.now,
             };
-        } else if self.core.now.saturating_duration_since(self.progress.since) >= SHORT_SLEEP {
-            pool.summon_now();
-            self.progress.since = self.core.now;
+        } else if self.progress.asleep >= SHORT_SLEEP {
+            pool.summon_in_stall();
+            self.progress.asleep = Duration::ZERO;
             let still = self
                 .core
                 .now
@@ -97,6 +108,14 @@ impl EventLoop<'_> {
     }
 
     fn short_sleep(&mut self) {
+        let ahead = self.core.pool.work_ahead();
+        if ahead >= MUCH_WORK && self.core.pool.is_fast() {
+            if self.core.pool.park(ParkMode::Deaf) {
+                thread::park_timeout((ahead / DEAF_PART).min(DEAF_SLEEP_MAX));
+                self.short_sleep_was_idle = !self.core.pool.has_replies();
+            }
+            return;
+        }
         if self.core.pool.park(ParkMode::Short) {
             let mut descriptors = [PollFd::new(self.poll.registry().as_fd(), PollFlags::POLLIN)];
             let time = TimeSpec::from_duration(SHORT_SLEEP);

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::{Arc, Condvar, Mutex};
 
 use crate::support::{DEADLINE, Server, echo};
 
@@ -36,5 +37,47 @@ fn every_request_of_many_clients_gets_its_own_answer() {
             }
         });
         assert_eq!(server.log_lines(32 * 200).len(), 32 * 200);
+    }
+}
+
+#[test]
+fn threads_held_up_among_fast_requests_hold_up_nobody_else() {
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let opened = gate.clone();
+    let server = Server::start(
+        |config| config.threads = 4,
+        move |seat, job| {
+            if job.head.target() == b"/held" {
+                let (is_open, changed) = &*opened;
+                let lock = is_open.lock().expect("nobody panicked");
+                drop(changed.wait_while(lock, |is_open| !*is_open));
+            }
+            echo(seat, job);
+        },
+    );
+    let hammer = |requests: usize| {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut client = server.connect();
+                    for _ in 0..requests {
+                        client.send("GET /fast HTTP/1.1\r\nHost: a\r\n\r\n");
+                        assert_eq!(client.response().text(), "GET /fast ");
+                    }
+                });
+            }
+        });
+    };
+    // So many that the pool takes all requests for fast ones.
+    hammer(100);
+    let mut held: Vec<_> = (0..3).map(|_| server.connect()).collect();
+    for client in &mut held {
+        client.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+        hammer(100);
+    }
+    *gate.0.lock().expect("nobody panicked") = true;
+    gate.1.notify_all();
+    for client in &mut held {
+        assert_eq!(client.response().text(), "GET /held ");
     }
 }
