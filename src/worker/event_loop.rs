@@ -70,6 +70,8 @@ pub(super) struct EventLoop<'a> {
     pub(super) sleep_max: Duration,
     /// The last short sleep brought nothing, so the next one is long.
     pub(super) short_sleep_was_idle: bool,
+    /// The last round found replies and did not look at the poll set.
+    pub(super) skipped_poll: bool,
     pub(super) progress: Progress,
     /// When pieces of streamed responses were last written: more may follow at once.
     pub(super) streamed: Option<Instant>,

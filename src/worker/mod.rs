@@ -164,6 +164,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         short_sleep_was_idle: false,
         streamed: None,
         stream_is_quick: false,
+        skipped_poll: false,
         progress: Progress {
             taken: 0,
             asleep: Duration::ZERO,

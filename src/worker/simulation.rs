@@ -363,6 +363,7 @@ fn event_loop(
         short_sleep_was_idle: false,
         streamed: None,
         stream_is_quick: false,
+        skipped_poll: false,
         progress: Progress {
             taken: 0,
             asleep: Duration::ZERO,

@@ -22,8 +22,8 @@ use super::siblings::{RELIEF_PERIOD, Siblings};
 /// How long it sleeps when jobs wait and threads may leave it asleep (see `pool/replies.rs`).
 const SHORT_SLEEP: Duration = Duration::from_micros(500);
 
-/// With more work than this ahead the loop looks at nothing for a part of that time, and then at all that has come: who
-/// asks now would wait longer than that anyway, and each wake-up takes the processor's caches from the application.
+/// With more work than this ahead the loop looks at nothing for a part of that time, and then at all that has come:
+/// each wake-up takes the processor's caches from the application.
 const MUCH_WORK: Duration = Duration::from_millis(2);
 const DEAF_PART: u32 = 4;
 const DEAF_SLEEP_MAX: Duration = Duration::from_millis(4);
@@ -57,6 +57,13 @@ impl EventLoop<'_> {
             || stream_is_quick && !self.short_sleep_was_idle
         {
             self.short_sleep();
+            if jobs_wait && !self.skipped_poll && self.core.pool.has_replies() {
+                // There is something to do already; the poll set has its turn in the next round.
+                self.skipped_poll = true;
+                self.events.clear();
+                self.core.pool.unpark();
+                return Ok(());
+            }
             Duration::ZERO
         } else {
             self.short_sleep_was_idle = false;
@@ -69,6 +76,7 @@ impl EventLoop<'_> {
                 Duration::ZERO
             }
         };
+        self.skipped_poll = false;
         let result = self.poll.poll(&mut self.events, Some(timeout));
         self.core.pool.unpark();
         if let Some(at) = lies_down {
@@ -108,10 +116,9 @@ impl EventLoop<'_> {
     }
 
     fn short_sleep(&mut self) {
-        let ahead = self.core.pool.work_ahead();
-        if ahead >= MUCH_WORK && self.core.pool.is_fast() {
+        if let Some(time) = self.deaf_time() {
             if self.core.pool.park(ParkMode::Deaf) {
-                thread::park_timeout((ahead / DEAF_PART).min(DEAF_SLEEP_MAX));
+                thread::park_timeout(time);
                 self.short_sleep_was_idle = !self.core.pool.has_replies();
             }
             return;
@@ -123,6 +130,20 @@ impl EventLoop<'_> {
             let ready = ppoll(&mut descriptors, Some(time), None).unwrap_or(0);
             self.short_sleep_was_idle = ready == 0 && !self.core.pool.has_replies();
         }
+    }
+
+    /// For how long the loop may look at nothing: fast jobs wait, and either so many of them that who comes now waits
+    /// longer anyway, or one, whose answer is there in a moment and wakes the loop.
+    fn deaf_time(&self) -> Option<Duration> {
+        let pool = &self.core.pool;
+        if !pool.is_fast() {
+            return None;
+        }
+        let ahead = pool.work_ahead();
+        if ahead >= MUCH_WORK {
+            return Some((ahead / DEAF_PART).min(DEAF_SLEEP_MAX));
+        }
+        (pool.queue_length() == 1).then_some(SHORT_SLEEP)
     }
 
     fn sleep_time(&mut self, jobs_wait: bool) -> Duration {
