@@ -30,7 +30,7 @@ OPTIMISED := --profile model --config 'profile.model.inherits="dev"' \
              --config profile.model.opt-level=3 --config profile.model.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build quick test check-rust check-python pytest docs bench fuzz fuzz-smoke peers clean
+.PHONY: help run build quick test check-rust check-python pytest docs bench fuzz fuzz-smoke peers instructions clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -103,6 +103,10 @@ docs:  ## write docs/settings.md from the table of settings
 bench: $(MADE)  ## criterion benches; BENCH_ARGS="--bench http head" for one
 	@$(RUST_ENV) LD_LIBRARY_PATH="$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')" \
 	 cargo bench --locked --benches $(BENCH_ARGS)
+
+# Where valgrind is not installed it says so and passes.
+instructions: $(BUILT)  ## the server's own instructions per request, within 3 % of those recorded
+	@$(BIN)/python benches/instructions.py
 
 # Any stable toolchain can run this; what libFuzzer finds beyond it is kept as a case of the corpus.
 fuzz-smoke:  ## the fuzz targets over mutated corpus files, 10 s each
