@@ -14,6 +14,7 @@ mod queue;
 mod replies;
 mod seat;
 mod sync;
+mod waits;
 mod watch;
 mod window;
 

@@ -15,6 +15,7 @@ use super::job::{ConnId, Job, Piece, Reply, SharedBytes};
 use super::presence::Presence;
 use super::replies::{ParkMode, Replies};
 use super::seat::Seat;
+use super::waits::WaitingShare;
 use super::watch::{InHand, Watches};
 
 /// The threads that run the application and what passes between them and the event loop.
@@ -47,12 +48,13 @@ pub struct Pool {
     stalled_at: AtomicUsize,
     /// How long a job lasts, as a moving mean in microseconds.
     service_micros: AtomicU32,
-    /// Below this mean jobs are fast.
+    /// Below this mean jobs are fast, if they do not wait for anything.
     fast_micros: u32,
+    pub(super) waiting: WaitingShare,
 }
 
-/// Jobs that last less than this on average do not wait for anything but the interpreter: one thread runs them one
-/// after another faster than a second one could be woken to help.
+/// Jobs that last less than this on average are run by one thread, one after another, faster than a second one could be
+/// woken to help.
 const FAST_SERVICE_MICROS: u32 = 500;
 /// Threads that run side by side help as soon as waking one costs less than the job.
 const FAST_SERVICE_MICROS_IN_PARALLEL: u32 = 20;
@@ -88,6 +90,7 @@ impl Pool {
             // Unknown: as if jobs waited, so that the first burst finds all threads.
             service_micros: AtomicU32::new(FAST_SERVICE_MICROS * 4),
             fast_micros: FAST_SERVICE_MICROS,
+            waiting: WaitingShare::default(),
         }
     }
 
@@ -167,9 +170,10 @@ impl Pool {
         }
     }
 
-    /// Whether jobs are over before a thread or a process could be woken to help.
+    /// Whether jobs are over before a thread or a process could be woken to help, and seldom wait for anything but the
+    /// interpreter.
     pub fn is_fast(&self) -> bool {
-        self.service_micros.load(Ordering::Relaxed) < self.fast_micros
+        self.service_micros.load(Ordering::Relaxed) < self.fast_micros && self.waiting.is_small()
     }
 
     /// How long one thread would take for the jobs that wait (a hint).

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::job::{Job, Reply};
 use super::queue::Pool;
+use super::waits::Samples;
 
 /// One thread's place in the pool, taken with [`Pool::enter`].
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub struct Seat {
     index: usize,
     /// When the job in hand was taken.
     running_since: Cell<Option<Instant>>,
+    samples: Samples,
 }
 
 impl Seat {
@@ -23,6 +25,7 @@ impl Seat {
             pool,
             index,
             running_since: Cell::new(None),
+            samples: Samples::default(),
         }
     }
 
@@ -74,6 +77,7 @@ impl Seat {
                 if let Some(watches) = &pool.watches {
                     watches.begin(index, job.conn, job.started);
                 }
+                self.samples.begin();
                 return Some(job);
             }
             self.take_over(Instant::now());
@@ -104,6 +108,7 @@ impl Seat {
     fn take_over(&self, now: Instant) -> Instant {
         if let Some(since) = self.running_since.take() {
             self.pool.note_service(now.saturating_duration_since(since));
+            self.samples.end(&self.pool.waiting);
         }
         now
     }

@@ -24,9 +24,11 @@ const SHORT_SLEEP: Duration = Duration::from_micros(500);
 
 /// With more work than this ahead the loop looks at nothing for a part of that time, and then at all that has come:
 /// each wake-up takes the processor's caches from the application.
-const MUCH_WORK: Duration = Duration::from_millis(2);
-const DEAF_PART: u32 = 4;
+const MUCH_WORK: Duration = Duration::from_micros(500);
+const DEAF_PART: u32 = 2;
 const DEAF_SLEEP_MAX: Duration = Duration::from_millis(4);
+/// Not so when jobs are briefer than what the loop itself does for them: then it had better keep up.
+const BRIEF_JOB: Duration = Duration::from_micros(30);
 
 /// The answer to a lone request is awaited for so long. It comes much sooner, so what counts is what the timer costs to
 /// set, which is less when it is not the processor's next one.
@@ -143,11 +145,11 @@ impl EventLoop<'_> {
         if !pool.is_fast() {
             return None;
         }
-        let ahead = pool.work_ahead();
-        if ahead >= MUCH_WORK {
+        let (ahead, jobs) = (pool.work_ahead(), pool.queue_length());
+        if ahead >= MUCH_WORK && ahead >= BRIEF_JOB * u32::try_from(jobs).unwrap_or(u32::MAX) {
             return Some((ahead / DEAF_PART).min(DEAF_SLEEP_MAX));
         }
-        (pool.queue_length() == 1).then_some(LONE_SLEEP)
+        (jobs == 1).then_some(LONE_SLEEP)
     }
 
     fn sleep_time(&mut self, jobs_wait: bool) -> Duration {

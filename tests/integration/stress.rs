@@ -81,3 +81,36 @@ fn threads_held_up_among_fast_requests_hold_up_nobody_else() {
         assert_eq!(client.response().text(), "GET /held ");
     }
 }
+
+#[test]
+fn requests_that_wait_a_little_are_run_by_all_threads() {
+    let seen = Arc::new(Mutex::new(std::collections::HashSet::new()));
+    let seats = seen.clone();
+    let server = Server::start(
+        |config| config.threads = 4,
+        move |seat, job| {
+            // Far less than a slow request, but the thread has no use for its processor meanwhile.
+            std::thread::sleep(std::time::Duration::from_micros(100));
+            seats.lock().expect("nobody panicked").insert(seat.index());
+            echo(seat, job);
+        },
+    );
+    let hammer = |requests: usize| {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut client = server.connect();
+                    for _ in 0..requests {
+                        client.send("GET /short HTTP/1.1\r\nHost: a\r\n\r\n");
+                        assert_eq!(client.response().text(), "GET /short ");
+                    }
+                });
+            }
+        });
+    };
+    // So many that the pool knows how long they last.
+    hammer(200);
+    seen.lock().expect("nobody panicked").clear();
+    hammer(100);
+    assert_eq!(seen.lock().expect("nobody panicked").len(), 4);
+}
