@@ -87,7 +87,8 @@ impl Replies {
 
     /// Wake the loop if it sleeps and nobody has woken it yet.
     pub(super) fn wake(&self) {
-        let park = self.park.swap(ParkMode::Awake as u8, Ordering::Relaxed);
+        // Acquire: whoever sees the loop parked as a thread knows which one.
+        let park = self.park.swap(ParkMode::Awake as u8, Ordering::Acquire);
         if park == ParkMode::Deaf as u8 {
             self.parked.get().inspect(|thread| thread.unpark());
         } else if park != ParkMode::Awake as u8 {
@@ -109,7 +110,7 @@ impl Replies {
         if mode == ParkMode::Deaf {
             self.parked.get_or_init(thread::current);
         }
-        self.park.store(mode as u8, Ordering::Relaxed);
+        self.park.store(mode as u8, Ordering::Release);
         fence(Ordering::SeqCst);
         if self.queue.is_empty() {
             return true;

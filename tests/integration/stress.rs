@@ -40,6 +40,21 @@ fn every_request_of_many_clients_gets_its_own_answer() {
     }
 }
 
+/// Eight clients at once, each with so many requests.
+fn hammer(server: &Server, requests: usize) {
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = server.connect();
+                for _ in 0..requests {
+                    client.send("GET /short HTTP/1.1\r\nHost: a\r\n\r\n");
+                    assert_eq!(client.response().text(), "GET /short ");
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn threads_held_up_among_fast_requests_hold_up_nobody_else() {
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
@@ -55,25 +70,12 @@ fn threads_held_up_among_fast_requests_hold_up_nobody_else() {
             echo(seat, job);
         },
     );
-    let hammer = |requests: usize| {
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    let mut client = server.connect();
-                    for _ in 0..requests {
-                        client.send("GET /fast HTTP/1.1\r\nHost: a\r\n\r\n");
-                        assert_eq!(client.response().text(), "GET /fast ");
-                    }
-                });
-            }
-        });
-    };
     // So many that the pool takes all requests for fast ones.
-    hammer(100);
+    hammer(&server, 100);
     let mut held: Vec<_> = (0..3).map(|_| server.connect()).collect();
     for client in &mut held {
         client.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
-        hammer(100);
+        hammer(&server, 100);
     }
     *gate.0.lock().expect("nobody panicked") = true;
     gate.1.notify_all();
@@ -95,22 +97,9 @@ fn requests_that_wait_a_little_are_run_by_all_threads() {
             echo(seat, job);
         },
     );
-    let hammer = |requests: usize| {
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    let mut client = server.connect();
-                    for _ in 0..requests {
-                        client.send("GET /short HTTP/1.1\r\nHost: a\r\n\r\n");
-                        assert_eq!(client.response().text(), "GET /short ");
-                    }
-                });
-            }
-        });
-    };
     // So many that the pool knows how long they last.
-    hammer(200);
+    hammer(&server, 200);
     seen.lock().expect("nobody panicked").clear();
-    hammer(100);
+    hammer(&server, 100);
     assert_eq!(seen.lock().expect("nobody panicked").len(), 4);
 }
