@@ -56,6 +56,8 @@ impl Seat {
         let mut waited_for_gil = Duration::ZERO;
         loop {
             pool.drop_released();
+            // Before the look at the queue: what was queued before it closed is still run.
+            let is_closed = pool.closed.load(Ordering::SeqCst);
             let is_surplus = pool.has_surplus();
             if !is_surplus && let Some(mut job) = pool.next_job() {
                 job.gil_wait = std::mem::take(&mut waited_for_gil);
@@ -81,7 +83,7 @@ impl Seat {
                 return Some(job);
             }
             self.take_over(Instant::now());
-            if pool.closed.load(Ordering::SeqCst) {
+            if is_closed {
                 return None;
             }
             pool.heirs.lie_down(index);
