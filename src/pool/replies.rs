@@ -70,19 +70,14 @@ impl Replies {
         self.queue.push(reply);
         fence(Ordering::SeqCst);
         let park = self.park.load(Ordering::Relaxed);
-        if park == ParkMode::Awake as u8 {
-            return;
+        let is_left_asleep = park == ParkMode::Awake as u8
+            || more_jobs
+                && (park == ParkMode::Deaf as u8
+                    || park == ParkMode::Short as u8
+                        && self.unannounced.fetch_add(1, Ordering::Relaxed) < BATCH);
+        if !is_left_asleep {
+            self.wake();
         }
-        if more_jobs && park == ParkMode::Deaf as u8 {
-            return;
-        }
-        if more_jobs
-            && park == ParkMode::Short as u8
-            && self.unannounced.fetch_add(1, Ordering::Relaxed) < BATCH
-        {
-            return;
-        }
-        self.wake();
     }
 
     /// Wake the loop if it sleeps and nobody has woken it yet.

@@ -45,6 +45,7 @@ pub(super) struct Progress {
     /// For so long the loop has slept since then, or since it called a thread because the pool does not move. While it
     /// works itself, it may be what keeps the threads from their processor.
     pub(super) asleep: Duration,
+    /// Since when it has not moved, whomever the loop called.
     pub(super) still_since: Instant,
 }
 
@@ -53,6 +54,18 @@ impl EventLoop<'_> {
     pub(super) fn wait(&mut self) -> io::Result<()> {
         let jobs_wait = self.watch_pool();
         let lies_down = jobs_wait.then(Instant::now);
+        let result = self.sleep(jobs_wait);
+        self.core.pool.unpark();
+        if let Some(at) = lies_down {
+            self.progress.asleep += at.elapsed();
+        }
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn sleep(&mut self, jobs_wait: bool) -> io::Result<()> {
         let stream_is_quick = std::mem::take(&mut self.stream_is_quick);
         let timeout = if !self.core.again.is_empty()
             || self.core.overload.has_answers()
@@ -67,7 +80,6 @@ impl EventLoop<'_> {
                 // There is something to do already; the poll set has its turn in the next round.
                 self.skipped_poll = true;
                 self.events.clear();
-                self.core.pool.unpark();
                 return Ok(());
             }
             Duration::ZERO
@@ -83,15 +95,7 @@ impl EventLoop<'_> {
             }
         };
         self.skipped_poll = false;
-        let result = self.poll.poll(&mut self.events, Some(timeout));
-        self.core.pool.unpark();
-        if let Some(at) = lies_down {
-            self.progress.asleep += at.elapsed();
-        }
-        match result {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ => Ok(()),
-        }
+        self.poll.poll(&mut self.events, Some(timeout))
     }
 
     /// Whether jobs wait. When they have waited for a short sleep's time and none was taken, the threads that are
