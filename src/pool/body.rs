@@ -33,11 +33,11 @@ impl Default for Spares {
 impl Spares {
     /// The shelf for memory of this length.
     fn shelf(&self, len: usize) -> Option<&ArrayQueue<Vec<u8>>> {
-        match len {
-            REUSED_BYTES_MIN..=SMALL_BYTES_MAX => Some(&self.small),
-            _ if (SMALL_BYTES_MAX..=LARGE_BYTES_MAX).contains(&len) => Some(&self.large),
-            _ => None,
+        if !(REUSED_BYTES_MIN..=LARGE_BYTES_MAX).contains(&len) {
+            return None;
         }
+        let is_small = len <= SMALL_BYTES_MAX;
+        Some(if is_small { &self.small } else { &self.large })
     }
 }
 

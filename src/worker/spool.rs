@@ -89,7 +89,7 @@ impl Spool {
     /// Read to where the bytes stay, with room for `len` of the `left` that are to come. 0 is the end.
     ///
     /// # Errors
-    /// The socket's, among them "would block".
+    /// The socket's, among them "would block"; the system has no memory for so much.
     pub(super) fn read(
         &mut self,
         len: usize,
@@ -101,7 +101,9 @@ impl Spool {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let memory = held.memory();
-        memory.reserve_exact(len);
+        memory
+            .try_reserve_exact(len)
+            .map_err(|_| io::ErrorKind::OutOfMemory)?;
         let got = rustix::io::read(socket, spare_capacity(memory))?;
         let beyond = match got.checked_sub(left) {
             // Used memory may have room for more than the body.
