@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 
 use crate::arbiter::signals;
 use crate::config::Config;
-use crate::python::gil::{Reason, handoff};
+use crate::python::gil::{Reason, release};
 use crate::python::hooks::{Hooks, traceback};
 use crate::reloader::{Files, Imported, Watcher, pause};
 
@@ -147,7 +147,7 @@ impl Reloader {
     /// Ends the thread, before the interpreter ends.
     pub(super) fn stop(self, py: Python<'_>) {
         drop(self.stop);
-        if handoff(py, Reason::Heartbeat, || self.thread.join()).is_err() {
+        if release(py, Reason::Heartbeat, || self.thread.join()).is_err() {
             log::error!("The thread that watches files panicked.");
         }
     }

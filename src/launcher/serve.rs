@@ -15,7 +15,7 @@ use crate::config::{Config, VERSION};
 use crate::logging;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
-use crate::python::gil::{Reason, handoff};
+use crate::python::gil::{Reason, release};
 use crate::python::heartbeat::{self, Errands, Heartbeat};
 use crate::python::hooks::{leaving, reopen_files, traceback};
 use crate::python::interrupts::Interrupts;
@@ -111,7 +111,7 @@ fn start(
         metrics: Statsd::new(&config),
         config,
     };
-    let exit = handoff(py, Reason::MainThread, || worker::run(setup, &application));
+    let exit = release(py, Reason::MainThread, || worker::run(setup, &application));
     heartbeat.stop(py);
     exit.map_err(|error| error.to_string())
 }

@@ -131,8 +131,8 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     let pool = Arc::new(
         pool.with_parallel_threads(application.is_parallel())
             .with_queue_timeout(config.queue_timeout)
-            .with_watches(config.request_timeout.is_some())
-            .with_taking(setup.channels.is_some()),
+            .with_in_flight(config.request_timeout.is_some())
+            .with_take_back(setup.channels.is_some()),
     );
     let mut core = Core::new(CoreSetup {
         config: &config,
@@ -189,7 +189,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     event_loop.run()?;
     Ok(Exit {
         code: event_loop.exit_code,
-        stuck_threads: pool.live(),
+        stuck_threads: pool.live_threads(),
     })
 }
 

@@ -22,7 +22,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::config::{Config, ProxyProtocol};
 use crate::logging::access::AccessFormat;
-use crate::pool::{Peer, Pool};
+use crate::pool::{Peer, Pool, PoolThread, ThreadStartError};
 use crate::scoreboard::Scoreboard;
 
 use self::application::{Application, Taken};
@@ -73,7 +73,7 @@ impl Drop for ShownOnFailure {
 struct NoThreads;
 
 impl crate::pool::Application for NoThreads {
-    fn start_threads(&self, _: &Arc<Pool>) -> Result<(), String> {
+    fn start_threads(&self, _: &Arc<Pool>) -> Result<(), ThreadStartError> {
         Ok(())
     }
 }
@@ -112,7 +112,7 @@ impl World {
         let log = Arc::new(Mutex::new(Vec::new()));
         let event_loop = event_loop(poll, &config, pool.clone(), log.clone());
         let mut world = Self {
-            application: Application::new(pool.enter(), &mut rng),
+            application: Application::new(PoolThread::register(&pool), &mut rng),
             event_loop,
             clients: Vec::new(),
             circumstances: Circumstances {

@@ -54,9 +54,9 @@ fn a_body_that_stops_coming_is_a_408_and_never_reaches_the_application() {
     let count = ran.clone();
     let server = Server::start(
         |config| config.client_body_timeout = SHORT,
-        move |seat, job| {
+        move |thread, job| {
             count.fetch_add(1, Ordering::Relaxed);
-            echo(seat, job);
+            echo(thread, job);
         },
     );
     let mut client = server.connect();
@@ -82,7 +82,7 @@ fn a_half_closed_client_gets_its_answer() {
 fn a_reader_that_stops_is_cut_after_send_timeout_and_its_memory_is_given_back() {
     let server = Server::start(
         |config| config.send_timeout = SHORT,
-        |seat, job| answer(seat, job, &vec![b'x'; 64 * 1024 * 1024]),
+        |thread, job| answer(thread, job, &vec![b'x'; 64 * 1024 * 1024]),
     );
     let mut client = server.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");

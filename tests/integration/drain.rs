@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ferricorn::pool::{Job, Seat};
+use ferricorn::pool::{Job, PoolThread};
 
 use crate::support::{Server, answer};
 
@@ -17,14 +17,14 @@ const QUIT: i32 = 3;
     reason = "an application, and the two ends the test holds"
 )]
 fn gated() -> (
-    impl Fn(&Seat, Box<Job>) + Send + Sync,
+    impl Fn(&PoolThread, Box<Job>) + Send + Sync,
     Receiver<()>,
     Sender<()>,
 ) {
     let (began, began_at) = channel();
     let (go, go_at) = channel();
     let (began, go_at) = (Arc::new(Mutex::new(began)), Arc::new(Mutex::new(go_at)));
-    let run = move |seat: &Seat, job: Box<Job>| {
+    let run = move |thread: &PoolThread, job: Box<Job>| {
         if job.head.target() != b"/fast" {
             began
                 .lock()
@@ -34,7 +34,7 @@ fn gated() -> (
             // A test that is over lets everything go.
             let _ = go_at.lock().expect("no panic").recv();
         }
-        answer(seat, job, b"done");
+        answer(thread, job, b"done");
     };
     (run, began_at, go)
 }

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ferricorn::pool::{Job, Seat};
+use ferricorn::pool::{Job, PoolThread};
 
 use crate::support::{Client, Server, answer};
 
@@ -19,14 +19,14 @@ fn holding() -> (
     Seen,
     Receiver<()>,
     Sender<()>,
-    impl Fn(&Seat, Box<Job>) + Send + Sync,
+    impl Fn(&PoolThread, Box<Job>) + Send + Sync,
 ) {
     let seen = Seen::default();
     let (began, began_at) = channel();
     let (go, go_at) = channel();
     let (began, go_at) = (Mutex::new(began), Mutex::new(go_at));
     let noted = seen.clone();
-    let run = move |seat: &Seat, job: Box<Job>| {
+    let run = move |thread: &PoolThread, job: Box<Job>| {
         let target = String::from_utf8_lossy(job.head.target()).into_owned();
         if target == "/hold" {
             let began = began.lock().expect("no panic");
@@ -35,7 +35,7 @@ fn holding() -> (
             let _ = go_at.lock().expect("no panic").recv();
         }
         noted.lock().expect("no panic").push(target);
-        answer(seat, job, b"done");
+        answer(thread, job, b"done");
     };
     (seen, began_at, go, run)
 }

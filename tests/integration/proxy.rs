@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ferricorn::config::{AllowedPeers, Config, HeaderMap, ProxyHeaders, ProxyProtocol};
-use ferricorn::pool::{Job, Peer, Seat};
+use ferricorn::pool::{Job, Peer, PoolThread};
 
 use crate::support::{Server, answer};
 
@@ -30,7 +30,7 @@ fn v2_tcp4() -> Vec<u8> {
 }
 
 /// Answer with what the worker makes of the request's way.
-fn tell(seat: &Seat, job: Box<Job>) {
+fn tell(thread: &PoolThread, job: Box<Job>) {
     let peer = match job.peer {
         // The test's own port is another one each time.
         Peer::Tcp(address) if address.ip().is_loopback() => "direct".to_owned(),
@@ -50,7 +50,7 @@ fn tell(seat: &Seat, job: Box<Job>) {
         job.forwarded.has_script_name,
         fields.join(",")
     );
-    answer(seat, job, told.as_bytes());
+    answer(thread, job, told.as_bytes());
 }
 
 fn auto(config: &mut Config) {
@@ -413,9 +413,9 @@ fn leniencies_come_from_the_settings() {
             config.casefold_http_method = true;
             config.permit_unconventional_http_method = true;
         },
-        |seat, job| {
+        |thread, job| {
             let method = job.head.method().to_vec();
-            answer(seat, job, &method);
+            answer(thread, job, &method);
         },
     );
     let response = server
