@@ -56,10 +56,8 @@ impl Application for Hello {
 }
 
 fn main() -> io::Result<()> {
-    let config = Config {
-        threads: 4,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.workers.threads = 4;
     let address = BindAddress::parse("127.0.0.1:8000").map_err(io::Error::other)?;
     let bound = net::bind_all(&[address], &BindOptions::default(), || false);
     let listeners: Vec<Listener> = bound
@@ -70,7 +68,7 @@ fn main() -> io::Result<()> {
     eprintln!("Listening at: {}", net::describe(&listeners));
     let setup = Setup {
         listeners,
-        scoreboard: Arc::new(Scoreboard::new(1, config.threads)?),
+        scoreboard: Arc::new(Scoreboard::new(1, config.workers.threads)?),
         slot: 0,
         config: Arc::new(config),
         signals: None,

@@ -94,17 +94,12 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng(seed);
-        let config = Config {
-            limit_request_body: BODY_BYTES_MAX,
-            proxy_protocol: rng.pick(&[
-                ProxyProtocol::Off,
-                ProxyProtocol::Off,
-                ProxyProtocol::Auto,
-            ]),
-            body_buffer_size: rng.pick(&[16, 500, 1 << 20]),
-            body_buffer_total: rng.pick(&[64, 2000, 64 << 20]),
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.limits.limit_request_body = BODY_BYTES_MAX;
+        config.proxy.proxy_protocol =
+            rng.pick(&[ProxyProtocol::Off, ProxyProtocol::Off, ProxyProtocol::Auto]);
+        config.limits.body_buffer_size = rng.pick(&[16, 500, 1 << 20]);
+        config.limits.body_buffer_total = rng.pick(&[64, 2000, 64 << 20]);
         let poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), waker_token()).unwrap();
         let wake = move || waker.wake().unwrap();
@@ -126,7 +121,7 @@ impl World {
             rng,
         };
         let has_small_buffers = world.rng.chance(50);
-        let is_proxied = config.proxy_protocol != ProxyProtocol::Off;
+        let is_proxied = config.proxy.proxy_protocol != ProxyProtocol::Off;
         for number in 0..1 + world.rng.below(5) {
             world.connect(has_small_buffers);
             let plan = Plan::new(number, is_proxied, &mut world.rng);
@@ -357,7 +352,7 @@ fn event_loop(
         poll,
         application: &NoThreads,
         phase: Phase::Serving,
-        graceful_timeout: config.graceful_timeout,
+        graceful_timeout: config.workers.graceful_timeout,
         exit_code: 0,
         sleep_max: Duration::ZERO,
         short_sleep_was_idle: false,

@@ -11,7 +11,7 @@ use ferricorn::pool::{Job, PoolThread, RequestBody, StreamingBody};
 use crate::support::{Server, answer, echo};
 
 fn unbuffered(config: &mut Config) {
-    config.request_buffering = false;
+    config.limits.request_buffering = false;
 }
 
 fn inflow_of(job: &mut Job) -> Arc<StreamingBody> {
@@ -150,7 +150,7 @@ fn a_body_that_stops_has_a_deadline() {
     let server = Server::start(
         |config| {
             unbuffered(config);
-            config.client_body_timeout = Some(Duration::from_millis(300));
+            config.http.client_body_timeout = Some(Duration::from_millis(300));
         },
         run,
     );
@@ -219,7 +219,7 @@ fn a_client_that_leaves_frees_the_thread_that_reads() {
     let server = Server::start(
         |config| {
             unbuffered(config);
-            config.threads = 1;
+            config.workers.threads = 1;
         },
         run,
     );

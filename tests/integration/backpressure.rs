@@ -87,7 +87,7 @@ fn a_reader_that_goes_away_frees_the_thread_that_waits_for_it() {
 
 #[test]
 fn connections_past_the_limit_wait_and_idle_ones_make_room() {
-    let server = Server::start(|config| config.worker_connections = 4, echo);
+    let server = Server::start(|config| config.workers.worker_connections = 4, echo);
     let mut idle: Vec<_> = (0..4).map(|_| server.connect()).collect();
     for client in &mut idle {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response();

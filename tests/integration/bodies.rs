@@ -50,7 +50,7 @@ fn what_is_pipelined_behind_a_body_is_no_part_of_it_whatever_memory_the_body_was
 #[test]
 fn a_body_past_the_buffer_goes_through_a_file() {
     let server = Server::start(
-        |config| config.body_buffer_size = 1000,
+        |config| config.limits.body_buffer_size = 1000,
         |thread, job| {
             assert!(
                 matches!(job.body, ferricorn::pool::RequestBody::File { .. }),
@@ -70,7 +70,7 @@ fn a_body_past_the_buffer_goes_through_a_file() {
 
 #[test]
 fn one_hundred_continue_is_sent_when_the_body_is_wanted_and_only_then() {
-    let server = Server::start(|config| config.limit_request_body = 10, echo);
+    let server = Server::start(|config| config.limits.limit_request_body = 10, echo);
     let mut client = server.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
     assert_eq!(client.response().status(), 100);
@@ -202,7 +202,7 @@ fn an_application_that_fails_before_the_first_byte_is_a_500() {
 
 #[test]
 fn a_client_that_sends_on_after_a_refusal_gets_the_page_and_no_reset() {
-    let server = Server::start(|config| config.limit_request_body = 10, echo);
+    let server = Server::start(|config| config.limits.limit_request_body = 10, echo);
     for closes_its_side in [false, true] {
         for body_bytes in [1000, 200_000, 3_000_000] {
             let mut client = server.connect();
@@ -264,9 +264,9 @@ fn bodies_of_clients_that_are_gone_still_count() {
     let (gate, count, seen) = (open.clone(), waiting.clone(), spooled.clone());
     let server = Server::start(
         |config| {
-            config.threads = 3;
-            config.body_buffer_size = 1000;
-            config.body_buffer_total = 1500;
+            config.workers.threads = 3;
+            config.limits.body_buffer_size = 1000;
+            config.limits.body_buffer_total = 1500;
         },
         move |thread, job| {
             let is_file = matches!(job.body, ferricorn::pool::RequestBody::File { .. });

@@ -63,7 +63,7 @@ fn term_finishes_what_is_under_way_and_says_close() {
 fn a_request_that_outlasts_graceful_timeout_is_cut_and_its_thread_reported() {
     let (run, began, _go) = gated();
     let server = Server::start(
-        |config| config.graceful_timeout = Duration::from_millis(200),
+        |config| config.workers.graceful_timeout = Duration::from_millis(200),
         run,
     );
     let mut busy = server.connect();
@@ -91,7 +91,7 @@ fn quit_does_not_wait() {
 #[test]
 fn connections_that_wait_in_the_accept_queue_are_served_before_the_worker_leaves() {
     let (run, began, go) = gated();
-    let server = Server::start(|config| config.worker_connections = 1, run);
+    let server = Server::start(|config| config.workers.worker_connections = 1, run);
     let mut first = server.connect();
     first.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
     began.recv().expect("the request runs");

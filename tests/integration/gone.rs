@@ -67,7 +67,7 @@ fn reset(client: Client) {
 #[test]
 fn a_queued_request_of_a_client_that_is_gone_never_runs_and_leaves_a_line() {
     let (seen, began, go, run) = noting();
-    let server = Server::start(|config| config.threads = 1, run);
+    let server = Server::start(|config| config.workers.threads = 1, run);
     let (mut slow, mut queued) = (server.connect(), server.connect());
     get(&mut slow, "/slow");
     began.recv().expect("the request runs");
@@ -106,7 +106,7 @@ fn a_running_request_can_ask_whether_its_client_is_gone() {
 #[test]
 fn a_client_that_has_only_closed_its_side_is_there_and_gets_its_answer() {
     let (seen, began, go, run) = noting();
-    let server = Server::start(|config| config.threads = 1, run);
+    let server = Server::start(|config| config.workers.threads = 1, run);
     let (mut slow, mut queued) = (server.connect(), server.connect());
     get(&mut slow, "/slow");
     began.recv().expect("the request runs");

@@ -54,8 +54,8 @@ fn a_request_that_waited_too_long_is_answered_with_503_and_never_run() {
     let (seen, began, go, run) = holding();
     let server = Server::start(
         |config| {
-            config.threads = 1;
-            config.queue_timeout = Some(Duration::from_millis(100));
+            config.workers.threads = 1;
+            config.workers.queue_timeout = Some(Duration::from_millis(100));
         },
         run,
     );
@@ -90,8 +90,8 @@ fn more_requests_than_may_wait_are_answered_with_503_at_once() {
     let (seen, began, go, run) = holding();
     let server = Server::start(
         |config| {
-            config.threads = 1;
-            config.max_queue = 1;
+            config.workers.threads = 1;
+            config.workers.max_queue = 1;
         },
         run,
     );
@@ -127,8 +127,8 @@ fn a_refused_request_with_a_body_leaves_the_connection_in_order() {
     let (_, began, go, run) = holding();
     let server = Server::start(
         |config| {
-            config.threads = 1;
-            config.queue_timeout = Some(Duration::from_millis(50));
+            config.workers.threads = 1;
+            config.workers.queue_timeout = Some(Duration::from_millis(50));
         },
         run,
     );
@@ -150,7 +150,7 @@ fn a_refused_request_with_a_body_leaves_the_connection_in_order() {
 #[test]
 fn requests_run_in_the_order_in_which_they_were_whole() {
     let (seen, began, go, run) = holding();
-    let server = Server::start(|config| config.threads = 1, run);
+    let server = Server::start(|config| config.workers.threads = 1, run);
     let mut slow = server.connect();
     get(&mut slow, "/hold");
     began.recv().expect("the request runs");
@@ -181,7 +181,7 @@ fn requests_run_in_the_order_in_which_they_were_whole() {
 #[test]
 fn a_client_that_pipelines_gets_one_turn_like_everybody() {
     let (seen, began, go, run) = holding();
-    let server = Server::start(|config| config.threads = 1, run);
+    let server = Server::start(|config| config.workers.threads = 1, run);
     let mut slow = server.connect();
     get(&mut slow, "/hold");
     began.recv().expect("the request runs");

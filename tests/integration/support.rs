@@ -88,10 +88,8 @@ impl Server {
     where
         F: Fn(&PoolThread, Box<Job>) + Send + Sync + 'static,
     {
-        let mut config = Config {
-            threads: 2,
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.workers.threads = 2;
         change(&mut config);
         // As the arbiter binds: the options of the listener are those of its connections.
         let any_port = BindAddress::parse("127.0.0.1:0").expect("an address");
@@ -109,7 +107,7 @@ impl Server {
         let sink = log.clone();
         let format =
             ferricorn::logging::access::AccessFormat::compile(access_log_format).expect("a format");
-        let scoreboard = Arc::new(Scoreboard::new(1, config.threads).expect("memory"));
+        let scoreboard = Arc::new(Scoreboard::new(1, config.workers.threads).expect("memory"));
         let setup = Setup {
             listeners: vec![listener],
             config: Arc::new(config),
