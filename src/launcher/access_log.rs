@@ -18,22 +18,25 @@ pub(super) fn make(
     number: u64,
     inherited: &Inherited,
 ) -> Result<Option<AccessLog>, String> {
-    if !config.logs_are_built_in() {
+    if !config.logging.is_built_in() {
         let relay = relay::access(inherited.log.clone_ref(py));
         return Ok(Some(AccessLog::Relay(relay)));
     }
     if !logging::logs_access(config) {
         return Ok(None);
     }
-    let format = AccessFormat::with_fields(&config.access_log_format, &config.access_log_fields)
-        .map_err(|error| error.to_string())?;
+    let format = AccessFormat::with_fields(
+        &config.access_log.access_log_format,
+        &config.access_log.access_log_fields,
+    )
+    .map_err(|error| error.to_string())?;
     let face = worker_face(number, settings);
     settings.noted_keys = format.environ_keys().to_vec();
     settings.request_id_seed = format.shows_request_id().then_some(face.request_id_seed);
     let filter = AccessFilter::new(
-        &config.access_log_exclude,
-        config.access_log_min_status,
-        config.access_log_slow,
+        &config.access_log.access_log_exclude,
+        config.access_log.access_log_min_status,
+        config.access_log.access_log_slow,
     );
     let log = AccessLines::new(format, Box::new(logging::write_access))
         .filtered(filter)

@@ -50,13 +50,13 @@ impl Objects {
         let log = make_logger(py, &cfg, config)?;
         let application = match sources.application() {
             Some(application) => application.clone_ref(py),
-            None => hooks::application(py, &cfg, config.wsgi_app.as_deref())?,
+            None => hooks::application(py, &cfg, config.app.wsgi_app.as_deref())?,
         };
         Ok(Self {
             arbiter: hooks::arbiter(py, &application, &cfg, &log)?,
             cfg,
             log,
-            logs_are_built_in: config.logs_are_built_in(),
+            logs_are_built_in: config.logging.is_built_in(),
             application,
         })
     }
@@ -82,18 +82,18 @@ impl Objects {
     }
 
     fn update_log(&mut self, py: Python<'_>, config: &Config) -> PyResult<()> {
-        if config.logs_are_built_in() == self.logs_are_built_in {
+        if config.logging.is_built_in() == self.logs_are_built_in {
             return self.log.call_method1(py, "setup", (&self.cfg,)).map(drop);
         }
         self.log = make_logger(py, &self.cfg, config)?;
-        self.logs_are_built_in = config.logs_are_built_in();
+        self.logs_are_built_in = config.logging.is_built_in();
         self.arbiter.setattr(py, "log", &self.log)
     }
 }
 
 /// The logger that the settings ask for; from then on it is the one that Rust logs through.
 fn make_logger(py: Python<'_>, cfg: &Py<PyAny>, config: &Config) -> PyResult<Py<PyAny>> {
-    let is_built_in = config.logs_are_built_in();
+    let is_built_in = config.logging.is_built_in();
     let log = hooks::logger(py, cfg, is_built_in)?;
     relay::install((!is_built_in).then(|| log.clone_ref(py)));
     Ok(log)
@@ -245,7 +245,7 @@ impl<'py> PythonHost<'py> {
                 // What the workers that go on rely on is put back.
                 loader::enter_directory(self.py, &back).map_err(raised)?;
                 self.raw_env
-                    .apply(self.py, &self.config.raw_env)
+                    .apply(self.py, &self.config.app.raw_env)
                     .map_err(raised)?;
                 let reason = end.message.unwrap_or_default();
                 Err(reason
@@ -267,7 +267,7 @@ impl<'py> PythonHost<'py> {
     /// Environment, directory and logs as `config` wants them.
     fn move_into(&mut self, config: &Config) -> PyResult<()> {
         loader::enter(self.py, config)?;
-        self.raw_env.apply(self.py, &config.raw_env)?;
+        self.raw_env.apply(self.py, &config.app.raw_env)?;
         // A log that cannot be opened anew stays where it is, as in gunicorn.
         if let Err(error) = super::init_logs(config) {
             log::error!("{}", error.message.unwrap_or_default().trim());

@@ -15,7 +15,7 @@ use crate::config::{Config, VERSION};
 use crate::logging;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
-use crate::python::gil::{Reason, handoff};
+use crate::python::gil::{Reason, release};
 use crate::python::heartbeat::{self, Errands, Heartbeat};
 use crate::python::hooks::{Hook, leaving, reopen_files};
 use crate::python::interrupts::Interrupts;
@@ -78,18 +78,19 @@ fn start(
     let signals = install_signals(py, faults).map_err(raised)?;
     let mut settings = wsgi_settings(py, &config, &listeners);
     let access_log = access_log::make(py, &config, &mut settings, age, inherited)?;
-    let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index))
+    let heartbeat = Heartbeat::start(config.workers.timeout, beat(&scoreboard, index))
         .map_err(|error| error.to_string())?;
     let interrupts = config
+        .workers
         .request_timeout
-        .map(|_| Arc::new(Interrupts::new(config.threads)));
+        .map(|_| Arc::new(Interrupts::new(config.workers.threads)));
     let app = Arc::new(WsgiApp {
         callable: app,
         settings: Arc::new(settings),
         scoreboard: scoreboard.clone(),
         slot: index,
         request_hooks: request_hooks(py, &config, inherited).map_err(raised)?,
-        logger: (!config.logs_are_built_in()).then(|| inherited.log.clone_ref(py)),
+        logger: (!config.logging.is_built_in()).then(|| inherited.log.clone_ref(py)),
         interrupts: interrupts.clone(),
     });
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
@@ -112,7 +113,7 @@ fn start(
         metrics: Statsd::new(&config),
         config,
     };
-    let exit = handoff(py, Reason::MainThread, || worker::run(setup, &application));
+    let exit = release(py, Reason::MainThread, || worker::run(setup, &application));
     heartbeat.stop(py);
     exit.map_err(|error| error.to_string())
 }
@@ -123,7 +124,7 @@ fn request_hooks(
     config: &Config,
     inherited: &Inherited,
 ) -> PyResult<Option<RequestHooks>> {
-    let logs_access = !config.logs_are_built_in();
+    let logs_access = !config.logging.is_built_in();
     RequestHooks::new(
         py,
         Arc::clone(&inherited.hooks),
@@ -227,12 +228,12 @@ pub(super) fn log_running(scoreboard: &Scoreboard, index: usize) {
 
 fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> WsgiSettings {
     WsgiSettings {
-        multithread: config.threads > 1,
-        multiprocess: config.workers > 1,
+        multithread: config.workers.threads > 1,
+        multiprocess: config.workers.workers > 1,
         server_software: of_gunicorn(py, "SERVER_SOFTWARE")
             .unwrap_or_else(|| format!("ferricorn/{VERSION}")),
         script_name: environment(py, "SCRIPT_NAME"),
-        sendfile: config.sendfile,
+        sendfile: config.http.sendfile,
         listeners: listeners.iter().map(face).collect(),
         noted_keys: Vec::new(),
         request_id_seed: None,
@@ -241,7 +242,7 @@ fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> Wsg
 
 /// The `Server` field's value; empty for none.
 fn server_header(py: Python<'_>, config: &Config) -> Vec<u8> {
-    let text = config.server_header.clone();
+    let text = config.http.server_header.clone();
     let text = text.or_else(|| of_gunicorn(py, "SERVER"));
     let text = text.unwrap_or_else(|| "ferricorn".to_owned());
     if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {

@@ -174,10 +174,13 @@ fn boot_failure(reason: &str) -> i32 {
 
 /// From root to `user` and `group`, before any of the application's code runs.
 fn drop_privileges(py: Python<'_>, config: &Config) -> Result<(), String> {
-    let (user, group) = (Uid::from_raw(config.user), Gid::from_raw(config.group));
+    let (user, group) = (
+        Uid::from_raw(config.process.user),
+        Gid::from_raw(config.process.group),
+    );
     if group != getegid() {
         let failed = |errno| format!("cannot change to group {group}: {errno}");
-        if config.initgroups {
+        if config.process.initgroups {
             initgroups(py, config).map_err(|error| traceback(py, &error))?;
         } else if geteuid().is_root() {
             setgroups(&[group]).map_err(failed)?;
@@ -194,9 +197,9 @@ fn drop_privileges(py: Python<'_>, config: &Config) -> Result<(), String> {
 fn initgroups(py: Python<'_>, config: &Config) -> PyResult<()> {
     let name = py
         .import("pwd")?
-        .call_method1("getpwuid", (config.user,))?
+        .call_method1("getpwuid", (config.process.user,))?
         .getattr("pw_name")?;
     py.import("os")?
-        .call_method1("initgroups", (name, config.group))?;
+        .call_method1("initgroups", (name, config.process.group))?;
     Ok(())
 }

@@ -54,9 +54,9 @@ impl AppLoadError {
 
 /// Changes to `chdir` and puts it, then each of `pythonpath`, in front of Python's path.
 pub fn enter(py: Python<'_>, config: &Config) -> PyResult<()> {
-    enter_directory(py, &config.chdir)?;
+    enter_directory(py, &config.app.chdir)?;
     let path = py.import("sys")?.getattr("path")?;
-    for directory in &config.pythonpath {
+    for directory in &config.app.pythonpath {
         let directory = py
             .import("os.path")?
             .call_method1("abspath", (directory,))?;

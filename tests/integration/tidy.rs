@@ -63,7 +63,7 @@ const ROOMS: &[Room] = &[
         name: "pool",
         rooms: &["http", "scoreboard"],
         // nix to ask how often a thread has waited.
-        crates: &["crossbeam", "loom", "memchr", "nix"],
+        crates: &["crossbeam", "loom", "memchr", "nix", "thiserror"],
         banned: &["std::net::Tcp", "std::net::Udp"],
     },
     Room {

@@ -23,9 +23,9 @@ pub fn cfg(py: Python<'_>, config: &Config, hooks: &Hooks) -> PyResult<Py<PyAny>
         };
         values.set_item(setting.name, object)?;
     }
-    values.set_item("default_proc_name", &config.proc_name)?;
-    values.set_item("bind", &config.bind)?;
-    values.set_item("sendfile", config.sendfile)?;
+    values.set_item("default_proc_name", &config.process.proc_name)?;
+    values.set_item("bind", &config.socket.bind)?;
+    values.set_item("sendfile", config.http.sendfile)?;
     host(py)?
         .call_method1("config", (values,))
         .map(Bound::unbind)

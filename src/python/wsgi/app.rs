@@ -12,8 +12,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::http::{client_request_id, made_request_id};
-use crate::pool::{Job, Reply, Seat};
-use crate::python::gil::{Reason, handoff};
+use crate::pool::{Job, PoolThread, Reply};
+use crate::python::gil::{Reason, release};
 use crate::python::hooks::HookError;
 use crate::python::interrupts::{Interrupts, RequestTimeout};
 use crate::python::text::latin1;
@@ -92,25 +92,25 @@ impl WsgiApp {
     ///
     /// # Errors
     /// The interpreter had no memory for what a thread needs.
-    pub fn run_thread(&self, py: Python<'_>, seat: &Seat) -> PyResult<()> {
+    pub fn run_thread(&self, py: Python<'_>, thread: &PoolThread) -> PyResult<()> {
         let mut environs = EnvironMaker::new(py, self.settings.clone())?;
         let callable = self.callable.bind(py);
         let clock = BoardClock::new();
         if let Some(interrupts) = &self.interrupts {
-            interrupts.enter(py, seat.index())?;
+            interrupts.enter(py, thread.index())?;
         }
-        while let Some(job) = seat.next(|sleep| handoff(py, Reason::NextJob, sleep)) {
-            self.begin(seat, &job, clock);
-            self.run_job(callable, &mut environs, seat, job);
-            self.end(py, seat);
+        while let Some(job) = thread.next_job(|sleep| release(py, Reason::NextJob, sleep)) {
+            self.begin(thread, &job, clock);
+            self.run_job(callable, &mut environs, thread, job);
+            self.end(py, thread);
         }
         Ok(())
     }
 
-    fn begin(&self, seat: &Seat, job: &Job, clock: BoardClock) {
-        seat.set_busy(true);
+    fn begin(&self, thread: &PoolThread, job: &Job, clock: BoardClock) {
+        thread.set_busy(true);
         if let Some(interrupts) = &self.interrupts {
-            interrupts.begin(seat.index(), seat.token());
+            interrupts.begin(thread.index(), thread.token());
         }
         let now_ms = clock.at(job.started);
         let slot = self.slot();
@@ -118,31 +118,35 @@ impl WsgiApp {
         slot.thread_busy();
         slot.queue_time()
             .record(job.started.saturating_duration_since(job.arrived));
-        slot.thread(seat.index())
-            .begin(now_ms, job.peer.ip(), job.head.method(), job.head.path());
+        slot.thread(thread.index()).begin(
+            now_ms,
+            job.peer.ip(),
+            job.head.method(),
+            job.head.path(),
+        );
     }
 
-    fn end(&self, py: Python<'_>, seat: &Seat) {
+    fn end(&self, py: Python<'_>, thread: &PoolThread) {
         if let Some(interrupts) = &self.interrupts {
-            interrupts.end(py, seat.index());
+            interrupts.end(py, thread.index());
         }
         let slot = self.slot();
-        slot.thread(seat.index()).end();
+        slot.thread(thread.index()).end();
         slot.thread_idle();
-        seat.set_busy(false);
+        thread.set_busy(false);
     }
 
     fn run_job(
         &self,
         callable: &Bound<'_, PyAny>,
         environs: &mut EnvironMaker,
-        seat: &Seat,
+        thread: &PoolThread,
         mut job: Box<Job>,
     ) {
         let py = callable.py();
         let environ = match environs.make(py, &mut job) {
             Ok(environ) => environ,
-            Err(error) => return self.fail(py, seat, Some(job), &error),
+            Err(error) => return self.fail(py, thread, Some(job), &error),
         };
         let hooks = self.request_hooks.as_ref();
         let hooked = match hooks.map(|hooks| hooks.begin(&environ, &job)).transpose() {
@@ -152,32 +156,32 @@ impl WsgiApp {
                     job.is_logged = hooks.is_some_and(RequestHooks::logs_access);
                     Some(hooked)
                 }
-                Err(error) => return refuse(seat, job, &hooked, &error),
+                Err(error) => return refuse(thread, job, &hooked, &error),
             },
-            Err(error) => return self.fail(py, seat, Some(job), &error),
+            Err(error) => return self.fail(py, thread, Some(job), &error),
         };
         let response = std::mem::take(&mut job.response);
-        let start = StartResponse::new(job.conn, seat.pool().clone(), response, hooked.is_some());
+        let start = StartResponse::new(job.conn, thread.pool().clone(), response, hooked.is_some());
         let start = match Bound::new(py, start) {
             Ok(start) => start,
-            Err(error) => return self.fail(py, seat, Some(job), &error),
+            Err(error) => return self.fail(py, thread, Some(job), &error),
         };
         let named = self.name_request(&environ, &job);
         let hijackable = match named.and_then(|()| complete(&environ, &start, &mut job)) {
             Ok(socket) => socket,
-            Err(error) => return self.fail(py, seat, Some(job), &error),
+            Err(error) => return self.fail(py, thread, Some(job), &error),
         };
         let called = callable.call1((&environ, &start));
         if !self.settings.noted_keys.is_empty() {
             job.noted = note(&environ, &self.settings.noted_keys);
         }
         match called {
-            Ok(result) => self.answer(&result, &start, &environ, seat, job, hooked.as_ref()),
+            Ok(result) => self.answer(&result, &start, &environ, thread, job, hooked.as_ref()),
             Err(error) => {
                 if start.get().is_hijacked() {
-                    self.end_hijacked(py, seat, job, &error);
+                    self.end_hijacked(py, thread, job, &error);
                 } else {
-                    self.fail(py, seat, Some(job), &error);
+                    self.fail(py, thread, Some(job), &error);
                 }
                 // A request that timed out was answered, and its line written, long ago.
                 if let Some(hooked) = &hooked
@@ -213,7 +217,7 @@ impl WsgiApp {
         result: &Bound<'_, PyAny>,
         start: &Bound<'_, StartResponse>,
         environ: &Bound<'_, PyDict>,
-        seat: &Seat,
+        thread: &PoolThread,
         job: Box<Job>,
         hooked: Option<&HookedRequest<'_, '_>>,
     ) {
@@ -223,7 +227,7 @@ impl WsgiApp {
             start,
             environ,
             job,
-            seat.pool(),
+            thread.pool(),
             self.settings.sendfile,
         );
         if let Some(hooked) = hooked {
@@ -233,24 +237,24 @@ impl WsgiApp {
         match (sent, closed) {
             // The application has answered on the client's socket itself.
             (Sent::Streamed(job) | Sent::Gone(job), Ok(())) if start.get().is_hijacked() => {
-                seat.pool().send(Reply::End(job));
+                thread.pool().send(Reply::End(job));
             }
             (Sent::Failed(Some(job), error), _) if start.get().is_hijacked() => {
-                self.end_hijacked(py, seat, job, &error);
+                self.end_hijacked(py, thread, job, &error);
             }
             (Sent::Whole, Ok(())) => {}
             (Sent::Whole, Err(error)) => self.log_failure(py, None, &error),
-            (Sent::Streamed(job), Ok(())) => seat.pool().send(Reply::End(job)),
-            (Sent::Streamed(job), Err(error)) => self.fail(py, seat, Some(job), &error),
+            (Sent::Streamed(job), Ok(())) => thread.pool().send(Reply::End(job)),
+            (Sent::Streamed(job), Err(error)) => self.fail(py, thread, Some(job), &error),
             // The connection is gone, so the loop only takes note.
             (Sent::Gone(job), closed) => {
                 if let Err(error) = closed {
                     self.log_failure(py, Some(&job), &error);
                 }
-                seat.pool().send(Reply::Abort(job));
+                thread.pool().send(Reply::Abort(job));
             }
             (Sent::Failed(job, error), closed) => {
-                self.fail(py, seat, job, &error);
+                self.fail(py, thread, job, &error);
                 if let Err(error) = closed {
                     self.log_failure(py, None, &error);
                 }
@@ -285,18 +289,18 @@ fn note(environ: &Bound<'_, PyDict>, keys: &[String]) -> Vec<Option<Box<[u8]>>> 
 impl WsgiApp {
     /// The application has hijacked the socket, and its call has ended with `error`. `StopIteration` is gunicorn's word for
     /// "there is no response", so it is not a failure.
-    fn end_hijacked(&self, py: Python<'_>, seat: &Seat, job: Box<Job>, error: &PyErr) {
+    fn end_hijacked(&self, py: Python<'_>, thread: &PoolThread, job: Box<Job>, error: &PyErr) {
         if !error.is_instance_of::<PyStopIteration>(py) {
             self.log_failure(py, Some(&job), error);
         }
-        seat.pool().send(Reply::End(job));
+        thread.pool().send(Reply::End(job));
     }
 
     /// The application failed. Its traceback goes to the log. The loop does the rest: it knows what the client has seen.
-    fn fail(&self, py: Python<'_>, seat: &Seat, job: Option<Box<Job>>, error: &PyErr) {
+    fn fail(&self, py: Python<'_>, thread: &PoolThread, job: Option<Box<Job>>, error: &PyErr) {
         self.log_failure(py, job.as_deref(), error);
         if let Some(job) = job {
-            seat.pool().send(Reply::Abort(job));
+            thread.pool().send(Reply::Abort(job));
         }
     }
 
@@ -379,9 +383,9 @@ fn close(result: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 /// `pre_request` raised: the request fails before the application has seen it.
-fn refuse(seat: &Seat, job: Box<Job>, hooked: &HookedRequest<'_, '_>, error: &HookError) {
+fn refuse(thread: &PoolThread, job: Box<Job>, hooked: &HookedRequest<'_, '_>, error: &HookError) {
     log::error!("Error handling request {}\n{error}", named(&job));
-    seat.pool().send(Reply::Abort(job));
+    thread.pool().send(Reply::Abort(job));
     hooked.post_request(None);
 }
 

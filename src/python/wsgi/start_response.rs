@@ -21,7 +21,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyList, PyString, PyTuple};
 
 use crate::http::{ResponseError, ResponseHead};
-use crate::pool::{ConnId, Pool, Reply, Streaming, Window};
+use crate::pool::{ConnId, Pool, Reply, StreamedResponse, Window};
 use crate::python::text::latin1_bytes;
 
 use super::body::{self, Flow};
@@ -162,7 +162,7 @@ impl StartResponse {
                 *state = State::Streaming(window.clone());
                 drop(state);
                 self.note_begun();
-                let streaming = Streaming {
+                let streaming = StreamedResponse {
                     response,
                     window: window.clone(),
                 };
@@ -289,7 +289,7 @@ impl StartResponse {
             State::Fresh(_) | State::Ready(_) => {
                 *state = State::Hijacked;
                 // Under the lock, so that it precedes the end of the request.
-                self.pool.send(Reply::Taken(self.conn));
+                self.pool.send(Reply::Hijacked(self.conn));
                 Ok(())
             }
             _ => Err(PyOSError::new_err(
