@@ -11,7 +11,7 @@ use super::{Config, Error};
 /// The settings of a server that is to serve: also asks for an application.
 pub fn validate(raw: RawSettings) -> Result<Config, Vec<Error>> {
     let config = build(raw)?;
-    if config.wsgi_app.is_none() {
+    if config.app.wsgi_app.is_none() {
         Err(vec![Error::NoApplication])
     } else {
         Ok(config)
@@ -64,7 +64,6 @@ fn resolve(setting: &Setting, raw: &RawSettings) -> Result<(Value, Source), Erro
 fn warning(setting: &Setting, value: &Value, source: &Source) -> Option<String> {
     let why = match setting.verdict {
         Verdict::NoEffect(why) => why,
-        Verdict::NotYet(meanwhile) => meanwhile,
         Verdict::Works | Verdict::Refused { .. } => return None,
     };
     let default = check(setting, &setting.default_value()).ok();
@@ -146,7 +145,7 @@ fn across(resolved: &Resolved) -> Vec<Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::config::{LogLevel, WorkerClass};
+    use crate::config::LogLevel;
     use std::time::Duration;
 
     fn given(pairs: &[(&str, Value)]) -> RawSettings {
@@ -179,22 +178,30 @@ mod tests {
     #[test]
     fn defaults_are_those_of_gunicorn_but_for_keepalive() {
         let config = Config::default();
-        assert_eq!(config.bind, ["127.0.0.1:8000"]);
+        assert_eq!(config.socket.bind, ["127.0.0.1:8000"]);
         assert_eq!(
-            (config.workers, config.threads, config.backlog),
+            (
+                config.workers.workers,
+                config.workers.threads,
+                config.socket.backlog
+            ),
             (1, 1, 2048)
         );
-        assert_eq!(config.worker_class, WorkerClass::Sync);
-        assert_eq!(config.timeout, Some(Duration::from_secs(30)));
-        assert_eq!(config.keepalive, Some(Duration::from_secs(65)));
-        assert_eq!(config.limit_request_line, 4094);
-        assert_eq!(config.request_timeout, None);
-        assert!(config.request_buffering && config.sendfile && !config.preload_app);
-        assert_eq!(config.errorlog, "-");
-        assert_eq!(config.accesslog, None);
-        assert!(config.chdir.is_absolute());
+        assert_eq!(config.workers.timeout, Some(Duration::from_secs(30)));
+        assert_eq!(config.http.keepalive, Some(Duration::from_secs(65)));
+        assert_eq!(config.limits.limit_request_line, 4094);
+        assert_eq!(config.workers.request_timeout, None);
+        assert!(config.limits.request_buffering && config.http.sendfile && !config.app.preload_app);
+        assert_eq!(config.logging.errorlog, "-");
+        assert_eq!(config.access_log.accesslog, None);
+        assert!(config.app.chdir.is_absolute());
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
-        assert!(config.forwarded_allow_ips.contains("::1".parse().unwrap()));
+        assert!(
+            config
+                .proxy
+                .forwarded_allow_ips
+                .contains("::1".parse().unwrap())
+        );
         assert_eq!(
             validate(RawSettings::default()).unwrap_err(),
             [Error::NoApplication]
@@ -220,22 +227,25 @@ mod tests {
             ("statsd_host", Value::str("LOCALHOST")),
             ("user", Value::None),
         ]);
-        assert_eq!(config.bind, ["unix:/x"]);
+        assert_eq!(config.socket.bind, ["unix:/x"]);
         assert_eq!(
-            (config.workers, config.threads, config.timeout),
+            (
+                config.workers.workers,
+                config.workers.threads,
+                config.workers.timeout
+            ),
             (16, 1, None)
         );
-        assert!(config.reload && config.sendfile);
-        assert_eq!(config.raw_env, [("A".to_owned(), "b=c".to_owned())]);
-        assert_eq!(config.pythonpath, ["/a", "b"]);
-        assert_eq!(config.loglevel, LogLevel::Warning);
-        assert_eq!(config.worker_class, WorkerClass::Gthread);
+        assert!(config.debugging.reload && config.http.sendfile);
+        assert_eq!(config.app.raw_env, [("A".to_owned(), "b=c".to_owned())]);
+        assert_eq!(config.app.pythonpath, ["/a", "b"]);
+        assert_eq!(config.logging.loglevel, LogLevel::Warning);
         let statsd = crate::config::StatsdAddress::Udp {
             host: "localhost".to_owned(),
             port: 8125,
         };
-        assert_eq!(config.statsd_host, Some(statsd));
-        assert_eq!(config.user, nix::unistd::geteuid().as_raw());
+        assert_eq!(config.statsd.statsd_host, Some(statsd));
+        assert_eq!(config.process.user, nix::unistd::geteuid().as_raw());
     }
 
     #[test]
@@ -374,13 +384,6 @@ mod tests {
         ] {
             built(&[("worker_class", Value::str(class))]);
         }
-    }
-
-    #[test]
-    fn sync_with_threads_is_gthread() {
-        let class = |threads| built(&[("threads", Value::Int(threads))]).worker_class;
-        assert_eq!(class(1), WorkerClass::Sync);
-        assert_eq!(class(2), WorkerClass::Gthread);
     }
 
     #[test]
