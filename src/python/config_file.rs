@@ -155,7 +155,7 @@ fn keep(
         name: setting.name,
         value: python_str(value),
         origin: source.clone(),
-        message: error.to_string(),
+        reason: config::BadValue::Python(error.to_string()),
     })?;
     raw.set(setting, read, source);
     Ok(())
