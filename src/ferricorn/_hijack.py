@@ -26,7 +26,7 @@ class HijackableSocket(socket.socket):
             return super().__getattribute__(name)
         hijack = _pending.pop(id(self), None)
         # Plain from here on: with this class the object has lost its hook.
-        self.__class__ = socket.socket
+        self.__class__ = socket.socket  # type: ignore[assignment]
         if hijack is not None:
             try:
                 hijack()

@@ -93,11 +93,10 @@ impl Exchange {
             }
             State::Body(request, body) => {
                 let request = *request;
-                body.receive(inbound, limits).map(|step| {
+                body.receive(inbound, limits).inspect(|step| {
                     if step.received == Received::End {
                         self.state = State::Dispatched(request, None);
                     }
-                    step
                 })
             }
             State::Dispatched(..) | State::Responding(..) => Ok(need_data(0)),
