@@ -4,33 +4,20 @@
 //! Anything else is iterated on this thread: an item goes out before the next is requested. When the first item is the
 //! whole declared Content-Length, the response is complete with it and is sent whole.
 
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyTuple};
 
-use crate::pool::{BorrowedBuffer, ConnId, Job, Piece, Pool, Reply, Window};
-use crate::python::gil::{Reason, release};
+use crate::pool::{Job, Piece, Pool, Reply};
 
 use super::file_wrapper::FileWrapper;
 use super::start_response::StartResponse;
+use super::stream::{BorrowedBytes, Flow, send_item};
 
-/// The high watermark of a streamed response: with more unsent bytes its thread waits.
-pub(super) const WINDOW_BYTES: usize = 512 * 1024;
 /// Up to this length an item is copied. The event loop borrows a longer one.
 const COPY_BYTES_MAX: usize = 16 * 1024;
-
-/// The same for an item of a stream, which is not copied a second time.
-const STREAM_COPY_BYTES_MAX: usize = 4 * 1024;
-
-/// Whether the client still listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flow {
-    Open,
-    Gone,
-}
 
 /// How far the response was sent, and what is left of the job.
 #[derive(Debug)]
@@ -240,33 +227,6 @@ fn stream<'py>(
     Sent::Streamed(job)
 }
 
-/// Send one item, then wait if the client has too much unread.
-pub(super) fn send_item(
-    py: Python<'_>,
-    bytes: &Bound<'_, PyBytes>,
-    conn: ConnId,
-    pool: &Pool,
-    window: &Window,
-) -> Flow {
-    let content = bytes.as_bytes();
-    if content.is_empty() {
-        return Flow::Open;
-    }
-    let Ok(must_wait) = window.add(content.len()) else {
-        return Flow::Gone;
-    };
-    let piece = if content.len() > STREAM_COPY_BYTES_MAX {
-        Piece::Borrowed(Box::new(BorrowedBytes::new(bytes)))
-    } else {
-        Piece::Bytes(content.to_vec())
-    };
-    pool.send_piece(conn, piece, must_wait);
-    if must_wait && release(py, Reason::Window, || window.wait()).is_err() {
-        return Flow::Gone;
-    }
-    Flow::Open
-}
-
 fn as_bytes<'a, 'py>(item: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {
     item.cast().map_err(|_| {
         let shown = item
@@ -274,43 +234,4 @@ fn as_bytes<'a, 'py>(item: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyB
             .map_or_else(|_| "an item".to_owned(), |text| text.to_string());
         PyTypeError::new_err(format!("{shown} is not a byte string"))
     })
-}
-
-/// A `bytes` object that the event loop reads.
-#[derive(Debug)]
-struct BorrowedBytes {
-    /// Keeps the bytes alive. Dropped on a pool thread.
-    _object: Py<PyBytes>,
-    start: NonNull<u8>,
-    len: usize,
-}
-
-impl BorrowedBytes {
-    fn new(bytes: &Bound<'_, PyBytes>) -> Self {
-        let content = bytes.as_bytes();
-        Self {
-            start: NonNull::from(content).cast(),
-            len: content.len(),
-            _object: bytes.clone().unbind(),
-        }
-    }
-}
-
-#[expect(
-    unsafe_code,
-    reason = "the bytes of an immutable object are read without the GIL"
-)]
-// SAFETY: `bytes` objects are immutable and `_object` keeps this one alive, so its bytes may be read on any thread.
-unsafe impl Send for BorrowedBytes {}
-
-impl BorrowedBuffer for BorrowedBytes {
-    #[expect(
-        unsafe_code,
-        reason = "the bytes of an immutable object are read without the GIL"
-    )]
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: `start` and `len` are those of the bytes object that `_object` keeps alive; its content does not move
-        // or change.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
-    }
 }

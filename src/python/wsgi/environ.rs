@@ -13,11 +13,11 @@ use crate::http::{ProxyHeader, ProxyRoute, RequestHead, Version, percent_decode}
 use crate::pool::{Job, Peer};
 use crate::python::text::latin1;
 
-use super::app::{ListenerAddress, WsgiSettings};
 use super::errors::Errors;
 use super::file_wrapper::FileWrapper;
 use super::headers::HeaderKeys;
 use super::input::Input;
+use super::settings::{ListenerAddress, WsgiSettings};
 
 /// Makes the environs of one pool thread.
 #[derive(Debug)]
