@@ -89,10 +89,13 @@ check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	@echo "cargo doc"
 	@$(RUST_ENV) RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 
-check-python: $(TESTS)  ## ruff on every Python file
+check-python: $(TESTS)  ## ruff on every Python file, mypy on the package, its stub against the built module
 	@echo "ruff"
 	@$(BIN)/ruff check --quiet --config tests/python/ruff.toml $(PYTHON_FILES)
 	@$(BIN)/ruff format --check --quiet --config tests/python/ruff.toml $(PYTHON_FILES)
+	@echo "mypy (types of the package; _core.pyi against the module)"
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/python -m mypy.stubtest --concise ferricorn._core
 
 pytest: $(TESTS)  ## real processes: PEP 3333, HTTP, signals, frameworks, parity with gunicorn
 	@$(BIN)/python -m pytest tests/python -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
@@ -147,6 +150,6 @@ peers: $(BUILT) $(if $(BASE),base)  ## compare with other servers; BASE=<revisio
 	@$(BIN)/python benches/peers/run.py $(if $(BASE),--base $(BASE_CHECKOUT)) $(PEERS_ARGS)
 
 clean:  ## remove .venv, target and caches
-	rm -rf $(VENV) target .pytest_cache .ruff_cache
+	rm -rf $(VENV) target .pytest_cache .mypy_cache .ruff_cache
 	find src tests examples benches -name __pycache__ -prune -exec rm -rf {} +
 	rm -f src/ferricorn/*.so

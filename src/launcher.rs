@@ -38,8 +38,8 @@ use self::sources::{Origin, Settings, Sources};
 use crate::arbiter::{self, Outcome, Start};
 use crate::config::{Config, Environment, VERSION};
 use crate::logging;
-use crate::python::hooks::traceback;
 use crate::python::loader;
+use crate::python::traceback::format as traceback;
 
 /// Serves as the command line says. Returns the exit code, in the master and in each of its workers.
 pub fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {

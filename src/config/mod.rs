@@ -14,6 +14,7 @@ pub mod suggest;
 pub mod validate;
 pub mod value;
 
+mod bad_value;
 mod check;
 mod document;
 mod help;
@@ -25,6 +26,7 @@ pub(crate) mod words;
 
 use std::path::PathBuf;
 
+pub use bad_value::BadValue;
 pub use check::check;
 pub use cli::CliOutcome;
 pub use document::document;
@@ -153,12 +155,12 @@ impl LogLevel {
 /// What the operator got wrong. Display is one line; the launcher prints each after `Error: `.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("Invalid value for {name}: {value} ({origin}): {message}")]
+    #[error("Invalid value for {name}: {value} ({origin}): {reason}")]
     Invalid {
         name: &'static str,
         value: String,
         origin: Source,
-        message: String,
+        reason: BadValue,
     },
     /// A value gunicorn takes and we do not; the message says what to do instead.
     #[error("{name} = {value} ({origin}) is not available: {message}")]

@@ -1,5 +1,6 @@
 //! `RawSettings` -> `Config`: every row checked, all mistakes reported at once.
 
+use super::bad_value::BadValue;
 use super::check::check;
 use super::resolved::Resolved;
 use super::settings::{self, Setting, Verdict, workers};
@@ -51,11 +52,11 @@ fn resolve(setting: &Setting, raw: &RawSettings) -> Result<(Value, Source), Erro
         .unwrap_or_else(|| setting.default_value());
     match check(setting, &given) {
         Ok(value) => Ok((value, source)),
-        Err(message) => Err(Error::Invalid {
+        Err(reason) => Err(Error::Invalid {
             name: setting.name,
             value: given.to_string(),
             origin: source,
-            message,
+            reason,
         }),
     }
 }
@@ -97,7 +98,7 @@ fn refusal(setting: &Setting, value: &Value, source: &Source) -> Option<Error> {
 /// Rules that need more than the value of one row.
 fn across(resolved: &Resolved) -> Vec<Error> {
     let mut errors = Vec::new();
-    let mut invalid = |name, message| {
+    let mut invalid = |name, reason| {
         let value = resolved
             .value(name)
             .map(Value::to_string)
@@ -107,23 +108,19 @@ fn across(resolved: &Resolved) -> Vec<Error> {
             name,
             value,
             origin,
-            message,
+            reason,
         });
     };
     for entry in resolved.texts("raw_env") {
         if !entry.contains('=') {
-            invalid("raw_env", format!("environment setting '{entry}' invalid"));
+            invalid("raw_env", BadValue::NotAssignment(entry));
         }
     }
     if let Some(directory) = resolved.path("worker_tmp_dir") {
         // The server has changed to `chdir` by the time the directory is used.
         let base = resolved.path("chdir").unwrap_or_default();
         if !base.join(&directory).is_dir() {
-            let message = format!(
-                "{} doesn't exist. Can't create workertmp.",
-                directory.display()
-            );
-            invalid("worker_tmp_dir", message);
+            invalid("worker_tmp_dir", BadValue::NoTemporaryDirectory(directory));
         }
     }
     let headers = resolved
@@ -131,11 +128,8 @@ fn across(resolved: &Resolved) -> Vec<Error> {
         .and_then(Value::as_dict);
     for (name, value) in headers.unwrap_or_default() {
         if name.as_str().is_none() || value.as_str().is_none() {
-            let message = format!(
-                "Not a string: {}",
-                if name.as_str().is_none() { name } else { value }
-            );
-            invalid("secure_scheme_headers", message);
+            let odd = if name.as_str().is_none() { name } else { value };
+            invalid("secure_scheme_headers", BadValue::NotText(odd.clone()));
         }
     }
     errors
@@ -170,7 +164,8 @@ mod tests {
         let errors = build(given(&[(name, value)])).unwrap_err();
         assert_eq!(errors.len(), 1, "{errors:?}");
         match &errors[0] {
-            Error::Invalid { message, .. } | Error::Refused { message, .. } => message.clone(),
+            Error::Invalid { reason, .. } => reason.to_string(),
+            Error::Refused { message, .. } => message.clone(),
             Error::NoApplication => errors[0].to_string(),
         }
     }

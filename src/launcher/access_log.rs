@@ -7,7 +7,7 @@ use super::relay;
 use crate::config::Config;
 use crate::logging;
 use crate::logging::access::{AccessFilter, AccessFormat};
-use crate::python::wsgi::{ListenerFace, WsgiSettings};
+use crate::python::wsgi::{ListenerAddress, WsgiSettings};
 use crate::worker::{AccessLines, AccessLog, WorkerFace};
 
 /// The log of worker `number`, if there is to be one. What it wants to know of environs goes into `settings`.
@@ -47,8 +47,8 @@ pub(super) fn make(
 /// What access log lines show of this worker.
 fn worker_face(number: u64, settings: &WsgiSettings) -> WorkerFace {
     let listeners = settings.listeners.iter().map(|face| match face {
-        ListenerFace::Tcp { name, port } => (name.clone(), port.to_string()),
-        ListenerFace::Unix { .. } => (String::new(), String::new()),
+        ListenerAddress::Tcp { name, port } => (name.clone(), port.to_string()),
+        ListenerAddress::Unix { .. } => (String::new(), String::new()),
     });
     WorkerFace {
         number,

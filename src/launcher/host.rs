@@ -14,8 +14,9 @@ use super::{reexec, relay, title};
 use crate::arbiter::{Forked, Hook, HookEvent, Host, WorkerView};
 use crate::config::Config;
 use crate::logging;
-use crate::python::hooks::{self, Hooks, traceback};
+use crate::python::hooks::{self, Hooks};
 use crate::python::loader::{self, AppLoadError};
+use crate::python::traceback::format as traceback;
 
 pub(super) struct PythonHost<'py> {
     py: Python<'py>,
@@ -190,20 +191,20 @@ impl<'py> PythonHost<'py> {
     }
 
     fn call(&mut self, event: &HookEvent<'_>) -> Result<(), String> {
-        let name = match event.hook {
-            Hook::OnStarting => "on_starting",
-            Hook::WhenReady => "when_ready",
-            Hook::OnReload => "on_reload",
-            Hook::OnExit => "on_exit",
-            Hook::PreExec => "pre_exec",
-            Hook::NworkersChanged { .. } => "nworkers_changed",
-            Hook::PreFork(_) => "pre_fork",
-            Hook::ChildExit(_) => "child_exit",
+        let hook = match event.hook {
+            Hook::OnStarting => hooks::Hook::OnStarting,
+            Hook::WhenReady => hooks::Hook::WhenReady,
+            Hook::OnReload => hooks::Hook::OnReload,
+            Hook::OnExit => hooks::Hook::OnExit,
+            Hook::PreExec => hooks::Hook::PreExec,
+            Hook::NworkersChanged { .. } => hooks::Hook::NworkersChanged,
+            Hook::PreFork(_) => hooks::Hook::PreFork,
+            Hook::ChildExit(_) => hooks::Hook::ChildExit,
         };
         let py = self.py;
         let raised = |error: PyErr| traceback(py, &error);
         // Workers take what they see of the arbiter from the moment of their fork.
-        if self.hooks.is_set(name) || matches!(event.hook, Hook::PreFork(_)) {
+        if self.hooks.is_set(hook) || matches!(event.hook, Hook::PreFork(_)) {
             self.update_arbiter(event).map_err(raised)?;
         }
         // The worker's object is needed in the child, whether the hook is set or not.
@@ -214,17 +215,18 @@ impl<'py> PythonHost<'py> {
         if let Hook::ChildExit(view) = event.hook {
             self.workers.remove(&view.age);
         }
-        if !self.hooks.is_set(name) {
+        if !self.hooks.is_set(hook) {
             return Ok(());
         }
         let arbiter = self.objects.arbiter.clone_ref(py);
-        match (event.hook, worker) {
+        let called = match (event.hook, worker) {
             (Hook::NworkersChanged { new, old }, _) => {
-                self.hooks.call(py, name, (arbiter, new, old))
+                self.hooks.call(py, hook, (arbiter, new, old))
             }
-            (_, Some(worker)) => self.hooks.call(py, name, (arbiter, worker)),
-            (_, None) => self.hooks.call(py, name, (arbiter,)),
-        }
+            (_, Some(worker)) => self.hooks.call(py, hook, (arbiter, worker)),
+            (_, None) => self.hooks.call(py, hook, (arbiter,)),
+        };
+        called.map_err(|error| error.to_string())
     }
 
     /// The settings anew, as at the start: from the start directory, in the environment of then.

@@ -19,7 +19,8 @@ use pyo3::prelude::*;
 use crate::arbiter::signals;
 use crate::config::Config;
 use crate::python::gil::{Reason, release};
-use crate::python::hooks::{Hooks, traceback};
+use crate::python::hooks::{Hook, Hooks};
+use crate::python::traceback::format as traceback;
 use crate::reloader::{Files, Imported, Watcher, pause};
 
 /// The thread, until it is stopped.
@@ -168,7 +169,7 @@ impl Duty {
         log::info!("Worker reloading: {} modified", path.display());
         Python::attach(|py| {
             let worker = self.worker.clone_ref(py);
-            if let Err(reason) = self.hooks.call(py, "worker_int", (worker,)) {
+            if let Err(reason) = self.hooks.call(py, Hook::WorkerInt, (worker,)) {
                 log::error!("{reason}");
             }
         });

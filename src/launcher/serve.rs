@@ -17,10 +17,11 @@ use crate::logging::statsd::Statsd;
 use crate::net::Listener;
 use crate::python::gil::{Reason, release};
 use crate::python::heartbeat::{self, Errands, Heartbeat};
-use crate::python::hooks::{leaving, reopen_files, traceback};
+use crate::python::hooks::{Hook, leaving, reopen_files};
 use crate::python::interrupts::Interrupts;
 use crate::python::threads::{OverrunHook, PythonApplication};
-use crate::python::wsgi::{ListenerFace, Watch, WsgiApp, WsgiSettings};
+use crate::python::traceback::format as traceback;
+use crate::python::wsgi::{ListenerAddress, RequestHooks, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 use crate::worker::{self, Exit, Setup};
 
@@ -88,7 +89,7 @@ fn start(
         settings: Arc::new(settings),
         scoreboard: scoreboard.clone(),
         slot: index,
-        watch: watch(py, &config, inherited).map_err(raised)?,
+        request_hooks: request_hooks(py, &config, inherited).map_err(raised)?,
         logger: (!config.logging.is_built_in()).then(|| inherited.log.clone_ref(py)),
         interrupts: interrupts.clone(),
     });
@@ -117,10 +118,14 @@ fn start(
     exit.map_err(|error| error.to_string())
 }
 
-/// Who looks at each request: hooks, and the access log of a logger of the operator's own.
-fn watch(py: Python<'_>, config: &Config, inherited: &Inherited) -> PyResult<Option<Watch>> {
+/// What sees each request: hooks, and the access log of a custom logger.
+fn request_hooks(
+    py: Python<'_>,
+    config: &Config,
+    inherited: &Inherited,
+) -> PyResult<Option<RequestHooks>> {
     let logs_access = !config.logging.is_built_in();
-    Watch::new(
+    RequestHooks::new(
         py,
         Arc::clone(&inherited.hooks),
         inherited.worker.clone_ref(py),
@@ -190,11 +195,11 @@ fn signal_hook(
                 heartbeat::post(Box::new(move |py| reopen_files(py, &inherited.log)));
                 return;
             }
-            Ok(Signal::SIGINT | Signal::SIGQUIT) => "worker_int",
+            Ok(Signal::SIGINT | Signal::SIGQUIT) => Hook::WorkerInt,
             Ok(Signal::SIGABRT) => {
                 // Before anything that needs the interpreter, which may be what is stuck.
                 log_running(&scoreboard, index);
-                "worker_abort"
+                Hook::WorkerAbort
             }
             _ => return,
         };
@@ -266,11 +271,11 @@ fn environment(py: Python<'_>, name: &str) -> String {
     value.unwrap_or_default()
 }
 
-fn face(listener: &Listener) -> ListenerFace {
+fn face(listener: &Listener) -> ListenerAddress {
     match listener {
         Listener::Tcp(listener) => {
             let address = listener.local_addr().ok();
-            ListenerFace::Tcp {
+            ListenerAddress::Tcp {
                 name: address
                     .map(|address| address.ip().to_string())
                     .unwrap_or_default(),
@@ -282,7 +287,7 @@ fn face(listener: &Listener) -> ListenerFace {
                 .local_addr()
                 .ok()
                 .and_then(|address| Some(address.as_pathname()?.display().to_string()));
-            ListenerFace::Unix {
+            ListenerAddress::Unix {
                 path: path.unwrap_or_default(),
             }
         }

@@ -11,8 +11,8 @@ use super::worker;
 use crate::arbiter::{
     EXIT_BOOT, Forked, Hook, HookEvent, Host as _, Order, TemplateSeat, WorkerView,
 };
-use crate::python::hooks::traceback;
 use crate::python::loader::AppLoadError;
+use crate::python::traceback::format as traceback;
 
 /// Returns the exit code of the template, or in a worker the worker's.
 pub(super) fn run(py: Python<'_>, mut host: PythonHost<'_>, mut seat: TemplateSeat) -> i32 {

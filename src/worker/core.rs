@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
-use crate::http::{HttpDate, Limits, Look};
+use crate::http::{HttpDate, Limits, ResponseDefaults};
 use crate::logging::statsd::Statsd;
 
 use crate::pool::{BorrowedBuffer, ConnId, Job, OneRequestShare, Pool, Reason, policy};
@@ -291,10 +291,10 @@ impl Core {
     }
 
     /// How responses look now, and the buffer they are encoded into.
-    pub(super) fn look_and_out(&mut self) -> (Look<'_>, &mut Vec<u8>) {
+    pub(super) fn look_and_out(&mut self) -> (ResponseDefaults<'_>, &mut Vec<u8>) {
         let date = self.clock.date.at(self.clock.unix_seconds);
         (
-            Look {
+            ResponseDefaults {
                 server: &self.server,
                 date,
             },

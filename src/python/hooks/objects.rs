@@ -9,6 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::super::traceback;
 use super::Hooks;
 use crate::config::{Config, Value};
 
@@ -48,7 +49,7 @@ pub fn reopen_files(py: Python<'_>, log: &Py<PyAny>) {
     if let Err(error) = reopened {
         log::error!(
             "Log files could not be reopened\n{}",
-            super::traceback(py, &error)
+            traceback::format(py, &error)
         );
     }
 }
@@ -85,7 +86,7 @@ pub fn leaving(py: Python<'_>, worker: &Py<PyAny>, requests: u64) {
         .setattr(py, "alive", false)
         .and_then(|()| worker.setattr(py, "nr", requests));
     if let Err(error) = set {
-        log::error!("{}", super::traceback(py, &error));
+        log::error!("{}", traceback::format(py, &error));
     }
 }
 
