@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "tests" / "python"))
 
 from harness import GUNICORN, RUNTIME, Server, wait_until  # noqa: E402
-from load import Load, Counters  # noqa: E402
+from load import Counters, Load  # noqa: E402
 
 WORKERS = 2
 IMPORT_S = 0.3
