@@ -82,6 +82,8 @@ check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	@echo "cargo test (unit, integration, documentation)"
 	@cargo test --locked --no-default-features --quiet --lib --test integration
 	@cargo test --locked --no-default-features --quiet --doc
+	@echo "cargo test (a request's walk through the sources)"
+	@$(RUST_ENV) cargo test --locked --no-default-features --quiet --test walk
 	@echo "cargo test (model of the one-heir protocol: every interleaving, about a minute)"
 	@cargo test --locked --no-default-features --quiet $(OPTIMISED) --test model
 	@echo "criterion benches, once each"
@@ -106,6 +108,9 @@ docs:  ## write docs/settings.md from the table of settings
 bench: $(MADE)  ## criterion benches; BENCH_ARGS="--bench http head" for one
 	@$(RUST_ENV) LD_LIBRARY_PATH="$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')" \
 	 cargo bench --locked --benches $(BENCH_ARGS)
+
+walk: $(MADE)  ## which files a request enters, from a trace of an instrumented copy
+	@$(RUST_ENV) cargo test --locked --no-default-features --quiet --test walk -- --nocapture a_request
 
 # Where valgrind is not installed it says so and passes.
 instructions: $(BUILT)  ## the server's own instructions per request, within 3 % of those recorded
