@@ -30,7 +30,7 @@ OPTIMISED := --profile model --config 'profile.model.inherits="dev"' \
              --config profile.model.opt-level=3 --config profile.model.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build quick test check-rust check-python pytest docs bench fuzz fuzz-smoke base peers instructions clean
+.PHONY: help run build quick test check-rust check-python pytest docs bench fuzz fuzz-smoke base peers instructions walk clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -73,6 +73,10 @@ $(TESTS): $(BUILT) tests/python/requirements.txt
 	@$(PIP) -r tests/python/requirements.txt
 	@touch $@
 
+# Where the interpreter's shared library is; empty where Python was built without one.
+LIBPYTHON_DIR = $$($(BIN)/python -c 'import os, sysconfig; get = sysconfig.get_config_var; \
+  print(get("LIBDIR") if os.path.exists(os.path.join(get("LIBDIR"), get("INSTSONAME"))) else "")')
+
 check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	@if cargo fmt --version >/dev/null 2>&1; then echo "cargo fmt --check"; cargo fmt --check; \
 	 else echo "SKIPPED cargo fmt: the rustfmt component is not installed (rustup component add rustfmt)"; fi
@@ -84,6 +88,10 @@ check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	@cargo test --locked --no-default-features --quiet --doc
 	@echo "cargo test (a request's walk through the sources)"
 	@$(RUST_ENV) cargo test --locked --no-default-features --quiet --test walk
+	@echo "cargo test (src/python, with an embedded interpreter)"
+	@libdir="$(LIBPYTHON_DIR)"; \
+	 if [ -n "$$libdir" ]; then $(RUST_ENV) LD_LIBRARY_PATH="$$libdir" cargo test --locked --quiet --lib python::; \
+	 else echo "SKIPPED: this Python has no shared library to link with"; fi
 	@echo "cargo test (model of the one-heir protocol: every interleaving, about a minute)"
 	@cargo test --locked --no-default-features --quiet $(OPTIMISED) --test model
 	@echo "criterion benches, once each"

@@ -13,7 +13,6 @@ mod serve;
 mod tokens;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::PathBuf;
 
 const FILES_MAX: usize = 60;
