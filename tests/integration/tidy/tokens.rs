@@ -11,6 +11,7 @@ pub(crate) struct Token {
     pub(crate) text: String,
     pub(crate) line: usize,
     /// In characters from the start of the line.
+    #[allow(dead_code, reason = "tests/walk inserts there")]
     pub(crate) column: usize,
     /// For an opening bracket: where its partner stands.
     pub(crate) close: Option<usize>,
