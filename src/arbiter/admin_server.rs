@@ -136,8 +136,7 @@ impl AdminServer {
     /// What the loop's poll waits for.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = PollFd<'_>> {
         let listener = self.listener.iter();
-        let listener =
-            listener.map(|bound| PollFd::new(bound.listener.as_fd(), PollFlags::POLLIN));
+        let listener = listener.map(|bound| PollFd::new(bound.listener.as_fd(), PollFlags::POLLIN));
         let connections = self.connections.iter().map(|connection| {
             let wanted = if connection.stage == Stage::Answered {
                 PollFlags::POLLOUT
@@ -262,10 +261,7 @@ impl Connection {
         };
         let mut head = RequestHead::default();
         loop {
-            match self
-                .exchange
-                .receive(&self.read_buffer, &limits, &mut head)
-            {
+            match self.exchange.receive(&self.read_buffer, &limits, &mut head) {
                 Err(error) => {
                     let (status, message) = (error.status(), error.page_message());
                     let out = &mut self.write_buffer;
@@ -376,7 +372,9 @@ mod tests {
             .map(|_| TcpStream::connect(address).unwrap())
             .collect();
         let mut asking = TcpStream::connect(address).unwrap();
-        asking.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        asking
+            .write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+            .unwrap();
         admin.serve(1, &alive);
         assert!(read(&asking).ends_with("alive\n"));
         assert_eq!(admin.connections.len(), CONNECTIONS_MAX);
@@ -424,7 +422,10 @@ mod tests {
             stream.write_all(request.as_bytes()).unwrap();
             admin.serve(1, &alive);
             let response = read(&stream);
-            assert!(response.starts_with(&format!("HTTP/1.1 {status}")), "{response}");
+            assert!(
+                response.starts_with(&format!("HTTP/1.1 {status}")),
+                "{response}"
+            );
         }
     }
 }

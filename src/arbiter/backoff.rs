@@ -110,7 +110,11 @@ mod tests {
         assert_eq!(waits, [100, 200, 400, 800, 1000, 1000]);
         assert_eq!(delay.failed(now, 2500).as_millis(), 2500);
         now += QUIET_MS * 2;
-        assert_eq!(delay.failed(now, 2500).as_millis(), 100, "after a quiet time");
+        assert_eq!(
+            delay.failed(now, 2500).as_millis(),
+            100,
+            "after a quiet time"
+        );
     }
 
     #[test]
@@ -120,7 +124,11 @@ mod tests {
         backoff.boot_failed(1, 1000, 10);
         backoff.boot_failed(1, 1000, 10);
         backoff.boot_failed(2, 1000, 10);
-        assert_eq!(backoff.permitted(3, 1000), 1, "two places wait, the third does not");
+        assert_eq!(
+            backoff.permitted(3, 1000),
+            1,
+            "two places wait, the third does not"
+        );
         assert_eq!(backoff.choose(0..4, 1000), Some(0));
         assert_eq!(backoff.next_attempt(1000), Some(100));
         assert_eq!(backoff.permitted(3, 1100), 2);

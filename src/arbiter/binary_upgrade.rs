@@ -10,9 +10,13 @@
 //!
 //! While both live, neither removes a socket file: the other may still be found under it.
 
+use std::io;
+
 use nix::unistd::{Pid, getppid};
 
+use super::listeners::Listeners;
 use super::policy::ExitStatus;
+use super::runtime::HookError;
 
 /// The master that lives beside this one, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +104,33 @@ impl BinaryUpgrade {
             _ => "",
         }
     }
+}
+
+/// Why a new master could not be executed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExecError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Hook(#[from] HookError),
+}
+
+/// What the new master finds in its environment. In the child: from now on the listeners survive an exec.
+///
+/// # Errors
+/// A descriptor is not open.
+pub(super) fn variables(
+    old_master: Pid,
+    new_master: Pid,
+    listeners: &Listeners,
+    has_watchdog: bool,
+) -> io::Result<Vec<(String, String)>> {
+    let mut variables = vec![("GUNICORN_PID".to_owned(), old_master.to_string())];
+    variables.extend(listeners.leave_to_new_master(new_master.as_raw())?);
+    if has_watchdog {
+        variables.push(("WATCHDOG_PID".to_owned(), new_master.to_string()));
+    }
+    Ok(variables)
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, pipe2, read};
 
-use super::exit_report::RequestCounters;
-use super::metrics::Counters;
-use super::policy::{ExitStatus, Member, Stage};
+use super::exit_report::{self, RequestCounters};
+use super::metrics::{self, Counters, WorkerFigures};
+use super::policy::{self, ExitStatus, Member, Stage, Timeouts, Verdict};
 use super::worker_handle::{SlotNews, WorkerHandle};
-use crate::scoreboard::{Running, Scoreboard};
+use crate::scoreboard::{Running, Scoreboard, Unready};
 
 /// All workers, oldest first.
 #[derive(Debug)]
@@ -131,8 +131,35 @@ impl Children {
         self.requests
     }
 
-    pub(super) fn counters(&self) -> &Counters {
-        &self.counters
+    /// Whether some worker can take a request.
+    pub(super) fn readiness(&self, max_queue: usize) -> Result<(), Unready> {
+        let mut why_not = Unready::NobodyServes;
+        // The slot shows the end of a boot before the arbiter has read it.
+        let stays =
+            |worker: &&WorkerHandle| matches!(worker.stage(), Stage::Booting | Stage::Serving);
+        for worker in self.iter().filter(stays) {
+            match worker.slot().readiness(max_queue) {
+                Ok(()) => return Ok(()),
+                Err(why) => why_not = why,
+            }
+        }
+        Err(why_not)
+    }
+
+    /// For `/metrics`. Workers whose board is not `board` have another name.
+    pub(super) fn metrics(&self, board: &Arc<Scoreboard>, wanted: usize) -> String {
+        let workers: Vec<_> = self
+            .iter()
+            .map(|worker| WorkerFigures {
+                name: match worker.is_on(board) {
+                    true => worker.slot_number().to_string(),
+                    false => format!("{}-old", worker.slot_number()),
+                },
+                stage: worker.stage(),
+                slot: worker.slot(),
+            })
+            .collect();
+        metrics::render(&workers, &self.counters, wanted)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -185,6 +212,33 @@ impl Children {
         for worker in &mut self.workers {
             worker.kill(now);
         }
+    }
+
+    /// Aborts and kills workers that are silent for too long. Returns how many were aborted.
+    pub(super) fn watch(&mut self, timeouts: &Timeouts, now: u64) -> u64 {
+        let mut aborted = 0;
+        for worker in &mut self.workers {
+            let heartbeats = worker.heartbeats(now);
+            match policy::verdict(worker.stage(), worker.since(), heartbeats, now, timeouts) {
+                Verdict::Fine => {}
+                Verdict::Abort(fault) => {
+                    aborted += 1;
+                    exit_report::log_timeout(worker, fault, now);
+                    worker.send(Signal::SIGABRT);
+                    worker.enter(Stage::Aborted, now);
+                }
+                Verdict::Kill => {
+                    if worker.stage() == Stage::Retiring {
+                        log::error!(
+                            "Worker (pid:{}) did not leave within graceful_timeout",
+                            worker.pid()
+                        );
+                    }
+                    worker.kill(now);
+                }
+            }
+        }
+        aborted
     }
 
     pub(super) fn count(&self, stage: Stage) -> usize {

@@ -73,10 +73,10 @@ impl ControlServer {
             self.followed = Some(Arc::clone(config));
         }
         let tried_before = self.retry_at.take().is_some();
-        let Some(path) = &config.control_socket else {
+        let Some(path) = &config.control.control_socket else {
             return;
         };
-        match ControlSocket::open(path, pid, config.control_socket_mode) {
+        match ControlSocket::open(path, pid, config.control.control_socket_mode) {
             Ok(socket) => {
                 log::info!("Control socket listening at {}", socket.path().display());
                 self.socket = Some(socket);
@@ -134,6 +134,7 @@ impl ControlServer {
 }
 
 fn is_same(a: &Config, b: &Config) -> bool {
+    let (a, b) = (&a.control, &b.control);
     (&a.control_socket, a.control_socket_mode) == (&b.control_socket, b.control_socket_mode)
 }
 

@@ -172,7 +172,10 @@ mod tests {
     fn the_path_of_repeated_crashes_is_named() {
         let mut log = CrashLog::default();
         let [poison, other] = [running(b"/poison\n"), running(b"/other")];
-        assert!(log.record(&[poison.clone(), other.clone()], 1000).is_empty());
+        assert!(
+            log.record(&[poison.clone(), other.clone()], 1000)
+                .is_empty()
+        );
         assert!(log.record(std::slice::from_ref(&poison), 2000).is_empty());
         let said = log.record(&[poison.clone(), poison.clone()], 4500);
         let line = "GET /poison\\n was running in 3 worker crashes within 4 s";

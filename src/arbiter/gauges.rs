@@ -1,7 +1,7 @@
 //! What the arbiter sends to statsd: how many workers there are, and how many connections wait in the kernel.
 
 use super::listeners::Listeners;
-use crate::config::Config;
+use crate::config::Statsd;
 use crate::net;
 
 /// What was sent last.
@@ -15,7 +15,7 @@ impl Gauges {
     /// Sends the number of workers when it has changed, and the backlog once a second.
     pub(super) fn report(
         &mut self,
-        config: &Config,
+        config: &Statsd,
         workers: usize,
         listeners: &Listeners,
         now: u64,

@@ -140,10 +140,7 @@ impl Listeners {
     ///
     /// # Errors
     /// A descriptor is not open.
-    pub(super) fn leave_to_new_master(
-        &self,
-        new_master: i32,
-    ) -> io::Result<Vec<(String, String)>> {
+    pub(super) fn leave_to_new_master(&self, new_master: i32) -> io::Result<Vec<(String, String)>> {
         if !self.inherited.is_empty() {
             // systemd's own numbers are still open, and stay where they are.
             return Ok(vec![
@@ -161,19 +158,19 @@ impl Listeners {
 }
 
 fn parse_addresses(config: &Config) -> Result<Vec<BindAddress>, AddressError> {
-    config.bind.iter().map(|text| text.parse()).collect()
+    config.socket.bind.iter().map(|text| text.parse()).collect()
 }
 
 fn bind_options(config: &Config) -> BindOptions {
     BindOptions {
-        backlog: config.backlog,
-        umask: config.umask,
-        queues: if config.reuse_port {
-            Some(config.workers.clamp(1, QUEUES_MAX))
+        backlog: config.socket.backlog,
+        umask: config.process.umask,
+        queues: if config.socket.reuse_port {
+            Some(config.workers.workers.clamp(1, QUEUES_MAX))
         } else {
             None
         },
-        owner: Some((config.user, config.group)),
+        owner: Some((config.process.user, config.process.group)),
     }
 }
 
@@ -186,12 +183,11 @@ mod tests {
     use nix::unistd::{getegid, geteuid};
 
     fn config(bind: &[String]) -> Config {
-        Config {
-            bind: bind.to_vec(),
-            user: geteuid().as_raw(),
-            group: getegid().as_raw(),
-            ..Config::default()
-        }
+        let mut config = Config::default();
+        config.socket.bind = bind.to_vec();
+        config.process.user = geteuid().as_raw();
+        config.process.group = getegid().as_raw();
+        config
     }
 
     #[test]

@@ -12,7 +12,6 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
-
 /// From the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Supervisor {

@@ -159,7 +159,9 @@ fn open_existing(path: &Path) -> io::Result<fs::File> {
 fn recorded_pid(path: &Path) -> Option<i32> {
     let mut text = String::new();
     let file = open_existing(path).ok()?;
-    file.take(PIDFILE_BYTES_MAX).read_to_string(&mut text).ok()?;
+    file.take(PIDFILE_BYTES_MAX)
+        .read_to_string(&mut text)
+        .ok()?;
     let pid = text.trim().parse().ok()?;
     (pid > 0).then_some(pid)
 }

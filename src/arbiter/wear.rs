@@ -120,6 +120,9 @@ mod tests {
         wear.checked_at = 0;
         wear.check(&mut children, 1, 1900);
         assert!(is_worn(&children), "this process has more than a MiB");
-        assert!(wear.pause.remaining(1900) > 0, "so soon that the limit is too small");
+        assert!(
+            wear.pause.remaining(1900) > 0,
+            "so soon that the limit is too small"
+        );
     }
 }

@@ -27,10 +27,10 @@ pub(super) enum Question {
 
 impl Health {
     pub(super) fn new(config: &Config) -> Option<Self> {
-        let path = config.health_path.as_ref()?;
+        let path = config.control.health_path.as_ref()?;
         Some(Self {
             path: path.trim_end_matches('/').as_bytes().to_vec(),
-            max_queue: config.max_queue,
+            max_queue: config.workers.max_queue,
         })
     }
 
@@ -88,10 +88,8 @@ mod tests {
     use crate::http::{HeadScan, Limits, parse_head};
 
     fn asked(path: &str, line: &str) -> Option<Question> {
-        let config = Config {
-            health_path: Some(path.to_owned()),
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.control.health_path = Some(path.to_owned());
         let mut head = RequestHead::default();
         let text = format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n");
         let limits = Limits::new(4094, 100, 8190, 0);

@@ -1,7 +1,7 @@
 //! Requests that are dispatched at their head (`request_buffering = False`): their bodies go to the application as
 //! they arrive.
 //!
-//! The loop reads while the window has room (`pool/inflow.rs`), under the body's deadline. `100 Continue` is sent when
+//! The loop reads while the window has room (`pool/streaming_body.rs`), under the body's deadline. `100 Continue` is sent when
 //! the application first reads. A body that cannot be received whole is an `OSError` there, and when the application
 //! leaves it at that, the answer says whose fault it was. A response that begins before the body is whole closes the
 //! connection behind it; what the client still sends is then read and forgotten for a moment (`Waiting::Linger`).
@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::http::{ParseError, Received, Status};
-use crate::pool::{Inflow, Job, RequestBody};
+use crate::pool::{Job, RequestBody, StreamingBody};
 
 use super::connection::{Connection, Fate, PeerText, Waiting};
 use super::core::Core;
@@ -18,7 +18,7 @@ use super::core::Core;
 /// The way in of a body that its request did not wait for.
 #[derive(Debug)]
 pub(super) struct Arriving {
-    inflow: Arc<Inflow>,
+    inflow: Arc<StreamingBody>,
     /// The window is full.
     is_paused: bool,
 }
@@ -33,8 +33,8 @@ impl Connection {
 
     /// The head is in: hand the request to the pool, and its body after it.
     pub(super) fn dispatch_at_head(&mut self, mut job: Box<Job>, core: &mut Core) {
-        let inflow = Arc::new(Inflow::new(core.pool.clone(), self.id()));
-        job.body = RequestBody::Arriving(inflow.clone());
+        let inflow = Arc::new(StreamingBody::new(core.pool.clone(), self.id()));
+        job.body = RequestBody::Streaming(inflow.clone());
         self.arriving = Some(Arriving {
             inflow,
             is_paused: false,

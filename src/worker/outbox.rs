@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 
-use crate::pool::{Piece, SharedBytes};
+use crate::pool::{BorrowedBuffer, Piece};
 
 /// Small segments are joined up to this: many little pieces are one write.
 const JOINED_BYTES_MAX: usize = 16 * 1024;
@@ -32,7 +32,7 @@ enum Segment {
         at: usize,
     },
     Shared {
-        shared: Box<dyn SharedBytes>,
+        shared: Box<dyn BorrowedBuffer>,
         at: usize,
         end: usize,
     },
@@ -113,7 +113,7 @@ impl Outbox {
         piece: Piece,
         take: u64,
         credit: usize,
-        finished: &mut Vec<Box<dyn SharedBytes>>,
+        finished: &mut Vec<Box<dyn BorrowedBuffer>>,
     ) {
         debug_assert!(
             take <= piece.len(),
@@ -128,14 +128,14 @@ impl Outbox {
                 bytes.truncate(end);
                 Segment::Bytes { bytes, at: 0 }
             }
-            Piece::Shared(shared) if take == 0 => {
+            Piece::Borrowed(shared) if take == 0 => {
                 finished.push(shared);
                 Segment::Bytes {
                     bytes: Vec::new(),
                     at: 0,
                 }
             }
-            Piece::Shared(shared) => Segment::Shared { shared, at: 0, end },
+            Piece::Borrowed(shared) => Segment::Shared { shared, at: 0, end },
             Piece::File { file, offset, .. } => Segment::File {
                 file,
                 offset,
@@ -154,7 +154,7 @@ impl Outbox {
     pub(super) fn flush<S: Write + AsFd>(
         &mut self,
         socket: &mut S,
-        finished: &mut Vec<Box<dyn SharedBytes>>,
+        finished: &mut Vec<Box<dyn BorrowedBuffer>>,
     ) -> io::Result<Flushed> {
         let mut flushed = Flushed::default();
         loop {
@@ -203,7 +203,7 @@ impl Outbox {
     }
 
     /// Give up what is queued, so that objects of the application's find their way back.
-    pub(super) fn abandon(&mut self, finished: &mut Vec<Box<dyn SharedBytes>>) {
+    pub(super) fn abandon(&mut self, finished: &mut Vec<Box<dyn BorrowedBuffer>>) {
         for entry in self.entries.drain(..) {
             if let Segment::Shared { shared, .. } = entry.segment {
                 finished.push(shared);
@@ -256,7 +256,7 @@ impl Outbox {
         }
     }
 
-    fn drop_written(&mut self, flushed: &mut Flushed, finished: &mut Vec<Box<dyn SharedBytes>>) {
+    fn drop_written(&mut self, flushed: &mut Flushed, finished: &mut Vec<Box<dyn BorrowedBuffer>>) {
         while let Some(entry) = self.entries.front() {
             let written = match &entry.segment {
                 Segment::Bytes { bytes, at } => *at == bytes.len(),
@@ -318,7 +318,7 @@ mod tests {
     #[derive(Debug)]
     struct Owned(Vec<u8>);
 
-    impl SharedBytes for Owned {
+    impl BorrowedBuffer for Owned {
         fn bytes(&self) -> &[u8] {
             &self.0
         }
@@ -360,7 +360,7 @@ mod tests {
         let (mut outbox, mut finished) = (Outbox::default(), Vec::new());
         outbox.push_bytes(b"head;", 0);
         outbox.push_piece(
-            Piece::Shared(Box::new(Owned(b"shared!".to_vec()))),
+            Piece::Borrowed(Box::new(Owned(b"shared!".to_vec()))),
             6,
             6,
             &mut finished,
@@ -420,7 +420,7 @@ mod tests {
     fn abandoning_gives_the_applications_objects_back() {
         let (mut outbox, mut finished) = (Outbox::default(), Vec::new());
         outbox.push_piece(
-            Piece::Shared(Box::new(Owned(vec![1; 9]))),
+            Piece::Borrowed(Box::new(Owned(vec![1; 9]))),
             9,
             0,
             &mut finished,

@@ -74,9 +74,13 @@ pub(super) struct Overload {
 impl Overload {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            queue_timeout: config.queue_timeout,
-            jobs_max: (config.max_queue > 0)
-                .then(|| config.max_queue.saturating_add(config.threads)),
+            queue_timeout: config.workers.queue_timeout,
+            jobs_max: (config.workers.max_queue > 0).then(|| {
+                config
+                    .workers
+                    .max_queue
+                    .saturating_add(config.workers.threads)
+            }),
             arrivals: VecDeque::new(),
             answered: Vec::new(),
             burst: None,

@@ -1,7 +1,7 @@
 //! Requests that run too long (`request_timeout`): the client gets its answer, the application is told, and a thread
 //! that does not come back costs the worker its place.
 //!
-//! 1. *Overrun.* A thread has had its job for longer than the timeout. The client gets 504, or its response is broken
+//! 1. *Timed out.* A thread has had its job for longer than the timeout. The client gets 504, or its response is broken
 //!    off; the application's side is asked to log the thread's stack and to raise an exception there.
 //! 2. *Returned.* The job comes back, whatever became of it: its line goes to the access log.
 //! 3. *Lost.* It does not within a grace. The line is written from the scoreboard, and the worker asks for its
@@ -12,7 +12,7 @@
 use std::time::{Duration, Instant};
 
 use crate::http::{HeadScan, Status, parse_head};
-use crate::pool::{InHand, Job, Overrun, Peer};
+use crate::pool::{InFlightRequest, Job, Peer, TimedOutRequest};
 use crate::scoreboard::Running;
 
 use super::connection::{Connection, Fate};
@@ -32,7 +32,7 @@ struct Answer {
 
 #[derive(Clone, Copy, Debug)]
 struct Overdue {
-    job: InHand,
+    job: InFlightRequest,
     lost_at: Instant,
     /// `None` when the client has left before, or the connection is the application's own.
     answer: Option<Answer>,
@@ -67,8 +67,8 @@ impl Overruns {
         self.timeout.clamp(GRACE_MIN, GRACE_MAX)
     }
 
-    fn is_known(&self, job: &InHand) -> bool {
-        let same = |known: &Overdue| known.job.seat == job.seat && known.job.token == job.token;
+    fn is_known(&self, job: &InFlightRequest) -> bool {
+        let same = |known: &Overdue| known.job.thread == job.thread && known.job.token == job.token;
         self.overdue.iter().any(same)
     }
 }
@@ -87,7 +87,7 @@ impl EventLoop<'_> {
         // A job that begins after this look is due a timeout later at the earliest.
         let mut next_look = now + timeout;
         let mut due = Vec::new();
-        for job in self.core.pool.in_hand() {
+        for job in self.core.pool.in_flight() {
             let due_at = job.since + timeout;
             if overruns.is_known(&job) {
                 continue;
@@ -107,22 +107,22 @@ impl EventLoop<'_> {
         }
     }
 
-    fn on_overrun(&mut self, job: InHand) {
+    fn on_overrun(&mut self, job: InFlightRequest) {
         let now = self.core.now;
         if self.handed_over.contains(job.conn) {
             // An upgraded connection lasts as long as it likes; it is noted so that it is not looked at again.
             return self.note_overdue(job, None);
         }
-        let running = self.core.slot().running_on(job.seat);
+        let running = self.core.slot().running_on(job.thread);
         let request = running.as_ref().map(describe).unwrap_or_default();
         log::error!(
             "Request timed out after {:.1} s (request_timeout): {request}, in thread {}.",
             now.saturating_duration_since(job.since).as_secs_f64(),
-            job.seat
+            job.thread
         );
         self.core.slot().add_timed_out(1);
-        self.application.on_overrun(&Overrun {
-            seat: job.seat,
+        self.application.on_request_timeout(&TimedOutRequest {
+            thread: job.thread,
             token: job.token,
             request,
         });
@@ -139,7 +139,7 @@ impl EventLoop<'_> {
         self.note_overdue(job, answer);
     }
 
-    fn note_overdue(&mut self, job: InHand, answer: Option<Answer>) {
+    fn note_overdue(&mut self, job: InFlightRequest, answer: Option<Answer>) {
         if let Some(overruns) = &mut self.core.overruns {
             let lost_at = self.core.now + overruns.grace();
             overruns.overdue.push(Overdue {
@@ -172,7 +172,7 @@ impl EventLoop<'_> {
         for overdue in &lost {
             log::error!(
                 "Thread {} does not come back from its request; the worker is replaced.",
-                overdue.job.seat
+                overdue.job.thread
             );
             self.core.log_lost(overdue);
         }
@@ -213,7 +213,7 @@ impl Core {
     fn log_lost(&mut self, overdue: &Overdue) {
         let Some(answer) = overdue.answer else { return };
         let mut job = Job::new(overdue.job.since);
-        if let Some(running) = self.slot().running_on(overdue.job.seat) {
+        if let Some(running) = self.slot().running_on(overdue.job.thread) {
             let method = running.method.as_slice();
             let line = [method, b" ", &running.path, b" HTTP/1.1\r\nHost: -\r\n\r\n"].concat();
             // A path that was cut inside an escape is refused; the line then shows as much as of any bad request.

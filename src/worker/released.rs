@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::pool::{Pool, SharedBytes};
+use crate::pool::{BorrowedBuffer, Pool, Reason};
 
 /// They may wait for so long,
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -21,23 +21,23 @@ pub(super) struct Released {
 
 impl Released {
     /// Give back what is `finished`.
-    pub(super) fn take(&mut self, finished: &mut Vec<Box<dyn SharedBytes>>, pool: &Pool) {
+    pub(super) fn take(&mut self, finished: &mut Vec<Box<dyn BorrowedBuffer>>, pool: &Pool) {
         for shared in finished.drain(..) {
             self.bytes += shared.bytes().len();
-            pool.release(shared);
+            pool.defer_drop(shared);
         }
     }
 
     /// See that a thread drops what waits.
     pub(super) fn look(&mut self, pool: &Pool, now: Instant) {
-        if !pool.has_released() {
+        if !pool.has_deferred_drops() {
             *self = Self::default();
             return;
         }
         let since = *self.since.get_or_insert(now);
         let waited = now.saturating_duration_since(since);
         if self.bytes >= WAITING_BYTES_MAX || waited >= PATIENCE {
-            pool.summon_now();
+            pool.notify_one(Reason::DeferredDrops);
             *self = Self::default();
         }
     }
@@ -55,7 +55,7 @@ mod tests {
     #[derive(Debug)]
     struct Zeros(usize);
 
-    impl SharedBytes for Zeros {
+    impl BorrowedBuffer for Zeros {
         fn bytes(&self) -> &[u8] {
             &[0; WAITING_BYTES_MAX][..self.0]
         }
@@ -71,7 +71,10 @@ mod tests {
         let mut released = Released::default();
         released.look(&pool, now);
         assert_eq!(released.next_look(), None);
-        released.take(&mut vec![Box::new(Zeros(5)) as Box<dyn SharedBytes>], &pool);
+        released.take(
+            &mut vec![Box::new(Zeros(5)) as Box<dyn BorrowedBuffer>],
+            &pool,
+        );
         released.look(&pool, now);
         assert_eq!(released.next_look(), Some(now + PATIENCE));
         released.look(&pool, now + PATIENCE);
@@ -82,7 +85,7 @@ mod tests {
     fn many_bytes_are_looked_after_at_once() {
         let (pool, now) = (pool(), Instant::now());
         let mut released = Released::default();
-        let zeros = Box::new(Zeros(WAITING_BYTES_MAX)) as Box<dyn SharedBytes>;
+        let zeros = Box::new(Zeros(WAITING_BYTES_MAX)) as Box<dyn BorrowedBuffer>;
         released.take(&mut vec![zeros], &pool);
         released.look(&pool, now);
         assert_eq!(released.next_look(), None, "a thread was summoned");

@@ -80,7 +80,7 @@ impl EventLoop<'_> {
         self.core.pool.close();
         self.core.end_burst(true);
         // Nobody waits for these any more: all connections are closed.
-        while let Some(job) = self.core.pool.unbegun() {
+        while let Some(job) = self.core.pool.pop_front() {
             self.core.log_gone(&job);
             self.core.recycle(job);
         }
@@ -97,7 +97,7 @@ impl EventLoop<'_> {
             }
         }
         if let Phase::Leaving { until } = self.phase
-            && (self.core.pool.live() == 0 || until <= self.core.now)
+            && (self.core.pool.live_threads() == 0 || until <= self.core.now)
         {
             self.phase = Phase::Stopped;
         }

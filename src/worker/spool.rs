@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustix::buffer::spare_capacity;
 
-use crate::pool::{BodyBytes, RequestBody, Spares};
+use crate::pool::{BodyBytes, BufferPool, RequestBody};
 
 /// A declared length reserves at most this much new memory before bytes are there.
 const RESERVE_BYTES_MAX: usize = 64 * 1024;
@@ -35,7 +35,7 @@ pub(super) struct SpoolBudget {
     /// Bytes in memory now.
     pub(super) held_bytes: usize,
     /// Memory that other bodies have left.
-    pub(super) spares: Arc<Spares>,
+    pub(super) buffer_pool: Arc<BufferPool>,
 }
 
 /// One body being received.
@@ -67,7 +67,7 @@ impl Spool {
     pub(super) fn reserve(&mut self, declared: u64, budget: &SpoolBudget) {
         debug_assert!(matches!(self, Self::Empty), "a body begins once");
         let declared = usize::try_from(declared).unwrap_or(usize::MAX);
-        let mut bytes = BodyBytes::expecting(declared, &budget.spares);
+        let mut bytes = BodyBytes::expecting(declared, &budget.buffer_pool);
         if declared <= RESERVE_BYTES_MAX {
             let memory = bytes.memory();
             memory.reserve_exact(declared);
@@ -125,7 +125,7 @@ impl Spool {
     /// The temporary file could not be made or written.
     pub(super) fn write(&mut self, bytes: &[u8], budget: &mut SpoolBudget) -> io::Result<()> {
         if matches!(self, Self::Empty) {
-            *self = Self::Memory(BodyBytes::expecting(UNKNOWN_BYTES, &budget.spares));
+            *self = Self::Memory(BodyBytes::expecting(UNKNOWN_BYTES, &budget.buffer_pool));
         }
         if let Self::Memory(held) = self {
             let fits = held.len() + bytes.len() <= budget.body_bytes_max
@@ -205,7 +205,7 @@ mod tests {
             total_bytes_max: total,
             directory: None,
             held_bytes: 0,
-            spares: Arc::default(),
+            buffer_pool: Arc::default(),
         }
     }
 

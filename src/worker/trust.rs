@@ -38,32 +38,32 @@ pub(super) struct Trust {
 impl Trust {
     /// `script_name` is that of the environment.
     pub(super) fn new(config: &Config, script_name: &[u8]) -> Self {
-        let underscores = match config.header_map {
+        let underscores = match config.http.header_map {
             config::HeaderMap::Drop => Underscores::Drop,
             config::HeaderMap::Refuse => Underscores::Refuse,
             config::HeaderMap::Dangerous => Underscores::Map,
         };
-        let client_field = match config.proxy_headers {
+        let client_field = match config.proxy.proxy_headers {
             config::ProxyHeaders::Off => None,
             config::ProxyHeaders::XForwardedFor => Some(ClientField::XForwardedFor),
             config::ProxyHeaders::Forwarded => Some(ClientField::Forwarded),
         };
         Self {
-            forwarders: config.forwarded_allow_ips.clone(),
+            forwarders: config.proxy.forwarded_allow_ips.clone(),
             policy: HeaderPolicy::new(
                 underscores,
-                &config.forwarder_headers,
-                &config.secure_scheme_headers,
+                &config.proxy.forwarder_headers,
+                &config.proxy.secure_scheme_headers,
                 script_name,
             ),
-            client_field: client_field.map(|field| (field, config.proxy_headers_hops)),
-            proxy_mode: match config.proxy_protocol {
+            client_field: client_field.map(|field| (field, config.proxy.proxy_headers_hops)),
+            proxy_mode: match config.proxy.proxy_protocol {
                 config::ProxyProtocol::Off => None,
                 config::ProxyProtocol::V1 => Some(ProxyMode::V1),
                 config::ProxyProtocol::V2 => Some(ProxyMode::V2),
                 config::ProxyProtocol::Auto => Some(ProxyMode::Auto),
             },
-            proxies: config.proxy_allow_ips.clone(),
+            proxies: config.proxy.proxy_allow_ips.clone(),
             dropped: HashSet::new(),
         }
     }
@@ -129,17 +129,17 @@ fn log_dropped(dropped: &mut HashSet<Box<[u8]>>, name: &[u8]) {
 pub(super) fn limits(config: &Config) -> Limits {
     Limits {
         rules: Rules {
-            permit_unconventional_method: config.permit_unconventional_http_method,
-            permit_unconventional_version: config.permit_unconventional_http_version,
-            casefold_method: config.casefold_http_method,
-            permit_obsolete_folding: config.permit_obsolete_folding,
-            strip_header_spaces: config.strip_header_spaces,
+            permit_unconventional_method: config.http.permit_unconventional_http_method,
+            permit_unconventional_version: config.http.permit_unconventional_http_version,
+            casefold_method: config.http.casefold_http_method,
+            permit_obsolete_folding: config.http.permit_obsolete_folding,
+            strip_header_spaces: config.http.strip_header_spaces,
         },
         ..Limits::new(
-            config.limit_request_line,
-            config.limit_request_fields,
-            config.limit_request_field_size,
-            config.limit_request_body,
+            config.limits.limit_request_line,
+            config.limits.limit_request_fields,
+            config.limits.limit_request_field_size,
+            config.limits.limit_request_body,
         )
     }
 }

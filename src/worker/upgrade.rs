@@ -58,7 +58,7 @@ impl EventLoop<'_> {
             debug_assert!(connection.offered, "only what was offered can be taken");
             // The application's descriptor would keep it in the poll set. Failing to leave costs idle wake-ups only.
             let _ = connection.stream.deregister(self.poll.registry());
-            self.core.pool.left(conn);
+            self.core.pool.connection_closed(conn);
             self.core.room_made = true;
         }
     }

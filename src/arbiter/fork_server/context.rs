@@ -1,90 +1,138 @@
-//! The template's side: the orders that it hears, and the seats of the workers that it forks.
+//! The fork server's side: the spawn requests that it gets, and the contexts of the workers that it forks.
 
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getpid, getppid};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, getpid, getppid, pipe2};
 
-use super::ORDER_BYTES;
-use crate::arbiter::WorkerLine;
-use crate::arbiter::fork::{WorkerSeat, max_requests};
+use super::wire;
+use crate::arbiter::control_channel::WorkerChannel;
+use crate::arbiter::fork::{Inheritance, WorkerContext, max_requests};
+use crate::arbiter::runtime::{Forked, Runtime};
+use crate::arbiter::signals::Blocked;
 use crate::config::Config;
-use crate::net::{Channels, Listener, receive_sockets};
+use crate::net::{Channels, Listener};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 
-/// All that a template inherits from the arbiter.
+/// All that a fork server inherits from the arbiter.
 ///
-/// Its duties: import the application, `report_ready`, and fork a worker for each order. In the worker `into_worker`
-/// makes the seat; in the process between them nothing is done but to note the worker's pid in its slot.
+/// Its duties: import the application, `report_ready`, and for each spawn request `fork_worker` and `answer`. In the
+/// worker `into_worker` makes the context.
 #[derive(Debug)]
-pub struct TemplateSeat {
+pub struct ForkServerContext {
     pub config: Arc<Config>,
     pub scoreboard: Arc<Scoreboard>,
-    pub(super) control: UnixStream,
-    pub(super) listeners: Vec<Listener>,
-    pub(super) nudge: OwnedFd,
-    pub(super) channels: Option<Arc<Channels>>,
-    pub(super) arbiter: Pid,
+    control: OwnedFd,
+    listeners: Vec<Listener>,
+    notifier: OwnedFd,
+    channels: Option<Arc<Channels>>,
+    arbiter: Pid,
 }
 
 /// Which worker is to be forked.
 #[derive(Debug)]
-pub struct Order {
+pub struct SpawnRequest {
     pub age: u64,
-    pub slot: usize,
-    line: Option<WorkerLine>,
+    slot: usize,
+    channel: WorkerChannel,
 }
 
-impl TemplateSeat {
+/// Which of the three processes this is after [`ForkServerContext::fork_worker`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The worker's pid, if there is one.
+    ForkServer(Option<Pid>),
+    /// It must end at once, without exit handlers.
+    Between,
+    Worker,
+}
+
+impl ForkServerContext {
+    /// In the child: a fork server from now on.
+    ///
     /// # Errors
-    /// When the arbiter is gone.
-    pub fn report_ready(&mut self) -> io::Result<()> {
-        self.control.write_all(b"r")
+    /// The arbiter is gone, or there are no descriptors left.
+    pub(in crate::arbiter) fn enter(
+        inheritance: Inheritance<'_>,
+        control: OwnedFd,
+        blocked: Blocked,
+    ) -> io::Result<Box<Self>> {
+        let (listeners, notifier) = inheritance.enter(blocked)?;
+        Ok(Box::new(Self {
+            config: Arc::clone(inheritance.config),
+            scoreboard: inheritance.scoreboard,
+            control,
+            listeners,
+            notifier,
+            channels: inheritance.channels.cloned(),
+            arbiter: inheritance.arbiter,
+        }))
     }
 
-    /// Descriptor and name of each listener, for those who only look.
+    /// # Errors
+    /// When the arbiter is gone.
+    pub fn report_ready(&self) -> io::Result<()> {
+        wire::send_ready(self.control.as_fd())
+    }
+
+    /// Descriptor and name of each listener, as hooks see them.
     #[must_use]
-    pub fn faces(&self) -> Vec<(RawFd, String)> {
-        self.listeners.iter().map(Listener::face).collect()
+    pub fn listener_infos(&self) -> Vec<(RawFd, String)> {
+        self.listeners.iter().map(Listener::info).collect()
     }
 
-    /// Waits for the next order; none when there will be no more.
-    pub fn next_order(&mut self) -> Option<Order> {
-        let mut order = [0; ORDER_BYTES];
-        let (len, ends) = receive_sockets(self.control.as_fd(), &mut order).ok()?;
-        let (age, slot) = order.split_at(8);
-        if len < ORDER_BYTES {
-            return None;
-        }
-        let ends = <[OwnedFd; 2]>::try_from(ends).ok();
-        Some(Order {
-            age: u64::from_le_bytes(age.try_into().ok()?),
-            slot: usize::try_from(u64::from_le_bytes(slot.try_into().ok()?)).ok()?,
-            line: ends.map(|[questions, dump]| WorkerLine {
-                questions: UnixStream::from(questions),
-                dump,
-            }),
-        })
+    /// Waits for the next request; `None` when there will be no more.
+    pub fn next_request(&mut self) -> Option<SpawnRequest> {
+        let (age, slot, channel) = wire::receive_request(self.control.as_fd())?;
+        Some(SpawnRequest { age, slot, channel })
     }
 
-    /// The answer to an order: what stands in the slot by now. 0 means that there is no worker.
+    /// Forks a worker whose parent is the arbiter: the process between ends, and the arbiter adopts its child. The
+    /// process between writes the worker's pid to a pipe that no other process has by then: the fork server reads it
+    /// from the kernel, and not from memory that workers can write.
     ///
     /// # Errors
-    /// When the arbiter is gone.
-    pub fn answer(&mut self, order: &Order) -> io::Result<()> {
-        let pid = self.scoreboard.slot(order.slot).pid();
-        self.control.write_all(&pid.to_le_bytes())
+    /// When the system has no room for another process.
+    pub fn fork_worker(runtime: &mut dyn Runtime) -> io::Result<Place> {
+        let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
+        let between = match runtime.fork()? {
+            Forked::Parent(between) => between,
+            Forked::Child => {
+                drop(read_end);
+                return Ok(fork_from_between(runtime, write_end));
+            }
+        };
+        drop(write_end);
+        let mut pid = [0; 4];
+        let worker = File::from(read_end).read_exact(&mut pid);
+        // Only then is the worker the arbiter's child.
+        while waitpid(between, None) == Err(Errno::EINTR) {}
+        let worker = worker.map(|()| Pid::from_raw(i32::from_le_bytes(pid)));
+        Ok(Place::ForkServer(worker.ok()))
     }
 
-    /// In the new worker: waits until it is the arbiter's child.
-    ///
     /// # Errors
     /// When the arbiter is gone.
-    pub fn into_worker(self, order: Order) -> io::Result<WorkerSeat> {
+    pub fn answer(&self, request: &SpawnRequest, worker: Option<Pid>) -> io::Result<()> {
+        wire::send_answer(
+            self.control.as_fd(),
+            request.age,
+            worker.map_or(0, Pid::as_raw),
+        )
+    }
+
+    /// In the new worker: waits until it is the arbiter's child and the arbiter knows it.
+    ///
+    /// # Errors
+    /// The arbiter is gone, or has given this worker up.
+    pub fn into_worker(self, request: SpawnRequest) -> io::Result<WorkerContext> {
         let deadline = monotonic_ms() + ADOPTION_MS;
         while getppid() != self.arbiter {
             if monotonic_ms() > deadline {
@@ -92,26 +140,43 @@ impl TemplateSeat {
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        // Not before: the end of the process in between would count as the parent's death.
+        // Not before: the end of the process between would count as the parent's death.
         nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+        let mut channel = request.channel;
+        channel.wait_for_start()?;
         log::info!("Booting worker with pid: {}", getpid());
-        let max_requests = max_requests(&self.config);
-        let seat = WorkerSeat {
-            index: order.slot,
-            age: order.age,
+        let max_requests = max_requests(&self.config.lifecycle);
+        let context = WorkerContext {
+            index: request.slot,
+            age: request.age,
             listeners: self.listeners,
             config: self.config,
             scoreboard: self.scoreboard,
-            booted: self.nudge,
-            line: order.line,
+            notifier: self.notifier,
+            channel: Some(channel),
             parent: self.arbiter,
             channels: self.channels,
             max_requests,
         };
-        if seat.is_orphan() {
+        if context.is_orphan() {
             return Err(io::Error::other("the arbiter is gone"));
         }
-        Ok(seat)
+        Ok(context)
+    }
+}
+
+fn fork_from_between(runtime: &mut dyn Runtime, pid_pipe: OwnedFd) -> Place {
+    match runtime.fork() {
+        Ok(Forked::Child) => Place::Worker,
+        Ok(Forked::Parent(worker)) => {
+            // When nobody reads it the arbiter hears of no worker, and that one leaves by itself.
+            let _ = File::from(pid_pipe).write_all(&worker.as_raw().to_le_bytes());
+            Place::Between
+        }
+        Err(error) => {
+            log::error!("Cannot start a worker: {error}");
+            Place::Between
+        }
     }
 }
 

@@ -52,7 +52,13 @@ fn a_silent_loop_and_silent_python_are_told_apart() {
 
 #[test]
 fn beats_of_the_future_are_fine() {
-    let verdict = verdict(Stage::Serving, 1000, heartbeats(5000, 5000), 4000, &TIMEOUTS);
+    let verdict = verdict(
+        Stage::Serving,
+        1000,
+        heartbeats(5000, 5000),
+        4000,
+        &TIMEOUTS,
+    );
     assert_eq!(verdict, Verdict::Fine);
 }
 
@@ -167,7 +173,10 @@ fn an_unproven_reload_retires_no_worker() {
     assert_eq!(steps(&unproven(2, 2, 4), &members(&four)), (1, vec![]));
     let mut with_new = four.clone();
     with_new.push((5, 2, Serving));
-    assert_eq!(steps(&desired(2, 2), &members(&with_new)), (0, vec![1, 2, 3]));
+    assert_eq!(
+        steps(&desired(2, 2), &members(&with_new)),
+        (0, vec![1, 2, 3])
+    );
     // More workers: what is missing comes at once.
     assert_eq!(steps(&unproven(4, 2, 2), &members(&four[..2])), (3, vec![]));
     // An old worker that dies meanwhile is replaced by one of the new settings.
@@ -276,7 +285,11 @@ fn boot_failures_at_a_reload_keep_the_old_generation() {
 
 #[test]
 fn a_worker_that_has_served_is_replaced_at_once() {
-    for status in [ExitStatus::Signal(11), ExitStatus::Code(1), ExitStatus::Code(0)] {
+    for status in [
+        ExitStatus::Signal(11),
+        ExitStatus::Code(1),
+        ExitStatus::Code(0),
+    ] {
         for stage in [Stage::Serving, Stage::Aborted, Stage::Killed] {
             let crash = ExitReport {
                 status,
