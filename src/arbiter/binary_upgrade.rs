@@ -67,7 +67,7 @@ impl BinaryUpgrade {
         *self = Self::None;
         match status {
             ExitStatus::Code(0) => log::info!("Upgrade: the new master (pid:{pid}) has gone."),
-            _ => log::error!("Upgrade failed: the new master (pid:{pid}) ended with {status:?}."),
+            _ => log::error!("Upgrade failed: the new master (pid:{pid}) ended with {status}."),
         }
         true
     }

@@ -146,12 +146,12 @@ impl Children {
         Err(why_not)
     }
 
-    /// For `/metrics`. Workers whose board is not `board` have another name.
-    pub(super) fn metrics(&self, board: &Arc<Scoreboard>, wanted: usize) -> String {
+    /// For `/metrics`. Workers whose scoreboard is not `scoreboard` have another name.
+    pub(super) fn metrics(&self, scoreboard: &Arc<Scoreboard>, wanted: usize) -> String {
         let workers: Vec<_> = self
             .iter()
             .map(|worker| WorkerFigures {
-                name: match worker.is_on(board) {
+                name: match worker.is_on(scoreboard) {
                     true => worker.slot_number().to_string(),
                     false => format!("{}-old", worker.slot_number()),
                 },
@@ -245,11 +245,11 @@ impl Children {
         self.iter().filter(|worker| worker.stage() == stage).count()
     }
 
-    /// Slots of `board` whose number no living worker has, on this board or on one before it: the ways between workers
+    /// Slots of `scoreboard` whose number no living worker has, on this scoreboard or on one before it: the ways between workers
     /// go by the number.
-    pub(super) fn free_slots(&self, board: &Arc<Scoreboard>) -> impl Iterator<Item = usize> {
+    pub(super) fn free_slots(&self, scoreboard: &Arc<Scoreboard>) -> impl Iterator<Item = usize> {
         let is_taken = |slot: &usize| self.iter().any(|worker| worker.slot_number() == *slot);
-        (0..board.slots()).filter(move |slot| !is_taken(slot))
+        (0..scoreboard.slots()).filter(move |slot| !is_taken(slot))
     }
 
     /// Workers that are gone, although the kernel gave no readable status for them.
@@ -259,8 +259,8 @@ impl Children {
     }
 }
 
-/// A board with spare slots: its untouched pages cost nothing.
-pub(super) fn roomy_board(workers: usize, threads: usize) -> io::Result<Arc<Scoreboard>> {
+/// A scoreboard with spare slots: its untouched pages cost nothing.
+pub(super) fn roomy_scoreboard(workers: usize, threads: usize) -> io::Result<Arc<Scoreboard>> {
     let slots = (workers * 2 + SPARE_SLOTS).max(SLOTS_MIN);
     Scoreboard::new(slots, threads.max(THREADS_MIN)).map(Arc::new)
 }
@@ -289,11 +289,11 @@ mod tests {
 
     #[test]
     fn slots_of_living_workers_are_taken_on_every_board() {
-        let board = Arc::new(Scoreboard::new(4, 1).unwrap());
+        let scoreboard = Arc::new(Scoreboard::new(4, 1).unwrap());
         let larger = Arc::new(Scoreboard::new(5, 1).unwrap());
         let mut children = Children::new().unwrap();
-        children.add(on_paper(&board, 2));
-        children.add(on_paper(&board, 0));
+        children.add(on_paper(&scoreboard, 2));
+        children.add(on_paper(&scoreboard, 0));
         assert_eq!(children.free_slots(&larger).collect::<Vec<_>>(), [1, 3, 4]);
         let ages: Vec<_> = children.iter().map(WorkerHandle::age).collect();
         assert_eq!(ages, [1, 3], "oldest first");
@@ -301,12 +301,12 @@ mod tests {
 
     #[test]
     fn a_flood_of_notifications_is_read_in_bounded_steps() {
-        let board = Arc::new(Scoreboard::new(1, 1).unwrap());
+        let scoreboard = Arc::new(Scoreboard::new(1, 1).unwrap());
         let mut children = Children::new().unwrap();
-        children.add(on_paper(&board, 0));
+        children.add(on_paper(&scoreboard, 0));
         let pipe = children.clone_notifier().unwrap();
         while nix::unistd::write(&pipe, &[b'!'; 4096]).is_ok() {}
-        board.slot(0).set_state(SlotState::Serving);
+        scoreboard.slot(0).set_state(SlotState::Serving);
         let news = children.read_slots(2000);
         assert_eq!(news, [(SlotNews::Serves, 1, 0)]);
         assert!(children.read_slots(2001).is_empty());

@@ -192,8 +192,8 @@ mod tests {
 
     #[test]
     fn counters_take_any_number_a_worker_may_write() {
-        let board = Scoreboard::new(1, 1).unwrap();
-        let slot = board.slot(0);
+        let scoreboard = Scoreboard::new(1, 1).unwrap();
+        let slot = scoreboard.slot(0);
         let mut counters = RequestCounters::default();
         slot.add_requests(5);
         slot.add_refused(2);

@@ -109,11 +109,11 @@ impl ForkServers {
         pid: Pid,
         generation: u32,
         control: OwnedFd,
-        board: Arc<Scoreboard>,
+        scoreboard: Arc<Scoreboard>,
         now: u64,
     ) {
         log::info!("Preloading the application (pid:{pid})");
-        let server = ForkServer::new(pid, generation, control, board, now);
+        let server = ForkServer::new(pid, generation, control, scoreboard, now);
         self.servers.push(server);
     }
 
@@ -133,9 +133,9 @@ impl ForkServers {
         self.servers.iter().find(is_it)
     }
 
-    /// The board on which workers of this generation find their slots.
-    pub(super) fn board(&self, generation: u32) -> Option<Arc<Scoreboard>> {
-        Some(Arc::clone(self.ready(generation)?.board()))
+    /// The scoreboard on which workers of this generation find their slots.
+    pub(super) fn scoreboard(&self, generation: u32) -> Option<Arc<Scoreboard>> {
+        Some(Arc::clone(self.ready(generation)?.scoreboard()))
     }
 
     /// Sends a spawn request. Does not wait.

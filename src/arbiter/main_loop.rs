@@ -230,7 +230,7 @@ impl Arbiter<'_> {
             self.on_fork_server_exit(pid, status, exit, now);
         } else {
             // As PID 1 or a subreaper this process inherits orphans.
-            log::debug!("Reaped unknown child process (pid:{pid}, {status:?})");
+            log::debug!("Reaped unknown child process (pid:{pid}, {status})");
             self.fork_servers.note_stranger(pid, status);
         }
         Ok(())

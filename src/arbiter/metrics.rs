@@ -232,17 +232,17 @@ mod tests {
 
     #[test]
     fn sums_are_of_the_living_and_the_reaped() {
-        let board = Scoreboard::new(2, 1).unwrap();
+        let scoreboard = Scoreboard::new(2, 1).unwrap();
         let mut reaped = Counters::default();
         for (index, requests) in [(0, 3), (1, 4)] {
-            board.slot(index).add_requests(requests);
-            board.slot(index).set_connections(5, 1);
+            scoreboard.slot(index).add_requests(requests);
+            scoreboard.slot(index).set_connections(5, 1);
         }
-        let latency = board.slot(0).latency();
+        let latency = scoreboard.slot(0).latency();
         latency.record_alone(Duration::from_micros(100));
         latency.record_alone(Duration::from_secs(1));
-        reaped.add(board.slot(0));
-        let workers: Vec<_> = board
+        reaped.add(scoreboard.slot(0));
+        let workers: Vec<_> = scoreboard
             .iter()
             .enumerate()
             .map(|(index, slot)| WorkerFigures {

@@ -3,7 +3,10 @@
 //! Nothing here forks, signals or reads a clock, so every rule is a unit test. Times are milliseconds of the
 //! scoreboard's clock.
 
+use std::fmt;
 use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 /// How far a worker's life has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,6 +206,18 @@ impl Member {
 pub(super) enum ExitStatus {
     Code(i32),
     Signal(i32),
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(number) => match Signal::try_from(number) {
+                Ok(signal) => f.write_str(signal.as_str()),
+                Err(_) => write!(f, "signal {number}"),
+            },
+        }
+    }
 }
 
 /// A worker that has ended, as [`after_exit`] sees it.

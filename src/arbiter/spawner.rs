@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::backoff::{Backoff, Delay};
-use super::children::{Children, roomy_board};
+use super::children::{Children, roomy_scoreboard};
 use super::fork::max_lifetime;
 use super::fork_server::ForkServers;
 use super::rollout::Rollout;
@@ -14,7 +14,7 @@ use crate::scoreboard::Scoreboard;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Spawner {
-    board: Arc<Scoreboard>,
+    scoreboard: Arc<Scoreboard>,
     backoff: Backoff,
     /// Between attempts to preload.
     preload_delay: Delay,
@@ -23,17 +23,17 @@ pub(super) struct Spawner {
 }
 
 impl Spawner {
-    pub(super) fn new(board: Arc<Scoreboard>) -> Self {
+    pub(super) fn new(scoreboard: Arc<Scoreboard>) -> Self {
         Self {
-            board,
+            scoreboard,
             backoff: Backoff::default(),
             preload_delay: Delay::default(),
             last_age: 0,
         }
     }
 
-    pub(super) fn board(&self) -> &Arc<Scoreboard> {
-        &self.board
+    pub(super) fn scoreboard(&self) -> &Arc<Scoreboard> {
+        &self.scoreboard
     }
 
     pub(super) fn backoff(&mut self) -> &mut Backoff {
@@ -71,26 +71,26 @@ impl Spawner {
         self.last_age = age;
     }
 
-    /// The board for the next worker: a larger one when all slots are taken, or threads were added at a reload. It is
+    /// The scoreboard for the next worker: a larger one when all slots are taken, or threads were added at a reload. It is
     /// for the workers from now on.
     ///
     /// # Errors
     /// There is no memory.
-    pub(super) fn roomy_board(
+    pub(super) fn roomy_scoreboard(
         &mut self,
         children: &Children,
         rollout: &Rollout,
     ) -> io::Result<Arc<Scoreboard>> {
         let threads = rollout.config().workers.threads;
-        let has_room = children.free_slots(&self.board).next().is_some();
-        if !has_room || self.board.threads() < threads {
+        let has_room = children.free_slots(&self.scoreboard).next().is_some();
+        if !has_room || self.scoreboard.threads() < threads {
             let workers = rollout.num_workers().max(children.len());
-            self.board = roomy_board(workers, threads)?;
+            self.scoreboard = roomy_scoreboard(workers, threads)?;
         }
-        Ok(Arc::clone(&self.board))
+        Ok(Arc::clone(&self.scoreboard))
     }
 
-    /// A fork server is about to be forked. The workers of a fork server know no other board, so there must be room for
+    /// A fork server is about to be forked. The workers of a fork server know no other scoreboard, so there must be room for
     /// all that may still be wanted; and they are to be adopted by this process.
     ///
     /// # Errors
@@ -103,8 +103,8 @@ impl Spawner {
         nix::sys::prctl::set_child_subreaper(true)?;
         let workers = rollout.num_workers() + children.len();
         let threads = rollout.config().workers.threads;
-        if self.board.slots() < workers * 2 || self.board.threads() < threads {
-            self.board = roomy_board(workers, threads)?;
+        if self.scoreboard.slots() < workers * 2 || self.scoreboard.threads() < threads {
+            self.scoreboard = roomy_scoreboard(workers, threads)?;
         }
         Ok(())
     }
@@ -112,26 +112,26 @@ impl Spawner {
     /// A slot for the next worker, marked as booting.
     ///
     /// # Errors
-    /// The board has none. That of a fork server does not grow.
+    /// The scoreboard has none. That of a fork server does not grow.
     pub(super) fn claim(
         &self,
-        board: Arc<Scoreboard>,
+        scoreboard: Arc<Scoreboard>,
         children: &Children,
         fork_servers: &ForkServers,
         rollout: &Rollout,
         now: u64,
     ) -> io::Result<Birth> {
-        let free = children.free_slots(&board);
+        let free = children.free_slots(&scoreboard);
         let free = free.filter(|slot| !fork_servers.holds_slot(*slot));
         let slot = self.backoff.choose(free, now);
         let slot =
             slot.ok_or_else(|| io::Error::other("the scoreboard is full; reload to grow it"))?;
-        board.slot(slot).claim(rollout.generation());
+        scoreboard.slot(slot).claim(rollout.generation());
         let lifetime = max_lifetime(&rollout.config().lifecycle);
         Ok(Birth {
             age: self.next_age(),
             generation: rollout.generation(),
-            board,
+            scoreboard,
             slot,
             at: now,
             expires_at: lifetime.map(|lifetime| now.saturating_add(lifetime)),
@@ -147,17 +147,17 @@ mod tests {
 
     #[test]
     fn a_failed_place_is_tried_again_after_its_wait() {
-        let board = Arc::new(Scoreboard::new(3, 1).unwrap());
-        let mut spawner = Spawner::new(Arc::clone(&board));
+        let scoreboard = Arc::new(Scoreboard::new(3, 1).unwrap());
+        let mut spawner = Spawner::new(Arc::clone(&scoreboard));
         let mut children = Children::new().unwrap();
-        children.add(on_paper(&board, 0));
+        children.add(on_paper(&scoreboard, 0));
         let (fork_servers, rollout) = (
             ForkServers::default(),
             Rollout::new(Arc::new(Config::default())),
         );
         let slot = |spawner: &Spawner, now| {
-            let board = Arc::clone(&board);
-            let birth = spawner.claim(board, &children, &fork_servers, &rollout, now);
+            let scoreboard = Arc::clone(&scoreboard);
+            let birth = spawner.claim(scoreboard, &children, &fork_servers, &rollout, now);
             birth.ok().map(|birth| birth.slot)
         };
         assert_eq!(slot(&spawner, 1000), Some(1));
@@ -171,18 +171,24 @@ mod tests {
 
     #[test]
     fn a_board_grows_when_it_must() {
-        let board = Arc::new(Scoreboard::new(1, 1).unwrap());
-        let mut spawner = Spawner::new(Arc::clone(&board));
+        let scoreboard = Arc::new(Scoreboard::new(1, 1).unwrap());
+        let mut spawner = Spawner::new(Arc::clone(&scoreboard));
         let mut children = Children::new().unwrap();
         let rollout = Rollout::new(Arc::new(Config::default()));
-        let same = spawner.roomy_board(&children, &rollout).unwrap();
-        assert!(Arc::ptr_eq(&same, &board));
-        children.add(on_paper(&board, 0));
-        assert!(spawner.roomy_board(&children, &rollout).unwrap().slots() > 1);
+        let same = spawner.roomy_scoreboard(&children, &rollout).unwrap();
+        assert!(Arc::ptr_eq(&same, &scoreboard));
+        children.add(on_paper(&scoreboard, 0));
+        assert!(
+            spawner
+                .roomy_scoreboard(&children, &rollout)
+                .unwrap()
+                .slots()
+                > 1
+        );
         let mut config = Config::default();
         config.workers.threads = 40;
         let rollout = Rollout::new(Arc::new(config));
-        let larger = spawner.roomy_board(&children, &rollout).unwrap();
+        let larger = spawner.roomy_scoreboard(&children, &rollout).unwrap();
         assert!(larger.threads() >= 40);
     }
 }

@@ -98,10 +98,10 @@ mod tests {
 
     #[test]
     fn old_and_large_workers_are_marked() {
-        let board = Arc::new(Scoreboard::new(2, 1).unwrap());
+        let scoreboard = Arc::new(Scoreboard::new(2, 1).unwrap());
         let mut children = Children::new().unwrap();
-        children.add(on_paper(&board, 0));
-        board.slot(0).set_state(SlotState::Serving);
+        children.add(on_paper(&scoreboard, 0));
+        scoreboard.slot(0).set_state(SlotState::Serving);
         children.read_slots(1000);
         let is_worn = |children: &Children| children.members()[0].wants_replacement;
         let mut wear = WearCheck::default();
@@ -113,8 +113,8 @@ mod tests {
         assert!(is_worn(&children), "by age");
 
         let mut children = Children::new().unwrap();
-        children.add(on_paper(&board, 1));
-        board.slot(1).set_state(SlotState::Serving);
+        children.add(on_paper(&scoreboard, 1));
+        scoreboard.slot(1).set_state(SlotState::Serving);
         children.read_slots(1000);
         wear.check(&mut children, 1, 6900 - 5000);
         wear.checked_at = 0;

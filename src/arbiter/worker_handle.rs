@@ -31,8 +31,8 @@ pub(super) struct WorkerHandle {
 pub(super) struct Birth {
     pub(super) age: u64,
     pub(super) generation: u32,
-    /// The board may be replaced by a larger one at a reload; the worker keeps the one it was born with.
-    pub(super) board: Arc<Scoreboard>,
+    /// The scoreboard may be replaced by a larger one at a reload; the worker keeps the one it was born with.
+    pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) slot: usize,
     /// When it was asked for, or forked.
     pub(super) at: u64,
@@ -52,7 +52,7 @@ pub(super) enum SlotNews {
 
 impl WorkerHandle {
     pub(super) fn new(pid: Pid, birth: Birth) -> Self {
-        birth.board.slot(birth.slot).set_pid(pid.as_raw());
+        birth.scoreboard.slot(birth.slot).set_pid(pid.as_raw());
         Self {
             pid,
             stage: Stage::Booting,
@@ -111,15 +111,15 @@ impl WorkerHandle {
     }
 
     pub(super) fn slot(&self) -> Slot<'_> {
-        self.birth.board.slot(self.birth.slot)
+        self.birth.scoreboard.slot(self.birth.slot)
     }
 
     pub(super) fn slot_number(&self) -> usize {
         self.birth.slot
     }
 
-    pub(super) fn is_on(&self, board: &Arc<Scoreboard>) -> bool {
-        Arc::ptr_eq(&self.birth.board, board)
+    pub(super) fn is_on(&self, scoreboard: &Arc<Scoreboard>) -> bool {
+        Arc::ptr_eq(&self.birth.scoreboard, scoreboard)
     }
 
     pub(super) fn enter(&mut self, stage: Stage, now: u64) {
@@ -197,12 +197,12 @@ pub(super) mod tests {
     use super::*;
 
     /// A worker that exists on paper only; its pid is this process's.
-    pub(in crate::arbiter) fn on_paper(board: &Arc<Scoreboard>, slot: usize) -> WorkerHandle {
-        board.slot(slot).claim(1);
+    pub(in crate::arbiter) fn on_paper(scoreboard: &Arc<Scoreboard>, slot: usize) -> WorkerHandle {
+        scoreboard.slot(slot).claim(1);
         let birth = Birth {
             age: slot as u64 + 1,
             generation: 1,
-            board: Arc::clone(board),
+            scoreboard: Arc::clone(scoreboard),
             slot,
             at: 1000,
             expires_at: Some(5000),
@@ -212,14 +212,14 @@ pub(super) mod tests {
 
     #[test]
     fn stages_follow_what_the_slot_says() {
-        let board = Arc::new(Scoreboard::new(1, 1).unwrap());
-        let mut worker = on_paper(&board, 0);
+        let scoreboard = Arc::new(Scoreboard::new(1, 1).unwrap());
+        let mut worker = on_paper(&scoreboard, 0);
         assert_eq!(worker.read_slot(1100), SlotNews::None);
-        board.slot(0).set_state(SlotState::Serving);
+        scoreboard.slot(0).set_state(SlotState::Serving);
         assert_eq!(worker.read_slot(1200), SlotNews::Serves);
         assert_eq!((worker.stage(), worker.since()), (Stage::Serving, 1200));
         assert_eq!(worker.read_slot(1300), SlotNews::None);
-        board.slot(0).set_state(SlotState::Draining);
+        scoreboard.slot(0).set_state(SlotState::Draining);
         assert_eq!(worker.read_slot(1400), SlotNews::Leaves);
         assert_eq!(worker.stage(), Stage::Retiring);
         assert!(worker.has_served());
@@ -227,11 +227,11 @@ pub(super) mod tests {
 
     #[test]
     fn garbage_on_the_slot_changes_neither_pid_nor_stage() {
-        let board = Arc::new(Scoreboard::new(1, 1).unwrap());
-        let mut worker = on_paper(&board, 0);
-        board.slot(0).set_pid(1);
-        board.slot(0).loop_beat(u64::MAX);
-        board.slot(0).python_beat(u64::MAX);
+        let scoreboard = Arc::new(Scoreboard::new(1, 1).unwrap());
+        let mut worker = on_paper(&scoreboard, 0);
+        scoreboard.slot(0).set_pid(1);
+        scoreboard.slot(0).loop_beat(u64::MAX);
+        scoreboard.slot(0).python_beat(u64::MAX);
         assert_eq!(worker.read_slot(1100), SlotNews::None);
         assert_eq!(worker.pid(), Pid::this());
         assert_eq!(worker.heartbeats(1100).event_loop, 1100);
@@ -240,13 +240,13 @@ pub(super) mod tests {
 
     #[test]
     fn a_worker_is_worn_by_age_or_by_its_own_word() {
-        let board = Arc::new(Scoreboard::new(1, 1).unwrap());
-        let mut worker = on_paper(&board, 0);
+        let scoreboard = Arc::new(Scoreboard::new(1, 1).unwrap());
+        let mut worker = on_paper(&scoreboard, 0);
         assert!(!worker.is_expired(4999) && worker.is_expired(5000));
         assert!(!worker.member().wants_replacement);
-        board.slot(0).ask_to_go();
+        scoreboard.slot(0).ask_to_go();
         assert!(worker.member().wants_replacement);
-        board.slot(0).claim(1);
+        scoreboard.slot(0).claim(1);
         worker.mark_worn();
         assert!(worker.member().wants_replacement);
     }

@@ -23,7 +23,7 @@ pub(super) struct ForkServer {
     was_ready: bool,
     was_dismissed: bool,
     /// Its workers find their slots here.
-    board: Arc<Scoreboard>,
+    scoreboard: Arc<Scoreboard>,
 }
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl ForkServer {
         pid: Pid,
         generation: u32,
         control: OwnedFd,
-        board: Arc<Scoreboard>,
+        scoreboard: Arc<Scoreboard>,
         now: u64,
     ) -> Self {
         Self {
@@ -53,7 +53,7 @@ impl ForkServer {
             since: now,
             was_ready: false,
             was_dismissed: false,
-            board,
+            scoreboard,
         }
     }
 
@@ -65,8 +65,8 @@ impl ForkServer {
         self.generation
     }
 
-    pub(super) fn board(&self) -> &Arc<Scoreboard> {
-        &self.board
+    pub(super) fn scoreboard(&self) -> &Arc<Scoreboard> {
+        &self.scoreboard
     }
 
     pub(super) fn is_ready(&self) -> bool {

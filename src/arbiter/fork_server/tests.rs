@@ -9,21 +9,21 @@ struct Bench {
     servers: ForkServers,
     /// The fork server's side.
     theirs: Option<OwnedFd>,
-    board: Arc<Scoreboard>,
+    scoreboard: Arc<Scoreboard>,
     process: Child,
 }
 
 impl Bench {
     fn new() -> Self {
         let (ours, theirs) = open_control().unwrap();
-        let board = Arc::new(Scoreboard::new(4, 1).unwrap());
+        let scoreboard = Arc::new(Scoreboard::new(4, 1).unwrap());
         let process = sleeper();
         let mut servers = ForkServers::default();
-        servers.add(pid_of(&process), 1, ours, Arc::clone(&board), 0);
+        servers.add(pid_of(&process), 1, ours, Arc::clone(&scoreboard), 0);
         Self {
             servers,
             theirs: Some(theirs),
-            board,
+            scoreboard,
             process,
         }
     }
@@ -45,7 +45,7 @@ impl Bench {
         let birth = Birth {
             age,
             generation: 1,
-            board: Arc::clone(&self.board),
+            scoreboard: Arc::clone(&self.scoreboard),
             slot: 2,
             at: 10,
             expires_at: None,

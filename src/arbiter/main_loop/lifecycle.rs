@@ -27,7 +27,7 @@ impl<'r> Arbiter<'r> {
         start: Start,
     ) -> Result<Self, StartError> {
         let workers = &start.config.workers;
-        let board = children::roomy_board(workers.workers, workers.threads);
+        let scoreboard = children::roomy_scoreboard(workers.workers, workers.threads);
         let signals = signals::install(&signals::ARBITER_SIGNALS);
         Ok(Self {
             runtime,
@@ -40,7 +40,7 @@ impl<'r> Arbiter<'r> {
             channels: None,
             children: Children::new().map_err(StartError::Descriptors)?,
             fork_servers: ForkServers::default(),
-            spawner: Spawner::new(board.map_err(StartError::Scoreboard)?),
+            spawner: Spawner::new(scoreboard.map_err(StartError::Scoreboard)?),
             upgrade: BinaryUpgrade::of(start.old_master),
             pidfile: OwnPidfile::default(),
             control: ControlServer::default(),
@@ -113,7 +113,7 @@ impl<'r> Arbiter<'r> {
                 self.children.add(WorkerHandle::new(pid, birth));
             }
             Ok(Side::Child(blocked)) => {
-                let inheritance = self.inheritance(&birth.board);
+                let inheritance = self.inheritance(&birth.scoreboard);
                 let entered = inheritance.become_worker(&birth, channel, blocked);
                 return Ok(Some(Outcome::child(entered.map(Outcome::Worker))));
             }
@@ -121,29 +121,29 @@ impl<'r> Arbiter<'r> {
         Ok(None)
     }
 
-    /// A slot on the current board, or with `--preload` on that of the fork server.
-    fn claim_slot(&mut self, board: Option<Arc<Scoreboard>>) -> io::Result<Birth> {
+    /// A slot on the current scoreboard, or with `--preload` on that of the fork server.
+    fn claim_slot(&mut self, scoreboard: Option<Arc<Scoreboard>>) -> io::Result<Birth> {
         let (children, fork_servers) = (&self.children, &self.fork_servers);
-        let board = match board {
-            Some(board) => board,
-            None => self.spawner.roomy_board(children, &self.rollout)?,
+        let scoreboard = match scoreboard {
+            Some(scoreboard) => scoreboard,
+            None => self.spawner.roomy_scoreboard(children, &self.rollout)?,
         };
         let rollout = &self.rollout;
-        let birth = self
-            .spawner
-            .claim(board, children, fork_servers, rollout, monotonic_ms())?;
+        let birth =
+            self.spawner
+                .claim(scoreboard, children, fork_servers, rollout, monotonic_ms())?;
         if self.stopping.is_delayed() {
-            birth.board.slot(birth.slot).announce_stop();
+            birth.scoreboard.slot(birth.slot).announce_stop();
         }
         Ok(birth)
     }
 
     /// What a child takes with it.
-    fn inheritance(&self, board: &Arc<Scoreboard>) -> Inheritance<'_> {
+    fn inheritance(&self, scoreboard: &Arc<Scoreboard>) -> Inheritance<'_> {
         Inheritance {
             arbiter: self.pid,
             config: self.rollout.config(),
-            scoreboard: Arc::clone(board),
+            scoreboard: Arc::clone(scoreboard),
             listeners: &self.listeners,
             children: &self.children,
             channels: self.channels.as_ref(),
@@ -152,7 +152,7 @@ impl<'r> Arbiter<'r> {
 
     /// There will be no worker of this birth.
     pub(super) fn give_up(&mut self, birth: &Birth) {
-        birth.board.slot(birth.slot).release();
+        birth.scoreboard.slot(birth.slot).release();
         self.control.stacks().close_channel(birth.age);
     }
 
@@ -177,13 +177,14 @@ impl<'r> Arbiter<'r> {
                 None
             }
             Ok((Side::Parent(pid), ours, _)) => {
-                let board = Arc::clone(self.spawner.board());
+                let scoreboard = Arc::clone(self.spawner.scoreboard());
                 let (generation, now) = (self.rollout.generation(), monotonic_ms());
-                self.fork_servers.add(pid, generation, ours, board, now);
+                self.fork_servers
+                    .add(pid, generation, ours, scoreboard, now);
                 None
             }
             Ok((Side::Child(blocked), _, theirs)) => {
-                let inheritance = self.inheritance(self.spawner.board());
+                let inheritance = self.inheritance(self.spawner.scoreboard());
                 let entered = ForkServerContext::enter(inheritance, theirs, blocked);
                 Some(Outcome::child(entered.map(Outcome::ForkServer)))
             }
@@ -192,10 +193,10 @@ impl<'r> Arbiter<'r> {
 
     /// Asks the fork server for a worker.
     pub(super) fn request_worker(&mut self, now: u64) {
-        let Some(board) = self.fork_servers.board(self.rollout.generation()) else {
+        let Some(scoreboard) = self.fork_servers.scoreboard(self.rollout.generation()) else {
             return;
         };
-        let birth = match self.claim_slot(Some(board)) {
+        let birth = match self.claim_slot(Some(scoreboard)) {
             Ok(birth) => birth,
             Err(error) => return self.cannot_start(None, &error),
         };
@@ -226,7 +227,7 @@ impl<'r> Arbiter<'r> {
         }
         if exit.was_ready {
             log::warn!(
-                "The fork server (pid:{pid}) is gone ({status:?}); the next worker's application is imported anew."
+                "The fork server (pid:{pid}) is gone ({status}); the next worker's application is imported anew."
             );
         } else if self.rollout.is_unproven() {
             self.fail_rollout(PRELOAD_FAILED);

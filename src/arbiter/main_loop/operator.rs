@@ -360,7 +360,7 @@ impl Arbiter<'_> {
             },
             b"/metrics" => {
                 let wanted = self.rollout.num_workers();
-                Response::metrics(self.children.metrics(self.spawner.board(), wanted))
+                Response::metrics(self.children.metrics(self.spawner.scoreboard(), wanted))
             }
             _ => Response::not_found(),
         }
