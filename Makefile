@@ -73,6 +73,10 @@ $(TESTS): $(BUILT) tests/python/requirements.txt
 	@$(PIP) -r tests/python/requirements.txt
 	@touch $@
 
+# Where the interpreter's shared library is; empty where Python was built without one.
+LIBPYTHON_DIR = $$($(BIN)/python -c 'import os, sysconfig; get = sysconfig.get_config_var; \
+  print(get("LIBDIR") if os.path.exists(os.path.join(get("LIBDIR"), get("INSTSONAME"))) else "")')
+
 check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	@if cargo fmt --version >/dev/null 2>&1; then echo "cargo fmt --check"; cargo fmt --check; \
 	 else echo "SKIPPED cargo fmt: the rustfmt component is not installed (rustup component add rustfmt)"; fi
@@ -82,17 +86,24 @@ check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	@echo "cargo test (unit, integration, documentation)"
 	@cargo test --locked --no-default-features --quiet --lib --test integration
 	@cargo test --locked --no-default-features --quiet --doc
-	@echo "cargo test (model of the one-heir protocol: every interleaving, about a minute)"
+	@echo "cargo test (src/python, with an embedded interpreter)"
+	@libdir="$(LIBPYTHON_DIR)"; \
+	 if [ -n "$$libdir" ]; then $(RUST_ENV) LD_LIBRARY_PATH="$$libdir" cargo test --locked --quiet --lib python::; \
+	 else echo "SKIPPED: this Python has no shared library to link with"; fi
+	@echo "cargo test (model of the wake-up protocol: every interleaving, about a minute)"
 	@cargo test --locked --no-default-features --quiet $(OPTIMISED) --test model
 	@echo "criterion benches, once each"
 	@cargo test --locked --no-default-features --benches --quiet
 	@echo "cargo doc"
 	@$(RUST_ENV) RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 
-check-python: $(TESTS)  ## ruff on every Python file
+check-python: $(TESTS)  ## ruff on every Python file, mypy on the package, its stub against the built module
 	@echo "ruff"
 	@$(BIN)/ruff check --quiet --config tests/python/ruff.toml $(PYTHON_FILES)
 	@$(BIN)/ruff format --check --quiet --config tests/python/ruff.toml $(PYTHON_FILES)
+	@echo "mypy (types of the package; _core.pyi against the module)"
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/python -m mypy.stubtest --concise ferricorn._core
 
 pytest: $(TESTS)  ## real processes: PEP 3333, HTTP, signals, frameworks, parity with gunicorn
 	@$(BIN)/python -m pytest tests/python -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
@@ -147,6 +158,6 @@ peers: $(BUILT) $(if $(BASE),base)  ## compare with other servers; BASE=<revisio
 	@$(BIN)/python benches/peers/run.py $(if $(BASE),--base $(BASE_CHECKOUT)) $(PEERS_ARGS)
 
 clean:  ## remove .venv, target and caches
-	rm -rf $(VENV) target .pytest_cache .ruff_cache
+	rm -rf $(VENV) target .pytest_cache .mypy_cache .ruff_cache
 	find src tests examples benches -name __pycache__ -prune -exec rm -rf {} +
 	rm -f src/ferricorn/*.so

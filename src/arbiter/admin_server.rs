@@ -15,7 +15,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::poll::{PollFd, PollFlags};
 
 use crate::http::{
-    BodySize, Exchange, HttpDate, Limits, Look, Received, RequestHead, ResponseHead, Status,
+    BodySize, Exchange, HttpDate, Limits, Received, RequestHead, ResponseDefaults, ResponseHead,
+    Status,
 };
 use crate::net::{self, AddressError, BindAddress, BindOptions, Bound, Listener};
 
@@ -255,7 +256,7 @@ impl Connection {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let mut date = HttpDate::new();
-        let look = Look {
+        let defaults = ResponseDefaults {
             server: b"ferricorn",
             date: date.at(i64::try_from(since.as_secs()).unwrap_or(0)),
         };
@@ -265,7 +266,7 @@ impl Connection {
                 Err(error) => {
                     let (status, message) = (error.status(), error.page_message());
                     let out = &mut self.write_buffer;
-                    self.exchange.refuse(status, &message, &look, out);
+                    self.exchange.refuse(status, &message, &defaults, out);
                     self.stage = Stage::Answered;
                     return;
                 }
@@ -274,6 +275,10 @@ impl Connection {
                     match step.received {
                         Received::NeedData => return,
                         Received::Head => self.path = path_of(&head),
+                        Received::Whole => {
+                            self.path = path_of(&head);
+                            break;
+                        }
                         Received::Data(_) => {}
                         Received::End => break,
                     }
@@ -284,16 +289,16 @@ impl Connection {
             b"" => Response::text(METHOD_NOT_ALLOWED, "GET or HEAD\n"),
             path => answer(path),
         };
-        self.respond(&response, &look);
+        self.respond(&response, &defaults);
     }
 
-    fn respond(&mut self, response: &Response, look: &Look<'_>) {
+    fn respond(&mut self, response: &Response, defaults: &ResponseDefaults<'_>) {
         self.exchange.close_after_this();
         let body = response.body.as_bytes();
         let head = head_of(response);
         let out = &mut self.write_buffer;
         let size = BodySize::Exact(body.len() as u64);
-        self.exchange.respond(&head, size, look, out);
+        self.exchange.respond(&head, size, defaults, out);
         let take = self.exchange.data(body.len(), out);
         out.extend_from_slice(&body[..take]);
         self.exchange.data_end(out);

@@ -18,7 +18,8 @@ use crate::config::Config;
 use crate::net::Listener;
 use crate::python::hooks::{self, Hook, leaving};
 use crate::python::loader::AppLoadError;
-use crate::python::stacks::StackTeller;
+use crate::python::native_thread::ThreadEnd;
+use crate::python::stacks::StackReporter;
 use crate::python::traceback::format as traceback;
 use crate::worker::Exit;
 
@@ -32,13 +33,13 @@ pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerCon
     };
     let faults = Faults::watch(py);
     let mut context = context;
-    let teller = context
+    let reporter = context
         .channel
         .take()
         .and_then(|channel| report_stacks(py, channel));
     let (index, scoreboard) = (context.index, Arc::clone(&context.scoreboard));
     let reloader = Reloader::start(py, &context.config, &inherited.hooks, &inherited.worker);
-    let exit = match boot(py, &inherited, &context, reloader.as_ref()) {
+    let mut exit = match boot(py, &inherited, &context, reloader.as_ref()) {
         Ok(app) => {
             let exit = serve(py, app, context, &inherited, &faults);
             let requests = scoreboard.slot(index).requests();
@@ -55,12 +56,14 @@ pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerCon
     if let Err(error) = inherited.hooks.call(py, Hook::WorkerExit, objects) {
         log::warn!("{error}");
     }
-    if let Some(reloader) = reloader {
-        reloader.stop(py);
-    }
-    if let Some(teller) = teller {
-        teller.stop(py);
-    }
+    let ends = [
+        reloader.map(|reloader| reloader.stop(py)),
+        reporter.map(|reporter| reporter.stop(py)),
+    ];
+    exit.stuck_threads += ends
+        .iter()
+        .filter(|end| **end == Some(ThreadEnd::Stuck))
+        .count();
     if exit.stuck_threads > 0 {
         leave_stuck(py, exit, &scoreboard, index);
     }
@@ -68,15 +71,15 @@ pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerCon
 }
 
 /// From now on the arbiter can ask where this worker is, also while the application is being imported.
-fn report_stacks(py: Python<'_>, channel: WorkerChannel) -> Option<StackTeller> {
-    let teller = StackTeller::start(
+fn report_stacks(py: Python<'_>, channel: WorkerChannel) -> Option<StackReporter> {
+    let reporter = StackReporter::start(
         py,
         channel.requests,
         channel.dump,
         dump_signal().map(|one| one as i32),
     );
-    match teller {
-        Ok(teller) => Some(teller),
+    match reporter {
+        Ok(reporter) => Some(reporter),
         Err(error) => {
             log::warn!("This worker cannot report its stacks: {error}");
             None

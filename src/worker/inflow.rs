@@ -48,7 +48,7 @@ impl Connection {
         let mut consumed = 0;
         while let Some(arriving) = &mut self.arriving {
             let rest = &bytes[consumed..];
-            let step = match self.exchange.receive_arriving(rest, &core.limits) {
+            let step = match self.exchange.receive_streamed_body(rest, &core.limits) {
                 Ok(step) => step,
                 Err(error) => {
                     self.on_bad_body(&error, core);
@@ -58,7 +58,7 @@ impl Connection {
             consumed += step.consumed;
             match step.received {
                 Received::Data(range) => arriving.is_paused = arriving.inflow.push(&rest[range]),
-                Received::NeedData | Received::Head => break,
+                Received::NeedData | Received::Head | Received::Whole => break,
                 Received::End => {
                     arriving.inflow.end();
                     self.arriving = None;

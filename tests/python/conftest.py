@@ -17,7 +17,7 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if IS_OURS:
         return
-    foreign = pytest.mark.skip(reason="a promise of ferricorn only; another server is under test")
+    foreign = pytest.mark.skip(reason="a behaviour of ferricorn only; another server is under test")
     for item in items:
         if "ours" in item.keywords:
             item.add_marker(foreign)
@@ -32,7 +32,10 @@ def gates(tmp_path: Path) -> Gates:
 
 @pytest.fixture
 def server(gates: Gates) -> Iterator[Callable[..., Server]]:
-    """`server("app:app", "--threads", "2", workers=2)`: a ready server; every process is gone afterwards."""
+    """`server("app:app", "--threads", "2", workers=2)`: a ready server; every process is gone afterwards.
+
+    `server.started` are all that were started, for tests that end them by force.
+    """
     started: list[Server] = []
 
     def start(
@@ -44,6 +47,7 @@ def server(gates: Gates) -> Iterator[Callable[..., Server]]:
         started.append(one)
         return one.wait_ready(workers) if ready else one
 
+    start.started = started
     yield start
     leftovers = {one.pid: left for one in started if (left := one.reap())}
     assert not leftovers, f"processes left behind: {leftovers}\n" + "\n".join(one.log.text for one in started)

@@ -63,9 +63,9 @@ def test_hup_imports_the_new_code_and_loses_nothing(server, gates, tmp_path):
         write(tmp_path, "two")
         one.send_signal(signal.SIGHUP)
         wait_until(lambda: len(serving(one)) == 2 and not before & serving(one), "new workers alone")
-        load.wait_answered(load.tally.answered + 20)
-    assert load.tally.lost == 0, load.tally
-    assert set(load.tally.workers) == {"one", "two"}
+        load.wait_answered(load.counters.answered + 20)
+    assert load.counters.lost == 0, load.counters
+    assert set(load.counters.workers) == {"one", "two"}
     assert one.get("/?x").text == "x two"
     wait_until(lambda: len(one.workers()) == 3, "the old fork server has gone")
     assert [line.split()[0] for line in gates.notes("import")] == ["one", "two"]
@@ -82,7 +82,7 @@ def test_hup_with_broken_code_keeps_workers_and_their_code(server, gates, tmp_pa
         write(tmp_path, "two", broken)
         one.send_signal(signal.SIGHUP)
         one.log.wait("Reload failed: The application failed to preload.")
-    assert load.tally.lost == 0, load.tally
+    assert load.counters.lost == 0, load.counters
     assert serving(one) == before
     # What dies now is replaced by what it was, although the files say something else.
     victim = min(before)
@@ -106,8 +106,8 @@ def test_a_fork_server_that_dies_takes_no_worker_with_it(server, gates, tmp_path
         one.log.wait(rf"The fork server \(pid:{fork_server}\) is gone")
         one.send_signal(signal.SIGTTIN)
         one.log.wait("Booting worker", 3)
-        load.wait_answered(load.tally.answered + 20)
-    assert load.tally.lost == 0, load.tally
+        load.wait_answered(load.counters.answered + 20)
+    assert load.counters.lost == 0, load.counters
     assert len(gates.notes("import")) == 2
     assert one.stop() == 0
 

@@ -246,17 +246,17 @@ def test_winch_is_ignored_in_the_foreground(server):
 # -- death of a worker -----------------------------------------------------------------------------
 
 
-def test_killed_worker_is_replaced_and_siblings_lose_nothing(server):
+def test_killed_worker_is_replaced_and_its_peers_lose_nothing(server):
     one = server("lifecycle", "--threads", "2", workers=2)
     with one.connect() as client:
-        sibling = client.request("GET", "/pid").text
-        (victim,) = (pid for pid in one.booted() if str(pid) != sibling)
+        peer = client.request("GET", "/pid").text
+        (victim,) = (pid for pid in one.booted() if str(pid) != peer)
         os.kill(victim, signal.SIGKILL)
         one.log.wait(rf"\[ERROR\] Worker \(pid:{victim}\) was sent SIGKILL! Perhaps out of memory\?")
         one.log.wait("Booting worker", 3)
-        assert client.request("GET", "/pid").text == sibling
+        assert client.request("GET", "/pid").text == peer
         wait_until(lambda: len(one.workers()) == 2 and victim not in one.workers(), "two workers again")
-        assert client.request("GET", "/pid").text == sibling
+        assert client.request("GET", "/pid").text == peer
     assert one.get().status == 200
 
 

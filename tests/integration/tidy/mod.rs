@@ -15,6 +15,8 @@ mod structs;
 mod errors;
 // Names, openings, lengths, `unsafe`, unit tests.
 mod files;
+// Words.
+mod glossary;
 mod paths;
 mod sources;
 mod tokens;
