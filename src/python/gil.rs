@@ -17,7 +17,7 @@ pub enum Reason {
     StreamingBody,
     /// A large request body is read from its temporary file.
     SpooledBody,
-    /// The heartbeat has beaten.
+    /// The heartbeat thread waits until it is due.
     Heartbeat,
     /// The process's main thread serves.
     MainThread,
