@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - Nothing but atomics lives in it, so a reader can never see a value that no one wrote, only values
-//!   that do not belong to the same moment. Nobody locks; sums are allowed to be torn.
+//!   that do not belong to the same moment. There are no locks; sums are allowed to be torn.
 //! - A slot's fields (`scoreboard/slot.rs`) are written by its worker only, except `claim` and `release`, which the arbiter calls
 //!   before the fork and after the worker is reaped: at both moments the slot has no other writer.
 //! - The calls on the path of a request are a few plain stores or adds: no lock, no system call, no
@@ -127,7 +127,7 @@ impl Scoreboard {
 
 impl Drop for Scoreboard {
     fn drop(&mut self) {
-        // SAFETY: base and bytes are those of our own mapping, and no reference outlives `self`.
+        // SAFETY: base and bytes are those of this mapping, and no reference outlives `self`.
         let unmapped = unsafe { munmap(self.base.cast(), self.bytes.get()) };
         debug_assert!(unmapped.is_ok(), "the scoreboard was mapped by new()");
     }
@@ -148,26 +148,26 @@ mod tests {
 
     #[test]
     fn slots_do_not_overlap() {
-        let board = Scoreboard::new(3, 5).unwrap();
-        for (index, slot) in board.iter().enumerate() {
+        let scoreboard = Scoreboard::new(3, 5).unwrap();
+        for (index, slot) in scoreboard.iter().enumerate() {
             slot.claim(7);
             slot.set_pid(index as i32 + 1);
             slot.thread(4)
                 .begin(index as u64 + 1, None, b"GET", b"/last");
         }
-        for (index, slot) in board.iter().enumerate() {
+        for (index, slot) in scoreboard.iter().enumerate() {
             assert_eq!(slot.pid(), index as i32 + 1);
             assert_eq!(slot.generation(), 7);
             assert_eq!(slot.state(), SlotState::Booting);
             assert_eq!(slot.running().len(), 1);
         }
-        assert_eq!((board.slots(), board.threads()), (3, 5));
+        assert_eq!((scoreboard.slots(), scoreboard.threads()), (3, 5));
     }
 
     #[test]
     fn release_wipes_the_slot() {
-        let board = Scoreboard::new(1, 1).unwrap();
-        let slot = board.slot(0);
+        let scoreboard = Scoreboard::new(1, 1).unwrap();
+        let slot = scoreboard.slot(0);
         slot.claim(1);
         slot.set_state(SlotState::Serving);
         slot.loop_beat(5);
@@ -199,21 +199,21 @@ mod tests {
 
     #[test]
     fn counters_add_up_across_threads() {
-        let board = Scoreboard::new(1, 4).unwrap();
+        let scoreboard = Scoreboard::new(1, 4).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..1000 {
-                        board.slot(0).thread_busy();
-                        board.slot(0).add_requests(1);
-                        board.slot(0).add_bytes_out(2);
-                        board.slot(0).add_errors(1);
-                        board.slot(0).thread_idle();
+                        scoreboard.slot(0).thread_busy();
+                        scoreboard.slot(0).add_requests(1);
+                        scoreboard.slot(0).add_bytes_out(2);
+                        scoreboard.slot(0).add_errors(1);
+                        scoreboard.slot(0).thread_idle();
                     }
                 });
             }
         });
-        let slot = board.slot(0);
+        let slot = scoreboard.slot(0);
         assert_eq!(
             (slot.requests(), slot.bytes_out(), slot.errors()),
             (4000, 8000, 4000)

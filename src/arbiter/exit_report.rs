@@ -1,4 +1,4 @@
-//! What the log says of a worker that ended or hangs, and the counters of all requests.
+//! The log lines of a worker that ended or hangs, and the counters of all requests.
 
 use std::collections::VecDeque;
 
@@ -177,9 +177,9 @@ mod tests {
                 .is_empty()
         );
         assert!(log.record(std::slice::from_ref(&poison), 2000).is_empty());
-        let said = log.record(&[poison.clone(), poison.clone()], 4500);
+        let lines = log.record(&[poison.clone(), poison.clone()], 4500);
         let line = "GET /poison\\n was running in 3 worker crashes within 4 s";
-        assert_eq!(said, [line]);
+        assert_eq!(lines, [line]);
         assert!(log.record(&[other], 5000).is_empty(), "twice may be chance");
         for _ in 4..10 {
             assert!(log.record(std::slice::from_ref(&poison), 6000).is_empty());

@@ -13,7 +13,7 @@
 //!
 //! Layers, each of which imports only from those before it:
 //! 1. rules and words: `policy`, `backoff`, `stopping`, `runtime`, `signals`
-//! 2. owners that know no other: `listeners`, `pidfile`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`,
+//! 2. owners that use no other: `listeners`, `pidfile`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`,
 //!    `control_channel`, `worker_handle`, `rollout`
 //! 3. owners that are handed others: `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `wear`, `gauges`,
 //!    `stack_requests`, `control_server`, `start_error`, `outcome`

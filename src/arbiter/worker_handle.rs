@@ -1,6 +1,6 @@
 //! One worker as the arbiter sees it, from its fork until it is reaped.
 //!
-//! The pid is the kernel's word (the fork's result, or a child of ours that a fork server reported). Nothing that is
+//! The pid is the kernel's word (the fork's result, or a child of this process that a fork server reported). Nothing that is
 //! read from the worker's slot of the scoreboard decides which process is signalled.
 
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(super) struct Birth {
     pub(super) expires_at: Option<u64>,
 }
 
-/// What a worker's slot says that it did not say before.
+/// What has changed on a worker's slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlotNews {
     None,

@@ -37,7 +37,7 @@ pub struct WorkerView<'a> {
     pub booted: bool,
     /// It was silent too long and is being killed.
     pub aborted: bool,
-    /// It was told to stop.
+    /// It was asked to stop.
     pub retiring: bool,
     pub slot: Slot<'a>,
 }

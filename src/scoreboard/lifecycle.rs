@@ -74,8 +74,8 @@ mod tests {
 
     #[test]
     fn what_a_worker_leaves_is_wiped_for_the_next() {
-        let board = Scoreboard::new(1, 1).unwrap();
-        let slot = board.slot(0);
+        let scoreboard = Scoreboard::new(1, 1).unwrap();
+        let slot = scoreboard.slot(0);
         slot.ask_to_go();
         slot.announce_stop();
         slot.add_cut(2);

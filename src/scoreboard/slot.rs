@@ -16,7 +16,7 @@ pub enum SlotState {
     Draining,
 }
 
-/// One worker's view of the board. `Copy`, so it can be taken wherever it is needed.
+/// One worker's view of the scoreboard. `Copy`, so it can be taken wherever it is needed.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot<'a> {
     pub(super) data: &'a SlotData,
@@ -68,7 +68,7 @@ impl<'a> Slot<'a> {
         self.data.state.store(state as u32, Ordering::Relaxed);
     }
 
-    /// The event loop turned. At least once a second, also while draining.
+    /// The event loop has completed an iteration. At least once a second, also while draining.
     pub fn loop_beat(self, now_ms: u64) {
         self.data.loop_beat.store(now_ms, Ordering::Relaxed);
     }
@@ -126,7 +126,7 @@ impl<'a> Slot<'a> {
     /// What pool thread `index` is running.
     ///
     /// # Panics
-    /// When the board was made for fewer threads; the arbiter makes one with room for the `threads` setting.
+    /// When the scoreboard was made for fewer threads; the arbiter makes one with room for the `threads` setting.
     #[must_use]
     pub fn thread(self, index: usize) -> ThreadSlot<'a> {
         ThreadSlot::new(&self.threads[index])
@@ -167,7 +167,7 @@ impl<'a> Slot<'a> {
             &data.connections_idle,
             &data.queue_length,
             &data.load,
-            &data.promised,
+            &data.reserved_transfers,
             &data.threads_count,
             &data.wants_replacement,
             &data.threads_busy,
@@ -249,8 +249,8 @@ macro_rules! gauges {
 gauges! {
     /// Requests that wait for a thread, as of the last beat.
     set_queue_length queue_length;
-    /// Requests that wait or run, and new connections that will bring one, as of the last turn of the loop. Kept
-    /// for workers that have siblings.
+    /// Requests that wait or run, and new connections that will bring one, as of the last iteration of the loop.
+    /// Kept for workers that have peers.
     set_load load;
     /// Threads that the worker has.
     set_threads_count threads_count;
@@ -267,28 +267,28 @@ impl Slot<'_> {
         self.data.connections_idle.load(Ordering::Relaxed)
     }
 
-    /// A sibling is about to pass a connection on to this worker.
-    pub fn promise(self) {
-        self.data.promised.fetch_add(1, Ordering::Relaxed);
+    /// A peer is about to transfer a connection to this worker.
+    pub fn reserve_transfer(self) {
+        self.data.reserved_transfers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It has come, or will not.
-    pub fn redeem(self) {
+    pub fn release_transfer(self) {
         let less = |count: u32| count.checked_sub(1);
-        // What was promised to an earlier worker of this slot was wiped with it.
-        let _ = self
-            .data
-            .promised
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        // What was reserved at an earlier worker of this slot was wiped with it.
+        let _ =
+            self.data
+                .reserved_transfers
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Connections that are on their way from siblings.
+    /// Connections that are on their way from peers.
     #[must_use]
-    pub fn promised(self) -> u32 {
-        self.data.promised.load(Ordering::Relaxed)
+    pub fn reserved_transfers(self) -> u32 {
+        self.data.reserved_transfers.load(Ordering::Relaxed)
     }
 
-    /// The worker has lost a thread for good: it would like to be replaced, and told to stop once that is done.
+    /// The worker has lost a thread for good: it would like to be replaced, and asked to stop once that is done.
     pub fn set_wants_replacement(self) {
         self.data.wants_replacement.store(1, Ordering::Relaxed);
     }
@@ -312,7 +312,7 @@ pub(super) struct SlotData {
     load: AtomicU32,
     threads_count: AtomicU32,
     wants_replacement: AtomicU32,
-    promised: AtomicU32,
+    reserved_transfers: AtomicU32,
     loop_beat: AtomicU64,
     requests: AtomicU64,
     bytes_out: AtomicU64,
