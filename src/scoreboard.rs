@@ -12,6 +12,9 @@
 //!   allocation. Relaxed ordering is enough everywhere but in `ThreadSlot`, whose text is guarded by a
 //!   sequence counter.
 //!
+//! - Every worker can write every slot: what is read there is for balance, logs and figures. What the arbiter acts on
+//!   stands in `vitals`, of which a worker can write only its own page.
+//!
 //! Times are milliseconds of the monotonic clock, which all processes of a machine share; 0 means never.
 #![expect(
     unsafe_code,
@@ -23,6 +26,7 @@ mod lifecycle;
 mod readiness;
 mod running;
 mod slot;
+mod vitals;
 
 use std::fmt;
 use std::io;
@@ -39,6 +43,7 @@ use self::running::ThreadData;
 pub use self::running::{Running, ThreadSlot};
 use self::slot::SlotData;
 pub use self::slot::{Slot, SlotState};
+use self::vitals::Vitals;
 
 /// Milliseconds of the monotonic clock: the time base of every beat and start on the scoreboard.
 #[must_use]
@@ -53,6 +58,7 @@ pub struct Scoreboard {
     bytes: NonZeroUsize,
     slots: usize,
     threads: usize,
+    vitals: Vitals,
 }
 
 // SAFETY: the mapping holds only atomics and stays mapped until `drop`, so it may be dropped on any thread.
@@ -72,6 +78,7 @@ impl Scoreboard {
             .and_then(|stride| stride.checked_mul(slots))
             .and_then(NonZeroUsize::new)
             .ok_or(io::ErrorKind::InvalidInput)?;
+        let vitals = Vitals::new(NonZeroUsize::new(slots).ok_or(io::ErrorKind::InvalidInput)?)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new anonymous mapping at an address the kernel chooses overlaps nothing we own.
         let base = unsafe { mmap_anonymous(None, bytes, protection, MapFlags::MAP_SHARED) }?;
@@ -80,7 +87,17 @@ impl Scoreboard {
             bytes,
             slots,
             threads,
+            vitals,
         })
+    }
+
+    /// In worker `index`, before any code of the application runs: it can write its own reports to the arbiter, and no
+    /// longer those of other workers.
+    ///
+    /// # Errors
+    /// The kernel refuses the mapping.
+    pub fn keep_only(&self, index: usize) -> io::Result<()> {
+        self.vitals.keep_only(index)
     }
 
     #[must_use]
@@ -111,7 +128,7 @@ impl Scoreboard {
         let first = unsafe { start.add(size_of::<SlotData>()) }.cast::<ThreadData>();
         // SAFETY: `threads` ThreadData follow at `first`, aligned to 64 as above, atomics only.
         let threads = unsafe { std::slice::from_raw_parts(first.as_ptr(), self.threads) };
-        Slot::new(data, threads)
+        Slot::new(data, self.vitals.slot(index), threads)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Slot<'_>> {

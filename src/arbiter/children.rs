@@ -138,7 +138,7 @@ impl Children {
         let stays =
             |worker: &&WorkerHandle| matches!(worker.stage(), Stage::Booting | Stage::Serving);
         for worker in self.iter().filter(stays) {
-            match worker.slot().readiness(max_queue) {
+            match worker.slot().reported_readiness(max_queue) {
                 Ok(()) => return Ok(()),
                 Err(why) => why_not = why,
             }

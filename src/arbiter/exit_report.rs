@@ -138,7 +138,7 @@ impl CrashLog {
             if count == REPEATED || (count > REPEATED && count % 10 == 0) {
                 let (method, path) = request;
                 warnings.push(format!(
-                    "{} {} was running in {count} worker crashes within {} s",
+                    "{} {} crashes its worker again and again: {count} times within {} s",
                     method.escape_ascii(),
                     path.escape_ascii(),
                     now.saturating_sub(first).div_ceil(1000)
@@ -178,7 +178,7 @@ mod tests {
         );
         assert!(log.record(std::slice::from_ref(&poison), 2000).is_empty());
         let lines = log.record(&[poison.clone(), poison.clone()], 4500);
-        let line = "GET /poison\\n was running in 3 worker crashes within 4 s";
+        let line = "GET /poison\\n crashes its worker again and again: 3 times within 4 s";
         assert_eq!(lines, [line]);
         assert!(log.record(&[other], 5000).is_empty(), "twice may be chance");
         for _ in 4..10 {

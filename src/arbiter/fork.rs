@@ -128,6 +128,7 @@ impl Inheritance<'_> {
         blocked: Blocked,
     ) -> io::Result<Box<WorkerContext>> {
         let (listeners, notifier) = self.enter(blocked)?;
+        self.scoreboard.keep_only(birth.slot)?;
         log::info!("Booting worker with pid: {}", getpid());
         Ok(Box::new(WorkerContext {
             index: birth.slot,

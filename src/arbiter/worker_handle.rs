@@ -130,14 +130,14 @@ impl WorkerHandle {
     /// Heartbeats that claim to be of the future count as of now.
     pub(super) fn heartbeats(&self, now: u64) -> Heartbeats {
         Heartbeats {
-            event_loop: self.slot().loop_beat_at().min(now),
+            event_loop: self.slot().reported_loop_beat().min(now),
             python: self.slot().python_beat_at().min(now),
         }
     }
 
     /// It announced that it is leaving.
     pub(super) fn is_draining(&self) -> bool {
-        self.slot().state() == SlotState::Draining
+        self.slot().reported_state() == SlotState::Draining
     }
 
     /// A worker that is gone already will be reaped in a moment: until then its pid is no other process's.
@@ -176,7 +176,7 @@ impl WorkerHandle {
     /// Reads the slot, and enters the stage that it shows.
     pub(super) fn read_slot(&mut self, now: u64) -> SlotNews {
         let serves = matches!(
-            self.slot().state(),
+            self.slot().reported_state(),
             SlotState::Serving | SlotState::Draining
         );
         if serves && self.stage == Stage::Booting {

@@ -48,7 +48,19 @@ impl Slot<'_> {
     /// # Errors
     /// Why it cannot.
     pub fn readiness(self, max_queue: usize) -> Result<(), Unready> {
-        if self.state() != SlotState::Serving {
+        self.readiness_in(self.state(), max_queue)
+    }
+
+    /// Arbiter: as [`Self::readiness`], by the worker's own report.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn reported_readiness(self, max_queue: usize) -> Result<(), Unready> {
+        self.readiness_in(self.reported_state(), max_queue)
+    }
+
+    fn readiness_in(self, state: SlotState, max_queue: usize) -> Result<(), Unready> {
+        if state != SlotState::Serving {
             return Err(Unready::NoneServes);
         }
         if self.server_stops() {

@@ -144,6 +144,7 @@ impl ForkServerContext {
         nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
         let mut channel = request.channel;
         channel.wait_for_start()?;
+        self.scoreboard.keep_only(request.slot)?;
         log::info!("Booting worker with pid: {}", getpid());
         let max_requests = max_requests(&self.config.lifecycle);
         let context = WorkerContext {
