@@ -14,13 +14,14 @@ use super::exit_report::{self, RequestCounters};
 use super::metrics::{self, Counters, WorkerFigures};
 use super::policy::{self, ExitStatus, Member, Stage, Timeouts, Verdict};
 use super::worker_handle::{SlotNews, WorkerHandle};
+use crate::logging::Log;
 use crate::scoreboard::{Running, Scoreboard, Unready};
 
 /// All workers, oldest first.
 #[derive(Debug)]
 pub(super) struct Children {
     workers: Vec<WorkerHandle>,
-    /// Both ends of the pipe on which workers say "read my slot".
+    /// Both ends of the pipe on which workers write "read my slot".
     notify_read: OwnedFd,
     notify_write: OwnedFd,
     requests: RequestCounters,
@@ -53,7 +54,7 @@ pub(super) fn reap() -> Option<Reaped> {
     }
 }
 
-/// Whether the process is a child of ours that has not been reaped.
+/// Whether the process is a child of this one that has not been reaped.
 pub(super) fn is_child(pid: Pid) -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     waitid(Id::Pid(pid), flags) != Err(Errno::ECHILD)
@@ -78,7 +79,7 @@ impl Children {
         })
     }
 
-    /// Becomes readable when a worker says "read my slot".
+    /// Becomes readable when a worker writes "read my slot".
     pub(super) fn notify_pipe(&self) -> BorrowedFd<'_> {
         self.notify_read.as_fd()
     }
@@ -133,12 +134,12 @@ impl Children {
 
     /// Whether some worker can take a request.
     pub(super) fn readiness(&self, max_queue: usize) -> Result<(), Unready> {
-        let mut why_not = Unready::NobodyServes;
+        let mut why_not = Unready::NoneServes;
         // The slot shows the end of a boot before the arbiter has read it.
         let stays =
             |worker: &&WorkerHandle| matches!(worker.stage(), Stage::Booting | Stage::Serving);
         for worker in self.iter().filter(stays) {
-            match worker.slot().readiness(max_queue) {
+            match worker.slot().reported_readiness(max_queue) {
                 Ok(()) => return Ok(()),
                 Err(why) => why_not = why,
             }
@@ -215,7 +216,7 @@ impl Children {
     }
 
     /// Aborts and kills workers that are silent for too long. Returns how many were aborted.
-    pub(super) fn watch(&mut self, timeouts: &Timeouts, now: u64) -> u64 {
+    pub(super) fn watch(&mut self, log: Log, timeouts: &Timeouts, now: u64) -> u64 {
         let mut aborted = 0;
         for worker in &mut self.workers {
             let heartbeats = worker.heartbeats(now);
@@ -223,7 +224,7 @@ impl Children {
                 Verdict::Fine => {}
                 Verdict::Abort(fault) => {
                     aborted += 1;
-                    exit_report::log_timeout(worker, fault, now);
+                    exit_report::log_timeout(log, worker, fault, now);
                     worker.send(Signal::SIGABRT);
                     worker.enter(Stage::Aborted, now);
                 }

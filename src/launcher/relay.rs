@@ -8,28 +8,28 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use crate::config::LogLevel;
-use crate::logging::{self, Relay};
+use crate::logging::{Log, Relay};
 use crate::python::gil::is_attached;
 use crate::python::heartbeat::post;
 use crate::python::traceback::format as traceback;
 use crate::worker::AccessRelay;
 
-/// Hands the log to `log`; `None` takes it back.
-pub(super) fn install(log: Option<Py<PyAny>>) {
-    logging::set_relay(log.map(relay));
+/// Lets `log` take the error log's records; `None` takes that back.
+pub(super) fn install(logs: Log, log: Option<Py<PyAny>>) {
+    logs.set_relay(log.map(|log| relay(logs, log)));
 }
 
-fn relay(log: Py<PyAny>) -> Relay {
+fn relay(logs: Log, log: Py<PyAny>) -> Relay {
     let log = Arc::new(log);
     Arc::new(move |level, text, is_raw| {
         let text = text.to_string();
         if is_attached() {
-            Python::attach(|py| say(py, &log, level, &text, is_raw))
+            Python::attach(|py| log_through(py, logs, &log, level, &text, is_raw))
         } else {
             let log = Arc::clone(&log);
             post(Box::new(move |py| {
-                if !say(py, &log, level, &text, is_raw) {
-                    logging::write_judged(level, &text);
+                if !log_through(py, logs, &log, level, &text, is_raw) {
+                    logs.write_line(level, &text);
                 }
             }))
         }
@@ -77,9 +77,16 @@ pub(super) fn access(log: Py<PyAny>) -> AccessRelay {
     })
 }
 
-/// False when the logger raised: that is told, and the text is still to be written.
-fn say(py: Python<'_>, log: &Py<PyAny>, level: LogLevel, text: &str, is_raw: bool) -> bool {
-    let said = if is_raw {
+/// False when the logger raised: that is logged, and the text is still to be written.
+fn log_through(
+    py: Python<'_>,
+    logs: Log,
+    log: &Py<PyAny>,
+    level: LogLevel,
+    text: &str,
+    is_raw: bool,
+) -> bool {
+    let logged = if is_raw {
         py.import("ferricorn._objects")
             .and_then(|host| host.call_method1("write_errors", (log, text)))
             .map(drop)
@@ -93,9 +100,9 @@ fn say(py: Python<'_>, log: &Py<PyAny>, level: LogLevel, text: &str, is_raw: boo
         };
         log.call_method1(py, method, (text,)).map(drop)
     };
-    if let Err(error) = &said {
+    if let Err(error) = &logged {
         let trace = traceback(py, error);
-        logging::write_judged(LogLevel::Error, &format!("The logger failed\n{trace}"));
+        logs.write_line(LogLevel::Error, &format!("The logger failed\n{trace}"));
     }
-    said.is_ok()
+    logged.is_ok()
 }

@@ -31,7 +31,8 @@ pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerCon
         Ok(inherited) => Arc::new(inherited),
         Err(error) => return boot_failure(&traceback(py, &error)),
     };
-    let faults = Faults::watch(py);
+    inherited.logs.allow_threads();
+    let faults = Faults::watch(py, inherited.logs);
     let mut context = context;
     let reporter = context
         .channel
@@ -65,7 +66,7 @@ pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerCon
         .filter(|end| **end == Some(ThreadEnd::Stuck))
         .count();
     if exit.stuck_threads > 0 {
-        leave_stuck(py, exit, &scoreboard, index);
+        leave_stuck(py, inherited.logs, exit, &scoreboard, index);
     }
     exit.code
 }
@@ -149,7 +150,7 @@ fn show_listeners(py: Python<'_>, inherited: &Inherited, context: &WorkerContext
     inherited.worker.setattr(py, "sockets", &listeners)
 }
 
-/// What the worker's object can tell only now.
+/// What the worker's object can show only now.
 fn describe(
     py: Python<'_>,
     worker: &Py<PyAny>,

@@ -5,12 +5,12 @@ use pyo3::prelude::*;
 use super::python_runtime::Inherited;
 use super::relay;
 use crate::config::Config;
-use crate::logging;
 use crate::logging::access::{AccessFilter, AccessFormat, FormatError};
+use crate::logging::logs_access;
 use crate::python::wsgi::{ListenerAddress, WsgiSettings};
 use crate::worker::{AccessLines, AccessLog, WorkerFace};
 
-/// The log of worker `number`, if there is to be one. What it wants to know of environs goes into `settings`.
+/// The log of worker `number`, if there is to be one. The environ keys that it needs go into `settings`.
 pub(super) fn make(
     py: Python<'_>,
     config: &Config,
@@ -22,7 +22,7 @@ pub(super) fn make(
         let relay = relay::access(inherited.log.clone_ref(py));
         return Ok(Some(AccessLog::Relay(relay)));
     }
-    if !logging::logs_access(config) {
+    if !logs_access(config) {
         return Ok(None);
     }
     let format = AccessFormat::with_fields(
@@ -37,7 +37,8 @@ pub(super) fn make(
         config.access_log.access_log_min_status,
         config.access_log.access_log_slow,
     );
-    let log = AccessLines::new(format, Box::new(logging::write_access))
+    let logs = inherited.logs;
+    let log = AccessLines::new(format, Box::new(move |lines| logs.write_access(lines)))
         .filtered(filter)
         .of_worker(face);
     Ok(Some(log.into()))
@@ -58,7 +59,7 @@ fn worker_face(number: u64, settings: &WsgiSettings) -> WorkerFace {
 }
 
 /// The standard library's hash seeds come from the system's random numbers, and are anew in each process only when it
-/// has not asked before: the process's number and the time tell workers of one arbiter apart.
+/// has not asked before: the process's number and the time keep workers of one arbiter apart.
 fn random() -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
     let time = std::time::SystemTime::now();

@@ -31,6 +31,7 @@ impl<'r> Arbiter<'r> {
         let signals = signals::install(&signals::ARBITER_SIGNALS);
         Ok(Self {
             runtime,
+            log: start.log,
             pid: getpid(),
             started_at: monotonic_ms(),
             signals: signals.map_err(StartError::Signals)?,
@@ -46,7 +47,7 @@ impl<'r> Arbiter<'r> {
             control: ControlServer::default(),
             admin: None,
             notifier: Notifier::new(&start.supervisor),
-            gauges: Gauges::default(),
+            gauges: Gauges::new(start.log),
             wear: WearCheck::default(),
             crashes: CrashLog::default(),
             aborted: 0,
@@ -358,8 +359,8 @@ impl<'r> Arbiter<'r> {
         }
     }
 
-    /// Nothing that a dying worker brings about may keep the server from stopping. Who waits for the stop can still ask
-    /// what it waits for.
+    /// Nothing that a dying worker brings about may keep the server from stopping. The control interface still answers,
+    /// so that an operator can see what the stop waits for.
     fn reap_quietly(&mut self) {
         for result in [self.read_children(), self.serve_control()] {
             if let Err(error) = result {
