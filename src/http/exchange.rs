@@ -119,6 +119,16 @@ impl Exchange {
         step
     }
 
+    /// After a head: whether the request has no body and so is whole. It is then as after [`Received::End`].
+    pub fn ends_at_head(&mut self) -> bool {
+        let is_whole = self.length == BodyLength::Empty && matches!(self.state, State::Body(_));
+        if is_whole {
+            self.state = State::Dispatched;
+        }
+        self.check_invariants();
+        is_whole
+    }
+
     /// `len` bytes of a body whose length was declared ([`Exchange::counted_body_left`]) were taken from the peer without
     /// passing through [`Exchange::receive`], which still tells the end of the body.
     pub fn take_counted(&mut self, len: u64) {
