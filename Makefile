@@ -30,7 +30,7 @@ OPTIMISED := --profile model --config 'profile.model.inherits="dev"' \
              --config profile.model.opt-level=3 --config profile.model.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build quick test check-rust check-python pytest docs bench fuzz fuzz-smoke peers instructions clean
+.PHONY: help run build quick test check-rust check-python pytest docs bench fuzz fuzz-smoke base peers instructions clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -89,10 +89,13 @@ check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	@echo "cargo doc"
 	@$(RUST_ENV) RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 
-check-python: $(TESTS)  ## ruff on every Python file
+check-python: $(TESTS)  ## ruff on every Python file, mypy on the package, its stub against the built module
 	@echo "ruff"
 	@$(BIN)/ruff check --quiet --config tests/python/ruff.toml $(PYTHON_FILES)
 	@$(BIN)/ruff format --check --quiet --config tests/python/ruff.toml $(PYTHON_FILES)
+	@echo "mypy (types of the package; _core.pyi against the module)"
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/python -m mypy.stubtest --concise ferricorn._core
 
 pytest: $(TESTS)  ## real processes: PEP 3333, HTTP, signals, frameworks, parity with gunicorn
 	@$(BIN)/python -m pytest tests/python -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
@@ -130,11 +133,23 @@ fuzz: $(MADE) $(CARGO_FUZZ)  ## libFuzzer: FUZZ_TARGETS="head" FUZZ_SECONDS=3600
 	    -artifact_prefix=target/fuzz/artifacts/$$target- -print_final_stats=1 -verbosity=0; \
 	done
 
-peers: $(BUILT)  ## end-to-end comparison with other servers (see benches/peers/README.md)
+# An older build for `make peers BASE=<git revision>`: that revision, made by its own Makefile.
+BASE ?=
+PEERS_ARGS ?=
+BASE_CHECKOUT = target/base/$(shell git rev-parse --short=12 '$(BASE)')
+
+base:
+	@git rev-parse --quiet --verify '$(BASE)^{commit}' >/dev/null || { echo "BASE=$(BASE) is not a revision" >&2; exit 1; }
+	@if [ ! -e $(BASE_CHECKOUT)/.venv/.built ]; then echo "building $(BASE)"; mkdir -p $(BASE_CHECKOUT); \
+	  git archive '$(BASE)' | tar -x -C $(BASE_CHECKOUT); fi
+	@$(MAKE) --no-print-directory -C $(BASE_CHECKOUT) build
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BASE_CHECKOUT)/.venv/bin/python -m pip install --quiet -r benches/peers/requirements.txt
+
+peers: $(BUILT) $(if $(BASE),base)  ## compare with other servers; BASE=<revision> adds an older build, PEERS_ARGS=... chooses
 	@$(PIP) -r benches/peers/requirements.txt
-	@$(BIN)/python benches/peers/run.py
+	@$(BIN)/python benches/peers/run.py $(if $(BASE),--base $(BASE_CHECKOUT)) $(PEERS_ARGS)
 
 clean:  ## remove .venv, target and caches
-	rm -rf $(VENV) target .pytest_cache .ruff_cache
+	rm -rf $(VENV) target .pytest_cache .mypy_cache .ruff_cache
 	find src tests examples benches -name __pycache__ -prune -exec rm -rf {} +
 	rm -f src/ferricorn/*.so

@@ -52,7 +52,7 @@ fn entry<'a>(head: &'a RequestHead, response: &'a ResponseHead) -> AccessEntry<'
 fn lines(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("access log line");
     group.throughput(Throughput::Elements(1));
-    let usual = Config::default().access_log_format;
+    let usual = Config::default().access_log.access_log_format;
     let response = ResponseHead::default();
     for (form, format) in [("combined", usual.as_str()), ("json", "json")] {
         let format = AccessFormat::compile(format).expect("a format");

@@ -12,7 +12,7 @@ use std::time::Instant;
 use criterion::{Criterion, criterion_group, criterion_main};
 use ferricorn::http::{HeadScan, Limits, parse_head};
 use ferricorn::pool::{Job, Peer};
-use ferricorn::python::wsgi::{Environs, ListenerFace, WsgiSettings};
+use ferricorn::python::wsgi::{Environs, ListenerAddress, WsgiSettings};
 use pyo3::Python;
 
 fn settings() -> WsgiSettings {
@@ -22,7 +22,7 @@ fn settings() -> WsgiSettings {
         server_software: "ferricorn".to_owned(),
         script_name: String::new(),
         sendfile: true,
-        listeners: vec![ListenerFace::Tcp {
+        listeners: vec![ListenerAddress::Tcp {
             name: "127.0.0.1".to_owned(),
             port: 8000,
         }],

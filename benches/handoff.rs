@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ferricorn::pool::{Job, ParkMode, Pool, Reply};
+use ferricorn::pool::{Job, Pool, PoolThread, Reply, SleepMode};
 
 /// A pool whose threads send every job straight back, and jobs to send.
 struct Loop {
@@ -24,10 +24,10 @@ impl Loop {
         let sleeper = std::thread::current();
         let pool = Arc::new(Pool::new(threads, jobs, Box::new(move || sleeper.unpark())));
         for _ in 0..threads {
-            let seat = pool.enter();
+            let thread = PoolThread::register(&pool);
             std::thread::spawn(move || {
-                while let Some(job) = seat.next(|sleep| sleep()) {
-                    seat.pool().send(Reply::Whole(job));
+                while let Some(job) = thread.next_job(|sleep| sleep()) {
+                    thread.pool().send(Reply::Whole(job));
                 }
             });
         }
@@ -49,7 +49,7 @@ impl Loop {
                 Some(Reply::Whole(job)) => self.jobs.push(job),
                 Some(_) => unreachable!("the application answers whole"),
                 None => {
-                    if self.pool.park(ParkMode::Long) {
+                    if self.pool.park(SleepMode::UntilWoken) {
                         std::thread::park();
                     }
                     self.pool.unpark();
@@ -62,7 +62,7 @@ impl Loop {
 impl Drop for Loop {
     fn drop(&mut self) {
         self.pool.close();
-        while self.pool.live() > 0 {
+        while self.pool.live_threads() > 0 {
             std::thread::yield_now();
         }
     }

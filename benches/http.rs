@@ -9,8 +9,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ferricorn::http::{
-    BodySize, ChunkedDecoder, Exchange, HeadScan, HeaderPolicy, Limits, Look, Piece, Received,
-    RequestHead, ResponseHead, Underscores, parse_head,
+    BodySize, ChunkedDecoder, Exchange, HeadScan, HeaderPolicy, Limits, Piece, Received,
+    RequestHead, ResponseDefaults, ResponseHead, Underscores, parse_head,
 };
 
 use heads::{REALISTIC, SHORT};
@@ -127,7 +127,7 @@ fn push_fields(head: &mut ResponseHead) {
 
 fn responses(criterion: &mut Criterion) {
     let limits = Limits::default();
-    let look = Look {
+    let defaults = ResponseDefaults {
         server: b"ferricorn",
         date: b"Thu, 01 Jan 1970 00:00:00 GMT",
     };
@@ -140,17 +140,17 @@ fn responses(criterion: &mut Criterion) {
     });
     push_fields(&mut response);
     let mut dispatched = Exchange::default();
-    while !matches!(dispatched.receive(SHORT, &limits, &mut request), Ok(step) if step.received == Received::End)
+    while !matches!(dispatched.receive(SHORT, &limits, &mut request), Ok(step) if step.received == Received::Whole)
     {
     }
-    dispatched.respond(&response, BodySize::Exact(13), &look, &mut out);
+    dispatched.respond(&response, BodySize::Exact(13), &defaults, &mut out);
     group.throughput(Throughput::Bytes(out.len() as u64));
     group.bench_function("a whole exchange", |bencher| {
         bencher.iter(|| {
             out.clear();
             let mut exchange = Exchange::default();
-            while !matches!(exchange.receive(black_box(SHORT), &limits, &mut request), Ok(step) if step.received == Received::End) {}
-            exchange.respond(black_box(&response), BodySize::Exact(13), &look, &mut out);
+            while !matches!(exchange.receive(black_box(SHORT), &limits, &mut request), Ok(step) if step.received == Received::Whole) {}
+            exchange.respond(black_box(&response), BodySize::Exact(13), &defaults, &mut out);
             let admitted = exchange.data(13, &mut out);
             out.extend_from_slice(&b"Hello, world!"[..admitted]);
             exchange.data_end(&mut out);

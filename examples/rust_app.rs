@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ferricorn::config::Config;
 use ferricorn::net::{self, BindAddress, BindOptions, Listener};
-use ferricorn::pool::{Application, Job, Pool, Reply};
+use ferricorn::pool::{Application, Job, Pool, PoolThread, Reply, ThreadStartError};
 use ferricorn::scoreboard::Scoreboard;
 use ferricorn::worker::{self, Setup};
 
@@ -37,29 +37,27 @@ impl Hello {
 }
 
 impl Application for Hello {
-    fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), String> {
+    fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), ThreadStartError> {
         for number in 0..pool.thread_count() {
-            let seat = pool.enter();
+            let thread = PoolThread::register(pool);
             std::thread::Builder::new()
                 .name(format!("pool-{number}"))
                 .spawn(move || {
                     // There is no interpreter to give away while a thread sleeps.
-                    while let Some(mut job) = seat.next(|sleep| sleep()) {
+                    while let Some(mut job) = thread.next_job(|sleep| sleep()) {
                         Self::answer(&mut job);
-                        seat.pool().send(Reply::Whole(job));
+                        thread.pool().send(Reply::Whole(job));
                     }
                 })
-                .map_err(|error| error.to_string())?;
+                .map_err(|error| ThreadStartError(error.into()))?;
         }
         Ok(())
     }
 }
 
 fn main() -> io::Result<()> {
-    let config = Config {
-        threads: 4,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.workers.threads = 4;
     let address = BindAddress::parse("127.0.0.1:8000").map_err(io::Error::other)?;
     let bound = net::bind_all(&[address], &BindOptions::default(), || false);
     let listeners: Vec<Listener> = bound
@@ -70,7 +68,7 @@ fn main() -> io::Result<()> {
     eprintln!("Listening at: {}", net::describe(&listeners));
     let setup = Setup {
         listeners,
-        scoreboard: Arc::new(Scoreboard::new(1, config.threads)?),
+        scoreboard: Arc::new(Scoreboard::new(1, config.workers.threads)?),
         slot: 0,
         config: Arc::new(config),
         signals: None,

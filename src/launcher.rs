@@ -38,8 +38,8 @@ use self::sources::{Origin, Settings, Sources};
 use crate::arbiter::{self, Outcome, Start};
 use crate::config::{Config, Environment, VERSION};
 use crate::logging;
-use crate::python::hooks::traceback;
 use crate::python::loader;
+use crate::python::traceback::format as traceback;
 
 /// Serves as the command line says. Returns the exit code, in the master and in each of its workers.
 pub fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
@@ -114,19 +114,19 @@ fn prepare(py: Python<'_>, origin: Origin, is_successor: bool) -> Result<PythonH
         hints,
     } = sources.read(py)?;
     loader::enter(py, &config).map_err(raised)?;
-    if config.print_config || config.check_config {
+    if config.debugging.print_config || config.debugging.check_config {
         return Err(check(py, &sources, &config, &hints));
     }
     init_logs(&config)?;
     let software = ("SERVER_SOFTWARE".to_owned(), format!("ferricorn/{VERSION}"));
     RawEnv::default().apply(py, &[software]).map_err(raised)?;
     let mut raw_env = RawEnv::default();
-    raw_env.apply(py, &config.raw_env).map_err(raised)?;
-    if config.daemon && !is_successor {
-        daemon::detach(py, config.enable_stdio_inheritance).map_err(raised)?;
+    raw_env.apply(py, &config.app.raw_env).map_err(raised)?;
+    if config.process.daemon && !is_successor {
+        daemon::detach(py, config.logging.enable_stdio_inheritance).map_err(raised)?;
         logging::capture();
     }
-    if config.spew {
+    if config.debugging.spew {
         // This thread and, because threads inherit it, all that workers start.
         py.import("ferricorn._gunicorn.debug")
             .and_then(|debug| debug.call_method0("spew"))
@@ -165,7 +165,7 @@ fn init_logs(config: &Config) -> Result<(), End> {
 
 /// `--print-config` and `--check-config`: 0 when the application can be loaded and no name is in doubt.
 fn check(py: Python<'_>, sources: &Sources, config: &Config, hints: &[String]) -> End {
-    if config.print_config {
+    if config.debugging.print_config {
         print(&config.resolved.print());
     }
     for warning in &config.warnings {

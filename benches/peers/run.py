@@ -12,7 +12,7 @@ from pathlib import Path
 import report
 from loads import raise_descriptor_limit
 from scenarios import LOADS, Bench, Figures
-from servers import PEERS
+from servers import PEERS, base_build
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DEFAULT = ["hello", "flask", "slow_heads", "non_readers", "idle_connections"]
@@ -23,6 +23,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", action="append", choices=[*LOADS, *special, "all"], help="may be repeated")
     parser.add_argument("--server", action="append", choices=[peer.name for peer in PEERS], help="only these")
+    parser.add_argument("--base", type=Path, metavar="CHECKOUT", help="compare with an older checkout too")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="length of one measurement")
     parser.add_argument("--idle", type=int, default=10_000, help="connections of idle_connections")
@@ -40,6 +41,8 @@ def main() -> None:
     chosen = arguments()
     raise_descriptor_limit()
     peers = [peer for peer in PEERS if peer.name in (chosen.server or [p.name for p in PEERS])]
+    if chosen.base:
+        peers.append(base_build(chosen.base))
     for peer in [peer for peer in peers if not peer.is_installed]:
         print(f"not installed, left out: {peer.name}")
         peers.remove(peer)

@@ -67,7 +67,8 @@ LOADS = {
     "hello_headers": Load("The same with a browser's 20 header fields", "hello:app", headers=BROWSER),
     "hello_new": Load("A new connection for each request, 16 clients", "hello:app", 16, headers=("Connection: close",)),
     "hello_unpinned": Load("A raw WSGI hello, 64 connections, nothing pinned", "hello:app", pinned=False),
-    "flask": Load("One Flask route with JSON", "flask_hello:app"),
+    "flask_1": Load("One Flask route with JSON, 1 connection", "flask_hello:app", 1),
+    "flask": Load("One Flask route with JSON, 64 connections", "flask_hello:app"),
     "flask_w2": Load("The same with two workers, nothing pinned", "flask_hello:app", workers=2, pinned=False),
     "flask_w4": Load("The same with four workers, nothing pinned", "flask_hello:app", workers=4, pinned=False),
     "django": Load("A Django view that renders a template", "django_page:app"),
@@ -194,7 +195,7 @@ class Bench:
         if peer.one_thread:
             raise RuntimeError("one thread is all it has")
         figures: Figures = {}
-        preload = {"ferricorn": ("--preload",), "gunicorn": ("--preload",)}.get(peer.name)
+        preload = {"granian": None, "uwsgi": None, "waitress": None}.get(peer.name, ("--preload",))
         for key, flags in (("memory_mib", ()), ("memory_preload_mib", preload)):
             if flags is not None:
                 with Running(peer, Shape("flask_hello:app", workers=4, flags=flags)) as server:

@@ -28,13 +28,17 @@ class Peer:
     """Flags that let it hold ten thousand idle connections for minutes."""
     one_thread: bool = False
     """Has neither threads nor workers: left out where those are what is measured."""
+    revision: str | None = None
+    """An older build of ours, in an environment of its own."""
 
     @property
     def version(self) -> str:
-        return importlib.metadata.version(self.name)
+        return self.revision or importlib.metadata.version(self.name)
 
     @property
     def is_installed(self) -> bool:
+        if self.revision:
+            return Path(self.command[0]).exists()
         return importlib.util.find_spec(self.name) is not None or shutil.which(self.name, path=BIN) is not None
 
 
@@ -68,6 +72,13 @@ PEERS = [
     Peer("bjoern", (sys.executable, "one_thread.py", "bjoern", "{port}", "{app}"), one_thread=True),
     Peer("fastwsgi", (sys.executable, "one_thread.py", "fastwsgi", "{port}", "{app}"), one_thread=True),
 ]
+
+
+def base_build(checkout: Path) -> Peer:
+    """The build in the `.venv` of another checkout of this project, to be compared with the one under development."""
+    python = str(checkout.resolve() / ".venv" / "bin" / "python")
+    command = (python, "-m", "ferricorn", *GUNICORN_LIKE)
+    return Peer("ferricorn-base", command, MANY, revision=checkout.resolve().name)
 
 
 def free_port() -> int:

@@ -12,7 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::poll::{PollFd, PollFlags};
 
 use crate::http::{
-    BodySize, Exchange, HttpDate, Limits, Look, Received, RequestHead, ResponseHead, Status,
+    BodySize, Exchange, HttpDate, Limits, Received, RequestHead, ResponseDefaults, ResponseHead,
+    Status,
 };
 use crate::net::{self, BindAddress, BindOptions, Bound, Listener};
 
@@ -215,7 +216,7 @@ impl Visit {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let mut date = HttpDate::new();
-        let look = Look {
+        let defaults = ResponseDefaults {
             server: b"ferricorn",
             date: date.at(i64::try_from(since.as_secs()).unwrap_or(0)),
         };
@@ -224,7 +225,8 @@ impl Visit {
             match self.exchange.receive(&self.inbound, &limits, &mut head) {
                 Err(error) => {
                     let (status, message) = (error.status(), error.page_message());
-                    self.exchange.refuse(status, &message, &look, &mut self.out);
+                    self.exchange
+                        .refuse(status, &message, &defaults, &mut self.out);
                     self.is_answered = true;
                     return;
                 }
@@ -233,6 +235,10 @@ impl Visit {
                     match step.received {
                         Received::NeedData => return,
                         Received::Head => self.path = asked(&head),
+                        Received::Whole => {
+                            self.path = asked(&head);
+                            break;
+                        }
                         Received::Data(_) => {}
                         Received::End => break,
                     }
@@ -248,7 +254,7 @@ impl Visit {
         let head = head_of(&answer);
         let out = &mut self.out;
         self.exchange
-            .respond(&head, BodySize::Exact(body.len() as u64), &look, out);
+            .respond(&head, BodySize::Exact(body.len() as u64), &defaults, out);
         let take = self.exchange.data(body.len(), out);
         out.extend_from_slice(&body[..take]);
         self.exchange.data_end(out);

@@ -89,9 +89,9 @@ impl Arbiter<'_> {
         self.murder_templates();
         let now = monotonic_ms();
         let patience = Patience {
-            boot: self.config.boot_timeout,
-            silence: self.config.timeout,
-            graceful: self.config.graceful_timeout,
+            boot: self.config.workers.boot_timeout,
+            silence: self.config.workers.timeout,
+            graceful: self.config.workers.graceful_timeout,
         };
         for worker in self.workers.iter_mut() {
             match policy::judge(worker.stage, worker.since, worker.beats(), now, &patience) {

@@ -114,10 +114,10 @@ impl Control {
             self.followed = Some(Arc::clone(config));
         }
         let tried_before = self.retry_at.take().is_some();
-        let Some(path) = &config.control_socket else {
+        let Some(path) = &config.control.control_socket else {
             return;
         };
-        match Socket::open(path, pid, config.control_socket_mode) {
+        match Socket::open(path, pid, config.control.control_socket_mode) {
             Ok(socket) => {
                 log::info!("Control socket listening at {}", socket.path.display());
                 self.socket = Some(socket);
@@ -151,7 +151,8 @@ impl Control {
 }
 
 fn is_same(a: &Config, b: &Config) -> bool {
-    (&a.control_socket, a.control_socket_mode) == (&b.control_socket, b.control_socket_mode)
+    (&a.control.control_socket, a.control.control_socket_mode)
+        == (&b.control.control_socket, b.control.control_socket_mode)
 }
 
 impl Arbiter<'_> {

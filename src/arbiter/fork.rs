@@ -71,7 +71,7 @@ impl Arbiter<'_> {
     /// Forks one worker, or has the template do it. Returns in the arbiter; in the child it is `Leave::Child`.
     pub(super) fn spawn(&mut self) -> Result<(), Leave> {
         let age = self.age + 1;
-        let forked = if self.config.preload_app {
+        let forked = if self.config.app.preload_app {
             self.fork_from_template(age)?
         } else {
             self.fork_here(age)?
@@ -131,10 +131,10 @@ impl Arbiter<'_> {
     /// A larger board when all slots are taken, or threads were added at a reload: the new one is for the
     /// workers from now on.
     fn claim_slot(&mut self) -> io::Result<usize> {
-        let enough_threads = self.board.threads() >= self.config.threads;
+        let enough_threads = self.board.threads() >= self.config.workers.threads;
         if !enough_threads || self.workers.free_slot(&self.board).is_none() {
             let workers = self.num_workers.max(self.workers.len());
-            self.board = roomy_board(workers, self.config.threads)?;
+            self.board = roomy_board(workers, self.config.workers.threads)?;
         }
         let slot = self.workers.free_slot(&self.board);
         let slot = slot.ok_or_else(|| io::Error::other("no room on the scoreboard"))?;
@@ -176,7 +176,7 @@ impl Arbiter<'_> {
         };
         log::info!("Booting worker with pid: {pid}");
         self.host
-            .name_process(&format!("worker [{}]", self.config.proc_name));
+            .name_process(&format!("worker [{}]", self.config.process.proc_name));
         self.board.slot(slot).set_pid(pid.as_raw());
         let seat = WorkerSeat {
             index: slot,
@@ -201,19 +201,20 @@ impl Arbiter<'_> {
 
 /// The limit with its jitter, so that workers born together do not retire together.
 pub(super) fn max_requests(config: &Config) -> Option<u64> {
-    (config.max_requests > 0).then(|| {
+    (config.lifecycle.max_requests > 0).then(|| {
         config
+            .lifecycle
             .max_requests
-            .saturating_add(jitter(config.max_requests_jitter))
+            .saturating_add(jitter(config.lifecycle.max_requests_jitter))
     })
 }
 
 /// Idem, in milliseconds.
 fn lifetime(config: &Config) -> Option<u64> {
-    let lifetime = config.max_worker_lifetime?;
+    let lifetime = config.lifecycle.max_worker_lifetime?;
     let seconds = lifetime
         .as_secs()
-        .saturating_add(jitter(config.max_worker_lifetime_jitter));
+        .saturating_add(jitter(config.lifecycle.max_worker_lifetime_jitter));
     Some(seconds.saturating_mul(1000))
 }
 
@@ -239,13 +240,13 @@ mod tests {
     fn jitter_is_added_and_bounded() {
         let mut config = Config::default();
         assert_eq!(max_requests(&config), None);
-        config.max_requests = 100;
+        config.lifecycle.max_requests = 100;
         assert_eq!(max_requests(&config), Some(100));
-        config.max_requests_jitter = 10;
+        config.lifecycle.max_requests_jitter = 10;
         let drawn: Vec<_> = (0..200).filter_map(|_| max_requests(&config)).collect();
         assert!(drawn.iter().all(|limit| (100..=110).contains(limit)));
         assert!(drawn.iter().any(|limit| *limit != drawn[0]));
-        config.max_requests_jitter = u64::MAX;
+        config.lifecycle.max_requests_jitter = u64::MAX;
         assert!(max_requests(&config).is_some());
     }
 }

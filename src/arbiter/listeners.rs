@@ -90,20 +90,20 @@ impl Arbiter<'_> {
 }
 
 pub(super) fn parse_addresses(config: &Config) -> Result<Vec<BindAddress>, String> {
-    let parsed: Result<Vec<_>, _> = config.bind.iter().map(|text| text.parse()).collect();
+    let parsed: Result<Vec<_>, _> = config.socket.bind.iter().map(|text| text.parse()).collect();
     parsed.map_err(|error: net::AddressError| error.to_string())
 }
 
 fn bind_options(config: &Config) -> BindOptions {
     BindOptions {
-        backlog: config.backlog,
-        umask: config.umask,
-        queues: if config.reuse_port {
-            Some(config.workers.clamp(1, QUEUES_MAX))
+        backlog: config.socket.backlog,
+        umask: config.process.umask,
+        queues: if config.socket.reuse_port {
+            Some(config.workers.workers.clamp(1, QUEUES_MAX))
         } else {
             None
         },
-        owner: Some((config.user, config.group)),
+        owner: Some((config.process.user, config.process.group)),
     }
 }
 

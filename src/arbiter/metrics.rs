@@ -141,7 +141,7 @@ impl Arbiter<'_> {
         // The slot knows of the end of its boot before we hear of it.
         let stays = |stage| matches!(stage, Stage::Booting | Stage::Serving);
         for worker in self.workers.iter().filter(|worker| stays(worker.stage)) {
-            match worker.slot().readiness(self.config.max_queue) {
+            match worker.slot().readiness(self.config.workers.max_queue) {
                 Ok(()) => return Ok(()),
                 Err(why) => why_not = why,
             }

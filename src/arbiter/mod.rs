@@ -301,8 +301,8 @@ impl Arbiter<'_> {
             target: self.num_workers,
             generation: self.generation,
             unproven: unproven.map(|rollout| rollout.previous_workers),
-            reload_surge: self.config.reload_surge,
-            max_retiring: self.config.max_retiring,
+            reload_surge: self.config.lifecycle.reload_surge,
+            max_retiring: self.config.lifecycle.max_retiring,
         };
         let plan = policy::plan(&wish, &self.workers.members());
         let now = monotonic_ms();
@@ -315,7 +315,7 @@ impl Arbiter<'_> {
         if plan.is_current && wish.unproven.is_none() {
             self.finish_rollout();
         }
-        if plan.spawn > 0 && self.config.preload_app && !self.has_template()? {
+        if plan.spawn > 0 && self.config.app.preload_app && !self.has_template()? {
             return Ok(());
         }
         for _ in 0..plan.spawn {
@@ -343,7 +343,7 @@ impl Arbiter<'_> {
 
     /// A master that lives beside the one before it writes another file.
     fn pidfile_path(&self) -> Option<PathBuf> {
-        let mut path = self.config.pidfile.clone()?.into_os_string();
+        let mut path = self.config.process.pidfile.clone()?.into_os_string();
         if self.elder.is_some() {
             path.push(".2");
         }

@@ -18,7 +18,7 @@ impl Arbiter<'_> {
             return;
         }
         self.marked_at = now;
-        let limit = self.config.max_worker_memory;
+        let limit = self.config.lifecycle.max_worker_memory;
         let mut is_hasty = false;
         let serving = |worker: &&mut WorkerHandle| worker.stage == Stage::Serving && !worker.asks();
         for worker in self.workers.iter_mut().filter(serving) {

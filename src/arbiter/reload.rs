@@ -97,7 +97,7 @@ impl Arbiter<'_> {
         self.next_generation += 1;
         self.generation = self.next_generation;
         self.backoff.forget();
-        self.set_num_workers(config.workers)?;
+        self.set_num_workers(config.workers.workers)?;
         self.hook(Hook::OnReload)?;
         self.move_pidfile();
         self.manage()

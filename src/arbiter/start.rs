@@ -21,7 +21,7 @@ use crate::scoreboard::monotonic_ms;
 
 impl<'h> Arbiter<'h> {
     pub(super) fn new(host: &'h mut dyn Host, start: Start) -> Result<Self, String> {
-        let board = roomy_board(start.config.workers, start.config.threads);
+        let board = roomy_board(start.config.workers.workers, start.config.workers.threads);
         let signals = signals::install(&signals::ARBITER_SIGNALS);
         let (nudges, nudge) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
             .map_err(|errno| format!("no descriptors left: {errno}"))?;
@@ -31,7 +31,7 @@ impl<'h> Arbiter<'h> {
             nudge,
             templates: Vec::new(),
             pid: getpid(),
-            num_workers: start.config.workers,
+            num_workers: start.config.workers.workers,
             inherited: start.inherited,
             handed_over: start.handed_over,
             elder: start.elder,
@@ -75,11 +75,11 @@ impl<'h> Arbiter<'h> {
         self.listeners = self.open_listeners()?;
         log::info!("Listening at: {} ({})", self.describe_listeners(), self.pid);
         self.channels = open_channels(&self.config);
-        if let Some(address) = &self.config.admin_bind {
+        if let Some(address) = &self.config.control.admin_bind {
             let admin = Admin::open(address, monotonic_ms());
             self.admin = Some(admin.map_err(Outcome::Refused)?);
         }
-        let threads = self.config.threads;
+        let threads = self.config.workers.threads;
         let plural = if threads == 1 { "" } else { "s" };
         log::info!("Using worker: hybrid ({threads} thread{plural})");
         self.start_hook(Hook::WhenReady)
@@ -92,10 +92,10 @@ impl<'h> Arbiter<'h> {
 
 /// For every worker and its replacement; what goes wrong costs balance only.
 fn open_channels(config: &Config) -> Option<Arc<Channels>> {
-    if config.workers < 2 {
+    if config.workers.workers < 2 {
         return None;
     }
-    let count = (config.workers * 2 + 2).min(CHANNELS_MAX);
+    let count = (config.workers.workers * 2 + 2).min(CHANNELS_MAX);
     match Channels::new(count) {
         Ok(channels) => Some(Arc::new(channels)),
         Err(error) => {

@@ -16,7 +16,7 @@ pub(super) struct Told {
 impl Arbiter<'_> {
     /// Tells the number of workers when it has changed, and the backlog once a second.
     pub(super) fn tell_metrics(&mut self) {
-        if self.config.statsd_host.is_none() {
+        if self.config.statsd.statsd_host.is_none() {
             return;
         }
         let workers = self.workers.len();
@@ -24,7 +24,7 @@ impl Arbiter<'_> {
             log::error!(target: "metric", "gauge gunicorn.workers {workers}");
         }
         let now = monotonic_ms();
-        if self.config.enable_backlog_metric
+        if self.config.statsd.enable_backlog_metric
             && now.saturating_sub(self.told.backlog_at) >= BACKLOG_PERIOD_MS
         {
             self.told.backlog_at = now;

@@ -34,7 +34,7 @@ impl Tally {
 impl Arbiter<'_> {
     /// TERM. A second one cuts the delay.
     pub(super) fn begin_stop(&mut self) -> Result<(), Leave> {
-        let delay = self.config.stop_delay;
+        let delay = self.config.lifecycle.stop_delay;
         if delay.is_zero() || self.stops_at.is_some() {
             return Err(Leave::Stop { graceful: true });
         }
@@ -88,9 +88,9 @@ impl Arbiter<'_> {
         self.retire_all(signal);
         // A quick stop is not for requests to finish in, only for exit handlers to run.
         let patience = if graceful {
-            self.config.graceful_timeout + STOP_MARGIN
+            self.config.workers.graceful_timeout + STOP_MARGIN
         } else {
-            self.config.graceful_timeout.min(QUICK_STOP)
+            self.config.workers.graceful_timeout.min(QUICK_STOP)
         };
         let mut deadline = monotonic_ms() + millis(patience);
         self.bury_quietly();

@@ -101,8 +101,8 @@ impl Arbiter<'_> {
             .and_then(|()| {
                 let wanted = self.num_workers + self.workers.len();
                 let is_roomy = self.board.slots() >= wanted * 2;
-                if !is_roomy || self.board.threads() < self.config.threads {
-                    self.board = roomy_board(wanted, self.config.threads)?;
+                if !is_roomy || self.board.threads() < self.config.workers.threads {
+                    self.board = roomy_board(wanted, self.config.workers.threads)?;
                 }
                 let (ours, theirs) = UnixStream::pair()?;
                 ours.set_read_timeout(Some(ANSWER_TIMEOUT))?;
@@ -149,7 +149,7 @@ impl Arbiter<'_> {
             }
         };
         self.host
-            .name_process(&format!("template [{}]", self.config.proc_name));
+            .name_process(&format!("template [{}]", self.config.process.proc_name));
         drop(blocked);
         if getppid() != self.pid {
             return Leave::ChildFailed;
@@ -235,7 +235,12 @@ impl Arbiter<'_> {
             .filter(|one| !one.is_ready && one.control.is_some())
         {
             let waited = Duration::from_millis(now.saturating_sub(template.started_at));
-            if self.config.boot_timeout.is_some_and(|limit| waited > limit) {
+            if self
+                .config
+                .workers
+                .boot_timeout
+                .is_some_and(|limit| waited > limit)
+            {
                 log::error!(
                     "The application was not imported within {} s (pid:{})",
                     waited.as_secs(),

@@ -96,7 +96,7 @@ impl Arbiter<'_> {
     /// Terminals send WINCH when their size changes, so in the foreground it must not stop the workers. A daemon, and
     /// a master that has a successor, get it from an operator.
     pub(super) fn on_winch(&mut self) -> Result<(), Leave> {
-        if !self.config.daemon && self.upgrade.is_none() {
+        if !self.config.process.daemon && self.upgrade.is_none() {
             log::debug!("SIGWINCH ignored. Not daemonized");
             return Ok(());
         }
@@ -114,7 +114,7 @@ impl Arbiter<'_> {
         self.elder = None;
         self.notify_promoted();
         self.host.name_process(&self.process_name());
-        let Some(path) = self.config.pidfile.clone() else {
+        let Some(path) = self.config.process.pidfile.clone() else {
             return;
         };
         match Pidfile::create(&path, self.pid.as_raw()) {
@@ -129,6 +129,6 @@ impl Arbiter<'_> {
 
     pub(super) fn process_name(&self) -> String {
         let second = if self.elder.is_some() { ".2" } else { "" };
-        format!("master [{}{second}]", self.config.proc_name)
+        format!("master [{}{second}]", self.config.process.proc_name)
     }
 }

@@ -5,14 +5,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::bad_value::BadValue;
 use super::host;
 use super::peers::Network;
 use super::settings::{Kind, Setting};
-use super::value::{Value, repr_str};
+use super::value::Value;
 
 /// # Errors
-/// gunicorn's message about a value that the setting does not take.
-pub fn check(setting: &Setting, value: &Value) -> Result<Value, String> {
+/// The setting does not take the value.
+pub fn check(setting: &Setting, value: &Value) -> Result<Value, BadValue> {
     match setting.kind {
         Kind::Text => text(value),
         Kind::UrlPath => url_path(value),
@@ -28,7 +29,7 @@ pub fn check(setting: &Setting, value: &Value) -> Result<Value, String> {
             if (min..=max).contains(&number) {
                 Ok(Value::Int(number))
             } else {
-                Err(complaint(number))
+                Err(BadValue::OutOfBounds(complaint(number)))
             }
         }
         Kind::Bool { .. } => switch(value),
@@ -42,7 +43,7 @@ pub fn check(setting: &Setting, value: &Value) -> Result<Value, String> {
         Kind::Addresses => addresses(value),
         Kind::Mapping => match value {
             Value::Dict(_) => Ok(value.clone()),
-            other => Err(format!("Value is not a dictionary: {other}")),
+            other => Err(BadValue::NotMapping(other.clone())),
         },
         Kind::Word { words, complaint } => word(value, setting, words, complaint),
         Kind::ProxyProtocol => proxy_protocol(value),
@@ -56,27 +57,25 @@ pub fn check(setting: &Setting, value: &Value) -> Result<Value, String> {
         },
         Kind::Directory => match text(value)? {
             Value::Str(typed) => host::directory(&typed).map(Value::Str),
-            other => Err(format!("Not a string: {other}")),
+            other => Err(BadValue::NotText(other)),
         },
         Kind::User => host::user(value),
         Kind::Group => host::group(value),
     }
 }
 
-fn text(value: &Value) -> Result<Value, String> {
+fn text(value: &Value) -> Result<Value, BadValue> {
     match value {
         Value::None => Ok(Value::None),
         Value::Str(text) => Ok(Value::str(text.trim())),
-        other => Err(format!("Not a string: {other}")),
+        other => Err(BadValue::NotText(other.clone())),
     }
 }
 
-fn url_path(value: &Value) -> Result<Value, String> {
+fn url_path(value: &Value) -> Result<Value, BadValue> {
     let value = text(value)?;
     match value.as_str() {
-        Some(text) if !text.is_empty() && !is_url_path(text) => Err(format!(
-            "Value must be a path that begins with a slash, such as /-/health: {value}"
-        )),
+        Some(text) if !text.is_empty() && !is_url_path(text) => Err(BadValue::NotUrlPath(value)),
         _ => Ok(value),
     }
 }
@@ -86,37 +85,36 @@ fn is_url_path(text: &str) -> bool {
     text.starts_with('/') && text.bytes().all(is_sane)
 }
 
-fn field_value(value: &Value) -> Result<Value, String> {
+fn field_value(value: &Value) -> Result<Value, BadValue> {
     let value = text(value)?;
     match value.as_str() {
-        Some(text) if !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => Err(format!(
-            "Only visible ASCII and spaces can stand in a header: {value}"
-        )),
+        Some(text) if !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => {
+            Err(BadValue::NotFieldValue(value))
+        }
         _ => Ok(value),
     }
 }
 
-fn whole_number(value: &Value) -> Result<i64, String> {
+fn whole_number(value: &Value) -> Result<i64, BadValue> {
     match value {
         Value::Int(number) => Ok(*number),
         // A boolean is an int in Python.
         Value::Bool(on) => Ok(i64::from(*on)),
-        Value::Str(text) => parse_int(text, 0)
-            .ok_or_else(|| format!("invalid literal for int() with base 0: {}", repr_str(text))),
-        _ => Err("int() can't convert non-string with explicit base".to_owned()),
+        Value::Str(text) => parse_int(text, 0).ok_or_else(|| BadValue::NotInt(text.clone())),
+        _ => Err(BadValue::NotNumeric),
     }
 }
 
-fn not_negative(number: i64) -> Result<i64, String> {
+fn not_negative(number: i64) -> Result<i64, BadValue> {
     if number < 0 {
-        Err(format!("Value must be positive: {number}"))
+        Err(BadValue::Negative(number.to_string()))
     } else {
         Ok(number)
     }
 }
 
 /// Whole seconds stay a number; others are kept as text that is known to be a number (`Resolved::time` reads it).
-fn seconds(value: &Value) -> Result<Value, String> {
+fn seconds(value: &Value) -> Result<Value, BadValue> {
     let (Value::Str(text) | Value::Opaque(text)) = value else {
         return not_negative(whole_number(value)?).map(Value::Int);
     };
@@ -126,8 +124,8 @@ fn seconds(value: &Value) -> Result<Value, String> {
     }
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() && number >= 0.0 => Ok(Value::Opaque(text.to_owned())),
-        Ok(_) => Err(format!("Value must be positive: {text}")),
-        Err(_) => Err(format!("Not a number of seconds: {}", repr_str(text))),
+        Ok(_) => Err(BadValue::Negative(text.to_owned())),
+        Err(_) => Err(BadValue::NotSeconds(text.to_owned())),
     }
 }
 
@@ -182,19 +180,19 @@ pub(super) fn parse_octal_int(text: &str) -> Option<i64> {
     }
 }
 
-fn switch(value: &Value) -> Result<Value, String> {
+fn switch(value: &Value) -> Result<Value, BadValue> {
     match value {
         Value::None | Value::Bool(_) => Ok(value.clone()),
         Value::Str(text) => match text.trim().to_ascii_lowercase().as_str() {
             "true" => Ok(Value::Bool(true)),
             "false" => Ok(Value::Bool(false)),
-            _ => Err(format!("Invalid boolean: {text}")),
+            _ => Err(BadValue::NotBool(text.clone())),
         },
-        other => Err(format!("Invalid type for casting: {other}")),
+        other => Err(BadValue::WrongType(other.clone())),
     }
 }
 
-fn texts(value: &Value) -> Result<Value, String> {
+fn texts(value: &Value) -> Result<Value, BadValue> {
     match value {
         Value::None | Value::Bool(false) | Value::Int(0) => Ok(Value::List(Vec::new())),
         Value::Str(one) if one.is_empty() => Ok(Value::List(Vec::new())),
@@ -203,29 +201,29 @@ fn texts(value: &Value) -> Result<Value, String> {
             .iter()
             .map(|item| match item {
                 Value::Str(text) => Ok(Value::str(text.trim())),
-                other => Err(format!("Not a string: {other}")),
+                other => Err(BadValue::NotText(other.clone())),
             })
             .collect::<Result<_, _>>()
             .map(Value::List),
-        other => Err(format!("Not a list of strings: {other}")),
+        other => Err(BadValue::NotTexts(other.clone())),
     }
 }
 
-fn files(value: &Value) -> Result<Value, String> {
+fn files(value: &Value) -> Result<Value, BadValue> {
     let list = texts(value)?;
     let start = host::start_directory();
     let mut absolute = Vec::new();
     for file in list.strings() {
         let is_pattern = file.contains(['*', '?', '[']);
         if !is_pattern && !Path::new(&file).exists() {
-            return Err(format!("File {file} does not exists."));
+            return Err(BadValue::NoFile(file));
         }
         absolute.push(Value::str(start.join(&file).to_string_lossy()));
     }
     Ok(Value::List(absolute))
 }
 
-fn comma_texts(value: &Value) -> Result<Value, String> {
+fn comma_texts(value: &Value) -> Result<Value, BadValue> {
     let Value::Str(joined) = text(value)? else {
         return Ok(Value::List(Vec::new()));
     };
@@ -235,7 +233,7 @@ fn comma_texts(value: &Value) -> Result<Value, String> {
     ))
 }
 
-fn addresses(value: &Value) -> Result<Value, String> {
+fn addresses(value: &Value) -> Result<Value, BadValue> {
     let list = comma_texts(value)?;
     for item in list.strings() {
         if item != "*" {
@@ -250,42 +248,42 @@ fn word(
     setting: &Setting,
     words: &[&str],
     complaint: fn(&Value) -> String,
-) -> Result<Value, String> {
+) -> Result<Value, BadValue> {
     let typed = match value {
         Value::None => return Ok(setting.default_value()),
         Value::Str(typed) => typed.trim().to_ascii_lowercase(),
-        other => return Err(complaint(other)),
+        other => return Err(BadValue::OutOfBounds(complaint(other))),
     };
     if words.contains(&typed.as_str()) {
         Ok(Value::Str(typed))
     } else {
-        Err(complaint(value))
+        Err(BadValue::OutOfBounds(complaint(value)))
     }
 }
 
-fn proxy_protocol(value: &Value) -> Result<Value, String> {
+fn proxy_protocol(value: &Value) -> Result<Value, BadValue> {
     let typed = match value {
         Value::None => "off".to_owned(),
         Value::Bool(on) => on.to_string(),
         Value::Int(number) => number.to_string(),
         Value::Str(typed) => typed.trim().to_ascii_lowercase(),
-        _ => return Err("proxy_protocol must be string or bool".to_owned()),
+        _ => return Err(BadValue::ProxyProtocolType),
     };
     let mode = match typed.as_str() {
         "off" | "false" | "0" | "none" => "off",
         "auto" | "true" | "1" => "auto",
         "v1" => "v1",
         "v2" => "v2",
-        _ => return Err("proxy_protocol must be: off, v1, v2, or auto".to_owned()),
+        _ => return Err(BadValue::ProxyProtocol),
     };
     Ok(Value::str(mode))
 }
 
-fn http_protocols(value: &Value) -> Result<Value, String> {
+fn http_protocols(value: &Value) -> Result<Value, BadValue> {
     let typed = match value {
         Value::None => "",
         Value::Str(typed) => typed.as_str(),
-        _ => return Err("http_protocols must be a string".to_owned()),
+        _ => return Err(BadValue::ProtocolsType),
     };
     let mut protocols: Vec<Value> = Vec::new();
     for protocol in typed
@@ -295,13 +293,11 @@ fn http_protocols(value: &Value) -> Result<Value, String> {
     {
         let protocol = protocol.to_ascii_lowercase();
         if !["h1", "h2"].contains(&protocol.as_str()) {
-            return Err(format!(
-                "Invalid protocol '{protocol}'. Valid protocols: h1, h2"
-            ));
+            return Err(BadValue::Protocol(protocol));
         }
         let protocol = Value::Str(protocol);
         if protocols.contains(&protocol) {
-            return Err("Duplicate protocols specified".to_owned());
+            return Err(BadValue::DuplicateProtocol);
         }
         protocols.push(protocol);
     }
@@ -311,29 +307,29 @@ fn http_protocols(value: &Value) -> Result<Value, String> {
     Ok(Value::List(protocols))
 }
 
-fn http2_cleartext(value: &Value) -> Result<Value, String> {
+fn http2_cleartext(value: &Value) -> Result<Value, BadValue> {
     let mode = match value {
         Value::None | Value::Bool(false) => "off".to_owned(),
         Value::Bool(true) => "prior-knowledge".to_owned(),
         Value::Str(typed) => typed.trim().to_ascii_lowercase(),
-        other => return Err(format!("Invalid type for casting: {other}")),
+        other => return Err(BadValue::WrongType(other.clone())),
     };
     if ["off", "prior-knowledge", "upgrade", "both"].contains(&mode.as_str()) {
         Ok(Value::Str(mode))
     } else {
-        Err(format!("Invalid http2_cleartext: {mode}"))
+        Err(BadValue::Cleartext(mode))
     }
 }
 
 /// The text stays as it is; `validate` splits it once this has let it through.
-fn statsd_address(value: &Value) -> Result<Value, String> {
+fn statsd_address(value: &Value) -> Result<Value, BadValue> {
     let checked = text(value)?;
     let Value::Str(address) = &checked else {
         return Ok(checked);
     };
     match split_statsd(address) {
         Some(_) => Ok(checked),
-        None => Err("Value must be one of ('host:port', 'unix://PATH')".to_owned()),
+        None => Err(BadValue::StatsdAddress),
     }
 }
 

@@ -72,11 +72,11 @@ fn parse_sources(given: Vec<OsString>, environment: &Environment) -> Result<RawS
         let Some(text) = environment.get(variable) else {
             continue;
         };
-        let named = |message: &str| Stop::Mistake(format!("{variable}: {message}"));
-        let words = words::split(text).map_err(named)?;
+        let named = |message: String| Stop::Mistake(format!("{variable}: {message}"));
+        let words = words::split(text).map_err(|error| named(error.to_string()))?;
         let words = words.into_iter().map(OsString::from).collect();
         let raw = parse_words(words, source).map_err(|stop| match stop {
-            Stop::Mistake(message) => named(&message),
+            Stop::Mistake(message) => named(message),
             other => other,
         })?;
         sources.push(raw);
@@ -99,7 +99,7 @@ fn parse_words(words: Vec<OsString>, source: Source) -> Result<RawSettings, Stop
         .iter()
         .filter(|setting| !setting.flags.is_empty())
     {
-        if let Some(value) = value_of(setting, &matches).map_err(Stop::Mistake)? {
+        if let Some(value) = value_of(setting, &matches)? {
             raw.set(setting, value, source.clone());
         }
     }
@@ -182,7 +182,7 @@ fn argument(setting: &'static Setting) -> Arg {
 }
 
 /// The value a setting was given, if it was.
-fn value_of(setting: &Setting, matches: &ArgMatches) -> Result<Option<Value>, String> {
+fn value_of(setting: &Setting, matches: &ArgMatches) -> Result<Option<Value>, Stop> {
     if let Kind::Bool { cli } = setting.kind {
         return Ok(matches.get_flag(setting.name).then_some(Value::Bool(cli)));
     }
@@ -199,11 +199,11 @@ fn value_of(setting: &Setting, matches: &ArgMatches) -> Result<Option<Value>, St
     };
     let number = |number: Option<i64>, reader| match number {
         Some(number) => Ok(Value::Int(number)),
-        None => Err(format!(
+        None => Err(Stop::Mistake(format!(
             "argument {}: invalid {reader} value: {}",
             setting.flag_names(),
             repr_str(text)
-        )),
+        ))),
     };
     let value = match setting.kind {
         Kind::Int | Kind::IntWithin { .. } => number(parse_int(text, 10), "int")?,

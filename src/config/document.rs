@@ -69,9 +69,6 @@ fn effect(setting: &Setting) -> Option<String> {
         Verdict::Works if setting.ours => Some("Not a setting of gunicorn.".to_owned()),
         Verdict::Works => None,
         Verdict::NoEffect(why) => Some(format!("**No effect:** {}.", escape(why))),
-        Verdict::NotYet(meanwhile) => {
-            Some(format!("**Not available yet:** {}.", escape(meanwhile)))
-        }
         Verdict::Refused { allowed, message } => {
             let allowed: Vec<_> = allowed.iter().map(|value| code(value)).collect();
             Some(format!(

@@ -2,15 +2,16 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::value::{Value, repr_str};
+use super::bad_value::BadValue;
+use super::value::Value;
 
 /// The absolute path of a directory that exists.
-pub(super) fn directory(typed: &str) -> Result<String, String> {
+pub(super) fn directory(typed: &str) -> Result<String, BadValue> {
     let path = tidied(&start_directory().join(typed));
     if path.is_dir() {
         Ok(path.to_string_lossy().into_owned())
     } else {
-        Err(format!("can't chdir to {}", repr_str(typed)))
+        Err(BadValue::NoDirectory(typed.to_owned()))
     }
 }
 
@@ -42,32 +43,31 @@ fn tidied(path: &Path) -> PathBuf {
 }
 
 /// A user's number, by number or name; the effective user when nothing was given.
-pub(super) fn user(value: &Value) -> Result<Value, String> {
-    account(value, effective_user(), find_user, "user")
+pub(super) fn user(value: &Value) -> Result<Value, BadValue> {
+    account(value, effective_user(), find_user, BadValue::NoUser)
 }
 
 /// A group's number, likewise.
-pub(super) fn group(value: &Value) -> Result<Value, String> {
-    account(value, effective_group(), find_group, "group")
+pub(super) fn group(value: &Value) -> Result<Value, BadValue> {
+    account(value, effective_group(), find_group, BadValue::NoGroup)
 }
 
 fn account(
     value: &Value,
     effective: u32,
     find: fn(&str) -> Option<u32>,
-    what: &str,
-) -> Result<Value, String> {
-    let missing = |name: &str| format!("No such {what}: '{name}'");
+    missing: fn(String) -> BadValue,
+) -> Result<Value, BadValue> {
     let number = match value {
         Value::None => i64::from(effective),
         Value::Int(number) => {
-            i64::from(u32::try_from(*number).map_err(|_| missing(&number.to_string()))?)
+            i64::from(u32::try_from(*number).map_err(|_| missing(number.to_string()))?)
         }
         Value::Str(name) => {
             let id = name.parse().ok().or_else(|| find(name));
-            i64::from(id.ok_or_else(|| missing(name))?)
+            i64::from(id.ok_or_else(|| missing(name.clone()))?)
         }
-        other => return Err(missing(&other.to_string())),
+        other => return Err(missing(other.to_string())),
     };
     Ok(Value::Int(number))
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::value::repr_str;
+use super::bad_value::BadValue;
 
 /// Which peers are trusted. Peers on a unix socket have no address; their reader decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Network {
 
 impl AllowedPeers {
     /// From the items of a setting that was checked before; `*` anywhere means any peer.
-    pub fn new<'a>(items: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+    pub fn new<'a>(items: impl IntoIterator<Item = &'a str>) -> Result<Self, BadValue> {
         let mut networks = Vec::new();
         for item in items {
             if item == "*" {
@@ -42,13 +42,8 @@ impl AllowedPeers {
 
 impl Network {
     /// Strict as Python's `ip_network`, whose messages are used: bits below the prefix must be 0.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let foreign = || {
-            format!(
-                "{} does not appear to be an IPv4 or IPv6 network",
-                repr_str(text)
-            )
-        };
+    pub fn parse(text: &str) -> Result<Self, BadValue> {
+        let foreign = || BadValue::NotNetwork(text.to_owned());
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),
             None => (text, None),
@@ -64,7 +59,7 @@ impl Network {
         }
         let network = Self { address, prefix };
         if network.masked(address) != Some(number(address)) {
-            return Err(format!("{text} has host bits set"));
+            return Err(BadValue::HostBits(text.to_owned()));
         }
         Ok(network)
     }
@@ -139,7 +134,7 @@ mod tests {
 
     #[test]
     fn refuses_with_the_messages_of_python() {
-        let message = |text| Network::parse(text).unwrap_err();
+        let message = |text| Network::parse(text).unwrap_err().to_string();
         assert_eq!(message("10.0.0.1/8"), "10.0.0.1/8 has host bits set");
         let foreign = "'x' does not appear to be an IPv4 or IPv6 network";
         assert_eq!(message("x"), foreign);

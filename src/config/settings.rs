@@ -233,8 +233,6 @@ pub enum Verdict {
     Works,
     /// Parsed and checked, then ignored for the reason given.
     NoEffect(&'static str),
-    /// Will work one day; until then using it logs a warning that says what happens instead.
-    NotYet(&'static str),
     /// Any value outside `allowed` (written as Python's `str()`) stops the start with the message.
     Refused {
         allowed: &'static [&'static str],
@@ -276,12 +274,6 @@ impl Setting {
 
     const fn no_effect(mut self, why: &'static str) -> Self {
         self.verdict = Verdict::NoEffect(why);
-        self
-    }
-
-    #[allow(dead_code, reason = "no setting waits for its day at the moment")]
-    const fn not_yet(mut self, meanwhile: &'static str) -> Self {
-        self.verdict = Verdict::NotYet(meanwhile);
         self
     }
 

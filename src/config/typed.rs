@@ -2,80 +2,156 @@
 
 use super::check::split_statsd;
 use super::resolved::Resolved;
-use super::settings::workers;
+use super::sections::{
+    AccessLog, App, Control, Debugging, Http, Lifecycle, Logging, Process, Proxy, RequestLimits,
+    Socket, Statsd, Syslog, Workers,
+};
 use super::sources::RawSettings;
 use super::value::Value;
-use super::{Config, HeaderMap, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine, WorkerClass};
+use super::{Config, HeaderMap, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine};
 
-/// A `Config` whose fields are read from the rows of the same name by the reader of their line;
+/// A section whose fields are read from the rows of the same name by the reader of their line;
 /// the fields in braces are worked out one by one.
-macro_rules! config_of {
-    ($resolved:ident: $($reader:ident($($name:ident)+))+ { $($field:ident: $value:expr,)+ }) => {
-        Config {
-            $($($name: $resolved.$reader(stringify!($name)),)+)+
-            $($field: $value,)+
+macro_rules! section {
+    ($section:ident of $resolved:ident:
+        $($reader:ident($($name:ident)+))* { $($field:ident: $value:expr,)* }) => {
+        $section {
+            $($($name: $resolved.$reader(stringify!($name)),)+)*
+            $($field: $value,)*
         }
     };
 }
 
 pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>) -> Config {
     let r = &resolved;
-    let wsgi_app = raw
-        .app()
-        .map(str::to_owned)
-        .or_else(|| r.filled("wsgi_app"));
-    let proc_name = r.filled("proc_name").or_else(|| wsgi_app.clone());
-    config_of! { r:
-        number(backlog workers worker_connections max_requests max_requests_jitter)
-        seconds(timeout keepalive boot_timeout)
-        time(request_timeout queue_timeout)
-        number(max_queue)
-        seconds(client_header_timeout client_body_timeout send_timeout)
-        number(reload_surge max_retiring max_worker_memory max_worker_lifetime_jitter)
-        seconds(max_worker_lifetime)
-        number(limit_request_line limit_request_fields limit_request_field_size)
-        number(limit_request_body body_buffer_size body_buffer_total)
-        on(request_buffering reload spew check_config print_config preload_app reuse_port daemon)
-        on(initgroups permit_obsolete_folding strip_header_spaces casefold_http_method)
-        on(permit_unconventional_http_method permit_unconventional_http_version)
-        on(capture_output syslog disable_redirect_access_to_syslog enable_stdio_inheritance)
-        on(enable_backlog_metric handover)
-        path(pidfile worker_tmp_dir tmp_upload_dir logconfig logconfig_json)
-        number(proxy_headers_hops user group umask control_socket_mode)
-        peers(forwarded_allow_ips proxy_allow_ips)
-        texts(reload_extra_files forwarder_headers access_log_fields access_log_exclude)
-        time(access_log_slow)
-        filled(accesslog syslog_prefix health_path admin_bind)
-        text(access_log_format syslog_addr syslog_facility statsd_prefix dogstatsd_tags)
+    let app = app(r, raw);
+    Config {
+        socket: section! { Socket of r: number(backlog) on(reuse_port) { bind: bind(r), } },
+        workers: workers(r),
+        lifecycle: lifecycle(r),
+        http: http(r),
+        limits: section! { RequestLimits of r:
+            number(limit_request_line limit_request_fields limit_request_field_size)
+            number(limit_request_body body_buffer_size body_buffer_total)
+            on(request_buffering)
+            {}
+        },
+        proxy: proxy(r),
+        debugging: section! { Debugging of r:
+            on(reload spew check_config print_config) texts(reload_extra_files)
+            { reload_engine: reload_engine(r), }
+        },
+        process: section! { Process of r:
+            on(daemon initgroups) path(pidfile) number(user group umask)
+            { proc_name: proc_name(r, &app), }
+        },
+        logging: logging(r),
+        access_log: access_log(r),
+        syslog: section! { Syslog of r:
+            on(syslog disable_redirect_access_to_syslog)
+            text(syslog_addr syslog_facility) filled(syslog_prefix)
+            {}
+        },
+        statsd: section! { Statsd of r:
+            text(statsd_prefix dogstatsd_tags) on(enable_backlog_metric)
+            { statsd_host: r.filled("statsd_host").and_then(|address| split_statsd(&address)), }
+        },
+        control: control(r),
+        app,
+        warnings,
+        resolved,
+    }
+}
+
+fn app(r: &Resolved, raw: &RawSettings) -> App {
+    let named = raw.app().map(str::to_owned);
+    section! { App of r: on(preload_app) {
+        wsgi_app: named.or_else(|| r.filled("wsgi_app")),
+        chdir: r.path("chdir").unwrap_or_default(),
+        raw_env: raw_env(r),
+        pythonpath: pythonpath(r),
+    } }
+}
+
+fn workers(r: &Resolved) -> Workers {
+    section! { Workers of r:
+        number(workers worker_connections max_queue) on(handover)
+        seconds(timeout boot_timeout) time(request_timeout queue_timeout) path(worker_tmp_dir)
         {
-            bind: bind(r),
-            worker_class: worker_class(r),
             threads: r.number::<usize>("threads").max(1),
             graceful_timeout: r.seconds("graceful_timeout").unwrap_or_default(),
-            stop_delay: r.seconds("stop_delay").unwrap_or_default(),
-            reload_engine: reload_engine(r),
+        }
+    }
+}
+
+fn lifecycle(r: &Resolved) -> Lifecycle {
+    section! { Lifecycle of r:
+        number(max_requests max_requests_jitter reload_surge max_retiring)
+        number(max_worker_memory max_worker_lifetime_jitter) seconds(max_worker_lifetime)
+        { stop_delay: r.seconds("stop_delay").unwrap_or_default(), }
+    }
+}
+
+fn http(r: &Resolved) -> Http {
+    let server_header = r.value("server_header").and_then(Value::as_str);
+    section! { Http of r:
+        seconds(keepalive client_header_timeout client_body_timeout send_timeout)
+        on(permit_obsolete_folding strip_header_spaces casefold_http_method)
+        on(permit_unconventional_http_method permit_unconventional_http_version)
+        {
             sendfile: r.value("sendfile").and_then(Value::as_bool).unwrap_or(true),
-            chdir: r.path("chdir").unwrap_or_default(),
-            raw_env: raw_env(r),
+            server_header: server_header.map(str::to_owned),
+            header_map: header_map(r),
+        }
+    }
+}
+
+fn proxy(r: &Resolved) -> Proxy {
+    section! { Proxy of r:
+        peers(forwarded_allow_ips proxy_allow_ips) texts(forwarder_headers)
+        number(proxy_headers_hops)
+        {
             secure_scheme_headers: secure_scheme_headers(r),
-            pythonpath: pythonpath(r),
             proxy_protocol: proxy_protocol(r),
             proxy_headers: proxy_headers(r),
-            header_map: header_map(r),
-            server_header: r.value("server_header").and_then(Value::as_str).map(str::to_owned),
-            access_log_min_status: u16::try_from(r.number::<u32>("access_log_min_status")).unwrap_or(u16::MAX),
+        }
+    }
+}
+
+fn logging(r: &Resolved) -> Logging {
+    section! { Logging of r:
+        on(capture_output enable_stdio_inheritance) path(logconfig logconfig_json)
+        {
             errorlog: r.filled("errorlog").unwrap_or_else(|| "-".to_owned()),
             loglevel: LogLevel::from_name(&r.text("loglevel")),
             logger_class: logger_class(r),
             logconfig_dict: r.value("logconfig_dict").cloned().unwrap_or(Value::None),
-            statsd_host: r.filled("statsd_host").and_then(|address| split_statsd(&address)),
-            proc_name: proc_name.unwrap_or_else(|| r.text("default_proc_name")),
-            wsgi_app: wsgi_app,
-            control_socket: r.path("control_socket").filter(|_| !r.on("control_socket_disable")),
-            warnings: warnings,
-            resolved: resolved,
         }
     }
+}
+
+fn access_log(r: &Resolved) -> AccessLog {
+    let min_status = u16::try_from(r.number::<u32>("access_log_min_status"));
+    section! { AccessLog of r:
+        filled(accesslog) text(access_log_format)
+        texts(access_log_fields access_log_exclude) time(access_log_slow)
+        { access_log_min_status: min_status.unwrap_or(u16::MAX), }
+    }
+}
+
+fn control(r: &Resolved) -> Control {
+    let is_disabled = r.on("control_socket_disable");
+    section! { Control of r:
+        number(control_socket_mode) filled(admin_bind health_path)
+        { control_socket: r.path("control_socket").filter(|_| !is_disabled), }
+    }
+}
+
+/// The name as given, else the application's.
+fn proc_name(r: &Resolved, app: &App) -> String {
+    r.filled("proc_name")
+        .or_else(|| app.wsgi_app.clone())
+        .unwrap_or_else(|| r.text("default_proc_name"))
 }
 
 /// An empty list would be a server nobody can reach.
@@ -85,19 +161,6 @@ fn bind(r: &Resolved) -> Vec<String> {
         vec!["127.0.0.1:8000".to_owned()]
     } else {
         bind
-    }
-}
-
-fn worker_class(r: &Resolved) -> WorkerClass {
-    let class = r
-        .value("worker_class")
-        .map(Value::to_string)
-        .unwrap_or_default();
-    let is_sync = class.ends_with("sync") || class.contains(workers::SYNC_PATH);
-    if is_sync && r.number::<usize>("threads") <= 1 {
-        WorkerClass::Sync
-    } else {
-        WorkerClass::Gthread
     }
 }
 

@@ -1,5 +1,6 @@
 //! `RawSettings` -> `Config`: every row checked, all mistakes reported at once.
 
+use super::bad_value::BadValue;
 use super::check::check;
 use super::resolved::Resolved;
 use super::settings::{self, Setting, Verdict, workers};
@@ -11,7 +12,7 @@ use super::{Config, Error};
 /// The settings of a server that is to serve: also asks for an application.
 pub fn validate(raw: RawSettings) -> Result<Config, Vec<Error>> {
     let config = build(raw)?;
-    if config.wsgi_app.is_none() {
+    if config.app.wsgi_app.is_none() {
         Err(vec![Error::NoApplication])
     } else {
         Ok(config)
@@ -51,11 +52,11 @@ fn resolve(setting: &Setting, raw: &RawSettings) -> Result<(Value, Source), Erro
         .unwrap_or_else(|| setting.default_value());
     match check(setting, &given) {
         Ok(value) => Ok((value, source)),
-        Err(message) => Err(Error::Invalid {
+        Err(reason) => Err(Error::Invalid {
             name: setting.name,
             value: given.to_string(),
             origin: source,
-            message,
+            reason,
         }),
     }
 }
@@ -64,7 +65,6 @@ fn resolve(setting: &Setting, raw: &RawSettings) -> Result<(Value, Source), Erro
 fn warning(setting: &Setting, value: &Value, source: &Source) -> Option<String> {
     let why = match setting.verdict {
         Verdict::NoEffect(why) => why,
-        Verdict::NotYet(meanwhile) => meanwhile,
         Verdict::Works | Verdict::Refused { .. } => return None,
     };
     let default = check(setting, &setting.default_value()).ok();
@@ -98,7 +98,7 @@ fn refusal(setting: &Setting, value: &Value, source: &Source) -> Option<Error> {
 /// Rules that need more than the value of one row.
 fn across(resolved: &Resolved) -> Vec<Error> {
     let mut errors = Vec::new();
-    let mut invalid = |name, message| {
+    let mut invalid = |name, reason| {
         let value = resolved
             .value(name)
             .map(Value::to_string)
@@ -108,23 +108,19 @@ fn across(resolved: &Resolved) -> Vec<Error> {
             name,
             value,
             origin,
-            message,
+            reason,
         });
     };
     for entry in resolved.texts("raw_env") {
         if !entry.contains('=') {
-            invalid("raw_env", format!("environment setting '{entry}' invalid"));
+            invalid("raw_env", BadValue::NotAssignment(entry));
         }
     }
     if let Some(directory) = resolved.path("worker_tmp_dir") {
         // The server has changed to `chdir` by the time the directory is used.
         let base = resolved.path("chdir").unwrap_or_default();
         if !base.join(&directory).is_dir() {
-            let message = format!(
-                "{} doesn't exist. Can't create workertmp.",
-                directory.display()
-            );
-            invalid("worker_tmp_dir", message);
+            invalid("worker_tmp_dir", BadValue::NoTemporaryDirectory(directory));
         }
     }
     let headers = resolved
@@ -132,11 +128,8 @@ fn across(resolved: &Resolved) -> Vec<Error> {
         .and_then(Value::as_dict);
     for (name, value) in headers.unwrap_or_default() {
         if name.as_str().is_none() || value.as_str().is_none() {
-            let message = format!(
-                "Not a string: {}",
-                if name.as_str().is_none() { name } else { value }
-            );
-            invalid("secure_scheme_headers", message);
+            let odd = if name.as_str().is_none() { name } else { value };
+            invalid("secure_scheme_headers", BadValue::NotText(odd.clone()));
         }
     }
     errors
@@ -146,7 +139,7 @@ fn across(resolved: &Resolved) -> Vec<Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::config::{LogLevel, WorkerClass};
+    use crate::config::LogLevel;
     use std::time::Duration;
 
     fn given(pairs: &[(&str, Value)]) -> RawSettings {
@@ -171,7 +164,8 @@ mod tests {
         let errors = build(given(&[(name, value)])).unwrap_err();
         assert_eq!(errors.len(), 1, "{errors:?}");
         match &errors[0] {
-            Error::Invalid { message, .. } | Error::Refused { message, .. } => message.clone(),
+            Error::Invalid { reason, .. } => reason.to_string(),
+            Error::Refused { message, .. } => message.clone(),
             Error::NoApplication => errors[0].to_string(),
         }
     }
@@ -179,22 +173,30 @@ mod tests {
     #[test]
     fn defaults_are_those_of_gunicorn_but_for_keepalive() {
         let config = Config::default();
-        assert_eq!(config.bind, ["127.0.0.1:8000"]);
+        assert_eq!(config.socket.bind, ["127.0.0.1:8000"]);
         assert_eq!(
-            (config.workers, config.threads, config.backlog),
+            (
+                config.workers.workers,
+                config.workers.threads,
+                config.socket.backlog
+            ),
             (1, 1, 2048)
         );
-        assert_eq!(config.worker_class, WorkerClass::Sync);
-        assert_eq!(config.timeout, Some(Duration::from_secs(30)));
-        assert_eq!(config.keepalive, Some(Duration::from_secs(65)));
-        assert_eq!(config.limit_request_line, 4094);
-        assert_eq!(config.request_timeout, None);
-        assert!(config.request_buffering && config.sendfile && !config.preload_app);
-        assert_eq!(config.errorlog, "-");
-        assert_eq!(config.accesslog, None);
-        assert!(config.chdir.is_absolute());
+        assert_eq!(config.workers.timeout, Some(Duration::from_secs(30)));
+        assert_eq!(config.http.keepalive, Some(Duration::from_secs(65)));
+        assert_eq!(config.limits.limit_request_line, 4094);
+        assert_eq!(config.workers.request_timeout, None);
+        assert!(config.limits.request_buffering && config.http.sendfile && !config.app.preload_app);
+        assert_eq!(config.logging.errorlog, "-");
+        assert_eq!(config.access_log.accesslog, None);
+        assert!(config.app.chdir.is_absolute());
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
-        assert!(config.forwarded_allow_ips.contains("::1".parse().unwrap()));
+        assert!(
+            config
+                .proxy
+                .forwarded_allow_ips
+                .contains("::1".parse().unwrap())
+        );
         assert_eq!(
             validate(RawSettings::default()).unwrap_err(),
             [Error::NoApplication]
@@ -220,22 +222,25 @@ mod tests {
             ("statsd_host", Value::str("LOCALHOST")),
             ("user", Value::None),
         ]);
-        assert_eq!(config.bind, ["unix:/x"]);
+        assert_eq!(config.socket.bind, ["unix:/x"]);
         assert_eq!(
-            (config.workers, config.threads, config.timeout),
+            (
+                config.workers.workers,
+                config.workers.threads,
+                config.workers.timeout
+            ),
             (16, 1, None)
         );
-        assert!(config.reload && config.sendfile);
-        assert_eq!(config.raw_env, [("A".to_owned(), "b=c".to_owned())]);
-        assert_eq!(config.pythonpath, ["/a", "b"]);
-        assert_eq!(config.loglevel, LogLevel::Warning);
-        assert_eq!(config.worker_class, WorkerClass::Gthread);
+        assert!(config.debugging.reload && config.http.sendfile);
+        assert_eq!(config.app.raw_env, [("A".to_owned(), "b=c".to_owned())]);
+        assert_eq!(config.app.pythonpath, ["/a", "b"]);
+        assert_eq!(config.logging.loglevel, LogLevel::Warning);
         let statsd = crate::config::StatsdAddress::Udp {
             host: "localhost".to_owned(),
             port: 8125,
         };
-        assert_eq!(config.statsd_host, Some(statsd));
-        assert_eq!(config.user, nix::unistd::geteuid().as_raw());
+        assert_eq!(config.statsd.statsd_host, Some(statsd));
+        assert_eq!(config.process.user, nix::unistd::geteuid().as_raw());
     }
 
     #[test]
@@ -374,13 +379,6 @@ mod tests {
         ] {
             built(&[("worker_class", Value::str(class))]);
         }
-    }
-
-    #[test]
-    fn sync_with_threads_is_gthread() {
-        let class = |threads| built(&[("threads", Value::Int(threads))]).worker_class;
-        assert_eq!(class(1), WorkerClass::Sync);
-        assert_eq!(class(2), WorkerClass::Gthread);
     }
 
     #[test]

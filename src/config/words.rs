@@ -1,7 +1,16 @@
 //! Splits `*_CMD_ARGS`, and commands of the control interface, into words as a POSIX shell does, which is what Python's `shlex` does too.
 
+/// The text ends within a word; worded as `shlex` words it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unfinished {
+    #[error("No closing quotation")]
+    Quotation,
+    #[error("No escaped character")]
+    Escape,
+}
+
 /// The words, or why there are none.
-pub(crate) fn split(text: &str) -> Result<Vec<String>, &'static str> {
+pub(crate) fn split(text: &str) -> Result<Vec<String>, Unfinished> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut chars = text.chars();
@@ -11,7 +20,7 @@ pub(crate) fn split(text: &str) -> Result<Vec<String>, &'static str> {
             '\'' => {
                 let word = word.get_or_insert_default();
                 loop {
-                    match chars.next().ok_or(UNCLOSED)? {
+                    match chars.next().ok_or(Unfinished::Quotation)? {
                         '\'' => break,
                         c => word.push(c),
                     }
@@ -20,7 +29,7 @@ pub(crate) fn split(text: &str) -> Result<Vec<String>, &'static str> {
             '"' => double_quoted(&mut chars, word.get_or_insert_default())?,
             '\\' => word
                 .get_or_insert_default()
-                .push(chars.next().ok_or(UNESCAPED)?),
+                .push(chars.next().ok_or(Unfinished::Escape)?),
             c => word.get_or_insert_default().push(c),
         }
     }
@@ -29,12 +38,12 @@ pub(crate) fn split(text: &str) -> Result<Vec<String>, &'static str> {
 }
 
 /// Between double quotes a backslash escapes only itself and the quote.
-fn double_quoted(chars: &mut std::str::Chars<'_>, word: &mut String) -> Result<(), &'static str> {
+fn double_quoted(chars: &mut std::str::Chars<'_>, word: &mut String) -> Result<(), Unfinished> {
     loop {
-        match chars.next().ok_or(UNCLOSED)? {
+        match chars.next().ok_or(Unfinished::Quotation)? {
             '"' => return Ok(()),
             '\\' => {
-                let escaped = chars.next().ok_or(UNESCAPED)?;
+                let escaped = chars.next().ok_or(Unfinished::Escape)?;
                 if !matches!(escaped, '"' | '\\') {
                     word.push('\\');
                 }
@@ -44,9 +53,6 @@ fn double_quoted(chars: &mut std::str::Chars<'_>, word: &mut String) -> Result<(
         }
     }
 }
-
-const UNCLOSED: &str = "No closing quotation";
-const UNESCAPED: &str = "No escaped character";
 
 #[cfg(test)]
 mod tests {
@@ -61,7 +67,7 @@ mod tests {
             ["--name", "a b", "c \" \\n", "d e", ""]
         );
         assert_eq!(words("a'b'\"c\" #x"), ["abc", "#x"]);
-        assert_eq!(split("'a"), Err("No closing quotation"));
-        assert_eq!(split("a\\"), Err("No escaped character"));
+        assert_eq!(split("'a"), Err(Unfinished::Quotation));
+        assert_eq!(split("a\\"), Err(Unfinished::Escape));
     }
 }

@@ -119,7 +119,7 @@ fn worker(worker: &WorkerView<'_>, view: &View<'_>) -> Value {
         "state": state(worker),
         "generation": worker.generation,
         "uptime": seconds(view.now.saturating_sub(worker.forked_at)),
-        "threads": view.config.threads,
+        "threads": view.config.workers.threads,
         "threads_busy": slot.threads_busy(),
         "queue": slot.queue_length(),
         "connections": slot.connections_open(),
@@ -223,6 +223,7 @@ fn settings(config: &Config) -> Value {
         let value = match setting.name {
             "raw_env" => Value::from_iter(
                 config
+                    .app
                     .raw_env
                     .iter()
                     .map(|(name, _)| Value::from(format!("{name}=..."))),

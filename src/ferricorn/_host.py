@@ -1,8 +1,13 @@
 """What the server (`src/python/hooks/objects.rs`) makes its Python objects with."""
 
+from __future__ import annotations
+
 import logging
 import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from ferricorn._gunicorn.app.base import BaseApplication
 from ferricorn._gunicorn.app.wsgiapp import WSGIApplication
 from ferricorn._gunicorn.arbiter import Arbiter
 from ferricorn._gunicorn.config import Config
@@ -10,13 +15,17 @@ from ferricorn._gunicorn.http.message import Request
 from ferricorn._gunicorn.http.wsgi import Response
 from ferricorn._gunicorn.sock import Listener
 from ferricorn._gunicorn.util import unquote_to_wsgi_str
+from ferricorn._gunicorn.workers.base import Worker
+
+# Method, URI, path, query, scheme and headers.
+Seen = tuple[str, str, str, str, str, list[tuple[str, str]]]
 
 
-def config(values):
+def config(values: Mapping[str, Any]) -> Config:
     return Config.resolved(values)
 
 
-def logger(cfg, is_built_in):
+def logger(cfg: Config, is_built_in: bool) -> Any:
     if is_built_in:
         from ferricorn._logger import BuiltIn
 
@@ -26,15 +35,25 @@ def logger(cfg, is_built_in):
     return made
 
 
-def write_errors(log, text):
+def write_errors(log: Any, text: str) -> None:
     """`wsgi.errors` goes where the error log goes."""
     handlers = getattr(log, "error_log", logging.getLogger("gunicorn.error")).handlers
-    for stream in [one.stream for one in handlers if getattr(one, "stream", None)] or [sys.stderr]:
+    streams = [stream for one in handlers if (stream := getattr(one, "stream", None))]
+    for stream in streams or [sys.stderr]:
         stream.write(text)
         stream.flush()
 
 
-def access(log, cfg, line, peer, headers, status, sent, micros):
+def access(
+    log: Any,
+    cfg: Config,
+    line: tuple[str, str, str, str, tuple[int, int]],
+    peer: str,
+    headers: list[tuple[str, str]],
+    status: int,
+    sent: int,
+    micros: int,
+) -> None:
     """A line for a request that was answered without the application."""
     import datetime
     import http
@@ -58,7 +77,7 @@ def access(log, cfg, line, peer, headers, status, sent, micros):
     log.access(response, request, environ, datetime.timedelta(microseconds=micros))
 
 
-def application(cfg, uri):
+def application(cfg: Config, uri: str | None) -> WSGIApplication:
     """The `app` of arbiter and worker, when the command line named it."""
     app = WSGIApplication.__new__(WSGIApplication)
     app.usage = app.prog = app.logger = app.callable = None
@@ -66,30 +85,30 @@ def application(cfg, uri):
     return app
 
 
-def arbiter(app, cfg, log):
+def arbiter(app: BaseApplication, cfg: Config, log: Any) -> Arbiter:
     made = Arbiter(app)
     made.cfg, made.log = cfg, log
     return made
 
 
-def listeners(pairs):
+def listeners(pairs: Iterable[tuple[int, str]]) -> list[Listener]:
     """`(descriptor, name)` of each."""
     return [Listener(descriptor, name) for descriptor, name in pairs]
 
 
-def worker(arbiter, age):
+def worker(arbiter: Arbiter, age: int) -> Worker:
     """The worker numbered `age`, not forked yet."""
     kind = arbiter.cfg.worker_class
     timeout = arbiter.timeout / 2
     return kind(age, arbiter.pid, arbiter.LISTENERS, arbiter.app, timeout, arbiter.cfg, arbiter.log)
 
 
-def seen(request):
+def seen(request: Request) -> Seen:
     """What `pre_request` may change, before it does."""
     return (request.method, request.uri, request.path, request.query, request.scheme, list(request.headers))
 
 
-def rewrite(environ, request, before):
+def rewrite(environ: dict[str, Any], request: Request, before: Seen) -> None:
     """Brings the environ in line with what `pre_request` has changed."""
     method, uri, path, query, scheme, headers = before
     for key, now, then in (
@@ -110,6 +129,6 @@ def rewrite(environ, request, before):
             environ[key] = f"{environ[key]},{value}" if key in environ else value
 
 
-def _variable(name):
+def _variable(name: str) -> str:
     name = name.upper().replace("-", "_")
     return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"

@@ -1,27 +1,31 @@
 """What `--reload` needs of the interpreter: which files there are, and an application that shows what is wrong."""
 
+from __future__ import annotations
+
 import glob
 import os
 import sys
+from collections.abc import Callable, Iterable
 from importlib.machinery import SourceFileLoader
+from typing import Any
 
 # Where a mistake may be mended in a file that nothing has imported yet.
 DIRECTORIES_MAX = 50
 
 # What source files looked like when they were imported: a file that is saved a moment later has changed, whenever it
 # is looked at first.
-_imported = {}
+_imported: dict[str, tuple[int, int] | None] = {}
 
 
 def start() -> None:
     """From now on imports are noted, in this process."""
     path_stats = SourceFileLoader.path_stats
 
-    def noted(self, path):
+    def noted(self: SourceFileLoader, path: str) -> Any:
         _note(path)
         return path_stats(self, path)
 
-    SourceFileLoader.path_stats = noted
+    SourceFileLoader.path_stats = noted  # type: ignore[method-assign]
 
 
 def _note(path: str) -> None:
@@ -38,7 +42,7 @@ def modules() -> list[tuple[str, tuple[int, int] | None]]:
     """The source files of what has been imported, or failed to be, with their time and size then, if known."""
     files = dict(_imported)
     for module in list(sys.modules.values()):
-        # A module may be anything that somebody put there, and its attributes may do anything.
+        # `sys.modules` may hold any object, and reading an attribute may run any code.
         try:
             name = module.__file__
         except Exception:
@@ -65,7 +69,7 @@ def unmatched(entries: list[str]) -> list[str]:
 
 
 def beside(traceback: str) -> list[str]:
-    """Directories where the mistake that this traceback tells of may be mended; their code as it is now is noted."""
+    """Directories where the mistake in this traceback may be mended. The state of their code is recorded."""
     files = [line.split('"')[1] for line in traceback.splitlines() if line.lstrip().startswith('File "')]
     directories = {os.getcwd(), *(os.path.dirname(os.path.abspath(file)) for file in files if os.path.exists(file))}
     library = os.path.dirname(os.__file__)
@@ -82,7 +86,7 @@ class Broken:
     def __init__(self, traceback: str) -> None:
         self.page = (traceback.rstrip() + "\n").encode("utf-8", "backslashreplace")
 
-    def __call__(self, environ, start_response):
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(self.page)))]
         start_response("500 Internal Server Error", headers)
         return [self.page]

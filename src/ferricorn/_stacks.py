@@ -6,22 +6,22 @@ import sys
 import threading
 import traceback
 
-# Of a very deep recursion the innermost calls tell enough.
+# The innermost calls are enough to recognise a deep recursion.
 FRAMES_MAX = 200
 
 
 def as_json() -> str:
-    """The threads that run Python code, but for the one that asks; calls are listed outermost first."""
+    """The threads that run Python code, except the calling one. Calls are listed outermost first."""
     known = {thread.ident: thread for thread in threading.enumerate()}
-    told = []
+    threads = []
     for ident, frame in sys._current_frames().items():
         if ident == threading.get_ident():
             continue
         thread = known.get(ident)
-        # Of the main thread of a forked process Python remembers the parent's number.
+        # In a forked process Python remembers the native id that the main thread had in the parent.
         is_main = thread is threading.main_thread()
         summary = traceback.StackSummary.extract(traceback.walk_stack(frame), limit=FRAMES_MAX)
-        told.append(
+        threads.append(
             {
                 "name": thread.name if thread else "unknown",
                 "ident": ident,
@@ -33,5 +33,5 @@ def as_json() -> str:
                 ],
             }
         )
-    told.sort(key=lambda one: (one["name"] != "MainThread", one["name"]))
-    return json.dumps(told)
+    threads.sort(key=lambda one: (one["name"] != "MainThread", one["name"]))
+    return json.dumps(threads)

@@ -1,10 +1,18 @@
 """`import gunicorn` where gunicorn is not installed: the stand-in modules of `ferricorn._gunicorn`.
 
 Configuration files and applications name gunicorn's modules. Our finder is the last one asked for `gunicorn`, so an
-installed one always wins, and code that tests for it (`find_spec`) sees one answer throughout.
+installed gunicorn always wins, and code that tests for it (`find_spec`) sees one answer throughout.
 """
 
+from __future__ import annotations
+
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import CodeType, ModuleType
+    from typing import Any
 
 # With the alias, every start of the interpreter comes here: what a look-up needs is imported by it.
 
@@ -13,10 +21,10 @@ _OURS = "ferricorn._gunicorn"
 
 
 class _Top:
-    """Finds `gunicorn` when nobody else has. The same module object serves under both names."""
+    """Finds `gunicorn` when no other finder has. The same module object serves under both names."""
 
     @staticmethod
-    def find_spec(name, path=None, target=None):
+    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         return _spec(name, _OURS) if name == _NAME else None
 
 
@@ -24,13 +32,13 @@ class _Inner:
     """Finds its submodules, before the import system looks into our folder and loads a second copy of each."""
 
     @staticmethod
-    def find_spec(name, path=None, target=None):
+    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if not name.startswith(_NAME + ".") or sys.modules.get(_NAME) is not sys.modules.get(_OURS):
             return None
         return _spec(name, _OURS + name[len(_NAME) :])
 
 
-def _spec(name, ours):
+def _spec(name: str, ours: str) -> ModuleSpec | None:
     import importlib.machinery
     import importlib.util
 
@@ -41,34 +49,37 @@ def _spec(name, ours):
     if found is None:
         return None
     is_package = found.submodule_search_locations is not None
-    spec = importlib.machinery.ModuleSpec(name, _Loader(ours), origin=found.origin, is_package=is_package)
+    loader: Any = _Loader(ours)
+    spec = importlib.machinery.ModuleSpec(name, loader, origin=found.origin, is_package=is_package)
     spec.has_location = True
     return spec
 
 
 class _Loader:
-    def __init__(self, ours):
+    def __init__(self, ours: str) -> None:
         self.ours = ours
 
-    def create_module(self, spec):
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
         import importlib
 
         module = importlib.import_module(self.ours)
         self.spec = module.__spec__
         return module
 
-    def exec_module(self, module):
+    def exec_module(self, module: ModuleType) -> None:
         # The import system has just written the other name's spec over it.
         module.__spec__ = self.spec
 
-    def get_code(self, name):
+    def get_code(self, name: str) -> CodeType | None:
         """For `python -m`."""
         import importlib.util
 
-        return importlib.util.find_spec(self.ours).loader.get_code(self.ours)
+        found: Any = importlib.util.find_spec(self.ours)
+        code: CodeType | None = found.loader.get_code(self.ours)
+        return code
 
 
-def install():
+def install() -> None:
     """Once per process; later calls change nothing."""
     if _Top not in sys.meta_path:
         sys.meta_path.insert(0, _Inner)

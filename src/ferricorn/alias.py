@@ -4,6 +4,8 @@ It puts a `gunicorn` command beside the `ferricorn` command, and makes `import g
 interpreter (see `_stand_in.py`). `--remove` takes both away. Where gunicorn is installed nothing is changed.
 """
 
+from __future__ import annotations
+
 import argparse
 import importlib.machinery
 import importlib.metadata
@@ -12,6 +14,7 @@ import site
 import stat
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 _MARK = "# Made by python -m ferricorn.alias, which also removes it."
@@ -30,7 +33,7 @@ _IMPORT = f'import sys; exec("{_TOLERANT}")\n'
 _IMPORT_FILE = "zz_ferricorn_alias.pth"
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ferricorn.alias", description=__doc__.partition("\n")[0])
     parser.add_argument("--remove", action="store_true", help="take the command away again")
     chosen = parser.parse_args(arguments)
@@ -51,7 +54,7 @@ def main(arguments=None):
     return 0
 
 
-def _remove(command, modules):
+def _remove(command: Path, modules: Path) -> int:
     if not _is_made_by_us(command):
         print(f"{command} is not there, or not ours: nothing was changed.", file=sys.stderr)
         return 1
@@ -61,7 +64,7 @@ def _remove(command, modules):
     return 0
 
 
-def _obstacle(command):
+def _obstacle(command: Path) -> str | None:
     if importlib.machinery.PathFinder.find_spec("gunicorn") is not None or _is_installed():
         return "gunicorn itself is installed here (pip uninstall gunicorn)"
     if command.exists() and not _is_made_by_us(command):
@@ -69,7 +72,7 @@ def _obstacle(command):
     return None
 
 
-def _is_installed():
+def _is_installed() -> bool:
     try:
         importlib.metadata.distribution("gunicorn")
     except importlib.metadata.PackageNotFoundError:
@@ -77,11 +80,11 @@ def _is_installed():
     return True
 
 
-def _is_made_by_us(command):
+def _is_made_by_us(command: Path) -> bool:
     return command.exists() and _MARK in command.read_text(errors="replace")
 
 
-def _beside_ours():
+def _beside_ours() -> Path:
     """Where `ferricorn` is, if that belongs to this interpreter, else where its commands go."""
     roots = [Path(root).resolve() for root in (sys.prefix, site.getuserbase())]
     try:
@@ -96,7 +99,7 @@ def _beside_ours():
     return Path(sysconfig.get_path("scripts")) / "gunicorn"
 
 
-def _module_file():
+def _module_file() -> Path:
     """Beside the command: a file that each start of the interpreter reads."""
     in_user_base = str(_beside_ours()).startswith(site.getuserbase() + os.sep)
     folder = site.getusersitepackages() if in_user_base else sysconfig.get_path("purelib")

@@ -14,10 +14,14 @@ import socket
 import struct
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ferricorn._core import __version__
+
+# The data of an answer.
+Answer = dict[str, Any]
 
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 # Every answer comes at once, but for that of a worker whose interpreter is held up: after three seconds.
@@ -45,7 +49,7 @@ examples:
 
 
 class ControlError(Exception):
-    """There is no answer, or it says no."""
+    """There is no answer, or it is an error."""
 
 
 class Client:
@@ -68,7 +72,7 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def ask(self, command: str) -> dict:
+    def ask(self, command: str) -> Answer:
         """The answer's data."""
         self._request_id += 1
         payload = json.dumps({"id": self._request_id, "command": command, "args": []}).encode()
@@ -102,7 +106,7 @@ class Client:
 
 
 def directories() -> list[Path]:
-    """Where servers put their sockets by default, as src/config/settings/control.rs says."""
+    """Where servers put their sockets by default, as in src/config/settings/control.rs."""
     found = []
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         found.append(Path(runtime) / "ferricorn")
@@ -112,7 +116,7 @@ def directories() -> list[Path]:
 
 
 def living() -> dict[Path, str]:
-    """The default sockets that somebody listens on, each with who that is."""
+    """The default sockets with a server behind them, and a description of each server."""
     found = {}
     for directory in directories():
         with contextlib.suppress(OSError):
@@ -193,7 +197,7 @@ def table(header: Iterable[str], rows: Iterable[Iterable[object]], left: Iterabl
     return "\n".join("  ".join(cell(text, at) for at, text in enumerate(line)).rstrip() for line in lines)
 
 
-def workers(rows: list[dict]) -> str:
+def workers(rows: list[Answer]) -> str:
     if not rows:
         return "No workers running"
     header = ["PID", "AGE", "STATE", "UP", "BUSY", "QUEUE", "CONNS", "REQS", "ERRS", "RSS", "LOOP", "PYTHON"]
@@ -220,7 +224,7 @@ def workers(rows: list[dict]) -> str:
     )
 
 
-def requests(data: dict) -> str:
+def requests(data: Answer) -> str:
     rows = data.get("requests", [])
     queued = data.get("queued", 0)
     last = f"{len(rows)} running, {queued} waiting for a thread"
@@ -236,7 +240,7 @@ def requests(data: dict) -> str:
     return f"{shown}\n\n{last}"
 
 
-def stack(data: dict) -> str:
+def stack(data: Answer) -> str:
     running = {f"ferricorn-thread_{row['thread']}": row for row in data.get("requests", [])}
     lines = [f"Worker {data.get('worker')}"]
     if note := data.get("note"):
@@ -271,37 +275,37 @@ def pairs(rows: Iterable[tuple[str, object]]) -> str:
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
 
-# In this order; what another server tells besides comes last.
+# In this order. Further fields, of another server, come last.
 STATS = (
     *("pid", "version", "uptime", "stopping", "workers_current", "workers_target", "workers_spawned"),
     *("workers_killed", "reloads", "threads_busy", "queue", "connections", "requests", "errors", "bytes_out"),
 )
 
 
-def stats(data: dict) -> str:
+def stats(data: Answer) -> str:
     data = {name: data[name] for name in (*STATS, *data) if name in data}
     shown = {**data, "uptime": duration(data.get("uptime")), "bytes_out": size(data.get("bytes_out"))}
     shown = {name: value for name, value in shown.items() if value is not None}
     return pairs((name.replace("_", " "), value) for name, value in shown.items())
 
 
-def listeners(data: dict) -> str:
+def listeners(data: Answer) -> str:
     rows = ([row["address"], row["type"], row["fd"]] for row in data.get("listeners", []))
     return table(["ADDRESS", "TYPE", "FD"], rows, left=["ADDRESS", "TYPE"])
 
 
-def everything(data: dict) -> str:
+def everything(data: Answer) -> str:
     return f"Master {data['arbiter']['pid']}\n\n{workers(data.get('web_workers', []))}"
 
 
-def config(data: dict) -> str:
+def config(data: Answer) -> str:
     def shown(value: object) -> str:
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
     return pairs((name, shown(value)) for name, value in sorted(data.items()))
 
 
-SHOWN: dict[tuple[str, ...], Callable[[dict], str]] = {
+SHOWN: dict[tuple[str, ...], Callable[[Answer], str]] = {
     ("show", "workers"): lambda data: workers(data.get("workers", [])),
     ("show", "requests"): requests,
     ("show", "all"): everything,
@@ -317,7 +321,7 @@ SHOWN: dict[tuple[str, ...], Callable[[dict], str]] = {
 }
 
 
-def show(command: str, data: dict, as_json: bool) -> str:
+def show(command: str, data: Answer, as_json: bool) -> str:
     """The answer as a person wants it, or as JSON."""
     words = tuple(command.lower().split())
     shown = SHOWN.get(words[:2]) or SHOWN.get(words[:1])
@@ -362,7 +366,7 @@ def run_prompt(path: str, as_json: bool) -> int:
 
 
 @contextlib.contextmanager
-def history():
+def history() -> Iterator[None]:
     """Lines of earlier times, where Python has readline."""
     try:
         import readline
@@ -414,7 +418,7 @@ def main(argv: list[str] | None = None) -> int:
         print(file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read us, `head` for one, has seen enough; Python's flush at exit must not complain.
+        # The reader, such as `head`, has left. Python's flush at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 

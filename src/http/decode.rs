@@ -2,18 +2,87 @@
 
 use super::chunked::{ChunkedDecoder, Piece};
 use super::error::ParseError;
-use super::framing::BodyLength;
+use super::framing::{BodyLength, Framing};
 use super::limits::Limits;
+use super::step::{Step, step};
+
+/// The body of a request while it arrives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IncomingBody {
+    decoder: BodyDecoder,
+    expectation: Expectation,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expectation {
+    /// The peer waits for `100 Continue`, and nothing of the body has arrived.
+    Continue,
+    Nothing,
+}
+
+impl IncomingBody {
+    pub(super) fn new(framing: &Framing, more_has_arrived: bool) -> Self {
+        Self {
+            decoder: BodyDecoder::new(framing.length),
+            expectation: match framing.expects_continue && !more_has_arrived {
+                true => Expectation::Continue,
+                false => Expectation::Nothing,
+            },
+        }
+    }
+
+    pub(super) fn receive(&mut self, inbound: &[u8], limits: &Limits) -> Result<Step, ParseError> {
+        let (consumed, piece) = self.decoder.decode(inbound, limits)?;
+        if consumed > 0 || piece == Piece::End {
+            self.expectation = Expectation::Nothing;
+        }
+        Ok(step(consumed, piece))
+    }
+
+    pub(super) fn take_counted(&mut self, len: u64) {
+        if let BodyDecoder::Length { remaining } = &mut self.decoder
+            && len > 0
+        {
+            debug_assert!(len <= *remaining, "more than the body has");
+            *remaining = remaining.saturating_sub(len);
+            self.expectation = Expectation::Nothing;
+        }
+    }
+
+    /// The peer waits for `100 Continue`, and nothing of the body has arrived.
+    pub(super) fn wants_continue(&self) -> bool {
+        self.expectation == Expectation::Continue
+    }
+
+    /// Whether the peer waited; it does not any more.
+    pub(super) fn take_expectation(&mut self) -> bool {
+        let expected = std::mem::replace(&mut self.expectation, Expectation::Nothing);
+        expected == Expectation::Continue
+    }
+
+    /// How many bytes are still to come, when the length was declared.
+    pub(super) fn counted_left(&self) -> Option<u64> {
+        match self.decoder {
+            BodyDecoder::Length { remaining } => Some(remaining),
+            BodyDecoder::Chunked(_) => None,
+        }
+    }
+
+    /// Whether a body of this length can be in this state.
+    pub(super) fn fits(&self, length: BodyLength) -> bool {
+        self.decoder.fits(length)
+    }
+}
 
 /// Decodes one body. A request's body always has one of these two ends (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug)]
-pub(super) enum BodyDecoder {
+enum BodyDecoder {
     Length { remaining: u64 },
     Chunked(ChunkedDecoder),
 }
 
 impl BodyDecoder {
-    pub(super) fn new(length: BodyLength) -> Self {
+    fn new(length: BodyLength) -> Self {
         match length {
             BodyLength::Empty => Self::Length { remaining: 0 },
             BodyLength::Known(remaining) => Self::Length { remaining },
@@ -22,11 +91,7 @@ impl BodyDecoder {
     }
 
     /// Reads from the start of `inbound`: how many bytes are done with, and what came out.
-    pub(super) fn decode(
-        &mut self,
-        inbound: &[u8],
-        limits: &Limits,
-    ) -> Result<(usize, Piece), ParseError> {
+    fn decode(&mut self, inbound: &[u8], limits: &Limits) -> Result<(usize, Piece), ParseError> {
         match self {
             Self::Length { remaining: 0 } => Ok((0, Piece::End)),
             Self::Length { .. } if inbound.is_empty() => Ok((0, Piece::NeedData)),
@@ -41,8 +106,7 @@ impl BodyDecoder {
         }
     }
 
-    /// Is this a state that a body of this length can be in?
-    pub(super) fn fits(&self, length: BodyLength) -> bool {
+    fn fits(&self, length: BodyLength) -> bool {
         match (self, length) {
             (Self::Length { remaining }, BodyLength::Known(length)) => *remaining <= length,
             (Self::Length { remaining }, BodyLength::Empty) => *remaining == 0,

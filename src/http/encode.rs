@@ -16,7 +16,7 @@ pub enum BodySize {
 
 /// What the server adds to every response.
 #[derive(Clone, Copy, Debug)]
-pub struct Look<'a> {
+pub struct ResponseDefaults<'a> {
     /// Value of `Server`; empty: no such field.
     pub server: &'a [u8],
     /// Value of `Date`, an IMF-fixdate.
@@ -122,9 +122,14 @@ pub(super) struct HeadPlan {
 }
 
 /// Status line, `Server`, `Date`, `Connection`, `Transfer-Encoding`, the application's fields: gunicorn's order.
-pub(super) fn write_head(head: &ResponseHead, plan: &HeadPlan, look: &Look<'_>, out: &mut Vec<u8>) {
+pub(super) fn write_head(
+    head: &ResponseHead,
+    plan: &HeadPlan,
+    defaults: &ResponseDefaults<'_>,
+    out: &mut Vec<u8>,
+) {
     let fields = head.field_bytes();
-    out.reserve(fields.len() + head.status().len() + look.server.len() + HEAD_OVERHEAD);
+    out.reserve(fields.len() + head.status().len() + defaults.server.len() + HEAD_OVERHEAD);
     out.extend_from_slice(if plan.is_http_10 {
         b"HTTP/1.0 "
     } else {
@@ -136,9 +141,13 @@ pub(super) fn write_head(head: &ResponseHead, plan: &HeadPlan, look: &Look<'_>, 
         out.push(b' ');
     }
     out.extend_from_slice(b"\r\n");
-    let server = if head.has_server() { b"" } else { look.server };
-    let date = if head.has_date() { b"" } else { look.date };
-    write_look(server, date, out);
+    let server = if head.has_server() {
+        b""
+    } else {
+        defaults.server
+    };
+    let date = if head.has_date() { b"" } else { defaults.date };
+    write_defaults(server, date, out);
     out.extend_from_slice(b"Connection: ");
     out.extend_from_slice(plan.connection);
     out.extend_from_slice(b"\r\n");
@@ -190,7 +199,7 @@ pub fn write_error_page(
     status: Status,
     message: &str,
     omits_body: bool,
-    look: &Look<'_>,
+    defaults: &ResponseDefaults<'_>,
     out: &mut Vec<u8>,
 ) {
     let reason = status.reason;
@@ -200,7 +209,7 @@ pub fn write_error_page(
     out.push(b' ');
     out.extend_from_slice(reason.as_bytes());
     out.extend_from_slice(b"\r\n");
-    write_look(look.server, look.date, out);
+    write_defaults(defaults.server, defaults.date, out);
     out.extend_from_slice(b"Connection: close\r\nContent-Type: text/html\r\n");
     write_content_length(page.len() as u64, out);
     out.extend_from_slice(b"\r\n");
@@ -209,7 +218,7 @@ pub fn write_error_page(
     }
 }
 
-fn write_look(server: &[u8], date: &[u8], out: &mut Vec<u8>) {
+fn write_defaults(server: &[u8], date: &[u8], out: &mut Vec<u8>) {
     if !server.is_empty() {
         out.extend_from_slice(b"Server: ");
         out.extend_from_slice(server);

@@ -44,7 +44,7 @@ mod target;
 
 pub use chunked::{ChunkedDecoder, Piece};
 pub use date::HttpDate;
-pub use encode::{BodySize, Look, error_page, write_continue, write_error_page};
+pub use encode::{BodySize, ResponseDefaults, error_page, write_continue, write_error_page};
 pub use error::{ParseError, ResponseError, Status};
 pub use exchange::{Exchange, Finish};
 pub use forwarded::{Forwarded, HeaderPolicy, Underscores};

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::chunked::Piece;
 
-/// What one call of `Exchange::receive` or `receive_arriving` came to.
+/// What one call of `Exchange::receive` or `receive_streamed_body` came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Bytes done with; the rest is to be given again.
@@ -16,11 +16,13 @@ pub struct Step {
 pub enum Received {
     /// Nothing more can be made of these bytes; call again when there are more.
     NeedData,
-    /// The head is whole. Call again for the body or its end.
+    /// The head is whole. Call again for the body.
     Head,
+    /// The head is whole, and the request with it: there is no body.
+    Whole,
     /// Bytes of the body, as a range of the bytes given.
     Data(Range<usize>),
-    /// The request is whole.
+    /// The body is whole, and the request with it.
     End,
 }
 

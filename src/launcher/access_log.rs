@@ -7,7 +7,7 @@ use super::relay;
 use crate::config::Config;
 use crate::logging;
 use crate::logging::access::{AccessFilter, AccessFormat};
-use crate::python::wsgi::{ListenerFace, WsgiSettings};
+use crate::python::wsgi::{ListenerAddress, WsgiSettings};
 use crate::worker::{AccessLines, AccessLog, WorkerFace};
 
 /// The log of worker `number`, if there is to be one. What it wants to know of environs goes into `settings`.
@@ -18,22 +18,25 @@ pub(super) fn make(
     number: u64,
     inherited: &Inherited,
 ) -> Result<Option<AccessLog>, String> {
-    if !config.logs_are_built_in() {
+    if !config.logging.is_built_in() {
         let relay = relay::access(inherited.log.clone_ref(py));
         return Ok(Some(AccessLog::Relay(relay)));
     }
     if !logging::logs_access(config) {
         return Ok(None);
     }
-    let format = AccessFormat::with_fields(&config.access_log_format, &config.access_log_fields)
-        .map_err(|error| error.to_string())?;
+    let format = AccessFormat::with_fields(
+        &config.access_log.access_log_format,
+        &config.access_log.access_log_fields,
+    )
+    .map_err(|error| error.to_string())?;
     let face = worker_face(number, settings);
     settings.noted_keys = format.environ_keys().to_vec();
     settings.request_id_seed = format.shows_request_id().then_some(face.request_id_seed);
     let filter = AccessFilter::new(
-        &config.access_log_exclude,
-        config.access_log_min_status,
-        config.access_log_slow,
+        &config.access_log.access_log_exclude,
+        config.access_log.access_log_min_status,
+        config.access_log.access_log_slow,
     );
     let log = AccessLines::new(format, Box::new(logging::write_access))
         .filtered(filter)
@@ -44,8 +47,8 @@ pub(super) fn make(
 /// What access log lines show of this worker.
 fn worker_face(number: u64, settings: &WsgiSettings) -> WorkerFace {
     let listeners = settings.listeners.iter().map(|face| match face {
-        ListenerFace::Tcp { name, port } => (name.clone(), port.to_string()),
-        ListenerFace::Unix { .. } => (String::new(), String::new()),
+        ListenerAddress::Tcp { name, port } => (name.clone(), port.to_string()),
+        ListenerAddress::Unix { .. } => (String::new(), String::new()),
     });
     WorkerFace {
         number,

@@ -83,7 +83,8 @@ pub(crate) fn check_setting<'py>(
     }
     let mut hooks = Hooks::default();
     let checked = config_file::read(setting, &value, &mut hooks)
-        .and_then(|value| config::check(setting, &value))
+        .map_err(|error| error.to_string())
+        .and_then(|value| config::check(setting, &value).map_err(|error| error.to_string()))
         .map_err(PyValueError::new_err)?;
     match hooks.object(setting.name) {
         Some(object) => Ok(object.clone_ref(py).into_bound(py)),

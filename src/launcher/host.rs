@@ -14,8 +14,9 @@ use super::{reexec, relay, title};
 use crate::arbiter::{Forked, Hook, HookEvent, Host, WorkerView};
 use crate::config::Config;
 use crate::logging;
-use crate::python::hooks::{self, Hooks, traceback};
+use crate::python::hooks::{self, Hooks};
 use crate::python::loader::{self, AppLoadError};
+use crate::python::traceback::format as traceback;
 
 pub(super) struct PythonHost<'py> {
     py: Python<'py>,
@@ -49,13 +50,13 @@ impl Objects {
         let log = make_logger(py, &cfg, config)?;
         let application = match sources.application() {
             Some(application) => application.clone_ref(py),
-            None => hooks::application(py, &cfg, config.wsgi_app.as_deref())?,
+            None => hooks::application(py, &cfg, config.app.wsgi_app.as_deref())?,
         };
         Ok(Self {
             arbiter: hooks::arbiter(py, &application, &cfg, &log)?,
             cfg,
             log,
-            logs_are_built_in: config.logs_are_built_in(),
+            logs_are_built_in: config.logging.is_built_in(),
             application,
         })
     }
@@ -81,18 +82,18 @@ impl Objects {
     }
 
     fn update_log(&mut self, py: Python<'_>, config: &Config) -> PyResult<()> {
-        if config.logs_are_built_in() == self.logs_are_built_in {
+        if config.logging.is_built_in() == self.logs_are_built_in {
             return self.log.call_method1(py, "setup", (&self.cfg,)).map(drop);
         }
         self.log = make_logger(py, &self.cfg, config)?;
-        self.logs_are_built_in = config.logs_are_built_in();
+        self.logs_are_built_in = config.logging.is_built_in();
         self.arbiter.setattr(py, "log", &self.log)
     }
 }
 
 /// The logger that the settings ask for; from then on it is the one that Rust logs through.
 fn make_logger(py: Python<'_>, cfg: &Py<PyAny>, config: &Config) -> PyResult<Py<PyAny>> {
-    let is_built_in = config.logs_are_built_in();
+    let is_built_in = config.logging.is_built_in();
     let log = hooks::logger(py, cfg, is_built_in)?;
     relay::install((!is_built_in).then(|| log.clone_ref(py)));
     Ok(log)
@@ -190,20 +191,20 @@ impl<'py> PythonHost<'py> {
     }
 
     fn call(&mut self, event: &HookEvent<'_>) -> Result<(), String> {
-        let name = match event.hook {
-            Hook::OnStarting => "on_starting",
-            Hook::WhenReady => "when_ready",
-            Hook::OnReload => "on_reload",
-            Hook::OnExit => "on_exit",
-            Hook::PreExec => "pre_exec",
-            Hook::NworkersChanged { .. } => "nworkers_changed",
-            Hook::PreFork(_) => "pre_fork",
-            Hook::ChildExit(_) => "child_exit",
+        let hook = match event.hook {
+            Hook::OnStarting => hooks::Hook::OnStarting,
+            Hook::WhenReady => hooks::Hook::WhenReady,
+            Hook::OnReload => hooks::Hook::OnReload,
+            Hook::OnExit => hooks::Hook::OnExit,
+            Hook::PreExec => hooks::Hook::PreExec,
+            Hook::NworkersChanged { .. } => hooks::Hook::NworkersChanged,
+            Hook::PreFork(_) => hooks::Hook::PreFork,
+            Hook::ChildExit(_) => hooks::Hook::ChildExit,
         };
         let py = self.py;
         let raised = |error: PyErr| traceback(py, &error);
         // Workers take what they see of the arbiter from the moment of their fork.
-        if self.hooks.is_set(name) || matches!(event.hook, Hook::PreFork(_)) {
+        if self.hooks.is_set(hook) || matches!(event.hook, Hook::PreFork(_)) {
             self.update_arbiter(event).map_err(raised)?;
         }
         // The worker's object is needed in the child, whether the hook is set or not.
@@ -214,17 +215,18 @@ impl<'py> PythonHost<'py> {
         if let Hook::ChildExit(view) = event.hook {
             self.workers.remove(&view.age);
         }
-        if !self.hooks.is_set(name) {
+        if !self.hooks.is_set(hook) {
             return Ok(());
         }
         let arbiter = self.objects.arbiter.clone_ref(py);
-        match (event.hook, worker) {
+        let called = match (event.hook, worker) {
             (Hook::NworkersChanged { new, old }, _) => {
-                self.hooks.call(py, name, (arbiter, new, old))
+                self.hooks.call(py, hook, (arbiter, new, old))
             }
-            (_, Some(worker)) => self.hooks.call(py, name, (arbiter, worker)),
-            (_, None) => self.hooks.call(py, name, (arbiter,)),
-        }
+            (_, Some(worker)) => self.hooks.call(py, hook, (arbiter, worker)),
+            (_, None) => self.hooks.call(py, hook, (arbiter,)),
+        };
+        called.map_err(|error| error.to_string())
     }
 
     /// The settings anew, as at the start: from the start directory, in the environment of then.
@@ -243,7 +245,7 @@ impl<'py> PythonHost<'py> {
                 // What the workers that go on rely on is put back.
                 loader::enter_directory(self.py, &back).map_err(raised)?;
                 self.raw_env
-                    .apply(self.py, &self.config.raw_env)
+                    .apply(self.py, &self.config.app.raw_env)
                     .map_err(raised)?;
                 let reason = end.message.unwrap_or_default();
                 Err(reason
@@ -265,7 +267,7 @@ impl<'py> PythonHost<'py> {
     /// Environment, directory and logs as `config` wants them.
     fn move_into(&mut self, config: &Config) -> PyResult<()> {
         loader::enter(self.py, config)?;
-        self.raw_env.apply(self.py, &config.raw_env)?;
+        self.raw_env.apply(self.py, &config.app.raw_env)?;
         // A log that cannot be opened anew stays where it is, as in gunicorn.
         if let Err(error) = super::init_logs(config) {
             log::error!("{}", error.message.unwrap_or_default().trim());

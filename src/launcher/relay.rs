@@ -11,7 +11,7 @@ use crate::config::LogLevel;
 use crate::logging::{self, Relay};
 use crate::python::gil::is_attached;
 use crate::python::heartbeat::post;
-use crate::python::hooks::traceback;
+use crate::python::traceback::format as traceback;
 use crate::worker::AccessRelay;
 
 /// Hands the log to `log`; `None` takes it back.

@@ -18,8 +18,9 @@ use pyo3::prelude::*;
 
 use crate::arbiter::signals;
 use crate::config::Config;
-use crate::python::gil::{Reason, handoff};
-use crate::python::hooks::{Hooks, traceback};
+use crate::python::gil::{Reason, release};
+use crate::python::hooks::{Hook, Hooks};
+use crate::python::traceback::format as traceback;
 use crate::reloader::{Files, Imported, Watcher, pause};
 
 /// The thread, until it is stopped.
@@ -51,15 +52,15 @@ struct Duty {
 
 /// In the arbiter, at the start: what the operator should know about the settings.
 pub(super) fn warn(py: Python<'_>, config: &Config) {
-    if !config.reload {
+    if !config.debugging.reload {
         return;
     }
-    if config.preload_app {
+    if config.app.preload_app {
         log::warn!(
             "--reload has no effect with --preload: the workers share what the master has imported."
         );
     }
-    let entries = config.reload_extra_files.clone();
+    let entries = config.debugging.reload_extra_files.clone();
     let unmatched: PyResult<Vec<String>> = helper(py, "unmatched", (entries,));
     for pattern in unmatched.unwrap_or_default() {
         log::warn!("Pattern {pattern} currently matches no files.");
@@ -74,7 +75,7 @@ impl Reloader {
         hooks: &Arc<Hooks>,
         worker: &Py<PyAny>,
     ) -> Option<Self> {
-        if !config.reload || config.preload_app {
+        if !config.debugging.reload || config.app.preload_app {
             return None;
         }
         match Self::try_start(py, config, hooks, worker) {
@@ -95,7 +96,7 @@ impl Reloader {
         hooks: &Arc<Hooks>,
         worker: &Py<PyAny>,
     ) -> io::Result<Self> {
-        let watcher = Watcher::new(config.reload_engine)?;
+        let watcher = Watcher::new(config.debugging.reload_engine)?;
         log::debug!("Files are watched with {}", watcher.engine());
         let (stop, stopped) = UnixStream::pair()?;
         let shared = Arc::new(Shared::default());
@@ -105,7 +106,7 @@ impl Reloader {
             .map_err(raised)?;
         let mut duty = Duty {
             watcher,
-            extra_files: config.reload_extra_files.clone(),
+            extra_files: config.debugging.reload_extra_files.clone(),
             stop: stopped,
             shared: Arc::clone(&shared),
             hooks: Arc::clone(hooks),
@@ -147,7 +148,7 @@ impl Reloader {
     /// Ends the thread, before the interpreter ends.
     pub(super) fn stop(self, py: Python<'_>) {
         drop(self.stop);
-        if handoff(py, Reason::Heartbeat, || self.thread.join()).is_err() {
+        if release(py, Reason::Heartbeat, || self.thread.join()).is_err() {
             log::error!("The thread that watches files panicked.");
         }
     }
@@ -168,7 +169,7 @@ impl Duty {
         log::info!("Worker reloading: {} modified", path.display());
         Python::attach(|py| {
             let worker = self.worker.clone_ref(py);
-            if let Err(reason) = self.hooks.call(py, "worker_int", (worker,)) {
+            if let Err(reason) = self.hooks.call(py, Hook::WorkerInt, (worker,)) {
                 log::error!("{reason}");
             }
         });

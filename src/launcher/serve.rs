@@ -15,12 +15,13 @@ use crate::config::{Config, VERSION};
 use crate::logging;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
-use crate::python::gil::{Reason, handoff};
+use crate::python::gil::{Reason, release};
 use crate::python::heartbeat::{self, Errands, Heartbeat};
-use crate::python::hooks::{leaving, reopen_files, traceback};
+use crate::python::hooks::{Hook, leaving, reopen_files};
 use crate::python::interrupts::Interrupts;
 use crate::python::threads::{OverrunHook, PythonApplication};
-use crate::python::wsgi::{ListenerFace, Watch, WsgiApp, WsgiSettings};
+use crate::python::traceback::format as traceback;
+use crate::python::wsgi::{ListenerAddress, RequestHooks, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 use crate::worker::{self, Exit, Setup};
 
@@ -77,18 +78,19 @@ fn start(
     let signals = install_signals(py, faults).map_err(raised)?;
     let mut settings = wsgi_settings(py, &config, &listeners);
     let access_log = access_log::make(py, &config, &mut settings, age, inherited)?;
-    let heartbeat = Heartbeat::start(config.timeout, beat(&scoreboard, index))
+    let heartbeat = Heartbeat::start(config.workers.timeout, beat(&scoreboard, index))
         .map_err(|error| error.to_string())?;
     let interrupts = config
+        .workers
         .request_timeout
-        .map(|_| Arc::new(Interrupts::new(config.threads)));
+        .map(|_| Arc::new(Interrupts::new(config.workers.threads)));
     let app = Arc::new(WsgiApp {
         callable: app,
         settings: Arc::new(settings),
         scoreboard: scoreboard.clone(),
         slot: index,
-        watch: watch(py, &config, inherited).map_err(raised)?,
-        logger: (!config.logs_are_built_in()).then(|| inherited.log.clone_ref(py)),
+        request_hooks: request_hooks(py, &config, inherited).map_err(raised)?,
+        logger: (!config.logging.is_built_in()).then(|| inherited.log.clone_ref(py)),
         interrupts: interrupts.clone(),
     });
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
@@ -111,15 +113,19 @@ fn start(
         metrics: Statsd::new(&config),
         config,
     };
-    let exit = handoff(py, Reason::MainThread, || worker::run(setup, &application));
+    let exit = release(py, Reason::MainThread, || worker::run(setup, &application));
     heartbeat.stop(py);
     exit.map_err(|error| error.to_string())
 }
 
-/// Who looks at each request: hooks, and the access log of a logger of the operator's own.
-fn watch(py: Python<'_>, config: &Config, inherited: &Inherited) -> PyResult<Option<Watch>> {
-    let logs_access = !config.logs_are_built_in();
-    Watch::new(
+/// What sees each request: hooks, and the access log of a custom logger.
+fn request_hooks(
+    py: Python<'_>,
+    config: &Config,
+    inherited: &Inherited,
+) -> PyResult<Option<RequestHooks>> {
+    let logs_access = !config.logging.is_built_in();
+    RequestHooks::new(
         py,
         Arc::clone(&inherited.hooks),
         inherited.worker.clone_ref(py),
@@ -189,11 +195,11 @@ fn signal_hook(
                 heartbeat::post(Box::new(move |py| reopen_files(py, &inherited.log)));
                 return;
             }
-            Ok(Signal::SIGINT | Signal::SIGQUIT) => "worker_int",
+            Ok(Signal::SIGINT | Signal::SIGQUIT) => Hook::WorkerInt,
             Ok(Signal::SIGABRT) => {
                 // Before anything that needs the interpreter, which may be what is stuck.
                 log_running(&scoreboard, index);
-                "worker_abort"
+                Hook::WorkerAbort
             }
             _ => return,
         };
@@ -222,12 +228,12 @@ pub(super) fn log_running(scoreboard: &Scoreboard, index: usize) {
 
 fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> WsgiSettings {
     WsgiSettings {
-        multithread: config.threads > 1,
-        multiprocess: config.workers > 1,
+        multithread: config.workers.threads > 1,
+        multiprocess: config.workers.workers > 1,
         server_software: of_gunicorn(py, "SERVER_SOFTWARE")
             .unwrap_or_else(|| format!("ferricorn/{VERSION}")),
         script_name: environment(py, "SCRIPT_NAME"),
-        sendfile: config.sendfile,
+        sendfile: config.http.sendfile,
         listeners: listeners.iter().map(face).collect(),
         noted_keys: Vec::new(),
         request_id_seed: None,
@@ -236,7 +242,7 @@ fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> Wsg
 
 /// The `Server` field's value; empty for none.
 fn server_header(py: Python<'_>, config: &Config) -> Vec<u8> {
-    let text = config.server_header.clone();
+    let text = config.http.server_header.clone();
     let text = text.or_else(|| of_gunicorn(py, "SERVER"));
     let text = text.unwrap_or_else(|| "ferricorn".to_owned());
     if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
@@ -265,11 +271,11 @@ fn environment(py: Python<'_>, name: &str) -> String {
     value.unwrap_or_default()
 }
 
-fn face(listener: &Listener) -> ListenerFace {
+fn face(listener: &Listener) -> ListenerAddress {
     match listener {
         Listener::Tcp(listener) => {
             let address = listener.local_addr().ok();
-            ListenerFace::Tcp {
+            ListenerAddress::Tcp {
                 name: address
                     .map(|address| address.ip().to_string())
                     .unwrap_or_default(),
@@ -281,7 +287,7 @@ fn face(listener: &Listener) -> ListenerFace {
                 .local_addr()
                 .ok()
                 .and_then(|address| Some(address.as_pathname()?.display().to_string()));
-            ListenerFace::Unix {
+            ListenerAddress::Unix {
                 path: path.unwrap_or_default(),
             }
         }

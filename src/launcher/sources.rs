@@ -52,9 +52,12 @@ impl Sources {
             let message = Some(errors.concat());
             End { code: 1, message }
         })?;
-        AccessFormat::with_fields(&config.access_log_format, &config.access_log_fields)
-            .map_err(End::refused)?;
-        for address in &config.bind {
+        AccessFormat::with_fields(
+            &config.access_log.access_log_format,
+            &config.access_log.access_log_fields,
+        )
+        .map_err(End::refused)?;
+        for address in &config.socket.bind {
             address.parse::<BindAddress>().map_err(End::refused)?;
         }
         Ok(Settings {
@@ -121,7 +124,7 @@ impl Sources {
     ) -> Result<Py<PyAny>, AppLoadError> {
         match &self.origin {
             Origin::CommandLine(_) => {
-                loader::load_app(py, config.wsgi_app.as_deref().unwrap_or_default())
+                loader::load_app(py, config.app.wsgi_app.as_deref().unwrap_or_default())
             }
             Origin::Application(application) => loader::load_embedded(application.bind(py)),
         }

@@ -11,8 +11,8 @@ use super::worker;
 use crate::arbiter::{
     EXIT_BOOT, Forked, Hook, HookEvent, Host as _, Order, TemplateSeat, WorkerView,
 };
-use crate::python::hooks::traceback;
 use crate::python::loader::AppLoadError;
+use crate::python::traceback::format as traceback;
 
 /// Returns the exit code of the template, or in a worker the worker's.
 pub(super) fn run(py: Python<'_>, mut host: PythonHost<'_>, mut seat: TemplateSeat) -> i32 {
@@ -68,7 +68,7 @@ fn fork(host: &mut PythonHost<'_>, seat: &TemplateSeat, order: &Order) -> Result
             aborted: false,
         }),
         pid: nix::unistd::getpid().as_raw(),
-        num_workers: config.workers,
+        num_workers: config.workers.workers,
         workers: Vec::new(),
         listeners: seat.faces(),
         config: &config,
@@ -103,7 +103,7 @@ fn become_worker(
     seat: TemplateSeat,
     order: Order,
 ) -> i32 {
-    host.name_process(&format!("worker [{}]", seat.config.proc_name));
+    host.name_process(&format!("worker [{}]", seat.config.process.proc_name));
     match seat.into_worker(order) {
         Ok(seat) => worker::run(py, host, seat),
         Err(error) => {

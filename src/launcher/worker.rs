@@ -13,9 +13,10 @@ use super::serve::{leave_stuck, serve};
 use crate::arbiter::{EXIT_BOOT, WorkerLine, WorkerSeat, dump_signal};
 use crate::config::Config;
 use crate::net::Listener;
-use crate::python::hooks::{self, leaving, traceback};
+use crate::python::hooks::{self, Hook, leaving};
 use crate::python::loader::AppLoadError;
 use crate::python::stacks::StackTeller;
+use crate::python::traceback::format as traceback;
 use crate::worker::Exit;
 
 /// Returns the worker's exit code. Leaving the interpreter in the normal way is up to the caller.
@@ -45,8 +46,8 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
     };
     log::info!("Worker exiting (pid: {pid})");
     let objects = (&inherited.arbiter, &inherited.worker);
-    if let Err(reason) = inherited.hooks.call(py, "worker_exit", objects) {
-        log::warn!("Exception during worker exit:\n{reason}");
+    if let Err(error) = inherited.hooks.call(py, Hook::WorkerExit, objects) {
+        log::warn!("{error}");
     }
     if let Some(reloader) = reloader {
         reloader.stop(py);
@@ -92,8 +93,8 @@ fn boot(
     } = inherited;
     show_listeners(py, inherited, seat).map_err(|error| boot_failure(&traceback(py, &error)))?;
     hooks
-        .call(py, "post_fork", (arbiter, worker))
-        .map_err(|reason| boot_failure(&reason))?;
+        .call(py, Hook::PostFork, (arbiter, worker))
+        .map_err(|error| boot_failure(&error.to_string()))?;
     drop_privileges(py, &seat.config).map_err(|reason| boot_failure(&reason))?;
     let app = match &inherited.app {
         Some(app) => app.clone_ref(py),
@@ -101,8 +102,8 @@ fn boot(
     };
     describe(py, worker, &app, seat).map_err(|error| boot_failure(&traceback(py, &error)))?;
     hooks
-        .call(py, "post_worker_init", (worker,))
-        .map_err(|reason| boot_failure(&reason))?;
+        .call(py, Hook::PostWorkerInit, (worker,))
+        .map_err(|error| boot_failure(&error.to_string()))?;
     worker
         .setattr(py, "booted", true)
         .map_err(|error| boot_failure(&traceback(py, &error)))?;
@@ -173,10 +174,13 @@ fn boot_failure(reason: &str) -> i32 {
 
 /// From root to `user` and `group`, before any of the application's code runs.
 fn drop_privileges(py: Python<'_>, config: &Config) -> Result<(), String> {
-    let (user, group) = (Uid::from_raw(config.user), Gid::from_raw(config.group));
+    let (user, group) = (
+        Uid::from_raw(config.process.user),
+        Gid::from_raw(config.process.group),
+    );
     if group != getegid() {
         let failed = |errno| format!("cannot change to group {group}: {errno}");
-        if config.initgroups {
+        if config.process.initgroups {
             initgroups(py, config).map_err(|error| traceback(py, &error))?;
         } else if geteuid().is_root() {
             setgroups(&[group]).map_err(failed)?;
@@ -193,9 +197,9 @@ fn drop_privileges(py: Python<'_>, config: &Config) -> Result<(), String> {
 fn initgroups(py: Python<'_>, config: &Config) -> PyResult<()> {
     let name = py
         .import("pwd")?
-        .call_method1("getpwuid", (config.user,))?
+        .call_method1("getpwuid", (config.process.user,))?
         .getattr("pw_name")?;
     py.import("os")?
-        .call_method1("initgroups", (name, config.group))?;
+        .call_method1("initgroups", (name, config.process.group))?;
     Ok(())
 }

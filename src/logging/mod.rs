@@ -69,26 +69,31 @@ pub enum InitError {
 /// # Errors
 /// When a file cannot be opened for writing, or syslog's settings make no sense.
 pub fn init(config: &Config) -> Result<(), InitError> {
-    let changes_user = (config.user, config.group) != (geteuid().as_raw(), getegid().as_raw());
+    let changes_user =
+        (config.process.user, config.process.group) != (geteuid().as_raw(), getegid().as_raw());
     let options = FileOptions {
-        owner: changes_user.then_some((config.user, config.group)),
+        owner: changes_user.then_some((config.process.user, config.process.group)),
         captures: false,
     };
     let error_options = FileOptions {
-        captures: config.capture_output,
+        captures: config.logging.capture_output,
         ..options
     };
-    let is_built_in = config.logs_are_built_in();
-    let new_syslog = (config.syslog && is_built_in)
+    let is_built_in = config.logging.is_built_in();
+    let new_syslog = (config.syslog.syslog && is_built_in)
         .then(|| Syslog::new(config))
         .transpose()?;
     let open_access = |name: &str| Destination::open(name, Standard::Output, options);
-    let accesslog = config.accesslog.as_deref().filter(|_| is_built_in);
+    let accesslog = config
+        .access_log
+        .accesslog
+        .as_deref()
+        .filter(|_| is_built_in);
     let accesslog = accesslog.map(open_access).transpose()?;
-    let errorlog = Destination::open(&config.errorlog, Standard::Error, error_options)?;
+    let errorlog = Destination::open(&config.logging.errorlog, Standard::Error, error_options)?;
     let statsd = Statsd::new(config);
     // What statsd counts is counted whether or not it shows.
-    let shown = config.loglevel.filter();
+    let shown = config.logging.loglevel.filter();
     let counted = if statsd.is_some() {
         shown.max(log::LevelFilter::Warn)
     } else {
@@ -96,7 +101,7 @@ pub fn init(config: &Config) -> Result<(), InitError> {
     };
     let mut sink = BACKEND.sink();
     sink.destination = errorlog;
-    sink.level = config.loglevel;
+    sink.level = config.logging.loglevel;
     sink.statsd = statsd;
     drop(sink);
     *lock(&ACCESS) = accesslog;
@@ -109,7 +114,8 @@ pub fn init(config: &Config) -> Result<(), InitError> {
 
 /// Whether there is an access log to write to.
 pub fn logs_access(config: &Config) -> bool {
-    config.accesslog.is_some() || config.syslog && !config.disable_redirect_access_to_syslog
+    config.access_log.accesslog.is_some()
+        || config.syslog.syslog && !config.syslog.disable_redirect_access_to_syslog
 }
 
 /// Appends finished lines to the access log, if there is one.

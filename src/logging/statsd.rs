@@ -69,12 +69,12 @@ impl Metric {
 impl Statsd {
     /// `None` without `statsd_host`.
     pub fn new(config: &Config) -> Option<Self> {
-        let tags = &config.dogstatsd_tags;
+        let tags = &config.statsd.dogstatsd_tags;
         let mut statsd = Self {
-            address: config.statsd_host.clone()?,
+            address: config.statsd.statsd_host.clone()?,
             socket: None,
             next_try: None,
-            prefix: dotted(&config.statsd_prefix),
+            prefix: dotted(&config.statsd.statsd_prefix),
             suffix: match tags.is_empty() {
                 true => String::new(),
                 false => format!("|#{tags}"),
@@ -227,12 +227,10 @@ mod tests {
     use super::*;
 
     fn statsd(address: StatsdAddress, prefix: &str, tags: &str) -> Statsd {
-        let config = Config {
-            statsd_host: Some(address),
-            statsd_prefix: prefix.to_owned(),
-            dogstatsd_tags: tags.to_owned(),
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.statsd.statsd_host = Some(address);
+        config.statsd.statsd_prefix = prefix.to_owned();
+        config.statsd.dogstatsd_tags = tags.to_owned();
         Statsd::new(&config).unwrap()
     }
 

@@ -61,13 +61,13 @@ impl Syslog {
     /// # Errors
     /// The address or the facility makes no sense, or the host is unknown.
     pub(super) fn new(config: &Config) -> Result<Self, SyslogError> {
-        let prefix = config.syslog_prefix.clone();
-        let prefix = prefix.unwrap_or_else(|| config.proc_name.replace(':', "."));
+        let prefix = config.syslog.syslog_prefix.clone();
+        let prefix = prefix.unwrap_or_else(|| config.process.proc_name.replace(':', "."));
         Ok(Self {
-            facility: facility(&config.syslog_facility)?,
-            address: Address::parse(&config.syslog_addr)?,
+            facility: facility(&config.syslog.syslog_facility)?,
+            address: Address::parse(&config.syslog.syslog_addr)?,
             prefix: format!("gunicorn.{prefix}."),
-            takes_access: !config.disable_redirect_access_to_syslog,
+            takes_access: !config.syslog.disable_redirect_access_to_syslog,
             link: None,
             pid: std::process::id(),
             next_try: None,

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead};
 
-use super::body::BodyBytes;
-use super::inflow::Inflow;
+use super::buffer_pool::BodyBytes;
+use super::streaming_body::StreamingBody;
 use super::window::Window;
 
 /// Names one connection for its whole life. Slots are reused, generations are not, so a late reply cannot reach a
@@ -44,7 +44,7 @@ impl Peer {
     }
 }
 
-/// A request's body: whole, unless it is [`RequestBody::Arriving`].
+/// A request's body: whole, unless it is [`RequestBody::Streaming`].
 #[derive(Debug, Default)]
 pub enum RequestBody {
     /// No body, or one of no bytes.
@@ -60,7 +60,7 @@ pub enum RequestBody {
         len: u64,
     },
     /// Read as it comes from the client.
-    Arriving(Arc<Inflow>),
+    Streaming(Arc<StreamingBody>),
 }
 
 impl RequestBody {
@@ -70,7 +70,7 @@ impl RequestBody {
             Self::Empty => Some(0),
             Self::Memory(bytes) => Some(bytes.len() as u64),
             Self::File { len, .. } => Some(*len),
-            Self::Arriving(_) => None,
+            Self::Streaming(_) => None,
         }
     }
 
@@ -80,7 +80,7 @@ impl RequestBody {
             Self::Empty => true,
             Self::Memory(bytes) => bytes.is_empty(),
             Self::File { len, .. } => *len == 0,
-            Self::Arriving(_) => false,
+            Self::Streaming(_) => false,
         }
     }
 }
@@ -113,7 +113,7 @@ pub struct Job {
     pub body_bytes: Option<u64>,
     /// Counts the worker's requests.
     pub serial: u64,
-    /// The client's socket, when the request asks for an upgrade. Whoever uses it says [`Reply::Taken`] first.
+    /// The client's socket, when the request asks for an upgrade. Whoever uses it says [`Reply::Hijacked`] first.
     pub socket: Option<OwnedFd>,
     /// When a thread took it.
     pub started: Instant,
@@ -206,8 +206,8 @@ impl ResponseBody {
 }
 
 /// Bytes that belong to the application. The loop reads them; when it has finished they travel back through
-/// [`super::Pool::release`] and are dropped on a pool thread.
-pub trait SharedBytes: Send + std::fmt::Debug {
+/// [`super::Pool::defer_drop`] and are dropped on a pool thread.
+pub trait BorrowedBuffer: Send + std::fmt::Debug {
     /// The bytes, valid and unchanged for the life of the object.
     fn bytes(&self) -> &[u8];
 }
@@ -215,10 +215,10 @@ pub trait SharedBytes: Send + std::fmt::Debug {
 /// A part of a response body.
 #[derive(Debug)]
 pub enum Piece {
-    /// Bytes of ours.
+    /// Bytes that the server owns.
     Bytes(Vec<u8>),
-    /// Bytes of the application's.
-    Shared(Box<dyn SharedBytes>),
+    /// Bytes of the application, borrowed.
+    Borrowed(Box<dyn BorrowedBuffer>),
     /// A range of a file.
     File {
         /// Our own handle of the file.
@@ -235,7 +235,7 @@ impl Piece {
     pub fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Shared(shared) => shared.bytes().len() as u64,
+            Self::Borrowed(shared) => shared.bytes().len() as u64,
             Self::File { len, .. } => *len,
         }
     }
@@ -248,7 +248,7 @@ impl Piece {
 
 /// The start of a response whose body follows piece by piece.
 #[derive(Debug)]
-pub struct Streaming {
+pub struct StreamedResponse {
     /// The response's head.
     pub response: ResponseHead,
     /// What holds the pool thread back when the client is slower.
@@ -262,7 +262,7 @@ pub enum Reply {
     /// The whole response is in the job.
     Whole(Box<Job>),
     /// The head is in; the body follows.
-    Head(ConnId, Box<Streaming>),
+    Head(ConnId, Box<StreamedResponse>),
     /// An interim response, before any other reply.
     Hints(ConnId, Box<ResponseHead>),
     /// A piece of the body.
@@ -273,9 +273,9 @@ pub enum Reply {
     Abort(Box<Job>),
     /// The job has waited longer than `queue_timeout`: the application has not seen it.
     Overdue(Box<Job>),
-    /// The application uses the socket that it was offered: the loop lets go of the connection. The job still comes
-    /// back in one of the other replies.
-    Taken(ConnId),
+    /// The application has hijacked the socket that its request offered: the loop lets go of the connection. The job
+    /// still comes back in one of the other replies.
+    Hijacked(ConnId),
     /// The application waits for more of a body that is arriving, or has room for it.
     WantsBody(ConnId),
 }

@@ -1,53 +1,60 @@
 //! The contract between the event loop and the threads that run the application: neither sockets nor Python here.
 //!
-//! The loop pushes a [`Job`] (one complete request) with [`Pool::push`]; a pool thread takes it with [`Seat::next`],
+//! The loop pushes a [`Job`] (one complete request) with [`Pool::push`]; a pool thread takes it with [`PoolThread::next_job`],
 //! runs the application and answers with [`Reply`] values through [`Pool::send`]. A response that is streamed is
 //! slowed down by its [`Window`]. What the loop has finished with but may not drop itself (objects of the
-//! application) travels back through [`Pool::release`].
+//! application) travels back through [`Pool::defer_drop`].
 
-mod body;
-pub mod heirs;
-mod inflow;
+mod buffer_pool;
+mod in_flight;
 mod job;
-mod presence;
+mod live_connections;
 mod queue;
 mod replies;
-mod seat;
+mod streaming_body;
 mod sync;
+mod thread;
 mod waits;
-mod watch;
+mod wakeup;
 mod window;
 
 use std::sync::Arc;
 
-pub use body::{BodyBytes, REUSED_BYTES_MIN, Spares};
-pub use inflow::Inflow;
-pub use job::{ConnId, Job, Peer, Piece, Reply, RequestBody, ResponseBody, SharedBytes, Streaming};
-pub use queue::Pool;
-pub use replies::ParkMode;
-pub use seat::Seat;
-pub use watch::InHand;
+pub use buffer_pool::{BodyBytes, BufferPool, REUSED_BYTES_MIN};
+pub use in_flight::InFlightRequest;
+pub use job::{
+    BorrowedBuffer, ConnId, Job, Peer, Piece, Reply, RequestBody, ResponseBody, StreamedResponse,
+};
+pub use queue::{Pool, Reason};
+pub use replies::SleepMode;
+pub use streaming_body::StreamingBody;
+pub use thread::PoolThread;
 pub use window::{Window, WindowClosed};
 
 /// A request that runs longer than `request_timeout`.
 #[derive(Clone, Debug)]
-pub struct Overrun {
-    /// Whose job it is.
-    pub seat: usize,
-    /// See [`Seat::token`].
+pub struct TimedOutRequest {
+    /// The number of the thread that runs it.
+    pub thread: usize,
+    /// See [`PoolThread::token`].
     pub token: u64,
     /// The request in words, for the log.
     pub request: String,
 }
 
+/// A pool thread could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("a pool thread could not be started: {0}")]
+pub struct ThreadStartError(#[from] pub Box<dyn std::error::Error + Send + Sync>);
+
 /// What the pool's threads run. Python is one implementation, a closure in the tests is another.
 pub trait Application: Send + Sync {
-    /// Start `pool.thread_count()` threads, each of which calls [`Pool::enter`] once, then [`Seat::next`] until it
-    /// returns `None`, and drops its [`Seat`] last.
+    /// Start `pool.thread_count()` threads, each of which calls [`PoolThread::register`] once, then [`PoolThread::next_job`] until it
+    /// returns `None`, and drops its handle last.
     ///
     /// # Errors
-    /// The reason, in words, why a thread could not be started.
-    fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), String>;
+    /// A thread could not be started.
+    fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), ThreadStartError>;
 
     /// Whether the threads run side by side, which threads of an interpreter with a GIL do not.
     fn is_parallel(&self) -> bool {
@@ -62,5 +69,5 @@ pub trait Application: Send + Sync {
     fn on_signal(&self, _signal: i32) {}
 
     /// Called on the event loop's thread, once for each job that runs longer than `request_timeout`. Must not wait.
-    fn on_overrun(&self, _overrun: &Overrun) {}
+    fn on_request_timeout(&self, _request: &TimedOutRequest) {}
 }

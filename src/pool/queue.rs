@@ -4,41 +4,54 @@
 //! `send`). The loop is the only producer of jobs. One job per connection is under way at most, so a queue of as many
 //! places as there may be connections cannot overflow.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::{ArrayQueue, SegQueue};
 
-use super::heirs::Heirs;
-use super::job::{ConnId, Job, Piece, Reply, SharedBytes};
-use super::presence::Presence;
-use super::replies::{ParkMode, Replies};
-use super::seat::Seat;
+use super::in_flight::{InFlight, InFlightRequest};
+use super::job::{BorrowedBuffer, ConnId, Job, Piece, Reply};
+use super::live_connections::LiveConnections;
+use super::replies::{Replies, SleepMode};
 use super::waits::WaitingShare;
-use super::watch::{InHand, Watches};
+use super::wakeup::WakeupToken;
+
+/// Why a parked thread may be needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The loop has queued jobs.
+    JobsQueued,
+    /// A thread has taken a job and leaves others in the queue.
+    JobsLeft,
+    /// The loop has put a job back in front.
+    PutBack,
+    /// Jobs wait and the threads that are awake take none.
+    Stall,
+    /// Borrowed buffers wait to be dropped.
+    DeferredDrops,
+}
 
 /// The threads that run the application and what passes between them and the event loop.
 #[derive(Debug)]
 pub struct Pool {
     pub(super) jobs: ArrayQueue<Box<Job>>,
     /// A job that the loop took from the queue to look at and that goes first.
-    displaced: ArrayQueue<Box<Job>>,
+    front: ArrayQueue<Box<Job>>,
     /// The loop may do so.
     loop_takes: bool,
     /// A job that has waited longer is not run (`queue_timeout`).
     pub(super) queue_timeout: Option<Duration>,
     /// What the threads have in hand, when requests are timed.
-    pub(super) watches: Option<Watches>,
-    pub(super) heirs: Heirs,
+    pub(super) in_flight: Option<InFlight>,
+    pub(super) wakeup: WakeupToken,
     pub(super) replies: Replies,
-    presence: Presence,
+    live: LiveConnections,
     /// Objects of the application's that the loop has finished with.
-    released: SegQueue<Box<dyn SharedBytes>>,
+    released: SegQueue<Box<dyn BorrowedBuffer>>,
     pub(super) closed: AtomicBool,
     thread_count: usize,
     /// Seats given out, and seats given back.
-    entered: AtomicUsize,
+    pub(super) entered: AtomicUsize,
     pub(super) left: AtomicUsize,
     /// Threads that run a job.
     pub(super) busy: AtomicUsize,
@@ -71,13 +84,13 @@ impl Pool {
         assert!(threads > 0, "a pool has at least one thread");
         Self {
             jobs: ArrayQueue::new(capacity.max(1)),
-            displaced: ArrayQueue::new(1),
+            front: ArrayQueue::new(1),
             loop_takes: false,
             queue_timeout: None,
-            watches: None,
-            heirs: Heirs::new(threads),
+            in_flight: None,
+            wakeup: WakeupToken::new(threads),
             replies: Replies::new(wake),
-            presence: Presence::new(capacity),
+            live: LiveConnections::new(capacity),
             released: SegQueue::new(),
             closed: AtomicBool::new(false),
             thread_count: threads,
@@ -111,17 +124,17 @@ impl Pool {
         self
     }
 
-    /// The same pool, from which the loop takes jobs back ([`Pool::take_first`]).
+    /// The same pool, from which the loop takes jobs back ([`Pool::pop_front`]).
     #[must_use]
-    pub fn with_taking(mut self, may_take: bool) -> Self {
+    pub fn with_take_back(mut self, may_take: bool) -> Self {
         self.loop_takes |= may_take;
         self
     }
 
     /// The same pool, which tells what its threads have in hand ([`Pool::in_hand`]).
     #[must_use]
-    pub fn with_watches(mut self, is_watched: bool) -> Self {
-        self.watches = is_watched.then(|| Watches::new(self.thread_count));
+    pub fn with_in_flight(mut self, is_watched: bool) -> Self {
+        self.in_flight = is_watched.then(|| InFlight::new(self.thread_count));
         self
     }
 
@@ -137,17 +150,17 @@ impl Pool {
 
     /// How many jobs wait (a hint).
     pub fn queue_length(&self) -> usize {
-        self.jobs.len() + self.displaced.len()
+        self.jobs.len() + self.front.len()
     }
 
     /// How many threads have entered and not left.
-    pub fn live(&self) -> usize {
+    pub fn live_threads(&self) -> usize {
         self.entered.load(Ordering::Acquire) - self.left.load(Ordering::Acquire)
     }
 
     // The event loop's side.
 
-    /// Queue a job. Whoever pushes calls [`Pool::summon`] before it sleeps.
+    /// Queue a job. Whoever pushes calls [`Pool::notify_one`] before it sleeps.
     ///
     /// # Errors
     /// The job itself when the queue is full or closed.
@@ -158,15 +171,24 @@ impl Pool {
         self.jobs.push(job)
     }
 
-    /// See that a thread will look at what was pushed. Called once for several jobs: on a busy core the woken thread
-    /// preempts the loop, and a switch for each job would cost more than the job.
+    /// Wake a parked thread if `reason` asks for one, unless one is waking or none is parked.
     ///
-    /// While jobs are fast, a thread that is awake is trusted to come back for the next one, and no second one is
-    /// woken to stand by. Should it wait in the application after all, the loop finds the pool standing still
-    /// ([`Pool::taken`]) and calls [`Pool::summon_in_stall`].
-    pub fn summon(&self) {
-        if !(self.is_fast() && self.heirs.is_anyone_awake()) {
-            self.heirs.summon();
+    /// Called once for several jobs: on a busy core the woken thread preempts the loop, and a switch for each job would
+    /// cost more than the job. While jobs are fast, a thread that is awake is trusted to come back for the next one, and
+    /// no second one is woken to stand by. Should it wait in the application after all, the loop finds that the pool
+    /// takes no jobs ([`Pool::jobs_taken`]) and notifies with [`Reason::Stall`].
+    pub fn notify_one(&self, reason: Reason) {
+        let is_needed = match reason {
+            Reason::JobsQueued => !(self.is_fast() && self.wakeup.is_anyone_awake()),
+            Reason::JobsLeft => !self.is_fast(),
+            Reason::Stall => {
+                self.stalled_at.store(self.jobs_taken(), Ordering::Relaxed);
+                true
+            }
+            Reason::PutBack | Reason::DeferredDrops => true,
+        };
+        if is_needed {
+            self.wakeup.notify_one();
         }
     }
 
@@ -177,58 +199,47 @@ impl Pool {
     }
 
     /// How long one thread would take for the jobs that wait (a hint).
-    pub fn work_ahead(&self) -> Duration {
+    pub fn queued_work(&self) -> Duration {
         let micros = u64::from(self.service_micros.load(Ordering::Relaxed));
         Duration::from_micros(micros.saturating_mul(self.queue_length() as u64))
-    }
-
-    /// Wake a thread, unless one is on its way or all are awake.
-    pub fn summon_now(&self) {
-        self.heirs.summon();
-    }
-
-    /// The threads that are awake take no jobs: see that another one does.
-    pub fn summon_in_stall(&self) {
-        self.stalled_at.store(self.taken(), Ordering::Relaxed);
-        self.heirs.summon();
     }
 
     /// Whether the calling thread is better asleep although jobs wait. While jobs are fast one thread runs them all;
     /// others that are awake, as after a burst of slow ones, would only take the GIL from it again and again. Not so
     /// when the pool stood still not long ago: then those that are awake may be held up in the application.
-    pub(super) fn has_surplus(&self) -> bool {
+    pub(super) fn is_idle_extra(&self) -> bool {
         let since_stall = self
-            .taken()
+            .jobs_taken()
             .wrapping_sub(self.stalled_at.load(Ordering::Relaxed));
         self.is_fast()
             && since_stall > DISTRUST_JOBS
-            && self.heirs.is_another_awake()
+            && self.wakeup.is_another_awake()
             && !self.closed.load(Ordering::Relaxed)
     }
 
     /// How many jobs were taken from the queue so far, wrapping.
-    pub fn taken(&self) -> usize {
+    pub fn jobs_taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
 
     /// Whether a thread sleeps that could be summoned (a hint).
-    pub fn has_sleepers(&self) -> bool {
-        self.heirs.sleeping() > 0
+    pub fn has_parked_threads(&self) -> bool {
+        self.wakeup.sleeping() > 0
     }
 
     /// The jobs that threads have in hand; none when the pool does not watch them.
-    pub fn in_hand(&self) -> impl Iterator<Item = InHand> {
-        self.watches.iter().flat_map(Watches::in_hand)
+    pub fn in_flight(&self) -> impl Iterator<Item = InFlightRequest> {
+        self.in_flight.iter().flat_map(InFlight::iter)
     }
 
     /// A connection is there: jobs may name it.
-    pub fn arrived(&self, conn: ConnId) {
-        self.presence.arrive(conn);
+    pub fn connection_opened(&self, conn: ConnId) {
+        self.live.insert(conn);
     }
 
     /// A connection is gone, or not ours any more.
-    pub fn left(&self, conn: ConnId) {
-        self.presence.leave(conn);
+    pub fn connection_closed(&self, conn: ConnId) {
+        self.live.remove(conn);
     }
 
     /// The next reply, if one is waiting.
@@ -242,7 +253,7 @@ impl Pool {
     }
 
     /// Announce that the loop is about to sleep. Returns false when a reply is waiting: then it must not.
-    pub fn park(&self, mode: ParkMode) -> bool {
+    pub fn park(&self, mode: SleepMode) -> bool {
         self.replies.park(mode)
     }
 
@@ -252,50 +263,45 @@ impl Pool {
     }
 
     /// Give an object back to the application's side, to be dropped by the next thread that looks for a job.
-    pub fn release(&self, shared: Box<dyn SharedBytes>) {
+    pub fn defer_drop(&self, shared: Box<dyn BorrowedBuffer>) {
         self.released.push(shared);
     }
 
     /// Whether objects wait to be dropped.
-    pub fn has_released(&self) -> bool {
+    pub fn has_deferred_drops(&self) -> bool {
         !self.released.is_empty()
     }
 
     /// No more jobs will come. Threads finish what is queued, then leave.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        self.heirs.wake_all();
+        self.wakeup.wake_all();
     }
 
-    /// Take back what no thread has begun (after `close`, when waiting for it is over).
-    pub fn unbegun(&self) -> Option<Box<Job>> {
-        self.take_first()
+    /// Take back the job that has waited longest. Only for a loop that may do so ([`Pool::with_take_back`]).
+    pub fn pop_front(&self) -> Option<Box<Job>> {
+        self.front.pop().or_else(|| self.jobs.pop())
     }
 
-    /// Take back the job that has waited longest. Only for a loop that may do so ([`Pool::with_taking`]).
-    pub fn take_first(&self) -> Option<Box<Job>> {
-        self.displaced.pop().or_else(|| self.jobs.pop())
-    }
-
-    /// Put back what was taken with [`Pool::take_first`], before all others. Called at most once for each of them.
-    pub fn put_first(&self, job: Box<Job>) {
+    /// Put back what was taken with [`Pool::pop_front`], before all others. Called at most once for each of them.
+    pub fn push_front(&self, job: Box<Job>) {
         debug_assert!(self.loop_takes, "threads do not look for it");
-        if let Err(job) = self.displaced.push(job) {
+        if let Err(job) = self.front.push(job) {
             debug_assert!(false, "only the loop displaces, one at a time");
             // In production it loses its place and no more.
             drop(self.jobs.push(job));
         }
-        self.heirs.summon();
+        self.notify_one(Reason::PutBack);
     }
 
     /// Take back the job that has waited longest, if that is longer than `queue_timeout`. The queue cannot be looked
     /// into, so one that may still wait is taken out and put back.
     pub fn take_overdue(&self, now: Instant) -> Option<Box<Job>> {
-        let job = self.take_first()?;
+        let job = self.pop_front()?;
         if self.is_overdue(&job, now) {
             return Some(job);
         }
-        self.put_first(job);
+        self.push_front(job);
         None
     }
 
@@ -304,9 +310,9 @@ impl Pool {
             .is_some_and(|timeout| now.saturating_duration_since(job.arrived) > timeout)
     }
 
-    pub(super) fn next_job(&self) -> Option<Box<Job>> {
-        if self.has_displaced()
-            && let Some(job) = self.displaced.pop()
+    pub(super) fn pop(&self) -> Option<Box<Job>> {
+        if self.has_front()
+            && let Some(job) = self.front.pop()
         {
             return Some(job);
         }
@@ -315,25 +321,18 @@ impl Pool {
 
     // The threads' side.
 
-    /// A thread takes its seat. Panics when more threads come than the pool was made for.
-    pub fn enter(self: &Arc<Self>) -> Seat {
-        let index = self.entered.fetch_add(1, Ordering::AcqRel);
-        assert!(index < self.thread_count, "more threads than seats");
-        Seat::new(self.clone(), index)
-    }
-
     /// Whether nobody waits for the answer to a job of this connection any more.
     pub fn is_gone(&self, conn: ConnId) -> bool {
-        self.presence.is_gone(conn)
+        self.live.is_gone(conn)
     }
 
     /// Whether another job waits behind the one that a thread has in hand.
     pub fn has_more(&self) -> bool {
-        !self.jobs.is_empty() || self.has_displaced()
+        !self.jobs.is_empty() || self.has_front()
     }
 
-    fn has_displaced(&self) -> bool {
-        self.loop_takes && !self.displaced.is_empty()
+    fn has_front(&self) -> bool {
+        self.loop_takes && !self.front.is_empty()
     }
 
     /// Answer. Wakes the loop if it must be woken.
@@ -347,13 +346,6 @@ impl Pool {
         self.replies.send(Reply::Data(conn, piece), !is_last);
     }
 
-    /// A thread leaves jobs behind: while they are fast it will be back for them.
-    pub(super) fn summon_beside(&self) {
-        if !self.is_fast() {
-            self.heirs.summon();
-        }
-    }
-
     pub(super) fn note_service(&self, lasted: Duration) {
         let micros = u32::try_from(lasted.as_micros()).unwrap_or(u32::MAX);
         let mean = self.service_micros.load(Ordering::Relaxed);
@@ -362,7 +354,7 @@ impl Pool {
         self.service_micros.store(mean, Ordering::Relaxed);
     }
 
-    pub(super) fn drop_released(&self) {
+    pub(super) fn run_deferred_drops(&self) {
         while let Some(shared) = self.released.pop() {
             drop(shared);
         }
@@ -380,19 +372,19 @@ mod tests {
     #[test]
     fn of_threads_that_are_awake_for_fast_jobs_one_is_enough_unless_the_pool_stood_still() {
         let pool = Pool::new(2, 8, Box::new(|| {}));
-        assert!(!pool.has_surplus(), "nobody knows yet that jobs are fast");
+        assert!(!pool.is_idle_extra(), "nobody knows yet that jobs are fast");
         for _ in 0..100 {
             pool.note_service(Duration::from_micros(50));
         }
-        assert!(pool.is_fast() && pool.has_surplus());
-        pool.heirs.lie_down(1);
-        assert!(!pool.has_surplus(), "nobody else is awake");
-        pool.summon_in_stall();
-        assert!(!pool.has_surplus(), "the other one may be held up");
+        assert!(pool.is_fast() && pool.is_idle_extra());
+        pool.wakeup.park(1);
+        assert!(!pool.is_idle_extra(), "nobody else is awake");
+        pool.notify_one(Reason::Stall);
+        assert!(!pool.is_idle_extra(), "the other one may be held up");
         pool.taken.fetch_add(DISTRUST_JOBS + 1, Ordering::Relaxed);
-        assert!(pool.has_surplus());
+        assert!(pool.is_idle_extra());
         pool.close();
-        assert!(!pool.has_surplus(), "all help to finish");
+        assert!(!pool.is_idle_extra(), "all help to finish");
     }
 
     #[test]
@@ -401,6 +393,6 @@ mod tests {
         for _ in 0..100 {
             pool.note_service(Duration::from_micros(50));
         }
-        assert!(!pool.is_fast() && !pool.has_surplus());
+        assert!(!pool.is_fast() && !pool.is_idle_extra());
     }
 }

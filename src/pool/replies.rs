@@ -1,12 +1,12 @@
 //! The way back: replies queue up, and the event loop is woken only when it sleeps.
 //!
 //! # When the loop is woken
-//! The loop announces how it parks ([`ParkMode`]), fences, and looks at the queue once more; a pool thread pushes its
+//! The loop announces how it parks ([`SleepMode`]), fences, and looks at the queue once more; a pool thread pushes its
 //! reply, fences, and reads the announcement. By Dekker's argument either the loop sees the reply or the thread sees
 //! the loop parked, and then wakes it.
 //!
 //! A thread that finds another job waiting is about to produce another reply, so it leaves the loop asleep for up to
-//! [`BATCH`] replies. That is allowed only when the loop parked in [`ParkMode::Short`] or [`ParkMode::Deaf`], which it
+//! [`BATCH`] replies. That is allowed only when the loop parked in [`SleepMode::Timed`] or [`SleepMode::Batching`], which it
 //! does when it knows that jobs wait: then it wakes by itself within half a millisecond, or within a part of the time
 //! that the queue will take. A short park that brought nothing is followed by a long one, so a queue behind a slow
 //! request does not make the loop spin.
@@ -25,15 +25,15 @@ const BATCH: u32 = 12;
 /// How the loop sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum ParkMode {
+pub enum SleepMode {
     /// It does not: it will look at the replies before it sleeps.
     Awake = 0,
     /// For at most half a millisecond: threads may leave it asleep while they have more to run.
-    Short = 1,
+    Timed = 1,
     /// Until woken.
-    Long = 2,
+    UntilWoken = 2,
     /// For a time that it has chosen, as a parked thread: threads may leave it asleep while they have more to run.
-    Deaf = 3,
+    Batching = 3,
 }
 
 pub(super) struct Replies {
@@ -70,10 +70,10 @@ impl Replies {
         self.queue.push(reply);
         fence(Ordering::SeqCst);
         let park = self.park.load(Ordering::Relaxed);
-        let is_left_asleep = park == ParkMode::Awake as u8
+        let is_left_asleep = park == SleepMode::Awake as u8
             || more_jobs
-                && (park == ParkMode::Deaf as u8
-                    || park == ParkMode::Short as u8
+                && (park == SleepMode::Batching as u8
+                    || park == SleepMode::Timed as u8
                         && self.unannounced.fetch_add(1, Ordering::Relaxed) < BATCH);
         if !is_left_asleep {
             self.wake();
@@ -83,10 +83,10 @@ impl Replies {
     /// Wake the loop if it sleeps and nobody has woken it yet.
     pub(super) fn wake(&self) {
         // Acquire: whoever sees the loop parked as a thread knows which one.
-        let park = self.park.swap(ParkMode::Awake as u8, Ordering::Acquire);
-        if park == ParkMode::Deaf as u8 {
+        let park = self.park.swap(SleepMode::Awake as u8, Ordering::Acquire);
+        if park == SleepMode::Batching as u8 {
             self.parked.get().inspect(|thread| thread.unpark());
-        } else if park != ParkMode::Awake as u8 {
+        } else if park != SleepMode::Awake as u8 {
             (self.wake)();
         }
     }
@@ -100,9 +100,9 @@ impl Replies {
     }
 
     /// The loop is about to sleep. Returns false, and changes nothing, when replies are waiting.
-    pub(super) fn park(&self, mode: ParkMode) -> bool {
+    pub(super) fn park(&self, mode: SleepMode) -> bool {
         self.unannounced.store(0, Ordering::Relaxed);
-        if mode == ParkMode::Deaf {
+        if mode == SleepMode::Batching {
             self.parked.get_or_init(thread::current);
         }
         self.park.store(mode as u8, Ordering::Release);
@@ -115,6 +115,6 @@ impl Replies {
     }
 
     pub(super) fn unpark(&self) {
-        self.park.store(ParkMode::Awake as u8, Ordering::Relaxed);
+        self.park.store(SleepMode::Awake as u8, Ordering::Relaxed);
     }
 }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFrozenSet, PyInt, PyList, PyModule, PySet, PyString, PyTuple};
 
-use super::hooks::{Hooks, traceback};
+use super::hooks::{Hooks, ValueError};
+use super::traceback;
 use crate::config::settings::{self, Kind, Setting};
 use crate::config::value::repr_str;
 use crate::config::{self, RawSettings, Source, Value, suggest};
@@ -41,7 +42,7 @@ pub fn default_location() -> Option<PathBuf> {
 pub fn load(py: Python<'_>, location: &str) -> Result<(RawSettings, Hooks), ConfigFileError> {
     let failed = |error: PyErr| ConfigFileError::Failed {
         location: location.to_owned(),
-        traceback: traceback(py, &error),
+        traceback: traceback::format(py, &error),
     };
     let module = match location.strip_prefix("python:") {
         Some(name) => py.import(name).map_err(failed)?,
@@ -116,7 +117,7 @@ pub fn of_application(cfg: &Bound<'_, PyAny>) -> Result<(RawSettings, Hooks), Co
     let location = "the application";
     let failed = |error: PyErr| ConfigFileError::Failed {
         location: location.to_owned(),
-        traceback: traceback(cfg.py(), &error),
+        traceback: traceback::format(cfg.py(), &error),
     };
     let mut raw = RawSettings::default();
     let mut hooks = Hooks::default();
@@ -150,11 +151,11 @@ fn keep(
     hooks: &mut Hooks,
 ) -> Result<(), ConfigFileError> {
     let source = Source::File(location.to_owned());
-    let read = read(setting, value, hooks).map_err(|message| config::Error::Invalid {
+    let read = read(setting, value, hooks).map_err(|error| config::Error::Invalid {
         name: setting.name,
         value: python_str(value),
         origin: source.clone(),
-        message,
+        reason: config::BadValue::Python(error.to_string()),
     })?;
     raw.set(setting, read, source);
     Ok(())
@@ -163,12 +164,12 @@ fn keep(
 /// A name's value; what only Python can hold goes to the hooks as well.
 ///
 /// # Errors
-/// gunicorn's message about a hook that is none.
+/// A hook or a class cannot be what it was set to.
 pub fn read(
     setting: &Setting,
     value: &Bound<'_, PyAny>,
     hooks: &mut Hooks,
-) -> Result<Value, String> {
+) -> Result<Value, ValueError> {
     match setting.kind {
         Kind::Hook { .. } | Kind::PostRequest => {
             hooks.set(setting, value)?;
@@ -179,7 +180,7 @@ pub fn read(
             let class = if value.is_callable() && !is_class {
                 value
                     .call0()
-                    .map_err(|error| error.value(value.py()).to_string())?
+                    .map_err(|error| ValueError::raised(value.py(), &error))?
             } else {
                 value.clone()
             };

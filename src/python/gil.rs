@@ -1,4 +1,4 @@
-//! The only place where the GIL is given away, and the list of reasons for it.
+//! The only place where the GIL is released, and the list of reasons for it.
 #![expect(
     unsafe_code,
     reason = "PyO3 has no call that asks whether this thread is attached"
@@ -14,7 +14,7 @@ pub enum Reason {
     /// The client is slower than the application.
     Window,
     /// A request body is still arriving.
-    ArrivingBody,
+    StreamingBody,
     /// A large request body is read from its temporary file.
     SpooledBody,
     /// The heartbeat has beaten.
@@ -25,7 +25,7 @@ pub enum Reason {
 
 /// Run `wait` without the GIL. On a free-threaded interpreter the thread is merely detached, so that a
 /// stop-the-world pause need not wait for it.
-pub fn handoff<T: Send>(py: Python<'_>, _reason: Reason, wait: impl FnOnce() -> T + Send) -> T {
+pub fn release<T: Send>(py: Python<'_>, _reason: Reason, wait: impl FnOnce() -> T + Send) -> T {
     py.detach(wait)
 }
 

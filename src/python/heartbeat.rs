@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use pyo3::prelude::*;
 
-use super::gil::{Reason, handoff};
+use super::gil::{Reason, release};
 
 /// Beats come at least so often, and four times within the timeout.
 const PERIOD_MAX: Duration = Duration::from_secs(1);
@@ -78,7 +78,7 @@ impl Heartbeat {
     /// End the thread, before the interpreter ends. What was posted is done first.
     pub fn stop(self, py: Python<'_>) {
         *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let ended = handoff(py, Reason::Heartbeat, || {
+        let ended = release(py, Reason::Heartbeat, || {
             // The thread holds the other end until it leaves.
             let _ = self.errands.send(None);
             self.thread.join()
@@ -98,7 +98,7 @@ fn live(
     beat();
     let mut next = Instant::now() + period;
     loop {
-        let received = handoff(py, Reason::Heartbeat, || errands.recv_deadline(next));
+        let received = release(py, Reason::Heartbeat, || errands.recv_deadline(next));
         match received {
             Ok(Some(errand)) => errand(py),
             Ok(None) | Err(RecvTimeoutError::Disconnected) => return,

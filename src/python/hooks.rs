@@ -9,32 +9,119 @@ mod objects;
 use std::collections::BTreeMap;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyAnyMethods, PyString, PyTuple};
+use pyo3::types::PyTuple;
 
 pub use objects::{
     application, arbiter, cfg, leaving, listeners, logger, reopen_files, to_python, worker,
 };
 
 use super::config_file::python_str;
+use super::traceback;
 use crate::config::settings::{Kind, Setting};
+
+/// A moment at which the operator's code is called. The names are those of the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    OnStarting,
+    OnReload,
+    WhenReady,
+    PreFork,
+    PostFork,
+    PostWorkerInit,
+    WorkerInt,
+    WorkerAbort,
+    PreExec,
+    PreRequest,
+    PostRequest,
+    ChildExit,
+    WorkerExit,
+    NworkersChanged,
+    OnExit,
+}
+
+impl Hook {
+    /// The setting's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OnStarting => "on_starting",
+            Self::OnReload => "on_reload",
+            Self::WhenReady => "when_ready",
+            Self::PreFork => "pre_fork",
+            Self::PostFork => "post_fork",
+            Self::PostWorkerInit => "post_worker_init",
+            Self::WorkerInt => "worker_int",
+            Self::WorkerAbort => "worker_abort",
+            Self::PreExec => "pre_exec",
+            Self::PreRequest => "pre_request",
+            Self::PostRequest => "post_request",
+            Self::ChildExit => "child_exit",
+            Self::WorkerExit => "worker_exit",
+            Self::NworkersChanged => "nworkers_changed",
+            Self::OnExit => "on_exit",
+        }
+    }
+}
+
+/// A hook raised.
+#[derive(Debug, thiserror::Error)]
+#[error("Exception in {} hook\n{traceback}", .hook.name())]
+pub struct HookError {
+    hook: Hook,
+    traceback: String,
+}
+
+impl HookError {
+    pub(super) fn new(py: Python<'_>, hook: Hook, error: &PyErr) -> Self {
+        Self {
+            hook,
+            traceback: traceback::format(py, error),
+        }
+    }
+}
+
+/// Why a value cannot be kept. The messages of hooks are gunicorn's.
+#[derive(Debug, thiserror::Error)]
+pub enum ValueError {
+    #[error("Value is not callable: {0}")]
+    NotCallable(String),
+    #[error("Value '{0}' is not import string. Format: module[.submodules...].object")]
+    NotAPath(String),
+    #[error("Can not load '{name}' from '{module}'")]
+    NotInModule { name: String, module: String },
+    #[error("Value must have an arity of: {0}")]
+    Arity(usize),
+    /// The value's own code raised; the text of its exception.
+    #[error("{0}")]
+    Raised(String),
+}
+
+impl ValueError {
+    pub(super) fn raised(py: Python<'_>, error: &PyErr) -> Self {
+        Self::Raised(error.value(py).to_string())
+    }
+}
 
 /// Python objects that settings were set to.
 #[derive(Debug, Default)]
 pub struct Hooks {
-    callables: BTreeMap<&'static str, Hook>,
+    callables: BTreeMap<&'static str, Callable>,
     objects: BTreeMap<&'static str, Py<PyAny>>,
 }
 
 #[derive(Debug)]
-struct Hook {
-    callable: Py<PyAny>,
-    /// How many of the arguments it wants.
+struct Callable {
+    object: Py<PyAny>,
+    /// How many of the arguments it takes.
     arity: usize,
 }
 
 impl Hooks {
-    /// Keeps a hook; the error is gunicorn's message.
-    pub fn set(&mut self, setting: &Setting, value: &Bound<'_, PyAny>) -> Result<(), String> {
+    /// Keeps a hook.
+    ///
+    /// # Errors
+    /// The value is no callable with the right number of parameters.
+    pub fn set(&mut self, setting: &Setting, value: &Bound<'_, PyAny>) -> Result<(), ValueError> {
         let callable = resolve(value)?;
         let arity = match setting.kind {
             Kind::Hook { arity } => usize::from(arity),
@@ -47,12 +134,12 @@ impl Hooks {
             _ => wanted == arity,
         };
         if !fits {
-            return Err(format!("Value must have an arity of: {arity}"));
+            return Err(ValueError::Arity(arity));
         }
         self.callables.insert(
             setting.name,
-            Hook {
-                callable: callable.unbind(),
+            Callable {
+                object: callable.unbind(),
                 arity: wanted,
             },
         );
@@ -64,95 +151,78 @@ impl Hooks {
         self.objects.insert(setting.name, value.clone().unbind());
     }
 
-    pub fn is_set(&self, name: &str) -> bool {
-        self.callables.contains_key(name)
+    #[must_use]
+    pub fn is_set(&self, hook: Hook) -> bool {
+        self.callables.contains_key(hook.name())
     }
 
     /// The Python object a setting was set to, hook or not.
     pub fn object(&self, name: &str) -> Option<&Py<PyAny>> {
         self.callables
             .get(name)
-            .map(|hook| &hook.callable)
+            .map(|callable| &callable.object)
             .or_else(|| self.objects.get(name))
     }
 
-    /// Calls the hook of this name, if there is one. The error names it and holds the traceback.
+    /// Calls the hook, if it is set.
+    ///
+    /// # Errors
+    /// The hook raised.
     pub fn call<'py>(
         &self,
         py: Python<'py>,
-        name: &str,
+        hook: Hook,
         arguments: impl IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error = PyErr>,
-    ) -> Result<(), String> {
-        let Some(hook) = self.callables.get(name) else {
+    ) -> Result<(), HookError> {
+        let Some(callable) = self.callables.get(hook.name()) else {
             return Ok(());
         };
         let called = arguments
             .into_pyobject(py)
             .map(|all| {
-                if all.len() > hook.arity {
-                    all.get_slice(0, hook.arity)
+                if all.len() > callable.arity {
+                    all.get_slice(0, callable.arity)
                 } else {
                     all
                 }
             })
-            .and_then(|wanted| hook.callable.bind(py).call1(wanted));
-        match called {
-            Ok(_) => Ok(()),
-            Err(error) => Err(format!(
-                "Exception in hook {name}\n{}",
-                traceback(py, &error)
-            )),
-        }
+            .and_then(|wanted| callable.object.bind(py).call1(wanted));
+        called
+            .map(drop)
+            .map_err(|error| HookError::new(py, hook, &error))
     }
 }
 
-/// The whole traceback of an exception, as Python prints it, without the last line break.
-pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
-    let formatted = || -> PyResult<String> {
-        let arguments = (error.get_type(py), error.value(py), error.traceback(py));
-        let lines = py
-            .import("traceback")?
-            .call_method1("format_exception", arguments)?;
-        PyString::new(py, "")
-            .call_method1("join", (lines,))?
-            .extract()
-    };
-    // An exception whose own __str__ raises still deserves a line.
-    formatted()
-        .unwrap_or_else(|_| error.get_type(py).to_string())
-        .trim_end()
-        .to_owned()
-}
-
 /// A callable, or the import path of one.
-fn resolve<'py>(value: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>, String> {
+fn resolve<'py>(value: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>, ValueError> {
     let Ok(path) = value.extract::<String>() else {
         if value.is_callable() {
             return Ok(value.clone());
         }
-        return Err(format!("Value is not callable: {}", python_str(value)));
+        return Err(ValueError::NotCallable(python_str(value)));
     };
     let Some((module, name)) = path.rsplit_once('.') else {
-        return Err(format!(
-            "Value '{path}' is not import string. Format: module[.submodules...].object"
-        ));
+        return Err(ValueError::NotAPath(path));
     };
     let module_object = value
         .py()
         .import(module)
-        .map_err(|error| error.value(value.py()).to_string())?;
+        .map_err(|error| ValueError::raised(value.py(), &error))?;
     let callable = module_object
         .getattr(name)
-        .map_err(|_| format!("Can not load '{name}' from '{module}'"))?;
+        .map_err(|_| ValueError::NotInModule {
+            name: name.to_owned(),
+            module: module.to_owned(),
+        })?;
     if callable.is_callable() {
         Ok(callable)
     } else {
-        Err(format!("Value is not callable: {}", python_str(&callable)))
+        Err(ValueError::NotCallable(python_str(&callable)))
     }
 }
 
 /// How many positional parameters a callable has.
-fn arity_of(callable: &Bound<'_, PyAny>) -> Result<usize, String> {
+fn arity_of(callable: &Bound<'_, PyAny>) -> Result<usize, ValueError> {
     let count = || -> PyResult<usize> {
         let inspect = callable.py().import("inspect")?;
         let parameters = inspect
@@ -165,5 +235,5 @@ fn arity_of(callable: &Bound<'_, PyAny>) -> Result<usize, String> {
         }
         Ok(positional)
     };
-    count().map_err(|error| error.value(callable.py()).to_string())
+    count().map_err(|error| ValueError::raised(callable.py(), &error))
 }

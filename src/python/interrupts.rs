@@ -1,6 +1,6 @@
 //! Ending a request that runs too long: its stack goes to the log, and an exception is raised in its thread.
 //!
-//! The event loop says which one ([`Overrun`]); the work is done by the heartbeat's thread, which may wait for the GIL.
+//! The event loop says which one ([`TimedOutRequest`]); the work is done by the heartbeat's thread, which may wait for the GIL.
 //! The exception takes effect when its thread next runs Python code. It must never hit the next request of that
 //! thread, so both sides agree under a lock: the exception is raised only while the job is in hand, and at the job's
 //! end the thread takes back one that has not yet taken effect.
@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::pool::Overrun;
+use crate::pool::TimedOutRequest;
 
 use super::traceback;
 
@@ -82,11 +82,11 @@ impl Interrupts {
     }
 
     /// On the heartbeat's thread: log where the job is, and raise the exception there.
-    pub fn interrupt(&self, py: Python<'_>, overrun: &Overrun) {
-        let ident = self.seat(overrun.seat).ident;
+    pub fn interrupt(&self, py: Python<'_>, overrun: &TimedOutRequest) {
+        let ident = self.seat(overrun.thread).ident;
         let stack = told_stack(py, ident);
-        let others = self.other_stacks(py, overrun.seat);
-        let mut in_hand = self.seat(overrun.seat);
+        let others = self.other_stacks(py, overrun.thread);
+        let mut in_hand = self.seat(overrun.thread);
         if in_hand.token != overrun.token {
             drop(in_hand);
             log::info!("It has ended meanwhile: {}", overrun.request);
@@ -98,7 +98,7 @@ impl Interrupts {
         drop(in_hand);
         log::error!(
             "Stack of thread {} when its time was over, in {}:\n{}{others}",
-            overrun.seat,
+            overrun.thread,
             overrun.request,
             stack.trim_end()
         );

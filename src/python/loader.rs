@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyAttributeError, PyImportError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
-use super::hooks::traceback;
+use super::traceback;
 use crate::config::Config;
 use crate::config::value::repr_str;
 
@@ -35,7 +35,7 @@ impl AppLoadError {
 
     fn raised(py: Python<'_>, error: &PyErr) -> Self {
         Self::Import {
-            traceback: traceback(py, error),
+            traceback: traceback::format(py, error),
             raised: error.clone_ref(py),
         }
     }
@@ -54,9 +54,9 @@ impl AppLoadError {
 
 /// Changes to `chdir` and puts it, then each of `pythonpath`, in front of Python's path.
 pub fn enter(py: Python<'_>, config: &Config) -> PyResult<()> {
-    enter_directory(py, &config.chdir)?;
+    enter_directory(py, &config.app.chdir)?;
     let path = py.import("sys")?.getattr("path")?;
-    for directory in &config.pythonpath {
+    for directory in &config.app.pythonpath {
         let directory = py
             .import("os.path")?
             .call_method1("abspath", (directory,))?;
@@ -165,7 +165,7 @@ fn import<'py>(
 fn call_failed(py: Python<'_>, error: &PyErr) -> AppLoadError {
     // Without a traceback no line of Python ran: the arguments did not fit.
     if error.is_instance_of::<PyTypeError>(py) && error.traceback(py).is_none() {
-        AppLoadError::Load(traceback(py, error))
+        AppLoadError::Load(traceback::format(py, error))
     } else {
         AppLoadError::raised(py, error)
     }

@@ -2,7 +2,7 @@
 //!
 //! 1. The event loop's thread and the arbiter's loop never attach while they serve; the loop runs inside one detach.
 //! 2. A pool thread attaches once, when it starts, and stays attached until the pool is closed.
-//! 3. It follows the one-heir protocol of `pool/heirs.rs` and gives the GIL away only through [`gil::handoff`], with a
+//! 3. It follows the wake-up protocol of `pool/wakeup.rs` and releases the GIL only through [`gil::release`], with a
 //!    listed reason. Anything else that blocks while attached is a bug.
 //! 4. Bytes are copied while attached; what is decided about HTTP is decided elsewhere.
 //! 5. No Rust lock is held across a call into Python, an attach or a detach.

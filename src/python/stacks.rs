@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::gil::{Reason, handoff};
+use super::gil::{Reason, release};
 
 /// The thread, until it is stopped.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl StackTeller {
     pub fn stop(self, py: Python<'_>) {
         // It fails when the arbiter is gone, and then the thread has left.
         let _ = self.questions.shutdown(Shutdown::Both);
-        if handoff(py, Reason::Heartbeat, || self.thread.join()).is_err() {
+        if release(py, Reason::Heartbeat, || self.thread.join()).is_err() {
             log::error!("The thread that tells stacks panicked.");
         }
     }

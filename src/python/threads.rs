@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::pool::{Application, Overrun, Pool, Seat};
+use crate::pool::{Application, Pool, PoolThread, ThreadStartError, TimedOutRequest};
 
 use super::wsgi::WsgiApp;
 
@@ -17,7 +17,7 @@ use super::wsgi::WsgiApp;
 pub type SignalHook = Box<dyn Fn(i32) + Send + Sync>;
 
 /// Called on the event loop's thread with a request that runs too long; must not wait.
-pub type OverrunHook = Box<dyn Fn(&Overrun) + Send + Sync>;
+pub type OverrunHook = Box<dyn Fn(&TimedOutRequest) + Send + Sync>;
 
 /// The WSGI application as the pool runs it.
 pub struct PythonApplication {
@@ -46,14 +46,14 @@ impl PythonApplication {
 }
 
 impl Application for PythonApplication {
-    fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), String> {
+    fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), ThreadStartError> {
         Python::attach(|py| {
             for index in 0..pool.thread_count() {
-                start_thread(py, index, self.app.clone(), pool.enter())?;
+                start_thread(py, index, self.app.clone(), PoolThread::register(pool))?;
             }
             Ok(())
         })
-        .map_err(|error: PyErr| format!("a pool thread could not be started: {error}"))
+        .map_err(|error: PyErr| ThreadStartError(error.into()))
     }
 
     /// On a free-threaded interpreter they do.
@@ -84,17 +84,22 @@ impl Application for PythonApplication {
         (self.on_signal)(signal);
     }
 
-    fn on_overrun(&self, overrun: &Overrun) {
-        (self.on_overrun)(overrun);
+    fn on_request_timeout(&self, request: &TimedOutRequest) {
+        (self.on_overrun)(request);
     }
 }
 
-fn start_thread(py: Python<'_>, index: usize, app: Arc<WsgiApp>, seat: Seat) -> PyResult<()> {
+fn start_thread(
+    py: Python<'_>,
+    index: usize,
+    app: Arc<WsgiApp>,
+    thread: PoolThread,
+) -> PyResult<()> {
     let body = Bound::new(
         py,
-        PoolThread {
+        ThreadMain {
             app,
-            seat: Mutex::new(Some(seat)),
+            thread: Mutex::new(Some(thread)),
         },
     )?;
     let options = PyDict::new(py);
@@ -112,22 +117,22 @@ fn start_thread(py: Python<'_>, index: usize, app: Arc<WsgiApp>, seat: Seat) -> 
 /// What a pool thread's `threading.Thread` runs.
 #[pyclass(frozen, module = "ferricorn", name = "PoolThread")]
 #[derive(Debug)]
-struct PoolThread {
+struct ThreadMain {
     app: Arc<WsgiApp>,
     /// Taken by the thread when it starts.
-    seat: Mutex<Option<Seat>>,
+    thread: Mutex<Option<PoolThread>>,
 }
 
 #[pymethods]
-impl PoolThread {
+impl ThreadMain {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        let seat = self
-            .seat
+        let thread = self
+            .thread
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        match seat {
-            Some(seat) => self.app.run_thread(py, &seat),
+        match thread {
+            Some(thread) => self.app.run_thread(py, &thread),
             None => Ok(()),
         }
     }

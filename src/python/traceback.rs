@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-/// The traceback without its last newline; the bare exception when it cannot be formatted.
+/// The traceback without its last line break. The bare exception, or its class, when it cannot be formatted.
 pub fn format(py: Python<'_>, error: &PyErr) -> String {
     let lines = py.import("traceback").and_then(|module| {
         let value = error.value(py);
@@ -15,7 +15,8 @@ pub fn format(py: Python<'_>, error: &PyErr) -> String {
     let text = lines
         .and_then(|lines| lines.extract::<Vec<String>>())
         .map(|lines| lines.concat());
-    text.unwrap_or_else(|_| error.to_string())
+    // An exception whose own `__str__` raises still deserves a line.
+    text.unwrap_or_else(|_| error.get_type(py).to_string())
         .trim_end()
         .to_owned()
 }

@@ -183,7 +183,7 @@ impl EventLoop<'_> {
             registered = accepted.stream.register(registry, token_of(id));
             Connection::new(id, accepted, now)
         });
-        self.core.pool.arrived(id);
+        self.core.pool.connection_opened(id);
         self.core.newcomers += 1;
         if registered.is_err() {
             self.close(id);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
-use crate::http::{HttpDate, Limits, Look};
+use crate::http::{HttpDate, Limits, ResponseDefaults};
 use crate::logging::statsd::Statsd;
-use crate::pool::{ConnId, Job, Pool, SharedBytes};
+use crate::pool::{BorrowedBuffer, ConnId, Job, Pool, Reason};
 use crate::scoreboard::{Scoreboard, Slot, Unready};
 
 use super::access_log::AccessLog;
@@ -69,7 +69,7 @@ pub(super) struct Core {
     /// What is just being encoded.
     pub(super) out: Vec<u8>,
     /// Objects of the application's that were written, on their way back to the pool.
-    pub(super) finished: Vec<Box<dyn SharedBytes>>,
+    pub(super) finished: Vec<Box<dyn BorrowedBuffer>>,
     pub(super) released: Released,
     #[expect(
         clippy::vec_box,
@@ -183,24 +183,25 @@ impl Core {
             limits: trust::limits(config),
             trust: Trust::new(config, &script_name),
             timeouts: Timeouts {
-                header: config.client_header_timeout,
-                body: config.client_body_timeout,
-                keep_alive: config.keepalive,
-                send: config.send_timeout,
+                header: config.http.client_header_timeout,
+                body: config.http.client_body_timeout,
+                keep_alive: config.http.keepalive,
+                send: config.http.send_timeout,
                 linger: Duration::from_secs(2),
             },
             pool,
             deadlines: Deadlines::new(now),
             spool: SpoolBudget {
-                body_bytes_max: config.body_buffer_size,
-                total_bytes_max: config.body_buffer_total,
-                directory: config.worker_tmp_dir.clone(),
+                body_bytes_max: config.limits.body_buffer_size,
+                total_bytes_max: config.limits.body_buffer_total,
+                directory: config.workers.worker_tmp_dir.clone(),
                 held_bytes: 0,
-                spares: Arc::default(),
+                buffer_pool: Arc::default(),
             },
             health: Health::new(config),
             overload: Overload::new(config),
             overruns: config
+                .workers
                 .request_timeout
                 .map(|timeout| Overruns::new(timeout, now)),
             now,
@@ -217,7 +218,7 @@ impl Core {
             ran_dry: false,
             room_made: false,
             unannounced_jobs: 0,
-            buffers_requests: config.request_buffering,
+            buffers_requests: config.limits.request_buffering,
             draining: false,
             cut: false,
             serial: 0,
@@ -261,7 +262,7 @@ impl Core {
 
     /// Take the job that has waited longest away from the pool.
     pub(super) fn take_first(&mut self) -> Option<Box<Job>> {
-        let job = self.pool.take_first()?;
+        let job = self.pool.pop_front()?;
         self.job_is_back();
         Some(job)
     }
@@ -269,7 +270,7 @@ impl Core {
     /// Put it back.
     pub(super) fn put_first(&mut self, job: Box<Job>) {
         self.in_flight += 1;
-        self.pool.put_first(job);
+        self.pool.push_front(job);
     }
 
     /// This worker's counters.
@@ -291,10 +292,10 @@ impl Core {
     }
 
     /// How responses look now, and the buffer they are encoded into.
-    pub(super) fn look_and_out(&mut self) -> (Look<'_>, &mut Vec<u8>) {
+    pub(super) fn look_and_out(&mut self) -> (ResponseDefaults<'_>, &mut Vec<u8>) {
         let date = self.clock.date.at(self.clock.unix_seconds);
         (
-            Look {
+            ResponseDefaults {
                 server: &self.server,
                 date,
             },
@@ -320,7 +321,7 @@ impl Core {
         self.spool
             .give_back(std::mem::take(&mut job.body_held_bytes));
         for piece in job.response_body.pieces.drain(..) {
-            if let crate::pool::Piece::Shared(shared) = piece {
+            if let crate::pool::Piece::Borrowed(shared) = piece {
                 self.finished.push(shared);
             }
         }
@@ -357,7 +358,7 @@ impl Core {
     /// See that somebody runs what was queued.
     pub(super) fn announce_jobs(&mut self) {
         if std::mem::take(&mut self.unannounced_jobs) > 0 {
-            self.pool.summon();
+            self.pool.notify_one(Reason::JobsQueued);
         }
     }
 

@@ -222,7 +222,7 @@ impl EventLoop<'_> {
             }
             Reply::Head(id, _) | Reply::Data(id, _) | Reply::Hints(id, _) => *id,
             Reply::WantsBody(id) => *id,
-            Reply::Taken(id) => return self.on_taken(*id),
+            Reply::Hijacked(id) => return self.on_taken(*id),
         };
         let connection = self.connections.get_mut(id);
         let Some(connection) = connection.filter(|connection| !connection.timed_out) else {
@@ -237,7 +237,7 @@ impl EventLoop<'_> {
             Reply::End(job) => connection.on_end(job, core),
             Reply::Abort(job) => connection.on_abort(job, core),
             Reply::WantsBody(_) => connection.on_wants_body(core),
-            Reply::Taken(_) => Fate::Keep,
+            Reply::Hijacked(_) => Fate::Keep,
             Reply::Overdue(job) => {
                 core.turn_away(job, Excess::Waited);
                 Fate::Keep
@@ -253,8 +253,8 @@ impl EventLoop<'_> {
                 self.on_orphaned_job(job);
             }
             Reply::Head(_, streaming) => streaming.window.close(),
-            Reply::Data(_, crate::pool::Piece::Shared(shared)) => self.core.finished.push(shared),
-            Reply::Data(..) | Reply::Hints(..) | Reply::Taken(_) | Reply::WantsBody(_) => {}
+            Reply::Data(_, crate::pool::Piece::Borrowed(shared)) => self.core.finished.push(shared),
+            Reply::Data(..) | Reply::Hints(..) | Reply::Hijacked(_) | Reply::WantsBody(_) => {}
         }
     }
 
@@ -268,7 +268,7 @@ impl EventLoop<'_> {
 
     pub(super) fn close(&mut self, id: ConnId) {
         if let Some(mut connection) = self.connections.remove(id) {
-            self.core.pool.left(id);
+            self.core.pool.connection_closed(id);
             connection.on_close(&mut self.core);
             self.core.release_finished();
         }

@@ -124,15 +124,15 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         // The waker is an eventfd: writing to it fails only when it is already signalled.
         let _ = waker.wake();
     };
-    let connections_max = config.worker_connections.max(1);
+    let connections_max = config.workers.worker_connections.max(1);
     // One job per connection at most; at a stop the accept queue is emptied beyond the limit.
-    let jobs_max = connections_max + config.backlog as usize;
-    let pool = Pool::new(config.threads, jobs_max, Box::new(wake));
+    let jobs_max = connections_max + config.socket.backlog as usize;
+    let pool = Pool::new(config.workers.threads, jobs_max, Box::new(wake));
     let pool = Arc::new(
         pool.with_parallel_threads(application.is_parallel())
-            .with_queue_timeout(config.queue_timeout)
-            .with_watches(config.request_timeout.is_some())
-            .with_taking(setup.channels.is_some()),
+            .with_queue_timeout(config.workers.queue_timeout)
+            .with_in_flight(config.workers.request_timeout.is_some())
+            .with_take_back(setup.channels.is_some()),
     );
     let mut core = Core::new(CoreSetup {
         config: &config,
@@ -158,9 +158,9 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         poll,
         application,
         phase: Phase::Serving,
-        graceful_timeout: config.graceful_timeout,
+        graceful_timeout: config.workers.graceful_timeout,
         exit_code: 0,
-        sleep_max: beat_period(config.timeout),
+        sleep_max: beat_period(config.workers.timeout),
         short_sleep_was_idle: false,
         streamed: None,
         stream_is_quick: false,
@@ -173,7 +173,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         exhausted_at: None,
         siblings: setup
             .channels
-            .map(|channels| Siblings::new(channels, config.handover)),
+            .map(|channels| Siblings::new(channels, config.workers.handover)),
         more_messages: true,
         messages_wait: false,
         last_beat: None,
@@ -183,13 +183,13 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     event_loop.listen_to_siblings()?;
     application.start_threads(&pool).map_err(io::Error::other)?;
     let slot = event_loop.core.slot();
-    slot.set_threads_count(u32::try_from(config.threads).unwrap_or(u32::MAX));
+    slot.set_threads_count(u32::try_from(config.workers.threads).unwrap_or(u32::MAX));
     slot.set_state(SlotState::Serving);
     event_loop.core.arbiter.nudge();
     event_loop.run()?;
     Ok(Exit {
         code: event_loop.exit_code,
-        stuck_threads: pool.live(),
+        stuck_threads: pool.live_threads(),
     })
 }
 

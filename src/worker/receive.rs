@@ -201,10 +201,21 @@ impl Connection {
                         self.job = Some(job);
                         return Err(error);
                     }
-                    if !core.buffers_requests && self.has_body() {
+                    if !core.buffers_requests {
                         self.dispatch_at_head(job, core);
                         return Ok(consumed + self.receive_arriving(&bytes[consumed..], core));
                     }
+                }
+                Received::Whole => {
+                    if let Err(error) = self.judge_head(&mut job, core) {
+                        self.job = Some(job);
+                        return Err(error);
+                    }
+                    if self.exchange.asks_for_upgrade() && consumed == bytes.len() {
+                        job.socket = self.offer_socket();
+                    }
+                    self.dispatch(job, core);
+                    return Ok(consumed);
                 }
                 Received::Data(range) => {
                     if let Err(error) = self.spool.write(&rest[range], &mut core.spool) {
@@ -214,21 +225,11 @@ impl Connection {
                     }
                 }
                 Received::End => {
-                    if self.exchange.asks_for_upgrade() && consumed == bytes.len() {
-                        job.socket = self.offer_socket();
-                    }
                     self.dispatch(job, core);
                     return Ok(consumed);
                 }
             }
         }
-    }
-
-    fn has_body(&self) -> bool {
-        !matches!(
-            self.exchange.body_length(),
-            BodyLength::Empty | BodyLength::Known(0)
-        )
     }
 
     /// The head is in. If the request may come from where it comes from, its body is wanted: at once, unless the

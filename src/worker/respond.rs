@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use crate::http::{BodySize, Finish, ResponseHead};
-use crate::pool::{Job, Piece, ResponseBody, Streaming};
+use crate::pool::{Job, Piece, ResponseBody, StreamedResponse};
 
 use super::connection::{Answered, Connection, Fate, Waiting};
 use super::core::Core;
@@ -76,7 +76,7 @@ impl Connection {
     }
 
     /// The head of a streamed response has come.
-    pub(super) fn on_head_reply(&mut self, streaming: Streaming, core: &mut Core) -> Fate {
+    pub(super) fn on_head_reply(&mut self, streaming: StreamedResponse, core: &mut Core) -> Fate {
         core.out.clear();
         let (look, out) = core.look_and_out();
         self.exchange
@@ -130,7 +130,7 @@ impl Connection {
     }
 
     fn give_up_piece(&self, piece: Piece, core: &mut Core) -> Fate {
-        if let Piece::Shared(shared) = piece {
+        if let Piece::Borrowed(shared) = piece {
             core.finished.push(shared);
         }
         Fate::Keep

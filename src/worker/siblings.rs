@@ -236,7 +236,7 @@ impl EventLoop<'_> {
             // The sibling's descriptor would keep it in our poll set.
             let _ = connection.stream.deregister(self.poll.registry());
         }
-        self.core.pool.left(id);
+        self.core.pool.connection_closed(id);
         self.core.recycle(job);
         self.core.room_made = true;
         Ok(())

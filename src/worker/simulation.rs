@@ -22,7 +22,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::config::{Config, ProxyProtocol};
 use crate::logging::access::AccessFormat;
-use crate::pool::{Peer, Pool};
+use crate::pool::{Peer, Pool, PoolThread, ThreadStartError};
 use crate::scoreboard::Scoreboard;
 
 use self::application::{Application, Taken};
@@ -73,7 +73,7 @@ impl Drop for ShownOnFailure {
 struct NoThreads;
 
 impl crate::pool::Application for NoThreads {
-    fn start_threads(&self, _: &Arc<Pool>) -> Result<(), String> {
+    fn start_threads(&self, _: &Arc<Pool>) -> Result<(), ThreadStartError> {
         Ok(())
     }
 }
@@ -94,17 +94,12 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng(seed);
-        let config = Config {
-            limit_request_body: BODY_BYTES_MAX,
-            proxy_protocol: rng.pick(&[
-                ProxyProtocol::Off,
-                ProxyProtocol::Off,
-                ProxyProtocol::Auto,
-            ]),
-            body_buffer_size: rng.pick(&[16, 500, 1 << 20]),
-            body_buffer_total: rng.pick(&[64, 2000, 64 << 20]),
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.limits.limit_request_body = BODY_BYTES_MAX;
+        config.proxy.proxy_protocol =
+            rng.pick(&[ProxyProtocol::Off, ProxyProtocol::Off, ProxyProtocol::Auto]);
+        config.limits.body_buffer_size = rng.pick(&[16, 500, 1 << 20]);
+        config.limits.body_buffer_total = rng.pick(&[64, 2000, 64 << 20]);
         let poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), waker_token()).unwrap();
         let wake = move || waker.wake().unwrap();
@@ -112,7 +107,7 @@ impl World {
         let log = Arc::new(Mutex::new(Vec::new()));
         let event_loop = event_loop(poll, &config, pool.clone(), log.clone());
         let mut world = Self {
-            application: Application::new(pool.enter(), &mut rng),
+            application: Application::new(PoolThread::register(&pool), &mut rng),
             event_loop,
             clients: Vec::new(),
             circumstances: Circumstances {
@@ -126,7 +121,7 @@ impl World {
             rng,
         };
         let has_small_buffers = world.rng.chance(50);
-        let is_proxied = config.proxy_protocol != ProxyProtocol::Off;
+        let is_proxied = config.proxy.proxy_protocol != ProxyProtocol::Off;
         for number in 0..1 + world.rng.below(5) {
             world.connect(has_small_buffers);
             let plan = Plan::new(number, is_proxied, &mut world.rng);
@@ -357,7 +352,7 @@ fn event_loop(
         poll,
         application: &NoThreads,
         phase: Phase::Serving,
-        graceful_timeout: config.graceful_timeout,
+        graceful_timeout: config.workers.graceful_timeout,
         exit_code: 0,
         sleep_max: Duration::ZERO,
         short_sleep_was_idle: false,

@@ -1,7 +1,7 @@
 //! How the event loop sleeps: for how long, and what it watches meanwhile.
 //!
 //! When jobs wait, the pool's threads may leave the loop asleep while they have more to run (`pool/replies.rs`), and a
-//! thread that is awake is trusted to come back for the next job (`Pool::summon`). Both hold because the loop then
+//! thread that is awake is trusted to come back for the next job (`Pool::notify_one`). Both hold because the loop then
 //! sleeps shortly and sees for itself whether the pool moves. It does so, too, while a generator yields piece after
 //! piece: a write for each would cost more than the pieces.
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-use crate::pool::ParkMode;
+use crate::pool::{Reason, SleepMode};
 
 use super::accept::Accepting;
 use super::event_loop::EventLoop;
@@ -72,7 +72,7 @@ impl EventLoop<'_> {
             || self.more_messages
         {
             Duration::ZERO
-        } else if jobs_wait && (!self.short_sleep_was_idle || self.core.pool.has_sleepers())
+        } else if jobs_wait && (!self.short_sleep_was_idle || self.core.pool.has_parked_threads())
             || stream_is_quick && !self.short_sleep_was_idle
         {
             self.short_sleep();
@@ -88,7 +88,7 @@ impl EventLoop<'_> {
             if let Some(log) = &mut self.core.access_log {
                 log.flush();
             }
-            if self.core.pool.park(ParkMode::Long) {
+            if self.core.pool.park(SleepMode::UntilWoken) {
                 self.sleep_time(jobs_wait)
             } else {
                 Duration::ZERO
@@ -102,7 +102,7 @@ impl EventLoop<'_> {
     /// awake are all held up in the application: another one is needed.
     fn watch_pool(&mut self) -> bool {
         let pool = &self.core.pool;
-        let taken = pool.taken();
+        let taken = pool.jobs_taken();
         let jobs_wait = pool.queue_length() > 0;
         if !jobs_wait || taken != self.progress.taken {
             self.progress = Progress {
@@ -111,14 +111,14 @@ impl EventLoop<'_> {
                 still_since: self.core.now,
             };
         } else if self.progress.asleep >= SHORT_SLEEP {
-            pool.summon_in_stall();
+            pool.notify_one(Reason::Stall);
             self.progress.asleep = Duration::ZERO;
             let still = self
                 .core
                 .now
                 .saturating_duration_since(self.progress.still_since);
             // Threads whose jobs last microseconds are waiting for a processor, not for the application.
-            if !pool.has_sleepers() && (!pool.is_fast() || still >= FAST_POOL_PATIENCE) {
+            if !pool.has_parked_threads() && (!pool.is_fast() || still >= FAST_POOL_PATIENCE) {
                 self.relieve();
             }
         }
@@ -127,13 +127,13 @@ impl EventLoop<'_> {
 
     fn short_sleep(&mut self) {
         if let Some(time) = self.deaf_time() {
-            if self.core.pool.park(ParkMode::Deaf) {
+            if self.core.pool.park(SleepMode::Batching) {
                 thread::park_timeout(time);
                 self.short_sleep_was_idle = !self.core.pool.has_replies();
             }
             return;
         }
-        if self.core.pool.park(ParkMode::Short) {
+        if self.core.pool.park(SleepMode::Timed) {
             let mut descriptors = [PollFd::new(self.poll.registry().as_fd(), PollFlags::POLLIN)];
             let time = TimeSpec::from_duration(SHORT_SLEEP);
             // An interrupted sleep is a short one.
@@ -149,7 +149,7 @@ impl EventLoop<'_> {
         if !pool.is_fast() {
             return None;
         }
-        let (ahead, jobs) = (pool.work_ahead(), pool.queue_length());
+        let (ahead, jobs) = (pool.queued_work(), pool.queue_length());
         if ahead >= MUCH_WORK && ahead >= BRIEF_JOB * u32::try_from(jobs).unwrap_or(u32::MAX) {
             return Some((ahead / DEAF_PART).min(DEAF_SLEEP_MAX));
         }

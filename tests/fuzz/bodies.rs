@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use ferricorn::control::{Asked, Inbox};
 use ferricorn::http::{
     BodySize, ChunkedDecoder, ClientAddress, ClientField, Exchange, HeadScan, HeaderPolicy, Limits,
-    Look, Piece, ProxyHeader, ProxyMode, ProxyParse, ProxyRoute, Received, RequestHead,
+    Piece, ProxyHeader, ProxyMode, ProxyParse, ProxyRoute, Received, RequestHead, ResponseDefaults,
     ResponseHead, Rules, Underscores, forwarded_client, parse_head, parse_proxy_header,
 };
 
@@ -197,7 +197,7 @@ pub(crate) fn exchange(bytes: &[u8]) {
 
 /// Answers as the bytes say: at any time that is legal, with any body, refusing, breaking off, draining.
 fn drive(bytes: &[u8], limits: &Limits) {
-    let look = Look {
+    let defaults = ResponseDefaults {
         server: b"fuzzed",
         date: b"Thu, 01 Jan 1970 00:00:00 GMT",
     };
@@ -209,14 +209,14 @@ fn drive(bytes: &[u8], limits: &Limits) {
     while calls < 10_000 && !exchange.is_closing() {
         calls += 1;
         if exchange.is_dispatched() || exchange.is_reading_body() && choices.below(50) == 0 {
-            answer(&mut exchange, &mut choices, &look, &mut out);
+            answer(&mut exchange, &mut choices, &defaults, &mut out);
         } else {
             // What was not consumed is given again, with more behind it.
             end = bytes.len().min(end + choices.below(64));
             let inbound = &bytes[from..end];
             match exchange.receive(inbound, limits, &mut head) {
                 Err(error) => {
-                    exchange.refuse(error.status(), &error.page_message(), &look, &mut out);
+                    exchange.refuse(error.status(), &error.page_message(), &defaults, &mut out);
                 }
                 Ok(step) => {
                     assert!(step.consumed <= inbound.len());
@@ -238,7 +238,12 @@ fn drive(bytes: &[u8], limits: &Limits) {
     assert!(out.is_empty() || head_end, "an answer without a head");
 }
 
-fn answer(exchange: &mut Exchange, choices: &mut Choices, look: &Look<'_>, out: &mut Vec<u8>) {
+fn answer(
+    exchange: &mut Exchange,
+    choices: &mut Choices,
+    defaults: &ResponseDefaults<'_>,
+    out: &mut Vec<u8>,
+) {
     if choices.below(10) == 0 {
         exchange.close_after_this();
     }
@@ -260,7 +265,7 @@ fn answer(exchange: &mut Exchange, choices: &mut Choices, look: &Look<'_>, out: 
         0 => BodySize::Exact(length as u64),
         _ => BodySize::Unknown,
     };
-    exchange.respond(&head, size, look, out);
+    exchange.respond(&head, size, defaults, out);
     let mut left = length;
     while left > 0 {
         let len = 1 + choices.below(left);

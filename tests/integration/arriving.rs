@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ferricorn::config::Config;
-use ferricorn::pool::{Inflow, Job, RequestBody, Seat};
+use ferricorn::pool::{Job, PoolThread, RequestBody, StreamingBody};
 
 use crate::support::{Server, answer, echo};
 
 fn unbuffered(config: &mut Config) {
-    config.request_buffering = false;
+    config.limits.request_buffering = false;
 }
 
-fn inflow_of(job: &mut Job) -> Arc<Inflow> {
+fn inflow_of(job: &mut Job) -> Arc<StreamingBody> {
     match std::mem::take(&mut job.body) {
-        RequestBody::Arriving(inflow) => inflow,
+        RequestBody::Streaming(inflow) => inflow,
         other => panic!("the body was not to be waited for: {other:?}"),
     }
 }
@@ -29,12 +29,12 @@ fn inflow_of(job: &mut Job) -> Arc<Inflow> {
 fn reading() -> (
     Receiver<()>,
     Sender<()>,
-    impl Fn(&Seat, Box<Job>) + Send + Sync,
+    impl Fn(&PoolThread, Box<Job>) + Send + Sync,
 ) {
     let (began, began_at) = channel();
     let (go, go_at) = channel();
     let (began, go_at) = (Mutex::new(began), Mutex::new(go_at));
-    let run = move |seat: &Seat, mut job: Box<Job>| {
+    let run = move |thread: &PoolThread, mut job: Box<Job>| {
         let inflow = inflow_of(&mut job);
         began
             .lock()
@@ -51,7 +51,7 @@ fn reading() -> (
                 Err(error) => break format!("{:?} after {}", error.kind(), body.len()),
             }
         };
-        answer(seat, job, text.as_bytes());
+        answer(thread, job, text.as_bytes());
     };
     (began_at, go, run)
 }
@@ -150,7 +150,7 @@ fn a_body_that_stops_has_a_deadline() {
     let server = Server::start(
         |config| {
             unbuffered(config);
-            config.client_body_timeout = Some(Duration::from_millis(300));
+            config.http.client_body_timeout = Some(Duration::from_millis(300));
         },
         run,
     );
@@ -202,7 +202,7 @@ fn continue_is_sent_when_the_application_reads_and_not_before() {
 
 #[test]
 fn a_response_before_the_body_says_close_and_is_read_whole() {
-    let server = Server::start(unbuffered, |seat, job| answer(seat, job, b"too much"));
+    let server = Server::start(unbuffered, |thread, job| answer(thread, job, b"too much"));
     let mut client = server.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n01234");
     let response = client.response();
@@ -219,7 +219,7 @@ fn a_client_that_leaves_frees_the_thread_that_reads() {
     let server = Server::start(
         |config| {
             unbuffered(config);
-            config.threads = 1;
+            config.workers.threads = 1;
         },
         run,
     );

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ferricorn::pool::{Piece, Reply, Streaming, Window};
+use ferricorn::pool::{Piece, Reply, StreamedResponse, Window};
 
 use crate::support::{Server, echo, eventually};
 
@@ -15,16 +15,16 @@ fn streaming_server(handed: &Arc<AtomicUsize>, gone: &Arc<AtomicUsize>) -> Serve
     let (handed, gone) = (handed.clone(), gone.clone());
     Server::start(
         |_| {},
-        move |seat, mut job| {
+        move |thread, mut job| {
             if job.head.target() != b"/stream" {
-                return echo(seat, job);
+                return echo(thread, job);
             }
             let window = Arc::new(Window::new(4 * STEP));
             let mut response = std::mem::take(&mut job.response);
             response.set_status(b"200 OK").expect("a status");
-            seat.pool().send(Reply::Head(
+            thread.pool().send(Reply::Head(
                 job.conn,
-                Box::new(Streaming {
+                Box::new(StreamedResponse {
                     response,
                     window: window.clone(),
                 }),
@@ -32,7 +32,8 @@ fn streaming_server(handed: &Arc<AtomicUsize>, gone: &Arc<AtomicUsize>) -> Serve
             for _ in 0..STEPS {
                 let added = window.add(STEP);
                 if let Ok(must_wait) = added {
-                    seat.pool()
+                    thread
+                        .pool()
                         .send(Reply::Data(job.conn, Piece::Bytes(vec![b's'; STEP])));
                     handed.fetch_add(1, Ordering::Relaxed);
                     if !must_wait || window.wait().is_ok() {
@@ -40,9 +41,9 @@ fn streaming_server(handed: &Arc<AtomicUsize>, gone: &Arc<AtomicUsize>) -> Serve
                     }
                 }
                 gone.fetch_add(1, Ordering::Relaxed);
-                return seat.pool().send(Reply::Abort(job));
+                return thread.pool().send(Reply::Abort(job));
             }
-            seat.pool().send(Reply::End(job));
+            thread.pool().send(Reply::End(job));
         },
     )
 }
@@ -86,7 +87,7 @@ fn a_reader_that_goes_away_frees_the_thread_that_waits_for_it() {
 
 #[test]
 fn connections_past_the_limit_wait_and_idle_ones_make_room() {
-    let server = Server::start(|config| config.worker_connections = 4, echo);
+    let server = Server::start(|config| config.workers.worker_connections = 4, echo);
     let mut idle: Vec<_> = (0..4).map(|_| server.connect()).collect();
     for client in &mut idle {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").response();

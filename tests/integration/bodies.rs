@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::{Arc, Barrier};
 
-use ferricorn::pool::{Piece, Reply, Streaming, Window};
+use ferricorn::pool::{Piece, Reply, StreamedResponse, Window};
 
 use crate::support::{Server, answer, echo, eventually};
 
@@ -50,13 +50,13 @@ fn what_is_pipelined_behind_a_body_is_no_part_of_it_whatever_memory_the_body_was
 #[test]
 fn a_body_past_the_buffer_goes_through_a_file() {
     let server = Server::start(
-        |config| config.body_buffer_size = 1000,
-        |seat, job| {
+        |config| config.limits.body_buffer_size = 1000,
+        |thread, job| {
             assert!(
                 matches!(job.body, ferricorn::pool::RequestBody::File { .. }),
                 "spooled"
             );
-            echo(seat, job);
+            echo(thread, job);
         },
     );
     let mut client = server.connect();
@@ -70,7 +70,7 @@ fn a_body_past_the_buffer_goes_through_a_file() {
 
 #[test]
 fn one_hundred_continue_is_sent_when_the_body_is_wanted_and_only_then() {
-    let server = Server::start(|config| config.limit_request_body = 10, echo);
+    let server = Server::start(|config| config.limits.limit_request_body = 10, echo);
     let mut client = server.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
     assert_eq!(client.response().status(), 100);
@@ -82,7 +82,7 @@ fn one_hundred_continue_is_sent_when_the_body_is_wanted_and_only_then() {
 
 #[test]
 fn head_has_the_length_but_not_the_body() {
-    let server = Server::start(|_| {}, |seat, job| answer(seat, job, b"content"));
+    let server = Server::start(|_| {}, |thread, job| answer(thread, job, b"content"));
     let mut client = server.connect();
     client.send("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     let all = String::from_utf8_lossy(&client.rest()).into_owned();
@@ -96,7 +96,7 @@ fn head_has_the_length_but_not_the_body() {
 fn a_large_body_of_many_pieces_and_a_file_arrive_in_order() {
     let server = Server::start(
         |_| {},
-        |seat, mut job| {
+        |thread, mut job| {
             let mut file = tempfile::tempfile().expect("a temporary file");
             file.write_all(&vec![b'f'; 300_000]).expect("room");
             job.response.set_status(b"200 OK").expect("a status");
@@ -110,7 +110,7 @@ fn a_large_body_of_many_pieces_and_a_file_arrive_in_order() {
                 len: 300_000,
             });
             job.response_body.pieces.push(Piece::Bytes(b"end".to_vec()));
-            seat.pool().send(Reply::Whole(job));
+            thread.pool().send(Reply::Whole(job));
         },
     );
     let mut client = server.connect();
@@ -126,7 +126,7 @@ fn a_large_body_of_many_pieces_and_a_file_arrive_in_order() {
 fn a_file_that_is_shorter_than_promised_breaks_the_connection() {
     let server = Server::start(
         |_| {},
-        |seat, mut job| {
+        |thread, mut job| {
             let mut file = tempfile::tempfile().expect("a temporary file");
             file.write_all(b"short").expect("room");
             job.response.set_status(b"200 OK").expect("a status");
@@ -135,7 +135,7 @@ fn a_file_that_is_shorter_than_promised_breaks_the_connection() {
                 offset: 0,
                 len: 100,
             });
-            seat.pool().send(Reply::Whole(job));
+            thread.pool().send(Reply::Whole(job));
         },
     );
     let mut client = server.connect();
@@ -147,24 +147,24 @@ fn a_file_that_is_shorter_than_promised_breaks_the_connection() {
 fn a_stream_is_chunked_as_it_comes_and_an_abort_leaves_it_unfinished() {
     let server = Server::start(
         |_| {},
-        |seat, mut job| {
+        |thread, mut job| {
             let window = Arc::new(Window::new(1024));
             let mut response = std::mem::take(&mut job.response);
             response.set_status(b"200 OK").expect("a status");
-            let streaming = Box::new(Streaming {
+            let streaming = Box::new(StreamedResponse {
                 response,
                 window: window.clone(),
             });
-            seat.pool().send(Reply::Head(job.conn, streaming));
+            thread.pool().send(Reply::Head(job.conn, streaming));
             for piece in ["one", "two"] {
                 window.add(piece.len()).expect("the client is there");
-                seat.pool().send(Reply::Data(
+                thread.pool().send(Reply::Data(
                     job.conn,
                     Piece::Bytes(piece.as_bytes().to_vec()),
                 ));
             }
             let broken = job.head.target() == b"/broken";
-            seat.pool().send(if broken {
+            thread.pool().send(if broken {
                 Reply::Abort(job)
             } else {
                 Reply::End(job)
@@ -187,7 +187,7 @@ fn a_stream_is_chunked_as_it_comes_and_an_abort_leaves_it_unfinished() {
 
 #[test]
 fn an_application_that_fails_before_the_first_byte_is_a_500() {
-    let server = Server::start(|_| {}, |seat, job| seat.pool().send(Reply::Abort(job)));
+    let server = Server::start(|_| {}, |thread, job| thread.pool().send(Reply::Abort(job)));
     let mut client = server.connect();
     assert_eq!(
         client
@@ -202,7 +202,7 @@ fn an_application_that_fails_before_the_first_byte_is_a_500() {
 
 #[test]
 fn a_client_that_sends_on_after_a_refusal_gets_the_page_and_no_reset() {
-    let server = Server::start(|config| config.limit_request_body = 10, echo);
+    let server = Server::start(|config| config.limits.limit_request_body = 10, echo);
     for closes_its_side in [false, true] {
         for body_bytes in [1000, 200_000, 3_000_000] {
             let mut client = server.connect();
@@ -229,11 +229,11 @@ fn a_client_that_sends_on_behind_a_last_request_and_closes_its_side_is_not_reset
     let opened = gate.clone();
     let server = Server::start(
         |_| {},
-        move |seat, job| {
+        move |thread, job| {
             if job.head.target() == b"/last" {
                 opened.wait();
             }
-            answer(seat, job, b"the last answer");
+            answer(thread, job, b"the last answer");
         },
     );
     let mut client = server.connect();
@@ -264,16 +264,16 @@ fn bodies_of_clients_that_are_gone_still_count() {
     let (gate, count, seen) = (open.clone(), waiting.clone(), spooled.clone());
     let server = Server::start(
         |config| {
-            config.threads = 3;
-            config.body_buffer_size = 1000;
-            config.body_buffer_total = 1500;
+            config.workers.threads = 3;
+            config.limits.body_buffer_size = 1000;
+            config.limits.body_buffer_total = 1500;
         },
-        move |seat, job| {
+        move |thread, job| {
             let is_file = matches!(job.body, ferricorn::pool::RequestBody::File { .. });
             seen.lock().expect("no panic").push(is_file);
             count.fetch_add(1, Ordering::SeqCst);
             eventually(|| gate.load(Ordering::SeqCst));
-            answer(seat, job, b"");
+            answer(thread, job, b"");
         },
     );
     let post = format!(

@@ -11,7 +11,7 @@ const SHORT: Option<Duration> = Some(Duration::from_millis(200));
 
 #[test]
 fn half_a_head_is_a_408_and_a_byte_now_and_then_does_not_extend_it() {
-    let server = Server::start(|config| config.client_header_timeout = SHORT, echo);
+    let server = Server::start(|config| config.http.client_header_timeout = SHORT, echo);
     let mut client = server.connect();
     client.send("GET / HT");
     let end = std::time::Instant::now() + Duration::from_secs(5);
@@ -37,8 +37,8 @@ fn half_a_head_is_a_408_and_a_byte_now_and_then_does_not_extend_it() {
 fn a_silent_connection_and_an_idle_one_are_closed_silently() {
     let server = Server::start(
         |config| {
-            config.client_header_timeout = SHORT;
-            config.keepalive = SHORT;
+            config.http.client_header_timeout = SHORT;
+            config.http.keepalive = SHORT;
         },
         echo,
     );
@@ -53,10 +53,10 @@ fn a_body_that_stops_coming_is_a_408_and_never_reaches_the_application() {
     let ran = Arc::new(AtomicUsize::new(0));
     let count = ran.clone();
     let server = Server::start(
-        |config| config.client_body_timeout = SHORT,
-        move |seat, job| {
+        |config| config.http.client_body_timeout = SHORT,
+        move |thread, job| {
             count.fetch_add(1, Ordering::Relaxed);
-            echo(seat, job);
+            echo(thread, job);
         },
     );
     let mut client = server.connect();
@@ -81,8 +81,8 @@ fn a_half_closed_client_gets_its_answer() {
 #[test]
 fn a_reader_that_stops_is_cut_after_send_timeout_and_its_memory_is_given_back() {
     let server = Server::start(
-        |config| config.send_timeout = SHORT,
-        |seat, job| answer(seat, job, &vec![b'x'; 64 * 1024 * 1024]),
+        |config| config.http.send_timeout = SHORT,
+        |thread, job| answer(thread, job, &vec![b'x'; 64 * 1024 * 1024]),
     );
     let mut client = server.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");

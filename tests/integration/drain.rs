@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ferricorn::pool::{Job, Seat};
+use ferricorn::pool::{Job, PoolThread};
 
 use crate::support::{Server, answer};
 
@@ -17,14 +17,14 @@ const QUIT: i32 = 3;
     reason = "an application, and the two ends the test holds"
 )]
 fn gated() -> (
-    impl Fn(&Seat, Box<Job>) + Send + Sync,
+    impl Fn(&PoolThread, Box<Job>) + Send + Sync,
     Receiver<()>,
     Sender<()>,
 ) {
     let (began, began_at) = channel();
     let (go, go_at) = channel();
     let (began, go_at) = (Arc::new(Mutex::new(began)), Arc::new(Mutex::new(go_at)));
-    let run = move |seat: &Seat, job: Box<Job>| {
+    let run = move |thread: &PoolThread, job: Box<Job>| {
         if job.head.target() != b"/fast" {
             began
                 .lock()
@@ -34,7 +34,7 @@ fn gated() -> (
             // A test that is over lets everything go.
             let _ = go_at.lock().expect("no panic").recv();
         }
-        answer(seat, job, b"done");
+        answer(thread, job, b"done");
     };
     (run, began_at, go)
 }
@@ -63,7 +63,7 @@ fn term_finishes_what_is_under_way_and_says_close() {
 fn a_request_that_outlasts_graceful_timeout_is_cut_and_its_thread_reported() {
     let (run, began, _go) = gated();
     let server = Server::start(
-        |config| config.graceful_timeout = Duration::from_millis(200),
+        |config| config.workers.graceful_timeout = Duration::from_millis(200),
         run,
     );
     let mut busy = server.connect();
@@ -91,7 +91,7 @@ fn quit_does_not_wait() {
 #[test]
 fn connections_that_wait_in_the_accept_queue_are_served_before_the_worker_leaves() {
     let (run, began, go) = gated();
-    let server = Server::start(|config| config.worker_connections = 1, run);
+    let server = Server::start(|config| config.workers.worker_connections = 1, run);
     let mut first = server.connect();
     first.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
     began.recv().expect("the request runs");

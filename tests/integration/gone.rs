@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use ferricorn::pool::{Job, Seat};
+use ferricorn::pool::{Job, PoolThread};
 use nix::sys::socket::{setsockopt, sockopt::Linger};
 
 use crate::support::{Client, Server, answer, eventually};
@@ -20,14 +20,14 @@ fn noting() -> (
     Seen,
     Receiver<()>,
     Sender<()>,
-    impl Fn(&Seat, Box<Job>) + Send + Sync,
+    impl Fn(&PoolThread, Box<Job>) + Send + Sync,
 ) {
     let seen = Seen::default();
     let (began, began_at) = channel();
     let (go, go_at) = channel();
     let (began, go_at) = (Mutex::new(began), Mutex::new(go_at));
     let noted = seen.clone();
-    let run = move |seat: &Seat, job: Box<Job>| {
+    let run = move |thread: &PoolThread, job: Box<Job>| {
         let note = |text: String| noted.lock().expect("no panic").push(text);
         let target = String::from_utf8_lossy(job.head.target()).into_owned();
         if target == "/slow" {
@@ -38,10 +38,10 @@ fn noting() -> (
                 .expect("the test waits");
             // A test that is over lets everything go.
             let _ = go_at.lock().expect("no panic").recv();
-            note(format!("gone: {}", seat.pool().is_gone(job.conn)));
+            note(format!("gone: {}", thread.pool().is_gone(job.conn)));
         }
         note(target);
-        answer(seat, job, b"done");
+        answer(thread, job, b"done");
     };
     (seen, began_at, go, run)
 }
@@ -67,7 +67,7 @@ fn reset(client: Client) {
 #[test]
 fn a_queued_request_of_a_client_that_is_gone_never_runs_and_leaves_a_line() {
     let (seen, began, go, run) = noting();
-    let server = Server::start(|config| config.threads = 1, run);
+    let server = Server::start(|config| config.workers.threads = 1, run);
     let (mut slow, mut queued) = (server.connect(), server.connect());
     get(&mut slow, "/slow");
     began.recv().expect("the request runs");
@@ -106,7 +106,7 @@ fn a_running_request_can_ask_whether_its_client_is_gone() {
 #[test]
 fn a_client_that_has_only_closed_its_side_is_there_and_gets_its_answer() {
     let (seen, began, go, run) = noting();
-    let server = Server::start(|config| config.threads = 1, run);
+    let server = Server::start(|config| config.workers.threads = 1, run);
     let (mut slow, mut queued) = (server.connect(), server.connect());
     get(&mut slow, "/slow");
     began.recv().expect("the request runs");
@@ -135,15 +135,15 @@ fn what_happens_to_a_connection_that_is_over_does_not_concern_the_next_in_its_pl
     let keep = kept.clone();
     let server = Server::start(
         |_| {},
-        move |seat, mut job| {
+        move |thread, mut job| {
             if job.head.target() != b"/keep" {
-                return run(seat, job);
+                return run(thread, job);
             }
             keep.lock().expect("no panic").extend(job.socket.take());
             job.response
                 .push(b"Connection", b"close")
                 .expect("a plain header");
-            answer(seat, job, b"kept");
+            answer(thread, job, b"kept");
         },
     );
     let mut first = server.connect();

@@ -21,7 +21,7 @@ fn a_connection_serves_request_after_request() {
 
 #[test]
 fn a_pipeline_of_any_length_is_answered_in_order() {
-    let server = Server::start(|config| config.threads = 4, echo);
+    let server = Server::start(|config| config.workers.threads = 4, echo);
     let mut client = server.connect();
     let burst: String = (0..301)
         .map(|number| format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n"))
@@ -65,7 +65,7 @@ fn close_is_honoured_and_http_1_0_closes_by_default() {
 
 #[test]
 fn keep_alive_can_be_turned_off() {
-    let server = Server::start(|config| config.keepalive = None, echo);
+    let server = Server::start(|config| config.http.keepalive = None, echo);
     let mut client = server.connect();
     assert!(
         client

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ferricorn::pool::{Job, Seat};
+use ferricorn::pool::{Job, PoolThread};
 
 use crate::support::{Client, Server, answer};
 
@@ -19,14 +19,14 @@ fn holding() -> (
     Seen,
     Receiver<()>,
     Sender<()>,
-    impl Fn(&Seat, Box<Job>) + Send + Sync,
+    impl Fn(&PoolThread, Box<Job>) + Send + Sync,
 ) {
     let seen = Seen::default();
     let (began, began_at) = channel();
     let (go, go_at) = channel();
     let (began, go_at) = (Mutex::new(began), Mutex::new(go_at));
     let noted = seen.clone();
-    let run = move |seat: &Seat, job: Box<Job>| {
+    let run = move |thread: &PoolThread, job: Box<Job>| {
         let target = String::from_utf8_lossy(job.head.target()).into_owned();
         if target == "/hold" {
             let began = began.lock().expect("no panic");
@@ -35,7 +35,7 @@ fn holding() -> (
             let _ = go_at.lock().expect("no panic").recv();
         }
         noted.lock().expect("no panic").push(target);
-        answer(seat, job, b"done");
+        answer(thread, job, b"done");
     };
     (seen, began_at, go, run)
 }
@@ -54,8 +54,8 @@ fn a_request_that_waited_too_long_is_answered_with_503_and_never_run() {
     let (seen, began, go, run) = holding();
     let server = Server::start(
         |config| {
-            config.threads = 1;
-            config.queue_timeout = Some(Duration::from_millis(100));
+            config.workers.threads = 1;
+            config.workers.queue_timeout = Some(Duration::from_millis(100));
         },
         run,
     );
@@ -90,8 +90,8 @@ fn more_requests_than_may_wait_are_answered_with_503_at_once() {
     let (seen, began, go, run) = holding();
     let server = Server::start(
         |config| {
-            config.threads = 1;
-            config.max_queue = 1;
+            config.workers.threads = 1;
+            config.workers.max_queue = 1;
         },
         run,
     );
@@ -127,8 +127,8 @@ fn a_refused_request_with_a_body_leaves_the_connection_in_order() {
     let (_, began, go, run) = holding();
     let server = Server::start(
         |config| {
-            config.threads = 1;
-            config.queue_timeout = Some(Duration::from_millis(50));
+            config.workers.threads = 1;
+            config.workers.queue_timeout = Some(Duration::from_millis(50));
         },
         run,
     );
@@ -150,7 +150,7 @@ fn a_refused_request_with_a_body_leaves_the_connection_in_order() {
 #[test]
 fn requests_run_in_the_order_in_which_they_were_whole() {
     let (seen, began, go, run) = holding();
-    let server = Server::start(|config| config.threads = 1, run);
+    let server = Server::start(|config| config.workers.threads = 1, run);
     let mut slow = server.connect();
     get(&mut slow, "/hold");
     began.recv().expect("the request runs");
@@ -181,7 +181,7 @@ fn requests_run_in_the_order_in_which_they_were_whole() {
 #[test]
 fn a_client_that_pipelines_gets_one_turn_like_everybody() {
     let (seen, began, go, run) = holding();
-    let server = Server::start(|config| config.threads = 1, run);
+    let server = Server::start(|config| config.workers.threads = 1, run);
     let mut slow = server.connect();
     get(&mut slow, "/hold");
     began.recv().expect("the request runs");

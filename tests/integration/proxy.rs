@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ferricorn::config::{AllowedPeers, Config, HeaderMap, ProxyHeaders, ProxyProtocol};
-use ferricorn::pool::{Job, Peer, Seat};
+use ferricorn::pool::{Job, Peer, PoolThread};
 
 use crate::support::{Server, answer};
 
@@ -30,7 +30,7 @@ fn v2_tcp4() -> Vec<u8> {
 }
 
 /// Answer with what the worker makes of the request's way.
-fn tell(seat: &Seat, job: Box<Job>) {
+fn tell(thread: &PoolThread, job: Box<Job>) {
     let peer = match job.peer {
         // The test's own port is another one each time.
         Peer::Tcp(address) if address.ip().is_loopback() => "direct".to_owned(),
@@ -50,11 +50,11 @@ fn tell(seat: &Seat, job: Box<Job>) {
         job.forwarded.has_script_name,
         fields.join(",")
     );
-    answer(seat, job, told.as_bytes());
+    answer(thread, job, told.as_bytes());
 }
 
 fn auto(config: &mut Config) {
-    config.proxy_protocol = ProxyProtocol::Auto;
+    config.proxy.proxy_protocol = ProxyProtocol::Auto;
 }
 
 fn nobody() -> AllowedPeers {
@@ -175,7 +175,7 @@ fn only_allowed_peers_may_send_a_proxy_header() {
     let server = Server::start(
         |config| {
             auto(config);
-            config.proxy_allow_ips = nobody();
+            config.proxy.proxy_allow_ips = nobody();
         },
         tell,
     );
@@ -216,7 +216,7 @@ fn a_proxy_header_is_read_only_when_asked_for_and_only_once() {
         (ProxyProtocol::V1, v2_tcp4()),
         (ProxyProtocol::V2, V1.as_bytes().to_vec()),
     ] {
-        let server = Server::start(|config| config.proxy_protocol = mode, tell);
+        let server = Server::start(|config| config.proxy.proxy_protocol = mode, tell);
         assert_eq!(server.connect().send(header).response().status(), 400);
     }
 }
@@ -226,7 +226,7 @@ fn an_unfinished_proxy_header_has_the_time_of_a_head() {
     let server = Server::start(
         |config| {
             auto(config);
-            config.client_header_timeout = Some(Duration::from_millis(300));
+            config.http.client_header_timeout = Some(Duration::from_millis(300));
         },
         tell,
     );
@@ -245,7 +245,7 @@ fn trust_is_in_who_is_connected_not_in_whom_the_header_names() {
         let server = Server::start(
             |config| {
                 auto(config);
-                config.forwarded_allow_ips = trusts;
+                config.proxy.forwarded_allow_ips = trusts;
             },
             tell,
         );
@@ -267,9 +267,9 @@ fn the_client_of_trusted_proxies_is_counted_from_the_right() {
         let server = Server::start_logging(
             LOG,
             |config| {
-                config.proxy_headers = field;
-                config.proxy_headers_hops = hops;
-                config.forwarded_allow_ips = trusts;
+                config.proxy.proxy_headers = field;
+                config.proxy.proxy_headers_hops = hops;
+                config.proxy.forwarded_allow_ips = trusts;
             },
             tell,
         );
@@ -311,7 +311,7 @@ fn the_client_of_trusted_proxies_is_counted_from_the_right() {
 #[test]
 fn the_client_of_one_request_is_not_that_of_the_next() {
     let server = Server::start(
-        |config| config.proxy_headers = ProxyHeaders::XForwardedFor,
+        |config| config.proxy.proxy_headers = ProxyHeaders::XForwardedFor,
         tell,
     );
     let mut client = server.connect();
@@ -329,7 +329,7 @@ fn the_client_of_one_request_is_not_that_of_the_next() {
 fn contradictions_and_misfits_are_refused_before_the_application_and_before_the_body() {
     let server = Server::start_logging(
         LOG,
-        |config| config.header_map = HeaderMap::Refuse,
+        |config| config.http.header_map = HeaderMap::Refuse,
         |_, _| panic!("no such request is dispatched"),
     );
     for (fields, status, message) in [
@@ -388,16 +388,20 @@ fn leniencies_come_from_the_settings() {
     let version = "GET / HTTP/2.0\r\nHost: a\r\n\r\n";
     type Change = fn(&mut Config);
     let cases: [(&str, Change, u16); 4] = [
-        (folded, |config| config.permit_obsolete_folding = true, 400),
-        (spaced, |config| config.strip_header_spaces = true, 400),
+        (
+            folded,
+            |config| config.http.permit_obsolete_folding = true,
+            400,
+        ),
+        (spaced, |config| config.http.strip_header_spaces = true, 400),
         (
             method,
-            |config| config.permit_unconventional_http_method = true,
+            |config| config.http.permit_unconventional_http_method = true,
             400,
         ),
         (
             version,
-            |config| config.permit_unconventional_http_version = true,
+            |config| config.http.permit_unconventional_http_version = true,
             505,
         ),
     ];
@@ -410,12 +414,12 @@ fn leniencies_come_from_the_settings() {
     }
     let server = Server::start(
         |config| {
-            config.casefold_http_method = true;
-            config.permit_unconventional_http_method = true;
+            config.http.casefold_http_method = true;
+            config.http.permit_unconventional_http_method = true;
         },
-        |seat, job| {
+        |thread, job| {
             let method = job.head.method().to_vec();
-            answer(seat, job, &method);
+            answer(thread, job, &method);
         },
     );
     let response = server

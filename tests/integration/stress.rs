@@ -9,7 +9,7 @@ use crate::support::{DEADLINE, Server, echo};
 #[test]
 fn every_request_of_many_clients_gets_its_own_answer() {
     for threads in [1, 2, 8] {
-        let server = Server::start(|config| config.threads = threads, echo);
+        let server = Server::start(|config| config.workers.threads = threads, echo);
         let address = server.address;
         std::thread::scope(|scope| {
             for client in 0..32 {
@@ -60,14 +60,14 @@ fn threads_held_up_among_fast_requests_hold_up_nobody_else() {
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let opened = gate.clone();
     let server = Server::start(
-        |config| config.threads = 4,
-        move |seat, job| {
+        |config| config.workers.threads = 4,
+        move |thread, job| {
             if job.head.target() == b"/held" {
                 let (is_open, changed) = &*opened;
                 let lock = is_open.lock().expect("nobody panicked");
                 drop(changed.wait_while(lock, |is_open| !*is_open));
             }
-            echo(seat, job);
+            echo(thread, job);
         },
     );
     // So many that the pool takes all requests for fast ones.
@@ -87,14 +87,17 @@ fn threads_held_up_among_fast_requests_hold_up_nobody_else() {
 #[test]
 fn requests_that_wait_a_little_are_run_by_all_threads() {
     let seen = Arc::new(Mutex::new(std::collections::HashSet::new()));
-    let seats = seen.clone();
+    let threads = seen.clone();
     let server = Server::start(
-        |config| config.threads = 4,
-        move |seat, job| {
+        |config| config.workers.threads = 4,
+        move |thread, job| {
             // Far less than a slow request, but the thread has no use for its processor meanwhile.
             std::thread::sleep(std::time::Duration::from_micros(100));
-            seats.lock().expect("nobody panicked").insert(seat.index());
-            echo(seat, job);
+            threads
+                .lock()
+                .expect("nobody panicked")
+                .insert(thread.index());
+            echo(thread, job);
         },
     );
     // So many that the pool knows how long they last.

@@ -10,25 +10,25 @@ use std::time::{Duration, Instant};
 
 use ferricorn::config::Config;
 use ferricorn::net::{self, BindAddress, BindOptions, Listener};
-use ferricorn::pool::{Application, Job, Pool, Reply, Seat};
+use ferricorn::pool::{Application, Job, Pool, PoolThread, Reply, ThreadStartError};
 use ferricorn::scoreboard::Scoreboard;
 use ferricorn::worker::{self, AccessLog, Exit, Setup};
 
 /// Nothing in these tests waits longer than this.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A closure as application. It gets each job with the seat of the thread that runs it, and must answer it.
+/// A closure as application. It gets each job with the thread that runs it, and must answer it.
 pub(crate) struct Closure<F>(pub(crate) Arc<F>);
 
-impl<F: Fn(&Seat, Box<Job>) + Send + Sync + 'static> Application for Closure<F> {
-    fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), String> {
+impl<F: Fn(&PoolThread, Box<Job>) + Send + Sync + 'static> Application for Closure<F> {
+    fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), ThreadStartError> {
         for _ in 0..pool.thread_count() {
-            let (seat, run) = (pool.enter(), self.0.clone());
+            let (thread, run) = (PoolThread::register(pool), self.0.clone());
             std::thread::spawn(move || {
-                while let Some(job) = seat.next(|sleep| sleep()) {
-                    seat.set_busy(true);
-                    run(&seat, job);
-                    seat.set_busy(false);
+                while let Some(job) = thread.next_job(|sleep| sleep()) {
+                    thread.set_busy(true);
+                    run(&thread, job);
+                    thread.set_busy(false);
                 }
             });
         }
@@ -37,29 +37,29 @@ impl<F: Fn(&Seat, Box<Job>) + Send + Sync + 'static> Application for Closure<F> 
 }
 
 /// Answer `job` whole.
-pub(crate) fn answer(seat: &Seat, mut job: Box<Job>, body: &[u8]) {
+pub(crate) fn answer(thread: &PoolThread, mut job: Box<Job>, body: &[u8]) {
     job.response.set_status(b"200 OK").expect("a plain status");
     job.response
         .push(b"Content-Type", b"text/plain")
         .expect("a plain header");
     job.response_body.bytes.extend_from_slice(body);
-    seat.pool().send(Reply::Whole(job));
+    thread.pool().send(Reply::Whole(job));
 }
 
 /// Answer with the method, the target and the body of the request.
-pub(crate) fn echo(seat: &Seat, mut job: Box<Job>) {
+pub(crate) fn echo(thread: &PoolThread, mut job: Box<Job>) {
     let mut body = [job.head.method(), b" ", job.head.target(), b" "].concat();
     match std::mem::take(&mut job.body) {
         ferricorn::pool::RequestBody::Empty => {}
         ferricorn::pool::RequestBody::Memory(bytes) => body.extend_from_slice(&bytes),
-        ferricorn::pool::RequestBody::Arriving(inflow) => {
+        ferricorn::pool::RequestBody::Streaming(inflow) => {
             while inflow.take(&mut body).expect("a whole body") {}
         }
         ferricorn::pool::RequestBody::File { mut file, .. } => {
             file.read_to_end(&mut body).expect("the spool can be read");
         }
     }
-    answer(seat, job, &body);
+    answer(thread, job, &body);
 }
 
 /// A running worker.
@@ -74,7 +74,7 @@ impl Server {
     /// Start with changed settings.
     pub(crate) fn start<F>(change: impl FnOnce(&mut Config), run: F) -> Self
     where
-        F: Fn(&Seat, Box<Job>) + Send + Sync + 'static,
+        F: Fn(&PoolThread, Box<Job>) + Send + Sync + 'static,
     {
         Self::start_logging("%(m)s %(U)s %(s)s %(B)s", change, run)
     }
@@ -86,12 +86,10 @@ impl Server {
         run: F,
     ) -> Self
     where
-        F: Fn(&Seat, Box<Job>) + Send + Sync + 'static,
+        F: Fn(&PoolThread, Box<Job>) + Send + Sync + 'static,
     {
-        let mut config = Config {
-            threads: 2,
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.workers.threads = 2;
         change(&mut config);
         // As the arbiter binds: the options of the listener are those of its connections.
         let any_port = BindAddress::parse("127.0.0.1:0").expect("an address");
@@ -109,7 +107,7 @@ impl Server {
         let sink = log.clone();
         let format =
             ferricorn::logging::access::AccessFormat::compile(access_log_format).expect("a format");
-        let scoreboard = Arc::new(Scoreboard::new(1, config.threads).expect("memory"));
+        let scoreboard = Arc::new(Scoreboard::new(1, config.workers.threads).expect("memory"));
         let setup = Setup {
             listeners: vec![listener],
             config: Arc::new(config),

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use ferricorn::http::{
-    BodySize, Exchange, Finish, Limits, Look, Received, RequestHead, ResponseHead,
+    BodySize, Exchange, Finish, Limits, Received, RequestHead, ResponseDefaults, ResponseHead,
 };
 
 /// A request that reached the application.
@@ -60,17 +60,18 @@ pub(crate) fn play(bytes: &[u8], ends: &[usize], limits: &Limits) -> Transcript 
             };
             assert!(step.consumed <= inbound.len());
             from += step.consumed;
+            if matches!(step.received, Received::Head | Received::Whole) {
+                seen = describe(&head);
+                transcript.waited.push(exchange.wants_continue());
+            }
             match step.received {
                 Received::NeedData => break,
-                Received::Head => {
-                    seen = describe(&head);
-                    transcript.waited.push(exchange.wants_continue());
-                }
+                Received::Head => {}
                 Received::Data(range) => {
                     assert!(!range.is_empty() && range.end <= step.consumed);
                     seen.body.extend_from_slice(&inbound[range]);
                 }
-                Received::End => {
+                Received::Whole | Received::End => {
                     assert!(exchange.is_dispatched());
                     seen.closes = answer(&mut exchange) == Finish::Close;
                     transcript.requests.push(std::mem::take(&mut seen));
@@ -106,14 +107,14 @@ fn answer(exchange: &mut Exchange) -> Finish {
     let mut head = ResponseHead::default();
     head.set_status(b"200 OK").unwrap();
     let mut out = Vec::new();
-    exchange.respond(&head, BodySize::Exact(0), &LOOK, &mut out);
+    exchange.respond(&head, BodySize::Exact(0), &DEFAULTS, &mut out);
     exchange.finish(&mut out)
 }
 
 /// The page is written, and nothing that follows is looked at.
 fn refuse(exchange: &mut Exchange, error: &ferricorn::http::ParseError) {
     let mut out = Vec::new();
-    exchange.refuse(error.status(), &error.page_message(), &LOOK, &mut out);
+    exchange.refuse(error.status(), &error.page_message(), &DEFAULTS, &mut out);
     let start = format!(
         "HTTP/1.1 {} {}\r\n",
         error.status().code,
@@ -132,7 +133,7 @@ fn refuse(exchange: &mut Exchange, error: &ferricorn::http::ParseError) {
     );
 }
 
-const LOOK: Look<'static> = Look {
+const DEFAULTS: ResponseDefaults<'static> = ResponseDefaults {
     server: b"ferricorn",
     date: b"Thu, 01 Jan 1970 00:00:00 GMT",
 };

@@ -1,6 +1,6 @@
 //! The one-heir protocol under every interleaving that loom finds: no job is left behind while all threads sleep.
 //!
-//! `src/pool/heirs.rs` is compiled here as it is, against loom's primitives instead of the standard library's. The
+//! `src/pool/wakeup.rs` is compiled here as it is, against loom's primitives instead of the standard library's. The
 //! job queue is a plain one, but what the pool threads and the producer do with it is what `src/pool/queue.rs` does.
 
 #![allow(
@@ -8,13 +8,8 @@
     reason = "the model uses the part of the protocol that sleeps and wakes"
 )]
 
-#[path = "../../src/pool/heirs.rs"]
-#[allow(
-    unreachable_pub,
-    missing_debug_implementations,
-    reason = "compiled outside its home"
-)]
-mod heirs;
+#[path = "../../src/pool/wakeup.rs"]
+mod wakeup;
 
 mod sync {
     //! loom's primitives in the shape of `src/pool/sync.rs`.
@@ -69,7 +64,7 @@ use std::sync::Arc;
 use loom::sync::Mutex as LoomMutex;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use heirs::Heirs;
+use wakeup::WakeupToken;
 
 /// The pool of `src/pool/queue.rs`, reduced to counting: jobs have no content.
 struct Pool {
@@ -77,7 +72,7 @@ struct Pool {
     queued: AtomicUsize,
     done: AtomicUsize,
     closed: AtomicBool,
-    heirs: Heirs,
+    wakeup: WakeupToken,
     /// The GIL.
     gil: LoomMutex<()>,
     /// Jobs are fast: a thread that is awake is trusted to come back for the next one.
@@ -87,8 +82,8 @@ struct Pool {
 impl Pool {
     fn push(&self) {
         self.queued.fetch_add(1, Ordering::Release);
-        if !(self.fast && self.heirs.is_anyone_awake()) {
-            self.heirs.summon();
+        if !(self.fast && self.wakeup.is_anyone_awake()) {
+            self.wakeup.notify_one();
         }
     }
 
@@ -118,7 +113,7 @@ impl Pool {
         loop {
             if self.pop() {
                 if !self.fast && self.queued.load(Ordering::Acquire) > 0 {
-                    self.heirs.summon();
+                    self.wakeup.notify_one();
                 }
                 self.done.fetch_add(1, Ordering::Relaxed);
                 continue;
@@ -126,15 +121,15 @@ impl Pool {
             if self.closed.load(Ordering::SeqCst) {
                 return;
             }
-            self.heirs.lie_down(seat);
+            self.wakeup.park(seat);
             if self.has_work() {
-                self.heirs.get_up(seat);
+                self.wakeup.cancel_park(seat);
                 continue;
             }
             drop(gil);
-            self.heirs.wait(seat);
+            self.wakeup.wait(seat);
             gil = self.gil.lock().expect("not poisoned");
-            self.heirs.arrive();
+            self.wakeup.wakeup_done();
         }
     }
 }
@@ -149,7 +144,7 @@ fn every_job_is_done(threads: usize, jobs: usize, preemptions: usize, fast: bool
             queued: AtomicUsize::new(0),
             done: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
-            heirs: Heirs::new(threads),
+            wakeup: WakeupToken::new(threads),
             gil: LoomMutex::new(()),
             fast,
         });
@@ -167,7 +162,7 @@ fn every_job_is_done(threads: usize, jobs: usize, preemptions: usize, fast: bool
             loom::thread::yield_now();
         }
         pool.closed.store(true, Ordering::SeqCst);
-        pool.heirs.wake_all();
+        pool.wakeup.wake_all();
         for runner in runners {
             runner.join().expect("a pool thread does not panic");
         }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-import time
+import signal
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,14 @@ def project(tmp_path):
 
 def answers(one, text):
     wait_until(lambda: one.get().text == text, f"{text!r} is answered")
+
+
+def is_imported_again(gates, count, file):
+    if not IS_OURS:
+        # gunicorn misses a change before its first look at the file.
+        stamp = file.stat().st_mtime + 1
+        os.utime(file, (stamp, stamp))
+    return len(gates.notes("import")) >= count
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -90,7 +100,6 @@ def test_many_saves_at_once_are_one_reload(server, gates, project):
     for number in range(20):
         write_version(project, f"{number}")
         save(project, "first.py", f"MORE = ' of {number}'\n")
-        time.sleep(0.01)
     answers(one, "19 of 19")
     assert len(gates.notes("import")) == 2, "started once, reloaded once"
 
@@ -101,7 +110,6 @@ def test_a_change_during_a_slow_import_is_noticed(server, gates, project):
     (project / "version.py").write_text(slow)
     one = server("version", "--reload", *EXTRA, cwd=project, ready=False)
     gates.wait_reached("import")
-    time.sleep(0.3)  # Nothing tells that the file has been looked at; a tenth of a second is the promise.
     write_version(project, "two")
     gates.open("import")
     one.wait_ready()
@@ -147,14 +155,18 @@ def test_any_mistake_at_the_start_waits_for_the_next_change(server, gates, proje
 
 @pytest.mark.ours
 def test_a_broken_page_does_not_reload_itself(server, gates, project):
-    one = server("version", "--reload", *EXTRA, cwd=project)
+    fence = project / "fence.txt"
+    fence.write_text("x")
+    one = server("version", "--reload", "--reload-extra-file", "fence.txt", *EXTRA, cwd=project)
     answers(one, "one")
     save(project, "version.py", "1 / 0\n")
     wait_until(lambda: "ZeroDivisionError" in one.get().text, "the mistake")
     one.log.wait("The worker waits for a file to change")
-    (worker,) = wait_until(lambda: one.workers() if len(one.workers()) == 1 else None, "one worker")
-    time.sleep(1.5)
-    assert one.workers() == [worker]
+    # The reload for this file comes after any that the page could have caused.
+    save(project, "fence.txt", "changed")
+    one.log.wait("Worker reloading: .*fence.txt modified")
+    reloads = one.log.wait(r"Worker reloading: .*/(\S+) modified", 0)
+    assert [reload.group(1) for reload in reloads] == ["version.py", "fence.txt"]
 
 
 def test_extra_files_and_patterns_are_watched(server, gates, project):
@@ -169,13 +181,11 @@ def test_extra_files_and_patterns_are_watched(server, gates, project):
         *EXTRA, cwd=project,
     )  # fmt: skip
     answers(one, "one")
-    time.sleep(0 if IS_OURS else 1.5)
     for count, file in enumerate((settings, template), 2):
         file.write_text(f"changed {count}")
-        gates.wait_notes("import", count)
+        wait_until(lambda: is_imported_again(gates, count, file), f"import number {count}")  # noqa: B023
         one.log.wait(rf"Worker reloading: .*{re.escape(file.name)} modified")
         answers(one, "one")
-        time.sleep(0 if IS_OURS else 1.5)
     if IS_OURS:
         (project / "templates" / "new.html").write_text("x")
         gates.wait_notes("import", 4)
@@ -194,7 +204,13 @@ def test_what_cannot_be_watched_is_told(server, project):
 def test_without_reload_nothing_is_watched(server, gates, project):
     one = server("version", *EXTRA, cwd=project)
     answers(one, "one")
+    (worker,) = one.workers()
+    if IS_OURS:
+        threads = Path(f"/proc/{worker}/task").glob("*/comm")
+        assert "ferricorn-reload" not in "".join(thread.read_text() for thread in threads)
     write_version(project, "two")
-    time.sleep(0.5)
     assert one.get().text == "one"
+    one.send_signal(signal.SIGHUP)
+    answers(one, "two")
     assert "Reloader" not in one.log.text
+    assert "Worker reloading" not in one.log.text

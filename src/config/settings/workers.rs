@@ -260,5 +260,5 @@ pub(in crate::config) fn refusal(class: &str) -> Option<String> {
     ))
 }
 
-pub(in crate::config) const SYNC_PATH: &str = "gunicorn.workers.sync.SyncWorker";
+const SYNC_PATH: &str = "gunicorn.workers.sync.SyncWorker";
 const GTHREAD_PATH: &str = "gunicorn.workers.gthread.ThreadWorker";

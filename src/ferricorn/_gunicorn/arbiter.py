@@ -1,5 +1,15 @@
 """`gunicorn.arbiter`: the `arbiter` (or `server`) that hooks are given, and the way to start one."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from ferricorn._gunicorn.app.base import BaseApplication
+    from ferricorn._gunicorn.config import Config
+    from ferricorn._gunicorn.sock import Listener
+    from ferricorn._gunicorn.workers.base import Worker
+
 import os
 import signal
 import sys
@@ -13,10 +23,10 @@ class Arbiter:
     SIGNALS = [getattr(signal, f"SIG{name}") for name in "HUP QUIT INT TERM TTIN TTOU USR1 USR2 WINCH".split()]
     SIG_NAMES = {one: one.name[3:].lower() for one in signal.Signals}
 
-    def __init__(self, app):
+    def __init__(self, app: BaseApplication) -> None:
         self.app = app
-        self.cfg = app.cfg
-        self.log = None
+        self.cfg: Config = app.cfg
+        self.log: Any = None
         self.pid = os.getpid()
         self.master_pid = 0
         self.reexec_pid = 0
@@ -27,44 +37,48 @@ class Arbiter:
         self.proc_name = self.cfg.proc_name
         self.address = self.cfg.address
         self.worker_class = self.cfg.worker_class
-        self.pidfile = None
+        self.pidfile: Any = None
         self.systemd = False
-        self.START_CTX = {"args": [sys.executable, *sys.argv], "cwd": os.getcwd(), 0: sys.executable}
+        self.START_CTX: dict[str | int, Any] = {
+            "args": [sys.executable, *sys.argv],
+            "cwd": os.getcwd(),
+            0: sys.executable,
+        }
         # pid -> Worker, and the listening sockets.
-        self.WORKERS = {}
-        self.LISTENERS = []
+        self.WORKERS: dict[int, Worker] = {}
+        self.LISTENERS: list[Listener] = []
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Arbiter {self.pid}>"
 
-    def run(self):
+    def run(self) -> NoReturn:
         """Serve until told to stop; then leave the interpreter with the exit code."""
         from ferricorn import _core
 
         sys.exit(_core.serve(self.app))
 
-    # What hooks ask of the arbiter goes through signals, which it handles in its own time.
+    # Requests of hooks to the arbiter are signals, which its loop handles later.
 
-    def wakeup(self):
+    def wakeup(self) -> None:
         os.kill(self.pid, signal.SIGCHLD)
 
-    def reload(self):
+    def reload(self) -> None:
         os.kill(self.pid, signal.SIGHUP)
 
-    def halt(self, reason=None, exit_status=0):
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if reason is not None:
             self.log.info("Reason: %s", reason)
         os.kill(self.pid, signal.SIGTERM)
 
-    def stop(self, graceful=True):
+    def stop(self, graceful: bool = True) -> None:
         os.kill(self.pid, signal.SIGTERM if graceful else signal.SIGQUIT)
 
-    def kill_worker(self, pid, sig):
+    def kill_worker(self, pid: int, sig: int) -> None:
         try:
             os.kill(pid, sig)
         except ProcessLookupError:
             self.WORKERS.pop(pid, None)
 
-    def kill_workers(self, sig):
+    def kill_workers(self, sig: int) -> None:
         for pid in list(self.WORKERS):
             self.kill_worker(pid, sig)

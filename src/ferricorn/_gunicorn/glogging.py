@@ -4,6 +4,16 @@ The built-in logs are written by the server itself (`ferricorn._logger`). This c
 the configuration has a `logger_class` or one of the `logconfig` settings; subclasses override what they need.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from ferricorn._gunicorn.config import Config
+
 import contextlib
 import logging
 import os
@@ -19,7 +29,7 @@ ERROR_FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
 DATE_FORMAT = "[%Y-%m-%d %H:%M:%S %z]"
 
 # What `logconfig_dict` and `logconfig_json` are laid over, key by key.
-CONFIG_DEFAULTS = {
+CONFIG_DEFAULTS: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "root": {"level": "INFO", "handlers": ["console"]},
@@ -56,12 +66,12 @@ SYSLOG_FACILITIES = {
 }
 
 
-def loggers():
+def loggers() -> list[logging.Logger]:
     """Every logger that exists, but for the root."""
     return [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
 
 
-def parse_syslog_address(address):
+def parse_syslog_address(address: str) -> tuple[socket.SocketKind | None, Any]:
     """`(socket type, address)` as `SysLogHandler` wants them."""
     scheme, separator, rest = address.partition("://")
     if not separator or scheme not in ("unix", "udp", "tcp"):
@@ -77,16 +87,16 @@ def parse_syslog_address(address):
     return (socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM), host_and_port
 
 
-class SafeAtoms(dict):
+class SafeAtoms(dict[str, Any]):
     """The atoms of an access log line: no client can end a quoted value, and what is unknown shows as `-`."""
 
-    def __init__(self, atoms):
+    def __init__(self, atoms: Mapping[str, Any]) -> None:
         escaped = (
             (key, value.replace('"', '\\"') if isinstance(value, str) else value) for key, value in atoms.items()
         )
         super().__init__(escaped)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str) -> Any:
         # Names of headers and variables are looked up in any case.
         return self.get(key.lower() if key.startswith("{") else key, "-")
 
@@ -104,22 +114,22 @@ class Logger:
 
     atoms_wrapper_class = SafeAtoms
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: Config) -> None:
         self.error_log = logging.getLogger("gunicorn.error")
         self.access_log = logging.getLogger("gunicorn.access")
         self.error_log.propagate = False
         self.access_log.propagate = False
-        self.error_handlers = []
-        self.access_handlers = []
-        self.logfile = None
+        self.error_handlers: list[logging.Handler] = []
+        self.access_handlers: list[logging.Handler] = []
+        self.logfile: IO[str] | None = None
         self.lock = threading.Lock()
         self.cfg = cfg
         self.setup(cfg)
 
     # -- setting up ------------------------------------------------------------------------------
 
-    def setup(self, cfg):
-        """Also called on a reload, with the configuration of then."""
+    def setup(self, cfg: Config) -> None:
+        """Also called on a reload, with the new configuration."""
         self.cfg = cfg
         self.loglevel = self.LOG_LEVELS.get(cfg.loglevel.lower(), logging.INFO)
         self.error_log.setLevel(self.loglevel)
@@ -138,7 +148,7 @@ class Logger:
                 self._set_syslog_handler(self.access_log, cfg, self.syslog_fmt, "access")
         self._apply_logconfig(cfg)
 
-    def _apply_logconfig(self, cfg):
+    def _apply_logconfig(self, cfg: Config) -> None:
         """The first of the three that is set counts."""
         if not (cfg.logconfig_dict or cfg.logconfig_json or cfg.logconfig):
             return
@@ -159,7 +169,7 @@ class Logger:
             raise RuntimeError(str(error)) from error
 
     @staticmethod
-    def _apply_ini(path):
+    def _apply_ini(path: str) -> None:
         import logging.config
 
         if not os.path.exists(path):
@@ -167,34 +177,37 @@ class Logger:
         defaults = {"__file__": path, "here": os.path.dirname(path)}
         logging.config.fileConfig(path, defaults=defaults, disable_existing_loggers=False)
 
-    def _capture_output(self):
+    def _capture_output(self) -> None:
         """Whatever the process prints goes to the error log."""
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        previous, self.logfile = self.logfile, open(self.cfg.errorlog, "a+")  # noqa: SIM115
+        previous, opened = self.logfile, open(self.cfg.errorlog, "a+")  # noqa: SIM115
+        self.logfile = opened
         for stream in (sys.stdout, sys.stderr):
-            os.dup2(self.logfile.fileno(), stream.fileno())
+            os.dup2(opened.fileno(), stream.fileno())
         if previous is not None:
             previous.close()
 
-    def _set_handler(self, log, output, fmt, stream=None):
-        """`-` is `stream`, by default the standard error. It takes the place of the handler of before."""
+    def _set_handler(
+        self, log: logging.Logger, output: str | None, fmt: logging.Formatter, stream: IO[str] | None = None
+    ) -> None:
+        """`-` is `stream`, by default the standard error. The new handler replaces the previous one."""
         previous = self._get_gunicorn_handler(log)
         if previous is not None:
             log.removeHandler(previous)
         if output is None:
             return
         if output == "-":
-            handler = logging.StreamHandler(stream)
+            self._add_handler(log, logging.StreamHandler(stream), fmt)
         else:
             util.check_is_writable(output)
             handler = logging.FileHandler(output)
-            # Workers must be able to open it anew; a device such as /dev/null is nobody's to give away.
+            # Workers must be able to reopen it. A device such as /dev/null cannot be given away.
             with contextlib.suppress(OSError):
                 os.chown(handler.baseFilename, self.cfg.user, self.cfg.group)
-        self._add_handler(log, handler, fmt)
+            self._add_handler(log, handler, fmt)
 
-    def _set_syslog_handler(self, log, cfg, fmt, name):
+    def _set_syslog_handler(self, log: logging.Logger, cfg: Config, fmt: str, name: str) -> None:
         import logging.handlers
 
         program = f"gunicorn.{cfg.syslog_prefix or cfg.proc_name.replace(':', '.')}.{name}"
@@ -205,49 +218,51 @@ class Logger:
         handler = logging.handlers.SysLogHandler(address=address, facility=facility, socktype=kind)
         self._add_handler(log, handler, logging.Formatter(f"{program}: {fmt}"))
 
-    def _get_gunicorn_handler(self, log):
+    def _get_gunicorn_handler(self, log: logging.Logger) -> logging.Handler | None:
         return next((one for one in log.handlers if getattr(one, "_gunicorn", False)), None)
 
     @staticmethod
-    def _add_handler(log, handler, formatter):
+    def _add_handler(log: logging.Logger, handler: logging.Handler, formatter: logging.Formatter) -> None:
         handler.setFormatter(formatter)
-        handler._gunicorn = True
+        handler._gunicorn = True  # type: ignore[attr-defined]
         log.addHandler(handler)
 
     # -- the error log ---------------------------------------------------------------------------
 
-    def critical(self, msg, *args, **kwargs):
+    def critical(self, msg: str, *args: Any, **kwargs: Any) -> None:
         self.error_log.critical(msg, *args, **kwargs)
 
-    def error(self, msg, *args, **kwargs):
+    def error(self, msg: str, *args: Any, **kwargs: Any) -> None:
         self.error_log.error(msg, *args, **kwargs)
 
-    def warning(self, msg, *args, **kwargs):
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
         self.error_log.warning(msg, *args, **kwargs)
 
-    def info(self, msg, *args, **kwargs):
+    def info(self, msg: str, *args: Any, **kwargs: Any) -> None:
         self.error_log.info(msg, *args, **kwargs)
 
-    def debug(self, msg, *args, **kwargs):
+    def debug(self, msg: str, *args: Any, **kwargs: Any) -> None:
         self.error_log.debug(msg, *args, **kwargs)
 
-    def exception(self, msg, *args, **kwargs):
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
         self.error_log.exception(msg, *args, **kwargs)
 
-    def log(self, lvl, msg, *args, **kwargs):
+    def log(self, lvl: int | str, msg: str, *args: Any, **kwargs: Any) -> None:
         if isinstance(lvl, str):
-            lvl = self.LOG_LEVELS.get(lvl.lower(), logging.INFO)
-        self.error_log.log(lvl, msg, *args, **kwargs)
+            level = self.LOG_LEVELS.get(lvl.lower(), logging.INFO)
+        else:
+            level = lvl
+        self.error_log.log(level, msg, *args, **kwargs)
 
     # -- the access log --------------------------------------------------------------------------
 
     @property
-    def access_log_enabled(self):
+    def access_log_enabled(self) -> bool:
         cfg = self.cfg
         to_syslog = cfg.syslog and not cfg.disable_redirect_access_to_syslog
         return bool(cfg.accesslog or cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json or to_syslog)
 
-    def access(self, resp, req, environ, request_time):
+    def access(self, resp: Any, req: Any, environ: Mapping[str, Any], request_time: timedelta) -> None:
         """One finished request; `request_time` is a `timedelta`."""
         if not self.access_log_enabled:
             return
@@ -257,7 +272,7 @@ class Logger:
         except Exception:
             self.error(traceback.format_exc())
 
-    def atoms(self, resp, req, environ, request_time):
+    def atoms(self, resp: Any, req: Any, environ: Mapping[str, Any], request_time: timedelta) -> dict[str, Any]:
         """What `access_log_format` may name."""
         status = resp.status
         if isinstance(status, str):
@@ -285,16 +300,21 @@ class Logger:
             "L": f"{seconds}.{micros:06d}",
             "p": f"<{os.getpid()}>",
         }
-        for letter, pairs in (("i", getattr(req, "headers", req)), ("o", resp.headers), ("e", environ)):
-            pairs = pairs.items() if hasattr(pairs, "items") else pairs
+        sources: tuple[tuple[str, Any], ...] = (
+            ("i", getattr(req, "headers", req)),
+            ("o", resp.headers),
+            ("e", environ),
+        )
+        for letter, source in sources:
+            pairs = source.items() if hasattr(source, "items") else source
             atoms.update({f"{{{name.lower()}}}{letter}": value for name, value in pairs})
         return atoms
 
-    def now(self):
+    def now(self) -> str:
         """The time as the Common Log Format writes it."""
         return time.strftime("[%d/%b/%Y:%H:%M:%S %z]")
 
-    def _get_user(self, environ):
+    def _get_user(self, environ: Mapping[str, Any]) -> str | None:
         """The name of HTTP Basic authentication."""
         scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         if scheme.lower() != "basic" or not credentials:
@@ -310,7 +330,7 @@ class Logger:
 
     # -- files -----------------------------------------------------------------------------------
 
-    def reopen_files(self):
+    def reopen_files(self) -> None:
         """After a rotation (SIGUSR1): the files of every logger, the application's too."""
         if self.cfg.capture_output and self.cfg.errorlog != "-":
             with self.lock:
@@ -320,13 +340,13 @@ class Logger:
                 handler.close()
                 handler.stream = handler._open()
 
-    def close_on_exec(self):
+    def close_on_exec(self) -> None:
         for handler in self._file_handlers():
             if handler.stream:
                 util.close_on_exec(handler.stream.fileno())
 
     @staticmethod
-    def _file_handlers():
+    def _file_handlers() -> Iterator[logging.FileHandler]:
         """Each while its lock is held."""
         for log in loggers():
             for handler in log.handlers:

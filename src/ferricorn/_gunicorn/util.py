@@ -3,6 +3,15 @@
 Every server imports this at its start, so what is slow to import is imported where it is used.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
 import contextlib
 import fcntl
 import importlib
@@ -29,11 +38,13 @@ hop_headers = {
 }
 
 
-def is_hoppish(header):
+def is_hoppish(header: str) -> bool:
     return header.strip().lower() in hop_headers
 
 
-def load_class(uri, default="gunicorn.workers.sync.SyncWorker", section="gunicorn.workers"):
+def load_class(
+    uri: str | type, default: str = "gunicorn.workers.sync.SyncWorker", section: str = "gunicorn.workers"
+) -> Any:
     """A class from itself, a dotted path, a worker's short name, or `egg:DISTRIBUTION#NAME`."""
     if isinstance(uri, type):
         return uri
@@ -54,7 +65,7 @@ def load_class(uri, default="gunicorn.workers.sync.SyncWorker", section="gunicor
     return getattr(found, name)
 
 
-def _entry_point(distribution, group, name):
+def _entry_point(distribution: str | None, group: str, name: str) -> Any:
     import importlib.metadata
 
     for one in importlib.metadata.entry_points(group=group, name=name):
@@ -63,14 +74,14 @@ def _entry_point(distribution, group, name):
     raise ImportError(f"Entry point {(group, name)!r} not found")
 
 
-def import_app(module):
+def import_app(module: str) -> Callable[..., Any]:
     """The application that `MODULE[:VARIABLE]` or `MODULE:FACTORY(literals)` names."""
     from ferricorn import _core
 
     return _core.load_app(module)
 
 
-def get_arity(function):
+def get_arity(function: Callable[..., Any]) -> int:
     """How many positional parameters a callable has."""
     import inspect
 
@@ -78,7 +89,7 @@ def get_arity(function):
     return sum(one.kind in kinds for one in inspect.signature(function).parameters.values())
 
 
-def parse_address(netloc, default_port="8000"):
+def parse_address(netloc: str, default_port: str = "8000") -> tuple[str, int] | str | int:
     """`(host, port)`, the path of a unix socket, or a descriptor's number."""
     if netloc.startswith("unix:"):
         return netloc[len("unix:") :].removeprefix("//")
@@ -99,7 +110,7 @@ def parse_address(netloc, default_port="8000"):
     return host.lower() or "0.0.0.0", int(port)
 
 
-def is_ipv6(address):
+def is_ipv6(address: str) -> bool:
     try:
         socket.inet_pton(socket.AF_INET6, address)
     except (OSError, ValueError):
@@ -107,29 +118,29 @@ def is_ipv6(address):
     return True
 
 
-def close_on_exec(descriptor):
+def close_on_exec(descriptor: int) -> None:
     fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.fcntl(descriptor, fcntl.F_GETFD) | fcntl.FD_CLOEXEC)
 
 
-def set_non_blocking(descriptor):
+def set_non_blocking(descriptor: int) -> None:
     os.set_blocking(descriptor, False)
 
 
-def close(sock):
+def close(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.close()
 
 
-def unlink(filename):
+def unlink(filename: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(filename)
 
 
-def chown(path, uid, gid):
+def chown(path: str, uid: int, gid: int) -> None:
     os.chown(path, uid, gid)
 
 
-def check_is_writable(path):
+def check_is_writable(path: str) -> None:
     try:
         with open(path, "a"):
             pass
@@ -137,7 +148,7 @@ def check_is_writable(path):
         raise RuntimeError(f"Error: '{path}' isn't writable [{error!r}]") from error
 
 
-def getcwd():
+def getcwd() -> str:
     """The current directory, by the name under which the shell entered it."""
     with contextlib.suppress(KeyError, OSError):
         if os.path.samefile(os.environ["PWD"], "."):
@@ -145,23 +156,23 @@ def getcwd():
     return os.getcwd()
 
 
-def http_date(timestamp=None):
+def http_date(timestamp: float | None = None) -> str:
     import email.utils
 
     return email.utils.formatdate(time.time() if timestamp is None else timestamp, usegmt=True)
 
 
-def seed():
+def seed() -> None:
     import random
 
     random.seed()
 
 
-def bytes_to_str(value):
+def bytes_to_str(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("latin-1")
 
 
-def to_bytestring(value, encoding="utf8"):
+def to_bytestring(value: str | bytes, encoding: str = "utf8") -> bytes:
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
@@ -169,7 +180,7 @@ def to_bytestring(value, encoding="utf8"):
     return value.encode(encoding)
 
 
-def has_fileno(thing):
+def has_fileno(thing: Any) -> bool:
     try:
         thing.fileno()
     except (AttributeError, OSError):
@@ -177,13 +188,13 @@ def has_fileno(thing):
     return True
 
 
-def unquote_to_wsgi_str(text):
+def unquote_to_wsgi_str(text: str) -> str:
     import urllib.parse
 
     return urllib.parse.unquote_to_bytes(text).decode("latin-1")
 
 
-def split_request_uri(uri):
+def split_request_uri(uri: str) -> SplitResult:
     import urllib.parse
 
     if uri.startswith("//"):
@@ -193,11 +204,11 @@ def split_request_uri(uri):
     return urllib.parse.urlsplit(uri)
 
 
-def make_fail_app(message):
+def make_fail_app(message: str | bytes) -> Callable[..., Any]:
     """An application that answers every request with 500 and this text."""
     body = to_bytestring(message)
 
-    def application(environ, start_response):
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
         start_response("500 Internal Server Error", headers)
         return [body]
@@ -205,10 +216,10 @@ def make_fail_app(message):
     return application
 
 
-def warn(message):
+def warn(message: str) -> None:
     lines = "\n".join(f"!!! {line}" for line in f"WARNING: {message}".splitlines())
     print(f"!!!\n{lines}\n!!!\n", file=sys.stderr, flush=True)
 
 
-def reraise(kind, value, trace=None):
+def reraise(kind: type[BaseException], value: BaseException | None, trace: TracebackType | None = None) -> NoReturn:
     raise (kind() if value is None else value).with_traceback(trace)

@@ -19,7 +19,7 @@ fn chunk_sizes_are_hexadecimal() {
 
 #[test]
 fn a_refusal_is_a_whole_page() {
-    let look = Look {
+    let defaults = ResponseDefaults {
         server: b"s",
         date: b"d",
     };
@@ -28,7 +28,7 @@ fn a_refusal_is_a_whole_page() {
         Status::BAD_REQUEST,
         "Invalid <&> 'x' \"y\"",
         false,
-        &look,
+        &defaults,
         &mut out,
     );
     let page = "<html>\n  <head>\n    <title>Bad Request</title>\n  </head>\n  <body>\n    <h1><p>Bad Request</p></h1>\n    Invalid &lt;&amp;&gt; &#x27;x&#x27; &quot;y&quot;\n  </body>\n</html>\n";
@@ -42,7 +42,7 @@ fn a_refusal_is_a_whole_page() {
         Status::BAD_REQUEST,
         "Invalid <&> 'x' \"y\"",
         true,
-        &look,
+        &defaults,
         &mut out,
     );
     assert_eq!(String::from_utf8_lossy(&out), head);

@@ -4,7 +4,7 @@
 use super::super::error::Status;
 use super::*;
 
-const LOOK: Look<'static> = Look {
+const DEFAULTS: ResponseDefaults<'static> = ResponseDefaults {
     server: b"s",
     date: b"d",
 };
@@ -19,10 +19,10 @@ fn take<'a>(exchange: &mut Exchange, bytes: &'a [u8]) -> (RequestHead, Vec<u8>, 
         match step.received {
             Received::Data(ref range) => body.extend_from_slice(&rest[range.clone()]),
             Received::NeedData => panic!("{:?} is not whole", String::from_utf8_lossy(bytes)),
-            Received::Head | Received::End => {}
+            Received::Head | Received::Whole | Received::End => {}
         }
         rest = &rest[step.consumed..];
-        if step.received == Received::End {
+        if matches!(step.received, Received::Whole | Received::End) {
             return (head, body, rest);
         }
     }
@@ -42,7 +42,7 @@ fn answer(
         head.push(name.as_bytes(), value.as_bytes()).unwrap();
     }
     let mut out = Vec::new();
-    exchange.respond(&head, size, &LOOK, &mut out);
+    exchange.respond(&head, size, &DEFAULTS, &mut out);
     assert!(exchange.is_responding());
     for piece in pieces {
         let admitted = exchange.data(piece.len(), &mut out);
@@ -73,7 +73,7 @@ const HEAD: &str = "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n";
 const GET_10: &str = "GET / HTTP/1.0\r\n\r\n";
 
 #[test]
-fn a_get_is_head_then_end() {
+fn a_get_is_whole_with_its_head() {
     let mut exchange = Exchange::default();
     let mut head = RequestHead::default();
     assert!(exchange.is_idle());
@@ -85,16 +85,7 @@ fn a_get_is_head_then_end() {
         step,
         Step {
             consumed: GET.len(),
-            received: Received::Head
-        }
-    );
-    assert!(exchange.is_reading_body());
-    let step = exchange.receive(b"", &limits, &mut head).unwrap();
-    assert_eq!(
-        step,
-        Step {
-            consumed: 0,
-            received: Received::End
+            received: Received::Whole
         }
     );
     assert!(exchange.is_dispatched());
@@ -109,6 +100,18 @@ fn a_get_is_head_then_end() {
             received: Received::NeedData
         }
     );
+}
+
+#[test]
+fn a_body_of_no_bytes_is_whole_with_its_head() {
+    for (length, received) in [("0", Received::Whole), ("1", Received::Head)] {
+        let request = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n");
+        let (limits, mut head) = (Limits::default(), RequestHead::default());
+        let mut exchange = Exchange::default();
+        let step = exchange.receive(request.as_bytes(), &limits, &mut head);
+        assert_eq!(step.unwrap().received, received);
+        assert_eq!(exchange.is_dispatched(), received == Received::Whole);
+    }
 }
 
 #[test]
@@ -355,7 +358,7 @@ fn a_drain_after_the_head_meets_the_next_request() {
     let mut head = ResponseHead::default();
     head.set_status(b"200 OK").unwrap();
     let mut out = Vec::new();
-    exchange.respond(&head, BodySize::Exact(0), &LOOK, &mut out);
+    exchange.respond(&head, BodySize::Exact(0), &DEFAULTS, &mut out);
     exchange.close_after_this();
     assert_eq!(exchange.finish(&mut out), Finish::KeepAlive);
     take(&mut exchange, GET.as_bytes());
@@ -415,10 +418,10 @@ fn a_refusal_ends_everything() {
         }
     );
     let mut out = Vec::new();
-    exchange.refuse(error.status(), &error.page_message(), &LOOK, &mut out);
+    exchange.refuse(error.status(), &error.page_message(), &DEFAULTS, &mut out);
     let page = out.clone();
     assert!(page.starts_with(b"HTTP/1.1 400 Bad Request\r\n"));
-    exchange.refuse(error.status(), &error.page_message(), &LOOK, &mut out);
+    exchange.refuse(error.status(), &error.page_message(), &DEFAULTS, &mut out);
     assert_eq!(page, out, "a page is written once");
 }
 
@@ -430,14 +433,14 @@ fn refusals_at_other_times() {
         .receive(b"GET", &Limits::default(), &mut RequestHead::default())
         .unwrap();
     assert!(exchange.is_reading_head());
-    exchange.refuse(Status::REQUEST_TIMEOUT, "", &LOOK, &mut out);
+    exchange.refuse(Status::REQUEST_TIMEOUT, "", &DEFAULTS, &mut out);
     assert!(out.starts_with(b"HTTP/1.1 408 Request Timeout\r\n") && exchange.is_closing());
 
     out.clear();
     let mut exchange = Exchange::default();
     take(&mut exchange, HEAD.as_bytes());
     assert!(exchange.is_head_request());
-    exchange.refuse(Status::INTERNAL_SERVER_ERROR, "", &LOOK, &mut out);
+    exchange.refuse(Status::INTERNAL_SERVER_ERROR, "", &DEFAULTS, &mut out);
     assert!(
         out.starts_with(b"HTTP/1.1 500 Internal Server Error\r\n") && out.ends_with(b"\r\n\r\n")
     );
@@ -446,9 +449,9 @@ fn refusals_at_other_times() {
     take(&mut exchange, GET.as_bytes());
     let mut head = ResponseHead::default();
     head.set_status(b"200 OK").unwrap();
-    exchange.respond(&head, BodySize::Unknown, &LOOK, &mut out);
+    exchange.respond(&head, BodySize::Unknown, &DEFAULTS, &mut out);
     out.clear();
-    exchange.refuse(Status::INTERNAL_SERVER_ERROR, "", &LOOK, &mut out);
+    exchange.refuse(Status::INTERNAL_SERVER_ERROR, "", &DEFAULTS, &mut out);
     assert!(
         out.is_empty() && exchange.is_closing(),
         "a response that has begun cannot be taken back"
@@ -532,7 +535,7 @@ fn random_walks_keep_the_invariants() {
                     } else {
                         BodySize::Exact(below(9) as u64)
                     };
-                    exchange.respond(&response, size, &LOOK, &mut out);
+                    exchange.respond(&response, size, &DEFAULTS, &mut out);
                 }
                 11 => {
                     let len = below(6);
@@ -543,7 +546,7 @@ fn random_walks_keep_the_invariants() {
                     exchange.finish(&mut out);
                 }
                 13 if below(8) == 0 => match below(3) {
-                    0 => exchange.refuse(Status::REQUEST_TIMEOUT, "", &LOOK, &mut out),
+                    0 => exchange.refuse(Status::REQUEST_TIMEOUT, "", &DEFAULTS, &mut out),
                     1 => exchange.abort(),
                     _ => exchange.close_after_this(),
                 },
@@ -632,14 +635,14 @@ fn a_body_may_arrive_behind_its_request_and_during_its_response() {
     let limits = Limits::default();
     let mut exchange = dispatched_at_head("Content-Length: 4\r\nExpect: 100-continue\r\n");
     assert!(exchange.wants_continue());
-    let step = exchange.receive_arriving(b"ab", &limits).unwrap();
+    let step = exchange.receive_streamed_body(b"ab", &limits).unwrap();
     assert_eq!((step.consumed, step.received), (2, Received::Data(0..2)));
     assert!(!exchange.wants_continue(), "the peer did not wait");
-    let step = exchange.receive_arriving(b"cdGET", &limits).unwrap();
+    let step = exchange.receive_streamed_body(b"cdGET", &limits).unwrap();
     assert_eq!((step.consumed, step.received), (2, Received::Data(0..2)));
-    let step = exchange.receive_arriving(b"GET", &limits).unwrap();
+    let step = exchange.receive_streamed_body(b"GET", &limits).unwrap();
     assert_eq!((step.consumed, step.received), (0, Received::End));
-    let step = exchange.receive_arriving(b"GET", &limits).unwrap();
+    let step = exchange.receive_streamed_body(b"GET", &limits).unwrap();
     assert_eq!((step.consumed, step.received), (0, Received::NeedData));
     let (_, finish) = answer(&mut exchange, "200 OK", &[], BodySize::Exact(0), &[]);
     assert_eq!(finish, Finish::KeepAlive);
@@ -648,12 +651,14 @@ fn a_body_may_arrive_behind_its_request_and_during_its_response() {
     let mut head = ResponseHead::default();
     head.set_status(b"200 OK").unwrap();
     let mut out = Vec::new();
-    exchange.respond(&head, BodySize::Unknown, &LOOK, &mut out);
+    exchange.respond(&head, BodySize::Unknown, &DEFAULTS, &mut out);
     assert!(
         String::from_utf8_lossy(&out).contains("Connection: close"),
         "the body is still to come"
     );
-    let step = exchange.receive_arriving(b"2\r\nhi\r\n", &limits).unwrap();
+    let step = exchange
+        .receive_streamed_body(b"2\r\nhi\r\n", &limits)
+        .unwrap();
     assert_eq!(step.received, Received::Data(3..5));
     assert_eq!(exchange.finish(&mut out), Finish::Close);
 }
@@ -665,7 +670,7 @@ fn a_body_that_cannot_be_received_closes_behind_the_response() {
         if is_malformed {
             assert!(
                 exchange
-                    .receive_arriving(b"zz\r\n", &Limits::default())
+                    .receive_streamed_body(b"zz\r\n", &Limits::default())
                     .is_err()
             );
         }
@@ -686,7 +691,7 @@ fn only_a_part_of_a_body_without_length_would_look_whole() {
         for (name, value) in fields {
             head.push(name.as_bytes(), value.as_bytes()).unwrap();
         }
-        exchange.respond(&head, BodySize::Unknown, &LOOK, &mut Vec::new());
+        exchange.respond(&head, BodySize::Unknown, &DEFAULTS, &mut Vec::new());
         exchange
     };
     let mut aborted = begun(GET_10, &[]);

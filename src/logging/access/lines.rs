@@ -10,7 +10,7 @@ use super::values::{
     environ_of_head, escape, escape_decoded, escape_joined, escape_or_dash, host_and_port,
     path_info, user,
 };
-use super::{AccessEntry, FormatError};
+use super::{AccessEntry, BadConversion, FormatError};
 use crate::logging::clock::LocalTime;
 
 /// A compiled format.
@@ -197,11 +197,11 @@ fn push_text(pieces: &mut Vec<Piece>, text: &str) {
 }
 
 /// `conversion` is what follows a `%`. Returns the piece and what follows it.
-fn parse_conversion(conversion: &str) -> Result<(Piece, &str), String> {
+fn parse_conversion(conversion: &str) -> Result<(Piece, &str), BadConversion> {
     let (name, mut rest) = conversion
         .strip_prefix('(')
         .and_then(|inside| inside.split_once(')'))
-        .ok_or("expected '%(name)s'")?;
+        .ok_or(BadConversion::Form)?;
     let mut style = Style::default();
     while let Some(flag @ ('-' | '0' | '+' | ' ' | '#')) = rest.chars().next() {
         style.left |= flag == '-';
@@ -218,13 +218,16 @@ fn parse_conversion(conversion: &str) -> Result<(Piece, &str), String> {
     match rest.chars().next() {
         Some('s') => style.zeros = false,
         Some('d' | 'i' | 'u') if atom.is_number() => style.precision = None,
-        Some(other) => return Err(format!("conversion '{other}' does not fit '{name}'")),
-        None => return Err("the conversion's letter is missing".to_owned()),
+        Some(letter) => {
+            let name = name.to_owned();
+            return Err(BadConversion::Letter { letter, name });
+        }
+        None => return Err(BadConversion::NoLetter),
     }
     Ok((Piece::Atom { atom, style }, &rest[1..]))
 }
 
-fn parse_number(text: &str) -> Result<(usize, &str), String> {
+fn parse_number(text: &str) -> Result<(usize, &str), BadConversion> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let number = match &text[..digits] {
         "" => 0,
@@ -232,7 +235,7 @@ fn parse_number(text: &str) -> Result<(usize, &str), String> {
             .parse()
             .ok()
             .filter(|width| *width <= WIDTH_MAX)
-            .ok_or_else(|| format!("{number} is too wide"))?,
+            .ok_or_else(|| BadConversion::TooWide(number.to_owned()))?,
     };
     Ok((number, &text[digits..]))
 }

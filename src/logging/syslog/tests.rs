@@ -7,12 +7,10 @@ use std::os::unix::net::UnixDatagram;
 use super::*;
 
 fn syslog(address: &str) -> Syslog {
-    let config = Config {
-        syslog_addr: address.to_owned(),
-        syslog_facility: "LOCAL3".to_owned(),
-        proc_name: "shop:app".to_owned(),
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.syslog.syslog_addr = address.to_owned();
+    config.syslog.syslog_facility = "LOCAL3".to_owned();
+    config.process.proc_name = "shop:app".to_owned();
     Syslog::new(&config).unwrap()
 }
 

@@ -9,6 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::super::traceback;
 use super::Hooks;
 use crate::config::{Config, Value};
 
@@ -22,9 +23,9 @@ pub fn cfg(py: Python<'_>, config: &Config, hooks: &Hooks) -> PyResult<Py<PyAny>
         };
         values.set_item(setting.name, object)?;
     }
-    values.set_item("default_proc_name", &config.proc_name)?;
-    values.set_item("bind", &config.bind)?;
-    values.set_item("sendfile", config.sendfile)?;
+    values.set_item("default_proc_name", &config.process.proc_name)?;
+    values.set_item("bind", &config.socket.bind)?;
+    values.set_item("sendfile", config.http.sendfile)?;
     host(py)?
         .call_method1("config", (values,))
         .map(Bound::unbind)
@@ -48,7 +49,7 @@ pub fn reopen_files(py: Python<'_>, log: &Py<PyAny>) {
     if let Err(error) = reopened {
         log::error!(
             "Log files could not be reopened\n{}",
-            super::traceback(py, &error)
+            traceback::format(py, &error)
         );
     }
 }
@@ -85,7 +86,7 @@ pub fn leaving(py: Python<'_>, worker: &Py<PyAny>, requests: u64) {
         .setattr(py, "alive", false)
         .and_then(|()| worker.setattr(py, "nr", requests));
     if let Err(error) = set {
-        log::error!("{}", super::traceback(py, &error));
+        log::error!("{}", traceback::format(py, &error));
     }
 }
 

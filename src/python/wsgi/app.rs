@@ -12,8 +12,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::http::{client_request_id, made_request_id};
-use crate::pool::{Job, Reply, Seat};
-use crate::python::gil::{Reason, handoff};
+use crate::pool::{Job, PoolThread, Reply};
+use crate::python::gil::{Reason, release};
+use crate::python::hooks::HookError;
 use crate::python::interrupts::{Interrupts, RequestTimeout};
 use crate::python::text::latin1;
 use crate::python::traceback;
@@ -21,13 +22,13 @@ use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 
 use super::body::{self, Sent};
 use super::environ::EnvironMaker;
+use super::hijack::HijackableSocket;
+use super::request_hooks::{HookedRequest, RequestHooks};
 use super::start_response::StartResponse;
-use super::upgrade::Offer;
-use super::watch::{Watch, Watched};
 
-/// What the environ says of a listener.
+/// A listener's address, as the environ shows it.
 #[derive(Clone, Debug)]
-pub enum ListenerFace {
+pub enum ListenerAddress {
     /// `SERVER_NAME` and `SERVER_PORT`.
     Tcp {
         /// The bound address.
@@ -56,7 +57,7 @@ pub struct WsgiSettings {
     /// Whether files may be sent by the kernel.
     pub sendfile: bool,
     /// In the order of the worker's listeners.
-    pub listeners: Vec<ListenerFace>,
+    pub listeners: Vec<ListenerAddress>,
     /// What the access log shows of environs.
     pub noted_keys: Vec<String>,
     /// Requests have a name, `ferricorn.request_id`; made from this when the client gave none.
@@ -70,13 +71,13 @@ pub struct WsgiApp {
     pub callable: Py<PyAny>,
     /// See [`WsgiSettings`].
     pub settings: Arc<WsgiSettings>,
-    /// Where threads say what they run.
+    /// Where threads record what they run.
     pub scoreboard: Arc<Scoreboard>,
     /// The worker's slot there.
     pub slot: usize,
-    /// Who looks at the requests, if anybody does.
-    pub watch: Option<Watch>,
-    /// The operator's own logger, which is given exceptions as such.
+    /// The operator's code that sees each request.
+    pub request_hooks: Option<RequestHooks>,
+    /// The custom logger, which is given exceptions as such.
     pub logger: Option<Py<PyAny>>,
     /// What ends requests that run too long (`request_timeout`).
     pub interrupts: Option<Arc<Interrupts>>,
@@ -91,25 +92,25 @@ impl WsgiApp {
     ///
     /// # Errors
     /// The interpreter had no memory for what a thread needs.
-    pub fn run_thread(&self, py: Python<'_>, seat: &Seat) -> PyResult<()> {
+    pub fn run_thread(&self, py: Python<'_>, thread: &PoolThread) -> PyResult<()> {
         let mut environs = EnvironMaker::new(py, self.settings.clone())?;
         let callable = self.callable.bind(py);
         let clock = BoardClock::new();
         if let Some(interrupts) = &self.interrupts {
-            interrupts.enter(py, seat.index())?;
+            interrupts.enter(py, thread.index())?;
         }
-        while let Some(job) = seat.next(|sleep| handoff(py, Reason::NextJob, sleep)) {
-            self.begin(seat, &job, clock);
-            self.run_job(callable, &mut environs, seat, job);
-            self.end(py, seat);
+        while let Some(job) = thread.next_job(|sleep| release(py, Reason::NextJob, sleep)) {
+            self.begin(thread, &job, clock);
+            self.run_job(callable, &mut environs, thread, job);
+            self.end(py, thread);
         }
         Ok(())
     }
 
-    fn begin(&self, seat: &Seat, job: &Job, clock: BoardClock) {
-        seat.set_busy(true);
+    fn begin(&self, thread: &PoolThread, job: &Job, clock: BoardClock) {
+        thread.set_busy(true);
         if let Some(interrupts) = &self.interrupts {
-            interrupts.begin(seat.index(), seat.token());
+            interrupts.begin(thread.index(), thread.token());
         }
         let now_ms = clock.at(job.started);
         let slot = self.slot();
@@ -117,81 +118,85 @@ impl WsgiApp {
         slot.thread_busy();
         slot.queue_time()
             .record(job.started.saturating_duration_since(job.arrived));
-        slot.thread(seat.index())
-            .begin(now_ms, job.peer.ip(), job.head.method(), job.head.path());
+        slot.thread(thread.index()).begin(
+            now_ms,
+            job.peer.ip(),
+            job.head.method(),
+            job.head.path(),
+        );
     }
 
-    fn end(&self, py: Python<'_>, seat: &Seat) {
+    fn end(&self, py: Python<'_>, thread: &PoolThread) {
         if let Some(interrupts) = &self.interrupts {
-            interrupts.end(py, seat.index());
+            interrupts.end(py, thread.index());
         }
         let slot = self.slot();
-        slot.thread(seat.index()).end();
+        slot.thread(thread.index()).end();
         slot.thread_idle();
-        seat.set_busy(false);
+        thread.set_busy(false);
     }
 
     fn run_job(
         &self,
         callable: &Bound<'_, PyAny>,
         environs: &mut EnvironMaker,
-        seat: &Seat,
+        thread: &PoolThread,
         mut job: Box<Job>,
     ) {
         let py = callable.py();
         let environ = match environs.make(py, &mut job) {
             Ok(environ) => environ,
-            Err(error) => return self.fail(py, seat, Some(job), &error),
+            Err(error) => return self.fail(py, thread, Some(job), &error),
         };
-        let watch = self.watch.as_ref();
-        let watched = match watch.map(|watch| watch.begin(&environ, &job)).transpose() {
+        let hooks = self.request_hooks.as_ref();
+        let hooked = match hooks.map(|hooks| hooks.begin(&environ, &job)).transpose() {
             Ok(None) => None,
-            Ok(Some(mut watched)) => match watched.before() {
+            Ok(Some(mut hooked)) => match hooked.pre_request() {
                 Ok(()) => {
-                    job.is_logged = watch.is_some_and(Watch::logs_access);
-                    Some(watched)
+                    job.is_logged = hooks.is_some_and(RequestHooks::logs_access);
+                    Some(hooked)
                 }
-                Err(reason) => return refuse(seat, job, &watched, &reason),
+                Err(error) => return refuse(thread, job, &hooked, &error),
             },
-            Err(error) => return self.fail(py, seat, Some(job), &error),
+            Err(error) => return self.fail(py, thread, Some(job), &error),
         };
         let response = std::mem::take(&mut job.response);
-        let start = StartResponse::new(job.conn, seat.pool().clone(), response, watched.is_some());
+        let start = StartResponse::new(job.conn, thread.pool().clone(), response, hooked.is_some());
         let start = match Bound::new(py, start) {
             Ok(start) => start,
-            Err(error) => return self.fail(py, seat, Some(job), &error),
+            Err(error) => return self.fail(py, thread, Some(job), &error),
         };
         let named = self.name_request(&environ, &job);
-        let offer = match named.and_then(|()| complete(&environ, &start, &mut job)) {
-            Ok(offer) => offer,
-            Err(error) => return self.fail(py, seat, Some(job), &error),
+        let hijackable = match named.and_then(|()| complete(&environ, &start, &mut job)) {
+            Ok(socket) => socket,
+            Err(error) => return self.fail(py, thread, Some(job), &error),
         };
         let called = callable.call1((&environ, &start));
         if !self.settings.noted_keys.is_empty() {
             job.noted = note(&environ, &self.settings.noted_keys);
         }
         match called {
-            Ok(result) => self.answer(&result, &start, &environ, seat, job, watched.as_ref()),
+            Ok(result) => self.answer(&result, &start, &environ, thread, job, hooked.as_ref()),
             Err(error) => {
-                if start.get().is_taken() {
-                    self.end_taken(py, seat, job, &error);
+                if start.get().is_hijacked() {
+                    self.end_hijacked(py, thread, job, &error);
                 } else {
-                    self.fail(py, seat, Some(job), &error);
+                    self.fail(py, thread, Some(job), &error);
                 }
                 // A request that timed out was answered, and its line written, long ago.
-                if let Some(watched) = &watched
+                if let Some(hooked) = &hooked
                     && !error.is_instance_of::<RequestTimeout>(py)
                 {
-                    watched.log_access(start.get());
+                    hooked.log_access(start.get());
                 }
             }
         }
         start.get().finish();
-        if let Some(offer) = offer {
-            offer.withdraw();
+        if let Some(socket) = hijackable {
+            socket.withdraw();
         }
-        if let Some(watched) = &watched {
-            watched.after(Some(start.get()));
+        if let Some(hooked) = &hooked {
+            hooked.post_request(Some(start.get()));
         }
     }
 
@@ -212,9 +217,9 @@ impl WsgiApp {
         result: &Bound<'_, PyAny>,
         start: &Bound<'_, StartResponse>,
         environ: &Bound<'_, PyDict>,
-        seat: &Seat,
+        thread: &PoolThread,
         job: Box<Job>,
-        watched: Option<&Watched<'_, '_>>,
+        hooked: Option<&HookedRequest<'_, '_>>,
     ) {
         let py = result.py();
         let sent = body::send(
@@ -222,34 +227,34 @@ impl WsgiApp {
             start,
             environ,
             job,
-            seat.pool(),
+            thread.pool(),
             self.settings.sendfile,
         );
-        if let Some(watched) = watched {
-            watched.log_access(start.get());
+        if let Some(hooked) = hooked {
+            hooked.log_access(start.get());
         }
         let closed = close(result);
         match (sent, closed) {
             // The application has answered on the client's socket itself.
-            (Sent::Streamed(job) | Sent::Gone(job), Ok(())) if start.get().is_taken() => {
-                seat.pool().send(Reply::End(job));
+            (Sent::Streamed(job) | Sent::Gone(job), Ok(())) if start.get().is_hijacked() => {
+                thread.pool().send(Reply::End(job));
             }
-            (Sent::Failed(Some(job), error), _) if start.get().is_taken() => {
-                self.end_taken(py, seat, job, &error);
+            (Sent::Failed(Some(job), error), _) if start.get().is_hijacked() => {
+                self.end_hijacked(py, thread, job, &error);
             }
             (Sent::Whole, Ok(())) => {}
             (Sent::Whole, Err(error)) => self.log_failure(py, None, &error),
-            (Sent::Streamed(job), Ok(())) => seat.pool().send(Reply::End(job)),
-            (Sent::Streamed(job), Err(error)) => self.fail(py, seat, Some(job), &error),
+            (Sent::Streamed(job), Ok(())) => thread.pool().send(Reply::End(job)),
+            (Sent::Streamed(job), Err(error)) => self.fail(py, thread, Some(job), &error),
             // The connection is gone, so the loop only takes note.
             (Sent::Gone(job), closed) => {
                 if let Err(error) = closed {
                     self.log_failure(py, Some(&job), &error);
                 }
-                seat.pool().send(Reply::Abort(job));
+                thread.pool().send(Reply::Abort(job));
             }
             (Sent::Failed(job, error), closed) => {
-                self.fail(py, seat, job, &error);
+                self.fail(py, thread, job, &error);
                 if let Err(error) = closed {
                     self.log_failure(py, None, &error);
                 }
@@ -274,7 +279,7 @@ fn note(environ: &Bound<'_, PyDict>, keys: &[String]) -> Vec<Option<Box<[u8]>>> 
         .map(|key| {
             let exact = environ.get_item(key).ok().flatten();
             let value = exact.or_else(|| in_any_case(key))?;
-            // What cannot be shown is not there: a log line is no reason to fail a request.
+            // A value whose `str` raises is left out: a log line is no reason to fail a request.
             let text = value.str().ok()?.to_string_lossy().into_owned();
             Some(text.into_bytes().into())
         })
@@ -282,20 +287,20 @@ fn note(environ: &Bound<'_, PyDict>, keys: &[String]) -> Vec<Option<Box<[u8]>>> 
 }
 
 impl WsgiApp {
-    /// The application has the client's socket and its call has ended with `error`. With gunicorn `StopIteration` is
-    /// how it says that there is no response, so it is not a failure.
-    fn end_taken(&self, py: Python<'_>, seat: &Seat, job: Box<Job>, error: &PyErr) {
+    /// The application has hijacked the socket, and its call has ended with `error`. `StopIteration` is gunicorn's word for
+    /// "there is no response", so it is not a failure.
+    fn end_hijacked(&self, py: Python<'_>, thread: &PoolThread, job: Box<Job>, error: &PyErr) {
         if !error.is_instance_of::<PyStopIteration>(py) {
             self.log_failure(py, Some(&job), error);
         }
-        seat.pool().send(Reply::End(job));
+        thread.pool().send(Reply::End(job));
     }
 
-    /// The application failed: its traceback to the log, the rest to the loop, which knows what the client has seen.
-    fn fail(&self, py: Python<'_>, seat: &Seat, job: Option<Box<Job>>, error: &PyErr) {
+    /// The application failed. Its traceback goes to the log. The loop does the rest: it knows what the client has seen.
+    fn fail(&self, py: Python<'_>, thread: &PoolThread, job: Option<Box<Job>>, error: &PyErr) {
         self.log_failure(py, job.as_deref(), error);
         if let Some(job) = job {
-            seat.pool().send(Reply::Abort(job));
+            thread.pool().send(Reply::Abort(job));
         }
     }
 
@@ -318,11 +323,11 @@ impl WsgiApp {
     }
 }
 
-/// A logger of the operator's own may want more of an exception than its text.
+/// A custom logger may use more of an exception than its text.
 fn log_exception(py: Python<'_>, logger: &Py<PyAny>, message: &str, error: &PyErr) -> PyResult<()> {
     let named = PyDict::new(py);
     named.set_item("exc_info", error.value(py))?;
-    // The message stands for itself: it is not to be formatted again.
+    // The message is an argument, so that a `%` in it is not a format.
     logger.call_method(py, "exception", ("%s", message), Some(&named))?;
     Ok(())
 }
@@ -332,12 +337,12 @@ fn complete<'py>(
     environ: &Bound<'py, PyDict>,
     start: &Bound<'py, StartResponse>,
     job: &mut Job,
-) -> PyResult<Option<Offer<'py>>> {
+) -> PyResult<Option<HijackableSocket<'py>>> {
     let py = environ.py();
     environ.set_item(intern!(py, "wsgi.early_hints"), start)?;
     environ.set_item(intern!(py, "ferricorn.client_disconnected"), start)?;
     match job.socket.take() {
-        Some(socket) => Offer::make(environ, start, socket).map(Some),
+        Some(socket) => HijackableSocket::offer(environ, start, socket).map(Some),
         None => Ok(None),
     }
 }
@@ -378,10 +383,10 @@ fn close(result: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 /// `pre_request` raised: the request fails before the application has seen it.
-fn refuse(seat: &Seat, job: Box<Job>, watched: &Watched<'_, '_>, reason: &str) {
-    log::error!("Error handling request {}\n{reason}", named(&job));
-    seat.pool().send(Reply::Abort(job));
-    watched.after(None);
+fn refuse(thread: &PoolThread, job: Box<Job>, hooked: &HookedRequest<'_, '_>, error: &HookError) {
+    log::error!("Error handling request {}\n{error}", named(&job));
+    thread.pool().send(Reply::Abort(job));
+    hooked.post_request(None);
 }
 
 fn named(job: &Job) -> String {

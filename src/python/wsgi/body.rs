@@ -11,8 +11,8 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyTuple};
 
-use crate::pool::{ConnId, Job, Piece, Pool, Reply, SharedBytes, Window};
-use crate::python::gil::{Reason, handoff};
+use crate::pool::{BorrowedBuffer, ConnId, Job, Piece, Pool, Reply, Window};
+use crate::python::gil::{Reason, release};
 
 use super::file_wrapper::FileWrapper;
 use super::start_response::StartResponse;
@@ -129,7 +129,8 @@ fn add_item(job: &mut Job, bytes: &Bound<'_, PyBytes>) {
     let body = &mut job.response_body;
     let content = bytes.as_bytes();
     if content.len() > COPY_BYTES_MAX {
-        body.pieces.push(Piece::Shared(Box::new(Lent::new(bytes))));
+        body.pieces
+            .push(Piece::Borrowed(Box::new(Lent::new(bytes))));
     } else if body.pieces.is_empty() {
         body.bytes.extend_from_slice(content);
     } else if !content.is_empty() {
@@ -255,12 +256,12 @@ pub(super) fn send_item(
         return Flow::Gone;
     };
     let piece = if content.len() > STREAM_COPY_BYTES_MAX {
-        Piece::Shared(Box::new(Lent::new(bytes)))
+        Piece::Borrowed(Box::new(Lent::new(bytes)))
     } else {
         Piece::Bytes(content.to_vec())
     };
     pool.send_piece(conn, piece, must_wait);
-    if must_wait && handoff(py, Reason::Window, || window.wait()).is_err() {
+    if must_wait && release(py, Reason::Window, || window.wait()).is_err() {
         return Flow::Gone;
     }
     Flow::Open
@@ -302,7 +303,7 @@ impl Lent {
 // SAFETY: `bytes` objects are immutable and `_object` keeps this one alive, so its bytes may be read on any thread.
 unsafe impl Send for Lent {}
 
-impl SharedBytes for Lent {
+impl BorrowedBuffer for Lent {
     #[expect(
         unsafe_code,
         reason = "the bytes of an immutable object are read without the GIL"

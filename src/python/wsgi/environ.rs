@@ -1,4 +1,4 @@
-//! A request as a WSGI environ: a copy of the listener's template, and what this request adds.
+//! A request as a WSGI environ: a copy of the listener's base environ, and what this request adds.
 //!
 //! PEP 3333, "environ Variables"; the keys and their order of precedence are gunicorn's.
 
@@ -13,22 +13,22 @@ use crate::http::{ProxyHeader, ProxyRoute, RequestHead, Version, percent_decode}
 use crate::pool::{Job, Peer};
 use crate::python::text::latin1;
 
-use super::app::{ListenerFace, WsgiSettings};
+use super::app::{ListenerAddress, WsgiSettings};
 use super::errors::Errors;
 use super::file_wrapper::FileWrapper;
 use super::headers::HeaderKeys;
 use super::input::Input;
 
-/// One thread's maker of environs.
+/// Makes the environs of one pool thread.
 #[derive(Debug)]
 pub(super) struct EnvironMaker {
     settings: Arc<WsgiSettings>,
-    /// What every request through one listener has in common.
-    templates: Vec<Py<PyDict>>,
+    /// Per listener, what all of its requests have in common.
+    base_environs: Vec<Py<PyDict>>,
     keys: HeaderKeys,
     /// `wsgi.input` of requests without a body.
     no_input: Py<Input>,
-    /// The last peer's address, which many requests share: of a client, or of all that come through a proxy.
+    /// The last peer's address. Successive requests often share it: of one client, or of one proxy.
     ip: Option<(Option<IpAddr>, Py<PyString>)>,
     /// Reused for the decoded path.
     path: Vec<u8>,
@@ -36,13 +36,13 @@ pub(super) struct EnvironMaker {
 
 impl EnvironMaker {
     pub(super) fn new(py: Python<'_>, settings: Arc<WsgiSettings>) -> PyResult<Self> {
-        let templates = settings
+        let base_environs = settings
             .listeners
             .iter()
-            .map(|face| Ok(template(py, &settings, face)?.unbind()))
+            .map(|address| Ok(base_environ(py, &settings, address)?.unbind()))
             .collect::<PyResult<_>>()?;
         Ok(Self {
-            templates,
+            base_environs,
             keys: HeaderKeys::default(),
             no_input: Py::new(py, Input::new(crate::pool::RequestBody::Empty))?,
             ip: None,
@@ -60,7 +60,7 @@ impl EnvironMaker {
         py: Python<'py>,
         job: &mut Job,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let environ = self.templates[job.listener].bind(py).copy()?;
+        let environ = self.base_environs[job.listener].bind(py).copy()?;
         let head = &job.head;
         environ.set_item(intern!(py, "REQUEST_METHOD"), method(py, head.method())?)?;
         let target = latin1(py, head.target())?;
@@ -92,7 +92,7 @@ impl EnvironMaker {
             environ.set_item(intern!(py, "wsgi.url_scheme"), scheme)?;
         }
         self.set_path(py, &environ, job, target)?;
-        if let ListenerFace::Unix { path } = &self.settings.listeners[job.listener] {
+        if let ListenerAddress::Unix { path } = &self.settings.listeners[job.listener] {
             set_server_of_unix(
                 py,
                 &environ,
@@ -132,7 +132,7 @@ impl EnvironMaker {
     ) -> PyResult<()> {
         let (ip, port) = match peer {
             Peer::Tcp(address) => (Some(address.ip()), Some(address.port())),
-            // Another port than the client's own would be worse than none.
+            // The proxy's port would be wrong, so there is none.
             Peer::Ip(ip) => (Some(ip), None),
             Peer::Unix => (None, None),
         };
@@ -150,7 +150,7 @@ impl EnvironMaker {
         }
     }
 
-    /// The path was held against `SCRIPT_NAME` before the request was dispatched.
+    /// The loop has checked that the path begins with `SCRIPT_NAME`.
     fn set_path<'py>(
         &mut self,
         py: Python<'py>,
@@ -230,10 +230,10 @@ fn set_server_of_unix(
     environ.set_item(intern!(py, "SERVER_PORT"), port)
 }
 
-fn template<'py>(
+fn base_environ<'py>(
     py: Python<'py>,
     settings: &WsgiSettings,
-    face: &ListenerFace,
+    address: &ListenerAddress,
 ) -> PyResult<Bound<'py, PyDict>> {
     let environ = PyDict::new(py);
     environ.set_item(intern!(py, "wsgi.version"), (1, 0))?;
@@ -249,11 +249,11 @@ fn template<'py>(
     environ.set_item(intern!(py, "wsgi.input_terminated"), true)?;
     environ.set_item(intern!(py, "SERVER_SOFTWARE"), &settings.server_software)?;
     environ.set_item(intern!(py, "SCRIPT_NAME"), intern!(py, ""))?;
-    if let ListenerFace::Tcp { name, port } = face {
+    if let ListenerAddress::Tcp { name, port } = address {
         environ.set_item(intern!(py, "SERVER_NAME"), name)?;
         environ.set_item(intern!(py, "SERVER_PORT"), port.to_string())?;
     }
-    // What each request sets: a copy has a place for it, and room for the fields of a browser.
+    // The keys that each request sets: a copy has a slot for them, and is large enough for a browser's fields.
     for key in [
         intern!(py, "REQUEST_METHOD"),
         intern!(py, "RAW_URI"),

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::pool::{BodyBytes, Inflow, RequestBody};
-use crate::python::gil::{Reason, handoff};
+use crate::pool::{BodyBytes, RequestBody, StreamingBody};
+use crate::python::gil::{Reason, release};
 
 /// A spooled body is read in steps of this at least, so that lines are not read one by one.
 const STEP_BYTES: usize = 64 * 1024;
@@ -44,7 +44,7 @@ enum Rest {
         file: File,
         left: u64,
     },
-    Inflow(Arc<Inflow>),
+    Streaming(Arc<StreamingBody>),
 }
 
 impl Input {
@@ -55,9 +55,9 @@ impl Input {
             RequestBody::Empty => {}
             RequestBody::Memory(whole) => source.whole = whole,
             RequestBody::File { file, len } => source.rest = Rest::Spool { file, left: len },
-            RequestBody::Arriving(inflow) => {
-                source.rest = Rest::Inflow(inflow);
-                reason = Reason::ArrivingBody;
+            RequestBody::Streaming(body) => {
+                source.rest = Rest::Streaming(body);
+                reason = Reason::StreamingBody;
             }
         }
         Self {
@@ -83,7 +83,7 @@ impl Input {
         {
             return Ok(take(&mut source)?);
         }
-        Ok(handoff(py, self.reason, || take(&mut self.lock()))?)
+        Ok(release(py, self.reason, || take(&mut self.lock()))?)
     }
 
     fn take_line(&self, py: Python<'_>, max: usize) -> PyResult<Line> {
@@ -204,8 +204,8 @@ impl Source {
         self.at = 0;
         match &mut self.rest {
             Rest::Nothing => return Ok(false),
-            Rest::Inflow(inflow) => {
-                if inflow.take(&mut self.bytes)? {
+            Rest::Streaming(body) => {
+                if body.take(&mut self.bytes)? {
                     return Ok(true);
                 }
             }

@@ -7,8 +7,8 @@
 //! | Input and Error Streams | `input.rs`, `errors.rs` |
 //! | The `start_response()` Callable, The `write()` Callable | `start_response.rs` |
 //! | Buffering and Streaming, Handling the Content-Length Header | `body.rs` |
-//! | (not of PEP 3333) `gunicorn.socket` | `upgrade.rs` |
-//! | (not of PEP 3333) `pre_request`, `post_request`, loggers of the operator's own | `watch.rs` |
+//! | (not of PEP 3333) `gunicorn.socket` | `hijack.rs` |
+//! | (not of PEP 3333) `pre_request`, `post_request`, custom loggers | `request_hooks.rs` |
 //! | Optional Platform-Specific File Handling | `file_wrapper.rs` |
 
 mod app;
@@ -17,10 +17,10 @@ mod environ;
 mod errors;
 mod file_wrapper;
 mod headers;
+mod hijack;
 mod input;
+mod request_hooks;
 mod start_response;
-mod upgrade;
-mod watch;
 
 use std::sync::Arc;
 
@@ -29,10 +29,10 @@ use pyo3::types::PyDict;
 
 use crate::pool::Job;
 
-pub use app::{ListenerFace, WsgiApp, WsgiSettings};
-pub use watch::Watch;
+pub use app::{ListenerAddress, WsgiApp, WsgiSettings};
+pub use request_hooks::RequestHooks;
 
-/// Requests to environs, for `benches/environ.rs` alone: the maker itself stays in this room.
+/// Requests to environs, for `benches/environ.rs` alone: the maker itself stays in this module.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Environs(environ::EnvironMaker);

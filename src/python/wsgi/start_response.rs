@@ -21,7 +21,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyList, PyString, PyTuple};
 
 use crate::http::{ResponseError, ResponseHead};
-use crate::pool::{ConnId, Pool, Reply, Streaming, Window};
+use crate::pool::{ConnId, Pool, Reply, StreamedResponse, Window};
 use crate::python::text::latin1_bytes;
 
 use super::body::{self, Flow};
@@ -33,11 +33,11 @@ pub(super) struct StartResponse {
     conn: ConnId,
     pool: Arc<Pool>,
     state: Mutex<State>,
-    /// Of a request that is watched.
+    /// Of a request that hooks or a custom logger see.
     record: Option<Box<Record>>,
 }
 
-/// What is kept of a response for those who look at it afterwards.
+/// What request hooks and custom loggers are shown of a response.
 #[derive(Debug, Default)]
 struct Record {
     head: Mutex<ResponseHead>,
@@ -64,8 +64,8 @@ enum State {
     /// The head is on its way, and the body follows.
     Streaming(Arc<Window>),
     /// The application has the client's socket, and answers there.
-    Taken,
-    /// Nothing more is taken: the response is whole or the request is over.
+    Hijacked,
+    /// Nothing more is accepted: the response is whole or the request is over.
     Over,
 }
 
@@ -74,17 +74,17 @@ impl StartResponse {
         conn: ConnId,
         pool: Arc<Pool>,
         response: ResponseHead,
-        is_watched: bool,
+        is_recorded: bool,
     ) -> Self {
         Self {
             conn,
             pool,
             state: Mutex::new(State::Fresh(response)),
-            record: is_watched.then(Box::default),
+            record: is_recorded.then(Box::default),
         }
     }
 
-    /// The response as it was recorded; of a request that is not watched nothing is.
+    /// The response as it was recorded. Without hooks nothing is.
     pub(super) fn recorded(&self) -> Recorded {
         let Some(record) = &self.record else {
             return Recorded::default();
@@ -108,7 +108,7 @@ impl StartResponse {
         }
     }
 
-    /// So many bytes of the body are handed over.
+    /// Counts bytes of the body that are on their way.
     pub(super) fn note_sent(&self, bytes: u64) {
         if let Some(record) = &self.record {
             record.body_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -162,7 +162,7 @@ impl StartResponse {
                 *state = State::Streaming(window.clone());
                 drop(state);
                 self.note_begun();
-                let streaming = Streaming {
+                let streaming = StreamedResponse {
                     response,
                     window: window.clone(),
                 };
@@ -173,8 +173,8 @@ impl StartResponse {
                 *state = State::Fresh(head);
                 Err(not_called())
             }
-            State::Taken => {
-                *state = State::Taken;
+            State::Hijacked => {
+                *state = State::Hijacked;
                 // Whatever is written goes nowhere.
                 let window = Window::new(0);
                 window.close();
@@ -185,8 +185,8 @@ impl StartResponse {
     }
 
     /// Whether the application has the client's socket.
-    pub(super) fn is_taken(&self) -> bool {
-        matches!(&*self.lock(), State::Taken)
+    pub(super) fn is_hijacked(&self) -> bool {
+        matches!(&*self.lock(), State::Hijacked)
     }
 
     /// Whether part of the response is on its way.
@@ -214,7 +214,7 @@ impl StartResponse {
     }
 
     fn write(&self, py: Python<'_>, bytes: &Bound<'_, PyBytes>) -> PyResult<()> {
-        if self.is_taken() {
+        if self.is_hijacked() {
             return Ok(());
         }
         let window = self.stream()?;
@@ -249,7 +249,7 @@ impl StartResponse {
         let exc_info = exc_info.filter(|value| !value.is_none());
         let mut head = {
             let mut state = this.lock();
-            if matches!(*state, State::Taken) {
+            if matches!(*state, State::Hijacked) {
                 return Ok(slf.clone().into_any());
             }
             match (&*state, exc_info) {
@@ -262,7 +262,7 @@ impl StartResponse {
             }
             match std::mem::replace(&mut *state, State::Over) {
                 State::Fresh(head) | State::Ready(head) => head,
-                State::Streaming(_) | State::Taken | State::Over => ResponseHead::default(),
+                State::Streaming(_) | State::Hijacked | State::Over => ResponseHead::default(),
             }
         };
         head.clear();
@@ -282,14 +282,14 @@ impl StartResponse {
         }
     }
 
-    /// The application takes the client's socket.
-    fn take_socket(&self) -> PyResult<()> {
+    /// The application hijacks the client's socket.
+    fn hijack(&self) -> PyResult<()> {
         let mut state = self.lock();
         match *state {
             State::Fresh(_) | State::Ready(_) => {
-                *state = State::Taken;
-                // Under the lock, so that the end of the request cannot be told before it.
-                self.pool.send(Reply::Taken(self.conn));
+                *state = State::Hijacked;
+                // Under the lock, so that it precedes the end of the request.
+                self.pool.send(Reply::Hijacked(self.conn));
                 Ok(())
             }
             _ => Err(PyOSError::new_err(

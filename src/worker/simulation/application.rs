@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::pool::{Job, Peer, Piece, Reply, Seat, SharedBytes, Streaming, Window};
+use crate::pool::{BorrowedBuffer, Job, Peer, Piece, PoolThread, Reply, StreamedResponse, Window};
 
 use super::plan::{Ask, Rng};
 
@@ -148,7 +148,7 @@ pub(super) struct Taken {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Application {
-    seat: Seat,
+    thread: PoolThread,
     threads: usize,
     window_bytes: usize,
     running: Vec<Running>,
@@ -159,9 +159,9 @@ pub(super) struct Application {
 }
 
 impl Application {
-    pub(super) fn new(seat: Seat, rng: &mut Rng) -> Self {
+    pub(super) fn new(thread: PoolThread, rng: &mut Rng) -> Self {
         Self {
-            seat,
+            thread,
             threads: 1 + rng.below(4),
             window_bytes: rng.pick(&[1, 1000, 64 * 1024]),
             running: Vec::new(),
@@ -175,9 +175,9 @@ impl Application {
         if self.running.len() >= self.threads {
             return None;
         }
-        // As a seat does it, but for the sleep of a thread that finds nothing.
-        let pool = self.seat.pool();
-        let mut job = pool.unbegun()?;
+        // As a thread does it, but for the sleep of a thread that finds nothing.
+        let pool = self.thread.pool();
+        let mut job = pool.pop_front()?;
         if pool.is_gone(job.conn) {
             pool.send(Reply::Abort(job));
             return None;
@@ -186,7 +186,7 @@ impl Application {
         let body = match std::mem::take(&mut job.body) {
             crate::pool::RequestBody::Empty => Vec::new(),
             crate::pool::RequestBody::Memory(bytes) => bytes.to_vec(),
-            crate::pool::RequestBody::Arriving(_) => unreachable!("bodies are buffered here"),
+            crate::pool::RequestBody::Streaming(_) => unreachable!("bodies are buffered here"),
             crate::pool::RequestBody::File { mut file, len } => {
                 let mut bytes = Vec::new();
                 std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
@@ -232,8 +232,8 @@ impl Application {
             self.windows.push(window.clone());
             running.window = Some(window.clone());
             let response = std::mem::take(&mut running.job.response);
-            let streaming = Box::new(Streaming { response, window });
-            self.seat
+            let streaming = Box::new(StreamedResponse { response, window });
+            self.thread
                 .pool()
                 .send(Reply::Head(running.job.conn, streaming));
             return None;
@@ -249,7 +249,7 @@ impl Application {
                 if !part.is_empty() && window.add(part.len()).is_ok() {
                     let conn = running.job.conn;
                     let piece = self.piece(part, rng);
-                    self.seat.pool().send(Reply::Data(conn, piece));
+                    self.thread.pool().send(Reply::Data(conn, piece));
                 }
                 return None;
             }
@@ -257,7 +257,7 @@ impl Application {
         }
         let is_gone = window.add(0).is_err();
         let Running { job, target, .. } = self.running.swap_remove(at);
-        self.seat.pool().send(if is_gone || is_failing {
+        self.thread.pool().send(if is_gone || is_failing {
             Reply::Abort(job)
         } else {
             Reply::End(job)
@@ -267,7 +267,7 @@ impl Application {
 
     fn reply_whole(&self, mut job: Box<Job>, answer: &Answer, rng: &mut Rng) {
         if answer.fails_after.is_some() {
-            return self.seat.pool().send(Reply::Abort(job));
+            return self.thread.pool().send(Reply::Abort(job));
         }
         for part in &answer.parts {
             if job.response_body.pieces.is_empty() && rng.chance(70) {
@@ -277,7 +277,7 @@ impl Application {
                 job.response_body.pieces.push(piece);
             }
         }
-        self.seat.pool().send(Reply::Whole(job));
+        self.thread.pool().send(Reply::Whole(job));
     }
 
     /// `part` in one of the shapes that an application's bytes have.
@@ -286,7 +286,7 @@ impl Application {
             0 => Piece::Bytes(part),
             1 => {
                 self.lent.fetch_add(1, Ordering::Relaxed);
-                Piece::Shared(Box::new(Lent {
+                Piece::Borrowed(Box::new(Lent {
                     bytes: part,
                     lent: self.lent.clone(),
                 }))
@@ -314,14 +314,18 @@ impl Application {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        !self.running.is_empty() || self.seat.pool().queue_length() > 0
+        !self.running.is_empty() || self.thread.pool().queue_length() > 0
     }
 
     /// Everything that was lent has come back, and every window is as it was.
     pub(super) fn check_over(&self) {
         assert!(self.running.is_empty());
-        self.seat.pool().close();
-        assert!(self.seat.next(|_| panic!("the pool is closed")).is_none());
+        self.thread.pool().close();
+        assert!(
+            self.thread
+                .next_job(|_| panic!("the pool is closed"))
+                .is_none()
+        );
         assert_eq!(
             self.lent.load(Ordering::Relaxed),
             0,
@@ -344,7 +348,7 @@ struct Lent {
     lent: Arc<AtomicUsize>,
 }
 
-impl SharedBytes for Lent {
+impl BorrowedBuffer for Lent {
     fn bytes(&self) -> &[u8] {
         &self.bytes
     }

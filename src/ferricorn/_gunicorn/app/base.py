@@ -1,14 +1,22 @@
 """`gunicorn.app.base`: an application that brings its own server along.
 
 class Standalone(BaseApplication):
-    def load_config(self):
+    def load_config(self) -> None:
         self.cfg.set("bind", "127.0.0.1:8000")
 
-    def load(self):
+    def load(self) -> Callable[..., Any]:
         return wsgi_application
 
 Standalone().run()
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import argparse
 
 import os
 import sys
@@ -21,15 +29,15 @@ from ferricorn._gunicorn.config import Config
 class BaseApplication:
     """Subclasses fill `self.cfg` in `load_config` and return the WSGI application from `load`."""
 
-    def __init__(self, usage=None, prog=None):
+    def __init__(self, usage: str | None = None, prog: str | None = None) -> None:
         self.usage = usage
         self.prog = prog
-        self.cfg = None
-        self.callable = None
-        self.logger = None
+        self.cfg: Any = None
+        self.callable: Callable[..., Any] | None = None
+        self.logger: Any = None
         self.do_load_config()
 
-    def do_load_config(self):
+    def do_load_config(self) -> None:
         """Also called on a reload."""
         try:
             self.load_default_config()
@@ -39,28 +47,28 @@ class BaseApplication:
             print(f"\nError: {error}", file=sys.stderr, flush=True)
             sys.exit(1)
 
-    def load_default_config(self):
+    def load_default_config(self) -> None:
         self.cfg = Config(self.usage, prog=self.prog)
 
-    def init(self, parser, opts, args):
+    def init(self, parser: argparse.ArgumentParser, opts: argparse.Namespace, args: list[str]) -> dict[str, Any] | None:
         raise NotImplementedError
 
-    def load(self):
+    def load(self) -> Callable[..., Any]:
         raise NotImplementedError
 
-    def load_config(self):
+    def load_config(self) -> None:
         raise NotImplementedError
 
-    def reload(self):
+    def reload(self) -> None:
         self.do_load_config()
 
-    def wsgi(self):
+    def wsgi(self) -> Callable[..., Any]:
         """The application, loaded once."""
         if self.callable is None:
             self.callable = self.load()
         return self.callable
 
-    def run(self):
+    def run(self) -> NoReturn:
         """Serve until told to stop; then leave the interpreter with gunicorn's exit codes."""
         Arbiter(self).run()
 
@@ -71,12 +79,12 @@ class Application(BaseApplication):
     `init` gets the parser and its result, and may return settings that all of these outrank.
     """
 
-    def chdir(self):
+    def chdir(self) -> None:
         os.chdir(self.cfg.chdir)
         if self.cfg.chdir not in sys.path:
             sys.path.insert(0, self.cfg.chdir)
 
-    def load_config(self):
+    def load_config(self) -> None:
         parser = self.cfg.parser()
         args = parser.parse_args()
         own = self.init(parser, args, args.args)
@@ -93,14 +101,14 @@ class Application(BaseApplication):
         # It may be another one by now.
         self.chdir()
 
-    def _set_all(self, values):
+    def _set_all(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
             self.cfg.set(name.lower(), value)
 
-    def load_config_from_file(self, filename):
+    def load_config_from_file(self, filename: str) -> dict[str, Any]:
         return self.load_config_from_module_name_or_filename(filename)
 
-    def load_config_from_module_name_or_filename(self, location):
+    def load_config_from_module_name_or_filename(self, location: str) -> dict[str, Any]:
         """`PATH`, `file:PATH` or `python:MODULE`; names that are no settings are the file's own business."""
         if location.startswith("python:"):
             names = self.get_config_from_module_name(location.removeprefix("python:"))
@@ -116,12 +124,12 @@ class Application(BaseApplication):
                 raise
         return names
 
-    def get_config_from_module_name(self, module_name):
+    def get_config_from_module_name(self, module_name: str) -> dict[str, Any]:
         import importlib
 
         return vars(importlib.import_module(module_name))
 
-    def get_config_from_filename(self, filename):
+    def get_config_from_filename(self, filename: str) -> dict[str, Any]:
         if not os.path.exists(filename):
             raise RuntimeError(f"{filename!r} doesn't exist")
         import importlib.machinery
@@ -131,7 +139,7 @@ class Application(BaseApplication):
         if not filename.endswith((".py", ".pyc")):
             util.warn("configuration file should have a valid Python extension.\n")
             loader = importlib.machinery.SourceFileLoader("__config__", filename)
-        spec = importlib.util.spec_from_file_location("__config__", filename, loader=loader)
+        spec: Any = importlib.util.spec_from_file_location("__config__", filename, loader=loader)
         module = importlib.util.module_from_spec(spec)
         sys.modules["__config__"] = module
         try:
@@ -145,14 +153,14 @@ class Application(BaseApplication):
             sys.exit(1)
         return vars(module)
 
-    def run(self):
+    def run(self) -> NoReturn:
         if self.cfg.print_config:
             print(self.cfg)
         if self.cfg.print_config or self.cfg.check_config:
             self._check()
         super().run()
 
-    def _check(self):
+    def _check(self) -> NoReturn:
         try:
             self.load()
         except Exception:

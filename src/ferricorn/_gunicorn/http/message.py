@@ -1,5 +1,12 @@
 """`gunicorn.http.message`: the `req` that request hooks and loggers are given."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ferricorn._gunicorn.config import Config
+
 
 class Request:
     """A request's head, and its body as the application will read it.
@@ -8,24 +15,33 @@ class Request:
     replaced), `method`, `uri`, `path`, `query` and `scheme`.
     """
 
-    def __init__(self, cfg, peer_addr, head, headers, scheme, body, proxy_protocol_info=None):
+    def __init__(
+        self,
+        cfg: Config,
+        peer_addr: tuple[str, int | None] | str,
+        head: tuple[str, str, str, str, tuple[int, int]],
+        headers: list[tuple[str, str]],
+        scheme: str,
+        body: Any,
+        proxy_protocol_info: dict[str, Any] | None = None,
+    ) -> None:
         self.cfg = cfg
         self.peer_addr = peer_addr
         self.remote_addr = peer_addr
         self.method, self.uri, self.path, self.query, self.version = head
         self.fragment = ""
         self.headers = headers
-        self.trailers = []
+        self.trailers: list[tuple[str, str]] = []
         self.scheme = scheme
         self.body = body
         self.proxy_protocol_info = proxy_protocol_info
         self.must_close = False
         self.req_number = 1
 
-    def force_close(self):
+    def force_close(self) -> None:
         self.must_close = True
 
-    def should_close(self):
+    def should_close(self) -> bool:
         if self.must_close:
             return True
         for name, value in self.headers:

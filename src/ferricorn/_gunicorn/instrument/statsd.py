@@ -2,6 +2,16 @@
 
 The server sends these metrics by itself when `statsd_host` is set; this class is for those who name or extend it."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from ferricorn._gunicorn.config import Config
+
 import logging
 import re
 import socket
@@ -21,14 +31,14 @@ TIMER_TYPE = "timer"
 class Statsd(Logger):
     """Sends a datagram per metric; a log record with `extra` of metric, value and mtype is one too."""
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
         self.prefix = re.sub(r"^(.*[^.])\.*$", r"\1.", cfg.statsd_prefix)
         self.dogstatsd_tags = cfg.dogstatsd_tags
         self.sock = self._connect(cfg.statsd_host)
 
     @staticmethod
-    def _connect(address):
+    def _connect(address: tuple[str, int] | str | None) -> socket.socket | None:
         if not address:
             return None
         if isinstance(address, str):
@@ -42,32 +52,32 @@ class Statsd(Logger):
             return None
         return sock
 
-    def critical(self, msg, *args, **kwargs):
+    def critical(self, msg: str, *args: Any, **kwargs: Any) -> None:
         super().critical(msg, *args, **kwargs)
         self.increment("gunicorn.log.critical", 1)
 
-    def error(self, msg, *args, **kwargs):
+    def error(self, msg: str, *args: Any, **kwargs: Any) -> None:
         super().error(msg, *args, **kwargs)
         self.increment("gunicorn.log.error", 1)
 
-    def warning(self, msg, *args, **kwargs):
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
         super().warning(msg, *args, **kwargs)
         self.increment("gunicorn.log.warning", 1)
 
-    def exception(self, msg, *args, **kwargs):
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
         super().exception(msg, *args, **kwargs)
         self.increment("gunicorn.log.exception", 1)
 
-    def info(self, msg, *args, **kwargs):
+    def info(self, msg: str, *args: Any, **kwargs: Any) -> None:
         self.log(logging.INFO, msg, *args, **kwargs)
 
-    def debug(self, msg, *args, **kwargs):
+    def debug(self, msg: str, *args: Any, **kwargs: Any) -> None:
         self.log(logging.DEBUG, msg, *args, **kwargs)
 
-    def log(self, lvl, msg, *args, **kwargs):
+    def log(self, lvl: int | str, msg: str, *args: Any, **kwargs: Any) -> None:
         extra = kwargs.get("extra") or {}
         metric, value = extra.get(METRIC_VAR), extra.get(VALUE_VAR)
-        kinds = {
+        kinds: dict[Any, Any] = {
             GAUGE_TYPE: self.gauge,
             COUNTER_TYPE: self.increment,
             HISTOGRAM_TYPE: self.histogram,
@@ -80,7 +90,7 @@ class Statsd(Logger):
         if msg:
             super().log(lvl, msg, *args, **kwargs)
 
-    def access(self, resp, req, environ, request_time):
+    def access(self, resp: Any, req: Any, environ: Mapping[str, Any], request_time: timedelta) -> None:
         super().access(resp, req, environ, request_time)
         status = resp.status
         if isinstance(status, bytes):
@@ -91,32 +101,31 @@ class Statsd(Logger):
         self.increment("gunicorn.requests", 1)
         self.increment(f"gunicorn.request.status.{status}", 1)
 
-    def gauge(self, name, value):
+    def gauge(self, name: str, value: float) -> None:
         self._send(f"{name}:{value}|g")
 
-    def increment(self, name, value, sampling_rate=1.0):
+    def increment(self, name: str, value: float, sampling_rate: float = 1.0) -> None:
         self._send(f"{name}:{value}|c|@{sampling_rate}")
 
-    def decrement(self, name, value, sampling_rate=1.0):
+    def decrement(self, name: str, value: float, sampling_rate: float = 1.0) -> None:
         self._send(f"{name}:-{value}|c|@{sampling_rate}")
 
-    def timer(self, name, value):
+    def timer(self, name: str, value: float) -> None:
         self._send(f"{name}:{value}|ms")
 
-    def histogram(self, name, value):
+    def histogram(self, name: str, value: float) -> None:
         self._send(f"{name}:{value}|h")
 
-    def _send(self, metric):
+    def _send(self, metric: str) -> None:
         self._sock_send(f"{self.prefix}{metric}")
 
-    def _sock_send(self, message):
+    def _sock_send(self, message: str | bytes) -> None:
         if self.sock is None:
             return
-        if isinstance(message, str):
-            message = message.encode("ascii", "replace")
+        datagram = message.encode("ascii", "replace") if isinstance(message, str) else message
         if self.dogstatsd_tags:
-            message += b"|#" + self.dogstatsd_tags.encode("ascii", "replace")
+            datagram += b"|#" + self.dogstatsd_tags.encode("ascii", "replace")
         try:
-            self.sock.send(message)
+            self.sock.send(datagram)
         except OSError:
             Logger.warning(self, "Error sending message to statsd", exc_info=True)

@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::job::{Job, Reply};
-use super::queue::Pool;
+use super::queue::{Pool, Reason};
 use super::waits::Samples;
 
-/// One thread's place in the pool, taken with [`Pool::enter`].
+/// One thread's place in the pool, made by [`PoolThread::register`].
 #[derive(Debug)]
-pub struct Seat {
+pub struct PoolThread {
     pool: Arc<Pool>,
     index: usize,
     /// When the job in hand was taken.
@@ -19,10 +19,16 @@ pub struct Seat {
     samples: Samples,
 }
 
-impl Seat {
-    pub(super) fn new(pool: Arc<Pool>, index: usize) -> Self {
+impl PoolThread {
+    /// A thread joins the pool. Panics when more threads come than the pool was made for.
+    pub fn register(pool: &Arc<Pool>) -> Self {
+        let index = pool.entered.fetch_add(1, Ordering::AcqRel);
+        assert!(
+            index < pool.thread_count(),
+            "more threads than the pool was made for"
+        );
         Self {
-            pool,
+            pool: pool.clone(),
             index,
             running_since: Cell::new(None),
             samples: Samples::default(),
@@ -36,8 +42,8 @@ impl Seat {
 
     /// Tells the job in hand from the others that this thread has; 0 when jobs are not watched.
     pub fn token(&self) -> u64 {
-        let watches = self.pool.watches.as_ref();
-        watches.map_or(0, |watches| watches.token(self.index))
+        let in_flight = self.pool.in_flight.as_ref();
+        in_flight.map_or(0, |in_flight| in_flight.token(self.index))
     }
 
     /// The pool.
@@ -47,25 +53,25 @@ impl Seat {
 
     /// The next job whose client is still there, or `None` when the pool is closed and empty. The caller holds the
     /// GIL; `idle` is called with a function that sleeps, gives the GIL away around it, and has it again when it
-    /// returns (see [`super::heirs`]).
-    pub fn next(&self, mut idle: impl FnMut(&(dyn Fn() + Sync))) -> Option<Box<Job>> {
+    /// returns (see [`super::wakeup`]).
+    pub fn next_job(&self, mut idle: impl FnMut(&(dyn Fn() + Sync))) -> Option<Box<Job>> {
         let (pool, index) = (&*self.pool, self.index);
-        if let Some(watches) = &pool.watches {
-            watches.end(index);
+        if let Some(in_flight) = &pool.in_flight {
+            in_flight.end(index);
         }
         let mut waited_for_gil = Duration::ZERO;
         loop {
-            pool.drop_released();
+            pool.run_deferred_drops();
             // Before the look at the queue: what was queued before it closed is still run.
             let is_closed = pool.closed.load(Ordering::SeqCst);
-            let is_surplus = pool.has_surplus();
-            if !is_surplus && let Some(mut job) = pool.next_job() {
+            let is_idle_extra = pool.is_idle_extra();
+            if !is_idle_extra && let Some(mut job) = pool.pop() {
                 job.gil_wait = std::mem::take(&mut waited_for_gil);
                 job.started = self.take_over(Instant::now());
                 self.running_since.set(Some(job.started));
                 pool.taken.fetch_add(1, Ordering::Relaxed);
                 if pool.has_more() {
-                    pool.summon_beside();
+                    pool.notify_one(Reason::JobsLeft);
                 }
                 if pool.is_overdue(&job, job.started) {
                     pool.send(Reply::Overdue(job));
@@ -76,8 +82,8 @@ impl Seat {
                     pool.send(Reply::Abort(job));
                     continue;
                 }
-                if let Some(watches) = &pool.watches {
-                    watches.begin(index, job.conn, job.started);
+                if let Some(in_flight) = &pool.in_flight {
+                    in_flight.begin(index, job.conn, job.started);
                 }
                 self.samples.begin();
                 return Some(job);
@@ -86,23 +92,23 @@ impl Seat {
             if is_closed {
                 return None;
             }
-            pool.heirs.lie_down(index);
+            pool.wakeup.park(index);
             // Of two that lie down as surplus one sees here that the other has.
-            let is_needed = match is_surplus {
-                true => !pool.heirs.is_anyone_awake() || pool.closed.load(Ordering::SeqCst),
+            let is_needed = match is_idle_extra {
+                true => !pool.wakeup.is_anyone_awake() || pool.closed.load(Ordering::SeqCst),
                 false => pool.has_work(),
             };
             if is_needed {
-                pool.heirs.get_up(index);
+                pool.wakeup.cancel_park(index);
                 continue;
             }
             let woken = OnceLock::new();
             idle(&|| {
-                pool.heirs.wait(index);
+                pool.wakeup.wait(index);
                 woken.get_or_init(Instant::now);
             });
             waited_for_gil = woken.get().map_or(Duration::ZERO, Instant::elapsed);
-            pool.heirs.arrive();
+            pool.wakeup.wakeup_done();
         }
     }
 
@@ -125,7 +131,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for PoolThread {
     fn drop(&mut self) {
         self.pool.left.fetch_add(1, Ordering::AcqRel);
         // The loop may be waiting for the last thread to leave.

@@ -4,10 +4,10 @@
 //! 1. *GIL first, then job.* A woken thread takes the GIL (on free-threaded Python: nothing) and only then pops the
 //!    queue, so no job is ever held by a thread that waits for the GIL.
 //! 2. *At most one heir.* Of the sleeping threads at most one is awake and on its way to the GIL: the heir. Whoever
-//!    pushes a job, or pops one and leaves others behind, calls [`Heirs::summon`], which makes the next heir unless
+//!    pushes a job, or pops one and leaves others behind, calls [`WakeupToken::notify_one`], which makes the next heir unless
 //!    there is one already or nobody sleeps.
 //! 3. *Drain before release.* A thread that has finished a job pops the next one before it thinks of sleeping.
-//! 4. *No surplus.* While jobs are fast, a thread that sees another one awake lies down instead (`Pool::has_surplus`):
+//! 4. *No surplus.* While jobs are fast, a thread that sees another one awake lies down instead (`Pool::is_idle_extra`):
 //!    two that want the GIL all the time force it from each other every few milliseconds. It looks again once it lies,
 //!    so of two that do this at once one stays. What the awake one is held up by is for the loop to find
 //!    (`worker/sleep.rs`).
@@ -36,7 +36,7 @@ const SLEEPER: usize = 2;
 
 /// Who sleeps, and whether an heir is on its way.
 #[derive(Debug)]
-pub struct Heirs {
+pub(crate) struct WakeupToken {
     state: AtomicUsize,
     /// Seats of the sleeping threads. The last to lie down is the first to be woken: its caches are the warmest.
     sleepers: Mutex<Vec<usize>>,
@@ -44,9 +44,9 @@ pub struct Heirs {
     parkers: Box<[Parker]>,
 }
 
-impl Heirs {
+impl WakeupToken {
     /// A protocol for the seats `0..threads`, all awake.
-    pub fn new(threads: usize) -> Self {
+    pub(crate) fn new(threads: usize) -> Self {
         Self {
             state: AtomicUsize::new(0),
             sleepers: Mutex::new(Vec::with_capacity(threads)),
@@ -56,7 +56,7 @@ impl Heirs {
 
     /// Make an heir, unless there is one or nobody sleeps. Called by whoever has put work in the queue or has seen
     /// that work is left there.
-    pub fn summon(&self) {
+    pub(crate) fn notify_one(&self) {
         // Orders the caller's push (or its look at the queue) before the read of `state`: see the module's argument.
         fence(Ordering::SeqCst);
         let state = self.state.load(Ordering::Relaxed);
@@ -77,8 +77,8 @@ impl Heirs {
     }
 
     /// The thread at `seat` found no work and will sleep. It must look at the queue once more after this, and then
-    /// call [`Heirs::get_up`] (there is work after all) or [`Heirs::wait`].
-    pub fn lie_down(&self, seat: usize) {
+    /// call [`WakeupToken::cancel_park`] (there is work after all) or [`WakeupToken::wait`].
+    pub(crate) fn park(&self, seat: usize) {
         let mut sleepers = self.sleepers.lock();
         debug_assert!(!sleepers.contains(&seat), "a seat lies down once");
         sleepers.push(seat);
@@ -88,8 +88,8 @@ impl Heirs {
         fence(Ordering::SeqCst);
     }
 
-    /// Undo [`Heirs::lie_down`]. When somebody has made this thread the heir meanwhile, it arrives as such.
-    pub fn get_up(&self, seat: usize) {
+    /// Undo [`WakeupToken::park`]. When somebody has made this thread the heir meanwhile, it arrives as such.
+    pub(crate) fn cancel_park(&self, seat: usize) {
         let mut sleepers = self.sleepers.lock();
         if let Some(at) = sleepers.iter().rposition(|&sleeper| sleeper == seat) {
             sleepers.remove(at);
@@ -98,23 +98,23 @@ impl Heirs {
         }
         drop(sleepers);
         self.wait(seat);
-        self.arrive();
+        self.wakeup_done();
     }
 
     /// Sleep until summoned. Called without the GIL.
-    pub fn wait(&self, seat: usize) {
+    pub(crate) fn wait(&self, seat: usize) {
         self.parkers[seat].park();
     }
 
     /// The heir has the GIL: it is an ordinary running thread from here on. Called before it pops.
-    pub fn arrive(&self) {
+    pub(crate) fn wakeup_done(&self) {
         self.state.fetch_and(!HEIR, Ordering::Relaxed);
         // Orders the cleared bit before the caller's pop: see the module's argument.
         fence(Ordering::SeqCst);
     }
 
     /// Wake every sleeper, once and for all: the queue is closed, nobody lies down to stay any more.
-    pub fn wake_all(&self) {
+    pub(crate) fn wake_all(&self) {
         let mut sleepers = self.sleepers.lock();
         for seat in sleepers.drain(..) {
             self.state.fetch_sub(SLEEPER, Ordering::Relaxed);
@@ -125,18 +125,18 @@ impl Heirs {
     /// Whether a thread is awake that will look at the queue again. Called after a push: a thread that this takes for
     /// awake and that is about to lie down looks at the queue once more after it did, and sees the push (the argument
     /// of *push against lie-down*).
-    pub fn is_anyone_awake(&self) -> bool {
+    pub(crate) fn is_anyone_awake(&self) -> bool {
         fence(Ordering::SeqCst);
         self.state.load(Ordering::Relaxed) / SLEEPER < self.parkers.len()
     }
 
     /// Whether another thread than the calling one, which is awake, is awake too (a hint).
-    pub fn is_another_awake(&self) -> bool {
+    pub(crate) fn is_another_awake(&self) -> bool {
         self.sleeping() + 1 < self.parkers.len()
     }
 
     /// How many threads sleep (a hint: it may have changed already).
-    pub fn sleeping(&self) -> usize {
+    pub(crate) fn sleeping(&self) -> usize {
         self.state.load(Ordering::Relaxed) / SLEEPER
     }
 }

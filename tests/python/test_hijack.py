@@ -100,7 +100,7 @@ def test_the_socket_is_a_plain_one_once_it_is_used(server, gates):
         assert client.read_until(b"\n") == b"HELLO\n"
         client.socket.shutdown(1)
         assert client.read_to_end() == b""
-    assert gates.wait_notes("type") == ["True <socket.socket offered by ferricorn>"]
+    assert gates.wait_notes("type") == ["True <socket.socket that this request may hijack>"]
     assert gates.wait_notes("after") == ["socket None"]
     one.output.wait(r'"GET /raw HTTP/1.1" 101 0')
 

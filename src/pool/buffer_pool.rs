@@ -16,12 +16,12 @@ const LARGE_KEPT_MAX: usize = 4;
 
 /// Buffers between two bodies. The event loop takes them, whoever drops a body gives them back.
 #[derive(Debug)]
-pub struct Spares {
+pub struct BufferPool {
     small: ArrayQueue<Vec<u8>>,
     large: ArrayQueue<Vec<u8>>,
 }
 
-impl Default for Spares {
+impl Default for BufferPool {
     fn default() -> Self {
         Self {
             small: ArrayQueue::new(SMALL_KEPT_MAX),
@@ -30,9 +30,9 @@ impl Default for Spares {
     }
 }
 
-impl Spares {
-    /// The shelf for memory of this length.
-    fn shelf(&self, len: usize) -> Option<&ArrayQueue<Vec<u8>>> {
+impl BufferPool {
+    /// The queue for memory of this length.
+    fn queue(&self, len: usize) -> Option<&ArrayQueue<Vec<u8>>> {
         if !(REUSED_BYTES_MIN..=LARGE_BYTES_MAX).contains(&len) {
             return None;
         }
@@ -41,20 +41,20 @@ impl Spares {
     }
 }
 
-/// The bytes of a body, whose memory goes back to the [`Spares`] it came from.
+/// The bytes of a body, whose memory goes back to the [`BufferPool`] it came from.
 #[derive(Debug, Default)]
 pub struct BodyBytes {
     memory: Vec<u8>,
-    home: Option<Arc<Spares>>,
+    home: Option<Arc<BufferPool>>,
 }
 
 impl BodyBytes {
     /// A body that may become `len` bytes long: in used memory, if there is any. A length alone allocates nothing.
-    pub fn expecting(len: usize, spares: &Arc<Spares>) -> Self {
-        let shelf = spares.shelf(len);
+    pub fn expecting(len: usize, pool: &Arc<BufferPool>) -> Self {
+        let queue = pool.queue(len);
         Self {
-            memory: shelf.and_then(ArrayQueue::pop).unwrap_or_default(),
-            home: Some(spares.clone()),
+            memory: queue.and_then(ArrayQueue::pop).unwrap_or_default(),
+            home: Some(pool.clone()),
         }
     }
 
@@ -75,11 +75,11 @@ impl Deref for BodyBytes {
 impl Drop for BodyBytes {
     fn drop(&mut self) {
         if let Some(home) = self.home.take()
-            && let Some(shelf) = home.shelf(self.memory.capacity())
+            && let Some(queue) = home.queue(self.memory.capacity())
         {
             self.memory.clear();
             // When there are enough already, it is freed.
-            let _ = shelf.push(std::mem::take(&mut self.memory));
+            let _ = queue.push(std::mem::take(&mut self.memory));
         }
     }
 }
@@ -90,13 +90,13 @@ mod tests {
 
     #[test]
     fn a_bodys_memory_serves_the_next_one_of_its_kind_empty() {
-        let spares = Arc::new(Spares::default());
+        let pool = Arc::new(BufferPool::default());
         for len in [REUSED_BYTES_MIN, SMALL_BYTES_MAX, LARGE_BYTES_MAX] {
-            let mut first = BodyBytes::expecting(len, &spares);
+            let mut first = BodyBytes::expecting(len, &pool);
             first.memory().resize(len, 7);
             let at = first.as_ptr();
             drop(first);
-            let mut second = BodyBytes::expecting(len, &spares);
+            let mut second = BodyBytes::expecting(len, &pool);
             assert!(second.is_empty());
             second.memory().extend(b"x");
             assert!(&second[..] == b"x" && second.as_ptr() == at);
@@ -105,23 +105,21 @@ mod tests {
 
     #[test]
     fn small_huge_and_too_many_are_not_kept() {
-        let spares = Arc::new(Spares::default());
+        let pool = Arc::new(BufferPool::default());
         for len in [REUSED_BYTES_MIN - 1, LARGE_BYTES_MAX + 1] {
-            BodyBytes::expecting(len, &spares)
-                .memory()
-                .reserve_exact(len);
-            assert!(spares.small.is_empty() && spares.large.is_empty());
+            BodyBytes::expecting(len, &pool).memory().reserve_exact(len);
+            assert!(pool.small.is_empty() && pool.large.is_empty());
         }
         for len in [REUSED_BYTES_MIN, SMALL_BYTES_MAX + 1] {
             let mut bodies: Vec<_> = (0..=SMALL_KEPT_MAX)
-                .map(|_| BodyBytes::expecting(len, &spares))
+                .map(|_| BodyBytes::expecting(len, &pool))
                 .collect();
             for body in &mut bodies {
                 body.memory().reserve_exact(len);
             }
         }
         assert_eq!(
-            (spares.small.len(), spares.large.len()),
+            (pool.small.len(), pool.large.len()),
             (SMALL_KEPT_MAX, LARGE_KEPT_MAX)
         );
     }

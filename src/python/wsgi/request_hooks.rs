@@ -1,12 +1,13 @@
-//! Requests that somebody watches: `pre_request`, `post_request`, and an access log of the operator's own.
+//! What the operator's code does with each request: `pre_request`, `post_request`, and an access log of a custom logger.
 //!
-//! Without any of them there is no [`Watch`], and a request costs one look at that. With one, `req` is made before the
-//! application is called and `resp` afterwards, with gunicorn's attributes; all on the pool thread, in gunicorn's order:
-//! `pre_request`, the application and its result, the access log, the result's `close()`, `post_request`.
+//! Without any of them there are no [`RequestHooks`], and a request costs one test of an `Option`. With them, `req` is
+//! made before the application is called and `resp` afterwards, with gunicorn's attributes. All of it runs on the pool
+//! thread, in gunicorn's order: `pre_request`, the application and its result, the access log, the result's `close()`,
+//! `post_request`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -14,17 +15,18 @@ use pyo3::types::{PyDelta, PyDict, PyList, PyString};
 
 use crate::http::{ProxyHeader, ProxyRoute};
 use crate::pool::{Job, Peer};
-use crate::python::hooks::Hooks;
+use crate::python::hooks::{Hook, HookError, Hooks};
 use crate::python::text::latin1;
+use crate::python::traceback;
 
 use super::start_response::{Recorded, StartResponse};
 
-/// Who watches, and what they are handed.
+/// The hooks and the logger that see each request, and what their arguments are made with.
 #[derive(Debug)]
-pub struct Watch {
+pub struct RequestHooks {
     hooks: Arc<Hooks>,
     worker: Py<PyAny>,
-    /// The logger of the operator's own, when it writes an access log.
+    /// The custom logger, when it writes an access log.
     access_log: Option<Py<PyAny>>,
     request_class: Py<PyAny>,
     response_class: Py<PyAny>,
@@ -32,8 +34,8 @@ pub struct Watch {
     host: Py<PyModule>,
 }
 
-impl Watch {
-    /// `None` when nobody watches.
+impl RequestHooks {
+    /// `None` when there is nothing to call.
     ///
     /// # Errors
     /// The package is not whole.
@@ -43,7 +45,8 @@ impl Watch {
         worker: Py<PyAny>,
         access_log: Option<Py<PyAny>>,
     ) -> PyResult<Option<Self>> {
-        if access_log.is_none() && !hooks.is_set("pre_request") && !hooks.is_set("post_request") {
+        let is_hooked = hooks.is_set(Hook::PreRequest) || hooks.is_set(Hook::PostRequest);
+        if access_log.is_none() && !is_hooked {
             return Ok(None);
         }
         let class = |module: &str, name: &str| py.import(module)?.getattr(name);
@@ -67,16 +70,16 @@ impl Watch {
         &self,
         environ: &Bound<'py, PyDict>,
         job: &Job,
-    ) -> PyResult<Watched<'_, 'py>> {
+    ) -> PyResult<HookedRequest<'_, 'py>> {
         let py = environ.py();
         let worker = self.worker.bind(py);
-        Ok(Watched {
+        Ok(HookedRequest {
             request: self.request(environ, job)?,
             cfg: worker.getattr(intern!(py, "cfg"))?,
             worker: worker.clone(),
             environ: environ.clone(),
             started: Instant::now(),
-            watch: self,
+            hooks: self,
         })
     }
 
@@ -114,6 +117,12 @@ impl Watch {
     }
 }
 
+fn time_delta(py: Python<'_>, elapsed: Duration) -> PyResult<Bound<'_, PyDelta>> {
+    let seconds = i32::try_from(elapsed.as_secs()).unwrap_or(i32::MAX);
+    let micros = i32::try_from(elapsed.subsec_micros()).unwrap_or(0);
+    PyDelta::new(py, 0, seconds, micros, true)
+}
+
 fn address_tuple(py: Python<'_>, address: SocketAddr) -> PyResult<Bound<'_, PyAny>> {
     let pair = (address.ip().to_string(), address.port());
     Ok(pair.into_pyobject(py)?.into_any())
@@ -132,9 +141,9 @@ fn proxy_info(py: Python<'_>, header: ProxyHeader) -> PyResult<Option<Bound<'_, 
     Ok(Some(info))
 }
 
-/// One request that is watched.
-pub(super) struct Watched<'a, 'py> {
-    watch: &'a Watch,
+/// One request, with what its hooks are handed.
+pub(super) struct HookedRequest<'a, 'py> {
+    hooks: &'a RequestHooks,
     worker: Bound<'py, PyAny>,
     cfg: Bound<'py, PyAny>,
     request: Bound<'py, PyAny>,
@@ -142,22 +151,25 @@ pub(super) struct Watched<'a, 'py> {
     started: Instant,
 }
 
-impl<'py> Watched<'_, 'py> {
+impl<'py> HookedRequest<'_, 'py> {
     fn py(&self) -> Python<'py> {
         self.worker.py()
     }
 
-    /// `pre_request`; what it changed of the request goes into the environ. The error is for the log: the request fails.
-    pub(super) fn before(&mut self) -> Result<(), String> {
+    /// Calls `pre_request`. What it changed of the request goes into the environ.
+    ///
+    /// # Errors
+    /// The hook raised: the request fails.
+    pub(super) fn pre_request(&mut self) -> Result<(), HookError> {
         let py = self.py();
-        let raised = |error: PyErr| crate::python::hooks::traceback(py, &error);
-        if self.watch.hooks.is_set("pre_request") {
-            let host = self.watch.host.bind(py);
+        let raised = |error: PyErr| HookError::new(py, Hook::PreRequest, &error);
+        if self.hooks.hooks.is_set(Hook::PreRequest) {
+            let host = self.hooks.host.bind(py);
             let seen = host
                 .call_method1(intern!(py, "seen"), (&self.request,))
                 .map_err(raised)?;
             let arguments = (&self.worker, &self.request);
-            self.watch.hooks.call(py, "pre_request", arguments)?;
+            self.hooks.hooks.call(py, Hook::PreRequest, arguments)?;
             host.call_method1(
                 intern!(py, "rewrite"),
                 (&self.environ, &self.request, &seen),
@@ -176,7 +188,7 @@ impl<'py> Watched<'_, 'py> {
 
     /// The access log, once the response is handed over.
     pub(super) fn log_access(&self, start: &StartResponse) {
-        let Some(log) = &self.watch.access_log else {
+        let Some(log) = &self.hooks.access_log else {
             return;
         };
         let logged = self.response(start).and_then(|response| {
@@ -186,50 +198,42 @@ impl<'py> Watched<'_, 'py> {
                 response.setattr("status_code", 500)?;
                 response.setattr("headers", PyList::empty(self.py()))?;
             }
-            let elapsed = self.started.elapsed();
-            let (seconds, micros) = (elapsed.as_secs(), elapsed.subsec_micros());
-            let duration = PyDelta::new(
-                self.py(),
-                0,
-                i32::try_from(seconds).unwrap_or(i32::MAX),
-                i32::try_from(micros).unwrap_or(0),
-                true,
-            )?;
+            let duration = time_delta(self.py(), self.started.elapsed())?;
             let arguments = (response, &self.request, &self.environ, duration);
             log.call_method1(self.py(), intern!(self.py(), "access"), arguments)
         });
         if let Err(error) = logged {
-            let trace = crate::python::hooks::traceback(self.py(), &error);
+            let trace = traceback::format(self.py(), &error);
             log::error!("The access log failed\n{trace}");
         }
     }
 
-    /// `post_request`, when all is done. `None`: the application was not called.
-    pub(super) fn after(&self, start: Option<&StartResponse>) {
+    /// Calls `post_request`, after everything else. `None`: the application was not called.
+    pub(super) fn post_request(&self, start: Option<&StartResponse>) {
         let py = self.py();
-        if !self.watch.hooks.is_set("post_request") {
+        if !self.hooks.hooks.is_set(Hook::PostRequest) {
             return;
         }
         let called = match start.map(|start| self.response(start)).transpose() {
             Ok(Some(response)) => {
                 let arguments = (&self.worker, &self.request, &self.environ, response);
-                self.watch.hooks.call(py, "post_request", arguments)
+                self.hooks.hooks.call(py, Hook::PostRequest, arguments)
             }
             Ok(None) => {
                 let arguments = (&self.worker, &self.request, PyDict::new(py), py.None());
-                self.watch.hooks.call(py, "post_request", arguments)
+                self.hooks.hooks.call(py, Hook::PostRequest, arguments)
             }
-            Err(error) => Err(crate::python::hooks::traceback(py, &error)),
+            Err(error) => Err(HookError::new(py, Hook::PostRequest, &error)),
         };
-        if let Err(reason) = called {
-            log::error!("Exception in post_request hook\n{reason}");
+        if let Err(error) = called {
+            log::error!("{error}");
         }
     }
 
     /// The `resp`, as far as it has come.
     fn response(&self, start: &StartResponse) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py();
-        let class = self.watch.response_class.bind(py);
+        let class = self.hooks.response_class.bind(py);
         let response = class.call1((&self.request, py.None(), &self.cfg))?;
         let Recorded { head, body_bytes } = start.recorded();
         let has_begun = start.has_begun();
@@ -248,16 +252,47 @@ impl<'py> Watched<'_, 'py> {
         let declared = head.content_length();
         response.setattr(intern!(py, "response_length"), declared)?;
         let method = self.request.getattr(intern!(py, "method"))?;
-        let has_no_body = matches!(code, 100..=199 | 204 | 304) || method.eq("HEAD")?;
-        let sent = if has_no_body {
-            0
-        } else {
-            declared.map_or(body_bytes, |declared| declared.min(body_bytes))
-        };
-        let is_chunked = declared.is_none() && !has_no_body;
+        let has_body = has_body(code, method.eq("HEAD")?);
+        let sent = sent_bytes(has_body, declared, body_bytes);
+        let is_chunked = declared.is_none() && has_body;
         response.setattr(intern!(py, "chunked"), is_chunked)?;
         response
             .setattr(intern!(py, "sent"), sent)
             .map(|()| response)
+    }
+}
+
+/// Whether a response carries the body that the application gave (RFC 9110 section 6.4.1).
+fn has_body(status: u16, is_head: bool) -> bool {
+    !matches!(status, 100..=199 | 204 | 304) && !is_head
+}
+
+/// How many bytes of the body the client is sent.
+fn sent_bytes(has_body: bool, declared: Option<u64>, given: u64) -> u64 {
+    match has_body {
+        true => declared.map_or(given, |declared| declared.min(given)),
+        false => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_the_status_or_the_method_forbids_counts_as_nothing() {
+        assert!(has_body(200, false));
+        assert!(!has_body(200, true));
+        for status in [100, 103, 204, 304] {
+            assert!(!has_body(status, false), "{status}");
+        }
+        assert_eq!(sent_bytes(false, Some(5), 5), 0);
+    }
+
+    #[test]
+    fn no_more_is_sent_than_was_declared() {
+        assert_eq!(sent_bytes(true, Some(5), 9), 5);
+        assert_eq!(sent_bytes(true, Some(9), 5), 5);
+        assert_eq!(sent_bytes(true, None, 7), 7);
     }
 }

@@ -14,11 +14,11 @@ const NOBODY: u64 = u64::MAX;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Presence {
+pub(super) struct LiveConnections {
     generations: Box<[AtomicU64]>,
 }
 
-impl Presence {
+impl LiveConnections {
     /// Room for `slots` connections at a time. What lies beyond counts as present.
     pub(super) fn new(slots: usize) -> Self {
         Self {
@@ -26,13 +26,13 @@ impl Presence {
         }
     }
 
-    pub(super) fn arrive(&self, conn: ConnId) {
+    pub(super) fn insert(&self, conn: ConnId) {
         if let Some(word) = self.generations.get(conn.slot as usize) {
             word.store(u64::from(conn.generation), Ordering::Relaxed);
         }
     }
 
-    pub(super) fn leave(&self, conn: ConnId) {
+    pub(super) fn remove(&self, conn: ConnId) {
         if let Some(word) = self.generations.get(conn.slot as usize) {
             word.store(NOBODY, Ordering::Relaxed);
         }
@@ -52,14 +52,14 @@ mod tests {
 
     #[test]
     fn a_connection_is_gone_when_it_left_or_its_slot_has_another() {
-        let presence = Presence::new(2);
+        let live = LiveConnections::new(2);
         let conn = |slot, generation| ConnId { slot, generation };
-        presence.arrive(conn(1, 7));
-        assert!(!presence.is_gone(conn(1, 7)));
-        presence.leave(conn(1, 7));
-        assert!(presence.is_gone(conn(1, 7)));
-        presence.arrive(conn(1, 8));
-        assert!(presence.is_gone(conn(1, 7)) && !presence.is_gone(conn(1, 8)));
-        assert!(!presence.is_gone(conn(99, 0)), "beyond the table");
+        live.insert(conn(1, 7));
+        assert!(!live.is_gone(conn(1, 7)));
+        live.remove(conn(1, 7));
+        assert!(live.is_gone(conn(1, 7)));
+        live.insert(conn(1, 8));
+        assert!(live.is_gone(conn(1, 7)) && !live.is_gone(conn(1, 8)));
+        assert!(!live.is_gone(conn(99, 0)), "beyond the table");
     }
 }

@@ -1,6 +1,7 @@
 //! `gunicorn.socket`: the client's socket of a request that asks for an upgrade, as a Python `socket.socket`.
 //!
-//! The object and its moment of change are in `ferricorn/_upgrade.py`; here is what joins it to the request.
+//! The application hijacks the connection by using it. The object and its moment of change are in
+//! `ferricorn/_hijack.py`; this file joins it to the request.
 
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
@@ -10,33 +11,33 @@ use pyo3::types::PyDict;
 
 use super::start_response::StartResponse;
 
-/// A socket that is in an environ, until its request is over.
+/// A socket that the application may hijack until its request is over.
 #[derive(Debug)]
-pub(super) struct Offer<'py> {
+pub(super) struct HijackableSocket<'py> {
     socket: Bound<'py, PyAny>,
 }
 
-impl<'py> Offer<'py> {
+impl<'py> HijackableSocket<'py> {
     /// Put the socket over `descriptor` into `environ`.
     ///
     /// # Errors
     /// The interpreter's, when it has no memory or no `socket` module.
-    pub(super) fn make(
+    pub(super) fn offer(
         environ: &Bound<'py, PyDict>,
         start: &Bound<'py, StartResponse>,
         descriptor: OwnedFd,
     ) -> PyResult<Self> {
         let py = environ.py();
         let offer = module(py)?.getattr(intern!(py, "offer"))?;
-        let take = start.getattr(intern!(py, "take_socket"))?;
-        let socket = offer.call1((descriptor.as_raw_fd(), take))?;
+        let hijack = start.getattr(intern!(py, "hijack"))?;
+        let socket = offer.call1((descriptor.as_raw_fd(), hijack))?;
         // The Python object owns the descriptor from here on.
         let _ = descriptor.into_raw_fd();
         environ.set_item(intern!(py, "gunicorn.socket"), &socket)?;
         Ok(Self { socket })
     }
 
-    /// The request is over.
+    /// The request is over. A socket that the application did not use is closed.
     pub(super) fn withdraw(self) {
         let py = self.socket.py();
         let withdrawn = module(py)
@@ -48,5 +49,5 @@ impl<'py> Offer<'py> {
 }
 
 fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
-    py.import(intern!(py, "ferricorn._upgrade"))
+    py.import(intern!(py, "ferricorn._hijack"))
 }

@@ -16,7 +16,7 @@ const WINDOW_BYTES: usize = 64 * 1024;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Inflow {
+pub struct StreamingBody {
     flow: Mutex<Flow>,
     moved: Condvar,
     conn: ConnId,
@@ -42,7 +42,7 @@ enum End {
     Broken(io::ErrorKind, &'static str),
 }
 
-impl Inflow {
+impl StreamingBody {
     /// The body of the request that `conn` is sending.
     pub fn new(pool: Arc<Pool>, conn: ConnId) -> Self {
         let flow = Flow {
@@ -120,54 +120,54 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn inflow() -> (Arc<Pool>, Inflow) {
+    fn body() -> (Arc<Pool>, StreamingBody) {
         let pool = Arc::new(Pool::new(1, 1, Box::new(|| {})));
         let conn = ConnId {
             slot: 0,
             generation: 0,
         };
-        (pool.clone(), Inflow::new(pool, conn))
+        (pool.clone(), StreamingBody::new(pool, conn))
     }
 
     #[test]
     fn a_full_window_pauses_and_an_emptied_one_asks_for_more() {
-        let (pool, inflow) = inflow();
-        assert!(!inflow.push(&[1; 10]));
-        assert!(inflow.push(&[2; WINDOW_BYTES]));
+        let (pool, body) = body();
+        assert!(!body.push(&[1; 10]));
+        assert!(body.push(&[2; WINDOW_BYTES]));
         assert!(!pool.has_replies());
         let mut bytes = Vec::new();
-        assert!(inflow.take(&mut bytes).unwrap());
+        assert!(body.take(&mut bytes).unwrap());
         assert_eq!(bytes.len(), WINDOW_BYTES + 10);
         assert!(matches!(pool.receive(), Some(Reply::WantsBody(_))));
     }
 
     #[test]
     fn the_first_who_finds_nothing_asks_and_waits() {
-        let (pool, inflow) = inflow();
+        let (pool, body) = body();
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
                 let mut bytes = Vec::new();
-                while inflow.take(&mut bytes).unwrap() {}
+                while body.take(&mut bytes).unwrap() {}
                 bytes
             });
             while !pool.has_replies() {
                 std::thread::yield_now();
             }
-            inflow.push(b"late");
-            inflow.end();
+            body.push(b"late");
+            body.end();
             assert_eq!(reader.join().unwrap(), b"late");
         });
     }
 
     #[test]
     fn a_broken_body_is_an_error_behind_what_had_come_and_stays_one() {
-        let (_pool, inflow) = inflow();
-        inflow.push(b"part");
-        inflow.break_off(io::ErrorKind::TimedOut, "too slow");
+        let (_pool, body) = body();
+        body.push(b"part");
+        body.break_off(io::ErrorKind::TimedOut, "too slow");
         let mut bytes = Vec::new();
-        assert!(inflow.take(&mut bytes).unwrap());
+        assert!(body.take(&mut bytes).unwrap());
         for _ in 0..2 {
-            let error = inflow.take(&mut bytes).unwrap_err();
+            let error = body.take(&mut bytes).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         }
     }

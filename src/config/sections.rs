@@ -1,0 +1,213 @@
+//! The sections of `Config`: plain values, each named as its setting, grouped by who reads them.
+//!
+//! A time of 0 seconds is `None`. Nothing here changes after validation.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::peers::AllowedPeers;
+use super::value::Value;
+use super::{HeaderMap, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine, StatsdAddress};
+
+/// What is served, and the surroundings in which it is imported.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// The application: the command line's first word, else `wsgi_app` of the config file.
+    pub wsgi_app: Option<String>,
+    /// Absolute.
+    pub chdir: PathBuf,
+    pub raw_env: Vec<(String, String)>,
+    pub pythonpath: Vec<String>,
+    pub preload_app: bool,
+}
+
+/// The listening sockets.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    /// As written; `net` parses them.
+    pub bind: Vec<String>,
+    pub backlog: u32,
+    pub reuse_port: bool,
+}
+
+/// How many workers there are, and how each takes, holds and runs requests.
+#[derive(Clone, Debug)]
+pub struct Workers {
+    pub workers: usize,
+    /// At least 1.
+    pub threads: usize,
+    pub worker_connections: usize,
+    pub timeout: Option<Duration>,
+    pub graceful_timeout: Duration,
+    pub boot_timeout: Option<Duration>,
+    pub request_timeout: Option<Duration>,
+    /// Waiting requests may move to another worker, with their connections.
+    pub handover: bool,
+    pub queue_timeout: Option<Duration>,
+    /// Requests that may wait for a thread of one worker; 0 is unlimited.
+    pub max_queue: usize,
+    pub worker_tmp_dir: Option<PathBuf>,
+}
+
+/// How workers are replaced and how the server stops.
+#[derive(Clone, Debug)]
+pub struct Lifecycle {
+    /// Requests; 0 is unlimited.
+    pub max_requests: u64,
+    pub max_requests_jitter: u64,
+    /// At least 1, as `max_retiring`.
+    pub reload_surge: usize,
+    pub max_retiring: usize,
+    /// MiB; 0 is unlimited.
+    pub max_worker_memory: u64,
+    pub max_worker_lifetime: Option<Duration>,
+    /// Seconds.
+    pub max_worker_lifetime_jitter: u64,
+    pub stop_delay: Duration,
+}
+
+/// How HTTP is spoken with clients.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// `None`: every response closes its connection.
+    pub keepalive: Option<Duration>,
+    pub client_header_timeout: Option<Duration>,
+    pub client_body_timeout: Option<Duration>,
+    pub send_timeout: Option<Duration>,
+    pub sendfile: bool,
+    /// `None`: the built-in one; empty: no such header.
+    pub server_header: Option<String>,
+    pub header_map: HeaderMap,
+    pub permit_obsolete_folding: bool,
+    pub strip_header_spaces: bool,
+    pub permit_unconventional_http_method: bool,
+    pub permit_unconventional_http_version: bool,
+    pub casefold_http_method: bool,
+}
+
+/// The sizes that bound a request.
+#[derive(Clone, Debug)]
+pub struct RequestLimits {
+    pub limit_request_line: usize,
+    pub limit_request_fields: usize,
+    pub limit_request_field_size: usize,
+    /// 0 is unlimited.
+    pub limit_request_body: u64,
+    pub body_buffer_size: usize,
+    pub body_buffer_total: usize,
+    pub request_buffering: bool,
+}
+
+/// Which peers are proxies, and what is believed of them.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    /// Upper-case header name and the value that means https.
+    pub secure_scheme_headers: Vec<(String, String)>,
+    pub forwarded_allow_ips: AllowedPeers,
+    /// Upper-case; `*` stands for all.
+    pub forwarder_headers: Vec<String>,
+    pub proxy_protocol: ProxyProtocol,
+    pub proxy_allow_ips: AllowedPeers,
+    pub proxy_headers: ProxyHeaders,
+    /// At least 1.
+    pub proxy_headers_hops: usize,
+}
+
+/// What helps while an application is written.
+#[derive(Clone, Debug)]
+pub struct Debugging {
+    pub reload: bool,
+    pub reload_engine: ReloadEngine,
+    /// Files and glob patterns, as written.
+    pub reload_extra_files: Vec<String>,
+    pub spew: bool,
+    pub check_config: bool,
+    pub print_config: bool,
+}
+
+/// What the processes are to the system: whose, named how, in the background or not.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// `proc_name`, else the application's name.
+    pub proc_name: String,
+    pub daemon: bool,
+    pub pidfile: Option<PathBuf>,
+    /// The uid workers change to; the effective one when nothing was asked for.
+    pub user: u32,
+    pub group: u32,
+    pub umask: u32,
+    pub initgroups: bool,
+}
+
+/// The error log, and what both logs share.
+#[derive(Clone, Debug)]
+pub struct Logging {
+    /// `-` is stderr.
+    pub errorlog: String,
+    pub loglevel: LogLevel,
+    pub capture_output: bool,
+    pub enable_stdio_inheritance: bool,
+    /// `None`: the built-in one.
+    pub logger_class: Option<String>,
+    pub logconfig: Option<PathBuf>,
+    /// `Value::Dict`, empty when unset.
+    pub logconfig_dict: Value,
+    pub logconfig_json: Option<PathBuf>,
+}
+
+impl Logging {
+    /// The logs have the built-in form and the server writes them itself; otherwise Python does.
+    pub fn is_built_in(&self) -> bool {
+        let dict = self.logconfig_dict.as_dict();
+        self.logger_class.is_none()
+            && dict.is_none_or(<[_]>::is_empty)
+            && self.logconfig.is_none()
+            && self.logconfig_json.is_none()
+    }
+}
+
+/// The access log: where, which requests, in what form.
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    /// `None`: no access log; `-` is stdout.
+    pub accesslog: Option<String>,
+    /// `json`, or gunicorn's form.
+    pub access_log_format: String,
+    /// Of JSON lines; empty: the usual ones.
+    pub access_log_fields: Vec<String>,
+    /// Paths, and beginnings of paths with `*` behind them.
+    pub access_log_exclude: Vec<String>,
+    pub access_log_min_status: u16,
+    pub access_log_slow: Option<Duration>,
+}
+
+/// Log lines to a syslog server.
+#[derive(Clone, Debug)]
+pub struct Syslog {
+    pub syslog: bool,
+    pub syslog_addr: String,
+    pub syslog_prefix: Option<String>,
+    pub syslog_facility: String,
+    pub disable_redirect_access_to_syslog: bool,
+}
+
+/// Metrics to a statsd server.
+#[derive(Clone, Debug)]
+pub struct Statsd {
+    pub statsd_host: Option<StatsdAddress>,
+    pub statsd_prefix: String,
+    pub dogstatsd_tags: String,
+    pub enable_backlog_metric: bool,
+}
+
+/// Doors for the operator: the control socket, the admin port, the health path.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// `None` when `control_socket_disable` is set.
+    pub control_socket: Option<PathBuf>,
+    pub control_socket_mode: u32,
+    /// As written; `net` parses it.
+    pub admin_bind: Option<String>,
+    /// Begins with a slash.
+    pub health_path: Option<String>,
+}

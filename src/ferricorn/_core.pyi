@@ -1,0 +1,46 @@
+"""What the server's Rust offers to the Python side of the package (`src/launcher/api.rs`)."""
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+__all__ = [
+    "RequestTimeout",
+    "__version__",
+    "check_setting",
+    "load_app",
+    "reopen_logs",
+    "run",
+    "serve",
+    "settings",
+    "write_access_log",
+    "write_error_log",
+    "write_metric",
+    "write_record",
+]
+
+class _Row(TypedDict):
+    """A row of the table of settings."""
+
+    name: str
+    section: str
+    flags: list[str]
+    kind: str
+    const: str | None
+    doc: str
+    default: Any
+
+__version__: str
+
+class RequestTimeout(BaseException):
+    """Raised in the thread of a request that runs longer than `request_timeout`."""
+
+def run(argv: list[str]) -> int: ...
+def serve(application: Any) -> int: ...
+def settings() -> list[_Row]: ...
+def check_setting(name: str, value: Any) -> Any: ...
+def load_app(uri: str) -> Callable[..., Any]: ...
+def write_record(level: int, text: str) -> None: ...
+def write_metric(mtype: str, metric: str, value: str) -> None: ...
+def write_error_log(text: str) -> int: ...
+def write_access_log(text: str) -> int: ...
+def reopen_logs() -> None: ...

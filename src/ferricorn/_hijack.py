@@ -1,0 +1,53 @@
+"""`environ["gunicorn.socket"]`: the client's socket, which the application hijacks by using it.
+
+A request that asks for an upgrade may be answered in HTTP all the same, so the server keeps the connection until the
+application shows that it wants it. The object in the environ is a `socket.socket` that turns into a plain one, blocking
+and the application's alone, the moment any of its methods or attributes is looked up. Looking at the object itself
+(printing, comparing, testing for its type) does not hijack it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+# What reports to the server that a socket is hijacked, by the identity of the socket: a socket has no room for it.
+_pending: dict[int, Callable[[], None]] = {}
+
+
+class HijackableSocket(socket.socket):
+    """A client's socket that is not yet the application's."""
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__"):
+            return super().__getattribute__(name)
+        hijack = _pending.pop(id(self), None)
+        # Plain from here on: with this class the object has lost its hook.
+        self.__class__ = socket.socket  # type: ignore[assignment]
+        if hijack is not None:
+            try:
+                hijack()
+            except BaseException:
+                self.close()
+                raise
+            self.setblocking(True)
+        return getattr(self, name)
+
+    def __repr__(self) -> str:
+        return "<socket.socket that this request may hijack>"
+
+
+def offer(descriptor: int, hijack: Callable[[], None]) -> HijackableSocket:
+    """The socket over `descriptor`. `hijack` is called once, before the socket is first used."""
+    offered = HijackableSocket(fileno=descriptor)
+    _pending[id(offered)] = hijack
+    return offered
+
+
+def withdraw(offered: HijackableSocket) -> None:
+    """The request is over. A socket that was not used is closed: the connection stays the server's."""
+    if _pending.pop(id(offered), None) is not None:
+        offered.close()
