@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::logging;
 use crate::logging::access::{AccessFilter, AccessFormat};
 use crate::python::wsgi::{ListenerAddress, WsgiSettings};
-use crate::worker::{AccessLines, AccessLog, WorkerFace};
+use crate::worker::{AccessLines, AccessLog, WorkerInfo};
 
 /// The log of worker `number`, if there is to be one. What it wants to know of environs goes into `settings`.
 pub(super) fn make(
@@ -30,7 +30,7 @@ pub(super) fn make(
         &config.access_log.access_log_fields,
     )
     .map_err(|error| error.to_string())?;
-    let face = worker_face(number, settings);
+    let face = worker_info(number, settings);
     settings.noted_keys = format.environ_keys().to_vec();
     settings.request_id_seed = format.shows_request_id().then_some(face.request_id_seed);
     let filter = AccessFilter::new(
@@ -45,12 +45,12 @@ pub(super) fn make(
 }
 
 /// What access log lines show of this worker.
-fn worker_face(number: u64, settings: &WsgiSettings) -> WorkerFace {
+fn worker_info(number: u64, settings: &WsgiSettings) -> WorkerInfo {
     let listeners = settings.listeners.iter().map(|face| match face {
         ListenerAddress::Tcp { name, port } => (name.clone(), port.to_string()),
         ListenerAddress::Unix { .. } => (String::new(), String::new()),
     });
-    WorkerFace {
+    WorkerInfo {
         number,
         listeners: listeners.collect(),
         script_name: settings.script_name.clone().into_bytes(),

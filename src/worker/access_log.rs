@@ -144,13 +144,7 @@ impl AccessLines {
         self
     }
 
-    fn record(
-        &mut self,
-        job: &Job,
-        outcome: &Outcome<'_>,
-        duration: Duration,
-        now: (i64, u32),
-    ) {
+    fn record(&mut self, job: &Job, outcome: &Outcome<'_>, duration: Duration, now: (i64, u32)) {
         let path = job.head.path();
         if !self.filter.admits(path, outcome.status, duration) {
             return;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::http::{HttpDate, Look};
+use crate::http::{HttpDate, ResponseDefaults};
 
 /// See the module.
 #[derive(Debug)]
@@ -67,9 +67,9 @@ impl Clock {
     }
 
     /// The fields that every response has.
-    pub(super) fn response_defaults(&mut self) -> Look<'_> {
+    pub(super) fn response_defaults(&mut self) -> ResponseDefaults<'_> {
         let date = self.date.at(self.unix_seconds);
-        Look {
+        ResponseDefaults {
             server: &self.server,
             date,
         }

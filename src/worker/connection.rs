@@ -1,4 +1,5 @@
-//! One client connection: transport, read side, protocol, write side, and what it waits for ([`Lifecycle`]).
+//! One client connection: transport, read side, protocol, write side, and what it waits for ([`Lifecycle`]). `input.rs` is
+//! the way in, this file what is done with a connection and what comes next.
 //!
 //! Lives on the event loop's thread from accept to close. Each entry point returns an [`Action`] for the loop. At most one
 //! request is under way; nothing is read for the next one until the response is written, so the kernel's buffer holds the
@@ -11,24 +12,22 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::http::{ParseError, ProxyParse, Status};
+use crate::http::Status;
 use crate::pool::{ConnId, Job, Peer, Reply};
 
 use super::client::Client;
-use super::deadlines::{Deadlines, Timeout, Timer};
+use super::deadlines::Deadlines;
 use super::dispatch::Usage;
-use super::http1::{Arrived, Http1, Part, Refusal, TimedOut};
-use super::read_side::{Input, ReadSide};
+use super::http1::{Http1, Refusal, TimedOut};
+use super::lifecycle::{Lifecycle, State};
+use super::read_side::ReadSide;
 use super::services::Services;
 use super::transport::{Ending, Transport};
-use super::write_side::{Progress, WriteError, WriteSide};
+use super::write_side::WriteSide;
 
-/// One connection reads at most this many bytes in one iteration of the loop, so that none starves the others.
-const SHARE_BYTES: usize = 512 * 1024;
-/// A head, and what comes with it, is read in steps of this many bytes.
-const FIRST_BYTES: usize = 16 * 1024;
-/// How often a lingering connection is read in one iteration.
-const LINGERING_READS: usize = 8;
+mod advance;
+mod input;
+
 /// At a stop, a connection that was used within this time may have sent its next request.
 const JUST_NOW: Duration = Duration::from_secs(1);
 /// Head and bytes read behind it of a connection that is transferred; more stays where it is.
@@ -50,25 +49,6 @@ pub(super) enum Action {
     Close,
 }
 
-/// What the connection waits for. Its deadline, if it has one, is for this. Assigned in this file only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lifecycle {
-    /// The first byte of the connection's first request.
-    AwaitingFirstByte { accepted: Instant },
-    /// The rest of a head.
-    ReceivingHead,
-    /// More of a body.
-    ReceivingBody,
-    /// The application: no deadline.
-    Dispatched,
-    /// The client, to take more of the response.
-    Sending,
-    /// The next request.
-    KeepAlive { since: Instant },
-    /// The client, to close its side after ours is closed.
-    LingeringClose,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -78,11 +58,9 @@ pub(super) struct Connection {
     protocol: Http1,
     write: WriteSide,
     lifecycle: Lifecycle,
-    timer: Timer,
     usage: Usage,
 }
 
-// Entry points.
 impl Connection {
     /// A connection that was accepted by `listener`, or by another worker's of that number.
     pub(super) fn new(
@@ -93,18 +71,15 @@ impl Connection {
         services: &mut Services,
     ) -> Self {
         let (policy, now) = (&services.policy, services.clock.now());
-        let mut connection = Self {
+        Self {
             client: Client::new(id, peer, policy.trusts(peer), listener),
             transport,
             read: ReadSide::new(policy.expects_proxy_header()),
             protocol: Http1::default(),
             write: WriteSide::default(),
-            lifecycle: Lifecycle::AwaitingFirstByte { accepted: now },
-            timer: Timer::default(),
+            lifecycle: Lifecycle::new(id, &mut services.deadlines, now),
             usage: Usage::New,
-        };
-        connection.arm(Timeout::Header, &mut services.deadlines, now);
-        connection
+        }
     }
 
     pub(super) fn id(&self) -> ConnId {
@@ -117,12 +92,12 @@ impl Connection {
 
     /// When its deadline is over.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.timer.due()
+        self.lifecycle.due()
     }
 
     /// Whether its deadline is over; the set has found an entry for it.
     pub(super) fn has_expired(&mut self, deadlines: &mut Deadlines, now: Instant) -> bool {
-        deadlines.expired(self.client.conn(), &mut self.timer, now)
+        self.lifecycle.has_expired(deadlines, now)
     }
 
     /// Between requests, with nothing to write: may be closed silently.
@@ -132,7 +107,7 @@ impl Connection {
 
     /// Idle after at least one request.
     pub(super) fn is_kept_alive(&self) -> bool {
-        matches!(self.lifecycle, Lifecycle::KeepAlive { .. }) && self.is_idle()
+        self.lifecycle.is_kept_alive() && self.is_idle()
     }
 
     /// Whether its client was answered for a request that its thread still has.
@@ -141,13 +116,9 @@ impl Connection {
     }
 
     /// The poll set has news of the socket. `is_broken`: both directions are gone.
-    pub(super) fn on_event(
-        &mut self,
-        event: SocketEvent,
-        services: &mut Services,
-    ) -> Action {
+    pub(super) fn on_event(&mut self, event: SocketEvent, services: &mut Services) -> Action {
         // In a lingering close it only means that the client has closed its side too; what it sent before is still read.
-        if event.is_broken && self.lifecycle != Lifecycle::LingeringClose {
+        if event.is_broken && !self.lifecycle.is_lingering() {
             return Action::Close;
         }
         let mut action = Action::Wait;
@@ -255,8 +226,8 @@ impl Connection {
 
     /// The deadline is over.
     pub(super) fn on_deadline(&mut self, services: &mut Services) -> Action {
-        let (status, what) = match self.lifecycle {
-            Lifecycle::ReceivingBody if self.protocol.has_streaming_body() => {
+        let (status, what) = match self.lifecycle.state() {
+            State::ReceivingBody if self.protocol.has_streaming_body() => {
                 self.fail_request_body(
                     Status::REQUEST_TIMEOUT,
                     io::ErrorKind::TimedOut,
@@ -264,13 +235,13 @@ impl Connection {
                 );
                 return Action::Wait;
             }
-            Lifecycle::ReceivingHead => (Status::REQUEST_TIMEOUT, "client_header_timeout"),
-            Lifecycle::ReceivingBody => (Status::REQUEST_TIMEOUT, "client_body_timeout"),
-            Lifecycle::Dispatched => return Action::Wait,
-            Lifecycle::AwaitingFirstByte { .. }
-            | Lifecycle::KeepAlive { .. }
-            | Lifecycle::LingeringClose => return Action::Close,
-            Lifecycle::Sending => {
+            State::ReceivingHead => (Status::REQUEST_TIMEOUT, "client_header_timeout"),
+            State::ReceivingBody => (Status::REQUEST_TIMEOUT, "client_body_timeout"),
+            State::Dispatched => return Action::Wait,
+            State::AwaitingFirstByte { .. } | State::KeepAlive { .. } | State::LingeringClose => {
+                return Action::Close;
+            }
+            State::Sending => {
                 log::debug!("Closing a connection whose client reads nothing (send_timeout).");
                 self.protocol.note_reason("send_timeout");
                 return Action::Close;
@@ -303,24 +274,20 @@ impl Connection {
     /// closes, unless its next request is there already; one that was used just now, or is new, may have sent a
     /// request that has not yet arrived, so it gets a moment for it.
     pub(super) fn begin_drain(&mut self, services: &mut Services) -> Action {
-        if self.lifecycle == Lifecycle::LingeringClose {
+        if self.lifecycle.is_lingering() {
             return Action::Wait;
         }
         if !self.is_idle() {
             self.protocol.close_after_this();
             return Action::Wait;
         }
-        let used_at = match self.lifecycle {
-            Lifecycle::AwaitingFirstByte { accepted: at } | Lifecycle::KeepAlive { since: at } => {
-                Some(at)
-            }
-            _ => None,
-        };
+        let used_at = self.lifecycle.used_at();
         let action = self.close_if_idle(services);
         let now = services.clock.now();
         let was_used = used_at.is_some_and(|at| now.saturating_duration_since(at) < JUST_NOW);
         if action == Action::Close && was_used && !self.read.is_closed() {
-            self.await_last_request(services);
+            self.lifecycle
+                .await_last_request(&mut services.deadlines, now);
             return Action::Wait;
         }
         action
@@ -395,464 +362,23 @@ pub(super) struct SocketEvent {
     pub(super) is_broken: bool,
 }
 
-// The way in.
-impl Connection {
-    /// Whether bytes are wanted now. While a request is with the pool or a response is under way they are not.
-    fn wants_input(&self) -> bool {
-        self.write.is_empty() && self.protocol.wants_request() || self.protocol.wants_body()
-    }
-
-    /// Read until the socket would block, a request is whole, or the share of this iteration is used up.
-    fn read(&mut self, services: &mut Services) -> Action {
-        let mut input = std::mem::take(&mut services.input);
-        let action = if self.lifecycle == Lifecycle::LingeringClose {
-            self.discard_input(&mut input)
-        } else {
-            self.read_into(&mut input, services)
-        };
-        services.input = input;
-        action
-    }
-
-    fn read_into(&mut self, buffer: &mut [u8], services: &mut Services) -> Action {
-        let mut share = SHARE_BYTES;
-        while self.read.is_ready() && self.wants_input() {
-            let result = match self.direct_read(share, services) {
-                Some(parts) => self.read_direct(parts, services),
-                None => self.read_once(buffer, services),
-            };
-            match result {
-                Ok(Input::Bytes(len)) => share = share.saturating_sub(len),
-                Ok(Input::Blocked) => break,
-                Ok(Input::End) => return self.on_end_of_input(services),
-                Err(action) => return action,
-            }
-            if share == 0 && self.read.is_ready() && self.wants_input() {
-                return Action::Resume;
-            }
-        }
-        if self.protocol.is_closing() || self.is_continue_stuck() {
-            // Refused on the way in, or asked to continue: the client has to take that first.
-            return self.advance(services);
-        }
-        self.await_input(services);
-        Action::Wait
-    }
-
-    /// A `100 Continue` waits for the socket.
-    fn is_continue_stuck(&self) -> bool {
-        !self.write.is_empty() && self.protocol.part() == Some(Part::Body)
-    }
-
-    fn read_once(&mut self, buffer: &mut [u8], services: &mut Services) -> Result<Input, Action> {
-        // What follows a head is better read to where it stays.
-        let is_body = self.protocol.part() == Some(Part::Body) || self.protocol.has_streaming_body();
-        let buffer = match is_body {
-            true => buffer,
-            false => &mut buffer[..FIRST_BYTES],
-        };
-        let input = self.read.read(buffer, &mut self.transport);
-        let input = input.map_err(|_| Action::Close)?;
-        if let Input::Bytes(len) = input {
-            let action = self.on_input(&buffer[..len], services);
-            if action != Action::Wait {
-                return Err(action);
-            }
-        }
-        Ok(input)
-    }
-
-    fn direct_read(&self, share: usize, services: &Services) -> Option<(usize, usize)> {
-        if !self.read.is_empty() {
-            return None;
-        }
-        self.protocol.direct_read(share, services)
-    }
-
-    /// Read a large body to where it stays.
-    fn read_direct(
-        &mut self,
-        parts: (usize, usize),
-        services: &mut Services,
-    ) -> Result<Input, Action> {
-        let input =
-            self.protocol
-                .read_direct(parts, &mut self.read, &mut self.transport, services);
-        let input = input.map_err(|_| Action::Close)?;
-        if let Input::Bytes(len) = input
-            && len == parts.0
-        {
-            // The last bytes of the body are in.
-            if let Err(refusal) = self.feed(&[], services) {
-                self.refuse(refusal, None, services);
-            }
-        }
-        Ok(input)
-    }
-
-    /// The client has closed its side and everything before that is consumed.
-    fn on_end_of_input(&mut self, services: &mut Services) -> Action {
-        if self.protocol.has_streaming_body() {
-            // It may still read the answer of an application that finds the body incomplete.
-            self.fail_request_body(
-                Status::BAD_REQUEST,
-                io::ErrorKind::UnexpectedEof,
-                "the client closed the connection before the end of the request body",
-            );
-            return Action::Wait;
-        }
-        if self.protocol.part().is_some() {
-            // A truncated request is never shown to the application, and no answer is awaited.
-            let reason = "client gone before the end of the request";
-            self.protocol.abandon(reason, services);
-        }
-        Action::Close
-    }
-
-    /// Bytes have arrived.
-    fn on_input(&mut self, bytes: &[u8], services: &mut Services) -> Action {
-        if !self.read.is_empty() {
-            self.read.keep(bytes);
-            return self.receive_buffered(services);
-        }
-        // The usual case: a whole request in one read is parsed where it lies.
-        match self.receive(bytes, services) {
-            Ok(consumed) => {
-                self.read.keep(&bytes[consumed..]);
-                Action::Wait
-            }
-            Err(refusal) => self.refuse_and_advance(refusal, services),
-        }
-    }
-
-    /// Continue with what was read before: the rest of a request, or the next of a pipeline.
-    fn receive_buffered(&mut self, services: &mut Services) -> Action {
-        let buffer = self.read.take();
-        match self.receive(&buffer, services) {
-            Ok(consumed) => {
-                self.read.give_back(buffer, consumed);
-                Action::Wait
-            }
-            Err(refusal) => self.refuse_and_advance(refusal, services),
-        }
-    }
-
-    /// Consume bytes as far as they are wanted. Returns how many; the rest is to be given again with what follows.
-    fn receive(&mut self, bytes: &[u8], services: &mut Services) -> Result<usize, Refusal> {
-        if bytes.is_empty() || !self.wants_input() {
-            return Ok(0);
-        }
-        let mut consumed = 0;
-        if self.read.expects_proxy_header() {
-            let invalid = |error| Refusal::invalid(&error, &self.client);
-            match services.policy.parse_proxy_header(bytes, self.client.peer()).map_err(invalid)? {
-                ProxyParse::NeedData { .. } => return Ok(0),
-                ProxyParse::Absent => {}
-                ProxyParse::Present { length, header } => {
-                    self.client.apply_proxy_header(header);
-                    consumed = length;
-                }
-            }
-            self.read.end_preamble();
-            if consumed == bytes.len() {
-                return Ok(consumed);
-            }
-        }
-        Ok(consumed + self.feed(&bytes[consumed..], services)?)
-    }
-
-    /// Feed the protocol, and dispatch the request that comes of it.
-    fn feed(&mut self, bytes: &[u8], services: &mut Services) -> Result<usize, Refusal> {
-        let mut consumed = 0;
-        loop {
-            let rest = &bytes[consumed..];
-            let (step, arrived) = self.protocol.receive(rest, &self.client, services)?;
-            consumed += step;
-            self.send_encoded(services);
-            match arrived {
-                Arrived::Nothing => return Ok(consumed),
-                Arrived::Request(mut job) => {
-                    if self.protocol.asks_for_upgrade() && consumed == bytes.len() {
-                        job.socket = self.transport.hijack();
-                    }
-                    self.dispatch(job, services);
-                }
-                Arrived::BodyOver { is_whole } => {
-                    if !is_whole {
-                        self.read.give_up();
-                    }
-                    self.end_body_deadline();
-                }
-            }
-            if consumed == bytes.len() || !self.wants_input() {
-                return Ok(consumed);
-            }
-        }
-    }
-
-    /// Hand a request to the pool.
-    fn dispatch(&mut self, mut job: Box<Job>, services: &mut Services) {
-        job.arrived = services.clock.now();
-        job.body_bytes = job.body.len();
-        if services.shutdown.is_draining() || !services.deadlines.has_keep_alive() {
-            self.protocol.close_after_this();
-        }
-        if self.usage == Usage::New {
-            self.usage = Usage::Asked;
-            services.dispatch.newcomer_asked();
-        }
-        self.timer.clear();
-        self.lifecycle = Lifecycle::Dispatched;
-        self.protocol.set_hijackable(job.socket.is_some());
-        if let Err(job) = services.dispatch.submit(job, &mut services.arbiter) {
-            self.drop_request_body();
-            let message = "The worker is stopping";
-            let refusal = Refusal::new(Status::SERVICE_UNAVAILABLE, message, message);
-            self.refuse(refusal, Some(job), services);
-        }
-    }
-
-    /// Read and forget, until the client closes its side too.
-    fn discard_input(&mut self, buffer: &mut [u8]) -> Action {
-        for _ in 0..LINGERING_READS {
-            match self.read.read(buffer, &mut self.transport) {
-                Ok(Input::Bytes(_)) => {}
-                Ok(Input::Blocked) => return Action::Wait,
-                Ok(Input::End) | Err(_) => return Action::Close,
-            }
-        }
-        Action::Resume
-    }
-
-    /// The rest of a streaming body will not come.
-    fn fail_request_body(&mut self, status: Status, kind: io::ErrorKind, why: &'static str) {
-        self.protocol.fail_body(status, kind, why);
-        self.read.give_up();
-        self.end_body_deadline();
-    }
-
-    /// The rest of a streaming body is not wanted. The client may still be sending it.
-    fn drop_request_body(&mut self) {
-        if self.protocol.drop_body() {
-            self.read.give_up();
-        }
-    }
-
-    fn end_body_deadline(&mut self) {
-        if self.lifecycle == Lifecycle::ReceivingBody {
-            self.lifecycle = Lifecycle::Dispatched;
-            self.timer.clear();
-        }
-    }
-}
-
-// The way out, and what comes next.
-impl Connection {
-    /// Answer with an error page.
-    fn refuse(&mut self, refusal: Refusal, job: Option<Box<Job>>, services: &mut Services) {
-        self.read.give_up();
-        self.protocol.refuse(refusal, job, &self.client, services);
-        self.send_encoded(services);
-    }
-
-    fn refuse_and_advance(&mut self, refusal: Refusal, services: &mut Services) -> Action {
-        self.refuse(refusal, None, services);
-        self.advance(services)
-    }
-
-    /// Write what is encoded, and queue what the socket does not take.
-    fn send_encoded(&mut self, services: &mut Services) {
-        if !services.encoded.is_empty() {
-            self.write.send(&mut services.encoded, &mut self.transport);
-        }
-    }
-
-    /// Write what is queued, and when all is written decide what comes next.
-    fn advance(&mut self, services: &mut Services) -> Action {
-        if !self.write.is_empty()
-            && let Some(action) = self.flush(services)
-        {
-            return action;
-        }
-        if self.protocol.on_written(services) {
-            self.write.forget_window();
-        }
-        if self.protocol.is_closing() {
-            return self.close_or_linger(services);
-        }
-        if self.protocol.is_idle() {
-            return self.next_request(services);
-        }
-        if self.lifecycle == Lifecycle::Sending {
-            // A streamed response has caught up; the next move is the application's.
-            self.lifecycle = Lifecycle::Dispatched;
-            self.timer.clear();
-        }
-        // An interim answer (100) was held up by the socket: the body it asked for may have come meanwhile.
-        self.await_input(services);
-        if self.wants_input() && self.read.is_ready() {
-            return Action::Resume;
-        }
-        Action::Wait
-    }
-
-    /// Returns what becomes of the connection when not everything was written.
-    fn flush(&mut self, services: &mut Services) -> Option<Action> {
-        let flushed = self.write.flush(
-            &mut self.transport,
-            &mut services.writes,
-            &mut services.drops,
-        );
-        let (action, has_moved) = match flushed {
-            Ok(Progress::Done) => return None,
-            Ok(Progress::BudgetExhausted) => return Some(Action::Resume),
-            Ok(Progress::Blocked { has_moved }) => (Action::Wait, has_moved),
-            Ok(Progress::ShareUsed) => (Action::Resume, true),
-            Err(WriteError::FileShort) => {
-                self.protocol.log_short_file();
-                return Some(Action::Close);
-            }
-            Err(WriteError::Socket(_)) => return Some(Action::Close),
-        };
-        if has_moved || self.lifecycle != Lifecycle::Sending {
-            self.lifecycle = Lifecycle::Sending;
-            self.arm(
-                Timeout::Send,
-                &mut services.deadlines,
-                services.clock.now(),
-            );
-        }
-        Some(action)
-    }
-
-    /// The response is written and the connection stays: continue with what was pipelined, or wait.
-    fn next_request(&mut self, services: &mut Services) -> Action {
-        let now = services.clock.now();
-        self.lifecycle = Lifecycle::KeepAlive { since: now };
-        self.usage = Usage::Kept;
-        if !self.read.is_empty() {
-            let action = self.receive_buffered(services);
-            if action != Action::Wait {
-                return action;
-            }
-            // Refused, or asked to continue by a `100 Continue` that the socket does not take.
-            if self.protocol.is_closing() || !self.write.is_empty() {
-                return self.advance(services);
-            }
-        }
-        if self.read.is_ready() && self.wants_input() {
-            // Read in a later step of this iteration: a client that pipelines must not starve the others.
-            return Action::Resume;
-        }
-        if !self.protocol.is_idle() {
-            self.await_input(services);
-            return Action::Wait;
-        }
-        if services.shutdown.is_draining() {
-            // The response began before the stop and could not say close.
-            self.await_last_request(services);
-            return Action::Wait;
-        }
-        self.arm(Timeout::KeepAlive, &mut services.deadlines, now);
-        Action::Idle
-    }
-
-    fn close_or_linger(&mut self, services: &mut Services) -> Action {
-        if self.lifecycle == Lifecycle::LingeringClose {
-            return Action::Wait;
-        }
-        self.drop_request_body();
-        if self.protocol.would_look_whole(true)
-            || !self.read.may_have_unread()
-            || self.transport.shutdown_write().is_err()
-        {
-            return Action::Close;
-        }
-        drop(self.read.take());
-        self.lifecycle = Lifecycle::LingeringClose;
-        self.arm(
-            Timeout::LingeringClose,
-            &mut services.deadlines,
-            services.clock.now(),
-        );
-        // Not read here: the buffer that is read into may be in use.
-        Action::Resume
-    }
-
-    // Deadlines.
-
-    fn arm(&mut self, timeout: Timeout, deadlines: &mut Deadlines, now: Instant) {
-        deadlines.arm(self.client.conn(), &mut self.timer, timeout, now);
-    }
-
-    /// Set the deadline for the input that the connection waits for now.
-    fn await_input(&mut self, services: &mut Services) {
-        let now = services.clock.now();
-        if self.protocol.has_streaming_body() {
-            return self.await_streaming_body(services);
-        }
-        if !self.wants_input() {
-            return;
-        }
-        let (next, timeout) = match (self.protocol.part(), self.lifecycle) {
-            // A head has one deadline from its first byte on: a byte now and then must not extend it.
-            (Some(Part::Head), Lifecycle::ReceivingHead) => return,
-            (Some(Part::Head), _) => (Lifecycle::ReceivingHead, Timeout::Header),
-            (Some(Part::Body), _) => (Lifecycle::ReceivingBody, Timeout::Body),
-            (None, Lifecycle::AwaitingFirstByte { .. }) => return,
-            (None, Lifecycle::KeepAlive { since }) => {
-                (Lifecycle::KeepAlive { since }, Timeout::KeepAlive)
-            }
-            (None, _) => (Lifecycle::KeepAlive { since: now }, Timeout::KeepAlive),
-        };
-        self.lifecycle = next;
-        self.arm(timeout, &mut services.deadlines, now);
-    }
-
-    /// While the window has room the next move is the client's, and it has `client_body_timeout` for it.
-    fn await_streaming_body(&mut self, services: &mut Services) {
-        if self.lifecycle == Lifecycle::Sending {
-            return;
-        }
-        if self.protocol.wants_body() && !self.protocol.wants_continue() {
-            self.lifecycle = Lifecycle::ReceivingBody;
-            self.arm(
-                Timeout::Body,
-                &mut services.deadlines,
-                services.clock.now(),
-            );
-        } else {
-            self.end_body_deadline();
-        }
-    }
-
-    /// The worker stops, and the client does not know it yet.
-    fn await_last_request(&mut self, services: &mut Services) {
-        let now = services.clock.now();
-        if !matches!(self.lifecycle, Lifecycle::KeepAlive { .. }) {
-            self.lifecycle = Lifecycle::KeepAlive { since: now };
-        }
-        self.arm(Timeout::LastRequest, &mut services.deadlines, now);
-    }
-}
-
 #[cfg(test)]
 impl Connection {
     /// What must hold after every iteration: the connection waits for the application, or it has a deadline.
     pub(super) fn check_invariants(&self) {
         self.protocol.check_invariants();
-        if self.lifecycle == Lifecycle::Dispatched {
+        if self.lifecycle.state() == State::Dispatched {
             assert!(self.protocol.is_with_application(), "{self:?}");
         } else {
-            assert!(self.timer.due().is_some(), "waits for ever: {self:?}");
+            assert!(self.due().is_some(), "waits for ever: {self:?}");
         }
         if !self.write.is_empty() {
-            assert_eq!(self.lifecycle, Lifecycle::Sending, "{self:?}");
+            assert_eq!(self.lifecycle.state(), State::Sending, "{self:?}");
         }
         if self.is_idle() {
             assert!(!self.write.has_window(), "{self:?}");
             assert!(!self.protocol.has_answer(), "{self:?}");
-                assert_eq!(self.protocol.held_bytes(), 0);
+            assert_eq!(self.protocol.held_bytes(), 0);
         }
     }
 

@@ -145,12 +145,7 @@ impl Connections {
 
     /// The poll set has news of a socket. The event may be of a connection that is gone: a descriptor of its socket that
     /// another process or the application holds keeps it in the poll set.
-    pub(super) fn on_event(
-        &mut self,
-        token: Token,
-        event: SocketEvent,
-        services: &mut Services,
-    ) {
+    pub(super) fn on_event(&mut self, token: Token, event: SocketEvent, services: &mut Services) {
         let connection = tokens::slot_of(token)
             .and_then(|slot| self.slab.get_mut(slot))
             .filter(|connection| tokens::of_connection(connection.id()) == token);
@@ -299,7 +294,9 @@ impl Connections {
         header: [u8; 2],
     ) -> Result<(), Box<Job>> {
         let id = job.conn;
-        let Some((socket, parts)) = self.get(id).and_then(|connection| connection.transfer(&job))
+        let Some((socket, parts)) = self
+            .get(id)
+            .and_then(|connection| connection.transfer(&job))
         else {
             return Err(job);
         };
@@ -314,12 +311,7 @@ impl Connections {
     }
 
     /// Take in what another worker has read of a connection.
-    pub(super) fn resume_transferred(
-        &mut self,
-        id: ConnId,
-        bytes: &[u8],
-        services: &mut Services,
-    ) {
+    pub(super) fn resume_transferred(&mut self, id: ConnId, bytes: &[u8], services: &mut Services) {
         self.act(id, services, |connection, services| {
             connection.resume_transferred(bytes, services)
         });

@@ -46,14 +46,24 @@ struct Timeouts {
 }
 
 /// One connection's deadline and where the set will look at it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Timer {
+    conn: ConnId,
     due: Option<Instant>,
     /// The tick at which an entry for this connection comes up, if there is one.
     listed: Option<u64>,
 }
 
 impl Timer {
+    /// No deadline yet.
+    pub(super) fn new(conn: ConnId) -> Self {
+        Self {
+            conn,
+            due: None,
+            listed: None,
+        }
+    }
+
     /// No deadline. The entry, if any, stays and will find nothing due.
     pub(super) fn clear(&mut self) {
         self.due = None;
@@ -91,14 +101,8 @@ impl Deadlines {
         self.timeouts.keep_alive.is_some()
     }
 
-    /// Let `conn` be due when `timeout` has passed, or never.
-    pub(super) fn arm(
-        &mut self,
-        conn: ConnId,
-        timer: &mut Timer,
-        timeout: Timeout,
-        now: Instant,
-    ) {
+    /// Let the connection be due when `timeout` has passed, or never.
+    pub(super) fn arm(&mut self, timer: &mut Timer, timeout: Timeout, now: Instant) {
         let timeout = match timeout {
             Timeout::Header => self.timeouts.header,
             Timeout::Body => self.timeouts.body,
@@ -108,18 +112,17 @@ impl Deadlines {
             Timeout::LingeringClose => Some(LINGERING_CLOSE),
         };
         match timeout {
-            Some(timeout) => self.set(conn, timer, now + timeout),
+            Some(timeout) => self.set(timer, now + timeout),
             None => timer.clear(),
         }
     }
 
-    /// Let `conn` be due at `due`.
-    fn set(&mut self, conn: ConnId, timer: &mut Timer, due: Instant) {
+    fn set(&mut self, timer: &mut Timer, due: Instant) {
         timer.due = Some(due);
         let tick = self.tick_at_or_after(due);
         if timer.listed.is_none_or(|listed| tick < listed) {
             timer.listed = Some(tick);
-            self.ticks.entry(tick).or_default().push(conn);
+            self.ticks.entry(tick).or_default().push(timer.conn);
         }
     }
 
@@ -140,14 +143,14 @@ impl Deadlines {
     }
 
     /// Whether the connection whose entry came up is due. If it is due later, it is listed again.
-    pub(super) fn expired(&mut self, conn: ConnId, timer: &mut Timer, now: Instant) -> bool {
+    pub(super) fn expired(&mut self, timer: &mut Timer, now: Instant) -> bool {
         // An entry that was overtaken by an earlier one is not the listed one any more.
         timer.listed = None;
         match timer.due {
             None => false,
             Some(due) if due <= now => true,
             Some(due) => {
-                self.set(conn, timer, due);
+                self.set(timer, due);
                 false
             }
         }
@@ -178,10 +181,10 @@ mod tests {
         let start = Instant::now();
         let mut config = Config::default();
         config.http.keepalive = None;
-        let (mut set, mut timer) = (Deadlines::new(&config, start), Timer::default());
-        set.arm(A, &mut timer, Timeout::LastRequest, start);
+        let (mut set, mut timer) = (Deadlines::new(&config, start), Timer::new(A));
+        set.arm(&mut timer, Timeout::LastRequest, start);
         assert_eq!(timer.due(), Some(start + LAST_REQUEST));
-        set.arm(A, &mut timer, Timeout::KeepAlive, start);
+        set.arm(&mut timer, Timeout::KeepAlive, start);
         assert_eq!(timer.due(), None);
     }
 
@@ -195,14 +198,14 @@ mod tests {
     fn a_deadline_that_moves_later_is_found_not_due_and_listed_again() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let (mut set, mut timer) = (Deadlines::new(&Config::default(), start), Timer::default());
-        set.set(A, &mut timer, at(200));
-        set.set(A, &mut timer, at(1000));
+        let (mut set, mut timer) = (Deadlines::new(&Config::default(), start), Timer::new(A));
+        set.set(&mut timer, at(200));
+        set.set(&mut timer, at(1000));
         assert_eq!(up_at(&mut set, at(250)), [A]);
-        assert!(!set.expired(A, &mut timer, at(250)));
+        assert!(!set.expired(&mut timer, at(250)));
         assert!(up_at(&mut set, at(999)).is_empty());
         assert_eq!(up_at(&mut set, at(1000)), [A]);
-        assert!(set.expired(A, &mut timer, at(1000)));
+        assert!(set.expired(&mut timer, at(1000)));
         assert_eq!(set.next_in(at(1000)), None);
     }
 
@@ -210,28 +213,28 @@ mod tests {
     fn a_deadline_that_moves_earlier_comes_up_at_its_time() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let (mut set, mut timer) = (Deadlines::new(&Config::default(), start), Timer::default());
-        set.set(A, &mut timer, at(65_000));
-        set.set(A, &mut timer, at(300));
+        let (mut set, mut timer) = (Deadlines::new(&Config::default(), start), Timer::new(A));
+        set.set(&mut timer, at(65_000));
+        set.set(&mut timer, at(300));
         assert_eq!(up_at(&mut set, at(300)), [A]);
-        assert!(set.expired(A, &mut timer, at(300)));
+        assert!(set.expired(&mut timer, at(300)));
     }
 
     #[test]
     fn a_cleared_deadline_never_expires() {
         let start = Instant::now();
-        let (mut set, mut timer) = (Deadlines::new(&Config::default(), start), Timer::default());
-        set.set(A, &mut timer, start + TICK);
+        let (mut set, mut timer) = (Deadlines::new(&Config::default(), start), Timer::new(A));
+        set.set(&mut timer, start + TICK);
         timer.clear();
         assert_eq!(up_at(&mut set, start + TICK), [A]);
-        assert!(!set.expired(A, &mut timer, start + TICK));
+        assert!(!set.expired(&mut timer, start + TICK));
     }
 
     #[test]
     fn entries_are_never_early() {
         let start = Instant::now();
-        let (mut set, mut timer) = (Deadlines::new(&Config::default(), start), Timer::default());
-        set.set(A, &mut timer, start + Duration::from_millis(101));
+        let (mut set, mut timer) = (Deadlines::new(&Config::default(), start), Timer::new(A));
+        set.set(&mut timer, start + Duration::from_millis(101));
         assert!(up_at(&mut set, start + Duration::from_millis(150)).is_empty());
         assert_eq!(set.next_in(start), Some(Duration::from_millis(200)));
     }

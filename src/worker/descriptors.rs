@@ -5,8 +5,10 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 use nix::sys::signal::Signal;
+
+use super::tokens;
 
 /// Which of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +45,6 @@ impl Descriptors {
         signals: Option<OwnedFd>,
         interrupts: Option<OwnedFd>,
         registry: &Registry,
-        token_of: impl Fn(Descriptor) -> Token,
     ) -> io::Result<Self> {
         for (fd, descriptor) in [
             (&signals, Descriptor::Signals),
@@ -52,7 +53,7 @@ impl Descriptors {
             if let Some(fd) = fd {
                 registry.register(
                     &mut SourceFd(&fd.as_raw_fd()),
-                    token_of(descriptor),
+                    tokens::of_descriptor(descriptor as usize),
                     Interest::READABLE,
                 )?;
             }

@@ -242,7 +242,7 @@ impl Dispatch {
     }
 
     /// A connection is gone, or is not this worker's any more.
-    pub(super) fn connection_left(&mut self, conn: ConnId) {
+    pub(super) fn connection_left(&self, conn: ConnId) {
         self.pool.connection_closed(conn);
     }
 
@@ -281,7 +281,7 @@ mod tests {
 
     fn dispatch(config: &Config) -> (Dispatch, ArbiterChannel) {
         let slot = WorkerSlot::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0);
-        let pool = Arc::new(Pool::new(1, 8, Box::new(|| {})));
+        let pool = Arc::new(Pool::new(1, 8, Box::new(|| {})).with_take_back(true));
         let arbiter = ArbiterChannel::new(slot.clone(), None, None);
         (Dispatch::new(config, pool, slot), arbiter)
     }

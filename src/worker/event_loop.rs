@@ -1,7 +1,7 @@
 //! The event loop: wait, collect what has happened, move each thing once, and again.
 //!
-//! One turn: events of the poll set (accept, read, write, wake-up, signals), then replies of the pool, then
-//! connections that had more to read, then deadlines. Everything in a turn is bounded. The loop's thread never waits
+//! One iteration: events of the poll set (accept, read, write, wake-up, signals), then replies of the pool, then
+//! connections that had more to read, then deadlines. Everything in an iteration is bounded. The loop's thread never waits
 //! for anything but the poll set, and never touches the interpreter while it serves.
 
 use std::io;
@@ -11,41 +11,36 @@ use mio::event::Event as PollEvent;
 use mio::{Events, Poll, Token};
 use nix::sys::signal::Signal;
 
-use crate::pool::{Application, ConnId, Reply};
+use crate::config::Config;
+use crate::net::Listener;
+use crate::pool::Application;
+use crate::scoreboard::SlotState;
 
-use super::accept::{Accepting, Acceptor, ListenerSet};
-use super::connection::{Fate, Waiting};
-use super::connections::{Connections, FIRST_CONNECTION_TOKEN};
-use super::core::Core;
+use super::connection::SocketEvent;
+use super::connections::Connections;
 use super::descriptors::{Descriptor, Descriptors};
-use super::overload::Excess;
-use super::shutdown::Phase;
+use super::heartbeat::{Figures, Heartbeat};
+use super::listeners::{Attempt, Listeners};
+use super::replies;
+use super::services::Services;
+use super::shutdown::Next;
 use super::siblings::Siblings;
 use super::sleep::Progress;
-use super::upgrade::HandedOver;
+use super::timed_out::TimedOutRequests;
+use super::tokens::{self, Source};
 
-/// So many replies are handled in one turn at most.
-const TURN_REPLIES: usize = 1024;
+/// A worker accepts at most this many connections in one iteration, so that the others get their share of a burst.
+const ITERATION_ACCEPTS: usize = 16;
 /// A stream whose pieces come within this of one another is awaited with short sleeps.
 const QUICK_STREAM: Duration = Duration::from_millis(1);
-/// So many events are taken from the poll set in one turn at most.
-const TURN_EVENTS: usize = 512;
-
-const WAKER: Token = Token(0);
-const FIRST_DESCRIPTOR: usize = 1;
-pub(super) const FIRST_LISTENER: usize = 16;
+/// How many events are taken from the poll set in one iteration at most.
+const ITERATION_EVENTS: usize = 512;
 
 /// Every reason why the loop moves something.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Accept(usize),
-    Connection {
-        token: Token,
-        readable: bool,
-        writable: bool,
-        read_closed: bool,
-        broken: bool,
-    },
+    Connection(Token, SocketEvent),
     Descriptor(Descriptor),
     Woken,
 }
@@ -54,20 +49,14 @@ enum Event {
 pub(super) struct EventLoop<'a> {
     pub(super) poll: Poll,
     pub(super) events: Events,
-    pub(super) listener_set: ListenerSet,
-    pub(super) acceptors: Vec<Acceptor>,
-    pub(super) accepting: Accepting,
+    pub(super) listeners: Listeners,
     pub(super) connections: Connections,
     pub(super) connections_max: usize,
-    pub(super) handed_over: HandedOver,
-    pub(super) core: Core,
+    pub(super) timed_out: TimedOutRequests,
+    pub(super) services: Services,
     pub(super) descriptors: Descriptors,
     pub(super) application: &'a dyn Application,
-    pub(super) phase: Phase,
-    pub(super) graceful_timeout: Duration,
-    pub(super) exit_code: i32,
-    /// The loop sleeps at most this long, so that the heartbeat goes on.
-    pub(super) sleep_max: Duration,
+    pub(super) heartbeat: Heartbeat,
     /// The last short sleep brought nothing, so the next one is long.
     pub(super) short_sleep_was_idle: bool,
     /// The last round found replies and did not look at the poll set.
@@ -77,57 +66,109 @@ pub(super) struct EventLoop<'a> {
     pub(super) streamed: Option<Instant>,
     /// The last pieces followed others so closely that the next are waited for.
     pub(super) stream_is_quick: bool,
-    /// When there were no descriptors left for the last time. That was logged.
-    pub(super) exhausted_at: Option<Instant>,
     pub(super) siblings: Option<Siblings>,
     /// There may be messages of siblings although none was announced.
     pub(super) more_messages: bool,
     /// Messages of siblings wait for descriptors.
     pub(super) messages_wait: bool,
-    pub(super) last_beat: Option<Instant>,
+}
+
+/// What a loop is made of.
+pub(super) struct Parts<'a, 'b> {
+    pub(super) poll: Poll,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) descriptors: Descriptors,
+    pub(super) services: Services,
+    pub(super) siblings: Option<Siblings>,
+    pub(super) application: &'a dyn Application,
+    pub(super) config: &'b Config,
     pub(super) parent: Option<i32>,
 }
 
-impl EventLoop<'_> {
-    /// Serve until the phase is `Stopped`.
+impl<'a> EventLoop<'a> {
+    /// A loop that does not accept yet.
     ///
     /// # Errors
-    /// The poll set failed, which no valid state of ours can cause.
-    pub(super) fn run(&mut self) -> io::Result<()> {
-        self.resume_accepting()?;
-        while !matches!(self.phase, Phase::Stopped) {
+    /// The poll set refused something.
+    pub(super) fn new(parts: Parts<'a, '_>) -> io::Result<Self> {
+        let Parts {
+            poll,
+            listeners,
+            descriptors,
+            services,
+            siblings,
+            application,
+            config,
+            parent,
+        } = parts;
+        let now = services.clock.now();
+        let workers = &config.workers;
+        let slot = services.slot().clone();
+        let mut event_loop = Self {
+            listeners: Listeners::new(listeners, &poll)?,
+            connections: Connections::new(poll.registry().try_clone()?),
+            connections_max: workers.worker_connections.max(1),
+            timed_out: TimedOutRequests::new(workers.request_timeout, now),
+            heartbeat: Heartbeat::new(slot, workers.timeout, parent),
+            events: Events::with_capacity(ITERATION_EVENTS),
+            short_sleep_was_idle: false,
+            skipped_poll: false,
+            progress: Progress {
+                taken: 0,
+                asleep: Duration::ZERO,
+                still_since: now,
+            },
+            streamed: None,
+            stream_is_quick: false,
+            more_messages: false,
+            messages_wait: false,
+            poll,
+            services,
+            descriptors,
+            application,
+            siblings,
+        };
+        event_loop.more_messages = event_loop.listen_to_siblings()?;
+        Ok(event_loop)
+    }
+
+    /// Serve until the worker is stopped. Returns the exit code.
+    ///
+    /// # Errors
+    /// The poll set failed, which no valid state of the worker can cause.
+    pub(super) fn run(&mut self) -> io::Result<i32> {
+        self.services.arbiter.report(SlotState::Serving);
+        self.listeners.start()?;
+        while !self.services.shutdown.is_over() {
             self.wait()?;
-            self.core.tick();
-            self.turn()?;
+            self.services.begin_iteration();
+            self.iterate()?;
         }
         // What the last step to the end has logged.
-        self.core.end_turn();
-        Ok(())
+        self.services.end_iteration();
+        Ok(self.services.shutdown.exit_code())
     }
 
     /// Move everything that has something to do, once.
-    pub(super) fn turn(&mut self) -> io::Result<()> {
+    pub(super) fn iterate(&mut self) -> io::Result<()> {
         self.beat();
-        if self.core.ran_dry {
-            // Who was left over comes before whoever comes now.
-            self.go_on();
+        if self.services.writes.was_exhausted() {
+            // Connections that ran out of budget in the last iteration go first.
+            self.connections.resume(&mut self.services);
         }
         self.handle_events()?;
-        self.core.announce_jobs();
+        self.services.dispatch.announce();
         self.handle_replies();
-        self.go_on();
-        self.send_own_answers();
-        self.core.announce_jobs();
-        self.expire();
-        self.check_overruns();
-        if std::mem::take(&mut self.core.room_made) && self.accepting == Accepting::Full {
-            self.resume_accepting()?;
+        self.connections.expire(&mut self.services);
+        self.check_timed_out();
+        if self.connections.take_room() {
+            self.listeners.resume_at_limit()?;
         }
         if std::mem::take(&mut self.more_messages) {
             self.on_siblings();
         }
-        self.core.end_turn();
-        self.advance_phase();
+        self.services.end_iteration();
+        self.advance_shutdown();
         self.tell_siblings();
         Ok(())
     }
@@ -137,173 +178,61 @@ impl EventLoop<'_> {
         for event in &events {
             match classify(event) {
                 Event::Accept(listener) => self.accept(listener)?,
-                Event::Connection {
-                    token,
-                    readable,
-                    writable,
-                    read_closed,
-                    broken,
-                } => {
-                    self.on_connection_event(token, readable, writable, read_closed, broken);
+                Event::Connection(token, event) => {
+                    self.connections.on_event(token, event, &mut self.services);
                 }
                 Event::Descriptor(descriptor) => self.on_descriptor(descriptor),
                 Event::Woken => {}
             }
         }
         self.events = events;
-        if let Accepting::PausedUntil(at) = self.accepting
-            && at <= self.core.now
-        {
-            self.resume_accepting()?;
+        self.listeners.resume_in_time(self.services.clock.now())
+    }
+
+    /// Take in the connections that wait at a listener.
+    fn accept(&mut self, listener: usize) -> io::Result<()> {
+        for _ in 0..ITERATION_ACCEPTS {
+            if self.connections.len() >= self.connections_max
+                && !self.connections.evict_oldest_idle(&mut self.services)
+            {
+                return self.listeners.pause_at_limit();
+            }
+            match self.listeners.accept(listener, self.services.clock.now())? {
+                Attempt::Accepted(transport, peer) => {
+                    if let Some(transport) = self.place(transport, listener) {
+                        self.connections
+                            .open(transport, peer, listener, &mut self.services);
+                        self.tell_siblings();
+                    }
+                }
+                Attempt::Gone => {}
+                Attempt::Empty => return Ok(()),
+            }
         }
         Ok(())
     }
 
-    fn on_connection_event(
-        &mut self,
-        token: Token,
-        readable: bool,
-        writable: bool,
-        read_closed: bool,
-        broken: bool,
-    ) {
-        let Some(connection) = self.connections.at_token(token) else {
-            return;
-        };
-        let id = connection.id();
-        let mut fate = Fate::Keep;
-        if broken && connection.waiting != Waiting::Linger {
-            // Both directions are gone: no answer can reach the client. (Lingering, it only means that the client has
-            // closed its side too, and what it has sent before that is still read: see `close_or_linger`.)
-            fate = Fate::Close;
-        }
-        if fate == Fate::Keep && writable {
-            fate = connection.on_writable(&mut self.core);
-        }
-        if fate == Fate::Keep && (readable || read_closed) {
-            fate = connection.on_readable(read_closed, &mut self.core);
-        }
-        self.settle_fate(id, fate);
-    }
-
     fn handle_replies(&mut self) {
-        for _ in 0..TURN_REPLIES {
-            let Some(reply) = self.core.pool.receive() else {
-                break;
-            };
-            self.on_reply(reply);
+        let (connections, services) = (&mut self.connections, &mut self.services);
+        replies::deliver(connections, &mut self.timed_out, services);
+        if connections.flush_streams(services) {
+            let now = services.clock.now();
+            let last = self.streamed.replace(now);
+            self.stream_is_quick =
+                last.is_some_and(|last| now.saturating_duration_since(last) < QUICK_STREAM);
         }
-        if !self.core.streaming.is_empty() {
-            self.write_streamed();
-        }
+        connections.resume(services);
+        replies::deliver_own(connections, &mut self.timed_out, services);
+        services.dispatch.announce();
     }
 
-    fn write_streamed(&mut self) {
-        let streaming = std::mem::take(&mut self.core.streaming);
-        for &id in &streaming {
-            if let Some(connection) = self.connections.get_mut(id) {
-                let fate = connection.write_streamed(&mut self.core);
-                self.settle_fate(id, fate);
-            }
-        }
-        let mut streaming = streaming;
-        streaming.clear();
-        self.core.streaming = streaming;
-        let last = self.streamed.replace(self.core.now);
-        self.stream_is_quick =
-            last.is_some_and(|last| self.core.now.saturating_duration_since(last) < QUICK_STREAM);
-    }
-
-    fn on_reply(&mut self, reply: Reply) {
-        let id = match &reply {
-            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) | Reply::Overdue(job) => {
-                self.core.job_is_back();
-                job.conn
-            }
-            Reply::Head(id, _) | Reply::Data(id, _) | Reply::Hints(id, _) => *id,
-            Reply::WantsBody(id) => *id,
-            Reply::Hijacked(id) => return self.on_taken(*id),
-        };
-        let connection = self.connections.get_mut(id);
-        let Some(connection) = connection.filter(|connection| !connection.timed_out) else {
-            return self.on_late_reply(reply);
-        };
-        let core = &mut self.core;
-        let fate = match reply {
-            Reply::Whole(job) => connection.on_whole(job, core),
-            Reply::Head(_, streaming) => connection.on_head_reply(*streaming, core),
-            Reply::Hints(_, hints) => connection.on_hints(&hints, core),
-            Reply::Data(_, piece) => connection.on_data(piece, core),
-            Reply::End(job) => connection.on_end(job, core),
-            Reply::Abort(job) => connection.on_abort(job, core),
-            Reply::WantsBody(_) => connection.on_wants_body(core),
-            Reply::Hijacked(_) => Fate::Keep,
-            Reply::Overdue(job) => {
-                core.turn_away(job, Excess::Waited);
-                Fate::Keep
-            }
-        };
-        self.settle_fate(id, fate);
-    }
-
-    /// The connection that a reply is for is gone.
-    fn on_late_reply(&mut self, reply: Reply) {
-        match reply {
-            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) | Reply::Overdue(job) => {
-                self.on_orphaned_job(job);
-            }
-            Reply::Head(_, streaming) => streaming.window.close(),
-            Reply::Data(_, crate::pool::Piece::Borrowed(shared)) => self.core.finished.push(shared),
-            Reply::Data(..) | Reply::Hints(..) | Reply::Hijacked(_) | Reply::WantsBody(_) => {}
-        }
-    }
-
-    pub(super) fn settle_fate(&mut self, id: ConnId, fate: Fate) {
-        match fate {
-            Fate::Keep => {}
-            Fate::Again => self.core.again.push(id),
-            Fate::Close => self.close(id),
-        }
-    }
-
-    pub(super) fn close(&mut self, id: ConnId) {
-        if let Some(mut connection) = self.connections.remove(id) {
-            self.core.pool.connection_closed(id);
-            connection.on_close(&mut self.core);
-            self.core.release_finished();
-        }
-        self.core.room_made = true;
-    }
-
-    /// Connections that used up their share of the last turn.
-    fn go_on(&mut self) {
-        let mut waiting = std::mem::take(&mut self.core.again).into_iter();
-        for id in waiting.by_ref() {
-            if let Some(connection) = self.connections.get_mut(id) {
-                let fate = connection.go_on(&mut self.core);
-                self.settle_fate(id, fate);
-            }
-            if self.core.turn_bytes_left == 0 {
-                break;
-            }
-        }
-        // Who had no turn comes before who had one.
-        let had_turn = std::mem::take(&mut self.core.again);
-        self.core.again.extend(waiting.chain(had_turn));
-    }
-
-    fn expire(&mut self) {
-        let mut up = Vec::new();
-        let now = self.core.now;
-        self.core.deadlines.take_up(now, &mut up);
-        for id in up {
-            let Some(connection) = self.connections.get_mut(id) else {
-                continue;
-            };
-            if self.core.deadlines.expired(id, &mut connection.timer, now) {
-                let fate = connection.on_deadline(&mut self.core);
-                self.settle_fate(id, fate);
-            }
+    fn check_timed_out(&mut self) {
+        let (connections, services) = (&mut self.connections, &mut self.services);
+        if self
+            .timed_out
+            .check(connections, self.application, services)
+        {
+            self.begin_drain();
         }
     }
 
@@ -336,41 +265,139 @@ impl EventLoop<'_> {
             other => self.application.on_signal(other as i32),
         }
     }
-}
 
-pub(super) fn saturating_u32(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
+    // A few times a second.
 
-fn classify(event: &PollEvent) -> Event {
-    let token = event.token();
-    match token.0 {
-        0 => Event::Woken,
-        FIRST_DESCRIPTOR..FIRST_LISTENER => {
-            Event::Descriptor(Descriptor::of(token.0 - FIRST_DESCRIPTOR))
+    /// Show the arbiter that the loop is alive, and see whether the arbiter is.
+    fn beat(&mut self) {
+        let now = self.services.clock.now();
+        if !self.heartbeat.is_due(now) {
+            return;
         }
-        FIRST_LISTENER..FIRST_CONNECTION_TOKEN => Event::Accept(token.0 - FIRST_LISTENER),
-        _ => Event::Connection {
-            token,
-            readable: event.is_readable(),
-            writable: event.is_writable(),
-            read_closed: event.is_read_closed(),
-            broken: event.is_error() || event.is_write_closed(),
-        },
+        self.services.dispatch.log_shed(now, false);
+        crate::logging::tick();
+        self.heartbeat.beat(Figures {
+            open: self.connections.len_with_hijacked(),
+            idle: self.connections.idle_count(),
+            queue_length: self.services.dispatch.pool().queue_length(),
+        });
+        self.more_messages |= std::mem::take(&mut self.messages_wait);
+        self.visit_the_dead();
+        self.listeners.on_heartbeat(now);
+        if self.services.shutdown.is_serving() && self.heartbeat.is_orphan() {
+            log::info!(
+                "Parent changed, shutting down: <Worker {}>",
+                std::process::id()
+            );
+            self.begin_drain();
+        }
+    }
+
+    // The stop.
+
+    /// Stop gracefully: take what waits in the accept queue, then no more; close what is idle; finish the rest.
+    pub(super) fn begin_drain(&mut self) {
+        let services = &mut self.services;
+        if !services.shutdown.begin(services.clock.now()) {
+            return;
+        }
+        services.arbiter.report(SlotState::Draining);
+        for (transport, peer, listener) in self.listeners.waiting() {
+            self.connections.open(transport, peer, listener, services);
+        }
+        self.empty_way();
+        self.listeners.close();
+        self.connections.begin_drain(&mut self.services);
+    }
+
+    /// Stop at once: whatever is open is closed.
+    fn stop_now(&mut self, exit_code: i32) {
+        let now = self.services.clock.now();
+        self.services.shutdown.stop_now(exit_code, now);
+        self.listeners.close();
+        self.connections.close_all(&mut self.services);
+        self.leave();
+    }
+
+    /// Continue to the next phase of the stop when this one is over.
+    fn advance_shutdown(&mut self) {
+        let services = &mut self.services;
+        let now = services.clock.now();
+        let open = self.connections.len_with_hijacked();
+        match services.shutdown.advance(open, now) {
+            Next::Nothing => {}
+            Next::Leave => self.leave(),
+            Next::Cut => {
+                let cut = self.connections.close_all(services);
+                if cut > 0 {
+                    services.accounting.slot().add_cut(cut as u64);
+                    log::warn!(
+                        "graceful_timeout is over: {cut} connection(s) with a request under way were cut."
+                    );
+                }
+                self.leave();
+            }
+        }
+        let services = &mut self.services;
+        let threads = services.dispatch.pool().live_threads();
+        services.shutdown.end(threads, now);
+    }
+
+    /// All connections are closed: let the threads leave.
+    fn leave(&mut self) {
+        let services = &mut self.services;
+        services.dispatch.pool().close();
+        services.dispatch.log_shed(services.clock.now(), true);
+        // The answers of these are not awaited any more.
+        while let Some(job) = services.dispatch.pool().pop_front() {
+            services.log_gone(&job);
+            services.recycle(job);
+        }
     }
 }
 
-/// The token of the pool's waker.
-pub(super) const fn waker_token() -> Token {
-    WAKER
+fn classify(event: &PollEvent) -> Event {
+    match tokens::source_of(event.token()) {
+        Source::Waker => Event::Woken,
+        Source::Descriptor(number) => Event::Descriptor(Descriptor::of(number)),
+        Source::Listener(listener) => Event::Accept(listener),
+        Source::Connection(token) => Event::Connection(
+            token,
+            SocketEvent {
+                is_readable: event.is_readable(),
+                is_writable: event.is_writable(),
+                is_read_closed: event.is_read_closed(),
+                is_broken: event.is_error() || event.is_write_closed(),
+            },
+        ),
+    }
 }
 
-/// The token of a descriptor of ours.
-pub(super) const fn descriptor_token(descriptor: Descriptor) -> Token {
-    Token(FIRST_DESCRIPTOR + descriptor as usize)
-}
+/// What a simulation plays and checks.
+#[cfg(test)]
+impl EventLoop<'_> {
+    pub(super) fn take_in(
+        &mut self,
+        transport: super::transport::Transport,
+        peer: crate::pool::Peer,
+    ) {
+        self.connections
+            .open(transport, peer, 0, &mut self.services);
+    }
 
-/// A poll set's events, sized for one turn.
-pub(super) fn turn_events() -> Events {
-    Events::with_capacity(TURN_EVENTS)
+    pub(super) fn poll_at_once(&mut self) -> io::Result<()> {
+        self.poll.poll(&mut self.events, Some(Duration::ZERO))
+    }
+
+    pub(super) fn advance_clock(&mut self, by: Duration) {
+        self.services.clock.advance(by);
+    }
+
+    pub(super) fn connections(&self) -> impl Iterator<Item = &super::connection::Connection> {
+        self.connections.iter()
+    }
+
+    pub(super) fn services(&self) -> &Services {
+        &self.services
+    }
 }

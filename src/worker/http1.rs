@@ -4,121 +4,33 @@
 //! (HTTP/2) will be a file beside this one, with one [`Request`] per stream: what is here the request's stays the request's,
 //! and what ends a connection (`close_after_this`, [`Http1::is_closing`]) becomes its GOAWAY.
 //!
-//! `respond.rs` is the way from replies to bytes, this file all else. The framing is [`Exchange`]'s. Here is what belongs to the request under way: its job and body while it is
-//! received, what is known of its response while the application has it, its answer until that is written and logged.
-//! Encoded bytes are left in `Services::encoded`; large bodies go to the write queue directly.
+//! `request.rs` is that request, `respond.rs` the way from replies to bytes, this file the way from bytes to requests. The
+//! framing is [`Exchange`]'s. Encoded bytes are left in `Services::encoded`; large bodies go to the write queue directly.
 
-use std::borrow::Cow;
 use std::io;
 use std::time::Instant;
 
-use crate::http::{BodyLength, Exchange, ParseError, Received, ResponseHead, Status};
+use crate::http::{BodyLength, Exchange, Received, Status};
 use crate::pool::Job;
 
 use super::client::Client;
 use super::describe::PeerText;
 use super::read_side::{Input, ReadSide};
 use super::services::Services;
-use super::spool::Spool;
 use super::streaming_body::StreamingRequestBody;
 use super::transport::Transport;
 
+mod request;
 mod respond;
+
+use request::{Receiving, Request, Running};
+pub(super) use request::{Refusal, TimedOut};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Http1 {
     exchange: Exchange,
     request: Request,
-}
-
-/// The request that is under way.
-#[derive(Debug, Default)]
-enum Request {
-    #[default]
-    None,
-    Receiving(Receiving),
-    /// The application has it.
-    Running(Running),
-    /// Its answer is encoded, but perhaps not yet written.
-    Answered(Answered),
-    /// The client was answered for it; its thread still has it (see `timed_out.rs`).
-    TimedOut,
-}
-
-#[derive(Debug)]
-struct Receiving {
-    job: Box<Job>,
-    body: Spool,
-    /// When its first byte arrived.
-    began: Instant,
-}
-
-#[derive(Debug, Default)]
-struct Running {
-    /// Its body, when it did not wait for it.
-    body: Option<StreamingRequestBody>,
-    /// What answers it when its body could not be received, unless the application does.
-    body_fault: Option<Status>,
-    /// The application may take the socket.
-    is_hijackable: bool,
-    /// The head of the response that is being streamed.
-    response: Option<ResponseHead>,
-    /// Body bytes of the response that were framed so far.
-    sent_bytes: u64,
-    /// Body bytes that the response's head has no room for, and that were cut.
-    cut_bytes: u64,
-}
-
-#[derive(Debug)]
-struct Answered {
-    job: Box<Job>,
-    status: u16,
-    sent_bytes: u64,
-    /// Why it is not what was asked for; empty if it is.
-    reason: Cow<'static, str>,
-}
-
-/// A request that the worker answers with an error page.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    status: Status,
-    /// For the client.
-    message: Cow<'static, str>,
-    /// For the access log.
-    reason: Cow<'static, str>,
-}
-
-impl Refusal {
-    pub(super) fn new(status: Status, message: &'static str, reason: &'static str) -> Self {
-        Self {
-            status,
-            message: message.into(),
-            reason: reason.into(),
-        }
-    }
-
-    /// The request breaks a rule.
-    pub(super) fn invalid(error: &ParseError, client: &Client) -> Self {
-        log::warn!(
-            "Invalid request from ip={}: {error}",
-            PeerText(client.peer())
-        );
-        Self {
-            status: error.status(),
-            message: error.page_message().into(),
-            reason: error.to_string().into(),
-        }
-    }
-
-    fn no_storage(error: &io::Error) -> Self {
-        log::error!("A request body could not be spooled (worker_tmp_dir): {error}");
-        Self::new(
-            Status::INSUFFICIENT_STORAGE,
-            "The request body could not be stored",
-            "no room for the request body",
-        )
-    }
 }
 
 /// What came of bytes.
@@ -139,14 +51,6 @@ pub(super) enum Part {
     Body,
 }
 
-/// What a client has seen of a request that timed out.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct TimedOut {
-    pub(super) status: u16,
-    pub(super) body_bytes: u64,
-}
-
-// Bytes to requests.
 impl Http1 {
     /// Between requests: nothing of the next one has arrived.
     pub(super) fn is_idle(&self) -> bool {
@@ -186,7 +90,10 @@ impl Http1 {
 
     /// Whether a request is with the application whose body is still arriving.
     pub(super) fn has_streaming_body(&self) -> bool {
-        matches!(&self.request, Request::Running(Running { body: Some(_), .. }))
+        matches!(
+            &self.request,
+            Request::Running(Running { body: Some(_), .. })
+        )
     }
 
     /// Whether there is room for more of that body.
@@ -226,7 +133,7 @@ impl Http1 {
             return Ok(self.receive_streaming(bytes, client, services));
         }
         if !matches!(self.request, Request::Receiving(_)) {
-            self.request = Request::Receiving(begin(client, services));
+            self.request = Request::Receiving(Receiving::begin(client, services));
         }
         let Request::Receiving(receiving) = &mut self.request else {
             unreachable!("assigned just now")
@@ -242,24 +149,26 @@ impl Http1 {
             consumed += step.consumed;
             match step.received {
                 Received::NeedData => return Ok((consumed, Arrived::Nothing)),
+                Received::Whole => {
+                    services
+                        .policy
+                        .apply(&mut receiving.job)
+                        .map_err(|error| Refusal::invalid(&error, client))?;
+                    break;
+                }
                 Received::Head => {
                     services
                         .policy
                         .apply(&mut receiving.job)
                         .map_err(|error| Refusal::invalid(&error, client))?;
-                    if self.exchange.ends_at_head() {
-                        break;
-                    }
-                    let length = self.exchange.body_length();
-                    if services.policy.buffers_requests() {
-                        if let BodyLength::Known(declared) = length {
-                            receiving.body.reserve(declared, &services.bodies);
-                        }
-                        self.exchange.send_continue(&mut services.encoded);
-                    } else if length != BodyLength::Known(0) {
+                    if !services.policy.buffers_requests() {
                         let job = self.run_at_head(client, services);
                         return Ok((consumed, Arrived::Request(job)));
                     }
+                    if let BodyLength::Known(declared) = self.exchange.body_length() {
+                        receiving.body.reserve(declared, &services.bodies);
+                    }
+                    self.exchange.send_continue(&mut services.encoded);
                 }
                 Received::Data(range) => receiving
                     .body
@@ -294,8 +203,7 @@ impl Http1 {
 
     /// The head is in: the request leaves for the application, and its body after it.
     fn run_at_head(&mut self, client: &Client, services: &Services) -> Box<Job> {
-        let (body, theirs) =
-            StreamingRequestBody::new(services.dispatch.pool(), client.conn());
+        let (body, theirs) = StreamingRequestBody::new(services.dispatch.pool(), client.conn());
         let running = Request::Running(Running {
             body: Some(body),
             ..Running::default()
@@ -323,7 +231,7 @@ impl Http1 {
         while let Some(arriving) = body {
             let rest = &bytes[consumed..];
             let limits = services.policy.limits();
-            let step = match self.exchange.receive_arriving(rest, limits) {
+            let step = match self.exchange.receive_streamed_body(rest, limits) {
                 Ok(step) => step,
                 Err(error) => {
                     log::warn!(
@@ -342,7 +250,7 @@ impl Http1 {
             consumed += step.consumed;
             match step.received {
                 Received::Data(range) => arriving.push(&rest[range]),
-                Received::NeedData | Received::Head => break,
+                Received::NeedData | Received::Head | Received::Whole => break,
                 Received::End => {
                     if let Some(body) = body.take() {
                         body.end();
@@ -426,14 +334,5 @@ impl Http1 {
     }
 }
 
-/// A request begins.
-fn begin(client: &Client, services: &mut Services) -> Receiving {
-    let began = services.clock.now();
-    let mut job = services.dispatch.new_job(began);
-    client.address(&mut job);
-    Receiving {
-        job,
-        body: Spool::default(),
-        began,
-    }
-}
+#[cfg(test)]
+mod tests;

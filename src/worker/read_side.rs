@@ -105,11 +105,7 @@ impl ReadSide {
     ///
     /// # Errors
     /// The socket is broken.
-    pub(super) fn read(
-        &mut self,
-        into: &mut [u8],
-        transport: &mut Transport,
-    ) -> io::Result<Input> {
+    pub(super) fn read(&mut self, into: &mut [u8], transport: &mut Transport) -> io::Result<Input> {
         let result = transport.read(into);
         let is_filled = matches!(result, Ok(len) if len == into.len());
         self.after_read(result, is_filled)

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 
 use crate::config::{self, AllowedPeers, Config};
 use crate::http::{
-    ClientAddress, ClientField, ClientUnknown, HeaderPolicy, Limits, ParseError,
-    ProxyMode, ProxyParse, Rules, Underscores, forwarded_client, parse_proxy_header,
+    ClientAddress, ClientField, ClientUnknown, HeaderPolicy, Limits, ParseError, ProxyMode,
+    ProxyParse, Rules, Underscores, forwarded_client, parse_proxy_header,
 };
 use crate::pool::{Job, Peer};
 

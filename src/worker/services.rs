@@ -42,6 +42,7 @@ pub(super) struct Services {
     pub(super) input: Vec<u8>,
     /// What the protocol has just encoded. Empty between two steps of a connection.
     pub(super) encoded: Vec<u8>,
+    slot: WorkerSlot,
 }
 
 /// What they are made from.
@@ -58,7 +59,7 @@ pub(super) struct ServicesSetup<'a> {
 
 impl Services {
     pub(super) fn new(setup: ServicesSetup<'_>) -> Self {
-        let config = setup.config;
+        let (config, slot) = (setup.config, setup.slot);
         let clock = Clock::new(setup.server);
         Self {
             deadlines: Deadlines::new(config, clock.now()),
@@ -66,14 +67,20 @@ impl Services {
             policy: RequestPolicy::new(config, &setup.script_name),
             bodies: BodyBudget::new(config),
             writes: WriteBudget::default(),
-            dispatch: Dispatch::new(config, setup.pool, setup.slot.clone()),
-            accounting: Accounting::new(setup.slot, setup.access_log, setup.metrics),
+            dispatch: Dispatch::new(config, setup.pool, slot.clone()),
+            accounting: Accounting::new(slot.clone(), setup.access_log, setup.metrics),
             arbiter: setup.arbiter,
             drops: DeferredDrops::default(),
             shutdown: Shutdown::new(config.workers.graceful_timeout),
             input: vec![0; INPUT_BYTES],
             encoded: Vec::with_capacity(ENCODED_BYTES),
+            slot,
         }
+    }
+
+    /// This worker's slot on the scoreboard.
+    pub(super) fn slot(&self) -> &WorkerSlot {
+        &self.slot
     }
 
     /// A job is done with.

@@ -22,31 +22,27 @@ use std::time::Duration;
 use mio::Interest;
 use mio::unix::SourceFd;
 
-use crate::http::BodyLength;
 use crate::net::Channels;
-use crate::pool::{Job, RequestBody};
 use crate::scoreboard::{Slot, SlotState, monotonic_ms};
 
-use super::connection::{Connection, Fate};
-use super::core::Core;
 use super::descriptors::Descriptor;
-use super::event_loop::{EventLoop, descriptor_token, saturating_u32};
-use super::stream::Stream;
+use super::dispatch::saturating_u32;
+use super::event_loop::EventLoop;
+use super::replies;
+use super::services::Services;
+use super::tokens;
+use super::transport::Transport;
+use super::worker_slot::WorkerSlot;
 
 /// A sibling whose loop has not turned for so long is not counted on. An idle one turns once a second.
 const SILENT_MS: u64 = 2500;
 /// So many messages are taken in one turn.
 const TURN_MESSAGES: usize = 64;
-/// Head and bytes read behind it; more stays where it is.
-const TRAVELLING_BYTES_MAX: usize = 32 * 1024;
 /// While requests wait here, a sibling that has become free is looked for so often.
 pub(super) const RELIEF_PERIOD: Duration = Duration::from_millis(2);
 /// One worker may have more connections than another by this part of its own before a new one is passed on.
 const SLACK_PART: u32 = 32;
 const SLACK_ONE_SHOTS: u32 = 4;
-/// The mean of connections that brought one request only, if all do, and the part by which each moves it.
-const ONE_SHOTS_ALL: u32 = 1024;
-const ONE_SHOTS_WEIGHT: u32 = 8;
 /// What a message begins with: its kind and the listener's number.
 const HEADER_BYTES: usize = 2;
 const KIND_CONNECTION: u8 = 1;
@@ -54,6 +50,7 @@ const KIND_CONNECTION: u8 = 1;
 /// The ways to the siblings.
 #[derive(Debug)]
 pub(super) struct Siblings {
+    slot: WorkerSlot,
     channels: Arc<Channels>,
     /// Requests that wait are handed over too (`handover`).
     relieves: bool,
@@ -71,8 +68,9 @@ struct Standing {
 }
 
 impl Siblings {
-    pub(super) fn new(channels: Arc<Channels>, relieves: bool) -> Self {
+    pub(super) fn new(slot: WorkerSlot, channels: Arc<Channels>, relieves: bool) -> Self {
         Self {
+            slot,
             occupied: vec![false; channels.count()],
             relieves,
             channels,
@@ -95,14 +93,15 @@ fn standing(slot: usize, board: Slot<'_>) -> Standing {
     }
 }
 
-impl Core {
+impl Siblings {
     /// The siblings that can take something now.
-    fn standings<'a>(&'a self, siblings: &'a Siblings) -> impl Iterator<Item = Standing> + 'a {
+    fn standings(&self) -> impl Iterator<Item = Standing> + '_ {
         let now = monotonic_ms();
-        let generation = self.slot().generation();
-        (0..siblings.channels.count().min(self.slots())).filter_map(move |index| {
-            let slot = self.slot_of(index);
-            let is_well = index != self.slot_index()
+        let generation = self.slot.get().generation();
+        let board = self.slot.scoreboard();
+        (0..self.channels.count().min(board.slots())).filter_map(move |index| {
+            let slot = board.slot(index);
+            let is_well = index != self.slot.index()
                 && slot.state() == SlotState::Serving
                 && slot.generation() == generation
                 && now.saturating_sub(slot.loop_beat_at()) < SILENT_MS;
@@ -110,28 +109,23 @@ impl Core {
         })
     }
 
-    /// A connection that has brought requests is over; it was kept for more than one, or was not.
-    pub(super) fn note_kept(&mut self, was_kept: bool) {
-        let target = if was_kept { 0 } else { ONE_SHOTS_ALL };
-        let mean = self.one_shots;
-        self.one_shots = mean - mean / ONE_SHOTS_WEIGHT + target / ONE_SHOTS_WEIGHT;
-    }
-
     /// Who should have a new connection instead of us, when we have `connections`.
-    fn better_place(&self, siblings: &Siblings, connections: u32) -> Option<usize> {
+    fn better_place(&self, connections: u32, services: &Services) -> Option<usize> {
+        let dispatch = &services.dispatch;
+        let pool = dispatch.pool();
         let best = self
-            .standings(siblings)
+            .standings()
             .min_by_key(|sibling| (sibling.free == 0, sibling.connections))?;
-        let slack = if self.pool.is_fast() && self.one_shots > ONE_SHOTS_ALL / 2 {
+        let slack = if pool.is_fast() && dispatch.connections_are_short() {
             // A connection that is over in a moment is not worth the way.
             connections / 2 + SLACK_ONE_SHOTS
         } else {
             connections / SLACK_PART
         };
-        let threads = u32::try_from(self.pool.thread_count()).unwrap_or(u32::MAX);
-        let we_are_busy = self.load() >= threads;
+        let threads = u32::try_from(pool.thread_count()).unwrap_or(u32::MAX);
+        let we_are_busy = dispatch.load() >= threads;
         // Requests that last microseconds make everybody look busy and free in turn: then only connections count.
-        let gives_for_thread = we_are_busy && best.free > 0 && !self.pool.is_fast();
+        let gives_for_thread = we_are_busy && best.free > 0 && !pool.is_fast();
         if gives_for_thread && best.connections <= connections + slack {
             return Some(best.slot);
         }
@@ -140,57 +134,74 @@ impl Core {
     }
 
     /// The sibling with the most free threads.
-    fn freest(&self, siblings: &Siblings) -> Option<usize> {
-        self.standings(siblings)
+    fn freest(&self) -> Option<usize> {
+        self.standings()
             .filter(|sibling| sibling.free > 0)
             .max_by_key(|sibling| sibling.free)
             .map(|sibling| sibling.slot)
     }
+
+    /// Reserve a place with the worker of `slot` and send it a message and a socket.
+    fn send(&self, slot: usize, message: &[u8], socket: BorrowedFd<'_>) -> io::Result<Delivery> {
+        let theirs = self.slot.scoreboard().slot(slot);
+        theirs.promise();
+        if let Err(error) = self.channels.send(slot, message, socket) {
+            theirs.redeem();
+            return Err(error);
+        }
+        // Pairs with the fence in `empty_way`: either the sibling sees the message or we see that it stops.
+        fence(Ordering::SeqCst);
+        self.slot.get().add_passed_on(1);
+        Ok(match theirs.state() {
+            SlotState::Serving => Delivery::Done,
+            _ => Delivery::ToTakeBack,
+        })
+    }
+}
+
+/// What became of a message that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Delivery {
+    Done,
+    /// The other worker stops, and may have looked for messages for the last time.
+    ToTakeBack,
 }
 
 impl EventLoop<'_> {
     /// How we are doing, at the end of a turn.
     pub(super) fn tell_siblings(&self) {
         if self.siblings.is_some() {
-            let slot = self.core.slot();
-            slot.set_load(self.core.load());
+            let slot = self.services.accounting.slot();
+            slot.set_load(self.services.dispatch.load());
             slot.set_connections_open(saturating_u32(self.connections.len()));
         }
     }
 
     /// Pass a new connection on to a sibling that is better off with it. Returns it when it is ours.
-    pub(super) fn place(&mut self, stream: Stream, listener: usize) -> Option<Stream> {
+    pub(super) fn place(&mut self, transport: Transport, listener: usize) -> Option<Transport> {
         let Some(siblings) = &self.siblings else {
-            return Some(stream);
+            return Some(transport);
         };
         let ours = saturating_u32(self.connections.len());
-        let connections = ours.saturating_add(self.core.slot().promised());
-        let Some(slot) = self.core.better_place(siblings, connections) else {
-            return Some(stream);
+        let connections = ours.saturating_add(self.services.accounting.slot().promised());
+        let Some(slot) = siblings.better_place(connections, &self.services) else {
+            return Some(transport);
         };
         let Ok(listener) = u8::try_from(listener) else {
-            return Some(stream);
+            return Some(transport);
         };
-        match self.send_to(slot, &[KIND_CONNECTION, listener], stream.as_fd()) {
+        match self.send_to(slot, &[KIND_CONNECTION, listener], transport.as_fd()) {
             Ok(()) => None,
-            Err(_) => Some(stream),
+            Err(_) => Some(transport),
         }
     }
 
+    /// Send to the worker of `slot`; what it can no longer take is taken back.
     fn send_to(&mut self, slot: usize, message: &[u8], socket: BorrowedFd<'_>) -> io::Result<()> {
         let Some(siblings) = &self.siblings else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let board = self.core.slot_of(slot);
-        board.promise();
-        if let Err(error) = siblings.channels.send(slot, message, socket) {
-            board.redeem();
-            return Err(error);
-        }
-        // Pairs with the fence in `empty_way`: either the sibling sees the message or we see that it stops.
-        fence(Ordering::SeqCst);
-        self.core.slot().add_passed_on(1);
-        if board.state() != SlotState::Serving {
+        if siblings.send(slot, message, socket)? == Delivery::ToTakeBack {
             self.take_messages(slot);
         }
         Ok(())
@@ -200,70 +211,60 @@ impl EventLoop<'_> {
     pub(super) fn relieve(&mut self) {
         while let Some(siblings) = &self.siblings
             && siblings.relieves
-            && !self.core.draining
-            && let Some(slot) = self.core.freest(siblings)
-            && let Some(job) = self.core.take_first()
+            && !self.services.shutdown.is_draining()
+            && let Some(slot) = siblings.freest()
+            && let Some(job) = self.services.dispatch.take_first()
         {
-            if let Err(job) = self.hand_over(slot, job) {
-                self.core.put_first(job);
-                return;
+            let (connections, services) = (&mut self.connections, &mut self.services);
+            if connections.get(job.conn).is_none() {
+                replies::on_orphan(job, connections, &mut self.timed_out, services);
+                continue;
+            }
+            let Ok(listener) = u8::try_from(job.listener) else {
+                return services.dispatch.put_back(job);
+            };
+            let mut delivery = Delivery::Done;
+            let header = [KIND_CONNECTION, listener];
+            let sent = connections.transfer(
+                job,
+                services,
+                |message, socket| {
+                    delivery = siblings.send(slot, message, socket)?;
+                    Ok(())
+                },
+                header,
+            );
+            if let Err(job) = sent {
+                return services.dispatch.put_back(job);
+            }
+            if delivery == Delivery::ToTakeBack {
+                self.take_messages(slot);
             }
         }
     }
 
-    /// Let the worker of `slot` have the request and its connection.
-    fn hand_over(&mut self, slot: usize, job: Box<Job>) -> Result<(), Box<Job>> {
-        let id = job.conn;
-        let Some(connection) = self.connections.get_mut(id) else {
-            self.on_orphaned_job(job);
-            return Ok(());
-        };
-        let socket = connection.stream.as_fd().try_clone_to_owned();
-        let (Ok(listener), Ok(socket)) = (u8::try_from(job.listener), socket) else {
-            return Err(job);
-        };
-        if !connection.can_travel(&job) {
-            return Err(job);
-        }
-        let mut message = vec![KIND_CONNECTION, listener];
-        message.extend_from_slice(job.head.bytes());
-        message.extend_from_slice(&connection.inbound);
-        if let Err(error) = self.send_to(slot, &message, socket.as_fd()) {
-            log::debug!("A connection could not be handed over: {error}");
-            return Err(job);
-        }
-        if let Some(mut connection) = self.connections.remove(id) {
-            // The sibling's descriptor would keep it in our poll set.
-            let _ = connection.stream.deregister(self.poll.registry());
-        }
-        self.core.pool.connection_closed(id);
-        self.core.recycle(job);
-        self.core.room_made = true;
-        Ok(())
-    }
-
-    /// Hear of messages.
-    pub(super) fn listen_to_siblings(&mut self) -> io::Result<()> {
-        let slot = self.core.slot_index();
+    /// Register for messages. Returns whether there may be any.
+    pub(super) fn listen_to_siblings(&self) -> io::Result<bool> {
+        let slot = self.services.slot().index();
         let Some(receiver) = self
             .siblings
             .as_ref()
             .and_then(|siblings| siblings.channels.receiver(slot))
         else {
             // A slot beyond the ways: it gets nothing and gives.
-            self.more_messages = false;
-            return Ok(());
+            return Ok(false);
         };
         self.poll.registry().register(
             &mut SourceFd(&receiver.as_raw_fd()),
-            descriptor_token(Descriptor::Siblings),
+            tokens::of_descriptor(Descriptor::Siblings as usize),
             Interest::READABLE,
-        )
+        )?;
+        Ok(true)
     }
 
     /// Take in what siblings have passed on.
     pub(super) fn on_siblings(&mut self) {
-        self.take_messages(self.core.slot_index());
+        self.take_messages(self.services.slot().index());
     }
 
     /// Take what lies in the way to `slot`, ours or another's.
@@ -272,26 +273,27 @@ impl EventLoop<'_> {
             let Some(siblings) = &self.siblings else {
                 return;
             };
-            let mut buffer = std::mem::take(&mut self.core.scratch);
+            let mut buffer = std::mem::take(&mut self.services.input);
             let received = siblings.channels.receive(slot, &mut buffer);
             if let Ok(Some((len, socket))) = received {
                 self.take_over(socket, &buffer[..len]);
-                self.core.scratch = buffer;
+                self.services.input = buffer;
                 // In this order, so that it is never missing from both counts.
                 self.tell_siblings();
-                self.core.slot_of(slot).redeem();
+                self.services.slot().scoreboard().slot(slot).redeem();
             } else {
-                self.core.scratch = buffer;
+                self.services.input = buffer;
                 if let Err(error) = received {
                     // Looked at again when the listeners are.
-                    self.note_exhaustion(&error);
+                    self.listeners
+                        .log_exhaustion(&error, self.services.clock.now());
                     self.messages_wait = true;
                 }
                 return;
             }
         }
         // There may be more, and it makes no new edge.
-        self.more_messages = slot == self.core.slot_index();
+        self.more_messages = slot == self.services.slot().index();
     }
 
     fn take_over(&mut self, socket: OwnedFd, message: &[u8]) {
@@ -302,16 +304,13 @@ impl EventLoop<'_> {
             return;
         };
         // A client that is gone has no address any more.
-        let Some((stream, peer)) = Stream::of_unknown_family(socket) else {
+        let Some((transport, peer)) = Transport::from_transferred(socket) else {
             return;
         };
-        let id = self.take_in(stream, peer, usize::from(listener));
-        if bytes.is_empty() {
-            return;
-        }
-        if let Some(connection) = self.connections.get_mut(id) {
-            let fate = connection.resume(bytes, &mut self.core);
-            self.settle_fate(id, fate);
+        let (connections, services) = (&mut self.connections, &mut self.services);
+        let id = connections.open(transport, peer, usize::from(listener), services);
+        if !bytes.is_empty() {
+            connections.resume_transferred(id, bytes, services);
         }
     }
 
@@ -333,10 +332,10 @@ impl EventLoop<'_> {
         let Some(siblings) = &mut self.siblings else {
             return;
         };
+        let board = siblings.slot.scoreboard();
         let mut dead = Vec::new();
         for (index, was_occupied) in siblings.occupied.iter_mut().enumerate() {
-            let is_occupied =
-                index < self.core.slots() && self.core.slot_of(index).state() != SlotState::Free;
+            let is_occupied = index < board.slots() && board.slot(index).state() != SlotState::Free;
             if std::mem::replace(was_occupied, is_occupied) && !is_occupied {
                 dead.push(index);
             }
@@ -344,35 +343,5 @@ impl EventLoop<'_> {
         for slot in dead {
             self.take_messages(slot);
         }
-    }
-}
-
-impl Connection {
-    /// Whether a request that waits can be answered by another process: nothing of its connection's past matters.
-    fn can_travel(&self, job: &Job) -> bool {
-        self.exchange.is_dispatched()
-            && self.outbox.is_empty()
-            && self.arriving.is_none()
-            && !self.timed_out
-            && job.socket.is_none()
-            && matches!(job.body, RequestBody::Empty)
-            && matches!(
-                self.exchange.body_length(),
-                BodyLength::Empty | BodyLength::Known(0)
-            )
-            && self.proxy_header.is_none()
-            && job.head.bytes().len() + self.inbound.len() <= TRAVELLING_BYTES_MAX
-    }
-
-    /// Go on with what another worker has read.
-    fn resume(&mut self, bytes: &[u8], core: &mut Core) -> Fate {
-        // A PROXY header would have stood before it.
-        self.awaits_proxy_header = false;
-        self.inbound = bytes.to_vec();
-        let fate = self.receive_inbound(core);
-        if fate == Fate::Keep {
-            self.await_input(core);
-        }
-        fate
     }
 }

@@ -28,17 +28,14 @@ use crate::scoreboard::Scoreboard;
 use self::application::{Application, Taken};
 use self::client::{Circumstances, Client};
 use self::plan::{BODY_BYTES_MAX, Plan, Rng};
-use super::accept::{Accepting, ListenerSet};
 use super::access_log::AccessLog;
-use super::connection::{Connection, Waiting};
-use super::connections::Connections;
-use super::core::{Core, CoreSetup};
+use super::arbiter_channel::ArbiterChannel;
 use super::descriptors::Descriptors;
-use super::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
-use super::shutdown::Phase;
-use super::sleep::Progress;
-use super::stream::Stream;
-use super::upgrade::HandedOver;
+use super::event_loop::{EventLoop, Parts};
+use super::services::{Services, ServicesSetup};
+use super::tokens;
+use super::transport::Transport;
+use super::worker_slot::WorkerSlot;
 
 const ROUNDS: u64 = 2000;
 /// Far more than the longest plan takes.
@@ -101,7 +98,7 @@ impl World {
         config.limits.body_buffer_size = rng.pick(&[16, 500, 1 << 20]);
         config.limits.body_buffer_total = rng.pick(&[64, 2000, 64 << 20]);
         let poll = Poll::new().unwrap();
-        let waker = Waker::new(poll.registry(), waker_token()).unwrap();
+        let waker = Waker::new(poll.registry(), tokens::WAKER).unwrap();
         let wake = move || waker.wake().unwrap();
         let pool = Arc::new(Pool::new(1, 1000, Box::new(wake)));
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -138,8 +135,8 @@ impl World {
             setsockopt(&ours, sockopt::SndBuf, &1).unwrap();
             setsockopt(&theirs, sockopt::SndBuf, &1).unwrap();
         }
-        let ours = Stream::Unix(mio::net::UnixStream::from_std(ours));
-        self.event_loop.take_in(ours, Peer::Unix, 0);
+        let ours = Transport::Unix(mio::net::UnixStream::from_std(ours));
+        self.event_loop.take_in(ours, Peer::Unix);
         self.clients.push(Client::new(theirs));
     }
 
@@ -173,16 +170,15 @@ impl World {
     }
 
     fn turn(&mut self) {
-        let (poll, events) = (&mut self.event_loop.poll, &mut self.event_loop.events);
-        poll.poll(events, Some(Duration::ZERO)).unwrap();
-        self.event_loop.turn().unwrap();
+        self.event_loop.poll_at_once().unwrap();
+        self.event_loop.iterate().unwrap();
         self.check_always();
     }
 
     fn jump(&mut self) {
         self.circumstances.time_jumped = true;
         let seconds = self.rng.below(70) as u64;
-        self.event_loop.core.now += Duration::from_secs(seconds);
+        self.event_loop.advance_clock(Duration::from_secs(seconds));
         self.turn();
     }
 
@@ -246,17 +242,13 @@ impl World {
     /// What must hold after every turn.
     fn check_always(&self) {
         let mut held_bytes = self.application.held_bytes();
-        for connection in self.event_loop.connections.iter() {
-            connection.exchange.check_invariants();
-            check_connection(connection);
-            held_bytes += connection.spool.held_bytes();
-            if let Some(answered) = &connection.answered {
-                held_bytes += answered.job.body_held_bytes;
-            }
+        for connection in self.event_loop.connections() {
+            connection.check_invariants();
+            held_bytes += connection.held_bytes();
         }
         // The rest is with jobs that wait.
-        let account = self.event_loop.core.spool.held_bytes;
-        let is_whole = self.event_loop.core.pool.queue_length() == 0;
+        let account = self.event_loop.services().bodies.held_bytes();
+        let is_whole = self.event_loop.services().dispatch.pool().queue_length() == 0;
         assert!(
             held_bytes <= account,
             "{held_bytes} held, {account} accounted for"
@@ -270,15 +262,15 @@ impl World {
     /// What must hold when all is over: nothing is left of anything.
     fn check_end(mut self) {
         for _ in 0..3 {
-            self.event_loop.core.now += LONG;
+            self.event_loop.advance_clock(LONG);
             self.turn();
         }
         assert_eq!(
-            self.event_loop.connections.len(),
+            self.event_loop.connections().count(),
             0,
             "a connection without a deadline"
         );
-        assert_eq!(self.event_loop.core.spool.held_bytes, 0);
+        assert_eq!(self.event_loop.services().bodies.held_bytes(), 0);
         self.application.check_over();
         let log = self.log.lock().unwrap();
         let log = String::from_utf8_lossy(&log);
@@ -286,32 +278,6 @@ impl World {
             let lines = log.lines().filter(|line| line == target).count();
             assert_eq!(lines, 1, "{target} in the access log");
         }
-    }
-}
-
-/// A connection waits for the pool, or it has a deadline.
-fn check_connection(connection: &Connection) {
-    let exchange = &connection.exchange;
-    if connection.waiting == Waiting::Pool {
-        assert!(
-            exchange.is_dispatched() || exchange.is_responding(),
-            "{connection:?}"
-        );
-    } else {
-        assert!(
-            connection.timer.due().is_some(),
-            "waits for ever: {connection:?}"
-        );
-    }
-    if !connection.outbox.is_empty() {
-        assert_eq!(connection.waiting, Waiting::Send, "{connection:?}");
-    }
-    if connection.is_idle() {
-        assert!(
-            connection.window.is_none() && connection.answered.is_none(),
-            "{connection:?}"
-        );
-        assert_eq!(connection.spool.held_bytes(), 0);
     }
 }
 
@@ -329,47 +295,26 @@ fn event_loop(
 ) -> EventLoop<'static> {
     let sink = move |lines: &[u8]| log.lock().unwrap().extend_from_slice(lines);
     let format = AccessFormat::compile("%(U)s").unwrap();
-    let core = Core::new(CoreSetup {
+    let slot = WorkerSlot::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0);
+    let services = Services::new(ServicesSetup {
         config,
         pool,
         server: b"simulated".to_vec(),
         script_name: Vec::new(),
-        requests_max: None,
         access_log: Some(AccessLog::new(format, Box::new(sink))),
         metrics: None,
-        scoreboard: Arc::new(Scoreboard::new(1, 1).unwrap()),
-        slot: 0,
+        arbiter: ArbiterChannel::new(slot.clone(), None, None),
+        slot,
     });
-    EventLoop {
-        listener_set: ListenerSet::new(&poll).unwrap(),
-        acceptors: Vec::new(),
-        accepting: Accepting::On,
-        connections: Connections::default(),
-        connections_max: 1000,
-        handed_over: HandedOver::default(),
-        descriptors: Descriptors::new(None, None, poll.registry(), descriptor_token).unwrap(),
-        events: turn_events(),
+    EventLoop::new(Parts {
+        descriptors: Descriptors::new(None, None, poll.registry()).unwrap(),
         poll,
-        application: &NoThreads,
-        phase: Phase::Serving,
-        graceful_timeout: config.workers.graceful_timeout,
-        exit_code: 0,
-        sleep_max: Duration::ZERO,
-        short_sleep_was_idle: false,
-        streamed: None,
-        stream_is_quick: false,
-        skipped_poll: false,
-        progress: Progress {
-            taken: 0,
-            asleep: Duration::ZERO,
-            still_since: core.now,
-        },
-        exhausted_at: None,
+        listeners: Vec::new(),
+        config,
+        services,
         siblings: None,
-        more_messages: false,
-        messages_wait: false,
-        last_beat: None,
         parent: None,
-        core,
-    }
+        application: &NoThreads,
+    })
+    .unwrap()
 }

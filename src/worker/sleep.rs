@@ -15,7 +15,6 @@ use nix::sys::time::TimeSpec;
 
 use crate::pool::{Reason, SleepMode};
 
-use super::accept::Accepting;
 use super::event_loop::EventLoop;
 use super::siblings::{RELIEF_PERIOD, Siblings};
 
@@ -55,7 +54,7 @@ impl EventLoop<'_> {
         let jobs_wait = self.watch_pool();
         let lies_down = jobs_wait.then(Instant::now);
         let result = self.sleep(jobs_wait);
-        self.core.pool.unpark();
+        self.services.dispatch.pool().unpark();
         if let Some(at) = lies_down {
             self.progress.asleep += at.elapsed();
         }
@@ -67,16 +66,17 @@ impl EventLoop<'_> {
 
     fn sleep(&mut self, jobs_wait: bool) -> io::Result<()> {
         let stream_is_quick = std::mem::take(&mut self.stream_is_quick);
-        let timeout = if !self.core.again.is_empty()
-            || self.core.overload.has_answers()
+        let timeout = if self.connections.has_to_resume()
+            || self.services.dispatch.has_answered()
             || self.more_messages
         {
             Duration::ZERO
-        } else if jobs_wait && (!self.short_sleep_was_idle || self.core.pool.has_parked_threads())
+        } else if jobs_wait
+            && (!self.short_sleep_was_idle || self.services.dispatch.pool().has_parked_threads())
             || stream_is_quick && !self.short_sleep_was_idle
         {
             self.short_sleep();
-            if jobs_wait && !self.skipped_poll && self.core.pool.has_replies() {
+            if jobs_wait && !self.skipped_poll && self.services.dispatch.pool().has_replies() {
                 // There is something to do already; the poll set has its turn in the next round.
                 self.skipped_poll = true;
                 self.events.clear();
@@ -85,10 +85,8 @@ impl EventLoop<'_> {
             Duration::ZERO
         } else {
             self.short_sleep_was_idle = false;
-            if let Some(log) = &mut self.core.access_log {
-                log.flush();
-            }
-            if self.core.pool.park(SleepMode::UntilWoken) {
+            self.services.accounting.flush_log();
+            if self.services.dispatch.pool().park(SleepMode::UntilWoken) {
                 self.sleep_time(jobs_wait)
             } else {
                 Duration::ZERO
@@ -101,21 +99,22 @@ impl EventLoop<'_> {
     /// Whether jobs wait. When they have waited for a short sleep's time and none was taken, the threads that are
     /// awake are all held up in the application: another one is needed.
     fn watch_pool(&mut self) -> bool {
-        let pool = &self.core.pool;
+        let pool = self.services.dispatch.pool();
         let taken = pool.jobs_taken();
         let jobs_wait = pool.queue_length() > 0;
         if !jobs_wait || taken != self.progress.taken {
             self.progress = Progress {
                 taken,
                 asleep: Duration::ZERO,
-                still_since: self.core.now,
+                still_since: self.services.clock.now(),
             };
         } else if self.progress.asleep >= SHORT_SLEEP {
             pool.notify_one(Reason::Stall);
             self.progress.asleep = Duration::ZERO;
             let still = self
-                .core
-                .now
+                .services
+                .clock
+                .now()
                 .saturating_duration_since(self.progress.still_since);
             // Threads whose jobs last microseconds are waiting for a processor, not for the application.
             if !pool.has_parked_threads() && (!pool.is_fast() || still >= FAST_POOL_PATIENCE) {
@@ -127,25 +126,25 @@ impl EventLoop<'_> {
 
     fn short_sleep(&mut self) {
         if let Some(time) = self.deaf_time() {
-            if self.core.pool.park(SleepMode::Batching) {
+            if self.services.dispatch.pool().park(SleepMode::Batching) {
                 thread::park_timeout(time);
-                self.short_sleep_was_idle = !self.core.pool.has_replies();
+                self.short_sleep_was_idle = !self.services.dispatch.pool().has_replies();
             }
             return;
         }
-        if self.core.pool.park(SleepMode::Timed) {
+        if self.services.dispatch.pool().park(SleepMode::Timed) {
             let mut descriptors = [PollFd::new(self.poll.registry().as_fd(), PollFlags::POLLIN)];
             let time = TimeSpec::from_duration(SHORT_SLEEP);
             // An interrupted sleep is a short one.
             let ready = ppoll(&mut descriptors, Some(time), None).unwrap_or(0);
-            self.short_sleep_was_idle = ready == 0 && !self.core.pool.has_replies();
+            self.short_sleep_was_idle = ready == 0 && !self.services.dispatch.pool().has_replies();
         }
     }
 
     /// For how long the loop may look at nothing: fast jobs wait, and either so many of them that who comes now waits
     /// longer anyway, or one, whose answer is there in a moment and wakes the loop.
     fn deaf_time(&self) -> Option<Duration> {
-        let pool = &self.core.pool;
+        let pool = self.services.dispatch.pool();
         if !pool.is_fast() {
             return None;
         }
@@ -158,28 +157,23 @@ impl EventLoop<'_> {
 
     fn sleep_time(&mut self, jobs_wait: bool) -> Duration {
         let now = Instant::now();
-        let mut time = self
-            .core
+        let services = &mut self.services;
+        let mut time = services
             .deadlines
             .next_in(now)
-            .unwrap_or(self.sleep_max)
-            .min(self.sleep_max);
+            .unwrap_or(self.heartbeat.period())
+            .min(self.heartbeat.period());
         if jobs_wait && self.siblings.as_ref().is_some_and(Siblings::may_relieve) {
             time = time.min(RELIEF_PERIOD);
         }
-        if let Accepting::PausedUntil(at) = self.accepting {
-            time = time.min(at.saturating_duration_since(now));
-        }
-        if let Some(at) = self.core.overload.next_due(&self.core.pool) {
-            time = time.min(at.saturating_duration_since(now));
-        }
-        if let Some(overruns) = &self.core.overruns {
-            time = time.min(overruns.next_look().saturating_duration_since(now));
-        }
-        if let Some(at) = self.core.released.next_look() {
-            time = time.min(at.saturating_duration_since(now));
-        }
-        if let Some(at) = self.phase.next_look() {
+        let checks = [
+            self.listeners.next_check(),
+            services.dispatch.next_overdue(),
+            self.timed_out.next_check(),
+            services.drops.next_check(),
+            services.shutdown.next_check(),
+        ];
+        for at in checks.into_iter().flatten() {
             time = time.min(at.saturating_duration_since(now));
         }
         // The poll set counts whole milliseconds; waking one too early would only make it spin until the time.

@@ -186,7 +186,10 @@ fn time_out(
     let slot = services.accounting.slot();
     let running = slot.running_on(request.thread);
     let text = running.as_ref().map(describe).unwrap_or_default();
-    let lasted = services.clock.now().saturating_duration_since(request.since);
+    let lasted = services
+        .clock
+        .now()
+        .saturating_duration_since(request.since);
     log::error!(
         "Request timed out after {:.1} s (request_timeout): {text}, in thread {}.",
         lasted.as_secs_f64(),
@@ -207,9 +210,7 @@ fn log_request(job: &Job, seen: TimedOut, services: &mut Services) {
         bytes_sent: seen.body_bytes,
         reason: "request_timeout",
     };
-    services
-        .accounting
-        .request(job, &outcome, &services.clock);
+    services.accounting.request(job, &outcome, &services.clock);
 }
 
 /// The job will hardly come back: the access log's line is made of what the scoreboard has of it.

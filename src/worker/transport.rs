@@ -85,6 +85,10 @@ impl Transport {
     }
 
     /// Read to behind what `into` holds, as far as its capacity goes. 0 is the end of the stream.
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "a transport that decrypts has to change"
+    )]
     pub(super) fn read_spare(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
         retry(|| Ok(rustix::io::read(&*self, spare_capacity(into))?))
     }

@@ -4,7 +4,6 @@
 //! Bytes leave in order: nothing is written past the queue. What the application sends within one iteration leaves in one
 //! write: a streamed response schedules a flush for the end of the iteration.
 
-use std::io;
 use std::sync::Arc;
 
 use crate::pool::{Piece, Window};
@@ -39,7 +38,7 @@ pub(super) enum Progress {
 #[derive(Debug)]
 pub(super) enum WriteError {
     /// The client is gone.
-    Socket(io::Error),
+    Socket,
     /// The file that is sent became shorter meanwhile.
     FileShort,
 }
@@ -111,7 +110,7 @@ impl WriteSide {
         let flushed = self
             .queue
             .flush(transport, drops)
-            .map_err(WriteError::Socket)?;
+            .map_err(|_| WriteError::Socket)?;
         budget.spend(flushed.written);
         if flushed.credit > 0
             && let Some(window) = &self.window

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use crate::http::{BodyLength, BodySize, Finish, ResponseHead, Status};
 use crate::pool::{Job, Piece, ResponseBody, StreamedResponse};
 
-use super::{Answered, Http1, Receiving, Refusal, Request, Running, TimedOut, begin};
-use crate::worker::access_log::Outcome;
+use super::Http1;
+use super::request::{Answered, Receiving, Refusal, Request, Running, TimedOut};
 use crate::worker::client::Client;
 use crate::worker::describe::{RequestLine, log_surplus_body};
 use crate::worker::services::Services;
@@ -199,15 +199,12 @@ impl Http1 {
         services: &mut Services,
     ) {
         let received = match std::mem::take(&mut self.request) {
-            Request::Receiving(Receiving { job, body, .. }) => {
-                services.bodies.give_back(body.held_bytes());
-                Some(job)
-            }
+            Request::Receiving(receiving) => Some(receiving.give_up(services)),
             _ => None,
         };
         let job = job
             .or(received)
-            .unwrap_or_else(|| begin(client, services).job);
+            .unwrap_or_else(|| Receiving::begin(client, services).job);
         let Refusal {
             status,
             message,
@@ -229,8 +226,8 @@ impl Http1 {
 
     /// The client left before its request was whole. Nothing is answered, but the request is logged.
     pub(in crate::worker) fn abandon(&mut self, reason: &str, services: &mut Services) {
-        if let Request::Receiving(Receiving { job, body, .. }) = std::mem::take(&mut self.request) {
-            services.bodies.give_back(body.held_bytes());
+        if let Request::Receiving(receiving) = std::mem::take(&mut self.request) {
+            let job = receiving.give_up(services);
             let status = Status::BAD_REQUEST.code;
             services
                 .accounting
@@ -300,7 +297,7 @@ impl Http1 {
             return false;
         }
         if let Request::Answered(answered) = std::mem::take(&mut self.request) {
-            log_answered(answered, services);
+            answered.log(services);
         }
         true
     }
@@ -313,8 +310,8 @@ impl Http1 {
     /// The connection is gone, with `unsent_bytes` that were encoded and not written.
     pub(in crate::worker) fn close(mut self, unsent_bytes: u64, services: &mut Services) {
         match std::mem::take(&mut self.request) {
-            Request::Receiving(Receiving { job, body, .. }) => {
-                services.bodies.give_back(body.held_bytes());
+            Request::Receiving(receiving) => {
+                let job = receiving.give_up(services);
                 services.recycle(job);
             }
             Request::Answered(mut answered) => {
@@ -322,7 +319,7 @@ impl Http1 {
                 if unsent_bytes > 0 && answered.reason.is_empty() {
                     answered.reason = services.shutdown.reason_of_gone().into();
                 }
-                log_answered(answered, services);
+                answered.log(services);
             }
             Request::None | Request::Running(_) | Request::TimedOut => {}
         }
@@ -364,31 +361,6 @@ impl Http1 {
     }
 }
 
-#[cfg(test)]
-impl Http1 {
-    pub(in crate::worker) fn check_invariants(&self) {
-        self.exchange.check_invariants();
-    }
-
-    /// Whether the application has the request.
-    pub(in crate::worker) fn is_with_application(&self) -> bool {
-        self.exchange.is_dispatched() || self.exchange.is_responding()
-    }
-
-    pub(in crate::worker) fn has_answer(&self) -> bool {
-        matches!(self.request, Request::Answered(_))
-    }
-
-    /// Memory of the body budget that the request holds.
-    pub(in crate::worker) fn held_bytes(&self) -> usize {
-        match &self.request {
-            Request::Receiving(receiving) => receiving.body.held_bytes(),
-            Request::Answered(answered) => answered.job.body_held_bytes,
-            _ => 0,
-        }
-    }
-}
-
 /// Encode or queue the first `taken` bytes of the body behind the encoded head. Returns the body's buffers, emptied.
 fn encode_whole_body(
     mut body: ResponseBody,
@@ -412,24 +384,4 @@ fn encode_whole_body(
         write.queue_piece(piece, step, 0, &mut services.drops);
     }
     body
-}
-
-fn log_answered(answered: Answered, services: &mut Services) {
-    let Answered {
-        job,
-        status,
-        sent_bytes,
-        reason,
-    } = answered;
-    if !job.unlogged {
-        let outcome = Outcome {
-            status,
-            bytes_sent: sent_bytes,
-            reason: &reason,
-        };
-        services
-            .accounting
-            .request(&job, &outcome, &services.clock);
-    }
-    services.recycle(job);
 }

@@ -1,0 +1,250 @@
+//! The listeners, and whether the worker accepts: always while it serves, but for a pause at the limit of connections, and
+//! a moment when the process has no descriptors left.
+//!
+//! Listeners are level-triggered and exclusive (`EPOLLEXCLUSIVE`): of the workers that sleep on a shared listener one
+//! is woken, not all. mio does not offer that, so the registration goes to its epoll instance directly.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+use crate::net::Listener;
+use crate::pool::Peer;
+
+use super::tokens;
+use super::transport::Transport;
+
+/// After "too many open files" the listeners rest this long.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(250);
+/// After this long without another, running out of descriptors is logged again.
+const EXHAUSTION_QUIET: Duration = Duration::from_secs(60);
+
+/// A listener in the event loop.
+#[derive(Debug)]
+enum Acceptor {
+    Tcp(mio::net::TcpListener),
+    Unix(mio::net::UnixListener),
+}
+
+impl From<Listener> for Acceptor {
+    fn from(listener: Listener) -> Self {
+        match listener {
+            Listener::Tcp(listener) => Self::Tcp(mio::net::TcpListener::from_std(listener)),
+            Listener::Unix(listener) => Self::Unix(mio::net::UnixListener::from_std(listener)),
+        }
+    }
+}
+
+impl AsFd for Acceptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// What one attempt to accept gave.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    Accepted(Transport, Peer),
+    /// No connection waits, or the worker does not accept now.
+    Empty,
+    /// The client was gone before it was accepted; there may be another.
+    Gone,
+}
+
+/// Whether the listeners are in the poll set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepting {
+    On,
+    /// The worker has as many connections as it may.
+    Full,
+    /// No descriptors are left; try again at this time.
+    PausedUntil(Instant),
+    /// The worker has not begun to serve, or it stops.
+    Over,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    acceptors: Vec<Acceptor>,
+    accepting: Accepting,
+    epoll: Epoll,
+    /// When there were no descriptors left for the last time. That was logged.
+    exhausted_at: Option<Instant>,
+}
+
+impl Listeners {
+    /// Listeners that are registered with `poll` when the worker accepts.
+    pub(super) fn new(listeners: Vec<Listener>, poll: &mio::Poll) -> io::Result<Self> {
+        // A duplicate of the descriptor names the same instance, and closing it leaves mio's alone.
+        let descriptor = nix::unistd::dup(poll.registry())?;
+        Ok(Self {
+            acceptors: listeners.into_iter().map(Acceptor::from).collect(),
+            accepting: Accepting::Over,
+            epoll: Epoll(descriptor),
+            exhausted_at: None,
+        })
+    }
+
+    /// Accept a connection that waits.
+    pub(super) fn accept(&mut self, listener: usize, now: Instant) -> io::Result<Attempt> {
+        if self.accepting != Accepting::On {
+            return Ok(Attempt::Empty);
+        }
+        match self.try_accept(listener) {
+            Ok((transport, peer)) => Ok(Attempt::Accepted(transport, peer)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Attempt::Empty),
+            Err(error) if is_exhaustion(&error) => {
+                self.log_exhaustion(&error, now);
+                self.stop(Accepting::PausedUntil(now + EXHAUSTED_PAUSE))?;
+                Ok(Attempt::Empty)
+            }
+            Err(_) => Ok(Attempt::Gone),
+        }
+    }
+
+    fn try_accept(&self, listener: usize) -> io::Result<(Transport, Peer)> {
+        match &self.acceptors[listener] {
+            Acceptor::Tcp(listener) => listener
+                .accept()
+                .map(|(stream, address)| (Transport::Tcp(stream), Peer::Tcp(address))),
+            Acceptor::Unix(listener) => listener
+                .accept()
+                .map(|(stream, _)| (Transport::Unix(stream), Peer::Unix)),
+        }
+    }
+
+    /// No descriptors are left: logged once, until it has not happened for a while.
+    pub(super) fn log_exhaustion(&mut self, error: &io::Error, now: Instant) {
+        if self.exhausted_at.replace(now).is_none() {
+            log::error!("No new connections for a moment: {error} (see `ulimit -n`).");
+        }
+    }
+
+    /// A time that is over is forgotten. Called a few times a second.
+    pub(super) fn on_heartbeat(&mut self, now: Instant) {
+        self.exhausted_at = self
+            .exhausted_at
+            .filter(|at| now.saturating_duration_since(*at) < EXHAUSTION_QUIET);
+    }
+
+    /// Begin to accept, or begin again.
+    pub(super) fn start(&mut self) -> io::Result<()> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+        for (index, acceptor) in self.acceptors.iter().enumerate() {
+            let token = tokens::of_listener(index);
+            self.epoll
+                .add(acceptor, EpollEvent::new(flags, token.0 as u64))?;
+        }
+        self.accepting = Accepting::On;
+        Ok(())
+    }
+
+    /// The worker has as many connections as it may.
+    pub(super) fn pause_at_limit(&mut self) -> io::Result<()> {
+        self.stop(Accepting::Full)
+    }
+
+    /// Accept again when the pause at the limit of connections is over because one has closed, or may be.
+    pub(super) fn resume_at_limit(&mut self) -> io::Result<()> {
+        match self.accepting {
+            Accepting::Full => self.start(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Accept again when the pause for descriptors is over.
+    pub(super) fn resume_in_time(&mut self, now: Instant) -> io::Result<()> {
+        match self.accepting {
+            Accepting::PausedUntil(at) if at <= now => self.start(),
+            _ => Ok(()),
+        }
+    }
+
+    /// When that is.
+    pub(super) fn next_check(&self) -> Option<Instant> {
+        match self.accepting {
+            Accepting::PausedUntil(at) => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Accept the connections that wait, until there are no more. Called when the worker stops.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (Transport, Peer, usize)> {
+        (0..self.acceptors.len()).flat_map(move |listener| {
+            std::iter::from_fn(move || {
+                let (transport, peer) = self.try_accept(listener).ok()?;
+                Some((transport, peer, listener))
+            })
+        })
+    }
+
+    /// The worker stops: the listeners are closed here.
+    pub(super) fn close(&mut self) {
+        if let Err(error) = self.stop(Accepting::Over) {
+            log::error!("The listeners could not be left: {error}");
+        }
+        self.acceptors.clear();
+    }
+
+    fn stop(&mut self, reason: Accepting) -> io::Result<()> {
+        if self.accepting == Accepting::On {
+            for acceptor in &self.acceptors {
+                self.epoll.delete(acceptor)?;
+            }
+        }
+        self.accepting = reason;
+        Ok(())
+    }
+}
+
+/// The process or the system has no descriptors or memory left.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_paused_listener_accepts_nothing_until_it_is_resumed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let poll = mio::Poll::new().unwrap();
+        let mut listeners = Listeners::new(vec![Listener::Tcp(listener)], &poll).unwrap();
+        let now = Instant::now();
+        listeners.start().unwrap();
+        let _clients = [(); 2].map(|()| TcpStream::connect(address).unwrap());
+        let attempt = |listeners: &mut Listeners| listeners.accept(0, now).unwrap();
+        assert!(matches!(attempt(&mut listeners), Attempt::Accepted(..)));
+        listeners.pause_at_limit().unwrap();
+        assert!(matches!(attempt(&mut listeners), Attempt::Empty));
+        listeners.resume_in_time(now).unwrap();
+        assert!(matches!(attempt(&mut listeners), Attempt::Empty));
+        listeners.resume_at_limit().unwrap();
+        assert!(matches!(attempt(&mut listeners), Attempt::Accepted(..)));
+        listeners.close();
+        assert_eq!(listeners.waiting().count(), 0);
+    }
+
+    #[test]
+    fn the_last_descriptor_is_told_from_a_client_that_left() {
+        for (errno, is) in [(Errno::EMFILE, true), (Errno::ECONNABORTED, false)] {
+            assert_eq!(is_exhaustion(&errno.into()), is, "{errno}");
+        }
+    }
+}
