@@ -73,6 +73,10 @@ $(TESTS): $(BUILT) tests/python/requirements.txt
 	@$(PIP) -r tests/python/requirements.txt
 	@touch $@
 
+# Where the interpreter's shared library is; empty where Python was built without one.
+LIBPYTHON_DIR = $$($(BIN)/python -c 'import os, sysconfig; get = sysconfig.get_config_var; \
+  print(get("LIBDIR") if os.path.exists(os.path.join(get("LIBDIR"), get("INSTSONAME"))) else "")')
+
 check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	@if cargo fmt --version >/dev/null 2>&1; then echo "cargo fmt --check"; cargo fmt --check; \
 	 else echo "SKIPPED cargo fmt: the rustfmt component is not installed (rustup component add rustfmt)"; fi
@@ -82,6 +86,10 @@ check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	@echo "cargo test (unit, integration, documentation)"
 	@cargo test --locked --no-default-features --quiet --lib --test integration
 	@cargo test --locked --no-default-features --quiet --doc
+	@echo "cargo test (src/python, with an embedded interpreter)"
+	@libdir="$(LIBPYTHON_DIR)"; \
+	 if [ -n "$$libdir" ]; then $(RUST_ENV) LD_LIBRARY_PATH="$$libdir" cargo test --locked --quiet --lib python::; \
+	 else echo "SKIPPED: this Python has no shared library to link with"; fi
 	@echo "cargo test (model of the one-heir protocol: every interleaving, about a minute)"
 	@cargo test --locked --no-default-features --quiet $(OPTIMISED) --test model
 	@echo "criterion benches, once each"

@@ -63,7 +63,7 @@ fn entry(setting: &Setting) -> String {
     text
 }
 
-/// What is to know of the setting beside what gunicorn's users know.
+/// How the setting differs from gunicorn's, if it does.
 fn effect(setting: &Setting) -> Option<String> {
     let told = match setting.verdict {
         Verdict::Works if setting.ours => Some("Not a setting of gunicorn.".to_owned()),
@@ -80,7 +80,7 @@ fn effect(setting: &Setting) -> Option<String> {
     };
     let differs = setting
         .differs
-        .map(|differs| format!("**Other than in gunicorn:** {}", escape(differs)));
+        .map(|differs| format!("**Differs from gunicorn:** {}", escape(differs)));
     let told: Vec<_> = told.into_iter().chain(differs).collect();
     (!told.is_empty()).then(|| told.join(" "))
 }
@@ -152,14 +152,14 @@ fn escape(text: &str) -> String {
 const INTRODUCTION: &str = "\
 # Settings
 
-Every setting, in gunicorn's sections and with gunicorn's names; written from the table in `src/config/settings` by `make docs`.
+All settings, in gunicorn's sections and with gunicorn's names. `make docs` writes this page from the table in `src/config/settings`.
 
-A value is taken from the first of these that has one: the command line, `FERRICORN_CMD_ARGS`, `GUNICORN_CMD_ARGS`, the variable
+A value comes from the first of these that sets one: the command line, `FERRICORN_CMD_ARGS`, `GUNICORN_CMD_ARGS`, the variable
 `FERRICORN_<SETTING>`, the config file (`-c`, else `./ferricorn.conf.py`, else `./gunicorn.conf.py`), the variables that gunicorn reads
-(`WEB_CONCURRENCY`, `PORT`, ...), the default. An empty variable is an unset one. In variables, lists are written with commas.
+(`WEB_CONCURRENCY`, `PORT`, ...), the default. An empty variable counts as unset. In variables, list items are separated by commas.
 
-`ferricorn --print-config` prints every setting with its value and where that came from. `ferricorn --check-config` tells what is
-misspelt, without effect or different here, imports the application, and leaves with 1 when something is wrong.
+`ferricorn --print-config` prints every setting with its value and the source of the value. `ferricorn --check-config` reports settings that are
+misspelt, have no effect or differ, imports the application, and exits with 1 if something is wrong.
 
 ";
 

@@ -96,7 +96,7 @@ const EPILOGUE: &str = "
 Every setting can also be given in the config file, in FERRICORN_CMD_ARGS or
 GUNICORN_CMD_ARGS, and as FERRICORN_<NAME>, for example FERRICORN_WORKERS=4.
 gunicorn's other options are accepted; the log says which have no effect here.
-docs/settings.md tells more of each. ferricornc looks into a running server.
+docs/settings.md describes each. ferricornc inspects a running server.
 ";
 const COLUMN: usize = 28;
 const WIDTH: usize = 79;

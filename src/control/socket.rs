@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
@@ -112,11 +112,8 @@ fn sweep(directory: &Path, setting: &Path) {
             .to_str()
             .and_then(|name| name.strip_prefix(before)?.strip_suffix(after))
             .is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()));
-        let refuses = || {
-            UnixStream::connect(entry.path())
-                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-        };
-        if of_a_pid && refuses() {
+        // Without waiting: a master that is stopped answers nobody, and its backlog may be full.
+        if of_a_pid && net::is_abandoned(&entry.path()) {
             // Somebody else may have swept it just now.
             let _ = fs::remove_file(entry.path());
         }
@@ -152,6 +149,28 @@ mod tests {
         assert_eq!(fs::metadata(&other.path).unwrap().mode() & 0o777, 0o666);
         other.unlink();
         assert!(!other.path.exists());
+    }
+
+    #[test]
+    fn a_neighbour_that_does_not_answer_holds_up_no_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let setting = directory.path().join("{pid}.ctl");
+        // Never accepts, like a master that is stopped.
+        let stopped = Socket::open(&setting, 1, 0o600).unwrap();
+        for pid in 2..52 {
+            let next = Socket::open(&setting, pid, 0o600).unwrap();
+            next.unlink();
+        }
+        assert!(stopped.path.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_not_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("17.ctl");
+        fs::write(&file, "notes").unwrap();
+        Socket::open(&directory.path().join("{pid}.ctl"), 18, 0o600).unwrap();
+        assert!(file.exists());
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -18,8 +17,8 @@ use pyo3::prelude::*;
 
 use crate::arbiter::signals;
 use crate::config::Config;
-use crate::python::gil::{Reason, release};
 use crate::python::hooks::{Hook, Hooks};
+use crate::python::native_thread::{NativeThread, ThreadEnd};
 use crate::python::traceback::format as traceback;
 use crate::reloader::{Files, Imported, Watcher, pause};
 
@@ -28,7 +27,7 @@ use crate::reloader::{Files, Imported, Watcher, pause};
 pub(super) struct Reloader {
     stop: UnixStream,
     shared: Arc<Shared>,
-    thread: JoinHandle<()>,
+    thread: NativeThread,
 }
 
 /// What the worker tells the thread.
@@ -115,9 +114,7 @@ impl Reloader {
         // What there is now is what changes are measured by.
         let files = duty.files();
         duty.watcher.look(&files);
-        let thread = std::thread::Builder::new()
-            .name("ferricorn-reload".to_owned())
-            .spawn(move || duty.run())?;
+        let thread = NativeThread::spawn("ferricorn-reload", move || duty.run())?;
         Ok(Self {
             stop,
             shared,
@@ -146,11 +143,10 @@ impl Reloader {
     }
 
     /// Ends the thread, before the interpreter ends.
-    pub(super) fn stop(self, py: Python<'_>) {
+    #[must_use]
+    pub(super) fn stop(self, py: Python<'_>) -> ThreadEnd {
         drop(self.stop);
-        if release(py, Reason::Heartbeat, || self.thread.join()).is_err() {
-            log::error!("The thread that watches files panicked.");
-        }
+        self.thread.join(py)
     }
 }
 

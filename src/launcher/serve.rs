@@ -16,10 +16,11 @@ use crate::logging;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
 use crate::python::gil::{Reason, release};
-use crate::python::heartbeat::{self, Errands, Heartbeat};
+use crate::python::heartbeat::{self, GilTaskQueue, Heartbeat};
 use crate::python::hooks::{Hook, leaving, reopen_files};
 use crate::python::interrupts::Interrupts;
-use crate::python::threads::{OverrunHook, PythonApplication};
+use crate::python::native_thread::ThreadEnd;
+use crate::python::threads::{PythonApplication, TimeoutHook};
 use crate::python::traceback::format as traceback;
 use crate::python::wsgi::{ListenerAddress, RequestHooks, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
@@ -84,19 +85,16 @@ fn start(
         .workers
         .request_timeout
         .map(|_| Arc::new(Interrupts::new(config.workers.threads)));
-    let app = Arc::new(WsgiApp {
-        callable: app,
-        settings: Arc::new(settings),
-        scoreboard: scoreboard.clone(),
-        slot: index,
-        request_hooks: request_hooks(py, &config, inherited).map_err(raised)?,
-        logger: (!config.logging.is_built_in()).then(|| inherited.log.clone_ref(py)),
-        interrupts: interrupts.clone(),
-    });
+    let logger = (!config.logging.is_built_in()).then(|| inherited.log.clone_ref(py));
+    let app = WsgiApp::new(app, Arc::new(settings), scoreboard.clone(), index)
+        .with_request_hooks(request_hooks(py, &config, inherited).map_err(raised)?)
+        .with_logger(logger)
+        .with_interrupts(interrupts.clone());
+    let app = Arc::new(app);
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
-    let script_name = app.settings.script_name.clone().into_bytes();
-    let on_overrun = overrun_hook(interrupts, heartbeat.errands());
-    let application = PythonApplication::new(app, on_signal, on_overrun);
+    let script_name = app.script_name().as_bytes().to_vec();
+    let on_timeout = timeout_hook(interrupts, heartbeat.queue());
+    let application = PythonApplication::new(app, on_signal, on_timeout);
     let setup = Setup {
         listeners,
         scoreboard,
@@ -114,8 +112,11 @@ fn start(
         config,
     };
     let exit = release(py, Reason::MainThread, || worker::run(setup, &application));
-    heartbeat.stop(py);
-    exit.map_err(|error| error.to_string())
+    let mut exit = exit.map_err(|error| error.to_string())?;
+    if heartbeat.stop(py) == ThreadEnd::Stuck {
+        exit.stuck_threads += 1;
+    }
+    Ok(exit)
 }
 
 /// What sees each request: hooks, and the access log of a custom logger.
@@ -138,11 +139,11 @@ fn beat(scoreboard: &Arc<Scoreboard>, index: usize) -> Box<dyn Fn() + Send> {
     Box::new(move || scoreboard.slot(index).python_beat(monotonic_ms()))
 }
 
-fn overrun_hook(interrupts: Option<Arc<Interrupts>>, errands: Errands) -> OverrunHook {
-    Box::new(move |overrun| {
+fn timeout_hook(interrupts: Option<Arc<Interrupts>>, queue: GilTaskQueue) -> TimeoutHook {
+    Box::new(move |request| {
         if let Some(interrupts) = interrupts.clone() {
-            let overrun = overrun.clone();
-            errands.run(Box::new(move |py| interrupts.interrupt(py, &overrun)));
+            let request = request.clone();
+            queue.post(Box::new(move |py| interrupts.interrupt(py, &request)));
         }
     })
 }

@@ -15,7 +15,8 @@ use crate::config::Config;
 use crate::net::Listener;
 use crate::python::hooks::{self, Hook, leaving};
 use crate::python::loader::AppLoadError;
-use crate::python::stacks::StackTeller;
+use crate::python::native_thread::ThreadEnd;
+use crate::python::stacks::StackReporter;
 use crate::python::traceback::format as traceback;
 use crate::worker::Exit;
 
@@ -29,10 +30,10 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
     };
     let faults = Faults::watch(py);
     let mut seat = seat;
-    let teller = seat.line.take().and_then(|line| tell_stacks(py, line));
+    let reporter = seat.line.take().and_then(|line| report_stacks(py, line));
     let (index, scoreboard) = (seat.index, Arc::clone(&seat.scoreboard));
     let reloader = Reloader::start(py, &seat.config, &inherited.hooks, &inherited.worker);
-    let exit = match boot(py, &inherited, &seat, reloader.as_ref()) {
+    let mut exit = match boot(py, &inherited, &seat, reloader.as_ref()) {
         Ok(app) => {
             let exit = serve(py, app, seat, &inherited, &faults);
             let requests = scoreboard.slot(index).requests();
@@ -49,12 +50,14 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
     if let Err(error) = inherited.hooks.call(py, Hook::WorkerExit, objects) {
         log::warn!("{error}");
     }
-    if let Some(reloader) = reloader {
-        reloader.stop(py);
-    }
-    if let Some(teller) = teller {
-        teller.stop(py);
-    }
+    let ends = [
+        reloader.map(|reloader| reloader.stop(py)),
+        reporter.map(|reporter| reporter.stop(py)),
+    ];
+    exit.stuck_threads += ends
+        .iter()
+        .filter(|end| **end == Some(ThreadEnd::Stuck))
+        .count();
     if exit.stuck_threads > 0 {
         leave_stuck(py, exit, &scoreboard, index);
     }
@@ -62,17 +65,17 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
 }
 
 /// From now on the arbiter can ask where this worker is, also while the application is being imported.
-fn tell_stacks(py: Python<'_>, line: WorkerLine) -> Option<StackTeller> {
-    let teller = StackTeller::start(
+fn report_stacks(py: Python<'_>, line: WorkerLine) -> Option<StackReporter> {
+    let reporter = StackReporter::start(
         py,
         line.questions,
         line.dump,
         dump_signal().map(|one| one as i32),
     );
-    match teller {
-        Ok(teller) => Some(teller),
+    match reporter {
+        Ok(reporter) => Some(reporter),
         Err(error) => {
-            log::warn!("This worker cannot tell its stacks: {error}");
+            log::warn!("This worker cannot report its stacks: {error}");
             None
         }
     }

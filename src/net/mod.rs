@@ -258,6 +258,13 @@ fn bind_path(path: &Path, options: &BindOptions) -> Result<Listener, Attempt> {
     Ok(listener)
 }
 
+/// The path is a socket file that nobody listens on. Never waits for the process behind it.
+#[must_use]
+pub fn is_abandoned(path: &Path) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    is_socket && UnixAddr::new(path).is_ok_and(|address| is_live(&address).is_ok_and(|live| !live))
+}
+
 /// A socket file left behind by a dead server refuses; a live server's accepts, or is too busy to.
 fn is_live(address: &UnixAddr) -> io::Result<bool> {
     let probe = new_socket(AddressFamily::Unix)?;

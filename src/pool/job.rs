@@ -9,18 +9,9 @@ use std::time::{Duration, Instant};
 use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead};
 
 use super::buffer_pool::BodyBytes;
+use super::conn_id::ConnId;
 use super::streaming_body::StreamingBody;
 use super::window::Window;
-
-/// Names one connection for its whole life. Slots are reused, generations are not, so a late reply cannot reach a
-/// stranger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ConnId {
-    /// Index in the loop's slab.
-    pub slot: u32,
-    /// Counts the connections that have had a slot.
-    pub generation: u32,
-}
 
 /// The other end of a connection, as the socket knows it or as a trusted proxy tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +104,8 @@ pub struct Job {
     pub body_bytes: Option<u64>,
     /// Counts the worker's requests.
     pub serial: u64,
-    /// The client's socket, when the request asks for an upgrade. Whoever uses it says [`Reply::Hijacked`] first.
+    /// The client's socket, when the request asks for an upgrade. An application that
+    /// takes it sends [`Reply::Hijacked`] first.
     pub socket: Option<OwnedFd>,
     /// When a thread took it.
     pub started: Instant,
@@ -235,7 +227,7 @@ impl Piece {
     pub fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Borrowed(shared) => shared.bytes().len() as u64,
+            Self::Borrowed(buffer) => buffer.bytes().len() as u64,
             Self::File { len, .. } => *len,
         }
     }

@@ -15,7 +15,7 @@ pub struct WindowClosed;
 pub struct Window {
     flow: Mutex<Flow>,
     moved: Condvar,
-    /// Above so many unsent bytes the thread waits.
+    /// Above this many unsent bytes the thread waits.
     high_bytes: usize,
 }
 

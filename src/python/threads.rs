@@ -13,17 +13,17 @@ use crate::pool::{Application, Pool, PoolThread, ThreadStartError, TimedOutReque
 
 use super::wsgi::WsgiApp;
 
-/// Called on the event loop's thread, not attached, with the number of a signal that the worker hands on.
+/// Called on the event loop's thread, not attached, with the number of a signal that the worker passes on.
 pub type SignalHook = Box<dyn Fn(i32) + Send + Sync>;
 
 /// Called on the event loop's thread with a request that runs too long; must not wait.
-pub type OverrunHook = Box<dyn Fn(&TimedOutRequest) + Send + Sync>;
+pub type TimeoutHook = Box<dyn Fn(&TimedOutRequest) + Send + Sync>;
 
 /// The WSGI application as the pool runs it.
 pub struct PythonApplication {
     app: Arc<WsgiApp>,
     on_signal: SignalHook,
-    on_overrun: OverrunHook,
+    on_timeout: TimeoutHook,
 }
 
 impl std::fmt::Debug for PythonApplication {
@@ -35,12 +35,12 @@ impl std::fmt::Debug for PythonApplication {
 }
 
 impl PythonApplication {
-    /// Run `app`; signals that are not the loop's alone go to `on_signal`, requests that run too long to `on_overrun`.
-    pub fn new(app: Arc<WsgiApp>, on_signal: SignalHook, on_overrun: OverrunHook) -> Self {
+    /// Run `app`; signals that are not the loop's alone go to `on_signal`, requests that run too long to `on_timeout`.
+    pub fn new(app: Arc<WsgiApp>, on_signal: SignalHook, on_timeout: TimeoutHook) -> Self {
         Self {
             app,
             on_signal,
-            on_overrun,
+            on_timeout,
         }
     }
 }
@@ -85,7 +85,7 @@ impl Application for PythonApplication {
     }
 
     fn on_request_timeout(&self, request: &TimedOutRequest) {
-        (self.on_overrun)(request);
+        (self.on_timeout)(request);
     }
 }
 

@@ -6,8 +6,8 @@ use crate::logging::statsd::Statsd;
 use crate::pool::Job;
 use crate::scoreboard::Slot;
 
-use super::access_log::{AccessLog, Outcome};
-use super::clock::Clock;
+use super::access_lines::{AccessLog, Outcome};
+use super::loop_clock::Clock;
 use super::worker_slot::WorkerSlot;
 
 /// Status of a request whose client was gone before it was answered (nginx's number for it).

@@ -1,4 +1,4 @@
-//! One client connection: transport, read side, protocol, write side, and what it waits for ([`Lifecycle`]). `input.rs` is
+//! One client connection: transport, read side, protocol, write side, and what it waits for ([`Lifecycle`]). `receive.rs` is
 //! the way in, this file what is done with a connection and what comes next.
 //!
 //! Lives on the event loop's thread from accept to close. Each entry point returns an [`Action`] for the loop. At most one
@@ -16,17 +16,18 @@ use crate::http::Status;
 use crate::pool::{ConnId, Job, Peer, Reply};
 
 use super::client::Client;
+use super::connection_lifecycle::{Lifecycle, State};
 use super::deadlines::Deadlines;
 use super::dispatch::Usage;
+use super::events::SocketEvent;
 use super::http1::{Http1, Refusal, TimedOut};
-use super::lifecycle::{Lifecycle, State};
 use super::read_side::ReadSide;
 use super::services::Services;
 use super::transport::{Ending, Transport};
 use super::write_side::WriteSide;
 
 mod advance;
-mod input;
+mod receive;
 
 /// At a stop, a connection that was used within this time may have sent its next request.
 const JUST_NOW: Duration = Duration::from_secs(1);
@@ -351,15 +352,6 @@ impl Connection {
         self.protocol.close(unsent_bytes, services);
         self.transport.close(ending);
     }
-}
-
-/// What the poll set announces.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SocketEvent {
-    pub(super) is_readable: bool,
-    pub(super) is_writable: bool,
-    pub(super) is_read_closed: bool,
-    pub(super) is_broken: bool,
 }
 
 #[cfg(test)]

@@ -19,10 +19,11 @@ use slab::Slab;
 
 use crate::pool::{ConnId, Job, Peer};
 
-use super::connection::{Action, Connection, SocketEvent};
+use super::connection::{Action, Connection};
+use super::events;
+use super::events::SocketEvent;
 use super::http1::TimedOut;
 use super::services::Services;
-use super::tokens;
 use super::transport::Transport;
 
 /// All open connections of the worker.
@@ -110,7 +111,7 @@ impl Connections {
         let connection = entry.insert(Connection::new(id, transport, peer, listener, services));
         let registered = connection
             .transport()
-            .register(&self.registry, tokens::of_connection(id));
+            .register(&self.registry, events::of_connection(id));
         if let Err(error) = registered {
             log::debug!("A connection could not be registered: {error}");
             self.close(id, services);
@@ -146,9 +147,9 @@ impl Connections {
     /// The poll set has news of a socket. The event may be of a connection that is gone: a descriptor of its socket that
     /// another process or the application holds keeps it in the poll set.
     pub(super) fn on_event(&mut self, token: Token, event: SocketEvent, services: &mut Services) {
-        let connection = tokens::slot_of(token)
+        let connection = events::slot_of(token)
             .and_then(|slot| self.slab.get_mut(slot))
-            .filter(|connection| tokens::of_connection(connection.id()) == token);
+            .filter(|connection| events::of_connection(connection.id()) == token);
         if let Some(connection) = connection {
             let id = connection.id();
             let action = connection.on_event(event, services);
@@ -164,7 +165,7 @@ impl Connections {
         self.has_room = true;
     }
 
-    fn remove(&mut self, id: ConnId, services: &mut Services) -> Option<Connection> {
+    fn remove(&mut self, id: ConnId, services: &Services) -> Option<Connection> {
         self.get(id)?;
         services.dispatch.connection_left(id);
         self.has_room = true;
@@ -285,13 +286,14 @@ impl Connections {
         place.map(|at| self.hijacked.swap_remove(at)).is_some()
     }
 
-    /// Transfer the connection of `job`, whose request waits, with `send`. Returns the job when it has to stay.
+    /// Transfer the connection of `job`, whose request waits, with `send`, in a message that begins with `header`. Returns
+    /// the job when it has to stay.
     pub(super) fn transfer(
         &mut self,
         job: Box<Job>,
+        header: [u8; 2],
         services: &mut Services,
         send: impl FnOnce(&[u8], std::os::fd::BorrowedFd<'_>) -> io::Result<()>,
-        header: [u8; 2],
     ) -> Result<(), Box<Job>> {
         let id = job.conn;
         let Some((socket, parts)) = self
@@ -328,30 +330,13 @@ impl Connections {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::os::unix::net::UnixStream;
-    use std::sync::Arc;
 
     use super::*;
-    use crate::config::Config;
-    use crate::pool::Pool;
-    use crate::scoreboard::Scoreboard;
-    use crate::worker::arbiter_channel::ArbiterChannel;
-    use crate::worker::services::ServicesSetup;
-    use crate::worker::worker_slot::WorkerSlot;
 
     fn worker() -> (mio::Poll, Connections, Services) {
         let poll = mio::Poll::new().unwrap();
         let connections = Connections::new(poll.registry().try_clone().unwrap());
-        let slot = WorkerSlot::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0);
-        let services = Services::new(ServicesSetup {
-            config: &Config::default(),
-            pool: Arc::new(Pool::new(1, 8, Box::new(|| {}))),
-            server: Vec::new(),
-            script_name: Vec::new(),
-            access_log: None,
-            metrics: None,
-            arbiter: ArbiterChannel::new(slot.clone(), None, None),
-            slot,
-        });
+        let services = Services::for_tests();
         (poll, connections, services)
     }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::Config;
-use crate::pool::{ConnId, Job, Piece, Pool, Reason};
+use crate::pool::policy::{self, OwnLoad};
+use crate::pool::{ConnId, Job, OneRequestShare, Piece, Pool, Reason};
 
 use super::arbiter_channel::ArbiterChannel;
 use super::deferred_drop::DeferredDrops;
@@ -17,14 +18,9 @@ use super::load_shedding::{LoadShedding, Shed};
 use super::spool::BodyBudget;
 use super::worker_slot::WorkerSlot;
 
-/// After this many jobs a thread is woken although the iteration goes on: a free core should not wait for its end.
-const BATCH_JOBS: u32 = 32;
 /// How many finished jobs are kept for reuse, and how long the response buffer of one of them may be.
 const FREE_JOBS_MAX: usize = 256;
 const FREE_JOB_BYTES_MAX: usize = 64 * 1024;
-/// The mean of connections that brought one request only, if all do, and the part by which each moves it.
-const ONE_SHOTS_ALL: u32 = 1024;
-const ONE_SHOTS_WEIGHT: u32 = 8;
 
 /// How much a connection was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +58,8 @@ pub(super) struct Dispatch {
     /// Jobs that are with the pool, and connections on which no request has come yet.
     in_flight: u32,
     newcomers: u32,
-    /// How many of the last connections brought one request only, as a moving mean.
-    one_shots: u32,
+    /// How many of the last connections brought one request only.
+    one_request: OneRequestShare,
 }
 
 impl Dispatch {
@@ -79,7 +75,7 @@ impl Dispatch {
             serial: 0,
             in_flight: 0,
             newcomers: 0,
-            one_shots: 0,
+            one_request: OneRequestShare::default(),
         }
     }
 
@@ -151,7 +147,7 @@ impl Dispatch {
         self.in_flight += 1;
         self.shedding.note_queued(arrived);
         self.unannounced += 1;
-        if self.unannounced >= BATCH_JOBS {
+        if self.unannounced >= policy::JOBS_PER_NOTIFY {
             self.announce();
         }
         Ok(())
@@ -248,13 +244,11 @@ impl Dispatch {
 
     /// Note how much a connection was used that is over.
     pub(super) fn note_usage(&mut self, usage: Usage) {
-        let target = match usage {
-            Usage::New => return self.newcomer_asked(),
-            Usage::Asked => ONE_SHOTS_ALL,
-            Usage::Kept => 0,
-        };
-        let mean = self.one_shots;
-        self.one_shots = mean - mean / ONE_SHOTS_WEIGHT + target / ONE_SHOTS_WEIGHT;
+        match usage {
+            Usage::New => self.newcomer_asked(),
+            Usage::Asked => self.one_request.note(false),
+            Usage::Kept => self.one_request.note(true),
+        }
     }
 
     /// What keeps threads from serving another connection, now or soon.
@@ -262,9 +256,15 @@ impl Dispatch {
         self.in_flight + self.newcomers
     }
 
-    /// Most connections of late brought one request only.
-    pub(super) fn connections_are_short(&self) -> bool {
-        self.one_shots > ONE_SHOTS_ALL / 2
+    /// How this worker is doing, when it has `connections`.
+    pub(super) fn own_load(&self, connections: u32) -> OwnLoad {
+        OwnLoad {
+            connections,
+            load: self.load(),
+            threads: saturating_u32(self.pool.thread_count()),
+            are_fast: self.pool.is_fast(),
+            one_request: self.one_request,
+        }
     }
 }
 
@@ -319,18 +319,5 @@ mod tests {
         assert_eq!(dispatch.load(), 0);
         dispatch.put_back(job);
         assert_eq!(dispatch.load(), 1);
-    }
-
-    #[test]
-    fn connections_are_short_when_most_of_the_last_brought_one_request() {
-        let (mut dispatch, _) = dispatch(&Config::default());
-        for _ in 0..8 {
-            dispatch.note_usage(Usage::Asked);
-        }
-        assert!(dispatch.connections_are_short());
-        for _ in 0..8 {
-            dispatch.note_usage(Usage::Kept);
-        }
-        assert!(!dispatch.connections_are_short());
     }
 }

@@ -5,72 +5,43 @@
 //! for anything but the poll set, and never touches the interpreter while it serves.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use mio::event::Event as PollEvent;
-use mio::{Events, Poll, Token};
+use mio::Poll;
 use nix::sys::signal::Signal;
 
 use crate::config::Config;
 use crate::net::Listener;
-use crate::pool::Application;
+use crate::pool::{Application, policy};
 use crate::scoreboard::SlotState;
 
-use super::connection::SocketEvent;
+use super::accept::{Attempt, Listeners};
 use super::connections::Connections;
-use super::descriptors::{Descriptor, Descriptors};
-use super::heartbeat::{Figures, Heartbeat};
-use super::listeners::{Attempt, Listeners};
-use super::replies;
+use super::deliver;
+use super::descriptors::Descriptors;
+use super::events::{self, Descriptor, Event};
+use super::loop_heartbeat::{Figures, Heartbeat};
+use super::peer_workers::PeerWorkers;
 use super::services::Services;
 use super::shutdown::Next;
-use super::siblings::Siblings;
-use super::sleep::Progress;
+use super::sleep::Sleeper;
 use super::timed_out::TimedOutRequests;
-use super::tokens::{self, Source};
 
 /// A worker accepts at most this many connections in one iteration, so that the others get their share of a burst.
 const ITERATION_ACCEPTS: usize = 16;
-/// A stream whose pieces come within this of one another is awaited with short sleeps.
-const QUICK_STREAM: Duration = Duration::from_millis(1);
-/// How many events are taken from the poll set in one iteration at most.
-const ITERATION_EVENTS: usize = 512;
-
-/// Every reason why the loop moves something.
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    Accept(usize),
-    Connection(Token, SocketEvent),
-    Descriptor(Descriptor),
-    Woken,
-}
 
 /// See the module.
 pub(super) struct EventLoop<'a> {
-    pub(super) poll: Poll,
-    pub(super) events: Events,
-    pub(super) listeners: Listeners,
-    pub(super) connections: Connections,
-    pub(super) connections_max: usize,
-    pub(super) timed_out: TimedOutRequests,
-    pub(super) services: Services,
-    pub(super) descriptors: Descriptors,
-    pub(super) application: &'a dyn Application,
-    pub(super) heartbeat: Heartbeat,
-    /// The last short sleep brought nothing, so the next one is long.
-    pub(super) short_sleep_was_idle: bool,
-    /// The last round found replies and did not look at the poll set.
-    pub(super) skipped_poll: bool,
-    pub(super) progress: Progress,
-    /// When pieces of streamed responses were last written: more may follow at once.
-    pub(super) streamed: Option<Instant>,
-    /// The last pieces followed others so closely that the next are waited for.
-    pub(super) stream_is_quick: bool,
-    pub(super) siblings: Option<Siblings>,
-    /// There may be messages of siblings although none was announced.
-    pub(super) more_messages: bool,
-    /// Messages of siblings wait for descriptors.
-    pub(super) messages_wait: bool,
+    sleeper: Sleeper,
+    descriptors: Descriptors,
+    listeners: Listeners,
+    connections: Connections,
+    connections_max: usize,
+    peers: PeerWorkers,
+    timed_out: TimedOutRequests,
+    services: Services,
+    heartbeat: Heartbeat,
+    application: &'a dyn Application,
 }
 
 /// What a loop is made of.
@@ -79,7 +50,7 @@ pub(super) struct Parts<'a, 'b> {
     pub(super) listeners: Vec<Listener>,
     pub(super) descriptors: Descriptors,
     pub(super) services: Services,
-    pub(super) siblings: Option<Siblings>,
+    pub(super) peers: PeerWorkers,
     pub(super) application: &'a dyn Application,
     pub(super) config: &'b Config,
     pub(super) parent: Option<i32>,
@@ -96,40 +67,27 @@ impl<'a> EventLoop<'a> {
             listeners,
             descriptors,
             services,
-            siblings,
+            mut peers,
             application,
             config,
             parent,
         } = parts;
         let now = services.clock.now();
         let workers = &config.workers;
-        let slot = services.slot().clone();
-        let mut event_loop = Self {
+        let registry = poll.registry();
+        peers.register(registry, events::of_descriptor(Descriptor::Peers))?;
+        Ok(Self {
             listeners: Listeners::new(listeners, &poll)?,
-            connections: Connections::new(poll.registry().try_clone()?),
+            connections: Connections::new(registry.try_clone()?),
             connections_max: workers.worker_connections.max(1),
             timed_out: TimedOutRequests::new(workers.request_timeout, now),
-            heartbeat: Heartbeat::new(slot, workers.timeout, parent),
-            events: Events::with_capacity(ITERATION_EVENTS),
-            short_sleep_was_idle: false,
-            skipped_poll: false,
-            progress: Progress {
-                taken: 0,
-                asleep: Duration::ZERO,
-                still_since: now,
-            },
-            streamed: None,
-            stream_is_quick: false,
-            more_messages: false,
-            messages_wait: false,
-            poll,
+            heartbeat: Heartbeat::new(services.slot().clone(), workers.timeout, parent),
+            sleeper: Sleeper::new(poll, now),
             services,
             descriptors,
+            peers,
             application,
-            siblings,
-        };
-        event_loop.more_messages = event_loop.listen_to_siblings()?;
-        Ok(event_loop)
+        })
     }
 
     /// Serve until the worker is stopped. Returns the exit code.
@@ -140,7 +98,7 @@ impl<'a> EventLoop<'a> {
         self.services.arbiter.report(SlotState::Serving);
         self.listeners.start()?;
         while !self.services.shutdown.is_over() {
-            self.wait()?;
+            self.sleep()?;
             self.services.begin_iteration();
             self.iterate()?;
         }
@@ -164,19 +122,55 @@ impl<'a> EventLoop<'a> {
         if self.connections.take_room() {
             self.listeners.resume_at_limit()?;
         }
-        if std::mem::take(&mut self.more_messages) {
-            self.on_siblings();
-        }
+        self.peers
+            .receive_more(&mut self.connections, &mut self.services);
         self.services.end_iteration();
         self.advance_shutdown();
-        self.tell_siblings();
+        self.publish();
         Ok(())
     }
 
+    /// Sleep until something happens. Before that, what stands still goes to other workers.
+    fn sleep(&mut self) -> io::Result<()> {
+        let services = &mut self.services;
+        let pool = services.dispatch.pool();
+        let watched = self.sleeper.watch(pool, services.clock.now());
+        if watched.is_stuck {
+            self.peers
+                .offload(&mut self.connections, &mut self.timed_out, services);
+        }
+        let has_work = self.connections.has_to_resume()
+            || services.dispatch.has_answered()
+            || self.peers.has_more();
+        let awaits_peer = watched.jobs_wait && self.peers.may_offload();
+        let (listeners, timed_out) = (&self.listeners, &self.timed_out);
+        let sleep_max = self.heartbeat.period();
+        self.sleeper
+            .sleep(has_work, watched.jobs_wait, services, |services| {
+                let now = Instant::now();
+                let deadline = services.deadlines.next_in(now);
+                let due = [
+                    listeners.next_check(),
+                    services.dispatch.next_overdue(),
+                    timed_out.next_check(),
+                    services.drops.next_check(),
+                    services.shutdown.next_check(),
+                ];
+                let sleep_max = deadline.map_or(sleep_max, |time| time.min(sleep_max));
+                policy::poll_timeout(now, sleep_max, awaits_peer, due)
+            })
+    }
+
+    /// Show the other workers how this one is doing.
+    fn publish(&self) {
+        self.peers
+            .publish(self.connections.len(), &self.services.dispatch);
+    }
+
     fn handle_events(&mut self) -> io::Result<()> {
-        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let events = self.sleeper.take_events();
         for event in &events {
-            match classify(event) {
+            match Event::of(event) {
                 Event::Accept(listener) => self.accept(listener)?,
                 Event::Connection(token, event) => {
                     self.connections.on_event(token, event, &mut self.services);
@@ -185,24 +179,28 @@ impl<'a> EventLoop<'a> {
                 Event::Woken => {}
             }
         }
-        self.events = events;
+        self.sleeper.give_back(events);
         self.listeners.resume_in_time(self.services.clock.now())
     }
 
     /// Take in the connections that wait at a listener.
     fn accept(&mut self, listener: usize) -> io::Result<()> {
+        let (connections, services) = (&mut self.connections, &mut self.services);
         for _ in 0..ITERATION_ACCEPTS {
-            if self.connections.len() >= self.connections_max
-                && !self.connections.evict_oldest_idle(&mut self.services)
+            let now = services.clock.now();
+            if connections.len() >= self.connections_max && !connections.evict_oldest_idle(services)
             {
                 return self.listeners.pause_at_limit();
             }
-            match self.listeners.accept(listener, self.services.clock.now())? {
+            match self
+                .listeners
+                .accept(listener, &mut services.exhaustion, now)?
+            {
                 Attempt::Accepted(transport, peer) => {
-                    if let Some(transport) = self.place(transport, listener) {
-                        self.connections
-                            .open(transport, peer, listener, &mut self.services);
-                        self.tell_siblings();
+                    let stays = self.peers.place(transport, listener, connections, services);
+                    if let Some(transport) = stays {
+                        connections.open(transport, peer, listener, services);
+                        self.peers.publish(connections.len(), &services.dispatch);
                     }
                 }
                 Attempt::Gone => {}
@@ -214,15 +212,13 @@ impl<'a> EventLoop<'a> {
 
     fn handle_replies(&mut self) {
         let (connections, services) = (&mut self.connections, &mut self.services);
-        replies::deliver(connections, &mut self.timed_out, services);
+        deliver::replies(connections, &mut self.timed_out, services);
         if connections.flush_streams(services) {
             let now = services.clock.now();
-            let last = self.streamed.replace(now);
-            self.stream_is_quick =
-                last.is_some_and(|last| now.saturating_duration_since(last) < QUICK_STREAM);
+            self.sleeper.note_stream(now);
         }
         connections.resume(services);
-        replies::deliver_own(connections, &mut self.timed_out, services);
+        deliver::own_answers(connections, &mut self.timed_out, services);
         services.dispatch.announce();
     }
 
@@ -242,7 +238,10 @@ impl<'a> EventLoop<'a> {
                 self.descriptors.drain_interrupts();
                 self.application.on_interrupt();
             }
-            Descriptor::Siblings => self.on_siblings(),
+            Descriptor::Peers => {
+                self.peers
+                    .receive(&mut self.connections, &mut self.services);
+            }
             Descriptor::Signals => {
                 for signal in self.descriptors.signals() {
                     self.on_signal(signal);
@@ -281,9 +280,9 @@ impl<'a> EventLoop<'a> {
             idle: self.connections.idle_count(),
             queue_length: self.services.dispatch.pool().queue_length(),
         });
-        self.more_messages |= std::mem::take(&mut self.messages_wait);
-        self.visit_the_dead();
-        self.listeners.on_heartbeat(now);
+        self.peers
+            .on_heartbeat(&mut self.connections, &mut self.services);
+        self.services.exhaustion.on_heartbeat(now);
         if self.services.shutdown.is_serving() && self.heartbeat.is_orphan() {
             log::info!(
                 "Parent changed, shutting down: <Worker {}>",
@@ -305,9 +304,9 @@ impl<'a> EventLoop<'a> {
         for (transport, peer, listener) in self.listeners.waiting() {
             self.connections.open(transport, peer, listener, services);
         }
-        self.empty_way();
+        self.peers.drain(&mut self.connections, services);
         self.listeners.close();
-        self.connections.begin_drain(&mut self.services);
+        self.connections.begin_drain(services);
     }
 
     /// Stop at once: whatever is open is closed.
@@ -356,23 +355,6 @@ impl<'a> EventLoop<'a> {
     }
 }
 
-fn classify(event: &PollEvent) -> Event {
-    match tokens::source_of(event.token()) {
-        Source::Waker => Event::Woken,
-        Source::Descriptor(number) => Event::Descriptor(Descriptor::of(number)),
-        Source::Listener(listener) => Event::Accept(listener),
-        Source::Connection(token) => Event::Connection(
-            token,
-            SocketEvent {
-                is_readable: event.is_readable(),
-                is_writable: event.is_writable(),
-                is_read_closed: event.is_read_closed(),
-                is_broken: event.is_error() || event.is_write_closed(),
-            },
-        ),
-    }
-}
-
 /// What a simulation plays and checks.
 #[cfg(test)]
 impl EventLoop<'_> {
@@ -386,10 +368,10 @@ impl EventLoop<'_> {
     }
 
     pub(super) fn poll_at_once(&mut self) -> io::Result<()> {
-        self.poll.poll(&mut self.events, Some(Duration::ZERO))
+        self.sleeper.poll_at_once()
     }
 
-    pub(super) fn advance_clock(&mut self, by: Duration) {
+    pub(super) fn advance_clock(&mut self, by: std::time::Duration) {
         self.services.clock.advance(by);
     }
 

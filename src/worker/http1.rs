@@ -4,7 +4,7 @@
 //! (HTTP/2) will be a file beside this one, with one [`Request`] per stream: what is here the request's stays the request's,
 //! and what ends a connection (`close_after_this`, [`Http1::is_closing`]) becomes its GOAWAY.
 //!
-//! `request.rs` is that request, `respond.rs` the way from replies to bytes, this file the way from bytes to requests. The
+//! `request_state.rs` is that request, `respond.rs` the way from replies to bytes, this file the way from bytes to requests. The
 //! framing is [`Exchange`]'s. Encoded bytes are left in `Services::encoded`; large bodies go to the write queue directly.
 
 use std::io;
@@ -13,18 +13,18 @@ use std::time::Instant;
 use crate::http::{BodyLength, Exchange, Received, Status};
 use crate::pool::Job;
 
+use super::body_stream::StreamingRequestBody;
 use super::client::Client;
 use super::describe::PeerText;
 use super::read_side::{Input, ReadSide};
 use super::services::Services;
-use super::streaming_body::StreamingRequestBody;
 use super::transport::Transport;
 
-mod request;
+mod request_state;
 mod respond;
 
-use request::{Receiving, Request, Running};
-pub(super) use request::{Refusal, TimedOut};
+use request_state::{Receiving, Request, Running};
+pub(super) use request_state::{Refusal, TimedOut};
 
 /// See the module.
 #[derive(Debug, Default)]

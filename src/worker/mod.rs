@@ -3,38 +3,39 @@
 //! [`run`] is the worker process's main thread from boot to exit. It is given the sockets, the settings and an
 //! [`Application`]; a closure in Rust serves as well as a WSGI application (see `tests/integration`).
 
-mod access_log;
+mod accept;
+mod access_lines;
 mod accounting;
 mod arbiter_channel;
+mod body_stream;
 mod client;
-mod clock;
 mod connection;
+mod connection_lifecycle;
 mod connections;
 mod deadlines;
 mod deferred_drop;
+mod deliver;
 mod describe;
 mod descriptors;
 mod dispatch;
 mod event_loop;
+mod events;
+mod exhaustion;
 mod health;
-mod heartbeat;
 mod http1;
-mod lifecycle;
-mod listeners;
 mod load_shedding;
+mod loop_clock;
+mod loop_heartbeat;
+mod peer_workers;
 mod read_side;
-mod replies;
 mod request_policy;
 mod services;
 mod shutdown;
-mod siblings;
 #[cfg(test)]
 mod simulation;
 mod sleep;
 mod spool;
-mod streaming_body;
 mod timed_out;
-mod tokens;
 mod transport;
 mod worker_slot;
 mod write_budget;
@@ -53,13 +54,13 @@ use crate::net::{Channels, Listener};
 use crate::pool::{Application, Pool};
 use crate::scoreboard::Scoreboard;
 
-pub use access_log::{AccessLines, AccessLog, AccessRelay, AccessSink, WorkerInfo};
+pub use access_lines::{AccessLines, AccessLog, AccessRelay, AccessSink, WorkerInfo};
 
 use self::arbiter_channel::ArbiterChannel;
 use self::descriptors::Descriptors;
 use self::event_loop::{EventLoop, Parts};
+use self::peer_workers::PeerWorkers;
 use self::services::{Services, ServicesSetup};
-use self::siblings::Siblings;
 use self::worker_slot::WorkerSlot;
 
 /// What a worker is made of.
@@ -111,7 +112,7 @@ pub struct Exit {
 pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     let config = setup.config;
     let poll = Poll::new()?;
-    let waker = Waker::new(poll.registry(), tokens::WAKER)?;
+    let waker = Waker::new(poll.registry(), events::WAKER)?;
     let wake = move || {
         // The waker is an eventfd: writing to it fails only when it is already signalled.
         let _ = waker.wake();
@@ -134,17 +135,13 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         arbiter: ArbiterChannel::new(slot.clone(), setup.booted, setup.max_requests),
         slot: slot.clone(),
     });
-    let relieves = config.workers.handover;
-    let siblings = setup
-        .channels
-        .map(|channels| Siblings::new(slot.clone(), channels, relieves));
     let mut event_loop = EventLoop::new(Parts {
         descriptors: Descriptors::new(setup.signals, setup.interrupts, poll.registry())?,
         poll,
         listeners: setup.listeners,
         config: &config,
         services,
-        siblings,
+        peers: PeerWorkers::new(slot.clone(), setup.channels, config.workers.handover),
         parent: setup.parent,
         application,
     })?;

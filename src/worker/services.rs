@@ -7,13 +7,14 @@ use crate::config::Config;
 use crate::logging::statsd::Statsd;
 use crate::pool::{Job, Pool};
 
-use super::access_log::AccessLog;
+use super::access_lines::AccessLog;
 use super::accounting::Accounting;
 use super::arbiter_channel::ArbiterChannel;
-use super::clock::Clock;
 use super::deadlines::Deadlines;
 use super::deferred_drop::DeferredDrops;
 use super::dispatch::Dispatch;
+use super::exhaustion::ExhaustionLog;
+use super::loop_clock::Clock;
 use super::request_policy::RequestPolicy;
 use super::shutdown::Shutdown;
 use super::spool::BodyBudget;
@@ -38,6 +39,7 @@ pub(super) struct Services {
     pub(super) arbiter: ArbiterChannel,
     pub(super) drops: DeferredDrops,
     pub(super) shutdown: Shutdown,
+    pub(super) exhaustion: ExhaustionLog,
     /// What one read has brought.
     pub(super) input: Vec<u8>,
     /// What the protocol has just encoded. Empty between two steps of a connection.
@@ -72,6 +74,7 @@ impl Services {
             arbiter: setup.arbiter,
             drops: DeferredDrops::default(),
             shutdown: Shutdown::new(config.workers.graceful_timeout),
+            exhaustion: ExhaustionLog::default(),
             input: vec![0; INPUT_BYTES],
             encoded: Vec::with_capacity(ENCODED_BYTES),
             slot,
@@ -109,3 +112,6 @@ impl Services {
         self.accounting.flush_due(now);
     }
 }
+
+#[cfg(test)]
+mod tests;

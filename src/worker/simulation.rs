@@ -28,12 +28,13 @@ use crate::scoreboard::Scoreboard;
 use self::application::{Application, Taken};
 use self::client::{Circumstances, Client};
 use self::plan::{BODY_BYTES_MAX, Plan, Rng};
-use super::access_log::AccessLog;
+use super::access_lines::AccessLog;
 use super::arbiter_channel::ArbiterChannel;
 use super::descriptors::Descriptors;
 use super::event_loop::{EventLoop, Parts};
+use super::events;
+use super::peer_workers::PeerWorkers;
 use super::services::{Services, ServicesSetup};
-use super::tokens;
 use super::transport::Transport;
 use super::worker_slot::WorkerSlot;
 
@@ -98,7 +99,7 @@ impl World {
         config.limits.body_buffer_size = rng.pick(&[16, 500, 1 << 20]);
         config.limits.body_buffer_total = rng.pick(&[64, 2000, 64 << 20]);
         let poll = Poll::new().unwrap();
-        let waker = Waker::new(poll.registry(), tokens::WAKER).unwrap();
+        let waker = Waker::new(poll.registry(), events::WAKER).unwrap();
         let wake = move || waker.wake().unwrap();
         let pool = Arc::new(Pool::new(1, 1000, Box::new(wake)));
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -304,7 +305,7 @@ fn event_loop(
         access_log: Some(AccessLog::new(format, Box::new(sink))),
         metrics: None,
         arbiter: ArbiterChannel::new(slot.clone(), None, None),
-        slot,
+        slot: slot.clone(),
     });
     EventLoop::new(Parts {
         descriptors: Descriptors::new(None, None, poll.registry()).unwrap(),
@@ -312,7 +313,7 @@ fn event_loop(
         listeners: Vec::new(),
         config,
         services,
-        siblings: None,
+        peers: PeerWorkers::new(slot, None, false),
         parent: None,
         application: &NoThreads,
     })

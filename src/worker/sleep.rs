@@ -1,62 +1,131 @@
-//! How the event loop sleeps: for how long, and what it watches meanwhile.
+//! How the event loop sleeps: it measures, asks the policy (`pool/policy.rs`), and carries out what is decided.
 //!
-//! When jobs wait, the pool's threads may leave the loop asleep while they have more to run (`pool/replies.rs`), and a
-//! thread that is awake is trusted to come back for the next job (`Pool::notify_one`). Both hold because the loop then
-//! sleeps shortly and sees for itself whether the pool moves. It does so, too, while a generator yields piece after
-//! piece: a write for each would cost more than the pieces.
+//! When jobs wait, the pool's threads may leave the loop asleep while they have more to run (`pool/loop_park.rs`), and
+//! a thread that is awake is trusted to come back for the next job (`policy::wake`). Both hold because the loop then
+//! sleeps briefly and sees for itself whether the pool moves.
 
 use std::io;
 use std::os::fd::AsFd;
-use std::thread;
 use std::time::{Duration, Instant};
 
+use mio::{Events, Poll};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-use crate::pool::{Reason, SleepMode};
+use crate::pool::policy::{self, BriefSleep, LoopSleep, LoopView, StallDetector};
+use crate::pool::{Pool, Reason, SleepMode};
 
-use super::event_loop::EventLoop;
-use super::siblings::{RELIEF_PERIOD, Siblings};
+use super::services::Services;
 
-/// How long it sleeps when jobs wait and threads may leave it asleep (see `pool/replies.rs`).
-const SHORT_SLEEP: Duration = Duration::from_micros(500);
+/// How many events are taken from the poll set in one iteration at most.
+const ITERATION_EVENTS: usize = 512;
+/// A stream whose pieces come within this of one another is awaited with brief sleeps.
+const QUICK_STREAM: Duration = Duration::from_millis(1);
 
-/// With more work than this ahead the loop looks at nothing for a part of that time, and then at all that has come:
-/// each wake-up takes the processor's caches from the application.
-const MUCH_WORK: Duration = Duration::from_micros(500);
-const DEAF_PART: u32 = 2;
-const DEAF_SLEEP_MAX: Duration = Duration::from_millis(4);
-/// Not so when jobs are briefer than what the loop itself does for them: then it had better keep up.
-const BRIEF_JOB: Duration = Duration::from_micros(30);
-
-/// The answer to a lone request is awaited for so long. It comes much sooner, so what counts is what the timer costs to
-/// set, which is less when it is not the processor's next one.
-const LONE_SLEEP: Duration = Duration::from_millis(2);
-
-/// A pool of fast jobs must stand still for so long before its requests are handed to another worker: on a machine
-/// that is busy with something else its threads may wait as long for a processor.
-const FAST_POOL_PATIENCE: Duration = Duration::from_millis(25);
-
-/// When the pool was last seen to move.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Progress {
-    pub(super) taken: usize,
-    /// For so long the loop has slept since then, or since it called a thread because the pool does not move. While it
-    /// works itself, it may be what keeps the threads from their processor.
-    pub(super) asleep: Duration,
-    /// Since when it has not moved, whomever the loop called.
-    pub(super) still_since: Instant,
+/// The loop's poll set, and what its last sleeps have shown.
+#[derive(Debug)]
+pub(super) struct Sleeper {
+    poll: Poll,
+    events: Events,
+    stalls: StallDetector,
+    /// The last brief sleep brought nothing, so the next one is long.
+    brief_sleep_was_idle: bool,
+    /// The last sleep found replies and did not look at the poll set.
+    skipped_poll: bool,
+    stream: Stream,
 }
 
-impl EventLoop<'_> {
-    /// Sleep until something happens, for a time that depends on what is known to be waiting.
-    pub(super) fn wait(&mut self) -> io::Result<()> {
-        let jobs_wait = self.watch_pool();
-        let lies_down = jobs_wait.then(Instant::now);
-        let result = self.sleep(jobs_wait);
-        self.services.dispatch.pool().unpark();
-        if let Some(at) = lies_down {
-            self.progress.asleep += at.elapsed();
+/// The pieces of streamed responses.
+#[derive(Clone, Copy, Debug)]
+enum Stream {
+    None,
+    /// Pieces were written at this time.
+    WrittenAt(Instant),
+    /// They followed others so closely that the next are waited for.
+    Quick(Instant),
+}
+
+/// What the pool shows before a sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Watched {
+    /// Jobs wait in the queue.
+    pub(super) jobs_wait: bool,
+    /// They wait for threads that stand still: peer workers may have them.
+    pub(super) is_stuck: bool,
+}
+
+impl Sleeper {
+    pub(super) fn new(poll: Poll, now: Instant) -> Self {
+        Self {
+            poll,
+            events: Events::with_capacity(ITERATION_EVENTS),
+            stalls: StallDetector::new(now),
+            brief_sleep_was_idle: false,
+            skipped_poll: false,
+            stream: Stream::None,
+        }
+    }
+
+    /// Take the events of the last sleep. They are to be given back with [`Sleeper::give_back`].
+    pub(super) fn take_events(&mut self) -> Events {
+        std::mem::replace(&mut self.events, Events::with_capacity(0))
+    }
+
+    pub(super) fn give_back(&mut self, events: Events) {
+        self.events = events;
+    }
+
+    /// Pieces of streamed responses were written: more may follow at once.
+    pub(super) fn note_stream(&mut self, now: Instant) {
+        self.stream = match self.stream {
+            Stream::WrittenAt(last) | Stream::Quick(last)
+                if now.saturating_duration_since(last) < QUICK_STREAM =>
+            {
+                Stream::Quick(now)
+            }
+            _ => Stream::WrittenAt(now),
+        };
+    }
+
+    fn take_quick_stream(&mut self) -> bool {
+        let Stream::Quick(last) = self.stream else {
+            return false;
+        };
+        self.stream = Stream::WrittenAt(last);
+        true
+    }
+
+    /// Look at the pool before a sleep. In a stall another thread is notified.
+    pub(super) fn watch(&mut self, pool: &Pool, now: Instant) -> Watched {
+        let jobs_wait = pool.queue_length() > 0;
+        let stall = self.stalls.look(jobs_wait, pool.jobs_taken(), now);
+        let is_stuck = stall.is_some_and(|stall| {
+            pool.notify_one(Reason::Stall);
+            policy::offloads(stall, pool.has_parked_threads(), pool.is_fast())
+        });
+        Watched {
+            jobs_wait,
+            is_stuck,
+        }
+    }
+
+    /// Sleep until something happens, for a time that depends on what is known to be waiting. `has_work`: the loop has
+    /// more to do itself. `timeout` is how long a sleep that nothing ends may last; it is asked for such a sleep only.
+    ///
+    /// # Errors
+    /// The poll set failed.
+    pub(super) fn sleep(
+        &mut self,
+        has_work: bool,
+        jobs_wait: bool,
+        services: &mut Services,
+        timeout: impl FnOnce(&mut Services) -> Duration,
+    ) -> io::Result<()> {
+        let asleep_since = jobs_wait.then(Instant::now);
+        let result = self.choose_and_sleep(has_work, jobs_wait, services, timeout);
+        services.dispatch.pool().unpark();
+        if let Some(since) = asleep_since {
+            self.stalls.note_sleep(since.elapsed());
         }
         match result {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
@@ -64,119 +133,115 @@ impl EventLoop<'_> {
         }
     }
 
-    fn sleep(&mut self, jobs_wait: bool) -> io::Result<()> {
-        let stream_is_quick = std::mem::take(&mut self.stream_is_quick);
-        let timeout = if self.connections.has_to_resume()
-            || self.services.dispatch.has_answered()
-            || self.more_messages
-        {
-            Duration::ZERO
-        } else if jobs_wait
-            && (!self.short_sleep_was_idle || self.services.dispatch.pool().has_parked_threads())
-            || stream_is_quick && !self.short_sleep_was_idle
-        {
-            self.short_sleep();
-            if jobs_wait && !self.skipped_poll && self.services.dispatch.pool().has_replies() {
-                // There is something to do already; the poll set has its turn in the next round.
-                self.skipped_poll = true;
-                self.events.clear();
-                return Ok(());
-            }
-            Duration::ZERO
-        } else {
-            self.short_sleep_was_idle = false;
-            self.services.accounting.flush_log();
-            if self.services.dispatch.pool().park(SleepMode::UntilWoken) {
-                self.sleep_time(jobs_wait)
-            } else {
+    fn choose_and_sleep(
+        &mut self,
+        has_work: bool,
+        jobs_wait: bool,
+        services: &mut Services,
+        timeout: impl FnOnce(&mut Services) -> Duration,
+    ) -> io::Result<()> {
+        let view = LoopView {
+            has_work,
+            jobs_wait,
+            brief_sleep_was_idle: self.brief_sleep_was_idle,
+            stream_is_quick: self.take_quick_stream(),
+        };
+        let pool = services.dispatch.pool();
+        let time = match policy::loop_sleep(view, || pool.has_parked_threads()) {
+            LoopSleep::No => Duration::ZERO,
+            LoopSleep::Brief => {
+                self.sleep_briefly(pool);
+                if jobs_wait && !self.skipped_poll && pool.has_replies() {
+                    // There is something to do already; the poll set is looked at in the next iteration.
+                    self.skipped_poll = true;
+                    self.events.clear();
+                    return Ok(());
+                }
                 Duration::ZERO
+            }
+            LoopSleep::UntilWoken => {
+                self.brief_sleep_was_idle = false;
+                services.accounting.flush_log();
+                match pool.park(SleepMode::UntilWoken) {
+                    true => timeout(services),
+                    false => Duration::ZERO,
+                }
             }
         };
         self.skipped_poll = false;
-        self.poll.poll(&mut self.events, Some(timeout))
+        self.poll.poll(&mut self.events, Some(time))
     }
 
-    /// Whether jobs wait. When they have waited for a short sleep's time and none was taken, the threads that are
-    /// awake are all held up in the application: another one is needed.
-    fn watch_pool(&mut self) -> bool {
-        let pool = self.services.dispatch.pool();
-        let taken = pool.jobs_taken();
-        let jobs_wait = pool.queue_length() > 0;
-        if !jobs_wait || taken != self.progress.taken {
-            self.progress = Progress {
-                taken,
-                asleep: Duration::ZERO,
-                still_since: self.services.clock.now(),
-            };
-        } else if self.progress.asleep >= SHORT_SLEEP {
-            pool.notify_one(Reason::Stall);
-            self.progress.asleep = Duration::ZERO;
-            let still = self
-                .services
-                .clock
-                .now()
-                .saturating_duration_since(self.progress.still_since);
-            // Threads whose jobs last microseconds are waiting for a processor, not for the application.
-            if !pool.has_parked_threads() && (!pool.is_fast() || still >= FAST_POOL_PATIENCE) {
-                self.relieve();
+    fn sleep_briefly(&mut self, pool: &Pool) {
+        match pool.brief_sleep() {
+            BriefSleep::Batching(time) => {
+                if pool.park(SleepMode::Batching) {
+                    pool.sleep_as_thread(time);
+                    self.brief_sleep_was_idle = !pool.has_replies();
+                }
+            }
+            BriefSleep::Timed(time) => {
+                if pool.park(SleepMode::Timed) {
+                    let mut descriptors =
+                        [PollFd::new(self.poll.registry().as_fd(), PollFlags::POLLIN)];
+                    // An interrupted sleep is a short one.
+                    let ready = ppoll(&mut descriptors, Some(TimeSpec::from_duration(time)), None)
+                        .unwrap_or(0);
+                    self.brief_sleep_was_idle = ready == 0 && !pool.has_replies();
+                }
             }
         }
-        jobs_wait
+    }
+}
+
+#[cfg(test)]
+impl Sleeper {
+    /// Collect the events that there are.
+    pub(super) fn poll_at_once(&mut self) -> io::Result<()> {
+        self.poll.poll(&mut self.events, Some(Duration::ZERO))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::pool::Job;
+
+    fn sleeper() -> (Sleeper, Services, Instant) {
+        let services = Services::for_tests();
+        let now = services.clock.now();
+        (Sleeper::new(Poll::new().unwrap(), now), services, now)
     }
 
-    fn short_sleep(&mut self) {
-        if let Some(time) = self.deaf_time() {
-            if self.services.dispatch.pool().park(SleepMode::Batching) {
-                thread::park_timeout(time);
-                self.short_sleep_was_idle = !self.services.dispatch.pool().has_replies();
-            }
-            return;
-        }
-        if self.services.dispatch.pool().park(SleepMode::Timed) {
-            let mut descriptors = [PollFd::new(self.poll.registry().as_fd(), PollFlags::POLLIN)];
-            let time = TimeSpec::from_duration(SHORT_SLEEP);
-            // An interrupted sleep is a short one.
-            let ready = ppoll(&mut descriptors, Some(time), None).unwrap_or(0);
-            self.short_sleep_was_idle = ready == 0 && !self.services.dispatch.pool().has_replies();
-        }
+    #[test]
+    fn a_stream_is_quick_while_its_pieces_follow_closely() {
+        let (mut sleeper, _, now) = sleeper();
+        sleeper.note_stream(now);
+        assert!(!sleeper.take_quick_stream());
+        sleeper.note_stream(now + QUICK_STREAM / 2);
+        assert!(sleeper.take_quick_stream() && !sleeper.take_quick_stream());
+        sleeper.note_stream(now + QUICK_STREAM * 2);
+        assert!(!sleeper.take_quick_stream());
     }
 
-    /// For how long the loop may look at nothing: fast jobs wait, and either so many of them that who comes now waits
-    /// longer anyway, or one, whose answer is there in a moment and wakes the loop.
-    fn deaf_time(&self) -> Option<Duration> {
-        let pool = self.services.dispatch.pool();
-        if !pool.is_fast() {
-            return None;
-        }
-        let (ahead, jobs) = (pool.queued_work(), pool.queue_length());
-        if ahead >= MUCH_WORK && ahead >= BRIEF_JOB * u32::try_from(jobs).unwrap_or(u32::MAX) {
-            return Some((ahead / DEAF_PART).min(DEAF_SLEEP_MAX));
-        }
-        (jobs == 1).then_some(LONE_SLEEP)
+    #[test]
+    fn a_loop_with_work_does_not_ask_how_long_it_may_sleep() {
+        let (mut sleeper, mut services, _) = sleeper();
+        let timeout = |_: &mut Services| panic!("it does not sleep");
+        sleeper.sleep(true, false, &mut services, timeout).unwrap();
+        assert_eq!(sleeper.take_events().iter().count(), 0);
     }
 
-    fn sleep_time(&mut self, jobs_wait: bool) -> Duration {
-        let now = Instant::now();
-        let services = &mut self.services;
-        let mut time = services
-            .deadlines
-            .next_in(now)
-            .unwrap_or(self.heartbeat.period())
-            .min(self.heartbeat.period());
-        if jobs_wait && self.siblings.as_ref().is_some_and(Siblings::may_relieve) {
-            time = time.min(RELIEF_PERIOD);
-        }
-        let checks = [
-            self.listeners.next_check(),
-            services.dispatch.next_overdue(),
-            self.timed_out.next_check(),
-            services.drops.next_check(),
-            services.shutdown.next_check(),
-        ];
-        for at in checks.into_iter().flatten() {
-            time = time.min(at.saturating_duration_since(now));
-        }
-        // The poll set counts whole milliseconds; waking one too early would only make it spin until the time.
-        time + Duration::from_micros(999)
+    #[test]
+    fn a_pool_that_takes_nothing_while_the_loop_sleeps_is_stuck() {
+        let (mut sleeper, services, now) = sleeper();
+        let pool = services.dispatch.pool();
+        let no_stall = sleeper.watch(pool, now);
+        assert!(!no_stall.jobs_wait && !no_stall.is_stuck);
+        pool.push(Box::new(Job::new(now))).unwrap();
+        assert!(sleeper.watch(pool, now).jobs_wait);
+        sleeper.stalls.note_sleep(Duration::from_millis(1));
+        assert!(sleeper.watch(pool, now).is_stuck);
     }
 }

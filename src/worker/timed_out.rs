@@ -15,7 +15,7 @@ use crate::http::{HeadScan, parse_head};
 use crate::pool::{Application, InFlightRequest, Job, Peer, Pool, TimedOutRequest};
 use crate::scoreboard::Running;
 
-use super::access_log::Outcome;
+use super::access_lines::Outcome;
 use super::connections::Connections;
 use super::http1::TimedOut;
 use super::services::Services;

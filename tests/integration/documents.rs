@@ -1,4 +1,4 @@
-//! What the documents say of the tests: each test they name exists.
+//! The documents: each test they name exists, and CONTRIBUTING.md stays short.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -70,4 +70,17 @@ fn the_page_on_security_names_tests_that_exist() {
     }
     assert!(named > 50, "the page was not read");
     assert!(missing.is_empty(), "named, but not there: {missing:?}");
+}
+
+/// As `wc -w` counts.
+const CONTRIBUTING_WORDS_MAX: usize = 1900;
+
+#[test]
+fn contributing_can_be_read_in_ten_minutes() {
+    let page = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    let words = page.split_whitespace().count();
+    assert!(
+        words <= CONTRIBUTING_WORDS_MAX,
+        "CONTRIBUTING.md has {words} words, {CONTRIBUTING_WORDS_MAX} are allowed"
+    );
 }

@@ -32,7 +32,10 @@ def gates(tmp_path: Path) -> Gates:
 
 @pytest.fixture
 def server(gates: Gates) -> Iterator[Callable[..., Server]]:
-    """`server("app:app", "--threads", "2", workers=2)`: a ready server; every process is gone afterwards."""
+    """`server("app:app", "--threads", "2", workers=2)`: a ready server; every process is gone afterwards.
+
+    `server.started` are all that were started, for tests that end them by force.
+    """
     started: list[Server] = []
 
     def start(
@@ -44,6 +47,7 @@ def server(gates: Gates) -> Iterator[Callable[..., Server]]:
         started.append(one)
         return one.wait_ready(workers) if ready else one
 
+    start.started = started
     yield start
     leftovers = {one.pid: left for one in started if (left := one.reap())}
     assert not leftovers, f"processes left behind: {leftovers}\n" + "\n".join(one.log.text for one in started)

@@ -3,7 +3,7 @@
 use super::{Default, Kind, Section, Setting, row};
 
 const DIRTY: Section = Section::DirtyArbiters;
-const NO_DIRTY: &str = "there is no dirty arbiter: run such work in a task queue";
+const NO_DIRTY: &str = "there is no dirty arbiter: use a task queue";
 const WITH_DIRTY: &str = "there is no dirty arbiter";
 
 pub(super) const ROWS: &[Setting] = &[
@@ -15,7 +15,7 @@ pub(super) const ROWS: &[Setting] = &[
         "Applications of dirty workers.",
     )
     .flags(&["--dirty-app"])
-    .no_effect("it goes with dirty_workers"),
+    .no_effect("it is used with dirty_workers"),
     row(
         "dirty_workers",
         DIRTY,
@@ -60,7 +60,7 @@ pub(super) const ROWS: &[Setting] = &[
         "Unix socket for ferricornc; {pid} stands for the master's pid.",
     )
     .flags(&["--control-socket"])
-    .differs("By default each server has a socket of its own. A living one is never taken over."),
+    .differs("By default each server has a socket of its own. That of a running server is never taken over."),
     row(
         "control_socket_mode",
         Section::Control,
@@ -74,7 +74,7 @@ pub(super) const ROWS: &[Setting] = &[
         Section::Control,
         Kind::Bool { cli: true },
         Default::Bool(false),
-        "Have no control socket.",
+        "Do not create a control socket.",
     )
     .flags(&["--no-control-socket"]),
 ];

@@ -10,10 +10,10 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Bool { cli: true },
         Default::Bool(false),
-        "Restart workers when code changes. For development.",
+        "Restart workers when code changes, for development.",
     )
     .flags(&["--reload"])
-    .differs("Whatever keeps the application from being imported is shown to clients, not only a syntax error."),
+    .differs("Any error at import is shown to clients, not only a syntax error."),
     row(
         "reload_engine",
         SECTION,
@@ -22,7 +22,7 @@ pub(super) const ROWS: &[Setting] = &[
             complaint: |value| format!("Invalid reload_engine: {}", value.repr()),
         },
         Default::Text("auto"),
-        "How changes are noticed: auto, poll or inotify.",
+        "How changes are detected: auto, poll or inotify.",
     )
     .flags(&["--reload-engine"])
     .differs("inotify needs no package."),
@@ -55,7 +55,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Bool { cli: true },
         Default::Bool(false),
-        "Print every setting, then do the same.",
+        "Print every setting with its value and source, then check like --check-config.",
     )
     .flags(&["--print-config"]),
 ];

@@ -32,17 +32,21 @@ pub(super) const ROWS: &[Setting] = &[
         1,
         "(arbiter) On SIGHUP, before the new workers.",
     ),
-    hook("when_ready", 1, "(arbiter) The sockets are bound."),
+    hook("when_ready", 1, "(arbiter) After the sockets are bound."),
     hook(
         "pre_fork",
         2,
         "(arbiter, worker) Before a worker is forked.",
     ),
-    hook("post_fork", 2, "(arbiter, worker) In a worker just forked."),
+    hook(
+        "post_fork",
+        2,
+        "(arbiter, worker) In a worker, right after the fork.",
+    ),
     hook(
         "post_worker_init",
         1,
-        "(worker) The worker has loaded the application.",
+        "(worker) After the worker has imported the application.",
     ),
     hook(
         "worker_int",
@@ -52,7 +56,7 @@ pub(super) const ROWS: &[Setting] = &[
     hook(
         "worker_abort",
         1,
-        "(worker) The worker got SIGABRT: it was silent too long.",
+        "(worker) The worker got SIGABRT: a heartbeat was missing for too long.",
     ),
     hook("pre_exec", 1, "(arbiter) Before a new arbiter is executed."),
     hook(
@@ -70,23 +74,23 @@ pub(super) const ROWS: &[Setting] = &[
     hook(
         "child_exit",
         2,
-        "(arbiter, worker) In the arbiter, after a worker has gone.",
+        "(arbiter, worker) In the arbiter, after a worker has exited.",
     ),
     hook(
         "worker_exit",
         2,
-        "(arbiter, worker) In a worker that leaves.",
+        "(arbiter, worker) In a worker, before it exits.",
     ),
     hook(
         "nworkers_changed",
         3,
-        "(arbiter, new, old) The number of workers has changed.",
+        "(arbiter, new, old) After the number of workers has changed.",
     ),
-    hook("on_exit", 1, "(arbiter) Before the arbiter leaves."),
+    hook("on_exit", 1, "(arbiter) Before the arbiter exits."),
     hook(
         "ssl_context",
         2,
-        "(config, default_factory) Makes the SSL context.",
+        "(config, default_factory) Creates the SSL context.",
     )
     .no_effect("TLS is not available yet"),
     dirty("on_dirty_starting", 1),

@@ -10,7 +10,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         AT_LEAST_ONE,
         Default::Int(1),
-        "Worker processes more than --workers that a reload may have at a time.",
+        "How many worker processes a reload may run in addition to --workers.",
     )
     .flags(&["--reload-surge"])
     .ours(),
@@ -19,7 +19,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         AT_LEAST_ONE,
         Default::Int(1),
-        "Workers that are replaced at a time for --max-requests and other limits.",
+        "How many workers are replaced at a time for --max-requests and other limits.",
     )
     .flags(&["--max-retiring"])
     .ours(),
@@ -55,7 +55,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Int,
         Default::Int(0),
-        "Seconds to go on accepting after TERM, until load balancers know.",
+        "Seconds to keep serving after SIGTERM, until load balancers have noticed.",
     )
     .flags(&["--stop-delay"])
     .ours(),

@@ -12,7 +12,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Text,
         Default::None,
-        "Access log file; - is the standard output.",
+        "Access log file; - is standard output.",
     )
     .flags(&["--access-logfile"]),
     row(
@@ -28,7 +28,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Text,
         Default::Text(r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#),
-        "Format of an access log line; json for an object per line.",
+        "Format of an access log line; json writes an object per line.",
     )
     .flags(&["--access-logformat"]),
     row(
@@ -36,7 +36,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::TextsOrCommas,
         Default::None,
-        "Fields of JSON access log lines; name=field renames one.",
+        "Fields of JSON access log lines; name=field renames a field.",
     )
     .flags(&["--access-log-fields"])
     .ours(),
@@ -45,7 +45,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::TextsOrCommas,
         Default::None,
-        "Paths without access log lines; a * at the end takes all that begin so.",
+        "Paths that are not logged in the access log; a * at the end matches any ending.",
     )
     .flags(&["--access-log-exclude"])
     .ours(),
@@ -54,7 +54,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Int,
         Default::Int(0),
-        "Log requests with this status or a higher one (or slow ones) only. 0: all.",
+        "Log only requests with at least this status (or slow ones). 0: all.",
     )
     .flags(&["--access-log-min-status"])
     .ours(),
@@ -63,7 +63,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Seconds,
         Default::Int(0),
-        "Log requests that take so many seconds (or reach the status) only. 0: all.",
+        "Log only requests that take at least this long, in seconds (or reach the status). 0: all.",
     )
     .flags(&["--access-log-slow"])
     .ours(),
@@ -72,7 +72,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Text,
         Default::Text("-"),
-        "Error log file; - is the standard error.",
+        "Error log file; - is standard error.",
     )
     .flags(&["--error-logfile", "--log-file"]),
     row(
@@ -192,7 +192,7 @@ pub(super) const ROWS: &[Setting] = &[
         Section::ProcessNaming,
         Kind::Text,
         Default::None,
-        "Name of the processes; the application's if not given.",
+        "Name of the processes; by default the application's.",
     )
     .flags(&["-n", "--name"]),
     row(
@@ -200,6 +200,6 @@ pub(super) const ROWS: &[Setting] = &[
         Section::ProcessNaming,
         Kind::Text,
         Default::Text("ferricorn"),
-        "Name used while there is neither proc_name nor application.",
+        "Process name while there is neither proc_name nor an application.",
     ),
 ];

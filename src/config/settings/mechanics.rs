@@ -23,7 +23,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Bool { cli: false },
         Default::None,
-        "Do not let the kernel copy files to sockets.",
+        "Do not use sendfile for responses that are files.",
     )
     .flags(&["--no-sendfile"])
     .env("SENDFILE", |text| {
@@ -35,7 +35,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         SWITCH,
         OFF,
-        "One SO_REUSEPORT socket for each worker.",
+        "Bind one SO_REUSEPORT socket per worker.",
     )
     .flags(&["--reuse-port"]),
     row(
@@ -71,7 +71,7 @@ pub(super) const ROWS: &[Setting] = &[
         "Directory for large request bodies.",
     )
     .flags(&["--worker-tmp-dir"])
-    .differs("It is for large request bodies. There is no heartbeat file."),
+    .differs("It holds large request bodies. There is no heartbeat file."),
     row(
         "user",
         SECTION,
@@ -121,7 +121,7 @@ pub(super) const ROWS: &[Setting] = &[
             ("X-FORWARDED-PROTO", "https"),
             ("X-FORWARDED-SSL", "on"),
         ]),
-        "Headers, and their values, by which a trusted proxy says https.",
+        "Headers and values with which a trusted proxy reports https.",
     ),
     row(
         "forwarded_allow_ips",
@@ -137,7 +137,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Text,
         Default::None,
-        "Directories for Python's path, with commas between them.",
+        "Directories for Python's path, separated by commas.",
     )
     .flags(&["--pythonpath"]),
     row(
@@ -188,7 +188,7 @@ pub(super) const ROWS: &[Setting] = &[
             complaint: |value| format!("proxy_headers_hops must be between 1 and 100: {value}"),
         },
         Default::Int(1),
-        "How many proxies in a row stand in front, each appending to the header of --proxy-headers.",
+        "Number of proxies in a row, each of which appends to the header of --proxy-headers.",
     )
     .flags(&["--proxy-headers-hops"])
     .ours(),
@@ -202,17 +202,17 @@ pub(super) const ROWS: &[Setting] = &[
     .flags(&["--protocol"])
     .refused(
         &["http"],
-        "only http is spoken; with nginx use proxy_pass, not uwsgi_pass",
+        "only http is supported; with nginx use proxy_pass, not uwsgi_pass",
     ),
     row(
         "uwsgi_allow_ips",
         SECTION,
         Kind::Addresses,
         LOCAL,
-        "Peers that may speak uwsgi.",
+        "Peers that may use the uwsgi protocol.",
     )
     .flags(&["--uwsgi-allow-from"])
-    .no_effect("the uwsgi protocol is not spoken"),
+    .no_effect("the uwsgi protocol is not supported"),
     row(
         "raw_paste_global_conf",
         SECTION,
@@ -243,7 +243,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         SWITCH,
         OFF,
-        "Accept methods that look unlike GET or POST.",
+        "Accept methods with lower-case letters or #, or of unusual length.",
     )
     .flags(&["--permit-unconventional-http-method"]),
     row(
@@ -286,7 +286,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::FieldValue,
         Default::None,
-        "The Server header of responses. Empty: none. Not given: ferricorn.",
+        "Server header of responses. Empty: none. Not set: ferricorn.",
     )
     .flags(&["--server-header"])
     .ours(),

@@ -43,7 +43,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Int,
         Default::Int(1 << 20),
-        "Bytes of a request body kept in memory; longer ones go to a file.",
+        "Bytes of a request body kept in memory; longer bodies go to a file.",
     )
     .flags(&["--body-buffer-size"])
     .ours(),
@@ -61,7 +61,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Bool { cli: false },
         Default::Bool(true),
-        "False: call the application before the request body has arrived.",
+        "Call the application before the request body has arrived.",
     )
     .flags(&["--no-request-buffering"])
     .ours(),

@@ -9,8 +9,8 @@ pub(super) const ROWS: &[Setting] = &[
         Section::ConfigFile,
         Kind::Text,
         Default::Text("./gunicorn.conf.py"),
-        "Config file: PATH, file:PATH or python:MODULE. Without it \
-         ./ferricorn.conf.py or ./gunicorn.conf.py is read if it exists.",
+        "Config file: PATH, file:PATH or python:MODULE. Default: \
+         ./ferricorn.conf.py or ./gunicorn.conf.py, if one exists.",
     )
     .flags(&["-c", "--config"]),
     row(
@@ -18,7 +18,7 @@ pub(super) const ROWS: &[Setting] = &[
         Section::ConfigFile,
         Kind::Text,
         Default::None,
-        "The application, when the command line names none: MODULE[:VARIABLE] or MODULE:FACTORY(..).",
+        "The application, if the command line names none: MODULE[:VARIABLE] or MODULE:FACTORY(..).",
     ),
     row(
         "bind",
@@ -36,7 +36,7 @@ pub(super) const ROWS: &[Setting] = &[
         Section::ServerSocket,
         Kind::Int,
         Default::Int(2048),
-        "Connections the kernel may hold until a worker accepts them.",
+        "Connections that may wait in the kernel until a worker accepts them.",
     )
     .flags(&["--backlog"]),
 ];

@@ -4,10 +4,10 @@ use super::{Default, Kind, Section, Setting, row};
 
 const SECTION: Section = Section::Tls;
 const SWITCH: Kind = Kind::Bool { cli: true };
-const NO_TLS: &str = "TLS is not available yet: end it in a proxy such as nginx";
-const WITH_TLS: &str = "it goes with certfile and keyfile";
-const NO_HTTP2: &str = "HTTP/2 is not spoken: let the proxy in front speak it";
-const WITH_HTTP2: &str = "HTTP/2 is not spoken";
+const NO_TLS: &str = "TLS is not available yet: terminate it in a proxy such as nginx";
+const WITH_TLS: &str = "it is used with certfile and keyfile";
+const NO_HTTP2: &str = "HTTP/2 is not supported: use it in the proxy in front";
+const WITH_HTTP2: &str = "HTTP/2 is not supported";
 
 pub(super) const ROWS: &[Setting] = &[
     row(

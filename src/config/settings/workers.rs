@@ -21,7 +21,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Class,
         Default::Text("sync"),
-        "sync (one thread unless --threads says more) or gthread.",
+        "sync (one thread unless --threads is given) or gthread.",
     )
     .flags(&["-k", "--worker-class"])
     .differs("There is one kind of worker, an event loop with a pool of threads. sync means one thread."),
@@ -62,10 +62,10 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Int,
         Default::Int(30),
-        "Seconds a worker may be silent before it is killed. 0: for ever.",
+        "Seconds without a heartbeat after which a worker is killed. 0: never.",
     )
     .flags(&["-t", "--timeout"])
-    .differs("The event loop and the interpreter are judged apart; a request that takes long is no reason."),
+    .differs("The event loop and the interpreter have a heartbeat each; a long request does not stop either."),
     row(
         "graceful_timeout",
         SECTION,
@@ -82,13 +82,13 @@ pub(super) const ROWS: &[Setting] = &[
         "Seconds an idle connection stays open. 0: close after each response.",
     )
     .flags(&["--keep-alive"])
-    .differs("The default is 65 and not 2: load balancers keep connections for 60. An idle one costs no thread."),
+    .differs("The default is 65, not 2, because load balancers keep connections for 60 s. Idle ones occupy no thread."),
     row(
         "boot_timeout",
         SECTION,
         Kind::Int,
         Default::Int(60),
-        "Seconds a worker has to import the application. 0: for ever.",
+        "Seconds a worker has to import the application. 0: no limit.",
     )
     .flags(&["--boot-timeout"])
     .ours(),
@@ -97,7 +97,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Bool { cli: false },
         Default::Bool(true),
-        "Do not let workers with free threads take over waiting requests of busy ones.",
+        "Do not move waiting requests from busy workers to workers with free threads.",
     )
     .flags(&["--no-handover"])
     .ours(),
@@ -106,7 +106,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Seconds,
         Default::Int(0),
-        "Seconds a request may wait for a thread before it is answered with 503. 0: for ever.",
+        "Seconds a request may wait for a thread before it is answered with 503. 0: no limit.",
     )
     .flags(&["--queue-timeout"])
     .ours(),
@@ -115,7 +115,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Int,
         Default::Int(0),
-        "Requests that may wait for a thread of a worker; more get 503. 0: no limit.",
+        "Requests that may wait for a thread of a worker; further ones get 503. 0: no limit.",
     )
     .flags(&["--max-queue"])
     .ours(),
@@ -124,7 +124,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Seconds,
         Default::Int(0),
-        "Seconds a request may run in the application. 0: for ever.",
+        "Seconds a request may run in the application before it is answered with 504. 0: no limit.",
     )
     .flags(&["--request-timeout"])
     .ours(),
@@ -133,7 +133,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::UrlPath,
         Default::None,
-        "Path on which the server itself tells its health: PATH and PATH/ready, PATH/live.",
+        "Path on which the server reports its health: PATH and PATH/ready, PATH/live.",
     )
     .flags(&["--health-path"])
     .ours(),
@@ -142,7 +142,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Text,
         Default::None,
-        "Second address, served by the master: /live, /ready and /metrics (Prometheus).",
+        "Second address, served by the master process: /live, /ready and /metrics (Prometheus).",
     )
     .flags(&["--admin-bind"])
     .ours(),
@@ -151,7 +151,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Int,
         Default::Int(60),
-        "Seconds for a request head to arrive. 0: for ever.",
+        "Seconds in which a request head must arrive. 0: no limit.",
     )
     .flags(&["--client-header-timeout"])
     .ours(),
@@ -160,7 +160,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Int,
         Default::Int(60),
-        "Seconds of silence allowed while a body arrives. 0: for ever.",
+        "Seconds between two pieces of a request body. 0: no limit.",
     )
     .flags(&["--client-body-timeout"])
     .ours(),
@@ -169,7 +169,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Int,
         Default::Int(60),
-        "Seconds a client may take nothing of a response. 0: for ever.",
+        "Seconds a client may read nothing of its response. 0: no limit.",
     )
     .flags(&["--send-timeout"])
     .ours(),
@@ -202,7 +202,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Int,
         Default::Int(3),
-        "Seconds an ASGI task may go on after its client left.",
+        "Seconds an ASGI task may run after its client has disconnected.",
     )
     .flags(&["--asgi-disconnect-grace-period"])
     .no_effect(ASGI),

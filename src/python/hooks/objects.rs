@@ -122,3 +122,27 @@ pub fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyA
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python::config_file::to_value;
+    use crate::python::with_interpreter;
+
+    #[test]
+    fn a_value_comes_back_as_it_went() {
+        with_interpreter(|py| {
+            let values = [
+                Value::None,
+                Value::Bool(true),
+                Value::Int(-7),
+                Value::Str("text".to_owned()),
+                Value::List(vec![Value::Int(1), Value::List(Vec::new())]),
+                Value::Dict(vec![(Value::Str("key".to_owned()), Value::Bool(false))]),
+            ];
+            for value in values {
+                assert_eq!(to_value(&to_python(py, &value).unwrap()), value);
+            }
+        });
+    }
+}

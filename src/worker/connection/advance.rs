@@ -3,9 +3,9 @@
 use crate::pool::Job;
 
 use super::{Action, Connection};
+use crate::worker::connection_lifecycle::State;
 use crate::worker::dispatch::Usage;
 use crate::worker::http1::{Part, Refusal};
-use crate::worker::lifecycle::State;
 use crate::worker::services::Services;
 use crate::worker::write_side::{Progress, WriteError};
 

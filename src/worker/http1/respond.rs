@@ -6,7 +6,7 @@ use crate::http::{BodyLength, BodySize, Finish, ResponseHead, Status};
 use crate::pool::{Job, Piece, ResponseBody, StreamedResponse};
 
 use super::Http1;
-use super::request::{Answered, Receiving, Refusal, Request, Running, TimedOut};
+use super::request_state::{Answered, Receiving, Refusal, Request, Running, TimedOut};
 use crate::worker::client::Client;
 use crate::worker::describe::{RequestLine, log_surplus_body};
 use crate::worker::services::Services;

@@ -1,15 +1,8 @@
 //! A request through the protocol, and what a simulation checks of it.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
-
 use super::*;
-use crate::config::Config;
-use crate::pool::{ConnId, Peer, Pool};
-use crate::scoreboard::Scoreboard;
-use crate::worker::arbiter_channel::ArbiterChannel;
-use crate::worker::services::ServicesSetup;
-use crate::worker::worker_slot::WorkerSlot;
+use crate::pool::{ConnId, Peer};
 use crate::worker::write_side::WriteSide;
 
 impl Http1 {
@@ -36,20 +29,6 @@ impl Http1 {
     }
 }
 
-fn services() -> Services {
-    let slot = WorkerSlot::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0);
-    Services::new(ServicesSetup {
-        config: &Config::default(),
-        pool: Arc::new(Pool::new(1, 8, Box::new(|| {}))),
-        server: Vec::new(),
-        script_name: Vec::new(),
-        access_log: None,
-        metrics: None,
-        arbiter: ArbiterChannel::new(slot.clone(), None, None),
-        slot,
-    })
-}
-
 fn client() -> Client {
     let conn = ConnId {
         slot: 1,
@@ -60,7 +39,7 @@ fn client() -> Client {
 
 #[test]
 fn a_whole_request_is_answered_and_makes_room_for_the_next() {
-    let (mut protocol, client, mut services) = (Http1::default(), client(), services());
+    let (mut protocol, client, mut services) = (Http1::default(), client(), Services::for_tests());
     let bytes = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\nGET /b";
     let (consumed, arrived) = protocol.receive(bytes, &client, &mut services).unwrap();
     let Arrived::Request(mut job) = arrived else {
@@ -81,7 +60,7 @@ fn a_whole_request_is_answered_and_makes_room_for_the_next() {
 
 #[test]
 fn a_body_is_collected_and_its_memory_counted_until_the_job_is_back() {
-    let (mut protocol, client, mut services) = (Http1::default(), client(), services());
+    let (mut protocol, client, mut services) = (Http1::default(), client(), Services::for_tests());
     let bytes = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhel";
     let (_, arrived) = protocol.receive(bytes, &client, &mut services).unwrap();
     assert!(matches!(arrived, Arrived::Nothing));
@@ -100,7 +79,7 @@ fn a_body_is_collected_and_its_memory_counted_until_the_job_is_back() {
 
 #[test]
 fn a_refused_request_is_answered_with_a_page_and_is_the_last() {
-    let (mut protocol, client, mut services) = (Http1::default(), client(), services());
+    let (mut protocol, client, mut services) = (Http1::default(), client(), Services::for_tests());
     let bytes = b"BAD\r\n\r\n";
     let refusal = protocol.receive(bytes, &client, &mut services).unwrap_err();
     protocol.refuse(refusal, None, &client, &mut services);
@@ -116,7 +95,7 @@ fn a_refused_request_is_answered_with_a_page_and_is_the_last() {
 
 #[test]
 fn a_request_that_times_out_is_answered_once() {
-    let (mut protocol, client, mut services) = (Http1::default(), client(), services());
+    let (mut protocol, client, mut services) = (Http1::default(), client(), Services::for_tests());
     let bytes = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
     drop(protocol.receive(bytes, &client, &mut services).unwrap());
     let seen = protocol.time_out(&mut services);

@@ -73,7 +73,7 @@ fn breaches(sources: &Sources) -> Vec<Breach> {
 
 #[test]
 fn no_file_is_used_by_what_it_uses() {
-    hold_at_most(180, &breaches(&Sources::read()), &[]);
+    hold_at_most(180, &breaches(Sources::read()), &[]);
 }
 
 #[test]

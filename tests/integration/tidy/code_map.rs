@@ -184,7 +184,7 @@ fn uses(source: &Source, paths: &Paths<'_>, row: &Row, crates: &BTreeSet<String>
 #[test]
 fn modules_use_exactly_what_the_code_map_allows() {
     let found = breaches(
-        &Sources::read(),
+        Sources::read(),
         &text_of("CONTRIBUTING.md"),
         &dependencies(&text_of("Cargo.toml")),
     );

@@ -34,7 +34,7 @@ fn breaches(sources: &Sources) -> Vec<Breach> {
 
 #[test]
 fn errors_have_types() {
-    hold_at_most(66, &breaches(&Sources::read()), &[]);
+    hold_at_most(66, &breaches(Sources::read()), &[]);
 }
 
 #[test]

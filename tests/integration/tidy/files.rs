@@ -127,7 +127,7 @@ fn breaches_of_unsafe(sources: &Sources) -> Vec<Breach> {
 
 #[test]
 fn unsafe_stands_only_where_it_is_audited() {
-    hold(&breaches_of_unsafe(&Sources::read()), &[]);
+    hold(&breaches_of_unsafe(Sources::read()), &[]);
 }
 
 fn stem(source: &Source) -> &str {
@@ -166,7 +166,7 @@ fn breaches_of_names(sources: &Sources) -> Vec<Breach> {
 
 #[test]
 fn a_file_name_means_one_thing() {
-    hold_at_most(16, &breaches_of_names(&Sources::read()), SHARED_NAMES);
+    hold_at_most(16, &breaches_of_names(Sources::read()), SHARED_NAMES);
 }
 
 fn breaches_of_shadowing(sources: &Sources) -> Vec<Breach> {
@@ -191,7 +191,7 @@ fn breaches_of_shadowing(sources: &Sources) -> Vec<Breach> {
 
 #[test]
 fn no_module_is_called_like_a_crate_of_the_language() {
-    hold_at_most(1, &breaches_of_shadowing(&Sources::read()), &[]);
+    hold_at_most(1, &breaches_of_shadowing(Sources::read()), &[]);
 }
 
 /// Whether the file has unit tests: in itself, or in a `tests.rs` of its own.
@@ -245,7 +245,7 @@ fn breaches_of_testing(sources: &Sources, excused: &[Excuse]) -> Vec<Breach> {
 fn half_of_the_files_have_unit_tests() {
     hold_at_most(
         3,
-        &breaches_of_testing(&Sources::read(), NEEDS_INTERPRETER),
+        &breaches_of_testing(Sources::read(), NEEDS_INTERPRETER),
         &[],
     );
 }

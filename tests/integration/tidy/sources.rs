@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use super::tokens::{self, Token};
 
@@ -73,13 +74,17 @@ impl Source {
 pub(crate) struct Sources(pub(crate) Vec<Source>);
 
 impl Sources {
-    pub(crate) fn read() -> Self {
-        let paths = files("src", &["rs"]);
-        assert!(paths.len() > 100, "the sources were not found");
-        Self::of(paths.into_iter().map(|path| {
-            let text = text_of(&path);
-            (path, text)
-        }))
+    /// The repository's own, read once.
+    pub(crate) fn read() -> &'static Self {
+        static SOURCES: LazyLock<Sources> = LazyLock::new(|| {
+            let paths = files("src", &["rs"]);
+            assert!(paths.len() > 100, "the sources were not found");
+            Sources::of(paths.into_iter().map(|path| {
+                let text = text_of(&path);
+                (path, text)
+            }))
+        });
+        &SOURCES
     }
 
     /// From paths and texts; the rules' own tests make small ones.

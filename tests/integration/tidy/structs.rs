@@ -267,17 +267,17 @@ fn breaches_of_privacy(sources: &Sources) -> Vec<Breach> {
 
 #[test]
 fn the_methods_of_a_struct_stand_in_few_files() {
-    hold_at_most(4, &breaches_of_scattering(&Sources::read()), &[]);
+    hold_at_most(4, &breaches_of_scattering(Sources::read()), &[]);
 }
 
 #[test]
 fn a_struct_with_states_has_few_booleans() {
-    hold_at_most(8, &breaches_of_bools(&Sources::read()), MANY_BOOLS);
+    hold_at_most(8, &breaches_of_bools(Sources::read()), MANY_BOOLS);
 }
 
 #[test]
 fn the_fields_of_a_struct_that_changes_are_private_to_its_file() {
-    hold_at_most(160, &breaches_of_privacy(&Sources::read()), VISIBLE_FIELDS);
+    hold_at_most(160, &breaches_of_privacy(Sources::read()), VISIBLE_FIELDS);
 }
 
 #[test]

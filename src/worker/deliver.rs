@@ -13,7 +13,7 @@ use super::write_side::discard;
 const ITERATION_REPLIES: usize = 1024;
 
 /// Handle what the pool has replied.
-pub(super) fn deliver(
+pub(super) fn replies(
     connections: &mut Connections,
     timed_out: &mut TimedOutRequests,
     services: &mut Services,
@@ -40,7 +40,7 @@ fn on_reply(
         Reply::Overdue(job) => {
             services.dispatch.job_is_back();
             if connections.get(job.conn).is_none() {
-                return on_orphan(job, connections, timed_out, services);
+                return orphan(job, connections, timed_out, services);
             }
             let now = services.clock.now();
             return services.dispatch.shed(job, Shed::Waited, now);
@@ -57,7 +57,7 @@ fn on_reply(
     }
     match reply {
         Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) | Reply::Overdue(job) => {
-            on_orphan(job, connections, timed_out, services);
+            orphan(job, connections, timed_out, services);
         }
         Reply::Head(_, streamed) => streamed.window.close(),
         Reply::Data(_, piece) => discard(piece, &mut services.drops),
@@ -67,7 +67,7 @@ fn on_reply(
 
 /// Send the answers that the loop gives itself. What they make room for (the next of a pipeline) waits for the next
 /// iteration.
-pub(super) fn deliver_own(
+pub(super) fn own_answers(
     connections: &mut Connections,
     timed_out: &mut TimedOutRequests,
     services: &mut Services,
@@ -80,13 +80,13 @@ pub(super) fn deliver_own(
                 connection.on_own_answer(job, services)
             });
         } else {
-            on_orphan(job, connections, timed_out, services);
+            orphan(job, connections, timed_out, services);
         }
     }
 }
 
 /// A job comes back whose connection is not in the loop: it was hijacked or timed out, or its client is gone.
-pub(super) fn on_orphan(
+pub(super) fn orphan(
     job: Box<Job>,
     connections: &mut Connections,
     timed_out: &mut TimedOutRequests,

@@ -7,12 +7,12 @@ use std::time::Instant;
 use crate::http::{ParseError, ResponseHead, Status};
 use crate::pool::Job;
 
-use crate::worker::access_log::Outcome;
+use crate::worker::access_lines::Outcome;
+use crate::worker::body_stream::StreamingRequestBody;
 use crate::worker::client::Client;
 use crate::worker::describe::PeerText;
 use crate::worker::services::Services;
 use crate::worker::spool::Spool;
-use crate::worker::streaming_body::StreamingRequestBody;
 
 /// The request that is under way.
 #[derive(Debug, Default)]

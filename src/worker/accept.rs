@@ -14,13 +14,12 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use crate::net::Listener;
 use crate::pool::Peer;
 
-use super::tokens;
+use super::events;
+use super::exhaustion::ExhaustionLog;
 use super::transport::Transport;
 
 /// After "too many open files" the listeners rest this long.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(250);
-/// After this long without another, running out of descriptors is logged again.
-const EXHAUSTION_QUIET: Duration = Duration::from_secs(60);
 
 /// A listener in the event loop.
 #[derive(Debug)]
@@ -75,8 +74,6 @@ pub(super) struct Listeners {
     acceptors: Vec<Acceptor>,
     accepting: Accepting,
     epoll: Epoll,
-    /// When there were no descriptors left for the last time. That was logged.
-    exhausted_at: Option<Instant>,
 }
 
 impl Listeners {
@@ -88,12 +85,16 @@ impl Listeners {
             acceptors: listeners.into_iter().map(Acceptor::from).collect(),
             accepting: Accepting::Over,
             epoll: Epoll(descriptor),
-            exhausted_at: None,
         })
     }
 
     /// Accept a connection that waits.
-    pub(super) fn accept(&mut self, listener: usize, now: Instant) -> io::Result<Attempt> {
+    pub(super) fn accept(
+        &mut self,
+        listener: usize,
+        log: &mut ExhaustionLog,
+        now: Instant,
+    ) -> io::Result<Attempt> {
         if self.accepting != Accepting::On {
             return Ok(Attempt::Empty);
         }
@@ -101,7 +102,7 @@ impl Listeners {
             Ok((transport, peer)) => Ok(Attempt::Accepted(transport, peer)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Attempt::Empty),
             Err(error) if is_exhaustion(&error) => {
-                self.log_exhaustion(&error, now);
+                log.note(&error, now);
                 self.stop(Accepting::PausedUntil(now + EXHAUSTED_PAUSE))?;
                 Ok(Attempt::Empty)
             }
@@ -120,25 +121,11 @@ impl Listeners {
         }
     }
 
-    /// No descriptors are left: logged once, until it has not happened for a while.
-    pub(super) fn log_exhaustion(&mut self, error: &io::Error, now: Instant) {
-        if self.exhausted_at.replace(now).is_none() {
-            log::error!("No new connections for a moment: {error} (see `ulimit -n`).");
-        }
-    }
-
-    /// A time that is over is forgotten. Called a few times a second.
-    pub(super) fn on_heartbeat(&mut self, now: Instant) {
-        self.exhausted_at = self
-            .exhausted_at
-            .filter(|at| now.saturating_duration_since(*at) < EXHAUSTION_QUIET);
-    }
-
     /// Begin to accept, or begin again.
     pub(super) fn start(&mut self) -> io::Result<()> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
         for (index, acceptor) in self.acceptors.iter().enumerate() {
-            let token = tokens::of_listener(index);
+            let token = events::of_listener(index);
             self.epoll
                 .add(acceptor, EpollEvent::new(flags, token.0 as u64))?;
         }
@@ -229,7 +216,8 @@ mod tests {
         let now = Instant::now();
         listeners.start().unwrap();
         let _clients = [(); 2].map(|()| TcpStream::connect(address).unwrap());
-        let attempt = |listeners: &mut Listeners| listeners.accept(0, now).unwrap();
+        let mut log = ExhaustionLog::default();
+        let mut attempt = |listeners: &mut Listeners| listeners.accept(0, &mut log, now).unwrap();
         assert!(matches!(attempt(&mut listeners), Attempt::Accepted(..)));
         listeners.pause_at_limit().unwrap();
         assert!(matches!(attempt(&mut listeners), Attempt::Empty));

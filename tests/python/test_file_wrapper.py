@@ -1,0 +1,271 @@
+"""`wsgi.file_wrapper` over what only looks like a file: it is read, and closed when the last of it has left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from test_files import resident_kib
+
+from harness import PATIENCE_S, wait_until
+from wire import Client, Disconnected
+
+APP = "lookalikes:application"
+# More than sockets hold.
+SIZE = 8_000_000
+CONTENT = (b"Twelve Bytes" * (SIZE // 12 + 1))[:SIZE]
+
+
+@pytest.fixture
+def content(tmp_path) -> Path:
+    path = tmp_path / "content"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def slow(one) -> Client:
+    """A client that has room for little, so that its server has most of a body still to send."""
+    return Client(one.address, PATIENCE_S, receive_buffer=4096)
+
+
+def let_others(one) -> None:
+    """Requests run and end: what the server could have closed meanwhile would be closed."""
+    for _ in range(20):
+        assert one.get("/").text == "ok"
+
+
+# -- what arrives ----------------------------------------------------------------------------------
+
+
+SENT_LATE = "issue 10.19: close runs before the bytes are read"
+
+
+@pytest.mark.parametrize("length", ["", f"&length={SIZE}"], ids=["chunked", "length"])
+@pytest.mark.parametrize("kind", ["Wiped", "Truncated", "Reused"])
+@pytest.mark.xfail(strict=True, reason=SENT_LATE)
+@pytest.mark.ours
+def test_a_file_that_close_wipes_arrives_as_it_was(server, content, kind, length):
+    one = server(APP, "--threads", "2")
+    with slow(one) as client:
+        client.send_request("GET", f"/file?kind={kind}&path={content}{length}")
+        assert client.read_response().body == CONTENT
+
+
+READ = [
+    pytest.param(kind, marks=pytest.mark.xfail(strict=True, reason=f"issue 10.19: {why}"))
+    for kind, why in (
+        ("Delegating", "a proxy with a read of its own is sent raw"),
+        ("patched", "an instance with a read of its own is sent raw"),
+    )
+]
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("kind", [*READ, "Derived", "Buffered"])
+def test_an_object_with_a_read_of_its_own_is_read(server, content, kind):
+    assert server(APP).get(f"/file?kind={kind}&path={content}").body == CONTENT.swapcase()
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize(
+    "kind", ["NoFileno", "OddFileno", "WrongFileno", "WrongTell", "OnlyRead", "spooled", "temporary", "plain"]
+)
+def test_an_object_arrives_whatever_its_fileno_says(server, content, kind):
+    one = server(APP)
+    assert one.get(f"/file?kind={kind}&path={content}").body == CONTENT
+    assert "Traceback" not in one.log.text
+
+
+@pytest.mark.ours
+@pytest.mark.xfail(strict=True, reason="issue 10.19: a file-like object is sent raw")
+def test_an_object_is_read_in_the_blocks_that_the_application_chose(server, gates, content):
+    assert server(APP).get(f"/file?kind=Sized&path={content}&block=100000").body == CONTENT
+    assert set(gates.wait_notes("sizes", patience=3)) == {"100000"}
+
+
+# -- when it is closed -----------------------------------------------------------------------------
+
+
+@pytest.mark.ours
+@pytest.mark.xfail(strict=True, reason=SENT_LATE)
+@pytest.mark.parametrize("kind", ["Stored", "Delegating", "patched"])
+def test_close_waits_for_the_last_byte_and_is_called_once_on_a_pool_thread(server, gates, content, kind):
+    one = server(APP, "--threads", "2")
+    with slow(one) as client:
+        client.send_request("GET", f"/file?kind={kind}&path={content}&length={SIZE}")
+        client.read_head()
+        let_others(one)
+        assert gates.notes("closed") == []
+        client.read_exactly(SIZE)
+    (name,) = gates.wait_notes("closed")
+    assert name.startswith("ferricorn-thread")
+    one.get("/")
+    assert len(gates.notes("closed")) == 1
+
+
+@pytest.mark.ours
+@pytest.mark.xfail(strict=True, reason=SENT_LATE)
+@pytest.mark.parametrize("how", ["leaves", "resets"])
+def test_close_is_called_once_when_the_client_leaves(server, gates, content, how):
+    one = server(APP, "--threads", "2")
+    with slow(one) as client:
+        client.send_request("GET", f"/file?kind=Stored&path={content}")
+        client.read_head()
+        let_others(one)
+        assert gates.notes("closed") == []
+        client.close() if how == "leaves" else client.reset()
+    (name,) = gates.wait_notes("closed", patience=5)
+    assert name.startswith("ferricorn-thread")
+    assert one.get("/").text == "ok"
+    assert len(gates.notes("closed")) == 1
+
+
+@pytest.mark.ours
+@pytest.mark.xfail(strict=True, reason=SENT_LATE)
+def test_close_is_called_once_when_the_client_takes_nothing(server, gates, content):
+    one = server(APP, "--threads", "2", env={"FERRICORN_SEND_TIMEOUT": "1"})
+    with slow(one) as client:
+        client.send_request("GET", f"/file?kind=Stored&path={content}")
+        client.read_head()
+        let_others(one)
+        assert gates.notes("closed") == []
+        gates.wait_notes("closed", patience=8)
+        assert one.get("/").text == "ok"
+        assert len(gates.notes("closed")) == 1
+
+
+@pytest.mark.ours
+@pytest.mark.xfail(strict=True, reason=SENT_LATE)
+def test_close_is_called_once_when_the_server_stops(server, gates, content):
+    """The response under way is finished first."""
+    one = server(APP, "--threads", "2")
+    with slow(one) as client:
+        client.send_request("GET", f"/file?kind=Wiped&path={content}&length={SIZE}")
+        client.read_head()
+        let_others(one)
+        one.send_signal(signal.SIGTERM)
+        one.log.wait("Handling signal: term")
+        assert gates.notes("closed") == []
+        assert client.read_exactly(SIZE) == CONTENT
+    assert one.wait_exit() == 0
+    assert len(gates.notes("closed")) == 1
+
+
+def test_a_wrapper_that_a_middleware_iterates_is_closed_once(server, gates, content):
+    one = server(APP)
+    assert one.get(f"/file?kind=Wiped&path={content}&middleware=yes").body == CONTENT
+    gates.wait_notes("closed")
+    one.get("/")
+    assert len(gates.notes("closed")) == 1
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", "200%20OK"), ("GET", "304%20Not%20Modified")])
+def test_a_response_without_a_body_closes_its_file_once(server, gates, content, method, status):
+    one = server(APP)
+    with one.connect() as client:
+        answer = client.request(method, f"/file?kind=Stored&path={content}&length={SIZE}&status={status}")
+        assert answer.body == b""
+        gates.wait_notes("closed")
+        assert client.request("GET", "/").text == "ok"
+    assert len(gates.notes("closed")) == 1
+
+
+def test_a_close_that_raises_costs_nothing_but_a_line(server, gates, content):
+    one = server(APP)
+    with one.connect() as client:
+        assert client.request("GET", f"/file?kind=BadClose&path={content}&length={SIZE}").body == CONTENT
+    one.log.wait("RuntimeError: close broke")
+    assert one.get("/").text == "ok"
+    assert len(gates.notes("closed")) == 1
+
+
+@pytest.mark.ours
+@pytest.mark.xfail(strict=True, reason="issue 10.19: a file-like object is sent raw")
+def test_a_read_that_raises_breaks_the_response_off(server, gates, content):
+    one = server(APP)
+    with one.connect() as client:
+        client.send_request("GET", f"/file?kind=BadRead&path={content}")
+        with pytest.raises(Disconnected):
+            client.read_response()
+    one.log.wait("RuntimeError: read broke")
+    assert len(gates.wait_notes("closed")) == 1
+
+
+# -- what it costs others --------------------------------------------------------------------------
+
+
+@pytest.mark.ours
+def test_objects_that_are_read_hold_little_memory(server, tmp_path):
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    one = server(APP, "--threads", "4")
+    one.get("/")
+    (worker,) = one.workers()
+    before = resident_kib(worker)
+    clients = [slow(one) for _ in range(3)]
+    for client in clients:
+        client.send_request("GET", f"/file?kind=NoFileno&path={path}")
+        client.read_head()
+    for _ in range(20):
+        assert one.get("/").text == "ok"
+    assert resident_kib(worker) - before < 40 * 1024
+    for client in clients:
+        client.close()
+
+
+# -- a file that becomes shorter -------------------------------------------------------------------
+
+
+def end_of(client: Client) -> str:
+    try:
+        while client.socket.recv(65536):
+            pass
+    except ConnectionResetError:
+        return "reset"
+    return "end"
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
+@pytest.mark.parametrize("kind", ["plain", "Stored"])
+@pytest.mark.xfail(strict=True, reason="issue 10.19: the connection is closed in good order, and not reset")
+def test_a_file_that_shrinks_while_it_is_sent_ends_in_a_reset_and_a_line(server, tmp_path, kind, version):
+    path = tmp_path / "shrinks"
+    size = 64 << 20
+    with path.open("wb") as file:
+        file.truncate(size)
+    one = server(APP)
+    with slow(one) as client:
+        client.send_request("GET", f"/file?kind={kind}&path={path}&length={size}", version=version)
+        assert client.read_head().header("Content-Length") == str(size)
+        os.truncate(path, 1 << 20)
+        assert end_of(client) == "reset"
+    one.log.wait(rf"/file\?kind={kind}\S* {version} .*short")
+
+
+@pytest.mark.ours
+@pytest.mark.xfail(strict=True, reason="issue 10.19: a lock that close frees does not protect the bytes")
+def test_a_lock_that_close_frees_protects_the_bytes_until_they_have_left(server, gates, content):
+    """A writer waits for the reader's `close`, then writes: the reader must have what was there before."""
+    one = server(APP, "--threads", "2")
+
+    def writer():
+        gates.wait_notes("closed")
+        content.write_bytes(b"?" * SIZE)
+
+    thread = threading.Thread(target=writer)
+    thread.start()
+    with slow(one) as client:
+        client.send_request("GET", f"/file?kind=Stored&path={content}&length={SIZE}")
+        client.read_head()
+        began = time.monotonic()
+        while time.monotonic() - began < 0.3 and thread.is_alive():
+            one.get("/")
+        assert client.read_exactly(SIZE) == CONTENT
+    thread.join(PATIENCE_S)
+    wait_until(lambda: not thread.is_alive(), "the writer")
