@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_descriptor_is_told_from_a_client_that_left() {
+    fn exhaustion_is_not_a_client_that_left() {
         for (errno, is) in [(Errno::EMFILE, true), (Errno::ECONNABORTED, false)] {
             assert_eq!(is_exhaustion(&errno.into()), is, "{errno}");
         }

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, as every request on it is told.
+//! The other end of a connection, as each of its requests names it.
 
 use crate::http::{ProxyHeader, ProxyRoute};
 use crate::pool::{ConnId, Job, Peer};
@@ -9,7 +9,7 @@ pub(super) struct Client {
     conn: ConnId,
     /// The socket's peer, or the client that the PROXY header names.
     peer: Peer,
-    /// Whether the fields of whoever is connected are trusted: a question of the socket's peer, as in gunicorn.
+    /// Whether fields of the socket's peer are trusted, as in gunicorn; a PROXY header does not change that.
     trusted: bool,
     proxy_header: Option<ProxyHeader>,
     /// Which listener accepted the connection.

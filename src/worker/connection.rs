@@ -22,7 +22,7 @@ use super::dispatch::Usage;
 use super::events::SocketEvent;
 use super::http1::{Http1, Refusal, TimedOut};
 use super::read_side::ReadSide;
-use super::services::Services;
+use super::services::{Services, recycle};
 use super::transport::{Ending, Transport};
 use super::write_side::WriteSide;
 
@@ -119,7 +119,7 @@ impl Connection {
     /// The poll set has news of the socket. `is_broken`: both directions are gone.
     pub(super) fn on_event(&mut self, event: SocketEvent, services: &mut Services) -> Action {
         // In a lingering close it only means that the client has closed its side too; what it sent before is still read.
-        if event.is_broken && !self.lifecycle.is_lingering() {
+        if event.is_broken && !self.lifecycle.is_lingering_close() {
             return Action::Close;
         }
         let mut action = Action::Wait;
@@ -198,7 +198,7 @@ impl Connection {
     /// The loop has answered the request itself.
     pub(super) fn on_own_answer(&mut self, job: Box<Job>, services: &mut Services) -> Action {
         if !self.protocol.is_dispatched() {
-            services.recycle(job);
+            recycle(job, services);
             return Action::Wait;
         }
         self.protocol.set_hijackable(false);
@@ -275,7 +275,7 @@ impl Connection {
     /// closes, unless its next request is there already; one that was used just now, or is new, may have sent a
     /// request that has not yet arrived, so it gets a moment for it.
     pub(super) fn begin_drain(&mut self, services: &mut Services) -> Action {
-        if self.lifecycle.is_lingering() {
+        if self.lifecycle.is_lingering_close() {
             return Action::Wait;
         }
         if !self.is_idle() {

@@ -47,7 +47,7 @@ impl Lifecycle {
         self.state
     }
 
-    pub(super) fn is_lingering(&self) -> bool {
+    pub(super) fn is_lingering_close(&self) -> bool {
         self.state == State::LingeringClose
     }
 
@@ -145,7 +145,7 @@ impl Lifecycle {
     }
 
     /// The end of the stream is sent, and the client may still be sending.
-    pub(super) fn linger(&mut self, deadlines: &mut Deadlines, now: Instant) {
+    pub(super) fn begin_lingering_close(&mut self, deadlines: &mut Deadlines, now: Instant) {
         self.state = State::LingeringClose;
         self.arm(Timeout::LingeringClose, deadlines, now);
     }

@@ -4,7 +4,7 @@
 //! Connections that the application has hijacked are not in the slab, but their ids are kept until their requests are over,
 //! so that the drain waits for them and the log names them:
 //!
-//! 1. *Offered.* The request's job takes a second descriptor of the socket with it. Nothing is read or written here while a
+//! 1. *Possible.* The request's job takes a second descriptor of the socket with it. Nothing is read or written here while a
 //!    request is with the pool, so the socket can be used there from that moment. That is done only when nothing was read
 //!    behind the head, so no byte can be lost on the way; a client must not send any before it is answered (RFC 9110 section
 //!    7.8), and one that does is answered in HTTP.
@@ -23,7 +23,7 @@ use super::connection::{Action, Connection};
 use super::events;
 use super::events::SocketEvent;
 use super::http1::TimedOut;
-use super::services::Services;
+use super::services::{Services, recycle};
 use super::transport::Transport;
 
 /// All open connections of the worker.
@@ -271,7 +271,7 @@ impl Connections {
 
     /// The application uses the socket itself from here on. That may have been noted after the conversation was over
     /// and the connection with it.
-    pub(super) fn hijack(&mut self, id: ConnId, services: &mut Services) {
+    pub(super) fn hijack(&mut self, id: ConnId, services: &Services) {
         self.hijacked.push(id);
         self.give_up(id, services);
     }
@@ -308,7 +308,7 @@ impl Connections {
             return Err(job);
         }
         self.give_up(id, services);
-        services.recycle(job);
+        recycle(job, services);
         Ok(())
     }
 
@@ -319,7 +319,7 @@ impl Connections {
         });
     }
 
-    fn give_up(&mut self, id: ConnId, services: &mut Services) {
+    fn give_up(&mut self, id: ConnId, services: &Services) {
         if let Some(connection) = self.remove(id, services) {
             connection.give_up(&self.registry);
         }
@@ -362,7 +362,7 @@ mod tests {
     fn a_hijacked_connection_counts_until_its_request_is_over() {
         let (_poll, mut connections, mut services) = worker();
         let (id, _client) = connect(&mut connections, &mut services);
-        connections.hijack(id, &mut services);
+        connections.hijack(id, &services);
         assert_eq!((connections.len(), connections.len_with_hijacked()), (0, 1));
         assert!(connections.is_hijacked(id) && connections.end_hijacked(id));
         assert_eq!(connections.len_with_hijacked(), 0);

@@ -5,7 +5,7 @@ use crate::pool::{Job, Reply};
 use super::connection::Connection;
 use super::connections::Connections;
 use super::load_shedding::Shed;
-use super::services::Services;
+use super::services::{Services, recycle};
 use super::timed_out::TimedOutRequests;
 use super::write_side::discard;
 
@@ -96,7 +96,11 @@ pub(super) fn orphan(
     if connections.end_hijacked(job.conn) {
         services.accounting.hijacked(&job, &services.clock);
     } else if !was_answered && !job.unlogged {
-        services.log_gone(&job);
+        services.accounting.connection_gone(
+            &job,
+            services.shutdown.reason_of_gone(),
+            &services.clock,
+        );
     }
-    services.recycle(job);
+    recycle(job, services);
 }

@@ -26,13 +26,13 @@ impl std::fmt::Display for RequestLine<'_> {
 }
 
 /// Log that a response's body is longer than its head, or its status, allows.
-pub(super) fn log_surplus_body(job: &Job, status: u16, surplus_bytes: u64) {
+pub(super) fn log_overlong_body(job: &Job, status: u16, overlong_bytes: u64) {
     let request = RequestLine(job);
     if (100..200).contains(&status) || matches!(status, 204 | 304) {
         log::warn!("Response to {request} has a body, which its status {status} does not allow.");
     } else {
         log::error!(
-            "Response to {request} is {surplus_bytes} bytes longer than its Content-Length; they were not sent."
+            "Response to {request} is {overlong_bytes} bytes longer than its Content-Length; they were not sent."
         );
     }
 }

@@ -43,12 +43,12 @@ pub(super) struct Dispatch {
     /// Whole requests that the loop has answered itself.
     #[expect(
         clippy::vec_box,
-        reason = "jobs travel boxed, and come back in their boxes"
+        reason = "jobs are boxed once and reused in their boxes"
     )]
     answered: Vec<Box<Job>>,
     #[expect(
         clippy::vec_box,
-        reason = "jobs travel boxed, and come back in their boxes"
+        reason = "jobs are boxed once and reused in their boxes"
     )]
     free_jobs: Vec<Box<Job>>,
     /// Jobs that were queued since a thread was last woken.
@@ -204,7 +204,7 @@ impl Dispatch {
     /// The answers that wait to be sent.
     #[expect(
         clippy::vec_box,
-        reason = "jobs travel boxed, and come back in their boxes"
+        reason = "jobs are boxed once and reused in their boxes"
     )]
     pub(super) fn take_answered(&mut self) -> Vec<Box<Job>> {
         std::mem::take(&mut self.answered)

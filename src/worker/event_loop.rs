@@ -22,12 +22,12 @@ use super::descriptors::Descriptors;
 use super::events::{self, Descriptor, Event};
 use super::loop_heartbeat::{Figures, Heartbeat};
 use super::peer_workers::PeerWorkers;
-use super::services::Services;
+use super::services::{Services, recycle};
 use super::shutdown::Next;
 use super::sleep::Sleeper;
 use super::timed_out::TimedOutRequests;
 
-/// A worker accepts at most this many connections in one iteration, so that the others get their share of a burst.
+/// A worker accepts at most this many connections in one iteration, so that the others get their share of many.
 const ITERATION_ACCEPTS: usize = 16;
 
 /// See the module.
@@ -99,17 +99,18 @@ impl<'a> EventLoop<'a> {
         self.listeners.start()?;
         while !self.services.shutdown.is_over() {
             self.sleep()?;
-            self.services.begin_iteration();
+            self.services.clock.tick();
+            self.services.writes.renew();
             self.iterate()?;
         }
         // What the last step to the end has logged.
-        self.services.end_iteration();
+        self.end_iteration();
         Ok(self.services.shutdown.exit_code())
     }
 
     /// Move everything that has something to do, once.
     pub(super) fn iterate(&mut self) -> io::Result<()> {
-        self.beat();
+        self.on_heartbeat();
         if self.services.writes.was_exhausted() {
             // Connections that ran out of budget in the last iteration go first.
             self.connections.resume(&mut self.services);
@@ -124,7 +125,7 @@ impl<'a> EventLoop<'a> {
         }
         self.peers
             .receive_more(&mut self.connections, &mut self.services);
-        self.services.end_iteration();
+        self.end_iteration();
         self.advance_shutdown();
         self.publish();
         Ok(())
@@ -159,6 +160,15 @@ impl<'a> EventLoop<'a> {
                 let sleep_max = deadline.map_or(sleep_max, |time| time.min(sleep_max));
                 policy::poll_timeout(now, sleep_max, awaits_peer, due)
             })
+    }
+
+    /// Borrowed buffers go back, log lines go out.
+    fn end_iteration(&mut self) {
+        let services = &mut self.services;
+        let (pool, now) = (services.dispatch.pool(), services.clock.now());
+        services.drops.give_back(pool);
+        services.drops.check(pool, now);
+        services.accounting.flush_due(now);
     }
 
     /// Show the other workers how this one is doing.
@@ -268,14 +278,14 @@ impl<'a> EventLoop<'a> {
     // A few times a second.
 
     /// Show the arbiter that the loop is alive, and see whether the arbiter is.
-    fn beat(&mut self) {
+    fn on_heartbeat(&mut self) {
         let now = self.services.clock.now();
         if !self.heartbeat.is_due(now) {
             return;
         }
         self.services.dispatch.log_shed(now, false);
         crate::logging::tick();
-        self.heartbeat.beat(Figures {
+        self.heartbeat.publish(Figures {
             open: self.connections.len_with_hijacked(),
             idle: self.connections.idle_count(),
             queue_length: self.services.dispatch.pool().queue_length(),
@@ -349,8 +359,12 @@ impl<'a> EventLoop<'a> {
         services.dispatch.log_shed(services.clock.now(), true);
         // The answers of these are not awaited any more.
         while let Some(job) = services.dispatch.pool().pop_front() {
-            services.log_gone(&job);
-            services.recycle(job);
+            services.accounting.connection_gone(
+                &job,
+                services.shutdown.reason_of_gone(),
+                &services.clock,
+            );
+            recycle(job, services);
         }
     }
 }

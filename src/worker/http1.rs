@@ -228,7 +228,7 @@ impl Http1 {
             return (0, Arrived::Nothing);
         };
         let mut consumed = 0;
-        while let Some(arriving) = body {
+        while let Some(streaming) = body {
             let rest = &bytes[consumed..];
             let limits = services.policy.limits();
             let step = match self.exchange.receive_streamed_body(rest, limits) {
@@ -249,7 +249,7 @@ impl Http1 {
             };
             consumed += step.consumed;
             match step.received {
-                Received::Data(range) => arriving.push(&rest[range]),
+                Received::Data(range) => streaming.push(&rest[range]),
                 Received::NeedData | Received::Head | Received::Whole => break,
                 Received::End => {
                     if let Some(body) = body.take() {

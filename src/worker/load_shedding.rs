@@ -2,7 +2,7 @@
 //!
 //! Two bounds: a request has waited too long for a thread (`queue_timeout`), or too many wait already (`max_queue`). Both
 //! are off by default and then cost a branch on the way of a request. The job is filled with its answer as if a pool
-//! thread had done it, so the connection stays open as the client wishes.
+//! thread had done it, so the connection stays open as the client asked for.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -28,8 +28,8 @@ pub(super) enum Shed {
 impl Shed {
     fn message(self) -> &'static str {
         match self {
-            Self::Waited => "The request waited too long for its turn",
-            Self::QueueFull => "Too many requests wait for their turn",
+            Self::Waited => "The request waited too long for a thread",
+            Self::QueueFull => "Too many requests wait for a thread",
         }
     }
 

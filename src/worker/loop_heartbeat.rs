@@ -46,7 +46,7 @@ impl Heartbeat {
         self.period
     }
 
-    /// Whether it is time for one; the caller then calls [`Heartbeat::beat`].
+    /// Whether it is time for one; the caller then calls [`Heartbeat::publish`].
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
         let is_due = self
             .last
@@ -57,7 +57,7 @@ impl Heartbeat {
         is_due
     }
 
-    pub(super) fn beat(&self, figures: Figures) {
+    pub(super) fn publish(&self, figures: Figures) {
         let slot = self.slot.get();
         slot.loop_beat(monotonic_ms());
         slot.set_connections(saturating_u32(figures.open), saturating_u32(figures.idle));
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn the_figures_are_on_the_scoreboard() {
         let heartbeat = heartbeat(None, None);
-        heartbeat.beat(Figures {
+        heartbeat.publish(Figures {
             open: 5,
             idle: 2,
             queue_length: 1,

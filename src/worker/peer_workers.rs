@@ -7,7 +7,7 @@
 //!    that were read. Only whole requests without a body, on connections that can be transferred.
 //!
 //! The scoreboard shows how the peers are doing, `net/channel.rs` carries the sockets. A transfer is reserved at the peer
-//! before it is sent and counts at once, so that a burst is spread before the peer has run. A connection that was
+//! before it is sent and counts at once, so that many that come together are spread before the peer has run. A connection that was
 //! transferred stays.
 //!
 //! No message is lost: a peer that stops empties its channel after it has said so, and a sender that finds it stopping
@@ -125,9 +125,9 @@ impl PeerWorkers {
     fn peers(&self) -> impl Iterator<Item = Peer> + '_ {
         let now = monotonic_ms();
         let generation = self.slot.get().generation();
-        let board = self.slot.scoreboard();
-        (0..self.occupied.len().min(board.slots())).filter_map(move |index| {
-            let slot = board.slot(index);
+        let scoreboard = self.slot.scoreboard();
+        (0..self.occupied.len().min(scoreboard.slots())).filter_map(move |index| {
+            let slot = scoreboard.slot(index);
             let is_well = index != self.slot.index()
                 && slot.state() == SlotState::Serving
                 && slot.generation() == generation
@@ -290,10 +290,11 @@ impl PeerWorkers {
         if self.pending == Pending::Stuck {
             self.pending = Pending::More;
         }
-        let board = self.slot.scoreboard();
+        let scoreboard = self.slot.scoreboard();
         let mut dead = Vec::new();
         for (index, was_occupied) in self.occupied.iter_mut().enumerate() {
-            let is_occupied = index < board.slots() && board.slot(index).state() != SlotState::Free;
+            let is_occupied =
+                index < scoreboard.slots() && scoreboard.slot(index).state() != SlotState::Free;
             if std::mem::replace(was_occupied, is_occupied) && !is_occupied {
                 dead.push(index);
             }
@@ -341,9 +342,9 @@ mod tests {
         _poll: mio::Poll,
     }
 
-    fn worker(board: &Arc<Scoreboard>, index: usize, channels: &Arc<Channels>) -> Worker {
+    fn worker(scoreboard: &Arc<Scoreboard>, index: usize, channels: &Arc<Channels>) -> Worker {
         let poll = mio::Poll::new().unwrap();
-        let slot = WorkerSlot::new(board.clone(), index);
+        let slot = WorkerSlot::new(scoreboard.clone(), index);
         slot.get().set_state(SlotState::Serving);
         slot.get().set_threads_count(1);
         slot.get().loop_beat(monotonic_ms());
@@ -378,32 +379,32 @@ mod tests {
 
     #[test]
     fn a_new_connection_goes_to_the_peer_that_has_fewer_and_counts_there_at_once() {
-        let board = Arc::new(Scoreboard::new(2, 1).unwrap());
+        let scoreboard = Arc::new(Scoreboard::new(2, 1).unwrap());
         let channels = Arc::new(Channels::new(2).unwrap());
-        let mut first = worker(&board, 0, &channels);
-        let mut second = worker(&board, 1, &channels);
+        let mut first = worker(&scoreboard, 0, &channels);
+        let mut second = worker(&scoreboard, 1, &channels);
         let clients = [(); 3].map(|()| first.accept());
         let stays: Vec<bool> = clients.iter().map(|(stays, _)| *stays).collect();
         assert_eq!(stays, [true, false, true]);
-        assert_eq!(board.slot(1).promised(), 1);
+        assert_eq!(scoreboard.slot(1).promised(), 1);
         second.receive();
         assert_eq!((first.connections.len(), second.connections.len()), (2, 1));
-        assert_eq!(board.slot(1).promised(), 0);
+        assert_eq!(scoreboard.slot(1).promised(), 0);
     }
 
     #[test]
     fn what_was_sent_to_a_worker_that_died_goes_to_another() {
-        let board = Arc::new(Scoreboard::new(2, 1).unwrap());
+        let scoreboard = Arc::new(Scoreboard::new(2, 1).unwrap());
         let channels = Arc::new(Channels::new(2).unwrap());
-        let mut first = worker(&board, 0, &channels);
-        let second = worker(&board, 1, &channels);
+        let mut first = worker(&scoreboard, 0, &channels);
+        let second = worker(&scoreboard, 1, &channels);
         let (connections, services) = (&mut first.connections, &mut first.services);
         first.peers.on_heartbeat(connections, services);
         let (_, _client) = first.accept();
         let (stays, _other) = first.accept();
         assert!(!stays);
         drop(second);
-        board.slot(1).set_state(SlotState::Free);
+        scoreboard.slot(1).set_state(SlotState::Free);
         let (connections, services) = (&mut first.connections, &mut first.services);
         first.peers.on_heartbeat(connections, services);
         assert_eq!(connections.len(), 2);

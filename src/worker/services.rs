@@ -1,5 +1,5 @@
 //! The owners that the connections of one worker share. Each guards its own fields; this struct only names them, so that
-//! a connection can be lent them together and borrow them one by one.
+//! a connection is given them together and borrows them one by one.
 
 use std::sync::Arc;
 
@@ -85,32 +85,13 @@ impl Services {
     pub(super) fn slot(&self) -> &WorkerSlot {
         &self.slot
     }
+}
 
-    /// A job is done with.
-    pub(super) fn recycle(&mut self, job: Box<Job>) {
-        self.dispatch
-            .recycle(job, &mut self.bodies, &mut self.drops);
-    }
-
-    /// A job came back whose connection is gone.
-    pub(super) fn log_gone(&mut self, job: &Job) {
-        let reason = self.shutdown.reason_of_gone();
-        self.accounting.connection_gone(job, reason, &self.clock);
-    }
-
-    /// Begin an iteration of the loop.
-    pub(super) fn begin_iteration(&mut self) {
-        self.clock.tick();
-        self.writes.renew();
-    }
-
-    /// End it: borrowed buffers go back, log lines go out.
-    pub(super) fn end_iteration(&mut self) {
-        let now = self.clock.now();
-        self.drops.give_back(self.dispatch.pool());
-        self.drops.check(self.dispatch.pool(), now);
-        self.accounting.flush_due(now);
-    }
+/// A job is done with.
+pub(super) fn recycle(job: Box<Job>, services: &mut Services) {
+    services
+        .dispatch
+        .recycle(job, &mut services.bodies, &mut services.drops);
 }
 
 #[cfg(test)]

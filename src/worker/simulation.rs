@@ -2,7 +2,7 @@
 //!
 //! One thread plays everything a step at a time: clients send in pieces of any size, read or do not, close one side or
 //! go away; the application answers in any order, whole, in a stream, too short, too long or not at all; time jumps; the
-//! worker is told to stop. After each turn of the loop what must always hold is checked, and at the end every byte that
+//! worker is asked to stop. After each iteration of the loop what must always hold is checked, and at the end every byte that
 //! a client got is held against a model that knows only what was asked and what was answered.
 //!
 //! A failure prints its seed: `SIM_SEED=n cargo test --no-default-features simulation` replays it, and
@@ -40,7 +40,7 @@ use super::worker_slot::WorkerSlot;
 
 const ROUNDS: u64 = 2000;
 /// Far more than the longest plan takes.
-const ROUNDS_TO_SETTLE: usize = 20_000;
+const ROUNDS_TO_FINISH: usize = 20_000;
 /// Longer than any timeout of the worker's.
 const LONG: Duration = Duration::from_secs(200);
 
@@ -145,7 +145,7 @@ impl World {
         for _ in 0..50 + self.rng.below(300) {
             self.step();
         }
-        self.settle();
+        self.finish();
         for client in &self.clients {
             client.check(self.circumstances);
         }
@@ -166,11 +166,11 @@ impl World {
             45 if self.may_stop => self.stop(),
             46..60 => self.take_job(),
             60..75 => self.reply(),
-            _ => self.turn(),
+            _ => self.iterate(),
         }
     }
 
-    fn turn(&mut self) {
+    fn iterate(&mut self) {
         self.event_loop.poll_at_once().unwrap();
         self.event_loop.iterate().unwrap();
         self.check_always();
@@ -180,13 +180,13 @@ impl World {
         self.circumstances.time_jumped = true;
         let seconds = self.rng.below(70) as u64;
         self.event_loop.advance_clock(Duration::from_secs(seconds));
-        self.turn();
+        self.iterate();
     }
 
     fn stop(&mut self) {
         self.circumstances.stopped = true;
         self.event_loop.begin_drain();
-        self.turn();
+        self.iterate();
     }
 
     fn take_job(&mut self) {
@@ -197,7 +197,7 @@ impl World {
         let (client, number) = place_of(&target);
         let client = &mut self.clients[client];
         let ask = &client.plan.asks[number];
-        assert_eq!(number, client.answers.len(), "{target} is run out of turn");
+        assert_eq!(number, client.answers.len(), "{target} is run out of order");
         assert!(
             !client.in_flight,
             "{target} is run before the last one is over"
@@ -216,12 +216,12 @@ impl World {
     }
 
     /// Everybody does what is left to do, until nothing moves any more.
-    fn settle(&mut self) {
+    fn finish(&mut self) {
         let (mut rounds, mut quiet_rounds) = (0, 0);
         while quiet_rounds < 3 {
             rounds += 1;
             assert!(
-                rounds < ROUNDS_TO_SETTLE,
+                rounds < ROUNDS_TO_FINISH,
                 "somebody waits for ever: {:?}",
                 self.application
             );
@@ -235,12 +235,12 @@ impl World {
             }
             self.take_job();
             self.reply();
-            self.turn();
+            self.iterate();
             quiet_rounds = if moved { 0 } else { quiet_rounds + 1 };
         }
     }
 
-    /// What must hold after every turn.
+    /// What must hold after every iteration.
     fn check_always(&self) {
         let mut held_bytes = self.application.held_bytes();
         for connection in self.event_loop.connections() {
@@ -264,7 +264,7 @@ impl World {
     fn check_end(mut self) {
         for _ in 0..3 {
             self.event_loop.advance_clock(LONG);
-            self.turn();
+            self.iterate();
         }
         assert_eq!(
             self.event_loop.connections().count(),

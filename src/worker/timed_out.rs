@@ -1,4 +1,4 @@
-//! Requests that run too long (`request_timeout`): the client gets its answer, the application is told, and a thread
+//! Requests that run too long (`request_timeout`): the client gets its answer, the application is notified, and a thread
 //! that does not come back costs the worker its place.
 //!
 //! 1. *Timed out.* A thread has had its job for longer than the timeout. The client gets 504, or its response is broken

@@ -141,6 +141,7 @@ impl Transport {
     /// Close the connection.
     pub(super) fn close(self, ending: Ending) {
         if ending == Ending::Reset {
+            // With SO_LINGER at zero the kernel resets instead of delivering.
             let at_once = nix::libc::linger {
                 l_onoff: 1,
                 l_linger: 0,
@@ -156,7 +157,7 @@ impl Transport {
         self.as_fd().try_clone_to_owned().ok()
     }
 
-    /// The socket for a transfer to another worker; `None` on a transport whose state cannot travel.
+    /// The socket for a transfer to another worker; `None` on a transport whose state cannot be transferred.
     pub(super) fn transferable(&self) -> Option<BorrowedFd<'_>> {
         Some(self.as_fd())
     }

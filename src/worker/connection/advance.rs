@@ -49,7 +49,7 @@ impl Connection {
             self.write.forget_window();
         }
         if self.protocol.is_closing() {
-            return self.close_or_linger(services);
+            return self.begin_close(services);
         }
         if self.protocol.is_idle() {
             return self.next_request(services);
@@ -121,8 +121,8 @@ impl Connection {
         Action::Idle
     }
 
-    pub(super) fn close_or_linger(&mut self, services: &mut Services) -> Action {
-        if self.lifecycle.is_lingering() {
+    pub(super) fn begin_close(&mut self, services: &mut Services) -> Action {
+        if self.lifecycle.is_lingering_close() {
             return Action::Wait;
         }
         self.drop_request_body();
@@ -134,7 +134,8 @@ impl Connection {
         }
         drop(self.read.take());
         let now = services.clock.now();
-        self.lifecycle.linger(&mut services.deadlines, now);
+        self.lifecycle
+            .begin_lingering_close(&mut services.deadlines, now);
         // Not read here: the buffer that is read into may be in use.
         Action::Resume
     }

@@ -18,8 +18,8 @@ use crate::worker::services::Services;
 const SHARE_BYTES: usize = 512 * 1024;
 /// A head, and what comes with it, is read in steps of this many bytes.
 const FIRST_BYTES: usize = 16 * 1024;
-/// How often a lingering connection is read in one iteration.
-const LINGERING_READS: usize = 8;
+/// How often a connection in lingering close is read in one iteration.
+const LINGERING_CLOSE_READS: usize = 8;
 
 impl Connection {
     /// Whether bytes are wanted now. While a request is with the pool or a response is under way they are not.
@@ -30,7 +30,7 @@ impl Connection {
     /// Read until the socket would block, a request is whole, or the share of this iteration is used up.
     pub(super) fn read(&mut self, services: &mut Services) -> Action {
         let mut input = std::mem::take(&mut services.input);
-        let action = if self.lifecycle.is_lingering() {
+        let action = if self.lifecycle.is_lingering_close() {
             self.discard_input(&mut input)
         } else {
             self.read_into(&mut input, services)
@@ -251,7 +251,7 @@ impl Connection {
 
     /// Read and forget, until the client closes its side too.
     pub(super) fn discard_input(&mut self, buffer: &mut [u8]) -> Action {
-        for _ in 0..LINGERING_READS {
+        for _ in 0..LINGERING_CLOSE_READS {
             match self.read.read(buffer, &mut self.transport) {
                 Ok(Input::Bytes(_)) => {}
                 Ok(Input::Blocked) => return Action::Wait,

@@ -11,7 +11,7 @@ use crate::worker::access_lines::Outcome;
 use crate::worker::body_stream::StreamingRequestBody;
 use crate::worker::client::Client;
 use crate::worker::describe::PeerText;
-use crate::worker::services::Services;
+use crate::worker::services::{Services, recycle};
 use crate::worker::spool::Spool;
 
 /// The request that is under way.
@@ -93,7 +93,7 @@ impl Answered {
                 .accounting
                 .request(&self.job, &outcome, &services.clock);
         }
-        services.recycle(self.job);
+        recycle(self.job, services);
     }
 }
 

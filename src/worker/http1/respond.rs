@@ -8,8 +8,8 @@ use crate::pool::{Job, Piece, ResponseBody, StreamedResponse};
 use super::Http1;
 use super::request_state::{Answered, Receiving, Refusal, Request, Running, TimedOut};
 use crate::worker::client::Client;
-use crate::worker::describe::{RequestLine, log_surplus_body};
-use crate::worker::services::Services;
+use crate::worker::describe::{RequestLine, log_overlong_body};
+use crate::worker::services::{Services, recycle};
 use crate::worker::write_side::{WriteSide, discard};
 
 /// A whole body up to this many bytes is copied behind its head, so that one plain write sends both.
@@ -232,7 +232,7 @@ impl Http1 {
             services
                 .accounting
                 .unanswered(&job, status, reason, &services.clock);
-            services.recycle(job);
+            recycle(job, services);
         }
     }
 
@@ -312,7 +312,7 @@ impl Http1 {
         match std::mem::take(&mut self.request) {
             Request::Receiving(receiving) => {
                 let job = receiving.give_up(services);
-                services.recycle(job);
+                recycle(job, services);
             }
             Request::Answered(mut answered) => {
                 answered.sent_bytes = answered.sent_bytes.saturating_sub(unsent_bytes);
@@ -338,7 +338,7 @@ impl Http1 {
     /// Close the response's framing.
     fn finish(&mut self, job: Box<Job>, count: BodyCount, services: &mut Services) {
         if count.cut > 0 && !self.exchange.is_head_request() {
-            log_surplus_body(&job, job.response.status_code(), count.cut);
+            log_overlong_body(&job, job.response.status_code(), count.cut);
         }
         let mut reason = job.refusal;
         if let Finish::Short { missing } = self.exchange.finish(&mut services.encoded) {

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::pool::{ConnId, Peer};
+use crate::worker::services::recycle;
 use crate::worker::write_side::WriteSide;
 
 impl Http1 {
@@ -73,7 +74,7 @@ fn a_body_is_collected_and_its_memory_counted_until_the_job_is_back() {
         panic!("{arrived:?}")
     };
     assert_eq!((job.body.len(), services.bodies.held_bytes()), (Some(5), 5));
-    services.recycle(job);
+    recycle(job, &mut services);
     assert_eq!(services.bodies.held_bytes(), 0);
 }
 

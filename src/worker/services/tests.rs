@@ -25,9 +25,15 @@ impl Services {
 }
 
 #[test]
-fn a_new_iteration_renews_the_write_budget() {
+fn a_recycled_job_gives_its_memory_back_and_is_used_again() {
     let mut services = Services::for_tests();
-    services.writes.spend(u64::MAX);
-    services.begin_iteration();
-    assert!(services.writes.was_exhausted() && !services.writes.is_exhausted());
+    let mut spool = crate::worker::spool::Spool::default();
+    spool.write(b"body", &mut services.bodies).unwrap();
+    let mut job = services.dispatch.new_job(services.clock.now());
+    job.body_held_bytes = spool.held_bytes();
+    let address = &raw const *job;
+    recycle(job, &mut services);
+    assert_eq!(services.bodies.held_bytes(), 0);
+    let again = services.dispatch.new_job(services.clock.now());
+    assert_eq!((&raw const *again, again.serial), (address, 2));
 }
