@@ -7,12 +7,14 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
-use super::access_log;
 use super::faults::Faults;
-use super::host::Inherited;
-use crate::arbiter::{WorkerSeat, signals};
+use super::python_runtime::Inherited;
+use super::raised::Raised;
+use super::worker_access_log;
+use crate::arbiter::{WorkerContext, signals};
 use crate::config::{Config, VERSION};
 use crate::logging;
+use crate::logging::access::FormatError;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
 use crate::python::gil::{Reason, release};
@@ -35,18 +37,29 @@ const WORKER_SIGNALS: [Signal; 5] = [
     Signal::SIGUSR1,
 ];
 
+/// Why a worker could not serve.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Raised(#[from] Raised),
+    #[error(transparent)]
+    AccessLog(#[from] FormatError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
 /// Serves until the worker is told to stop.
 pub(super) fn serve(
     py: Python<'_>,
     app: Py<PyAny>,
-    seat: WorkerSeat,
+    context: WorkerContext,
     inherited: &Arc<Inherited>,
     faults: &Faults,
 ) -> Exit {
-    match start(py, app, seat, inherited, faults) {
+    match start(py, app, context, inherited, faults) {
         Ok(exit) => exit,
-        Err(reason) => {
-            log::error!("The worker could not serve: {reason}");
+        Err(error) => {
+            log::error!("The worker could not serve: {error}");
             Exit {
                 code: crate::arbiter::EXIT_BOOT,
                 stuck_threads: 0,
@@ -58,29 +71,28 @@ pub(super) fn serve(
 fn start(
     py: Python<'_>,
     app: Py<PyAny>,
-    seat: WorkerSeat,
+    context: WorkerContext,
     inherited: &Arc<Inherited>,
     faults: &Faults,
-) -> Result<Exit, String> {
-    let WorkerSeat {
+) -> Result<Exit, ServeError> {
+    let WorkerContext {
         index,
         age,
         listeners,
         config,
         scoreboard,
-        booted,
+        notifier,
         parent,
         max_requests,
         channels,
         ..
-    } = seat;
-    let raised = |error: PyErr| traceback(py, &error);
+    } = context;
+    let raised = |error: PyErr| Raised::new(py, &error);
     let wakeups = install_wakeup(py).map_err(raised)?;
     let signals = install_signals(py, faults).map_err(raised)?;
     let mut settings = wsgi_settings(py, &config, &listeners);
-    let access_log = access_log::make(py, &config, &mut settings, age, inherited)?;
-    let heartbeat = Heartbeat::start(config.workers.timeout, beat(&scoreboard, index))
-        .map_err(|error| error.to_string())?;
+    let access_log = worker_access_log::make(py, &config, &mut settings, age, inherited)?;
+    let heartbeat = Heartbeat::start(config.workers.timeout, beat(&scoreboard, index))?;
     let interrupts = config
         .workers
         .request_timeout
@@ -101,7 +113,7 @@ fn start(
         slot: index,
         signals: Some(signals),
         interrupts: Some(wakeups),
-        booted: Some(booted),
+        booted: Some(notifier),
         parent: Some(parent.as_raw()),
         max_requests,
         channels,
@@ -112,7 +124,7 @@ fn start(
         config,
     };
     let exit = release(py, Reason::MainThread, || worker::run(setup, &application));
-    let mut exit = exit.map_err(|error| error.to_string())?;
+    let mut exit = exit?;
     if heartbeat.stop(py) == ThreadEnd::Stuck {
         exit.stuck_threads += 1;
     }

@@ -63,7 +63,7 @@ impl Heartbeat {
     pub fn start(timeout: Option<Duration>, record: Box<dyn Fn() + Send>) -> io::Result<Self> {
         let period = period(timeout);
         let (sender, arrived) = bounded(TASKS_MAX);
-        let thread = NativeThread::spawn("ferricorn-beat", move || {
+        let thread = NativeThread::spawn("ferricorn-pulse", move || {
             Python::attach(|py| live(py, period, &arrived, &record));
         })?;
         let queue = GilTaskQueue(sender);

@@ -1,7 +1,7 @@
 //! `load_app`: from `MODULE`, `MODULE:ATTRIBUTE` or `MODULE:FACTORY(literals)` to the callable.
 //!
 //! gunicorn's syntax, rules and messages; one thing more: attributes may be dotted. It runs in the
-//! worker's main thread (in the template process with `preload_app`), which is where user code may set
+//! worker's main thread (in the fork server with `preload_app`), which is where user code may set
 //! signal handlers.
 
 use std::path::Path;

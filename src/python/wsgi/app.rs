@@ -98,7 +98,7 @@ impl WsgiApp {
     pub fn run_thread(&self, py: Python<'_>, thread: &PoolThread) -> PyResult<()> {
         let mut environs = EnvironMaker::new(py, self.settings.clone())?;
         let callable = self.callable.bind(py);
-        let clock = BoardClock::new();
+        let clock = ScoreboardClock::new();
         if let Some(interrupts) = &self.interrupts {
             interrupts.enter(py, thread.index())?;
         }
@@ -110,7 +110,7 @@ impl WsgiApp {
         Ok(())
     }
 
-    fn begin(&self, thread: &PoolThread, job: &Job, clock: BoardClock) {
+    fn begin(&self, thread: &PoolThread, job: &Job, clock: ScoreboardClock) {
         thread.set_busy(true);
         if let Some(interrupts) = &self.interrupts {
             interrupts.begin(thread.index(), thread.token());
@@ -352,12 +352,12 @@ fn complete<'py>(
 
 /// The scoreboard's time of an instant, without reading a clock again.
 #[derive(Clone, Copy, Debug)]
-struct BoardClock {
+struct ScoreboardClock {
     instant: Instant,
     ms: u64,
 }
 
-impl BoardClock {
+impl ScoreboardClock {
     fn new() -> Self {
         Self {
             instant: Instant::now(),

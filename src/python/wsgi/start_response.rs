@@ -50,7 +50,7 @@ struct Record {
 pub(super) struct Recorded {
     /// The last head that the application gave.
     pub(super) head: ResponseHead,
-    /// Bytes of the body that were handed over.
+    /// Bytes of the body that were sent.
     pub(super) body_bytes: u64,
 }
 

@@ -2,11 +2,11 @@
 
 use pyo3::prelude::*;
 
-use super::host::Inherited;
+use super::python_runtime::Inherited;
 use super::relay;
 use crate::config::Config;
 use crate::logging;
-use crate::logging::access::{AccessFilter, AccessFormat};
+use crate::logging::access::{AccessFilter, AccessFormat, FormatError};
 use crate::python::wsgi::{ListenerAddress, WsgiSettings};
 use crate::worker::{AccessLines, AccessLog, WorkerInfo};
 
@@ -17,7 +17,7 @@ pub(super) fn make(
     settings: &mut WsgiSettings,
     number: u64,
     inherited: &Inherited,
-) -> Result<Option<AccessLog>, String> {
+) -> Result<Option<AccessLog>, FormatError> {
     if !config.logging.is_built_in() {
         let relay = relay::access(inherited.log.clone_ref(py));
         return Ok(Some(AccessLog::Relay(relay)));
@@ -28,11 +28,10 @@ pub(super) fn make(
     let format = AccessFormat::with_fields(
         &config.access_log.access_log_format,
         &config.access_log.access_log_fields,
-    )
-    .map_err(|error| error.to_string())?;
-    let face = worker_info(number, settings);
+    )?;
+    let info = worker_info(number, settings);
     settings.noted_keys = format.environ_keys().to_vec();
-    settings.request_id_seed = format.shows_request_id().then_some(face.request_id_seed);
+    settings.request_id_seed = format.shows_request_id().then_some(info.request_id_seed);
     let filter = AccessFilter::new(
         &config.access_log.access_log_exclude,
         config.access_log.access_log_min_status,
@@ -40,7 +39,7 @@ pub(super) fn make(
     );
     let log = AccessLines::new(format, Box::new(logging::write_access))
         .filtered(filter)
-        .of_worker(face);
+        .of_worker(info);
     Ok(Some(log.into()))
 }
 

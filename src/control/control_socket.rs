@@ -12,10 +12,10 @@ use crate::net;
 
 /// The listening socket and where its file is. Dropping it leaves the file, because forked children drop theirs.
 #[derive(Debug)]
-pub struct Socket {
-    pub listener: UnixListener,
-    pub path: PathBuf,
-    /// Of the file that we made, to know it from one that somebody put in its place.
+pub struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Of the file that was made here, to know it from one that was put in its place.
     inode: u64,
 }
 
@@ -28,7 +28,7 @@ pub enum OpenError {
     Failed(PathBuf, io::Error),
 }
 
-impl Socket {
+impl ControlSocket {
     /// Opens the socket of `setting`, where `{pid}` stands for `pid`; `mode` is the file's.
     ///
     /// # Errors
@@ -60,7 +60,15 @@ impl Socket {
         })
     }
 
-    /// Removes the file, if it is still ours.
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the file, if it is still the one that was made here.
     pub fn unlink(&self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode);
         if ours && let Err(error) = fs::remove_file(&self.path) {
@@ -132,19 +140,19 @@ mod tests {
     fn a_living_socket_is_not_stolen_and_a_dead_one_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let setting = directory.path().join("made/here/{pid}.ctl");
-        let first = Socket::open(&setting, 7, 0o600).unwrap();
+        let first = ControlSocket::open(&setting, 7, 0o600).unwrap();
         assert!(first.path.ends_with("made/here/7.ctl"));
         assert_eq!(fs::metadata(&first.path).unwrap().mode() & 0o777, 0o600);
         let parent = first.path.parent().unwrap().to_owned();
         assert_eq!(fs::metadata(&parent).unwrap().mode() & 0o777, 0o700);
 
-        let second = Socket::open(&setting, 7, 0o600).unwrap_err();
+        let second = ControlSocket::open(&setting, 7, 0o600).unwrap_err();
         assert!(matches!(second, OpenError::InUse(_)), "{second}");
 
         let path = first.path.clone();
         drop(first);
         assert!(path.exists(), "dropping leaves the file to the arbiter");
-        let other = Socket::open(&setting, 8, 0o666).unwrap();
+        let other = ControlSocket::open(&setting, 8, 0o666).unwrap();
         assert!(!path.exists(), "left behind by a dead server");
         assert_eq!(fs::metadata(&other.path).unwrap().mode() & 0o777, 0o666);
         other.unlink();
@@ -156,9 +164,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let setting = directory.path().join("{pid}.ctl");
         // Never accepts, like a master that is stopped.
-        let stopped = Socket::open(&setting, 1, 0o600).unwrap();
+        let stopped = ControlSocket::open(&setting, 1, 0o600).unwrap();
         for pid in 2..52 {
-            let next = Socket::open(&setting, pid, 0o600).unwrap();
+            let next = ControlSocket::open(&setting, pid, 0o600).unwrap();
             next.unlink();
         }
         assert!(stopped.path.exists());
@@ -169,7 +177,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("17.ctl");
         fs::write(&file, "notes").unwrap();
-        Socket::open(&directory.path().join("{pid}.ctl"), 18, 0o600).unwrap();
+        ControlSocket::open(&directory.path().join("{pid}.ctl"), 18, 0o600).unwrap();
         assert!(file.exists());
     }
 
@@ -177,13 +185,16 @@ mod tests {
     fn only_our_own_file_is_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control");
-        let socket = Socket::open(&path, 1, 0o600).unwrap();
+        let socket = ControlSocket::open(&path, 1, 0o600).unwrap();
         // Made before the first goes, so that it cannot get its inode.
         let new = directory.path().join("new");
         fs::write(&new, "somebody else's").unwrap();
         fs::rename(&new, &path).unwrap();
         socket.unlink();
         assert!(path.exists());
-        assert!(Socket::open(&path, 1, 0o600).is_err(), "not a socket");
+        assert!(
+            ControlSocket::open(&path, 1, 0o600).is_err(),
+            "not a socket"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What the arbiter asks of its surroundings, so that it needs no Python itself.
+//! What the arbiter asks of the interpreter and the log's files, so that it needs no Python itself.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -8,8 +8,8 @@ use nix::unistd::Pid;
 
 use crate::config::Config;
 
-/// What the arbiter needs from outside: everything that has to do with Python or the log's files.
-pub trait Host {
+/// What the arbiter needs from outside.
+pub trait Runtime {
     /// Forks, with Python's before- and after-fork calls around it.
     ///
     /// # Errors
@@ -19,17 +19,17 @@ pub trait Host {
     /// Calls a server hook, if the operator set it.
     ///
     /// # Errors
-    /// When the hook raised; the text goes to the log.
-    fn hook(&mut self, event: &HookEvent<'_>) -> Result<(), String>;
+    /// When the hook raised.
+    fn call_hook(&mut self, event: &HookEvent<'_>) -> Result<(), HookError>;
 
     /// Reads all settings again and applies those of the log.
     ///
     /// # Errors
     /// With the operator's mistake in one line.
-    fn reload(&mut self) -> Result<Arc<Config>, String>;
+    fn reload(&mut self) -> Result<Arc<Config>, ReloadError>;
 
-    /// Goes back to the settings before the last `reload`, which came to nothing.
-    fn take_back(&mut self);
+    /// Goes back to the settings before the last `reload`, which failed.
+    fn undo_reload(&mut self);
 
     fn reopen_logs(&mut self);
 
@@ -38,10 +38,24 @@ pub trait Host {
     fn execute_again(&mut self, variables: &[(String, String)]) -> io::Error;
 
     /// What `ps` shows: `master [name]`.
-    fn name_process(&mut self, name: &str);
+    fn set_title(&mut self, title: &str);
 
     /// Runs `blocking` without the GIL.
     fn wait(&mut self, blocking: &mut (dyn FnMut() + Send));
+}
+
+/// A hook raised.
+#[derive(Debug, thiserror::Error)]
+#[error("{traceback}")]
+pub struct HookError {
+    pub traceback: String,
+}
+
+/// The settings could not be read again.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct ReloadError {
+    pub reason: String,
 }
 
 /// Which side of the fork this is.
@@ -60,27 +74,39 @@ pub enum Hook {
     OnExit,
     PreExec,
     NworkersChanged { new: usize, old: Option<usize> },
-    PreFork(WorkerView),
-    ChildExit(WorkerView),
+    PreFork(WorkerInfo),
+    ChildExit(WorkerInfo),
 }
 
 /// A worker as hooks see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WorkerView {
+pub struct WorkerInfo {
     /// `None` before its fork.
     pub pid: Option<i32>,
     pub age: u64,
-    /// It was silent too long and got ABRT.
+    /// It was silent for too long and got ABRT.
     pub aborted: bool,
 }
 
-/// A hook and the arbiter as it sees it.
+impl WorkerInfo {
+    /// Before its fork.
+    #[must_use]
+    pub fn unborn(age: u64) -> Self {
+        Self {
+            pid: None,
+            age,
+            aborted: false,
+        }
+    }
+}
+
+/// A hook, and the arbiter as the hook sees it.
 #[derive(Debug)]
 pub struct HookEvent<'a> {
     pub hook: Hook,
     pub pid: i32,
     pub num_workers: usize,
-    pub workers: Vec<WorkerView>,
+    pub workers: Vec<WorkerInfo>,
     /// Descriptor and name of each listener.
     pub listeners: Vec<(RawFd, String)>,
     pub config: &'a Arc<Config>,

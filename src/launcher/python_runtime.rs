@@ -1,4 +1,4 @@
-//! The arbiter's surroundings: Python's fork, the server hooks, reading the settings again.
+//! What the arbiter needs of the interpreter: Python's fork, the server hooks, reading the settings again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,16 +9,18 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::sources::{Settings, Sources};
+use super::ending::init_logs;
+use super::origin::{Settings, Sources};
+use super::raw_env::RawEnv;
 use super::{reexec, relay, title};
-use crate::arbiter::{Forked, Hook, HookEvent, Host, WorkerView};
+use crate::arbiter::{Forked, Hook, HookError, HookEvent, ReloadError, Runtime, WorkerInfo};
 use crate::config::Config;
 use crate::logging;
 use crate::python::hooks::{self, Hooks};
 use crate::python::loader::{self, AppLoadError};
 use crate::python::traceback::format as traceback;
 
-pub(super) struct PythonHost<'py> {
+pub(super) struct PythonRuntime<'py> {
     py: Python<'py>,
     sources: Sources,
     config: Arc<Config>,
@@ -99,7 +101,7 @@ fn make_logger(py: Python<'_>, cfg: &Py<PyAny>, config: &Config) -> PyResult<Py<
     Ok(log)
 }
 
-impl<'py> PythonHost<'py> {
+impl<'py> PythonRuntime<'py> {
     pub(super) fn new(
         py: Python<'py>,
         sources: Sources,
@@ -133,6 +135,10 @@ impl<'py> PythonHost<'py> {
         self.app = Some(app);
     }
 
+    pub(super) fn set_worker_title(&mut self, config: &Config) {
+        self.set_title(&format!("worker [{}]", config.process.proc_name));
+    }
+
     /// What a worker takes with it.
     pub(super) fn into_worker(mut self, age: u64) -> PyResult<Inherited> {
         let worker = match self.workers.remove(&age) {
@@ -151,19 +157,19 @@ impl<'py> PythonHost<'py> {
     }
 
     /// The worker's object, made at its first mention.
-    fn worker(&mut self, view: WorkerView) -> PyResult<Py<PyAny>> {
-        let worker = match self.workers.get(&view.age) {
+    fn worker(&mut self, info: WorkerInfo) -> PyResult<Py<PyAny>> {
+        let worker = match self.workers.get(&info.age) {
             Some(worker) => worker.clone_ref(self.py),
             None => {
-                let worker = hooks::worker(self.py, &self.objects.arbiter, view.age)?;
-                self.workers.insert(view.age, worker.clone_ref(self.py));
+                let worker = hooks::worker(self.py, &self.objects.arbiter, info.age)?;
+                self.workers.insert(info.age, worker.clone_ref(self.py));
                 worker
             }
         };
-        if let Some(pid) = view.pid {
+        if let Some(pid) = info.pid {
             worker.setattr(self.py, intern!(self.py, "pid"), pid)?;
         }
-        if view.aborted {
+        if info.aborted {
             worker.setattr(self.py, intern!(self.py, "aborted"), true)?;
         }
         Ok(worker)
@@ -172,8 +178,8 @@ impl<'py> PythonHost<'py> {
     /// Brings the arbiter's object up to date.
     fn update_arbiter(&mut self, event: &HookEvent<'_>) -> PyResult<()> {
         let workers = PyDict::new(self.py);
-        for view in &event.workers {
-            workers.set_item(view.pid, self.worker(*view)?)?;
+        for info in &event.workers {
+            workers.set_item(info.pid, self.worker(*info)?)?;
         }
         let arbiter = self.objects.arbiter.bind(self.py);
         arbiter.setattr("WORKERS", workers)?;
@@ -181,8 +187,8 @@ impl<'py> PythonHost<'py> {
         let listeners = hooks::listeners(self.py, &event.listeners)?;
         arbiter.setattr("LISTENERS", listeners)?;
         let youngest = match event.hook {
-            Hook::PreFork(view) => Some(view.age),
-            _ => event.workers.last().map(|view| view.age),
+            Hook::PreFork(info) => Some(info.age),
+            _ => event.workers.last().map(|info| info.age),
         };
         match youngest {
             Some(age) => arbiter.setattr("worker_age", age),
@@ -190,7 +196,7 @@ impl<'py> PythonHost<'py> {
         }
     }
 
-    fn call(&mut self, event: &HookEvent<'_>) -> Result<(), String> {
+    fn call(&mut self, event: &HookEvent<'_>) -> Result<(), HookError> {
         let hook = match event.hook {
             Hook::OnStarting => hooks::Hook::OnStarting,
             Hook::WhenReady => hooks::Hook::WhenReady,
@@ -202,18 +208,20 @@ impl<'py> PythonHost<'py> {
             Hook::ChildExit(_) => hooks::Hook::ChildExit,
         };
         let py = self.py;
-        let raised = |error: PyErr| traceback(py, &error);
+        let raised = |error: PyErr| HookError {
+            traceback: traceback(py, &error),
+        };
         // Workers take what they see of the arbiter from the moment of their fork.
         if self.hooks.is_set(hook) || matches!(event.hook, Hook::PreFork(_)) {
             self.update_arbiter(event).map_err(raised)?;
         }
         // The worker's object is needed in the child, whether the hook is set or not.
         let worker = match event.hook {
-            Hook::PreFork(view) | Hook::ChildExit(view) => Some(self.worker(view).map_err(raised)?),
+            Hook::PreFork(info) | Hook::ChildExit(info) => Some(self.worker(info).map_err(raised)?),
             _ => None,
         };
-        if let Hook::ChildExit(view) = event.hook {
-            self.workers.remove(&view.age);
+        if let Hook::ChildExit(info) = event.hook {
+            self.workers.remove(&info.age);
         }
         if !self.hooks.is_set(hook) {
             return Ok(());
@@ -226,14 +234,16 @@ impl<'py> PythonHost<'py> {
             (_, Some(worker)) => self.hooks.call(py, hook, (arbiter, worker)),
             (_, None) => self.hooks.call(py, hook, (arbiter,)),
         };
-        called.map_err(|error| error.to_string())
+        called.map_err(|error| HookError {
+            traceback: error.to_string(),
+        })
     }
 
     /// The settings anew, as at the start: from the start directory, in the environment of then.
-    fn read_again(&mut self) -> Result<Settings, String> {
-        let raised = |error: PyErr| error.to_string();
+    fn read_again(&mut self) -> Result<Settings, ReloadError> {
+        let raised = |error: PyErr| failed(&error);
         self.raw_env.restore(self.py).map_err(raised)?;
-        let back = std::env::current_dir().map_err(|error| error.to_string())?;
+        let back = std::env::current_dir().map_err(|error| failed(&error))?;
         loader::enter_directory(self.py, &self.sources.start_directory).map_err(raised)?;
         let read = self.sources.read_again(self.py);
         match read {
@@ -248,10 +258,8 @@ impl<'py> PythonHost<'py> {
                     .apply(self.py, &self.config.app.raw_env)
                     .map_err(raised)?;
                 let reason = end.message.unwrap_or_default();
-                Err(reason
-                    .trim()
-                    .replace("\n\nError: ", "; ")
-                    .replace("Error: ", ""))
+                let reason = reason.trim().replace("\n\nError: ", "; ");
+                Err(failed(&reason.replace("Error: ", "")))
             }
         }
     }
@@ -269,14 +277,14 @@ impl<'py> PythonHost<'py> {
         loader::enter(self.py, config)?;
         self.raw_env.apply(self.py, &config.app.raw_env)?;
         // A log that cannot be opened anew stays where it is, as in gunicorn.
-        if let Err(error) = super::init_logs(config) {
+        if let Err(error) = init_logs(config) {
             log::error!("{}", error.message.unwrap_or_default().trim());
         }
         Ok(())
     }
 }
 
-impl Host for PythonHost<'_> {
+impl Runtime for PythonRuntime<'_> {
     fn fork(&mut self) -> io::Result<Forked> {
         let py = self.py;
         let fork = || -> PyResult<i32> {
@@ -296,21 +304,21 @@ impl Host for PythonHost<'_> {
         }
     }
 
-    fn hook(&mut self, event: &HookEvent<'_>) -> Result<(), String> {
+    fn call_hook(&mut self, event: &HookEvent<'_>) -> Result<(), HookError> {
         self.call(event)
     }
 
-    fn reload(&mut self) -> Result<Arc<Config>, String> {
+    fn reload(&mut self) -> Result<Arc<Config>, ReloadError> {
         let settings = self.read_again()?;
         for warning in &settings.config.warnings {
             log::warn!("{warning}");
         }
         let before = self.adopt(settings.config, settings.hooks);
-        self.before = Some(before.map_err(|error| error.to_string())?);
+        self.before = Some(before.map_err(|error| failed(&error))?);
         Ok(Arc::clone(&self.config))
     }
 
-    fn take_back(&mut self) {
+    fn undo_reload(&mut self) {
         let Some((config, hooks)) = self.before.take() else {
             return;
         };
@@ -338,8 +346,8 @@ impl Host for PythonHost<'_> {
         }
     }
 
-    fn name_process(&mut self, name: &str) {
-        title::name_process(self.py, name);
+    fn set_title(&mut self, title: &str) {
+        title::set_title(self.py, title);
     }
 
     fn wait(&mut self, blocking: &mut (dyn FnMut() + Send)) {
@@ -347,6 +355,12 @@ impl Host for PythonHost<'_> {
             blocking();
             logging::tick();
         });
+    }
+}
+
+fn failed(reason: &dyn std::fmt::Display) -> ReloadError {
+    ReloadError {
+        reason: reason.to_string(),
     }
 }
 
@@ -359,37 +373,4 @@ pub(super) struct Inherited {
     pub(super) worker: Py<PyAny>,
     /// The preloaded application.
     pub(super) app: Option<Py<PyAny>>,
-}
-
-/// The environment variables that a setting has set, and what they were before.
-#[derive(Debug, Default)]
-pub(super) struct RawEnv {
-    before: Vec<(String, Option<String>)>,
-}
-
-impl RawEnv {
-    /// Through `os.environ`, which the application sees and which sets the process's own too.
-    pub(super) fn apply(&mut self, py: Python<'_>, variables: &[(String, String)]) -> PyResult<()> {
-        let environ = py.import("os")?.getattr("environ")?;
-        for (name, value) in variables {
-            let before = environ.call_method1("get", (name,))?.extract()?;
-            self.before.push((name.clone(), before));
-            environ.set_item(name, value)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn restore(&mut self, py: Python<'_>) -> PyResult<()> {
-        let environ = py.import("os")?.getattr("environ")?;
-        // Backwards, so that a variable given twice ends as it began.
-        for (name, before) in self.before.drain(..).rev() {
-            match before {
-                Some(value) => environ.set_item(name, value)?,
-                None => {
-                    environ.call_method1("pop", (name, py.None()))?;
-                }
-            }
-        }
-        Ok(())
-    }
 }

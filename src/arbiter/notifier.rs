@@ -1,26 +1,23 @@
-//! What systemd is told: real states, each when it is true (sd_notify(3)).
+//! Notifications to systemd: real states, each when it is true (sd_notify(3)).
 //!
 //! `READY=1` when the first worker serves, not when there is a socket; `RELOADING=1` from HUP until the last old worker
 //! was told to go; `STOPPING=1`, or the successor's `MAINPID=`, at the end; `STATUS=` whenever the workers' numbers
 //! change; `WATCHDOG=1` from the arbiter's loop, at half the time that systemd waits for it.
 //!
-//! Nothing here can fail the server: what cannot be said is not said.
+//! Nothing here waits or fails the server: a notification that cannot be sent is dropped.
 
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use nix::time::{ClockId, clock_gettime};
-
-use super::Arbiter;
-use super::workers::Stage;
-use crate::scoreboard::monotonic_ms;
+use nix::unistd::Pid;
 
 /// From the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Supervisor {
     /// `NOTIFY_SOCKET`: a path, or `@` and a name in the abstract namespace.
     pub notify_socket: Option<String>,
-    /// `WATCHDOG_USEC`, when `WATCHDOG_PID` means us.
+    /// `WATCHDOG_USEC`, when `WATCHDOG_PID` means this process.
     pub watchdog_usec: Option<u64>,
 }
 
@@ -48,83 +45,68 @@ impl Notifier {
         }
     }
 
-    pub(super) fn watches(&self) -> bool {
+    pub(super) fn has_watchdog(&self) -> bool {
         self.watchdog_ms.is_some()
     }
 
-    pub(super) fn say(&self, state: &str) {
+    fn send(&self, state: &str) {
         if let Some(socket) = &self.socket {
             if let Err(error) = socket.send(state.as_bytes()) {
-                log::debug!("systemd was not told {state:?}: {error}");
+                log::debug!("systemd was not notified of {state:?}: {error}");
             }
         }
     }
 
-    /// Says that we live if it is time; returns in how many milliseconds it is time again.
+    /// Sends the sign of life if it is time; returns in how many milliseconds it is time again.
     pub(super) fn keep_watchdog(&mut self, now: u64) -> Option<u64> {
         let period = self.watchdog_ms?;
         if self.next_watchdog_at <= now {
-            self.say("WATCHDOG=1");
+            self.send("WATCHDOG=1");
             self.next_watchdog_at = now + period;
         }
         Some(self.next_watchdog_at - now)
     }
-}
 
-impl Arbiter<'_> {
-    /// Called once a turn: costs nothing when nothing has changed.
-    pub(super) fn notify_status(&mut self) {
-        if self.notifier.socket.is_none() {
+    /// Called once an iteration: costs nothing when nothing has changed.
+    pub(super) fn status(&mut self, serving: usize, booting: usize, leaving: usize) {
+        if self.socket.is_none() {
             return;
         }
-        let serving = self.workers.count(Stage::Serving);
-        let status = status(
-            serving,
-            self.workers.count(Stage::Booting),
-            self.workers.count(Stage::Retiring),
-        );
-        let becomes_ready = serving > 0 && !self.notifier.is_ready;
+        let status = status(serving, booting, leaving);
+        let becomes_ready = serving > 0 && !self.is_ready;
         if becomes_ready {
-            self.notifier.is_ready = true;
-            self.notifier.say(&format!("READY=1\nSTATUS={status}"));
-        } else if status != self.notifier.status {
-            self.notifier.say(&format!("STATUS={status}"));
+            self.is_ready = true;
+            self.send(&format!("READY=1\nSTATUS={status}"));
+        } else if status != self.status {
+            self.send(&format!("STATUS={status}"));
         }
-        self.notifier.status = status;
+        self.status = status;
     }
 
-    pub(super) fn notify_reloading(&self) {
+    pub(super) fn reloading(&self) {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
             .map_or(0, |now| std::time::Duration::from(now).as_micros());
-        self.notifier
-            .say(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
     }
 
-    /// The reload is over, with this to say of it.
-    pub(super) fn notify_reloaded(&mut self, outcome: &str) {
-        self.notifier.say(&format!("READY=1\nSTATUS={outcome}"));
+    /// The reload is over, with this outcome.
+    pub(super) fn reloaded(&mut self, outcome: &str) {
+        self.send(&format!("READY=1\nSTATUS={outcome}"));
         // The next line about the workers is news again.
-        self.notifier.status.clear();
+        self.status.clear();
     }
 
     /// A service whose master has a successor does not stop: it goes on with that one.
-    pub(super) fn notify_stopping(&self) {
-        match self.upgrade {
-            Some(successor) => self.notifier.say(&format!("MAINPID={successor}")),
-            None => self.notifier.say("STOPPING=1"),
+    pub(super) fn stopping(&self, new_master: Option<Pid>) {
+        match new_master {
+            Some(new_master) => self.send(&format!("MAINPID={new_master}")),
+            None => self.send("STOPPING=1"),
         }
     }
 
-    pub(super) fn notify_promoted(&mut self) {
-        self.notifier.say(&format!("MAINPID={}\nREADY=1", self.pid));
-        self.notifier.status.clear();
-    }
-
-    /// How long the loop may sleep, as far as systemd is concerned.
-    pub(super) fn keep_watchdog(&mut self) -> u64 {
-        self.notifier
-            .keep_watchdog(monotonic_ms())
-            .unwrap_or(u64::MAX)
+    pub(super) fn promoted(&mut self, pid: Pid) {
+        self.send(&format!("MAINPID={pid}\nREADY=1"));
+        self.status.clear();
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use super::{End, print};
+use super::ending::{Ending, print};
 use crate::config::{self, CliOutcome, Config, Environment, RawSettings};
 use crate::logging::access::AccessFormat;
 use crate::net::BindAddress;
@@ -38,7 +38,7 @@ pub(super) enum Origin {
 
 impl Sources {
     /// Reads all sources. Must be called in the start directory.
-    pub(super) fn read(&self, py: Python<'_>) -> Result<Settings, End> {
+    pub(super) fn read(&self, py: Python<'_>) -> Result<Settings, Ending> {
         let (raw, hooks) = match &self.origin {
             Origin::CommandLine(argv) => self.of_command_line(py, argv)?,
             Origin::Application(application) => self.of_application(application.bind(py))?,
@@ -50,15 +50,15 @@ impl Sources {
                 .map(|error| format!("\nError: {error}\n"))
                 .collect();
             let message = Some(errors.concat());
-            End { code: 1, message }
+            Ending { code: 1, message }
         })?;
         AccessFormat::with_fields(
             &config.access_log.access_log_format,
             &config.access_log.access_log_fields,
         )
-        .map_err(End::refused)?;
+        .map_err(Ending::refused)?;
         for address in &config.socket.bind {
-            address.parse::<BindAddress>().map_err(End::refused)?;
+            address.parse::<BindAddress>().map_err(Ending::refused)?;
         }
         Ok(Settings {
             config: Arc::new(config),
@@ -68,12 +68,12 @@ impl Sources {
     }
 
     /// As [`Self::read`], some time after the start.
-    pub(super) fn read_again(&self, py: Python<'_>) -> Result<Settings, End> {
+    pub(super) fn read_again(&self, py: Python<'_>) -> Result<Settings, Ending> {
         if let Origin::Application(application) = &self.origin {
             // It says on the standard error what is wrong, and wants to leave.
             application
                 .call_method0(py, "reload")
-                .map_err(|error| End::raised(py, &error))?;
+                .map_err(|error| Ending::raised(py, &error))?;
         }
         self.read(py)
     }
@@ -82,7 +82,7 @@ impl Sources {
         &self,
         py: Python<'_>,
         argv: &[OsString],
-    ) -> Result<(RawSettings, Hooks), End> {
+    ) -> Result<(RawSettings, Hooks), Ending> {
         let given = match config::cli::parse_all(argv, &self.environment) {
             CliOutcome::Run(given) => given,
             CliOutcome::Exit {
@@ -92,7 +92,7 @@ impl Sources {
             } => {
                 print(&stdout);
                 let message = (!stderr.is_empty()).then_some(stderr);
-                return Err(End { code, message });
+                return Err(Ending { code, message });
             }
         };
         let location = given
@@ -100,17 +100,20 @@ impl Sources {
             .map(str::to_owned)
             .or_else(|| config_file::default_location().map(|path| path.display().to_string()));
         let (file, hooks) = match location {
-            Some(location) => config_file::load(py, &location).map_err(End::refused)?,
+            Some(location) => config_file::load(py, &location).map_err(Ending::refused)?,
             None => (RawSettings::default(), Hooks::default()),
         };
         Ok((config::combine([given, file]), hooks))
     }
 
-    fn of_application(&self, application: &Bound<'_, PyAny>) -> Result<(RawSettings, Hooks), End> {
+    fn of_application(
+        &self,
+        application: &Bound<'_, PyAny>,
+    ) -> Result<(RawSettings, Hooks), Ending> {
         let py = application.py();
         let cfg = application.getattr("cfg");
-        let cfg = cfg.map_err(|error| End::raised(py, &error))?;
-        let (given, hooks) = config_file::of_application(&cfg).map_err(End::refused)?;
+        let cfg = cfg.map_err(|error| Ending::raised(py, &error))?;
+        let (given, hooks) = config_file::of_application(&cfg).map_err(Ending::refused)?;
         let mut raw = config::combine([self.environment.settings(), given]);
         let name = application.get_type().name();
         raw.set_app(name.map_or_else(|_| "application".to_owned(), |name| name.to_string()));
