@@ -13,7 +13,7 @@ use super::raised::Raised;
 use super::worker_access_log;
 use crate::arbiter::{WorkerContext, signals};
 use crate::config::{Config, VERSION};
-use crate::logging;
+use crate::logging::Log;
 use crate::logging::access::FormatError;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
@@ -200,7 +200,7 @@ fn signal_hook(
     Box::new(move |number| {
         let hook = match Signal::try_from(number) {
             Ok(Signal::SIGUSR1) => {
-                if let Err(error) = logging::reopen() {
+                if let Err(error) = inherited.logs.reopen() {
                     log::error!("{error}");
                 }
                 // The files of Python's loggers can wait until the interpreter is free, the loop cannot.
@@ -309,10 +309,16 @@ fn face(listener: &Listener) -> ListenerAddress {
 
 /// Leave at once, without finalizing the interpreter under a thread that still runs: what is buffered is written, and
 /// what was cut is logged.
-pub(super) fn leave_stuck(py: Python<'_>, exit: Exit, scoreboard: &Scoreboard, index: usize) -> ! {
+pub(super) fn leave_stuck(
+    py: Python<'_>,
+    logs: Log,
+    exit: Exit,
+    scoreboard: &Scoreboard,
+    index: usize,
+) -> ! {
     log::error!("{} thread(s) did not finish in time:", exit.stuck_threads);
     log_running(scoreboard, index);
-    logging::close();
+    logs.close();
     if let Err(error) = dump_and_flush(py) {
         log::error!("{}", traceback(py, &error));
     }

@@ -31,7 +31,8 @@ pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerCon
         Ok(inherited) => Arc::new(inherited),
         Err(error) => return boot_failure(&traceback(py, &error)),
     };
-    let faults = Faults::watch(py);
+    inherited.logs.allow_threads();
+    let faults = Faults::watch(py, inherited.logs);
     let mut context = context;
     let reporter = context
         .channel
@@ -65,7 +66,7 @@ pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerCon
         .filter(|end| **end == Some(ThreadEnd::Stuck))
         .count();
     if exit.stuck_threads > 0 {
-        leave_stuck(py, exit, &scoreboard, index);
+        leave_stuck(py, inherited.logs, exit, &scoreboard, index);
     }
     exit.code
 }

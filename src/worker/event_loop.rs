@@ -284,7 +284,7 @@ impl<'a> EventLoop<'a> {
             return;
         }
         self.services.dispatch.log_shed(now, false);
-        crate::logging::tick();
+        crate::logging::Log::of_process().tick();
         self.heartbeat.publish(Figures {
             open: self.connections.len_with_hijacked(),
             idle: self.connections.idle_count(),

@@ -65,7 +65,7 @@ fn the_page_on_security_names_tests_that_exist() {
                 missing.push(name);
             }
         }
-        let is_heading = row.contains("reported for") || row.contains("---");
+        let is_heading = row.contains("| shown by |") || row.contains("---");
         assert!(is_heading || named > before, "no test is named: {row}");
     }
     assert!(named > 50, "the page was not read");
