@@ -137,7 +137,7 @@ impl PeerWorkers {
                 connections: slot.connections_open(),
                 threads: slot.threads_count(),
                 load: slot.load(),
-                reserved: slot.promised(),
+                reserved: slot.reserved_transfers(),
             })
         })
     }
@@ -148,9 +148,9 @@ impl PeerWorkers {
             return Err(io::ErrorKind::NotFound.into());
         };
         let theirs = self.slot.scoreboard().slot(slot);
-        theirs.promise();
+        theirs.reserve_transfer();
         if let Err(error) = channels.send(slot, message, socket) {
-            theirs.redeem();
+            theirs.release_transfer();
             return Err(error);
         }
         // Pairs with the fence in `drain`: either the peer sees the message, or this worker sees that it stops.
@@ -174,7 +174,7 @@ impl PeerWorkers {
             return Some(transport);
         }
         let open = saturating_u32(connections.len());
-        let own = open.saturating_add(self.slot.get().promised());
+        let own = open.saturating_add(self.slot.get().reserved_transfers());
         let own = services.dispatch.own_load(own);
         let (Some(slot), Ok(listener)) =
             (policy::place(&own, self.peers()), u8::try_from(listener))
@@ -256,7 +256,7 @@ impl PeerWorkers {
                 services.input = buffer;
                 // In this order, so that it is never missing from both counts.
                 self.publish(connections.len(), &services.dispatch);
-                self.slot.scoreboard().slot(slot).redeem();
+                self.slot.scoreboard().slot(slot).release_transfer();
                 continue;
             }
             services.input = buffer;
@@ -386,10 +386,10 @@ mod tests {
         let clients = [(); 3].map(|()| first.accept());
         let stays: Vec<bool> = clients.iter().map(|(stays, _)| *stays).collect();
         assert_eq!(stays, [true, false, true]);
-        assert_eq!(scoreboard.slot(1).promised(), 1);
+        assert_eq!(scoreboard.slot(1).reserved_transfers(), 1);
         second.receive();
         assert_eq!((first.connections.len(), second.connections.len()), (2, 1));
-        assert_eq!(scoreboard.slot(1).promised(), 0);
+        assert_eq!(scoreboard.slot(1).reserved_transfers(), 0);
     }
 
     #[test]
