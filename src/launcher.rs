@@ -16,6 +16,7 @@ pub(crate) mod api;
 mod daemon;
 mod faults;
 mod host;
+mod leave;
 mod reexec;
 mod relay;
 mod reload;
@@ -24,6 +25,7 @@ mod sources;
 mod template;
 mod title;
 mod worker;
+mod worker_signals;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};

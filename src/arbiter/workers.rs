@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::WorkerView;
 use super::policy::{Beats, Member};
-use crate::scoreboard::{Scoreboard, Slot, SlotState};
+use crate::scoreboard::{Scoreboard, Slot, SlotState, monotonic_ms};
 
 /// What the arbiter knows and wants of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,10 @@ impl WorkerHandle {
 
     /// A worker that is gone already will be reaped in a moment.
     pub(super) fn send(&self, signal: Signal) {
+        if matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) {
+            // The application may keep the signal from the worker.
+            self.slot().ask_to_stop(signal as i32, monotonic_ms());
+        }
         match kill(self.pid, signal) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => log::error!("Worker (pid:{}) cannot be signalled: {errno}", self.pid),

@@ -16,6 +16,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
+use super::serve::without_signals;
 use crate::arbiter::signals;
 use crate::config::Config;
 use crate::python::gil::{Reason, release};
@@ -115,9 +116,11 @@ impl Reloader {
         // What there is now is what changes are measured by.
         let files = duty.files();
         duty.watcher.look(&files);
-        let thread = std::thread::Builder::new()
-            .name("ferricorn-reload".to_owned())
-            .spawn(move || duty.run())?;
+        let thread = without_signals(|| {
+            std::thread::Builder::new()
+                .name("ferricorn-reload".to_owned())
+                .spawn(move || duty.run())
+        })?;
         Ok(Self {
             stop,
             shared,

@@ -6,7 +6,7 @@ use nix::sys::wait::waitpid;
 use pyo3::prelude::*;
 
 use super::host::PythonHost;
-use super::serve::exit_now;
+use super::leave::exit_now;
 use super::worker;
 use crate::arbiter::{
     EXIT_BOOT, Forked, Hook, HookEvent, Host as _, Order, TemplateSeat, WorkerView,
@@ -23,7 +23,7 @@ pub(super) fn run(py: Python<'_>, mut host: PythonHost<'_>, mut seat: TemplateSe
                 AppLoadError::Import { traceback, .. } => {
                     log::error!("Exception while preloading\n{traceback}");
                 }
-                AppLoadError::Load(reason) => log::error!("{reason}"),
+                AppLoadError::Load(_) | AppLoadError::Exit { .. } => log::error!("{error}"),
             }
             return error.exit_code();
         }

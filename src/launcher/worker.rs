@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use super::faults::Faults;
 use super::host::{Inherited, PythonHost};
+use super::leave::leave;
 use super::reload::Reloader;
-use super::serve::{leave_stuck, serve};
+use super::serve::{serve, without_signals};
+use super::worker_signals::WorkerSignals;
 use crate::arbiter::{EXIT_BOOT, WorkerLine, WorkerSeat, dump_signal};
 use crate::config::Config;
 use crate::net::Listener;
@@ -32,9 +34,10 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
     let teller = seat.line.take().and_then(|line| tell_stacks(py, line));
     let (index, scoreboard) = (seat.index, Arc::clone(&seat.scoreboard));
     let reloader = Reloader::start(py, &seat.config, &inherited.hooks, &inherited.worker);
-    let exit = match boot(py, &inherited, &seat, reloader.as_ref()) {
-        Ok(app) => {
-            let exit = serve(py, app, seat, &inherited, &faults);
+    let config = Arc::clone(&seat.config);
+    let exit = match boot(py, &inherited, &seat, reloader.as_ref(), &faults) {
+        Ok((app, signals)) => {
+            let exit = serve(py, app, seat, &inherited, (signals, &faults));
             let requests = scoreboard.slot(index).requests();
             leaving(py, &inherited.worker, requests);
             exit
@@ -55,20 +58,19 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
     if let Some(teller) = teller {
         teller.stop(py);
     }
-    if exit.stuck_threads > 0 {
-        leave_stuck(py, exit, &scoreboard, index);
-    }
-    exit.code
+    leave(py, exit, &config, scoreboard.slot(index))
 }
 
 /// From now on the arbiter can ask where this worker is, also while the application is being imported.
 fn tell_stacks(py: Python<'_>, line: WorkerLine) -> Option<StackTeller> {
-    let teller = StackTeller::start(
-        py,
-        line.questions,
-        line.dump,
-        dump_signal().map(|one| one as i32),
-    );
+    let teller = without_signals(|| {
+        StackTeller::start(
+            py,
+            line.questions,
+            line.dump,
+            dump_signal().map(|one| one as i32),
+        )
+    });
     match teller {
         Ok(teller) => Some(teller),
         Err(error) => {
@@ -84,7 +86,8 @@ fn boot(
     inherited: &Inherited,
     seat: &WorkerSeat,
     reloader: Option<&Reloader>,
-) -> Result<Py<PyAny>, i32> {
+    faults: &Faults,
+) -> Result<(Py<PyAny>, WorkerSignals), i32> {
     let Inherited {
         hooks,
         arbiter,
@@ -96,6 +99,8 @@ fn boot(
         .call(py, Hook::PostFork, (arbiter, worker))
         .map_err(|error| boot_failure(&error.to_string()))?;
     drop_privileges(py, &seat.config).map_err(|reason| boot_failure(&reason))?;
+    let signals = WorkerSignals::init(py, worker, faults)
+        .map_err(|error| boot_failure(&traceback(py, &error)))?;
     let app = match &inherited.app {
         Some(app) => app.clone_ref(py),
         None => load(py, inherited, &seat.config, reloader)?,
@@ -107,7 +112,7 @@ fn boot(
     worker
         .setattr(py, "booted", true)
         .map_err(|error| boot_failure(&traceback(py, &error)))?;
-    Ok(app)
+    Ok((app, signals))
 }
 
 /// With `--reload` on, an application that cannot be loaded is no reason to stop: its author is at work on it.
@@ -163,6 +168,12 @@ fn load_failure(error: &AppLoadError) -> i32 {
         AppLoadError::Load(reason) => {
             log::error!("{reason}");
             error.exit_code()
+        }
+        AppLoadError::Exit { code, .. } => {
+            log::info!(
+                "The application has ended the worker with exit code {code} while it was loaded."
+            );
+            *code
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The pool's threads as Python sees them: ordinary `threading.Thread` objects that run our loop.
 //!
-//! They are named `ferricorn-thread_N`, daemonic, and have the platform's full stack, so that thread-locals, tracers,
+//! They are named `ferricorn-thread_N`, no daemons, and have the platform's full stack, so that thread-locals, tracers,
 //! profilers and `threading.enumerate()` see nothing unusual, and deep recursion meets the interpreter's limit before
 //! the stack's end.
 
@@ -16,6 +16,9 @@ use super::wsgi::WsgiApp;
 /// Called on the event loop's thread, not attached, with the number of a signal that the worker hands on.
 pub type SignalHook = Box<dyn Fn(i32) + Send + Sync>;
 
+/// Called on the interpreter's main thread with what a signal handler of the application has raised.
+pub type ExceptionHook = Box<dyn Fn(Python<'_>, PyErr) + Send + Sync>;
+
 /// Called on the event loop's thread with a request that runs too long; must not wait.
 pub type OverrunHook = Box<dyn Fn(&TimedOutRequest) + Send + Sync>;
 
@@ -23,6 +26,7 @@ pub type OverrunHook = Box<dyn Fn(&TimedOutRequest) + Send + Sync>;
 pub struct PythonApplication {
     app: Arc<WsgiApp>,
     on_signal: SignalHook,
+    on_exception: ExceptionHook,
     on_overrun: OverrunHook,
 }
 
@@ -35,11 +39,18 @@ impl std::fmt::Debug for PythonApplication {
 }
 
 impl PythonApplication {
-    /// Run `app`; signals that are not the loop's alone go to `on_signal`, requests that run too long to `on_overrun`.
-    pub fn new(app: Arc<WsgiApp>, on_signal: SignalHook, on_overrun: OverrunHook) -> Self {
+    /// Run `app`; signals that are not the loop's alone go to `on_signal`, exceptions of the application's signal
+    /// handlers to `on_exception`, requests that run too long to `on_overrun`.
+    pub fn new(
+        app: Arc<WsgiApp>,
+        on_signal: SignalHook,
+        on_exception: ExceptionHook,
+        on_overrun: OverrunHook,
+    ) -> Self {
         Self {
             app,
             on_signal,
+            on_exception,
             on_overrun,
         }
     }
@@ -72,10 +83,7 @@ impl Application for PythonApplication {
         Python::attach(|py| {
             // The application's own signal handler raised: its exception has nowhere else to go.
             if let Err(error) = py.check_signals() {
-                log::error!(
-                    "Exception in a signal handler\n{}",
-                    super::traceback::format(py, &error)
-                );
+                (self.on_exception)(py, error);
             }
         });
     }
@@ -105,7 +113,8 @@ fn start_thread(
     let options = PyDict::new(py);
     options.set_item("target", body)?;
     options.set_item("name", format!("ferricorn-thread_{index}"))?;
-    options.set_item("daemon", true)?;
+    // A thread that a view starts inherits this, and is waited for at the end.
+    options.set_item("daemon", false)?;
     let thread = py
         .import("threading")?
         .getattr("Thread")?
