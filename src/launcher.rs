@@ -17,6 +17,7 @@ mod daemon;
 mod faults;
 mod host;
 mod leave;
+mod main_thread;
 mod reexec;
 mod relay;
 mod reload;

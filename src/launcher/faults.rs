@@ -5,6 +5,8 @@
 //! A worker that does not get through its boot is watched too. An application that has enabled the handler itself
 //! keeps it, with its file.
 
+use std::cell::RefCell;
+
 use pyo3::prelude::*;
 
 use crate::logging;
@@ -13,7 +15,7 @@ use crate::logging;
 #[derive(Debug)]
 pub(super) struct Faults {
     /// A weak reference to the file that it was given: it lives as long as nobody has given another one.
-    file: Option<Py<PyAny>>,
+    file: RefCell<Option<Py<PyAny>>>,
 }
 
 impl Faults {
@@ -21,12 +23,18 @@ impl Faults {
     pub(super) fn watch(py: Python<'_>) -> Self {
         let file = match enabled(py) {
             Ok(false) => enable(py),
-            Ok(true) => return Self { file: None },
+            Ok(true) => {
+                return Self {
+                    file: RefCell::default(),
+                };
+            }
             Err(error) => Err(error),
         };
         // Without it a worker works as well.
         let file = file.map_err(|error| log::debug!("no fault handler: {error}"));
-        Self { file: file.ok() }
+        Self {
+            file: RefCell::new(file.ok()),
+        }
     }
 
     /// Whether the application has enabled it, before us or after.
@@ -35,7 +43,7 @@ impl Faults {
     }
 
     fn are_ours(&self, py: Python<'_>) -> PyResult<bool> {
-        match &self.file {
+        match &*self.file.borrow() {
             Some(file) => Ok(!file.call0(py)?.is_none(py)),
             None => Ok(false),
         }
@@ -52,7 +60,8 @@ impl Faults {
         }
         py.import("faulthandler")?.call_method0("disable")?;
         let installed = install()?;
-        enable(py)?;
+        let file = enable(py)?;
+        self.file.replace(Some(file));
         Ok(installed)
     }
 }

@@ -20,10 +20,12 @@ const QUICK_STOP: Duration = Duration::from_secs(4);
 /// does not end is left behind, and then this does not return.
 pub(super) fn leave(py: Python<'_>, exit: Exit, config: &Config, slot: Slot<'_>) -> i32 {
     if exit.stuck_threads > 0 {
-        log::error!("{} thread(s) did not finish in time:", exit.stuck_threads);
-        log_running(slot);
-        if let Err(error) = dump_stacks(py) {
-            log::debug!("stacks: {}", traceback(py, &error));
+        if !slot.running().is_empty() {
+            log::error!("{} thread(s) did not finish in time:", exit.stuck_threads);
+            log_running(slot);
+            if let Err(error) = dump_stacks(py) {
+                log::debug!("stacks: {}", traceback(py, &error));
+            }
         }
         finish(py, exit.code);
     }

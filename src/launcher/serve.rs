@@ -10,6 +10,8 @@ use pyo3::prelude::*;
 use super::access_log;
 use super::faults::Faults;
 use super::host::Inherited;
+use super::leave::leave;
+use super::main_thread;
 use super::worker_signals::{RequestedExit, WorkerSignals, watch_slot};
 use crate::arbiter::{WorkerSeat, signals};
 use crate::config::{Config, VERSION};
@@ -24,7 +26,7 @@ use crate::python::threads::{OverrunHook, PythonApplication};
 use crate::python::traceback::format as traceback;
 use crate::python::wsgi::{ListenerAddress, RequestHooks, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
-use crate::worker::{self, Exit, Setup};
+use crate::worker::{Exit, Setup};
 
 /// Serves until the worker is told to stop.
 pub(super) fn serve(
@@ -67,11 +69,16 @@ fn start(
     } = seat;
     let raised = |error: PyErr| traceback(py, &error);
     let (signals, wakeups) = signals.take(py, faults).map_err(raised)?;
+    let has_one_thread = config.workers.threads == 1;
     let mut settings = wsgi_settings(py, &config, &listeners);
     let access_log = access_log::make(py, &config, &mut settings, age, inherited)?;
-    let heartbeat =
-        without_signals(|| Heartbeat::start(config.workers.timeout, beat(&scoreboard, index)))
-            .map_err(|error| error.to_string())?;
+    let heartbeat = without_signals(|| {
+        Heartbeat::start(
+            config.workers.timeout,
+            beat(&scoreboard, index, has_one_thread),
+        )
+    })
+    .map_err(|error| error.to_string())?;
     let interrupts = config
         .workers
         .request_timeout
@@ -93,10 +100,10 @@ fn start(
         let requested_exit = Arc::clone(&requested_exit);
         Box::new(move |py: Python<'_>, error: PyErr| requested_exit.on_exception(py, &error))
     };
-    let application = PythonApplication::new(app, on_signal, on_exception, on_overrun);
+    let mut application = PythonApplication::new(app, on_signal, on_exception, on_overrun);
     let setup = Setup {
         listeners,
-        scoreboard,
+        scoreboard: Arc::clone(&scoreboard),
         slot: index,
         signals: Some(signals),
         interrupts: Some(wakeups),
@@ -108,11 +115,25 @@ fn start(
         server: server_header(py, &config),
         access_log,
         metrics: Statsd::new(&config),
-        config,
+        config: Arc::clone(&config),
     };
-    let exit = release(py, Reason::MainThread, || worker::run(setup, &application));
+    let exit = if has_one_thread {
+        let arrives = application.use_main_thread();
+        let on_stuck = |exit| {
+            Python::attach(|py| {
+                let slot = scoreboard.slot(index);
+                super::worker::say_goodbye(py, inherited, slot);
+                leave(py, exit, &config, slot);
+            });
+        };
+        main_thread::serve(py, setup, &application, &arrives, on_stuck)
+    } else {
+        let threads = config.workers.threads;
+        let serve = || main_thread::serve_or_fail(setup, &application, threads);
+        Ok(release(py, Reason::MainThread, serve))
+    };
     heartbeat.stop(py);
-    let mut exit = exit.map_err(|error| error.to_string())?;
+    let mut exit = exit.map_err(|error: io::Error| error.to_string())?;
     if exit.code == 0 {
         exit.code = requested_exit.code().unwrap_or(0);
     }
@@ -140,11 +161,16 @@ fn request_hooks(
     )
 }
 
-fn beat(scoreboard: &Arc<Scoreboard>, index: usize) -> Box<dyn Fn() + Send> {
+/// What shows that Python is alive. With one thread nothing shows it but the end of a request, so that `timeout` bounds
+/// each request's run, as in gunicorn's sync worker.
+fn beat(scoreboard: &Arc<Scoreboard>, index: usize, has_one_thread: bool) -> Box<dyn Fn() + Send> {
     let watch_slot = watch_slot(scoreboard, index);
     let scoreboard = scoreboard.clone();
     Box::new(move || {
-        scoreboard.slot(index).python_beat(monotonic_ms());
+        let slot = scoreboard.slot(index);
+        if !has_one_thread || slot.running().is_empty() {
+            slot.python_beat(monotonic_ms());
+        }
         watch_slot();
     })
 }

@@ -19,11 +19,11 @@ use crate::python::hooks::{self, Hook, leaving};
 use crate::python::loader::AppLoadError;
 use crate::python::stacks::StackTeller;
 use crate::python::traceback::format as traceback;
+use crate::scoreboard::Slot;
 use crate::worker::Exit;
 
 /// Returns the worker's exit code. Leaving the interpreter in the normal way is up to the caller.
 pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32 {
-    let pid = std::process::id();
     let age = seat.age;
     let inherited = match host.into_worker(age) {
         Ok(inherited) => Arc::new(inherited),
@@ -36,22 +36,13 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
     let reloader = Reloader::start(py, &seat.config, &inherited.hooks, &inherited.worker);
     let config = Arc::clone(&seat.config);
     let exit = match boot(py, &inherited, &seat, reloader.as_ref(), &faults) {
-        Ok((app, signals)) => {
-            let exit = serve(py, app, seat, &inherited, (signals, &faults));
-            let requests = scoreboard.slot(index).requests();
-            leaving(py, &inherited.worker, requests);
-            exit
-        }
+        Ok((app, signals)) => serve(py, app, seat, &inherited, (signals, &faults)),
         Err(code) => Exit {
             code,
             stuck_threads: 0,
         },
     };
-    log::info!("Worker exiting (pid: {pid})");
-    let objects = (&inherited.arbiter, &inherited.worker);
-    if let Err(error) = inherited.hooks.call(py, Hook::WorkerExit, objects) {
-        log::warn!("{error}");
-    }
+    say_goodbye(py, &inherited, scoreboard.slot(index));
     if let Some(reloader) = reloader {
         reloader.stop(py);
     }
@@ -59,6 +50,16 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
         teller.stop(py);
     }
     leave(py, exit, &config, scoreboard.slot(index))
+}
+
+/// `worker_exit`, with what the worker's object can tell at its end.
+pub(super) fn say_goodbye(py: Python<'_>, inherited: &Inherited, slot: Slot<'_>) {
+    leaving(py, &inherited.worker, slot.requests());
+    log::info!("Worker exiting (pid: {})", std::process::id());
+    let objects = (&inherited.arbiter, &inherited.worker);
+    if let Err(error) = inherited.hooks.call(py, Hook::WorkerExit, objects) {
+        log::warn!("{error}");
+    }
 }
 
 /// From now on the arbiter can ask where this worker is, also while the application is being imported.

@@ -29,6 +29,8 @@ pub enum Reason {
     Stall,
     /// Borrowed buffers wait to be dropped.
     DeferredDrops,
+    /// A signal has arrived that the thread is to handle.
+    Signal,
 }
 
 /// The threads that run the application and what passes between them and the event loop.
@@ -185,7 +187,7 @@ impl Pool {
                 self.stalled_at.store(self.jobs_taken(), Ordering::Relaxed);
                 true
             }
-            Reason::PutBack | Reason::DeferredDrops => true,
+            Reason::PutBack | Reason::DeferredDrops | Reason::Signal => true,
         };
         if is_needed {
             self.wakeup.notify_one();

@@ -3,13 +3,20 @@
 //! They are named `ferricorn-thread_N`, no daemons, and have the platform's full stack, so that thread-locals, tracers,
 //! profilers and `threading.enumerate()` see nothing unusual, and deep recursion meets the interpreter's limit before
 //! the stack's end.
+//!
+//! A pool of one thread has none of its own: the interpreter's main thread, where the application was imported, runs
+//! the requests, as in gunicorn's sync worker. `SIGALRM`, event loops, SQLite handles, thread-locals and context
+//! variables that were made at import then work in a view.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crossbeam::channel::{Receiver, Sender, bounded};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::pool::{Application, Pool, PoolThread, ThreadStartError, TimedOutRequest};
+use crate::pool::{
+    Application, Pool, PoolThread, Reason as WakeReason, ThreadStartError, TimedOutRequest,
+};
 
 use super::wsgi::WsgiApp;
 
@@ -28,6 +35,15 @@ pub struct PythonApplication {
     on_signal: SignalHook,
     on_exception: ExceptionHook,
     on_overrun: OverrunHook,
+    main_thread: Option<MainThread>,
+}
+
+/// The interpreter's main thread, which waits to be the pool's only one.
+#[derive(Debug)]
+struct MainThread {
+    /// `None` is said when there is nothing to run.
+    place: Sender<Option<PoolThread>>,
+    pool: OnceLock<Arc<Pool>>,
 }
 
 impl std::fmt::Debug for PythonApplication {
@@ -52,12 +68,59 @@ impl PythonApplication {
             on_signal,
             on_exception,
             on_overrun,
+            main_thread: None,
+        }
+    }
+
+    /// The calling thread, which is the interpreter's main one, is to be the pool's only thread; what it runs comes on
+    /// the channel, for [`Self::run_here`].
+    pub fn use_main_thread(&mut self) -> Receiver<Option<PoolThread>> {
+        let (place, arrives) = bounded(2);
+        let pool = OnceLock::new();
+        self.main_thread = Some(MainThread { place, pool });
+        arrives
+    }
+
+    /// The loop has ended, or has never begun: a main thread that still waits has nothing to wait for.
+    pub fn release_main_thread(&self) {
+        if let Some(main) = &self.main_thread {
+            let _ = main.place.try_send(None);
+        }
+    }
+
+    /// The main thread has become the pool's.
+    pub fn has_main_thread(&self) -> bool {
+        let main = self.main_thread.as_ref();
+        main.is_some_and(|main| main.pool.get().is_some())
+    }
+
+    /// Run jobs on the calling thread until there are no more.
+    ///
+    /// # Errors
+    /// The interpreter had no memory for what a thread needs.
+    pub fn run_here(&self, py: Python<'_>, thread: &PoolThread) -> PyResult<()> {
+        self.app
+            .run_thread(py, thread, || self.run_signal_handlers(py))
+    }
+
+    fn run_signal_handlers(&self, py: Python<'_>) {
+        // The application's own signal handler raised: its exception has nowhere else to go.
+        if let Err(error) = py.check_signals() {
+            (self.on_exception)(py, error);
         }
     }
 }
 
 impl Application for PythonApplication {
     fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), ThreadStartError> {
+        if let Some(main) = &self.main_thread {
+            main.pool.get_or_init(|| Arc::clone(pool));
+            let thread = PoolThread::register(pool);
+            return main
+                .place
+                .try_send(Some(thread))
+                .map_err(|_| ThreadStartError("the main thread has left".into()));
+        }
         Python::attach(|py| {
             for index in 0..pool.thread_count() {
                 start_thread(py, index, self.app.clone(), PoolThread::register(pool))?;
@@ -79,13 +142,17 @@ impl Application for PythonApplication {
         !has_gil.unwrap_or(true)
     }
 
+    /// Python runs signal handlers on its main thread only.
     fn on_interrupt(&self) {
-        Python::attach(|py| {
-            // The application's own signal handler raised: its exception has nowhere else to go.
-            if let Err(error) = py.check_signals() {
-                (self.on_exception)(py, error);
+        match &self.main_thread {
+            None => Python::attach(|py| self.run_signal_handlers(py)),
+            // It runs them when it next executes Python code, and before it sleeps.
+            Some(main) => {
+                if let Some(pool) = main.pool.get() {
+                    pool.notify_one(WakeReason::Signal);
+                }
             }
-        });
+        }
     }
 
     fn on_signal(&self, signal: i32) {
@@ -141,7 +208,7 @@ impl ThreadMain {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         match thread {
-            Some(thread) => self.app.run_thread(py, &thread),
+            Some(thread) => self.app.run_thread(py, &thread, || {}),
             None => Ok(()),
         }
     }

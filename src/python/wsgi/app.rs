@@ -88,18 +88,27 @@ impl WsgiApp {
         self.scoreboard.slot(self.slot)
     }
 
-    /// The life of a pool thread: run jobs until there are no more.
+    /// The life of a pool thread: run jobs until there are no more. `before_sleep` is called each time that there is none.
     ///
     /// # Errors
     /// The interpreter had no memory for what a thread needs.
-    pub fn run_thread(&self, py: Python<'_>, thread: &PoolThread) -> PyResult<()> {
+    pub fn run_thread(
+        &self,
+        py: Python<'_>,
+        thread: &PoolThread,
+        before_sleep: impl Fn(),
+    ) -> PyResult<()> {
         let mut environs = EnvironMaker::new(py, self.settings.clone())?;
         let callable = self.callable.bind(py);
         let clock = BoardClock::new();
         if let Some(interrupts) = &self.interrupts {
             interrupts.enter(py, thread.index())?;
         }
-        while let Some(job) = thread.next_job(|sleep| release(py, Reason::NextJob, sleep)) {
+        let idle = |sleep: &(dyn Fn() + Sync)| {
+            before_sleep();
+            release(py, Reason::NextJob, sleep);
+        };
+        while let Some(job) = thread.next_job(idle) {
             self.begin(thread, &job, clock);
             self.run_job(callable, &mut environs, thread, job);
             self.end(py, thread);
@@ -132,6 +141,10 @@ impl WsgiApp {
         }
         let slot = self.slot();
         slot.thread(thread.index()).end();
+        if !self.settings.multithread {
+            // Nothing else beats while the only thread runs a request.
+            slot.python_beat(monotonic_ms());
+        }
         slot.thread_idle();
         thread.set_busy(false);
     }
