@@ -24,7 +24,7 @@
 //! # A request's walk
 //!
 //! `worker/event_loop` → `accept` → `connection` → `http/exchange` → `head`, `fields`, `framing`, `chunked` →
-//! `worker/spool` → `pool/queue` → `python/wsgi/app` → `environ`, `input` → the application → `start_response`, `body`
+//! `worker/spool` → `pool/thread_pool` → `python/wsgi/app` → `environ`, `input` → the application → `start_response`, `body`
 //! → `worker/respond` → `http/exchange`, `encode` → `worker/outbox`. CONTRIBUTING.md has it step by step, with the
 //! invariants.
 

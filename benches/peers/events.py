@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "tests" / "python"))
 
 from harness import GUNICORN, RUNTIME, Server, wait_until  # noqa: E402
-from load import Load, Tally  # noqa: E402
+from load import Counters, Load  # noqa: E402
 
 WORKERS = 2
 IMPORT_S = 0.3
@@ -56,12 +56,12 @@ class Subject:
 
     def breathe(self) -> None:
         """Some ordinary requests before the next one."""
-        self.load.wait_answered(self.load.tally.answered + 200)
+        self.load.wait_answered(self.load.counters.answered + 200)
 
     def wait_booted(self, count: int = WORKERS) -> None:
         """So many workers are there and have answered."""
         wait_until(lambda: len(self.workers()) == count, f"{count} workers")
-        wait_until(lambda: all(str(pid) in self.load.tally.workers for pid in self.workers()), "all of them answer")
+        wait_until(lambda: all(str(pid) in self.load.counters.workers for pid in self.workers()), "all of them answer")
 
 
 # -- the events: each does it once and returns when it is over --------------------------------------
@@ -110,12 +110,12 @@ def ferricornc(subject: Subject, command: str) -> None:
 def usr2(subject: Subject) -> None:
     log = subject.server.log
     starts, boots = (len(log.wait(pattern, 0)) for pattern in ("Listening at:", "Booting worker"))
-    old, answered = subject.master, set(subject.load.tally.workers)
+    old, answered = subject.master, set(subject.load.counters.workers)
     subject.tell(signal.SIGUSR2)
     line = log.wait(r"Listening at: .+ \((\d+)\)$", starts + 1)[-1]
     log.wait("Booting worker", boots + WORKERS)
     subject.master = int(line.group(1))
-    wait_until(lambda: set(subject.load.tally.workers) - answered, "a new worker answers")
+    wait_until(lambda: set(subject.load.counters.workers) - answered, "a new worker answers")
     os.kill(old, signal.SIGTERM)
     promoted = len(log.wait("Master has been promoted", 0))
     if old == subject.server.pid:
@@ -171,8 +171,8 @@ EVENTS = [
 ]
 
 
-def run(event: Event, command: list[str], requests: int, environment: dict[str, str]) -> tuple[Tally, int, float]:
-    """One row: the tally, how often it happened, and the requests per second."""
+def run(event: Event, command: list[str], requests: int, environment: dict[str, str]) -> tuple[Counters, int, float]:
+    """One row: the counters, how often it happened, and the requests per second."""
     # gunicorn with reuse_port says that it listens at nothing: its workers bind.
     port = free_port()
     flags = ["-w", str(WORKERS), "--threads", "2", "--graceful-timeout", "10", *event.flags]
@@ -191,7 +191,7 @@ def run(event: Event, command: list[str], requests: int, environment: dict[str, 
         with Load(server.address, keep_alive=8, one_shot=8, until_refused=event.is_stop) as load:
             subject = Subject(server, load)
             subject.wait_booted()
-            while load.tally.answered < requests or count == 0:
+            while load.counters.answered < requests or count == 0:
                 event.once(subject)
                 subject.breathe()
                 count += 1
@@ -203,7 +203,7 @@ def run(event: Event, command: list[str], requests: int, environment: dict[str, 
         if subject.master != server.pid:
             os.kill(subject.master, signal.SIGTERM)
             server.wait_gone(30)
-        return load.tally, count, load.tally.answered / took
+        return load.counters, count, load.counters.answered / took
     finally:
         server.reap()
 
@@ -246,12 +246,12 @@ def main() -> None:
                 continue
             directory = Path(os.environ.get("TMPDIR", "/tmp")) / f"events-{os.getpid()}"
             directory.mkdir(exist_ok=True)
-            tally, count, rate = run(event, COMMANDS[name], options.requests, {"GATES": str(directory)})
-            faults = [getattr(tally, fault) for fault in FAULTS]
-            row = [event.name, name, count, tally.sent, *faults, round(tally.slowest * 1000), round(rate)]
+            counters, count, rate = run(event, COMMANDS[name], options.requests, {"GATES": str(directory)})
+            faults = [getattr(counters, fault) for fault in FAULTS]
+            row = [event.name, name, count, counters.sent, *faults, round(counters.slowest * 1000), round(rate)]
             print("|", " | ".join(map(str, row)), "|", flush=True)
-            if options.details and tally.details:
-                print("\n".join(tally.details[:8]), flush=True)
+            if options.details and counters.details:
+                print("\n".join(counters.details[:8]), flush=True)
             rows.append(dict(zip(COLUMNS, row, strict=True)))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")

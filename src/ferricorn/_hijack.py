@@ -42,12 +42,12 @@ class HijackableSocket(socket.socket):
 
 def offer(descriptor: int, hijack: Callable[[], None]) -> HijackableSocket:
     """The socket over `descriptor`. `hijack` is called once, before the socket is first used."""
-    offered = HijackableSocket(fileno=descriptor)
-    _pending[id(offered)] = hijack
-    return offered
+    hijackable = HijackableSocket(fileno=descriptor)
+    _pending[id(hijackable)] = hijack
+    return hijackable
 
 
-def withdraw(offered: HijackableSocket) -> None:
+def withdraw(hijackable: HijackableSocket) -> None:
     """The request is over. A socket that was not used is closed: the connection stays the server's."""
-    if _pending.pop(id(offered), None) is not None:
-        offered.close()
+    if _pending.pop(id(hijackable), None) is not None:
+        hijackable.close()

@@ -1,4 +1,4 @@
-"""The `ferricornc` command: looks into a running server and steers it, over its control socket.
+"""The `ferricornc` command: inspects and steers a running server, over its control socket.
 
 It speaks gunicornc's protocol (a length in four bytes, then JSON), so either program can talk to either server.
 """
@@ -392,7 +392,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = argparse.ArgumentParser(
         prog="ferricornc",
-        description="Look into a running ferricorn and steer it.",
+        description="Inspect and steer a running ferricorn.",
         epilog=EPILOG,
         formatter_class=formatter,
     )

@@ -66,7 +66,7 @@ pub(super) fn access(log: Py<PyAny>) -> AccessRelay {
         post(Box::new(move |py| {
             let logged = log.getattr(py, "cfg").and_then(|cfg| {
                 let arguments = (&*log, cfg, line, peer, headers, status, sent, micros);
-                py.import("ferricorn._host")?
+                py.import("ferricorn._objects")?
                     .call_method1("access", arguments)?;
                 Ok(())
             });
@@ -80,7 +80,7 @@ pub(super) fn access(log: Py<PyAny>) -> AccessRelay {
 /// False when the logger raised: that is told, and the text is still to be written.
 fn say(py: Python<'_>, log: &Py<PyAny>, level: LogLevel, text: &str, is_raw: bool) -> bool {
     let said = if is_raw {
-        py.import("ferricorn._host")
+        py.import("ferricorn._objects")
             .and_then(|host| host.call_method1("write_errors", (log, text)))
             .map(drop)
     } else {

@@ -7,39 +7,52 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
-use super::access_log;
 use super::faults::Faults;
-use super::host::Inherited;
 use super::leave::leave;
 use super::main_thread;
+use super::python_runtime::Inherited;
+use super::raised::Raised;
+use super::worker_access_log;
 use super::worker_signals::{RequestedExit, WorkerSignals, watch_slot};
-use crate::arbiter::{WorkerSeat, signals};
+use crate::arbiter::{WorkerContext, signals};
 use crate::config::{Config, VERSION};
 use crate::logging;
+use crate::logging::access::FormatError;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
 use crate::python::gil::{Reason, release};
-use crate::python::heartbeat::{self, Errands, Heartbeat};
+use crate::python::heartbeat::{self, GilTaskQueue, Heartbeat};
 use crate::python::hooks::{Hook, leaving, reopen_files};
 use crate::python::interrupts::Interrupts;
-use crate::python::threads::{OverrunHook, PythonApplication};
-use crate::python::traceback::format as traceback;
+use crate::python::native_thread::ThreadEnd;
+use crate::python::threads::{PythonApplication, TimeoutHook};
 use crate::python::wsgi::{ListenerAddress, RequestHooks, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 use crate::worker::{Exit, Setup};
+
+/// Why a worker could not serve.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Raised(#[from] Raised),
+    #[error(transparent)]
+    AccessLog(#[from] FormatError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
 
 /// Serves until the worker is told to stop.
 pub(super) fn serve(
     py: Python<'_>,
     app: Py<PyAny>,
-    seat: WorkerSeat,
+    context: WorkerContext,
     inherited: &Arc<Inherited>,
     boot: (WorkerSignals, &Faults),
 ) -> Exit {
-    match start(py, app, seat, inherited, boot) {
+    match start(py, app, context, inherited, boot) {
         Ok(exit) => exit,
-        Err(reason) => {
-            log::error!("The worker could not serve: {reason}");
+        Err(error) => {
+            log::error!("The worker could not serve: {error}");
             Exit {
                 code: crate::arbiter::EXIT_BOOT,
                 stuck_threads: 0,
@@ -51,63 +64,59 @@ pub(super) fn serve(
 fn start(
     py: Python<'_>,
     app: Py<PyAny>,
-    seat: WorkerSeat,
+    context: WorkerContext,
     inherited: &Arc<Inherited>,
     (signals, faults): (WorkerSignals, &Faults),
-) -> Result<Exit, String> {
-    let WorkerSeat {
+) -> Result<Exit, ServeError> {
+    let WorkerContext {
         index,
         age,
         listeners,
         config,
         scoreboard,
-        booted,
+        notifier,
         parent,
         max_requests,
         channels,
         ..
-    } = seat;
-    let raised = |error: PyErr| traceback(py, &error);
+    } = context;
+    let raised = |error: PyErr| Raised::new(py, &error);
     let (signals, wakeups) = signals.take(py, faults).map_err(raised)?;
     let has_one_thread = config.workers.threads == 1;
     let mut settings = wsgi_settings(py, &config, &listeners);
-    let access_log = access_log::make(py, &config, &mut settings, age, inherited)?;
+    let access_log = worker_access_log::make(py, &config, &mut settings, age, inherited)?;
     let heartbeat = without_signals(|| {
         Heartbeat::start(
             config.workers.timeout,
             beat(&scoreboard, index, has_one_thread),
         )
-    })
-    .map_err(|error| error.to_string())?;
+    })?;
     let interrupts = config
         .workers
         .request_timeout
         .map(|_| Arc::new(Interrupts::new(config.workers.threads)));
-    let app = Arc::new(WsgiApp {
-        callable: app,
-        settings: Arc::new(settings),
-        scoreboard: scoreboard.clone(),
-        slot: index,
-        request_hooks: request_hooks(py, &config, inherited).map_err(raised)?,
-        logger: (!config.logging.is_built_in()).then(|| inherited.log.clone_ref(py)),
-        interrupts: interrupts.clone(),
-    });
+    let logger = (!config.logging.is_built_in()).then(|| inherited.log.clone_ref(py));
+    let app = WsgiApp::new(app, Arc::new(settings), scoreboard.clone(), index)
+        .with_request_hooks(request_hooks(py, &config, inherited).map_err(raised)?)
+        .with_logger(logger)
+        .with_interrupts(interrupts.clone());
+    let app = Arc::new(app);
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
-    let script_name = app.settings.script_name.clone().into_bytes();
-    let on_overrun = overrun_hook(interrupts, heartbeat.errands());
+    let script_name = app.script_name().as_bytes().to_vec();
+    let on_timeout = timeout_hook(interrupts, heartbeat.queue());
     let requested_exit = Arc::new(RequestedExit::default());
     let on_exception = {
         let requested_exit = Arc::clone(&requested_exit);
         Box::new(move |py: Python<'_>, error: PyErr| requested_exit.on_exception(py, &error))
     };
-    let mut application = PythonApplication::new(app, on_signal, on_exception, on_overrun);
+    let mut application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
     let setup = Setup {
         listeners,
         scoreboard: Arc::clone(&scoreboard),
         slot: index,
         signals: Some(signals),
         interrupts: Some(wakeups),
-        booted: Some(booted),
+        booted: Some(notifier),
         parent: Some(parent.as_raw()),
         max_requests,
         channels,
@@ -117,7 +126,7 @@ fn start(
         metrics: Statsd::new(&config),
         config: Arc::clone(&config),
     };
-    let exit = if has_one_thread {
+    let mut exit = if has_one_thread {
         let arrives = application.use_main_thread();
         let on_stuck = |exit| {
             Python::attach(|py| {
@@ -126,14 +135,15 @@ fn start(
                 leave(py, exit, &config, slot);
             });
         };
-        main_thread::serve(py, setup, &application, &arrives, on_stuck)
+        main_thread::serve(py, setup, &application, &arrives, on_stuck)?
     } else {
         let threads = config.workers.threads;
         let serve = || main_thread::serve_or_fail(setup, &application, threads);
-        Ok(release(py, Reason::MainThread, serve))
+        release(py, Reason::MainThread, serve)
     };
-    heartbeat.stop(py);
-    let mut exit = exit.map_err(|error: io::Error| error.to_string())?;
+    if heartbeat.stop(py) == ThreadEnd::Stuck {
+        exit.stuck_threads += 1;
+    }
     if exit.code == 0 {
         exit.code = requested_exit.code().unwrap_or(0);
     }
@@ -175,11 +185,11 @@ fn beat(scoreboard: &Arc<Scoreboard>, index: usize, has_one_thread: bool) -> Box
     })
 }
 
-fn overrun_hook(interrupts: Option<Arc<Interrupts>>, errands: Errands) -> OverrunHook {
-    Box::new(move |overrun| {
+fn timeout_hook(interrupts: Option<Arc<Interrupts>>, queue: GilTaskQueue) -> TimeoutHook {
+    Box::new(move |request| {
         if let Some(interrupts) = interrupts.clone() {
-            let overrun = overrun.clone();
-            errands.run(Box::new(move |py| interrupts.interrupt(py, &overrun)));
+            let request = request.clone();
+            queue.post(Box::new(move |py| interrupts.interrupt(py, &request)));
         }
     })
 }

@@ -2,53 +2,62 @@
 //!
 //! `post_fork`, drop privileges, import the application, `post_worker_init`, serve, `worker_exit`.
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, getegid, geteuid, setgid, setgroups, setuid};
 use pyo3::prelude::*;
 use std::sync::Arc;
 
+use super::code_watch::Reloader;
 use super::faults::Faults;
-use super::host::{Inherited, PythonHost};
 use super::leave::leave;
-use super::reload::Reloader;
+use super::python_runtime::{Inherited, PythonRuntime};
+use super::raised::Raised;
 use super::serve::{serve, without_signals};
 use super::worker_signals::WorkerSignals;
-use crate::arbiter::{EXIT_BOOT, WorkerLine, WorkerSeat, dump_signal};
+use crate::arbiter::signals::dump_signal;
+use crate::arbiter::{EXIT_BOOT, WorkerChannel, WorkerContext};
 use crate::config::Config;
 use crate::net::Listener;
 use crate::python::hooks::{self, Hook, leaving};
 use crate::python::loader::AppLoadError;
-use crate::python::stacks::StackTeller;
+use crate::python::native_thread::ThreadEnd;
+use crate::python::stacks::StackReporter;
 use crate::python::traceback::format as traceback;
 use crate::scoreboard::Slot;
 use crate::worker::Exit;
 
 /// Returns the worker's exit code. Leaving the interpreter in the normal way is up to the caller.
-pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32 {
-    let age = seat.age;
-    let inherited = match host.into_worker(age) {
+pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerContext) -> i32 {
+    let age = context.age;
+    let inherited = match runtime.into_worker(age) {
         Ok(inherited) => Arc::new(inherited),
         Err(error) => return boot_failure(&traceback(py, &error)),
     };
     let faults = Faults::watch(py);
-    let mut seat = seat;
-    let teller = seat.line.take().and_then(|line| tell_stacks(py, line));
-    let (index, scoreboard) = (seat.index, Arc::clone(&seat.scoreboard));
-    let reloader = Reloader::start(py, &seat.config, &inherited.hooks, &inherited.worker);
-    let config = Arc::clone(&seat.config);
-    let exit = match boot(py, &inherited, &seat, reloader.as_ref(), &faults) {
-        Ok((app, signals)) => serve(py, app, seat, &inherited, (signals, &faults)),
+    let mut context = context;
+    let reporter = context
+        .channel
+        .take()
+        .and_then(|channel| report_stacks(py, channel));
+    let (index, scoreboard) = (context.index, Arc::clone(&context.scoreboard));
+    let reloader = Reloader::start(py, &context.config, &inherited.hooks, &inherited.worker);
+    let config = Arc::clone(&context.config);
+    let mut exit = match boot(py, &inherited, &context, reloader.as_ref(), &faults) {
+        Ok((app, signals)) => serve(py, app, context, &inherited, (signals, &faults)),
         Err(code) => Exit {
             code,
             stuck_threads: 0,
         },
     };
     say_goodbye(py, &inherited, scoreboard.slot(index));
-    if let Some(reloader) = reloader {
-        reloader.stop(py);
-    }
-    if let Some(teller) = teller {
-        teller.stop(py);
-    }
+    let ends = [
+        reloader.map(|reloader| reloader.stop(py)),
+        reporter.map(|reporter| reporter.stop(py)),
+    ];
+    exit.stuck_threads += ends
+        .iter()
+        .filter(|end| **end == Some(ThreadEnd::Stuck))
+        .count();
     leave(py, exit, &config, scoreboard.slot(index))
 }
 
@@ -63,19 +72,19 @@ pub(super) fn say_goodbye(py: Python<'_>, inherited: &Inherited, slot: Slot<'_>)
 }
 
 /// From now on the arbiter can ask where this worker is, also while the application is being imported.
-fn tell_stacks(py: Python<'_>, line: WorkerLine) -> Option<StackTeller> {
-    let teller = without_signals(|| {
-        StackTeller::start(
+fn report_stacks(py: Python<'_>, channel: WorkerChannel) -> Option<StackReporter> {
+    let reporter = without_signals(|| {
+        StackReporter::start(
             py,
-            line.questions,
-            line.dump,
+            channel.requests,
+            channel.dump,
             dump_signal().map(|one| one as i32),
         )
     });
-    match teller {
-        Ok(teller) => Some(teller),
+    match reporter {
+        Ok(reporter) => Some(reporter),
         Err(error) => {
-            log::warn!("This worker cannot tell its stacks: {error}");
+            log::warn!("This worker cannot report its stacks: {error}");
             None
         }
     }
@@ -85,7 +94,7 @@ fn tell_stacks(py: Python<'_>, line: WorkerLine) -> Option<StackTeller> {
 fn boot(
     py: Python<'_>,
     inherited: &Inherited,
-    seat: &WorkerSeat,
+    context: &WorkerContext,
     reloader: Option<&Reloader>,
     faults: &Faults,
 ) -> Result<(Py<PyAny>, WorkerSignals), i32> {
@@ -95,18 +104,18 @@ fn boot(
         worker,
         ..
     } = inherited;
-    show_listeners(py, inherited, seat).map_err(|error| boot_failure(&traceback(py, &error)))?;
+    show_listeners(py, inherited, context).map_err(|error| boot_failure(&traceback(py, &error)))?;
     hooks
         .call(py, Hook::PostFork, (arbiter, worker))
         .map_err(|error| boot_failure(&error.to_string()))?;
-    drop_privileges(py, &seat.config).map_err(|reason| boot_failure(&reason))?;
+    drop_privileges(py, &context.config).map_err(|error| boot_failure(&error.to_string()))?;
     let signals = WorkerSignals::init(py, worker, faults)
         .map_err(|error| boot_failure(&traceback(py, &error)))?;
     let app = match &inherited.app {
         Some(app) => app.clone_ref(py),
-        None => load(py, inherited, &seat.config, reloader)?,
+        None => load(py, inherited, &context.config, reloader)?,
     };
-    describe(py, worker, &app, seat).map_err(|error| boot_failure(&traceback(py, &error)))?;
+    describe(py, worker, &app, context).map_err(|error| boot_failure(&traceback(py, &error)))?;
     hooks
         .call(py, Hook::PostWorkerInit, (worker,))
         .map_err(|error| boot_failure(&error.to_string()))?;
@@ -139,9 +148,9 @@ fn load(
 }
 
 /// The worker has descriptors of its own for the listeners; those of the arbiter are closed here.
-fn show_listeners(py: Python<'_>, inherited: &Inherited, seat: &WorkerSeat) -> PyResult<()> {
-    let faces = seat.listeners.iter().map(Listener::face);
-    let listeners = hooks::listeners(py, &faces.collect::<Vec<_>>())?;
+fn show_listeners(py: Python<'_>, inherited: &Inherited, context: &WorkerContext) -> PyResult<()> {
+    let infos = context.listeners.iter().map(Listener::info);
+    let listeners = hooks::listeners(py, &infos.collect::<Vec<_>>())?;
     inherited.arbiter.setattr(py, "LISTENERS", &listeners)?;
     inherited.worker.setattr(py, "sockets", &listeners)
 }
@@ -151,13 +160,13 @@ fn describe(
     py: Python<'_>,
     worker: &Py<PyAny>,
     app: &Py<PyAny>,
-    seat: &WorkerSeat,
+    context: &WorkerContext,
 ) -> PyResult<()> {
     let worker = worker.bind(py);
     worker.setattr("wsgi", app)?;
     worker.getattr("app")?.setattr("callable", app)?;
-    worker.setattr("ppid", seat.parent.as_raw())?;
-    match seat.max_requests {
+    worker.setattr("ppid", context.parent.as_raw())?;
+    match context.max_requests {
         Some(most) => worker.setattr("max_requests", most),
         None => Ok(()),
     }
@@ -184,23 +193,34 @@ fn boot_failure(reason: &str) -> i32 {
     EXIT_BOOT
 }
 
+/// Why the worker cannot become another user's.
+#[derive(Debug, thiserror::Error)]
+enum PrivilegeError {
+    #[error("cannot change to group {0}: {1}")]
+    Group(Gid, Errno),
+    #[error("cannot change to user {0}: {1}")]
+    User(Uid, Errno),
+    #[error(transparent)]
+    Raised(#[from] Raised),
+}
+
 /// From root to `user` and `group`, before any of the application's code runs.
-fn drop_privileges(py: Python<'_>, config: &Config) -> Result<(), String> {
+fn drop_privileges(py: Python<'_>, config: &Config) -> Result<(), PrivilegeError> {
     let (user, group) = (
         Uid::from_raw(config.process.user),
         Gid::from_raw(config.process.group),
     );
     if group != getegid() {
-        let failed = |errno| format!("cannot change to group {group}: {errno}");
+        let failed = |errno| PrivilegeError::Group(group, errno);
         if config.process.initgroups {
-            initgroups(py, config).map_err(|error| traceback(py, &error))?;
+            initgroups(py, config).map_err(|error| Raised::new(py, &error))?;
         } else if geteuid().is_root() {
             setgroups(&[group]).map_err(failed)?;
         }
         setgid(group).map_err(failed)?;
     }
     if user != geteuid() {
-        setuid(user).map_err(|errno| format!("cannot change to user {user}: {errno}"))?;
+        setuid(user).map_err(|errno| PrivilegeError::User(user, errno))?;
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ use nix::unistd::{Gid, Uid, chown};
 pub use address::{AddressError, BindAddress};
 pub use backlog::backlog;
 pub use channel::{Channels, receive_sockets, send_sockets};
-pub use listener::{Bound, Listener, faces};
+pub use listener::{Bound, Listener};
 pub use private::bind_private;
 
 /// What the settings say about listening sockets.

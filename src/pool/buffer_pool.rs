@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
-/// Bodies of this length and more use memory again. What is smaller costs little.
+/// Bodies of this length and more use memory again. Smaller ones cost little.
 pub const REUSED_BYTES_MIN: usize = 16 * 1024;
-/// Of buffers up to this length many are kept, as many as may well be under way together,
+/// A small buffer has up to this many bytes.
 const SMALL_BYTES_MAX: usize = 128 * 1024;
+/// This many of them are kept: as many as may well be under way together.
 const SMALL_KEPT_MAX: usize = 64;
-/// of those up to this length a few, and what is longer is not worth keeping.
+/// A large buffer has up to this many bytes. Longer ones are not worth keeping.
 const LARGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// This many of them are kept. More gained nothing when measured.
 const LARGE_KEPT_MAX: usize = 4;
 
-/// Buffers between two bodies. The event loop takes them, whoever drops a body gives them back.
+/// Buffers between two bodies. The event loop takes them, a body that is dropped gives them back.
 #[derive(Debug)]
 pub struct BufferPool {
     small: ArrayQueue<Vec<u8>>,

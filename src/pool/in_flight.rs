@@ -1,23 +1,23 @@
-//! Which job each thread has in hand and since when, for a loop that times them (`request_timeout`).
+//! The requests in flight: which one each thread runs and since when, for a loop that times them (`request_timeout`).
 //!
-//! One writer per thread (its thread), one reader (the event loop). A job is told apart from the next one of the same
-//! thread by the moment when it began.
+//! Each entry has one writer, its thread, and one reader, the event loop. A request is told apart from the next one of
+//! the same thread by the moment when it began.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::job::ConnId;
+use super::conn_id::ConnId;
 
-/// A job in a thread's hand.
+/// A request that a thread runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFlightRequest {
-    /// The thread's thread.
+    /// The number of the thread.
     pub thread: usize,
-    /// The connection that waits.
+    /// The connection that waits for the response.
     pub conn: ConnId,
-    /// When the thread took it.
+    /// When the thread took the request.
     pub since: Instant,
-    /// Tells it from the others that the thread has had.
+    /// Tells it from the other requests of the thread.
     pub token: u64,
 }
 
@@ -25,61 +25,59 @@ pub struct InFlightRequest {
 #[derive(Debug)]
 pub(super) struct InFlight {
     start: Instant,
-    threads: Box<[Entry]>,
+    entries: Box<[Entry]>,
 }
 
+/// Each has a cache line of its own: the threads write theirs all the time.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Entry {
-    /// Microseconds since `start`, plus one; 0 is nothing in hand.
+    /// Microseconds since `start`, plus one; 0 is no request.
     token: AtomicU64,
     conn: AtomicU64,
 }
 
 impl InFlight {
-    pub(super) fn new(count: usize) -> Self {
+    pub(super) fn new(threads: usize) -> Self {
         Self {
             start: Instant::now(),
-            threads: (0..count).map(|_| Entry::default()).collect(),
+            entries: (0..threads).map(|_| Entry::default()).collect(),
         }
     }
 
-    /// The thread takes a job.
+    /// The thread begins a request.
     pub(super) fn begin(&self, thread: usize, conn: ConnId, since: Instant) {
         let micros = since.saturating_duration_since(self.start).as_micros();
-        let watch = &self.threads[thread];
-        let packed = u64::from(conn.slot) << 32 | u64::from(conn.generation);
-        watch.conn.store(packed, Ordering::Relaxed);
+        let entry = &self.entries[thread];
+        entry.conn.store(conn.pack(), Ordering::Relaxed);
         // Publishes the connection with it.
         let token = u64::try_from(micros).unwrap_or(u64::MAX - 1) + 1;
-        watch.token.store(token, Ordering::Release);
+        entry.token.store(token, Ordering::Release);
     }
 
+    /// The thread runs none.
     pub(super) fn end(&self, thread: usize) {
-        self.threads[thread].token.store(0, Ordering::Release);
+        self.entries[thread].token.store(0, Ordering::Release);
     }
 
     pub(super) fn token(&self, thread: usize) -> u64 {
-        self.threads[thread].token.load(Ordering::Relaxed)
+        self.entries[thread].token.load(Ordering::Relaxed)
     }
 
-    /// What the threads have in hand. One that changes its job meanwhile is left out: it is not stuck.
+    /// What the threads run. A thread that changes its request meanwhile is left out: it is not stuck.
     pub(super) fn iter(&self) -> impl Iterator<Item = InFlightRequest> {
-        self.threads
+        self.entries
             .iter()
             .enumerate()
-            .filter_map(|(thread, watch)| {
-                let token = watch.token.load(Ordering::Acquire);
-                let packed = watch.conn.load(Ordering::Relaxed);
-                if token == 0 || watch.token.load(Ordering::Relaxed) != token {
+            .filter_map(|(thread, entry)| {
+                let token = entry.token.load(Ordering::Acquire);
+                let conn = entry.conn.load(Ordering::Relaxed);
+                if token == 0 || entry.token.load(Ordering::Relaxed) != token {
                     return None;
                 }
                 Some(InFlightRequest {
                     thread,
-                    conn: ConnId {
-                        slot: (packed >> 32) as u32,
-                        generation: packed as u32,
-                    },
+                    conn: ConnId::unpack(conn),
                     since: self.start + Duration::from_micros(token - 1),
                     token,
                 })
@@ -92,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_what_each_thread_has_in_hand() {
+    fn tells_what_each_thread_runs() {
         let in_flight = InFlight::new(2);
         assert_eq!(in_flight.iter().count(), 0);
         let conn = ConnId {
@@ -101,13 +99,14 @@ mod tests {
         };
         let since = in_flight.start + Duration::from_micros(1500);
         in_flight.begin(1, conn, since);
-        let seen: Vec<_> = in_flight.iter().collect();
-        assert_eq!(seen.len(), 1);
-        assert_eq!(
-            (seen[0].thread, seen[0].conn, seen[0].since),
-            (1, conn, since)
-        );
+        let expected = InFlightRequest {
+            thread: 1,
+            conn,
+            since,
+            token: in_flight.token(1),
+        };
+        assert_eq!(in_flight.iter().collect::<Vec<_>>(), [expected]);
         in_flight.end(1);
-        assert_eq!(in_flight.iter().count(), 0);
+        assert_eq!((in_flight.iter().count(), in_flight.token(1)), (0, 0));
     }
 }

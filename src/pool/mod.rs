@@ -1,34 +1,55 @@
 //! The contract between the event loop and the threads that run the application: neither sockets nor Python here.
 //!
-//! The loop pushes a [`Job`] (one complete request) with [`Pool::push`]; a pool thread takes it with [`PoolThread::next_job`],
-//! runs the application and answers with [`Reply`] values through [`Pool::send`]. A response that is streamed is
-//! slowed down by its [`Window`]. What the loop has finished with but may not drop itself (objects of the
-//! application) travels back through [`Pool::defer_drop`].
+//! The loop pushes a [`Job`] (one complete request) with [`Pool::push`]; a pool thread takes it with
+//! [`PoolThread::next_job`], runs the application and answers with [`Reply`] values through [`Pool::send`]. A response
+//! that is streamed is slowed down by its [`Window`]. Bytes of the application that the loop has written may not be
+//! dropped without the GIL: they travel back through [`Pool::defer_drop`].
+//!
+//! # Layers
+//! A file uses those above it and none below.
+//!
+//! | layer | files |
+//! | --- | --- |
+//! | words | `conn_id`, `estimates`, `sync`, `window`, `buffer_pool`, `wait_sampler` |
+//! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes |
+//! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `live_connections`, `in_flight`, `streaming_body`, `job_stats` |
+//! | messages | `job` |
+//! | ways | `job_queue` (in), `replies` (back) |
+//! | the whole | `thread_pool` |
+//! | a thread's side | `thread` |
 
 mod buffer_pool;
+mod conn_id;
+mod estimates;
 mod in_flight;
 mod job;
+mod job_queue;
+mod job_stats;
 mod live_connections;
-mod queue;
+mod loop_park;
+pub mod policy;
 mod replies;
 mod streaming_body;
 mod sync;
 mod thread;
-mod waits;
+mod thread_pool;
+mod wait_sampler;
 mod wakeup;
 mod window;
 
 use std::sync::Arc;
 
 pub use buffer_pool::{BodyBytes, BufferPool, REUSED_BYTES_MIN};
+pub use conn_id::ConnId;
+pub use estimates::OneRequestShare;
 pub use in_flight::InFlightRequest;
 pub use job::{
-    BorrowedBuffer, ConnId, Job, Peer, Piece, Reply, RequestBody, ResponseBody, StreamedResponse,
+    BorrowedBuffer, Job, Peer, Piece, Reply, RequestBody, ResponseBody, StreamedResponse,
 };
-pub use queue::{Pool, Reason};
-pub use replies::SleepMode;
-pub use streaming_body::StreamingBody;
+pub use policy::{Reason, SleepMode};
+pub use streaming_body::{BodyDemand, StreamingBody};
 pub use thread::PoolThread;
+pub use thread_pool::Pool;
 pub use window::{Window, WindowClosed};
 
 /// A request that runs longer than `request_timeout`.
@@ -49,8 +70,8 @@ pub struct ThreadStartError(#[from] pub Box<dyn std::error::Error + Send + Sync>
 
 /// What the pool's threads run. Python is one implementation, a closure in the tests is another.
 pub trait Application: Send + Sync {
-    /// Start `pool.thread_count()` threads, each of which calls [`PoolThread::register`] once, then [`PoolThread::next_job`] until it
-    /// returns `None`, and drops its handle last.
+    /// Start `pool.thread_count()` threads. Each calls [`PoolThread::register`] once, then [`PoolThread::next_job`]
+    /// until it returns `None`, and drops its [`PoolThread`] last.
     ///
     /// # Errors
     /// A thread could not be started.
@@ -68,6 +89,9 @@ pub trait Application: Send + Sync {
     /// QUIT and ABRT before it stops, USR1, WINCH).
     fn on_signal(&self, _signal: i32) {}
 
-    /// Called on the event loop's thread, once for each job that runs longer than `request_timeout`. Must not wait.
+    /// Called on the event loop's thread, once for each request that runs longer than `request_timeout`. Must not wait.
     fn on_request_timeout(&self, _request: &TimedOutRequest) {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,49 +1,17 @@
-//! The way back: replies queue up, and the event loop is woken only when it sleeps.
-//!
-//! # When the loop is woken
-//! The loop announces how it parks ([`SleepMode`]), fences, and looks at the queue once more; a pool thread pushes its
-//! reply, fences, and reads the announcement. By Dekker's argument either the loop sees the reply or the thread sees
-//! the loop parked, and then wakes it.
-//!
-//! A thread that finds another job waiting is about to produce another reply, so it leaves the loop asleep for up to
-//! [`BATCH`] replies. That is allowed only when the loop parked in [`SleepMode::Timed`] or [`SleepMode::Batching`], which it
-//! does when it knows that jobs wait: then it wakes by itself within half a millisecond, or within a part of the time
-//! that the queue will take. A short park that brought nothing is followed by a long one, so a queue behind a slow
-//! request does not make the loop spin.
+//! The way back: a queue of replies, and the event loop that takes them.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
-use std::thread::{self, Thread};
+use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
 
 use super::job::Reply;
+use super::loop_park::LoopPark;
+use super::policy::SleepMode;
 
-/// So many replies may wait for a loop that sleeps shortly.
-const BATCH: u32 = 12;
-
-/// How the loop sleeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum SleepMode {
-    /// It does not: it will look at the replies before it sleeps.
-    Awake = 0,
-    /// For at most half a millisecond: threads may leave it asleep while they have more to run.
-    Timed = 1,
-    /// Until woken.
-    UntilWoken = 2,
-    /// For a time that it has chosen, as a parked thread: threads may leave it asleep while they have more to run.
-    Batching = 3,
-}
-
+/// Replies on their way to the event loop.
 pub(super) struct Replies {
     queue: SegQueue<Reply>,
-    park: AtomicU8,
-    /// Replies since the loop parked for which nobody woke it.
-    unannounced: AtomicU32,
-    wake: Box<dyn Fn() + Send + Sync>,
-    /// The loop's thread, once it has parked.
-    parked: OnceLock<Thread>,
+    park: LoopPark,
 }
 
 impl std::fmt::Debug for Replies {
@@ -51,70 +19,128 @@ impl std::fmt::Debug for Replies {
         f.debug_struct("Replies")
             .field("len", &self.queue.len())
             .field("park", &self.park)
-            .finish_non_exhaustive()
+            .finish()
     }
 }
 
 impl Replies {
-    pub(super) fn new(wake: Box<dyn Fn() + Send + Sync>) -> Self {
+    pub(super) fn new(wake_poll: Box<dyn Fn() + Send + Sync>) -> Self {
         Self {
             queue: SegQueue::new(),
-            park: AtomicU8::new(0),
-            unannounced: AtomicU32::new(0),
-            wake,
-            parked: OnceLock::new(),
+            park: LoopPark::new(wake_poll),
         }
     }
 
-    pub(super) fn send(&self, reply: Reply, more_jobs: bool) {
+    /// Send a reply. Wakes the loop if it must be woken.
+    #[inline]
+    pub(super) fn send(&self, reply: Reply, more_to_come: bool) {
         self.queue.push(reply);
-        fence(Ordering::SeqCst);
-        let park = self.park.load(Ordering::Relaxed);
-        let is_left_asleep = park == SleepMode::Awake as u8
-            || more_jobs
-                && (park == SleepMode::Batching as u8
-                    || park == SleepMode::Timed as u8
-                        && self.unannounced.fetch_add(1, Ordering::Relaxed) < BATCH);
-        if !is_left_asleep {
-            self.wake();
-        }
+        self.park.reply_pushed(more_to_come);
     }
 
-    /// Wake the loop if it sleeps and nobody has woken it yet.
-    pub(super) fn wake(&self) {
-        // Acquire: whoever sees the loop parked as a thread knows which one.
-        let park = self.park.swap(SleepMode::Awake as u8, Ordering::Acquire);
-        if park == SleepMode::Batching as u8 {
-            self.parked.get().inspect(|thread| thread.unpark());
-        } else if park != SleepMode::Awake as u8 {
-            (self.wake)();
-        }
+    /// Wake the loop if it sleeps.
+    pub(super) fn wake_loop(&self) {
+        self.park.wake();
     }
 
+    #[inline]
     pub(super) fn receive(&self) -> Option<Reply> {
         self.queue.pop()
     }
 
-    pub(super) fn has_replies(&self) -> bool {
-        !self.queue.is_empty()
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
-    /// The loop is about to sleep. Returns false, and changes nothing, when replies are waiting.
+    /// The loop is about to sleep. Returns false when a reply is waiting: then it must not.
+    #[inline]
     pub(super) fn park(&self, mode: SleepMode) -> bool {
-        self.unannounced.store(0, Ordering::Relaxed);
-        if mode == SleepMode::Batching {
-            self.parked.get_or_init(thread::current);
-        }
-        self.park.store(mode as u8, Ordering::Release);
-        fence(Ordering::SeqCst);
-        if self.queue.is_empty() {
-            return true;
-        }
-        self.unpark();
-        false
+        self.park.park(mode, || !self.queue.is_empty())
     }
 
+    /// See [`LoopPark::sleep_as_thread`].
+    pub(super) fn sleep_as_thread(&self, time: Duration) {
+        self.park.sleep_as_thread(time);
+    }
+
+    /// The loop is awake again.
+    #[inline]
     pub(super) fn unpark(&self) {
-        self.park.store(SleepMode::Awake as u8, Ordering::Relaxed);
+        self.park.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::conn_id::ConnId;
+    use super::*;
+
+    /// Replies, and how often the poll set was woken.
+    fn replies() -> (Replies, Arc<AtomicUsize>) {
+        let woken = Arc::new(AtomicUsize::new(0));
+        let count = woken.clone();
+        let wake = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        (Replies::new(Box::new(wake)), woken)
+    }
+
+    fn reply() -> Reply {
+        Reply::WantsBody(ConnId {
+            slot: 0,
+            generation: 0,
+        })
+    }
+
+    #[test]
+    fn a_loop_that_is_awake_is_not_woken_and_does_not_park_on_a_reply() {
+        let (replies, woken) = replies();
+        replies.send(reply(), false);
+        assert_eq!(woken.load(Ordering::Relaxed), 0);
+        assert!(!replies.park(SleepMode::UntilWoken));
+        assert!(replies.receive().is_some() && replies.is_empty());
+        assert!(replies.park(SleepMode::UntilWoken));
+    }
+
+    #[test]
+    fn a_parked_loop_is_woken_once() {
+        let (replies, woken) = replies();
+        assert!(replies.park(SleepMode::UntilWoken));
+        replies.send(reply(), true);
+        replies.send(reply(), false);
+        assert_eq!(woken.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_timed_sleep_lasts_for_a_batch_that_is_still_growing() {
+        let (replies, woken) = replies();
+        assert!(replies.park(SleepMode::Timed));
+        while woken.load(Ordering::Relaxed) == 0 {
+            replies.send(reply(), true);
+        }
+        let batch = std::iter::from_fn(|| replies.receive()).count();
+        assert!(batch > 2, "a batch of {batch}");
+        assert!(replies.park(SleepMode::Timed));
+        replies.send(reply(), false);
+        assert_eq!(woken.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_batching_sleep_ends_with_the_last_reply_of_the_batch() {
+        let (replies, woken) = replies();
+        assert!(replies.park(SleepMode::Batching));
+        for _ in 0..100 {
+            replies.send(reply(), true);
+        }
+        replies.send(reply(), false);
+        // The token of the unpark is there already: without it this would time out.
+        let since = std::time::Instant::now();
+        replies.sleep_as_thread(Duration::from_secs(60));
+        assert!(since.elapsed() < Duration::from_secs(30));
+        assert_eq!(woken.load(Ordering::Relaxed), 0, "it does not poll");
     }
 }

@@ -1,18 +1,23 @@
 //! A request body that reaches the application as it arrives (`request_buffering = False`): a bounded window between
 //! the event loop, which pushes what it has decoded, and the pool thread, which waits for it without the GIL.
 //!
-//! When the window is full the loop stops reading, and the kernel holds the client back. Whoever takes so much that
-//! half of the window is free asks for more, and so does the first one who finds nothing: that is when a client that
-//! waits for `100 Continue` gets it.
+//! When the window is full the loop stops reading, and the kernel holds the client back. A read that empties
+//! the window asks for more, and so does the first one that finds nothing: that is when a client that waits for
+//! `100 Continue` gets it.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::job::{ConnId, Reply};
-use super::queue::Pool;
+use super::conn_id::ConnId;
 
-/// The loop stops reading at so many unread bytes. What one read brought may come on top.
+/// The loop stops reading at this many unread bytes. What one read brought may come on top.
 const WINDOW_BYTES: usize = 64 * 1024;
+
+/// Who is asked for more of a body: the event loop, through the pool.
+pub trait BodyDemand: Send + Sync + std::fmt::Debug {
+    /// The application waits for more of the body of this connection, or has room for it.
+    fn want_body(&self, conn: ConnId);
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -20,7 +25,7 @@ pub struct StreamingBody {
     flow: Mutex<Flow>,
     moved: Condvar,
     conn: ConnId,
-    pool: Arc<Pool>,
+    demand: Arc<dyn BodyDemand>,
 }
 
 #[derive(Debug)]
@@ -29,7 +34,7 @@ struct Flow {
     end: End,
     /// The loop has stopped reading.
     is_paused: bool,
-    /// Somebody has read.
+    /// The application has asked for the body.
     was_asked: bool,
 }
 
@@ -44,7 +49,7 @@ enum End {
 
 impl StreamingBody {
     /// The body of the request that `conn` is sending.
-    pub fn new(pool: Arc<Pool>, conn: ConnId) -> Self {
+    pub fn new(demand: Arc<dyn BodyDemand>, conn: ConnId) -> Self {
         let flow = Flow {
             bytes: Vec::new(),
             end: End::Open,
@@ -55,11 +60,11 @@ impl StreamingBody {
             flow: Mutex::new(flow),
             moved: Condvar::new(),
             conn,
-            pool,
+            demand,
         }
     }
 
-    /// Event loop: bytes have arrived. Returns whether it must stop reading until [`Reply::WantsBody`].
+    /// Event loop: bytes have arrived. Returns whether it must stop reading until [`BodyDemand::want_body`].
     pub fn push(&self, bytes: &[u8]) -> bool {
         let mut flow = self.lock();
         flow.bytes.extend_from_slice(bytes);
@@ -96,7 +101,7 @@ impl StreamingBody {
                 End::Broken(kind, why) => return Err(io::Error::new(kind, why)),
             }
             if !std::mem::replace(&mut flow.was_asked, true) {
-                self.pool.send(Reply::WantsBody(self.conn));
+                self.demand.want_body(self.conn);
             }
             flow = self
                 .moved
@@ -105,7 +110,7 @@ impl StreamingBody {
         }
         to.append(&mut flow.bytes);
         if std::mem::take(&mut flow.is_paused) {
-            self.pool.send(Reply::WantsBody(self.conn));
+            self.demand.want_body(self.conn);
         }
         Ok(true)
     }
@@ -118,39 +123,57 @@ impl StreamingBody {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
-    fn body() -> (Arc<Pool>, StreamingBody) {
-        let pool = Arc::new(Pool::new(1, 1, Box::new(|| {})));
+    /// Counts how often more was asked for.
+    #[derive(Debug, Default)]
+    struct Asked(AtomicUsize);
+
+    impl BodyDemand for Asked {
+        fn want_body(&self, _: ConnId) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Asked {
+        fn count(&self) -> usize {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    fn body() -> (Arc<Asked>, StreamingBody) {
+        let asked = Arc::new(Asked::default());
         let conn = ConnId {
             slot: 0,
             generation: 0,
         };
-        (pool.clone(), StreamingBody::new(pool, conn))
+        (asked.clone(), StreamingBody::new(asked, conn))
     }
 
     #[test]
     fn a_full_window_pauses_and_an_emptied_one_asks_for_more() {
-        let (pool, body) = body();
+        let (asked, body) = body();
         assert!(!body.push(&[1; 10]));
         assert!(body.push(&[2; WINDOW_BYTES]));
-        assert!(!pool.has_replies());
+        assert_eq!(asked.count(), 0);
         let mut bytes = Vec::new();
         assert!(body.take(&mut bytes).unwrap());
         assert_eq!(bytes.len(), WINDOW_BYTES + 10);
-        assert!(matches!(pool.receive(), Some(Reply::WantsBody(_))));
+        assert_eq!(asked.count(), 1);
     }
 
     #[test]
-    fn the_first_who_finds_nothing_asks_and_waits() {
-        let (pool, body) = body();
+    fn the_first_read_that_finds_nothing_asks_and_waits() {
+        let (asked, body) = body();
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
                 let mut bytes = Vec::new();
                 while body.take(&mut bytes).unwrap() {}
                 bytes
             });
-            while !pool.has_replies() {
+            while asked.count() == 0 {
                 std::thread::yield_now();
             }
             body.push(b"late");
@@ -161,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_broken_body_is_an_error_behind_what_had_come_and_stays_one() {
-        let (_pool, body) = body();
+        let (_asked, body) = body();
         body.push(b"part");
         body.break_off(io::ErrorKind::TimedOut, "too slow");
         let mut bytes = Vec::new();

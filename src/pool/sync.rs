@@ -1,8 +1,10 @@
-//! The synchronisation primitives of the one-heir protocol, named here so that a model checker can stand in for them
-//! (`tests/model` compiles `heirs.rs` against its own `sync`).
+//! The synchronisation primitives of the two protocols that park and wake threads, named here so that a model checker
+//! can stand in for them (`tests/model` compiles `wakeup.rs` and `loop_park.rs` against its own `sync`).
 
-pub(crate) use std::sync::atomic::{AtomicUsize, Ordering, fence};
-use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
+pub(crate) use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::{Mutex as StdMutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
 
 use crossbeam::sync::Parker as CrossbeamParker;
 
@@ -43,5 +45,28 @@ impl Parker {
 
     pub(crate) fn unpark(&self) {
         self.unparker.unpark();
+    }
+}
+
+/// A thread that says which one it is before it first parks.
+#[derive(Debug, Default)]
+pub(crate) struct NamedThread(OnceLock<Thread>);
+
+impl NamedThread {
+    /// It is the calling thread.
+    pub(crate) fn is_this(&self) {
+        self.0.get_or_init(thread::current);
+    }
+
+    /// The thread itself parks, for `time` at most.
+    pub(crate) fn park(&self, time: Duration) {
+        thread::park_timeout(time);
+    }
+
+    /// Unpark it, if it is known.
+    pub(crate) fn unpark(&self) {
+        if let Some(thread) = self.0.get() {
+            thread.unpark();
+        }
     }
 }

@@ -1,37 +1,32 @@
-//! A pool thread's side of the pool: it takes jobs, one after another, and says what it has in hand.
+//! A pool thread's side of the pool: it takes jobs, one after another, and parks when there is none.
 
 use std::cell::Cell;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::job::{Job, Reply};
-use super::queue::{Pool, Reason};
-use super::waits::Samples;
+use super::policy::Reason;
+use super::thread_pool::Pool;
+use super::wait_sampler::WaitSampler;
 
-/// One thread's place in the pool, made by [`PoolThread::register`].
+/// One thread of the pool.
 #[derive(Debug)]
 pub struct PoolThread {
     pool: Arc<Pool>,
     index: usize,
-    /// When the job in hand was taken.
+    /// When the job that it runs was taken.
     running_since: Cell<Option<Instant>>,
-    samples: Samples,
+    sampler: WaitSampler,
 }
 
 impl PoolThread {
     /// A thread joins the pool. Panics when more threads come than the pool was made for.
     pub fn register(pool: &Arc<Pool>) -> Self {
-        let index = pool.entered.fetch_add(1, Ordering::AcqRel);
-        assert!(
-            index < pool.thread_count(),
-            "more threads than the pool was made for"
-        );
         Self {
+            index: pool.register_thread(),
             pool: pool.clone(),
-            index,
             running_since: Cell::new(None),
-            samples: Samples::default(),
+            sampler: WaitSampler::default(),
         }
     }
 
@@ -40,9 +35,9 @@ impl PoolThread {
         self.index
     }
 
-    /// Tells the job in hand from the others that this thread has; 0 when jobs are not watched.
+    /// Tells the request that the thread runs from its other requests; 0 when requests are not timed.
     pub fn token(&self) -> u64 {
-        let in_flight = self.pool.in_flight.as_ref();
+        let in_flight = self.pool.in_flight_table();
         in_flight.map_or(0, |in_flight| in_flight.token(self.index))
     }
 
@@ -51,90 +46,174 @@ impl PoolThread {
         &self.pool
     }
 
-    /// The next job whose client is still there, or `None` when the pool is closed and empty. The caller holds the
-    /// GIL; `idle` is called with a function that sleeps, gives the GIL away around it, and has it again when it
-    /// returns (see [`super::wakeup`]).
+    /// Mark this thread as running a job, or as free again.
+    pub fn set_busy(&self, is_busy: bool) {
+        self.pool.note_busy(is_busy);
+    }
+
+    /// The next job whose client is still there, or `None` when the pool is closed and empty.
+    ///
+    /// The caller holds the GIL. `idle` is called with a function that sleeps; it releases the GIL around that and has
+    /// it again when it returns (see `wakeup.rs`).
     pub fn next_job(&self, mut idle: impl FnMut(&(dyn Fn() + Sync))) -> Option<Box<Job>> {
         let (pool, index) = (&*self.pool, self.index);
-        if let Some(in_flight) = &pool.in_flight {
+        if let Some(in_flight) = pool.in_flight_table() {
             in_flight.end(index);
         }
         let mut waited_for_gil = Duration::ZERO;
         loop {
             pool.run_deferred_drops();
             // Before the look at the queue: what was queued before it closed is still run.
-            let is_closed = pool.closed.load(Ordering::SeqCst);
-            let is_idle_extra = pool.is_idle_extra();
-            if !is_idle_extra && let Some(mut job) = pool.pop() {
-                job.gil_wait = std::mem::take(&mut waited_for_gil);
-                job.started = self.take_over(Instant::now());
-                self.running_since.set(Some(job.started));
-                pool.taken.fetch_add(1, Ordering::Relaxed);
-                if pool.has_more() {
-                    pool.notify_one(Reason::JobsLeft);
+            let is_closed = pool.is_closed();
+            let is_idle_extra = pool.is_idle_extra(is_closed);
+            if !is_idle_extra && let Some(job) = pool.pop() {
+                match self.begin(job, std::mem::take(&mut waited_for_gil)) {
+                    Some(job) => return Some(job),
+                    None => continue,
                 }
-                if pool.is_overdue(&job, job.started) {
-                    pool.send(Reply::Overdue(job));
-                    continue;
-                }
-                if pool.is_gone(job.conn) {
-                    // Nobody would read the answer: the loop takes note and the application never sees it.
-                    pool.send(Reply::Abort(job));
-                    continue;
-                }
-                if let Some(in_flight) = &pool.in_flight {
-                    in_flight.begin(index, job.conn, job.started);
-                }
-                self.samples.begin();
-                return Some(job);
             }
-            self.take_over(Instant::now());
+            self.end_running(Instant::now());
             if is_closed {
                 return None;
             }
-            pool.wakeup.park(index);
-            // Of two that lie down as surplus one sees here that the other has.
+            pool.wakeup().park(index);
             let is_needed = match is_idle_extra {
-                true => !pool.wakeup.is_anyone_awake() || pool.closed.load(Ordering::SeqCst),
+                // Of two threads that park as idle extra threads one sees here that the other has.
+                true => !pool.wakeup().is_any_awake() || pool.is_closed(),
                 false => pool.has_work(),
             };
             if is_needed {
-                pool.wakeup.cancel_park(index);
+                pool.wakeup().cancel_park(index);
                 continue;
             }
             let woken = OnceLock::new();
             idle(&|| {
-                pool.wakeup.wait(index);
+                pool.wakeup().wait(index);
                 woken.get_or_init(Instant::now);
             });
             waited_for_gil = woken.get().map_or(Duration::ZERO, Instant::elapsed);
-            pool.wakeup.wakeup_done();
+            pool.wakeup().wakeup_done();
         }
     }
 
-    /// Note how long the job that was in hand has lasted.
-    fn take_over(&self, now: Instant) -> Instant {
+    /// Run `job` from now on, unless its client need not wait for it: then it goes back to the loop.
+    #[inline]
+    fn begin(&self, mut job: Box<Job>, gil_wait: Duration) -> Option<Box<Job>> {
+        let pool = &*self.pool;
+        job.gil_wait = gil_wait;
+        job.started = Instant::now();
+        self.end_running(job.started);
+        self.running_since.set(Some(job.started));
+        pool.stats().note_taken();
+        if pool.has_jobs() {
+            pool.notify_one(Reason::JobsLeft);
+        }
+        if pool.is_overdue(&job, job.started) {
+            pool.send(Reply::Overdue(job));
+            return None;
+        }
+        if pool.is_gone(job.conn) {
+            // No client would read the answer: the loop takes note and the application never sees the request.
+            pool.send(Reply::Abort(job));
+            return None;
+        }
+        if let Some(in_flight) = pool.in_flight_table() {
+            in_flight.begin(self.index, job.conn, job.started);
+        }
+        self.sampler.begin();
+        Some(job)
+    }
+
+    /// Note how long the job has lasted that the thread has run until now.
+    #[inline]
+    fn end_running(&self, now: Instant) {
         if let Some(since) = self.running_since.take() {
-            self.pool.note_service(now.saturating_duration_since(since));
-            self.samples.end(&self.pool.waiting);
-        }
-        now
-    }
-
-    /// Mark this thread as running a job, or as free again.
-    pub fn set_busy(&self, busy: bool) {
-        if busy {
-            self.pool.busy.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.pool.busy.fetch_sub(1, Ordering::Relaxed);
+            let stats = self.pool.stats();
+            stats.note_service(now.saturating_duration_since(since));
+            if let Some(has_waited) = self.sampler.end() {
+                stats.note_waited(has_waited);
+            }
         }
     }
 }
 
 impl Drop for PoolThread {
     fn drop(&mut self) {
-        self.pool.left.fetch_add(1, Ordering::AcqRel);
-        // The loop may be waiting for the last thread to leave.
-        self.pool.replies.wake();
+        self.pool.thread_left();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::conn_id::ConnId;
+    use super::*;
+
+    const CONN: ConnId = ConnId {
+        slot: 0,
+        generation: 5,
+    };
+
+    fn pool(options: impl FnOnce(Pool) -> Pool) -> (Arc<Pool>, PoolThread) {
+        let pool = Arc::new(options(Pool::new(1, 4, Box::new(|| {}))));
+        pool.connection_opened(CONN);
+        let thread = PoolThread::register(&pool);
+        (pool, thread)
+    }
+
+    fn push(pool: &Pool, conn: ConnId, arrived: Instant) {
+        let mut job = Job::new(arrived);
+        job.conn = conn;
+        assert!(pool.push(Box::new(job)).is_ok());
+    }
+
+    #[test]
+    fn a_job_of_a_client_that_is_gone_goes_back_unrun() {
+        let (pool, thread) = pool(|pool| pool);
+        let gone = ConnId {
+            generation: 4,
+            ..CONN
+        };
+        push(&pool, gone, Instant::now());
+        push(&pool, CONN, Instant::now());
+        assert_eq!(thread.next_job(|_| unreachable!()).unwrap().conn, CONN);
+        assert!(matches!(pool.receive(), Some(Reply::Abort(job)) if job.conn == gone));
+        assert_eq!(pool.jobs_taken(), 2);
+    }
+
+    #[test]
+    fn an_overdue_job_goes_back_unrun_and_what_was_queued_is_still_run_at_the_end() {
+        let timeout = Duration::from_secs(1);
+        let (pool, thread) = pool(|pool| pool.with_queue_timeout(Some(timeout)));
+        let now = Instant::now();
+        if let Some(long_ago) = now.checked_sub(timeout * 2) {
+            push(&pool, CONN, long_ago);
+        }
+        push(&pool, CONN, now);
+        pool.close();
+        assert_eq!(thread.next_job(|_| unreachable!()).unwrap().arrived, now);
+        assert!(matches!(pool.receive(), Some(Reply::Overdue(_))));
+        assert!(thread.next_job(|_| unreachable!()).is_none());
+        drop(thread);
+        assert_eq!(pool.live_threads(), 0);
+    }
+
+    #[test]
+    fn a_thread_parks_until_it_is_notified_and_tells_what_it_runs() {
+        let (pool, thread) = pool(|pool| pool.with_in_flight(true));
+        let mut naps = 0;
+        let job = thread.next_job(|sleep| {
+            naps += 1;
+            assert!(pool.has_parked_threads());
+            push(&pool, CONN, Instant::now());
+            pool.notify_one(Reason::JobsQueued);
+            sleep();
+        });
+        assert_eq!((naps, job.unwrap().conn), (1, CONN));
+        let running = pool.in_flight().next().unwrap();
+        assert_eq!((running.conn, running.token), (CONN, thread.token()));
+        pool.close();
+        assert!(thread.next_job(|_| unreachable!()).is_none());
+        assert_eq!((pool.in_flight().count(), thread.token()), (0, 0));
     }
 }

@@ -302,3 +302,62 @@ fn assigned(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<BTreeSet<S
 }
 
 const MODULE: &str = "__config__";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python::with_interpreter;
+
+    fn load_text(py: Python<'_>, text: &str) -> Result<(RawSettings, Hooks), ConfigFileError> {
+        let mut file = tempfile::Builder::new().suffix(".py").tempfile().unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        load(py, &file.path().display().to_string())
+    }
+
+    #[test]
+    fn a_name_that_is_nearly_a_setting_is_hinted_at() {
+        with_interpreter(|py| {
+            let (raw, _) = load_text(py, "worker = 3\ntimeouts = 5\nimport os\n").unwrap();
+            let hints = raw.warnings().join("\n");
+            assert!(hints.contains("Unknown setting worker "), "{hints}");
+            assert!(hints.contains("did you mean timeout?"), "{hints}");
+            let (raw, _) = load_text(py, "timeout = 5\ntimeouts = 5\n").unwrap();
+            assert!(raw.warnings().is_empty(), "the file has both names");
+        });
+    }
+
+    #[test]
+    fn a_file_that_raises_has_its_traceback() {
+        with_interpreter(|py| {
+            let error = load_text(py, "1 / 0\n").unwrap_err().to_string();
+            assert!(error.starts_with("Failed to read config file: "), "{error}");
+            assert!(error.contains("ZeroDivisionError"), "{error}");
+        });
+    }
+
+    #[test]
+    fn a_file_may_be_named_without_its_extension() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("conf.py");
+        std::fs::write(&path, "").unwrap();
+        let stem = directory.path().join("conf").display().to_string();
+        assert_eq!(existing(&stem).unwrap(), format!("{stem}.py"));
+        let missing = existing("no/such/file").unwrap_err();
+        assert_eq!(missing.to_string(), "'no/such/file' doesn't exist");
+    }
+
+    #[test]
+    fn an_object_without_a_counterpart_keeps_its_text() {
+        with_interpreter(|py| {
+            let value = |code| to_value(&py.eval(code, None, None).unwrap());
+            assert_eq!(value(c"1.5"), Value::Opaque("1.5".to_owned()));
+            assert_eq!(value(c"True"), Value::Bool(true));
+            assert_eq!(value(c"2 ** 80"), Value::Opaque((1_i128 << 80).to_string()));
+            assert_eq!(value(c"(1,)"), Value::List(vec![Value::Int(1)]));
+            assert_eq!(
+                value(c"lambda: 1"),
+                Value::Opaque("<<lambda>()>".to_owned())
+            );
+        });
+    }
+}

@@ -17,8 +17,10 @@ pub enum Reason {
     StreamingBody,
     /// A large request body is read from its temporary file.
     SpooledBody,
-    /// The heartbeat has beaten.
+    /// The heartbeat waits for its next time or a task.
     Heartbeat,
+    /// A thread of the server is about to end.
+    ThreadEnd,
     /// The process's main thread serves.
     MainThread,
 }

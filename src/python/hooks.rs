@@ -237,3 +237,104 @@ fn arity_of(callable: &Bound<'_, PyAny>) -> Result<usize, ValueError> {
     };
     count().map_err(|error| ValueError::raised(callable.py(), &error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::{self, find};
+    use crate::python::with_interpreter;
+
+    const ALL: [Hook; 15] = [
+        Hook::OnStarting,
+        Hook::OnReload,
+        Hook::WhenReady,
+        Hook::PreFork,
+        Hook::PostFork,
+        Hook::PostWorkerInit,
+        Hook::WorkerInt,
+        Hook::WorkerAbort,
+        Hook::PreExec,
+        Hook::PreRequest,
+        Hook::PostRequest,
+        Hook::ChildExit,
+        Hook::WorkerExit,
+        Hook::NworkersChanged,
+        Hook::OnExit,
+    ];
+
+    #[test]
+    fn every_hook_is_a_setting_that_takes_a_callable() {
+        for hook in ALL {
+            let takes_callable = find(hook.name()).is_some_and(|setting| setting.kind.is_hook());
+            assert!(takes_callable, "{}", hook.name());
+        }
+    }
+
+    #[test]
+    fn every_setting_of_that_kind_that_has_an_effect_is_a_hook() {
+        let names: Vec<_> = ALL.map(Hook::name).to_vec();
+        let rows = settings::all().iter().filter(|row| row.kind.is_hook());
+        for row in rows.filter(|row| matches!(row.verdict, settings::Verdict::Works)) {
+            assert!(names.contains(&row.name), "{}", row.name);
+        }
+    }
+
+    fn set(py: Python<'_>, name: &str, code: &std::ffi::CStr) -> Result<Hooks, String> {
+        let mut hooks = Hooks::default();
+        let value = py.eval(code, None, None).expect("the test's code is valid");
+        let setting = find(name).expect("a setting");
+        match hooks.set(setting, &value) {
+            Ok(()) => Ok(hooks),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn what_is_no_hook_is_refused_with_gunicorns_message() {
+        with_interpreter(|py| {
+            for (code, message) in [
+                (c"7", "Value is not callable: 7"),
+                (c"lambda: None", "Value must have an arity of: 1"),
+                (
+                    c"'name'",
+                    "Value 'name' is not import string. Format: module[.submodules...].object",
+                ),
+                (c"'os.nothing'", "Can not load 'nothing' from 'os'"),
+                (c"'os.sep'", "Value is not callable: /"),
+                (c"'no_such_module.name'", "No module named 'no_such_module'"),
+            ] {
+                let refused = set(py, "on_exit", code).expect_err("no hook");
+                assert_eq!(refused, message);
+            }
+        });
+    }
+
+    #[test]
+    fn post_request_is_called_with_as_many_arguments_as_it_takes() {
+        with_interpreter(|py| {
+            for code in [c"lambda a, b: None", c"lambda a, b, c, d: None"] {
+                let hooks = set(py, "post_request", code).expect("a hook");
+                hooks
+                    .call(py, Hook::PostRequest, (1, 2, 3, 4))
+                    .expect("it takes what it gets");
+            }
+            assert!(set(py, "post_request", c"lambda a: None").is_err());
+        });
+    }
+
+    #[test]
+    fn an_exception_names_its_hook() {
+        with_interpreter(|py| {
+            let hooks = set(py, "on_exit", c"lambda server: 1 / 0").expect("a hook");
+            let error = hooks.call(py, Hook::OnExit, (1,)).unwrap_err().to_string();
+            assert!(
+                error.starts_with("Exception in on_exit hook\nTraceback"),
+                "{error}"
+            );
+            assert!(!hooks.is_set(Hook::OnReload));
+            hooks
+                .call(py, Hook::OnReload, (1,))
+                .expect("a hook that is not set does nothing");
+        });
+    }
+}

@@ -1,7 +1,7 @@
 //! `load_app`: from `MODULE`, `MODULE:ATTRIBUTE` or `MODULE:FACTORY(literals)` to the callable.
 //!
 //! gunicorn's syntax, rules and messages; one thing more: attributes may be dotted. It runs in the
-//! worker's main thread (in the template process with `preload_app`), which is where user code may set
+//! worker's main thread (in the fork server with `preload_app`), which is where user code may set
 //! signal handlers.
 
 use std::path::Path;
@@ -269,3 +269,76 @@ fn literals<'py>(
 }
 
 const DEFAULT_VARIABLE: &str = "application";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python::with_interpreter;
+
+    fn parsed(py: Python<'_>, text: &str) -> Result<(Vec<String>, Option<String>), String> {
+        match Target::parse(py, text) {
+            Ok(target) => {
+                let arguments = target
+                    .arguments
+                    .map(|(positional, named)| format!("{positional} {named}"));
+                Ok((target.names, arguments))
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn a_target_is_a_dotted_name_or_a_call_with_literals() {
+        with_interpreter(|py| {
+            let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+            assert_eq!(parsed(py, "app"), Ok((names(&["app"]), None)));
+            assert_eq!(parsed(py, "a.b.c"), Ok((names(&["a", "b", "c"]), None)));
+            assert_eq!(
+                parsed(py, "make('x', debug=True)"),
+                Ok((names(&["make"]), Some("('x',) {'debug': True}".to_owned())))
+            );
+        });
+    }
+
+    #[test]
+    fn other_expressions_are_refused() {
+        with_interpreter(|py| {
+            for (text, message) in [
+                (
+                    "1 + 1",
+                    "Failed to parse '1 + 1' as an attribute name or function call.",
+                ),
+                (
+                    "a b",
+                    "Failed to parse 'a b' as an attribute name or function call.",
+                ),
+                ("a()()", "Function reference must be a simple name: 'a()()'"),
+                (
+                    "a(b)",
+                    "Failed to parse arguments as literal values: 'a(b)'",
+                ),
+                (
+                    "a(**{})",
+                    "Failed to parse arguments as literal values: 'a(**{})'",
+                ),
+            ] {
+                assert_eq!(parsed(py, text), Err(message.to_owned()));
+            }
+        });
+    }
+
+    #[test]
+    fn only_a_callable_is_an_application() {
+        with_interpreter(|py| {
+            assert!(load_app(py, "builtins:print").is_ok());
+            for (uri, code) in [
+                ("sys:maxsize", 4),
+                ("sys:nothing", 4),
+                ("no_such_module", 3),
+            ] {
+                let error = load_app(py, uri).expect_err(uri);
+                assert_eq!(error.exit_code(), code, "{uri}: {error}");
+            }
+        });
+    }
+}

@@ -14,8 +14,16 @@ pub mod heartbeat;
 pub mod hooks;
 pub mod interrupts;
 pub mod loader;
+pub mod native_thread;
 pub mod stacks;
 mod text;
 pub mod threads;
 pub mod traceback;
 pub mod wsgi;
+
+/// For tests that need an interpreter: `make check-rust` runs them where Python has a shared library.
+#[cfg(test)]
+fn with_interpreter<T>(test: impl FnOnce(pyo3::Python<'_>) -> T) -> T {
+    pyo3::Python::initialize();
+    pyo3::Python::attach(test)
+}

@@ -41,3 +41,27 @@ pub(super) fn latin1_bytes<'a>(string: &'a Bound<'_, PyString>) -> Option<&'a [u
     // SAFETY: a one-byte str has `len` bytes there, which do not change while it is alive, as it is for 'a.
     Some(unsafe { std::slice::from_raw_parts(characters, len) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python::with_interpreter;
+
+    #[test]
+    fn every_byte_survives_both_directions() {
+        with_interpreter(|py| {
+            let all: Vec<u8> = (0..=255).collect();
+            let string = latin1(py, &all).unwrap();
+            assert_eq!(string.len().unwrap(), 256);
+            assert_eq!(latin1_bytes(&string), Some(&all[..]));
+        });
+    }
+
+    #[test]
+    fn a_character_outside_latin_1_has_no_bytes() {
+        with_interpreter(|py| {
+            assert_eq!(latin1_bytes(&PyString::new(py, "\u{20ac}")), None);
+            assert_eq!(latin1_bytes(&PyString::new(py, "")), Some(&b""[..]));
+        });
+    }
+}

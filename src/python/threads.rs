@@ -20,21 +20,21 @@ use crate::pool::{
 
 use super::wsgi::WsgiApp;
 
-/// Called on the event loop's thread, not attached, with the number of a signal that the worker hands on.
+/// Called on the event loop's thread, not attached, with the number of a signal that the worker passes on.
 pub type SignalHook = Box<dyn Fn(i32) + Send + Sync>;
 
 /// Called on the interpreter's main thread with what a signal handler of the application has raised.
 pub type ExceptionHook = Box<dyn Fn(Python<'_>, PyErr) + Send + Sync>;
 
 /// Called on the event loop's thread with a request that runs too long; must not wait.
-pub type OverrunHook = Box<dyn Fn(&TimedOutRequest) + Send + Sync>;
+pub type TimeoutHook = Box<dyn Fn(&TimedOutRequest) + Send + Sync>;
 
 /// The WSGI application as the pool runs it.
 pub struct PythonApplication {
     app: Arc<WsgiApp>,
     on_signal: SignalHook,
     on_exception: ExceptionHook,
-    on_overrun: OverrunHook,
+    on_timeout: TimeoutHook,
     main_thread: Option<MainThread>,
 }
 
@@ -56,18 +56,18 @@ impl std::fmt::Debug for PythonApplication {
 
 impl PythonApplication {
     /// Run `app`; signals that are not the loop's alone go to `on_signal`, exceptions of the application's signal
-    /// handlers to `on_exception`, requests that run too long to `on_overrun`.
+    /// handlers to `on_exception`, requests that run too long to `on_timeout`.
     pub fn new(
         app: Arc<WsgiApp>,
         on_signal: SignalHook,
         on_exception: ExceptionHook,
-        on_overrun: OverrunHook,
+        on_timeout: TimeoutHook,
     ) -> Self {
         Self {
             app,
             on_signal,
             on_exception,
-            on_overrun,
+            on_timeout,
             main_thread: None,
         }
     }
@@ -160,7 +160,7 @@ impl Application for PythonApplication {
     }
 
     fn on_request_timeout(&self, request: &TimedOutRequest) {
-        (self.on_overrun)(request);
+        (self.on_timeout)(request);
     }
 }
 

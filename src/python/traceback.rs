@@ -37,3 +37,34 @@ pub fn exit_code(py: Python<'_>, error: &PyErr) -> i32 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python::with_interpreter;
+
+    #[test]
+    fn it_is_what_python_prints() {
+        with_interpreter(|py| {
+            let error = py.run(c"1 / 0", None, None).unwrap_err();
+            let text = format(py, &error);
+            assert!(
+                text.starts_with("Traceback (most recent call last):\n"),
+                "{text}"
+            );
+            assert!(
+                text.ends_with("ZeroDivisionError: division by zero"),
+                "{text}"
+            );
+        });
+    }
+
+    #[test]
+    fn an_exception_that_cannot_be_shown_has_a_line_all_the_same() {
+        with_interpreter(|py| {
+            let code = c"class Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd";
+            let error = py.run(code, None, None).unwrap_err();
+            assert!(format(py, &error).contains("Odd"));
+        });
+    }
+}

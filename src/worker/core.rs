@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::config::Config;
 use crate::http::{HttpDate, Limits, ResponseDefaults};
 use crate::logging::statsd::Statsd;
-use crate::pool::{BorrowedBuffer, ConnId, Job, Pool, Reason};
+
+use crate::pool::{BorrowedBuffer, ConnId, Job, OneRequestShare, Pool, Reason, policy};
 use crate::scoreboard::{Scoreboard, Slot, Unready};
 
 use super::access_log::AccessLog;
@@ -26,8 +27,6 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 /// All connections together write at most about this of queued responses in one turn: many large ones at once must
 /// not keep a small one waiting for more than a millisecond or so.
 const TURN_BYTES: u64 = 2 * 1024 * 1024;
-/// After so many jobs a thread is summoned although the turn goes on: a free core should not wait for its end.
-const BATCH_JOBS: u32 = 32;
 /// So many finished jobs are kept for reuse, and none that holds more than this.
 const FREE_JOBS_MAX: usize = 256;
 const FREE_JOB_BYTES_MAX: usize = 64 * 1024;
@@ -86,7 +85,7 @@ pub(super) struct Core {
     pub(super) ran_dry: bool,
     /// A connection has closed, or may be closed for another: a worker that was full can accept again.
     pub(super) room_made: bool,
-    /// Jobs that were queued since a thread was last summoned.
+    /// Jobs that were queued since a thread was last notified.
     unannounced_jobs: u32,
     /// Requests wait for their bodies (`request_buffering`).
     pub(super) buffers_requests: bool,
@@ -106,7 +105,7 @@ pub(super) struct Core {
     pub(super) in_flight: u32,
     pub(super) newcomers: u32,
     /// How many of the last connections brought one request only (see `siblings.rs`).
-    pub(super) one_shots: u32,
+    pub(super) one_request: OneRequestShare,
     scoreboard: Arc<Scoreboard>,
     slot: usize,
 }
@@ -229,7 +228,7 @@ impl Core {
             metrics,
             in_flight: 0,
             newcomers: 0,
-            one_shots: 0,
+            one_request: OneRequestShare::default(),
             scoreboard,
             slot,
         }
@@ -349,7 +348,7 @@ impl Core {
         self.in_flight += 1;
         self.overload.note_queued(arrived);
         self.unannounced_jobs += 1;
-        if self.unannounced_jobs >= BATCH_JOBS {
+        if self.unannounced_jobs >= policy::JOBS_PER_NOTIFY {
             self.announce_jobs();
         }
         Ok(())

@@ -11,6 +11,7 @@ use mio::event::Event as PollEvent;
 use mio::{Events, Poll, Token};
 use nix::sys::signal::Signal;
 
+use crate::pool::policy::StallDetector;
 use crate::pool::{Application, ConnId, Reply};
 
 use super::accept::{Accepting, Acceptor, ListenerSet};
@@ -21,7 +22,6 @@ use super::descriptors::{Descriptor, Descriptors};
 use super::overload::Excess;
 use super::shutdown::Phase;
 use super::siblings::Siblings;
-use super::sleep::Progress;
 use super::upgrade::HandedOver;
 
 /// So many replies are handled in one turn at most.
@@ -68,11 +68,11 @@ pub(super) struct EventLoop<'a> {
     pub(super) exit_code: i32,
     /// The loop sleeps at most this long, so that the heartbeat goes on.
     pub(super) sleep_max: Duration,
-    /// The last short sleep brought nothing, so the next one is long.
-    pub(super) short_sleep_was_idle: bool,
+    /// The last brief sleep brought nothing, so the next one is long.
+    pub(super) brief_sleep_was_idle: bool,
     /// The last round found replies and did not look at the poll set.
     pub(super) skipped_poll: bool,
-    pub(super) progress: Progress,
+    pub(super) stalls: StallDetector,
     /// When pieces of streamed responses were last written: more may follow at once.
     pub(super) streamed: Option<Instant>,
     /// The last pieces followed others so closely that the next are waited for.

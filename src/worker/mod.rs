@@ -44,6 +44,7 @@ use mio::{Poll, Waker};
 use crate::config::Config;
 use crate::logging::statsd::Statsd;
 use crate::net::{Channels, Listener};
+use crate::pool::policy::StallDetector;
 use crate::pool::{Application, Pool};
 use crate::scoreboard::{Scoreboard, SlotState};
 
@@ -57,7 +58,6 @@ use self::descriptors::Descriptors;
 use self::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
 use self::shutdown::Phase;
 use self::siblings::Siblings;
-use self::sleep::Progress;
 use self::upgrade::HandedOver;
 
 /// What a worker is made of.
@@ -161,15 +161,11 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         graceful_timeout: config.workers.graceful_timeout,
         exit_code: 0,
         sleep_max: beat_period(config.workers.timeout),
-        short_sleep_was_idle: false,
+        brief_sleep_was_idle: false,
         streamed: None,
         stream_is_quick: false,
         skipped_poll: false,
-        progress: Progress {
-            taken: 0,
-            asleep: Duration::ZERO,
-            still_since: core.now,
-        },
+        stalls: StallDetector::new(core.now),
         exhausted_at: None,
         siblings: setup
             .channels

@@ -17,13 +17,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::time::Duration;
 
 use mio::Interest;
 use mio::unix::SourceFd;
 
 use crate::http::BodyLength;
 use crate::net::Channels;
+use crate::pool::policy::{self, OwnLoad, Peer};
 use crate::pool::{Job, RequestBody};
 use crate::scoreboard::{Slot, SlotState, monotonic_ms};
 
@@ -33,20 +33,10 @@ use super::descriptors::Descriptor;
 use super::event_loop::{EventLoop, descriptor_token, saturating_u32};
 use super::stream::Stream;
 
-/// A sibling whose loop has not turned for so long is not counted on. An idle one turns once a second.
-const SILENT_MS: u64 = 2500;
 /// So many messages are taken in one turn.
 const TURN_MESSAGES: usize = 64;
 /// Head and bytes read behind it; more stays where it is.
 const TRAVELLING_BYTES_MAX: usize = 32 * 1024;
-/// While requests wait here, a sibling that has become free is looked for so often.
-pub(super) const RELIEF_PERIOD: Duration = Duration::from_millis(2);
-/// One worker may have more connections than another by this part of its own before a new one is passed on.
-const SLACK_PART: u32 = 32;
-const SLACK_ONE_SHOTS: u32 = 4;
-/// The mean of connections that brought one request only, if all do, and the part by which each moves it.
-const ONE_SHOTS_ALL: u32 = 1024;
-const ONE_SHOTS_WEIGHT: u32 = 8;
 /// What a message begins with: its kind and the listener's number.
 const HEADER_BYTES: usize = 2;
 const KIND_CONNECTION: u8 = 1;
@@ -59,15 +49,6 @@ pub(super) struct Siblings {
     relieves: bool,
     /// Slots that had a living worker when we last looked.
     occupied: Vec<bool>,
-}
-
-/// How a worker is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Standing {
-    slot: usize,
-    connections: u32,
-    /// Threads without a request.
-    free: u32,
 }
 
 impl Siblings {
@@ -85,19 +66,19 @@ impl Siblings {
     }
 }
 
-fn standing(slot: usize, board: Slot<'_>) -> Standing {
-    let promised = board.promised();
-    let busy = board.load().saturating_add(promised);
-    Standing {
-        slot,
-        connections: board.connections_open().saturating_add(promised),
-        free: board.threads_count().saturating_sub(busy),
+fn peer(index: usize, slot: Slot<'_>) -> Peer {
+    Peer {
+        slot: index,
+        connections: slot.connections_open(),
+        threads: slot.threads_count(),
+        load: slot.load(),
+        reserved: slot.promised(),
     }
 }
 
 impl Core {
     /// The siblings that can take something now.
-    fn standings<'a>(&'a self, siblings: &'a Siblings) -> impl Iterator<Item = Standing> + 'a {
+    fn peers<'a>(&'a self, siblings: &'a Siblings) -> impl Iterator<Item = Peer> + 'a {
         let now = monotonic_ms();
         let generation = self.slot().generation();
         (0..siblings.channels.count().min(self.slots())).filter_map(move |index| {
@@ -105,46 +86,31 @@ impl Core {
             let is_well = index != self.slot_index()
                 && slot.state() == SlotState::Serving
                 && slot.generation() == generation
-                && now.saturating_sub(slot.loop_beat_at()) < SILENT_MS;
-            is_well.then(|| standing(index, slot))
+                && policy::is_responsive(now, slot.loop_beat_at());
+            is_well.then(|| peer(index, slot))
         })
     }
 
     /// A connection that has brought requests is over; it was kept for more than one, or was not.
     pub(super) fn note_kept(&mut self, was_kept: bool) {
-        let target = if was_kept { 0 } else { ONE_SHOTS_ALL };
-        let mean = self.one_shots;
-        self.one_shots = mean - mean / ONE_SHOTS_WEIGHT + target / ONE_SHOTS_WEIGHT;
+        self.one_request.note(was_kept);
     }
 
     /// Who should have a new connection instead of us, when we have `connections`.
     fn better_place(&self, siblings: &Siblings, connections: u32) -> Option<usize> {
-        let best = self
-            .standings(siblings)
-            .min_by_key(|sibling| (sibling.free == 0, sibling.connections))?;
-        let slack = if self.pool.is_fast() && self.one_shots > ONE_SHOTS_ALL / 2 {
-            // A connection that is over in a moment is not worth the way.
-            connections / 2 + SLACK_ONE_SHOTS
-        } else {
-            connections / SLACK_PART
+        let own = OwnLoad {
+            connections,
+            load: self.load(),
+            threads: u32::try_from(self.pool.thread_count()).unwrap_or(u32::MAX),
+            are_fast: self.pool.is_fast(),
+            one_request: self.one_request,
         };
-        let threads = u32::try_from(self.pool.thread_count()).unwrap_or(u32::MAX);
-        let we_are_busy = self.load() >= threads;
-        // Requests that last microseconds make everybody look busy and free in turn: then only connections count.
-        let gives_for_thread = we_are_busy && best.free > 0 && !self.pool.is_fast();
-        if gives_for_thread && best.connections <= connections + slack {
-            return Some(best.slot);
-        }
-        let is_as_free = best.free > 0 || we_are_busy;
-        (is_as_free && best.connections + slack < connections).then_some(best.slot)
+        policy::place(&own, self.peers(siblings))
     }
 
     /// The sibling with the most free threads.
     fn freest(&self, siblings: &Siblings) -> Option<usize> {
-        self.standings(siblings)
-            .filter(|sibling| sibling.free > 0)
-            .max_by_key(|sibling| sibling.free)
-            .map(|sibling| sibling.slot)
+        policy::freest_peer(self.peers(siblings))
     }
 }
 

@@ -22,6 +22,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::config::{Config, ProxyProtocol};
 use crate::logging::access::AccessFormat;
+use crate::pool::policy::StallDetector;
 use crate::pool::{Peer, Pool, PoolThread, ThreadStartError};
 use crate::scoreboard::Scoreboard;
 
@@ -36,7 +37,6 @@ use super::core::{Core, CoreSetup};
 use super::descriptors::Descriptors;
 use super::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
 use super::shutdown::Phase;
-use super::sleep::Progress;
 use super::stream::Stream;
 use super::upgrade::HandedOver;
 
@@ -355,15 +355,11 @@ fn event_loop(
         graceful_timeout: config.workers.graceful_timeout,
         exit_code: 0,
         sleep_max: Duration::ZERO,
-        short_sleep_was_idle: false,
+        brief_sleep_was_idle: false,
         streamed: None,
         stream_is_quick: false,
         skipped_poll: false,
-        progress: Progress {
-            taken: 0,
-            asleep: Duration::ZERO,
-            still_since: core.now,
-        },
+        stalls: StallDetector::new(core.now),
         exhausted_at: None,
         siblings: None,
         more_messages: false,

@@ -1,21 +1,29 @@
-//! The one-heir protocol under every interleaving that loom finds: no job is left behind while all threads sleep.
+//! The protocols that park and wake threads, under every interleaving that loom finds: no job is left behind while all
+//! pool threads are parked, and no reply while the event loop is.
 //!
-//! `src/pool/wakeup.rs` is compiled here as it is, against loom's primitives instead of the standard library's. The
-//! job queue is a plain one, but what the pool threads and the producer do with it is what `src/pool/queue.rs` does.
+//! `src/pool/wakeup.rs` and `src/pool/loop_park.rs` are compiled here as they are, against loom's primitives instead of
+//! the standard library's. The queues are plain ones, but what the threads and the loop do with them is what
+//! `src/pool/thread.rs`, `thread_pool.rs` and `replies.rs` do.
 
 #![allow(
     dead_code,
-    reason = "the model uses the part of the protocol that sleeps and wakes"
+    reason = "the model uses the part of the protocols that sleeps and wakes"
 )]
 
+#[path = "../../src/pool/loop_park.rs"]
+mod loop_park;
 #[path = "../../src/pool/wakeup.rs"]
 mod wakeup;
 
 mod sync {
     //! loom's primitives in the shape of `src/pool/sync.rs`.
 
-    pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering, fence};
+    use std::sync::OnceLock;
+    use std::time::Duration;
+
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
     use loom::sync::{Condvar, Mutex as LoomMutex, MutexGuard};
+    use loom::thread::{self, Thread};
 
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(LoomMutex<T>);
@@ -27,6 +35,30 @@ mod sync {
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().expect("loom's mutexes are not poisoned")
+        }
+    }
+
+    /// An atomic whose stores are swaps. To loom, a plain store and a swap of another thread have no order, even when the
+    /// swap has read what the store replaced: a third thread could then swap with either. A swap is atomic, so memory
+    /// does have an order there.
+    #[derive(Debug)]
+    pub(crate) struct AtomicU8(loom::sync::atomic::AtomicU8);
+
+    impl AtomicU8 {
+        pub(crate) fn new(value: u8) -> Self {
+            Self(loom::sync::atomic::AtomicU8::new(value))
+        }
+
+        pub(crate) fn load(&self, ordering: Ordering) -> u8 {
+            self.0.load(ordering)
+        }
+
+        pub(crate) fn store(&self, value: u8, ordering: Ordering) {
+            self.0.swap(value, ordering);
+        }
+
+        pub(crate) fn swap(&self, value: u8, ordering: Ordering) -> u8 {
+            self.0.swap(value, ordering)
         }
     }
 
@@ -57,16 +89,53 @@ mod sync {
             self.given.notify_one();
         }
     }
+
+    /// A thread that must be known before it is unparked. No time wakes it.
+    #[derive(Debug)]
+    pub(crate) struct NamedThread {
+        /// Relaxed: that it is seen is for the protocol's own orderings.
+        is_known: AtomicU8,
+        thread: OnceLock<Thread>,
+    }
+
+    impl Default for NamedThread {
+        fn default() -> Self {
+            Self {
+                is_known: AtomicU8::new(0),
+                thread: OnceLock::new(),
+            }
+        }
+    }
+
+    impl NamedThread {
+        pub(crate) fn is_this(&self) {
+            self.thread.get_or_init(thread::current);
+            self.is_known.store(1, Ordering::Relaxed);
+        }
+
+        pub(crate) fn unpark(&self) {
+            assert_eq!(self.is_known.load(Ordering::Relaxed), 1, "it is known");
+            self.thread.get().expect("it is known").unpark();
+        }
+
+        pub(crate) fn park(&self, _: Duration) {
+            thread::park();
+        }
+    }
 }
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use loom::sync::Mutex as LoomMutex;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use ferricorn::pool::policy;
+use loop_park::LoopPark;
+use policy::SleepMode;
 use wakeup::WakeupToken;
 
-/// The pool of `src/pool/queue.rs`, reduced to counting: jobs have no content.
+/// The pool of `src/pool/thread_pool.rs`, reduced to counting: jobs have no content.
 struct Pool {
     /// Jobs in the queue. A counter that is looked at without a lock, as the real queue is.
     queued: AtomicUsize,
@@ -82,7 +151,7 @@ struct Pool {
 impl Pool {
     fn push(&self) {
         self.queued.fetch_add(1, Ordering::Release);
-        if !(self.fast && self.wakeup.is_anyone_awake()) {
+        if !(self.fast && self.wakeup.is_any_awake()) {
             self.wakeup.notify_one();
         }
     }
@@ -107,8 +176,8 @@ impl Pool {
         self.queued.load(Ordering::Acquire) > 0 || self.closed.load(Ordering::Relaxed)
     }
 
-    /// The life of the thread at `seat`.
-    fn run(&self, seat: usize) {
+    /// The life of the thread at `thread`.
+    fn run(&self, thread: usize) {
         let mut gil = self.gil.lock().expect("not poisoned");
         loop {
             if self.pop() {
@@ -121,13 +190,13 @@ impl Pool {
             if self.closed.load(Ordering::SeqCst) {
                 return;
             }
-            self.wakeup.park(seat);
+            self.wakeup.park(thread);
             if self.has_work() {
-                self.wakeup.cancel_park(seat);
+                self.wakeup.cancel_park(thread);
                 continue;
             }
             drop(gil);
-            self.wakeup.wait(seat);
+            self.wakeup.wait(thread);
             gil = self.gil.lock().expect("not poisoned");
             self.wakeup.wakeup_done();
         }
@@ -149,9 +218,9 @@ fn every_job_is_done(threads: usize, jobs: usize, preemptions: usize, fast: bool
             fast,
         });
         let runners: Vec<_> = (0..threads)
-            .map(|seat| {
+            .map(|thread| {
                 let pool = pool.clone();
-                loom::thread::spawn(move || pool.run(seat))
+                loom::thread::spawn(move || pool.run(thread))
             })
             .collect();
         for _ in 0..jobs {
@@ -162,7 +231,7 @@ fn every_job_is_done(threads: usize, jobs: usize, preemptions: usize, fast: bool
             loom::thread::yield_now();
         }
         pool.closed.store(true, Ordering::SeqCst);
-        pool.wakeup.wake_all();
+        pool.wakeup.notify_all();
         for runner in runners {
             runner.join().expect("a pool thread does not panic");
         }
@@ -189,4 +258,58 @@ fn more_jobs_than_threads() {
 fn fast_jobs_are_left_to_a_thread_that_is_awake() {
     every_job_is_done(1, 2, 3, true);
     every_job_is_done(2, 2, 2, true);
+}
+
+/// Threads send `replies`, each with whether its thread has more to send; the loop parks as `mode` says, and never wakes
+/// by itself. All replies arrive: a lost wake-up is a deadlock, which loom reports.
+fn every_reply_arrives(mode: SleepMode, threads: &'static [&'static [bool]]) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(move || {
+        // A wake-up of the poll set is remembered until the next sleep, as an unpark is.
+        let poll = loom::thread::current();
+        let park = Arc::new(LoopPark::new(Box::new(move || poll.unpark())));
+        // A counter that is looked at without a lock, as the real queue is.
+        let queued = Arc::new(AtomicUsize::new(0));
+        // They are not joined: a late wake-up of the loop would disturb loom's join.
+        for replies in threads {
+            let (park, queued) = (park.clone(), queued.clone());
+            loom::thread::spawn(move || {
+                for more_to_come in *replies {
+                    queued.fetch_add(1, Ordering::Release);
+                    park.reply_pushed(*more_to_come);
+                }
+            });
+        }
+        let mut missing = threads.iter().map(|replies| replies.len()).sum::<usize>();
+        loop {
+            missing -= queued.swap(0, Ordering::Acquire);
+            if missing == 0 {
+                break;
+            }
+            if park.park(mode, || queued.load(Ordering::Acquire) > 0) {
+                match mode {
+                    SleepMode::Batching => park.sleep_as_thread(Duration::ZERO),
+                    SleepMode::Timed | SleepMode::UntilWoken => loom::thread::park(),
+                }
+            }
+            park.unpark();
+        }
+    });
+}
+
+const MODES: [SleepMode; 3] = [SleepMode::Timed, SleepMode::UntilWoken, SleepMode::Batching];
+
+#[test]
+fn two_threads_wake_the_loop() {
+    for mode in MODES {
+        every_reply_arrives(mode, &[&[false], &[false]]);
+    }
+}
+
+#[test]
+fn a_batch_ends_with_a_reply_that_wakes_the_loop() {
+    for mode in MODES {
+        every_reply_arrives(mode, &[&[true, true, false]]);
+    }
 }

@@ -17,7 +17,7 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if IS_OURS:
         return
-    foreign = pytest.mark.skip(reason="a promise of ferricorn only; another server is under test")
+    foreign = pytest.mark.skip(reason="a behaviour of ferricorn only; another server is under test")
     for item in items:
         if "ours" in item.keywords:
             item.add_marker(foreign)

@@ -18,7 +18,7 @@ PATIENCE_S = 30.0
 
 
 @dataclass
-class Tally:
+class Counters:
     """What came of the requests."""
 
     sent: int = 0
@@ -56,7 +56,7 @@ class Load:
     ) -> None:
         self.address, self.path, self.pause, self.until_refused = address, path, pause, until_refused
         self.kinds = [True] * keep_alive + [False] * one_shot
-        self.tally = Tally()
+        self.counters = Counters()
         self._leave = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
@@ -68,13 +68,13 @@ class Load:
     def __exit__(self, *_) -> None:
         self.stop()
 
-    def stop(self) -> Tally:
+    def stop(self) -> Counters:
         self._leave.set()
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive(), "clients still wait for an answer"
-        return self.tally
+        return self.counters
 
-    def join(self) -> Tally:
+    def join(self) -> Counters:
         """The clients of a server that stops leave by themselves."""
         self._thread.join(PATIENCE_S)
         return self.stop()
@@ -82,9 +82,9 @@ class Load:
     def wait_answered(self, count: int) -> None:
         """Until `count` requests were answered, from the start."""
         deadline = time.monotonic() + PATIENCE_S
-        while self.tally.answered < count:
-            assert time.monotonic() < deadline, f"{self.tally.answered} of {count} answers; {self.tally.details}"
-            assert self._thread.is_alive(), f"all clients left; {self.tally.details}"
+        while self.counters.answered < count:
+            assert time.monotonic() < deadline, f"{self.counters.answered} of {count} answers; {self.counters.details}"
+            assert self._thread.is_alive(), f"all clients left; {self.counters.details}"
             time.sleep(0.005)
 
     async def _run(self) -> None:
@@ -96,7 +96,7 @@ class Load:
         while not self._leave.is_set():
             count += 1
             word = f"{number}-{count}"
-            self.tally.sent += 1
+            self.counters.sent += 1
             started = time.monotonic()
             step = "connect"
             try:
@@ -106,18 +106,18 @@ class Load:
                 closes = await asyncio.wait_for(self._ask(streams, word, kept), PATIENCE_S)
             except ConnectionRefusedError as error:
                 if self.until_refused:
-                    self.tally.sent -= 1
+                    self.counters.sent -= 1
                     return
-                self.tally.fault("refused", f"{step} {error!r}")
+                self.counters.fault("refused", f"{step} {error!r}")
                 closes = True
                 await asyncio.sleep(0.01)
             except (ConnectionError, asyncio.IncompleteReadError) as error:
-                self.tally.fault("reset", f"{step} {error!r}")
+                self.counters.fault("reset", f"{step} {error!r}")
                 closes = True
             except (OSError, ValueError, asyncio.TimeoutError) as error:
-                self.tally.fault("failed", f"{step} {error!r}")
+                self.counters.fault("failed", f"{step} {error!r}")
                 closes = True
-            self.tally.slowest = max(self.tally.slowest, time.monotonic() - started)
+            self.counters.slowest = max(self.counters.slowest, time.monotonic() - started)
             if streams is not None and (closes or not kept):
                 streams[1].close()
                 streams = None
@@ -140,10 +140,10 @@ class Load:
         fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
         body = (await reader.readexactly(int(fields["content-length"]))).decode()
         if not head.startswith("HTTP/1.1 200"):
-            self.tally.fault("failed", head.split("\r\n")[0])
+            self.counters.fault("failed", head.split("\r\n")[0])
         elif body.split(" ")[0] != word:
-            self.tally.fault("wrong", f"{body!r} for {word!r}")
+            self.counters.fault("wrong", f"{body!r} for {word!r}")
         else:
-            self.tally.answered += 1
-            self.tally.workers[body.split(" ")[1]] += 1
+            self.counters.answered += 1
+            self.counters.workers[body.split(" ")[1]] += 1
         return fields.get("connection") == "close"

@@ -95,9 +95,9 @@ def test_logconfig_dict(start, tmp_path):
     addressed(one, one.output)
     stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}"
     one.output.wait(rf"^{stamp} DEBUG   shop imported$")
-    assert one.get("/shelf").body == b"logged"
-    one.output.wait(rf"^{stamp} INFO    shop serving /shelf$")
-    wait_until(lambda: '"GET /shelf HTTP/1.1" 200 6' in access.read_text(), "the access log")
+    assert one.get("/list").body == b"logged"
+    one.output.wait(rf"^{stamp} INFO    shop serving /list$")
+    wait_until(lambda: '"GET /list HTTP/1.1" 200 6' in access.read_text(), "the access log")
     access.rename(f"{access}.1")
     one.send_signal(signal.SIGUSR1)
     wait_until(access.exists, "the file is opened anew")
@@ -121,7 +121,7 @@ def test_django_with_raw_env_and_hooks(start, preload):
     one.log.wait(r"Worker spawned \(pid: \d+\) for corner shop$")
     one.log.wait(r"worker \d+ has WSGIHandler$")
     assert one.get().body == b"corner shop"
-    # Not the template that a preloaded application is forked from.
+    # Not the fork server that a preloaded application is forked from.
     os.kill(one.booted()[-1], signal.SIGINT)
     one.log.wait(r"worker received INT or QUIT signal$")
 

@@ -432,7 +432,7 @@ def test_an_interrupted_prompt_leaves_with_130(server):
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        # Whoever runs the tests in the background has it ignored.
+        # A shell that runs the tests in the background ignores it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with prompt:

@@ -34,10 +34,10 @@ def test_connections_beyond_the_limit_of_descriptors_wait_and_are_served(server,
     pids = one.workers()
     before, began = sum(cpu_seconds(pid) for pid in pids), time.monotonic()
     while time.monotonic() - began < 1:
-        assert served[0].request("GET", "/").status == 200, "who is in goes on"
+        assert served[0].request("GET", "/").status == 200, "accepted connections are served"
         time.sleep(0.1)
     assert sum(cpu_seconds(pid) for pid in pids) - before < 0.4, "nothing spins"
-    # Whoever leaves makes room for whoever waits.
+    # Each client that leaves makes room for one that waits.
     for client in served:
         client.close()
     for client in clients[10:]:

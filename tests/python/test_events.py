@@ -17,11 +17,11 @@ pytestmark = pytest.mark.ours
 
 @pytest.mark.parametrize("event", events.EVENTS, ids=lambda event: event.name)
 def test_no_request_is_lost_by(event, gates):
-    tally, count, _ = events.run(event, COMMAND, 600, gates.env)
-    assert tally.answered >= 600
+    counters, count, _ = events.run(event, COMMAND, 600, gates.env)
+    assert counters.answered >= 600
     if event.is_crash:
         # What the dead worker held: each client has one request under way.
-        assert tally.failed == tally.refused == tally.wrong == 0, tally
-        assert tally.reset <= 16 * count, tally
+        assert counters.failed == counters.refused == counters.wrong == 0, counters
+        assert counters.reset <= 16 * count, counters
     else:
-        assert tally.lost == 0, tally
+        assert counters.lost == 0, counters

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.ours
 
 
 def serving(server, *arguments, workers):
-    """All workers have booted: the spread is judged among those that are there."""
+    """All workers have booted: the spread is measured among them."""
     one = server("shares", *arguments, "--admin-bind", "127.0.0.1:0", workers=workers)
     from test_health import figure
 

@@ -140,7 +140,7 @@ ENDLESS = [pytest.param(target, marks=pytest.mark.ours) for target in ("/too_lon
 
 
 @pytest.mark.parametrize("target", [*ENDLESS, "/too_long_list"])
-def test_excess_is_cut_and_the_connection_goes_on(server, target):
+def test_bytes_beyond_the_length_are_cut_and_the_connection_goes_on(server, target):
     one = server(APP)
     with one.connect() as client:
         assert len(client.request("GET", target).body) == 10
@@ -149,7 +149,7 @@ def test_excess_is_cut_and_the_connection_goes_on(server, target):
 
 @pytest.mark.ours
 @pytest.mark.parametrize("target", ["/too_long", "/too_long?split", "/too_long_list"])
-def test_excess_is_logged_once_with_the_request_and_asked_for_no_further(server, gates, target):
+def test_bytes_beyond_the_length_are_logged_once_with_the_request_and_end_the_iteration(server, gates, target):
     one = server(APP)
     assert len(one.get(target).body) == 10
     if "list" not in target:

@@ -1,4 +1,4 @@
-"""Health and figures for whoever watches: told by the server itself, with every thread busy."""
+"""Health checks and metrics, answered by the server itself while every thread is busy."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def test_a_request_that_waits_too_long_gets_503_and_is_never_run(server, gates):
         assert refused.header("Retry-After") == "1"
         assert refused.header("Connection") == "keep-alive"
         assert 0.19 < time.monotonic() - began < 5
-        # Many in close succession are one story.
+        # Many in close succession are one line.
         assert [waiting.request("GET", "/pid").status for _ in range(3)] == [503] * 3
         gates.open("slow")
         assert slow.read_response().text == "unblocked slow"

@@ -11,7 +11,7 @@ from harness import wait_until
 
 pytestmark = pytest.mark.ours
 
-TIMED = ("overrun", "--threads", "2", "--request-timeout", "0.4", "--access-logfile", "-")
+TIMED = ("timed_out", "--threads", "2", "--request-timeout", "0.4", "--access-logfile", "-")
 
 
 def whoami(one):
@@ -36,7 +36,7 @@ def test_the_client_gets_504_and_the_application_an_exception(server, gates):
     one.log.wait(r"Request timed out after 0\.\d s \(request_timeout\): GET /spin from 127\.0\.0\.1, in thread [01]\.")
     # The stack of that very thread, down to the line that ran.
     one.log.wait(
-        r"Stack of thread [01] when its time was over, in GET /spin from 127\.0\.0\.1:(\n .*)*overrun\.py.*in spin"
+        r"Stack of thread [01] when its time was over, in GET /spin from 127\.0\.0\.1:(\n .*)*timed_out\.py.*in spin"
     )
     one.output.wait(r'"GET /spin\?first HTTP/1\.1" 504 ')
     # The worker and both threads go on, and the next request of that thread is not hit.
@@ -95,7 +95,7 @@ def test_the_log_tells_what_the_other_threads_were_doing(server, gates):
 
 
 def test_requests_within_their_time_are_left_alone(server):
-    one = server("overrun", "--threads", "2", "--request-timeout", "5")
+    one = server("timed_out", "--threads", "2", "--request-timeout", "5")
     with one.connect() as client:
         for _ in range(200):
             assert client.request("GET", "/pid").status == 200

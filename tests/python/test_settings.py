@@ -89,7 +89,7 @@ def test_help_fits_a_terminal_and_is_grouped():
     assert "ferricorn app:app -w 4 --threads 2 -b 0.0.0.0:5000" in shown.output
 
 
-def test_every_setting_of_gunicorn_is_one_of_ours_with_its_flags():
+def test_every_setting_of_gunicorn_is_supported_with_its_flags():
     config = pytest.importorskip("gunicorn.config")
     ours = {row["name"]: row["flags"] for row in _core.settings()}
     assert len(config.KNOWN_SETTINGS) == 120

@@ -246,17 +246,17 @@ def test_winch_is_ignored_in_the_foreground(server):
 # -- death of a worker -----------------------------------------------------------------------------
 
 
-def test_killed_worker_is_replaced_and_siblings_lose_nothing(server):
+def test_killed_worker_is_replaced_and_its_peers_lose_nothing(server):
     one = server("lifecycle", "--threads", "2", workers=2)
     with one.connect() as client:
-        sibling = client.request("GET", "/pid").text
-        (victim,) = (pid for pid in one.booted() if str(pid) != sibling)
+        peer = client.request("GET", "/pid").text
+        (victim,) = (pid for pid in one.booted() if str(pid) != peer)
         os.kill(victim, signal.SIGKILL)
         one.log.wait(rf"\[ERROR\] Worker \(pid:{victim}\) was sent SIGKILL! Perhaps out of memory\?")
         one.log.wait("Booting worker", 3)
-        assert client.request("GET", "/pid").text == sibling
+        assert client.request("GET", "/pid").text == peer
         wait_until(lambda: len(one.workers()) == 2 and victim not in one.workers(), "two workers again")
-        assert client.request("GET", "/pid").text == sibling
+        assert client.request("GET", "/pid").text == peer
     assert one.get().status == 200
 
 
@@ -291,7 +291,7 @@ def test_worker_that_holds_the_interpreter_is_timed_out(server, gates):
         gates.wait_reached("holding")
         one.log.wait(rf"\[CRITICAL\] WORKER TIMEOUT \(pid:{worker}\)")
         if IS_OURS:
-            one.log.wait(rf"Worker \(pid:{worker}\): no Python code has run since \d+ s")
+            one.log.wait(rf"Worker \(pid:{worker}\): no Python code has run for \d+ s")
         one.log.wait("Booting worker", 2)
         assert client.read_to_end() == b""
     assert one.get("/pid").text != str(worker)
@@ -305,7 +305,7 @@ def test_a_worker_whose_event_loop_stands_still_is_told_from_one_without_python(
     (worker,) = one.workers()
     assert one.get("/pid").text == str(worker), "it has booted"
     os.kill(worker, signal.SIGSTOP)
-    one.log.wait(rf"Worker \(pid:{worker}\): its event loop stands still since \d+ s")
+    one.log.wait(rf"Worker \(pid:{worker}\): event loop stalled for \d+ s")
     one.log.wait("Booting worker", 2)
     assert one.get("/pid").text != str(worker)
 

@@ -1,6 +1,6 @@
 """Slow, silent and absent peers hold no thread: with two threads a fast client is always served.
 
-The bounds are loose on purpose: without the promise these tests hang for minutes, with it they take a moment.
+The bounds are loose on purpose: without the behaviour these tests hang for minutes, with it they take a moment.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def test_peers_that_do_not_read(server, clients):
         clients[-1].send_request("GET", "/large")
         assert clients[-1].read_head().status == 200
     assert_fast(one)
-    assert len(clients[0].read_exactly(16 * 1024 * 1024)) == 16 * 1024 * 1024, "whoever reads at last gets all of it"
+    assert len(clients[0].read_exactly(16 * 1024 * 1024)) == 16 * 1024 * 1024, "a client that reads late gets all of it"
 
 
 def test_peers_that_pipeline_and_do_not_read(server, clients):

@@ -1,4 +1,4 @@
-"""USR2: a second master on the same sockets, promotion, roll-back, and hand-over from and to gunicorn."""
+"""USR2: a second master on the same sockets, promotion, roll-back, and upgrades from and to gunicorn."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def test_an_upgrade_loses_nothing_and_the_new_master_is_promoted(server, tmp_pat
         one.send_signal(signal.SIGUSR2)
         new = second_master(one)
         one.log.wait("Booting worker", 4)
-        wait_until(lambda: len(load.tally.workers) >= 3, "a worker of the new master answers")
+        wait_until(lambda: len(load.counters.workers) >= 3, "a worker of the new master answers")
         assert pidfile.read_text() == f"{one.pid}\n"
         assert Path(f"{pidfile}.2").read_text() == f"{new}\n"
         os.kill(one.pid, signal.SIGTERM)
         assert one.wait_exit() == 0
         one.log.wait("Master has been promoted.")
-        load.wait_answered(load.tally.answered + 30)
+        load.wait_answered(load.counters.answered + 30)
     try:
-        assert load.tally.lost == 0, load.tally
+        assert load.counters.lost == 0, load.counters
         wait_until(lambda: pidfile.exists() and pidfile.read_text() == f"{new}\n", "the pidfile names the new master")
         assert not Path(f"{pidfile}.2").exists()
         assert one.get("/echo?x").status == 200
@@ -84,18 +84,18 @@ def test_an_upgrade_can_be_taken_back_at_any_time(server, tmp_path):
         one.send_signal(signal.SIGUSR2)
         new = second_master(one)
         one.log.wait("Booting worker", 4)
-        wait_until(lambda: len(load.tally.workers) >= 3, "a worker of the new master answers")
+        wait_until(lambda: len(load.counters.workers) >= 3, "a worker of the new master answers")
         one.send_signal(signal.SIGWINCH)
         wait_until(lambda: not first & set(children(one.pid)), "the old workers have gone")
         one.send_signal(signal.SIGHUP)
         one.log.wait("Booting worker", 6)
         wait_until(lambda: len(children(one.pid)) == 3, "two workers and a master")
         back = {str(pid) for pid in children(one.pid)}
-        wait_until(lambda: back & set(load.tally.workers), "the old master's workers answer")
+        wait_until(lambda: back & set(load.counters.workers), "the old master's workers answer")
         os.kill(new, signal.SIGTERM)
         wait_until(lambda: gone(new) and new not in children(one.pid), "the new master has gone")
-        load.wait_answered(load.tally.answered + 30)
-    assert load.tally.lost == 0, load.tally
+        load.wait_answered(load.counters.answered + 30)
+    assert load.counters.lost == 0, load.counters
     assert pidfile.read_text() == f"{one.pid}\n"
     assert not Path(f"{pidfile}.2").exists()
     assert path.exists(), "the socket file is still the old master's"
@@ -110,7 +110,7 @@ def test_one_successor_at_a_time_and_a_broken_one_changes_nothing(server, tmp_pa
     config.write_text(config.read_text() + "workers = 'many'\n")
     one.send_signal(signal.SIGUSR2)
     one.log.wait("pre_exec in another process")
-    one.log.wait(r"Upgrade failed: the new master \(pid:\d+\) ended with Exit\(1\)")
+    one.log.wait(r"Upgrade failed: the new master \(pid:\d+\) ended with exit code 1")
     assert one.get("/echo?x").status == 200
     config.write_text("workers = 1\n")
     one.send_signal(signal.SIGUSR2)
@@ -143,7 +143,7 @@ def test_a_changed_address_is_opened_by_the_new_master(server, tmp_path):
 
 
 @pytest.mark.parametrize("direction", ["from gunicorn", "to gunicorn"])
-def test_gunicorn_hands_over_to_us_and_we_to_it(server, tmp_path, direction):
+def test_gunicorn_and_the_server_upgrade_to_each_other(server, tmp_path, direction):
     """The names in the environment are gunicorn's: the program that USR2 executes may be either."""
     program = tmp_path / "program"
     ours, theirs = f"{sys.executable} -m ferricorn", " ".join(GUNICORN)
@@ -163,14 +163,14 @@ def test_gunicorn_hands_over_to_us_and_we_to_it(server, tmp_path, direction):
         new = second_master(one)
         one.log.wait("Booting worker", 4)
         one.log.wait("Starting " + second.split(" -m ")[1].split()[0])
-        wait_until(lambda: len(load.tally.workers) >= 3, "a worker of the new master answers")
+        wait_until(lambda: len(load.counters.workers) >= 3, "a worker of the new master answers")
         os.kill(one.pid, signal.SIGTERM)
         one.wait_exit()
         one.log.wait("Master has been promoted.")
-        load.wait_answered(load.tally.answered + 10)
+        load.wait_answered(load.counters.answered + 10)
     os.kill(new, signal.SIGTERM)
     wait_until(lambda: not session_members(one.pid), "everything is gone")
-    assert load.tally.refused == load.tally.wrong == 0, load.tally
+    assert load.counters.refused == load.counters.wrong == 0, load.counters
 
 
 def test_ps_shows_what_a_process_is(server):

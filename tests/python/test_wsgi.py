@@ -386,7 +386,7 @@ def test_large_bodies_arrive_whole(raw_probe):
         assert len(raw_probe.get("/items?" + query).body) == 8_000_000
 
 
-def test_excess_over_content_length_is_cut(raw_probe):
+def test_bytes_beyond_the_content_length_are_cut(raw_probe):
     with raw_probe.connect() as client:
         assert client.request("GET", "/declared?length=3&size=10").text == "xxx"
         assert client.request("GET", "/items").text == "xxxxx"

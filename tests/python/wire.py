@@ -1,4 +1,4 @@
-"""A client that sends exactly the bytes it is told and reads exactly one response at a time."""
+"""A client that sends exactly the given bytes and reads exactly one response at a time."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Client:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect(address)
-        self._inbound = bytearray()
+        self._read_buffer = bytearray()
 
     def __enter__(self) -> Client:
         return self
@@ -105,34 +105,34 @@ class Client:
             block = self.socket.recv(65536)
         except ConnectionResetError:
             block = b""
-        self._inbound += block
+        self._read_buffer += block
         return bool(block)
 
     def _take(self, length: int) -> bytes:
-        part = bytes(self._inbound[:length])
-        del self._inbound[:length]
+        part = bytes(self._read_buffer[:length])
+        del self._read_buffer[:length]
         return part
 
     def read_until(self, mark: bytes) -> bytes:
-        while mark not in self._inbound:
+        while mark not in self._read_buffer:
             if not self._receive():
-                raise Disconnected(bytes(self._inbound))
-        return self._take(self._inbound.index(mark) + len(mark))
+                raise Disconnected(bytes(self._read_buffer))
+        return self._take(self._read_buffer.index(mark) + len(mark))
 
     def read_exactly(self, length: int) -> bytes:
-        while len(self._inbound) < length:
+        while len(self._read_buffer) < length:
             if not self._receive():
-                raise Disconnected(bytes(self._inbound))
+                raise Disconnected(bytes(self._read_buffer))
         return self._take(length)
 
     def buffered(self) -> bytes:
         """What was read beyond what was asked for."""
-        return self._take(len(self._inbound))
+        return self._take(len(self._read_buffer))
 
     def read_to_end(self) -> bytes:
         while self._receive():
             pass
-        return self._take(len(self._inbound))
+        return self._take(len(self._read_buffer))
 
     def read_head(self) -> Response:
         head = self.read_until(b"\r\n\r\n").decode("latin-1")
@@ -175,11 +175,11 @@ class Client:
 
     def is_closed(self) -> bool:
         """True once the peer closed and nothing was left unread; waits for either."""
-        return not self._inbound and not self._receive()
+        return not self._read_buffer and not self._receive()
 
     def has_nothing_to_read(self) -> bool:
         """True while the connection is open and silent. Observes, does not wait."""
-        if self._inbound:
+        if self._read_buffer:
             return False
         self.socket.setblocking(False)
         try:

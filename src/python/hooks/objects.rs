@@ -26,7 +26,7 @@ pub fn cfg(py: Python<'_>, config: &Config, hooks: &Hooks) -> PyResult<Py<PyAny>
     values.set_item("default_proc_name", &config.process.proc_name)?;
     values.set_item("bind", &config.socket.bind)?;
     values.set_item("sendfile", config.http.sendfile)?;
-    host(py)?
+    package_module(py)?
         .call_method1("config", (values,))
         .map(Bound::unbind)
 }
@@ -34,7 +34,7 @@ pub fn cfg(py: Python<'_>, config: &Config, hooks: &Hooks) -> PyResult<Py<PyAny>
 /// `logging.getLogger("gunicorn.error")` and `"gunicorn.access"` as the settings want them, and gunicorn's logger
 /// object over them, which is `.log`.
 pub fn logger(py: Python<'_>, cfg: &Py<PyAny>, is_built_in: bool) -> PyResult<Py<PyAny>> {
-    host(py)?
+    package_module(py)?
         .call_method1("logger", (cfg, is_built_in))
         .map(Bound::unbind)
 }
@@ -56,7 +56,7 @@ pub fn reopen_files(py: Python<'_>, log: &Py<PyAny>) {
 
 /// The `.app` of an application that the command line names.
 pub fn application(py: Python<'_>, cfg: &Py<PyAny>, uri: Option<&str>) -> PyResult<Py<PyAny>> {
-    host(py)?
+    package_module(py)?
         .call_method1("application", (cfg, uri))
         .map(Bound::unbind)
 }
@@ -68,14 +68,14 @@ pub fn arbiter(
     cfg: &Py<PyAny>,
     log: &Py<PyAny>,
 ) -> PyResult<Py<PyAny>> {
-    host(py)?
+    package_module(py)?
         .call_method1("arbiter", (app, cfg, log))
         .map(Bound::unbind)
 }
 
 /// The `worker` argument: the worker numbered `age`, not forked yet.
 pub fn worker(py: Python<'_>, arbiter: &Py<PyAny>, age: u64) -> PyResult<Py<PyAny>> {
-    host(py)?
+    package_module(py)?
         .call_method1(intern!(py, "worker"), (arbiter, age))
         .map(Bound::unbind)
 }
@@ -95,11 +95,11 @@ pub fn listeners<'py>(py: Python<'py>, sockets: &[(RawFd, String)]) -> PyResult<
     let pairs = sockets
         .iter()
         .map(|(descriptor, name)| (*descriptor, name.as_str()));
-    host(py)?.call_method1("listeners", (PyList::new(py, pairs.collect::<Vec<_>>())?,))
+    package_module(py)?.call_method1("listeners", (PyList::new(py, pairs.collect::<Vec<_>>())?,))
 }
 
-fn host(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
-    py.import(intern!(py, "ferricorn._host"))
+fn package_module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    py.import(intern!(py, "ferricorn._objects"))
 }
 
 /// A setting's value as Python's configuration files write it.
@@ -121,4 +121,28 @@ pub fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyA
             dict.into_any()
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python::config_file::to_value;
+    use crate::python::with_interpreter;
+
+    #[test]
+    fn a_value_comes_back_as_it_went() {
+        with_interpreter(|py| {
+            let values = [
+                Value::None,
+                Value::Bool(true),
+                Value::Int(-7),
+                Value::Str("text".to_owned()),
+                Value::List(vec![Value::Int(1), Value::List(Vec::new())]),
+                Value::Dict(vec![(Value::Str("key".to_owned()), Value::Bool(false))]),
+            ];
+            for value in values {
+                assert_eq!(to_value(&to_python(py, &value).unwrap()), value);
+            }
+        });
+    }
 }

@@ -1,7 +1,7 @@
-//! One pool thread's work: take a job, call the application, hand its response over, close its result.
+//! One pool thread's work: take a job, call the application, send its response, close its result.
 //!
-//! Runs on the pool threads, attached to the interpreter. Whatever the application does, the job's reply is sent
-//! exactly once, and its result's `close()` is called exactly once, on this thread.
+//! Runs on the pool threads, attached to the interpreter. The job's reply is sent exactly once, whatever the application
+//! does. Its result's `close()` is called exactly once, on this thread.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,66 +24,69 @@ use super::body::{self, Sent};
 use super::environ::EnvironMaker;
 use super::hijack::HijackableSocket;
 use super::request_hooks::{HookedRequest, RequestHooks};
+use super::settings::WsgiSettings;
 use super::start_response::StartResponse;
-
-/// A listener's address, as the environ shows it.
-#[derive(Clone, Debug)]
-pub enum ListenerAddress {
-    /// `SERVER_NAME` and `SERVER_PORT`.
-    Tcp {
-        /// The bound address.
-        name: String,
-        /// The bound port.
-        port: u16,
-    },
-    /// A unix socket's path, for clients that send no `Host`.
-    Unix {
-        /// The bound path.
-        path: String,
-    },
-}
-
-/// What requests are made and answered by; from the settings.
-#[derive(Clone, Debug)]
-pub struct WsgiSettings {
-    /// `wsgi.multithread`.
-    pub multithread: bool,
-    /// `wsgi.multiprocess`.
-    pub multiprocess: bool,
-    /// `SERVER_SOFTWARE`.
-    pub server_software: String,
-    /// `SCRIPT_NAME` of every request, from the environment.
-    pub script_name: String,
-    /// Whether files may be sent by the kernel.
-    pub sendfile: bool,
-    /// In the order of the worker's listeners.
-    pub listeners: Vec<ListenerAddress>,
-    /// What the access log shows of environs.
-    pub noted_keys: Vec<String>,
-    /// Requests have a name, `ferricorn.request_id`; made from this when the client gave none.
-    pub request_id_seed: Option<u64>,
-}
 
 /// The application and what its threads share.
 #[derive(Debug)]
 pub struct WsgiApp {
     /// The WSGI callable.
-    pub callable: Py<PyAny>,
-    /// See [`WsgiSettings`].
-    pub settings: Arc<WsgiSettings>,
-    /// Where threads record what they run.
-    pub scoreboard: Arc<Scoreboard>,
-    /// The worker's slot there.
-    pub slot: usize,
-    /// The operator's code that sees each request.
-    pub request_hooks: Option<RequestHooks>,
-    /// The custom logger, which is given exceptions as such.
-    pub logger: Option<Py<PyAny>>,
-    /// What ends requests that run too long (`request_timeout`).
-    pub interrupts: Option<Arc<Interrupts>>,
+    callable: Py<PyAny>,
+    settings: Arc<WsgiSettings>,
+    /// Where threads record what they run, and the worker's slot there.
+    scoreboard: Arc<Scoreboard>,
+    slot: usize,
+    request_hooks: Option<RequestHooks>,
+    logger: Option<Py<PyAny>>,
+    interrupts: Option<Arc<Interrupts>>,
 }
 
 impl WsgiApp {
+    /// `slot` is the worker's on the scoreboard.
+    pub fn new(
+        callable: Py<PyAny>,
+        settings: Arc<WsgiSettings>,
+        scoreboard: Arc<Scoreboard>,
+        slot: usize,
+    ) -> Self {
+        Self {
+            callable,
+            settings,
+            scoreboard,
+            slot,
+            request_hooks: None,
+            logger: None,
+            interrupts: None,
+        }
+    }
+
+    /// The operator's code that sees each request.
+    #[must_use]
+    pub fn with_request_hooks(mut self, hooks: Option<RequestHooks>) -> Self {
+        self.request_hooks = hooks;
+        self
+    }
+
+    /// The custom logger, which is given exceptions as such.
+    #[must_use]
+    pub fn with_logger(mut self, logger: Option<Py<PyAny>>) -> Self {
+        self.logger = logger;
+        self
+    }
+
+    /// What ends requests that run too long (`request_timeout`).
+    #[must_use]
+    pub fn with_interrupts(mut self, interrupts: Option<Arc<Interrupts>>) -> Self {
+        self.interrupts = interrupts;
+        self
+    }
+
+    /// `SCRIPT_NAME` of every request, from the environment.
+    #[must_use]
+    pub fn script_name(&self) -> &str {
+        &self.settings.script_name
+    }
+
     fn slot(&self) -> Slot<'_> {
         self.scoreboard.slot(self.slot)
     }
@@ -100,7 +103,7 @@ impl WsgiApp {
     ) -> PyResult<()> {
         let mut environs = EnvironMaker::new(py, self.settings.clone())?;
         let callable = self.callable.bind(py);
-        let clock = BoardClock::new();
+        let clock = ScoreboardClock::new();
         if let Some(interrupts) = &self.interrupts {
             interrupts.enter(py, thread.index())?;
         }
@@ -116,7 +119,7 @@ impl WsgiApp {
         Ok(())
     }
 
-    fn begin(&self, thread: &PoolThread, job: &Job, clock: BoardClock) {
+    fn begin(&self, thread: &PoolThread, job: &Job, clock: ScoreboardClock) {
         thread.set_busy(true);
         if let Some(interrupts) = &self.interrupts {
             interrupts.begin(thread.index(), thread.token());
@@ -213,7 +216,7 @@ impl WsgiApp {
         }
     }
 
-    /// The name that the access log will show.
+    /// Sets the id that the access log will show.
     fn name_request(&self, environ: &Bound<'_, PyDict>, job: &Job) -> PyResult<()> {
         let Some(seed) = self.settings.request_id_seed else {
             return Ok(());
@@ -362,12 +365,12 @@ fn complete<'py>(
 
 /// The scoreboard's time of an instant, without reading a clock again.
 #[derive(Clone, Copy, Debug)]
-struct BoardClock {
+struct ScoreboardClock {
     instant: Instant,
     ms: u64,
 }
 
-impl BoardClock {
+impl ScoreboardClock {
     fn new() -> Self {
         Self {
             instant: Instant::now(),

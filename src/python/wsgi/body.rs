@@ -1,51 +1,38 @@
 //! The application's result on its way out: whole when it can be, else item by item.
 //!
-//! PEP 3333, "Buffering and Streaming" and "Handling the Content-Length Header". A list or tuple is handed over whole.
-//! Anything else is iterated on this thread: an item goes out before the next is asked for. When the first item is
-//! the whole declared Content-Length, the response is complete with it and is handed over as such.
+//! PEP 3333, "Buffering and Streaming" and "Handling the Content-Length Header". A list or tuple is sent whole.
+//! Anything else is iterated on this thread: an item goes out before the next is requested. When the first item is the
+//! whole declared Content-Length, the response is complete with it and is sent whole.
 
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyTuple};
 
-use crate::pool::{BorrowedBuffer, ConnId, Job, Piece, Pool, Reply, Window};
-use crate::python::gil::{Reason, release};
+use crate::pool::{Job, Piece, Pool, Reply};
 
 use super::file_wrapper::FileWrapper;
 use super::start_response::StartResponse;
+use super::stream::{BorrowedBytes, Flow, send_item};
 
-/// So much of a streamed response may be unsent before its thread waits (the high watermark).
-pub(super) const WINDOW_BYTES: usize = 512 * 1024;
-/// Up to this length an item is copied; a longer one is lent to the event loop as it is.
+/// Up to this length an item is copied. The event loop borrows a longer one.
 const COPY_BYTES_MAX: usize = 16 * 1024;
 
-/// The same for an item of a stream, which is not copied a second time.
-const STREAM_COPY_BYTES_MAX: usize = 4 * 1024;
-
-/// Whether the client still listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flow {
-    Open,
-    Gone,
-}
-
-/// How the response was handed over, and what is left of the job.
+/// How far the response was sent, and what is left of the job.
 #[derive(Debug)]
 pub(super) enum Sent {
     /// It went with the job.
     Whole,
-    /// Its pieces are out; its end is still to be told, with the job.
+    /// Its pieces are sent. Its end is still to be sent, with the job.
     Streamed(Box<Job>),
     /// The client has gone; nothing more will be sent.
     Gone(Box<Job>),
-    /// The application failed. With the job when its failure can still be told.
+    /// The application failed. With the job when its failure can still be reported to the loop.
     Failed(Option<Box<Job>>, PyErr),
 }
 
-/// Send `result`, which stays to be closed by the caller.
+/// Send `result`. The caller closes it.
 pub(super) fn send(
     result: &Bound<'_, PyAny>,
     start: &Bound<'_, StartResponse>,
@@ -101,7 +88,7 @@ fn send_whole(
     }
 }
 
-/// A list or tuple: its items are there already, so they go together.
+/// A list or tuple: its items exist already, so they go together.
 fn send_items<'py>(
     items: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
     start: &Bound<'py, StartResponse>,
@@ -130,7 +117,7 @@ fn add_item(job: &mut Job, bytes: &Bound<'_, PyBytes>) {
     let content = bytes.as_bytes();
     if content.len() > COPY_BYTES_MAX {
         body.pieces
-            .push(Piece::Borrowed(Box::new(Lent::new(bytes))));
+            .push(Piece::Borrowed(Box::new(BorrowedBytes::new(bytes))));
     } else if body.pieces.is_empty() {
         body.bytes.extend_from_slice(content);
     } else if !content.is_empty() {
@@ -174,8 +161,8 @@ fn send_iterator(
     }
 }
 
-/// The response is complete; let the application finish what it does after it. PEP 3333, "Handling the Content-Length
-/// Header": what is more than that is not sent, and not asked for any further.
+/// The response is complete: the application finishes what it does after it. PEP 3333, "Handling the Content-Length
+/// Header": bytes beyond the length are not sent, and iteration stops at them.
 fn exhaust(items: &Bound<'_, PyIterator>, environ: &Bound<'_, PyDict>) -> Sent {
     for item in items.clone() {
         match item.as_ref().map(as_bytes) {
@@ -230,7 +217,7 @@ fn stream<'py>(
             Ok(send_item(start.py(), bytes, job.conn, pool, &window))
         });
         match sent {
-            // The loop cuts the item and says so; there is no use in the next.
+            // The loop cuts this item and logs it. The next one would not be sent.
             Ok(Flow::Open) if is_enough => return Sent::Streamed(job),
             Ok(Flow::Open) => {}
             Ok(Flow::Gone) => return Sent::Gone(job),
@@ -240,33 +227,6 @@ fn stream<'py>(
     Sent::Streamed(job)
 }
 
-/// Send one item, then wait if the client has too much unread.
-pub(super) fn send_item(
-    py: Python<'_>,
-    bytes: &Bound<'_, PyBytes>,
-    conn: ConnId,
-    pool: &Pool,
-    window: &Window,
-) -> Flow {
-    let content = bytes.as_bytes();
-    if content.is_empty() {
-        return Flow::Open;
-    }
-    let Ok(must_wait) = window.add(content.len()) else {
-        return Flow::Gone;
-    };
-    let piece = if content.len() > STREAM_COPY_BYTES_MAX {
-        Piece::Borrowed(Box::new(Lent::new(bytes)))
-    } else {
-        Piece::Bytes(content.to_vec())
-    };
-    pool.send_piece(conn, piece, must_wait);
-    if must_wait && release(py, Reason::Window, || window.wait()).is_err() {
-        return Flow::Gone;
-    }
-    Flow::Open
-}
-
 fn as_bytes<'a, 'py>(item: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {
     item.cast().map_err(|_| {
         let shown = item
@@ -274,43 +234,4 @@ fn as_bytes<'a, 'py>(item: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyB
             .map_or_else(|_| "an item".to_owned(), |text| text.to_string());
         PyTypeError::new_err(format!("{shown} is not a byte string"))
     })
-}
-
-/// A `bytes` object on loan to the event loop.
-#[derive(Debug)]
-struct Lent {
-    /// Keeps the bytes alive. Dropped on a pool thread.
-    _object: Py<PyBytes>,
-    start: NonNull<u8>,
-    len: usize,
-}
-
-impl Lent {
-    fn new(bytes: &Bound<'_, PyBytes>) -> Self {
-        let content = bytes.as_bytes();
-        Self {
-            start: NonNull::from(content).cast(),
-            len: content.len(),
-            _object: bytes.clone().unbind(),
-        }
-    }
-}
-
-#[expect(
-    unsafe_code,
-    reason = "the bytes of an immutable object are read without the GIL"
-)]
-// SAFETY: `bytes` objects are immutable and `_object` keeps this one alive, so its bytes may be read on any thread.
-unsafe impl Send for Lent {}
-
-impl BorrowedBuffer for Lent {
-    #[expect(
-        unsafe_code,
-        reason = "the bytes of an immutable object are read without the GIL"
-    )]
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: `start` and `len` are those of the bytes object that `_object` keeps alive; its content does not move
-        // or change.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
-    }
 }

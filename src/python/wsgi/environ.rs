@@ -13,11 +13,11 @@ use crate::http::{ProxyHeader, ProxyRoute, RequestHead, Version, percent_decode}
 use crate::pool::{Job, Peer};
 use crate::python::text::latin1;
 
-use super::app::{ListenerAddress, WsgiSettings};
 use super::errors::Errors;
 use super::file_wrapper::FileWrapper;
 use super::headers::HeaderKeys;
 use super::input::Input;
+use super::settings::{ListenerAddress, WsgiSettings};
 
 /// Makes the environs of one pool thread.
 #[derive(Debug)]
@@ -269,4 +269,122 @@ fn base_environ<'py>(
         environ.set_item(key, py.None())?;
     }
     Ok(environ)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{HeadScan, Limits, parse_head};
+    use crate::python::with_interpreter;
+    use std::time::Instant;
+
+    fn settings(address: ListenerAddress, script_name: &str) -> Arc<WsgiSettings> {
+        Arc::new(WsgiSettings {
+            multithread: true,
+            multiprocess: false,
+            server_software: "ferricorn".to_owned(),
+            script_name: script_name.to_owned(),
+            sendfile: true,
+            listeners: vec![address],
+            noted_keys: Vec::new(),
+            request_id_seed: None,
+        })
+    }
+
+    fn tcp() -> ListenerAddress {
+        ListenerAddress::Tcp {
+            name: "127.0.0.1".to_owned(),
+            port: 8000,
+        }
+    }
+
+    fn unix() -> ListenerAddress {
+        ListenerAddress::Unix {
+            path: "/run/app.sock".to_owned(),
+        }
+    }
+
+    fn job(head: &str) -> Job {
+        let mut job = Job::new(Instant::now());
+        let parsed = parse_head(
+            head.as_bytes(),
+            &mut HeadScan::default(),
+            &Limits::default(),
+            &mut job.head,
+        );
+        assert!(parsed.is_ok_and(|end| end.is_some()), "the head is whole");
+        job.peer = Peer::Tcp(([192, 0, 2, 1], 50_000).into());
+        job
+    }
+
+    fn shown(settings: Arc<WsgiSettings>, head: &str, keys: &[&str]) -> Vec<String> {
+        with_interpreter(|py| {
+            let mut maker = EnvironMaker::new(py, settings).unwrap();
+            let environ = maker.make(py, &mut job(head)).unwrap();
+            let value = |key: &&str| {
+                let value = environ.get_item(key).unwrap();
+                value.map_or_else(|| "(none)".to_owned(), |value| value.to_string())
+            };
+            keys.iter().map(value).collect()
+        })
+    }
+
+    #[test]
+    fn a_target_is_shown_raw_and_decoded() {
+        let head = "GET /a%20b/%E9?q=%20 HTTP/1.1\r\nHost: x\r\n\r\n";
+        let keys = ["REQUEST_METHOD", "RAW_URI", "PATH_INFO", "QUERY_STRING"];
+        assert_eq!(
+            shown(settings(tcp(), ""), head, &keys),
+            ["GET", "/a%20b/%E9?q=%20", "/a b/\u{e9}", "q=%20"]
+        );
+    }
+
+    #[test]
+    fn a_mount_point_is_taken_off_the_path() {
+        let head = "GET /site/page HTTP/1.1\r\nHost: x\r\n\r\n";
+        let keys = ["SCRIPT_NAME", "PATH_INFO"];
+        assert_eq!(
+            shown(settings(tcp(), "/site"), head, &keys),
+            ["/site", "/page"]
+        );
+    }
+
+    #[test]
+    fn repeated_fields_are_joined_in_their_order() {
+        let head = "GET / HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nAccept: */*\r\nx-a: 2\r\n\r\n";
+        let keys = ["HTTP_X_A", "HTTP_ACCEPT", "HTTP_X_B"];
+        assert_eq!(
+            shown(settings(tcp(), ""), head, &keys),
+            ["1,2", "*/*", "(none)"]
+        );
+    }
+
+    #[test]
+    fn on_a_unix_socket_the_host_field_names_the_server() {
+        let keys = ["SERVER_NAME", "SERVER_PORT"];
+        for (host, expected) in [
+            ("Host: example.org:8080\r\n", ["example.org", "8080"]),
+            ("Host: example.org\r\n", ["example.org", "80"]),
+            ("Host: [2001:db8::1]\r\n", ["[2001:db8::1]", "80"]),
+            ("Host: [2001:db8::1]:81\r\n", ["[2001:db8::1]", "81"]),
+            ("Host:\r\n", ["/run/app.sock", ""]),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\n{host}\r\n");
+            assert_eq!(
+                shown(settings(unix(), ""), &head, &keys),
+                expected,
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_peer_is_the_connections() {
+        let head = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        let keys = ["REMOTE_ADDR", "REMOTE_PORT", "SERVER_NAME", "SERVER_PORT"];
+        assert_eq!(
+            shown(settings(tcp(), ""), head, &keys),
+            ["192.0.2.1", "50000", "127.0.0.1", "8000"]
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! `wsgi.input`: the request's body, read from memory, from its spool, or (`request_buffering = False`) as it arrives.
 //!
 //! PEP 3333, "Input and Error Streams": `read`, `readline`, `readlines`, iteration. At its end every call returns
-//! nothing, however often it is made. A body that was cut short is an `OSError`, however often it is read.
+//! nothing, also when it is repeated. A body that was cut short is an `OSError` at every call.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,7 +13,7 @@ use pyo3::types::{PyBytes, PyList};
 use crate::pool::{BodyBytes, RequestBody, StreamingBody};
 use crate::python::gil::{Reason, release};
 
-/// A spooled body is read in steps of this at least, so that lines are not read one by one.
+/// A spooled body is read in steps of at least this many bytes, so that lines are not read one by one.
 const STEP_BYTES: usize = 64 * 1024;
 
 /// See the module.
@@ -21,7 +21,7 @@ const STEP_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Input {
     source: Mutex<Source>,
-    /// Why a thread waits for what is not in memory.
+    /// The reason for which the GIL is released while bytes are fetched.
     reason: Reason,
 }
 
@@ -29,13 +29,13 @@ pub(super) struct Input {
 struct Source {
     /// The whole body, when it came in memory; else empty.
     whole: BodyBytes,
-    /// Read and not yet asked for: `whole[at..]` or `bytes[at..]`.
+    /// Fetched and not yet read by the application: `whole[at..]` or `bytes[at..]`.
     bytes: Vec<u8>,
     at: usize,
     rest: Rest,
 }
 
-/// Where what is not yet in memory comes from.
+/// Where further bytes come from.
 #[derive(Debug, Default)]
 enum Rest {
     #[default]
@@ -70,14 +70,14 @@ impl Input {
         self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Call `take` on the source. Whatever may read a file or wait for the client does so without the GIL.
+    /// Call `take` on the source. Reading a file and waiting for the client happen without the GIL.
     fn with_source<T: Send>(
         &self,
         py: Python<'_>,
         take: impl FnOnce(&mut Source) -> io::Result<T> + Send,
     ) -> PyResult<T> {
-        // A body in memory is there at once; nobody else holds the lock for longer than that, unless the application
-        // shares the stream between threads and one of them waits.
+        // A body in memory needs no wait. The lock is held for longer only when the application shares the stream
+        // between threads and one of them waits.
         if let Ok(mut source) = self.source.try_lock()
             && source.is_in_memory()
         {
@@ -184,7 +184,7 @@ impl Source {
         matches!(self.rest, Rest::Nothing)
     }
 
-    /// Have `want` bytes in memory, or all there are.
+    /// Fetch until `want` bytes are in memory, or all there are.
     fn fill(&mut self, want: usize) -> io::Result<()> {
         loop {
             let have = self.held().len() - self.at;
@@ -194,8 +194,7 @@ impl Source {
         }
     }
 
-    /// Have more bytes in memory: `step` of them if that is known to be possible, else what comes first. Returns
-    /// false when there are no more.
+    /// Fetch more bytes: `step` of them from a file, else those that come first. Returns false when there are no more.
     fn fetch(&mut self, step: usize) -> io::Result<bool> {
         if self.is_in_memory() {
             return Ok(false);
@@ -241,5 +240,81 @@ impl Source {
                 return Ok(searched);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek as _, SeekFrom, Write as _};
+
+    fn spooled(content: &[u8], len: u64) -> Source {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        Source {
+            rest: Rest::Spool { file, left: len },
+            ..Source::default()
+        }
+    }
+
+    fn lines(source: &mut Source) -> Vec<Vec<u8>> {
+        let mut lines = Vec::new();
+        loop {
+            let len = source.line_len(usize::MAX).unwrap();
+            if len == 0 {
+                return lines;
+            }
+            lines.push(source.take(len));
+        }
+    }
+
+    #[test]
+    fn lines_keep_their_ends_and_the_last_needs_none() {
+        let mut source = spooled(b"one\ntwo\n\nthree", 14);
+        assert_eq!(
+            lines(&mut source),
+            [&b"one\n"[..], b"two\n", b"\n", b"three"]
+        );
+        assert_eq!(
+            source.line_len(usize::MAX).unwrap(),
+            0,
+            "also when repeated"
+        );
+    }
+
+    #[test]
+    fn a_line_may_be_longer_than_a_step() {
+        let long = [vec![b'x'; 3 * STEP_BYTES], b"\nend".to_vec()].concat();
+        let mut source = spooled(&long, long.len() as u64);
+        assert_eq!(source.line_len(usize::MAX).unwrap(), 3 * STEP_BYTES + 1);
+        assert_eq!(source.line_len(10).unwrap(), 10, "a size cuts a line");
+    }
+
+    #[test]
+    fn a_body_in_memory_is_read_in_parts() {
+        let mut source = Source {
+            bytes: b"abcdef".to_vec(),
+            ..Source::default()
+        };
+        source.fill(4).unwrap();
+        assert_eq!(source.take(4), b"abcd");
+        source.fill(4).unwrap();
+        assert_eq!(source.take(4), b"ef");
+        assert_eq!(source.take(4), b"");
+    }
+
+    #[test]
+    fn a_spool_that_became_shorter_is_an_error_at_every_call() {
+        let mut source = spooled(b"short", 100);
+        assert!(source.fill(100).is_err());
+        assert!(source.fill(100).is_err());
+    }
+
+    #[test]
+    fn a_size_of_none_or_below_zero_is_all() {
+        assert_eq!(limit(None), usize::MAX);
+        assert_eq!(limit(Some(-1)), usize::MAX);
+        assert_eq!(limit(Some(7)), 7);
     }
 }

@@ -6,7 +6,7 @@
 //! | `environ` Variables, URL Reconstruction | `environ.rs`, `headers.rs` |
 //! | Input and Error Streams | `input.rs`, `errors.rs` |
 //! | The `start_response()` Callable, The `write()` Callable | `start_response.rs` |
-//! | Buffering and Streaming, Handling the Content-Length Header | `body.rs` |
+//! | Buffering and Streaming, Handling the Content-Length Header | `body.rs`, `stream.rs` |
 //! | (not of PEP 3333) `gunicorn.socket` | `hijack.rs` |
 //! | (not of PEP 3333) `pre_request`, `post_request`, custom loggers | `request_hooks.rs` |
 //! | Optional Platform-Specific File Handling | `file_wrapper.rs` |
@@ -20,7 +20,9 @@ mod headers;
 mod hijack;
 mod input;
 mod request_hooks;
+mod settings;
 mod start_response;
+mod stream;
 
 use std::sync::Arc;
 
@@ -29,8 +31,9 @@ use pyo3::types::PyDict;
 
 use crate::pool::Job;
 
-pub use app::{ListenerAddress, WsgiApp, WsgiSettings};
+pub use app::WsgiApp;
 pub use request_hooks::RequestHooks;
+pub use settings::{ListenerAddress, WsgiSettings};
 
 /// Requests to environs, for `benches/environ.rs` alone: the maker itself stays in this module.
 #[doc(hidden)]

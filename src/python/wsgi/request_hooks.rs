@@ -30,8 +30,8 @@ pub struct RequestHooks {
     access_log: Option<Py<PyAny>>,
     request_class: Py<PyAny>,
     response_class: Py<PyAny>,
-    /// `ferricorn._host`
-    host: Py<PyModule>,
+    /// `ferricorn._objects`
+    objects: Py<PyModule>,
 }
 
 impl RequestHooks {
@@ -56,7 +56,7 @@ impl RequestHooks {
             access_log,
             request_class: class("ferricorn._gunicorn.http.message", "Request")?.unbind(),
             response_class: class("ferricorn._gunicorn.http.wsgi", "Response")?.unbind(),
-            host: py.import("ferricorn._host")?.unbind(),
+            objects: py.import("ferricorn._objects")?.unbind(),
         }))
     }
 
@@ -164,17 +164,18 @@ impl<'py> HookedRequest<'_, 'py> {
         let py = self.py();
         let raised = |error: PyErr| HookError::new(py, Hook::PreRequest, &error);
         if self.hooks.hooks.is_set(Hook::PreRequest) {
-            let host = self.hooks.host.bind(py);
-            let seen = host
+            let objects = self.hooks.objects.bind(py);
+            let seen = objects
                 .call_method1(intern!(py, "seen"), (&self.request,))
                 .map_err(raised)?;
             let arguments = (&self.worker, &self.request);
             self.hooks.hooks.call(py, Hook::PreRequest, arguments)?;
-            host.call_method1(
-                intern!(py, "rewrite"),
-                (&self.environ, &self.request, &seen),
-            )
-            .map_err(raised)?;
+            objects
+                .call_method1(
+                    intern!(py, "rewrite"),
+                    (&self.environ, &self.request, &seen),
+                )
+                .map_err(raised)?;
         }
         self.started = Instant::now();
         self.count().map_err(raised)
@@ -186,7 +187,7 @@ impl<'py> HookedRequest<'_, 'py> {
         self.worker.setattr(name, handled + 1)
     }
 
-    /// The access log, once the response is handed over.
+    /// The access log, once the response is sent.
     pub(super) fn log_access(&self, start: &StartResponse) {
         let Some(log) = &self.hooks.access_log else {
             return;

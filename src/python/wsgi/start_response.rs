@@ -24,7 +24,7 @@ use crate::http::{ResponseError, ResponseHead};
 use crate::pool::{ConnId, Pool, Reply, StreamedResponse, Window};
 use crate::python::text::latin1_bytes;
 
-use super::body::{self, Flow};
+use super::stream::{Flow, WINDOW_BYTES, send_item};
 
 /// See the module.
 #[pyclass(frozen, module = "ferricorn", name = "StartResponse")]
@@ -50,7 +50,7 @@ struct Record {
 pub(super) struct Recorded {
     /// The last head that the application gave.
     pub(super) head: ResponseHead,
-    /// Bytes of the body that were handed over.
+    /// Bytes of the body that were sent.
     pub(super) body_bytes: u64,
 }
 
@@ -158,7 +158,7 @@ impl StartResponse {
                 Ok(window)
             }
             State::Ready(response) => {
-                let window = Arc::new(Window::new(body::WINDOW_BYTES));
+                let window = Arc::new(Window::new(WINDOW_BYTES));
                 *state = State::Streaming(window.clone());
                 drop(state);
                 self.note_begun();
@@ -219,7 +219,7 @@ impl StartResponse {
         }
         let window = self.stream()?;
         self.note_sent(bytes.as_bytes().len() as u64);
-        match body::send_item(py, bytes, self.conn, &self.pool, &window) {
+        match send_item(py, bytes, self.conn, &self.pool, &window) {
             Flow::Open => Ok(()),
             Flow::Gone => Err(pyo3::exceptions::PyConnectionResetError::new_err(
                 "the client has disconnected",

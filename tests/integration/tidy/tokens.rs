@@ -3,13 +3,16 @@
 
 use std::str::FromStr;
 
-use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, LineColumn, Spacing, TokenStream, TokenTree};
 
 /// One token. `::`, `->` and `=>` are one, as is a lifetime.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     pub(crate) text: String,
     pub(crate) line: usize,
+    /// In characters from the start of the line.
+    #[allow(dead_code, reason = "tests/walk inserts there")]
+    pub(crate) column: usize,
     /// For an opening bracket: where its partner stands.
     pub(crate) close: Option<usize>,
 }
@@ -27,7 +30,7 @@ pub(crate) fn read(name: &str, text: &str) -> Vec<Token> {
 fn flatten(stream: TokenStream, into: &mut Vec<Token>) {
     let mut joined = String::new();
     for tree in stream {
-        let line = tree.span().start().line;
+        let start = tree.span().start();
         match tree {
             TokenTree::Group(group) => {
                 let (open, close) = match group.delimiter() {
@@ -37,8 +40,8 @@ fn flatten(stream: TokenStream, into: &mut Vec<Token>) {
                     Delimiter::None => ("", ""),
                 };
                 let at = into.len();
-                push(into, open, line);
-                let last = group.span_close().end().line;
+                push(into, open, start);
+                let last = group.span_close().start();
                 flatten(group.stream(), into);
                 into[at].close = Some(into.len());
                 push(into, close, last);
@@ -48,35 +51,36 @@ fn flatten(stream: TokenStream, into: &mut Vec<Token>) {
                 let goes_on = punct.spacing() == Spacing::Joint
                     && matches!(joined.as_str(), ":" | "-" | "=" | "'");
                 if !goes_on {
-                    push_punctuation(into, &joined, line);
+                    push_punctuation(into, &joined, start);
                     joined.clear();
                 }
             }
             TokenTree::Ident(ident) => {
                 let text = format!("{joined}{ident}");
                 joined.clear();
-                push(into, &text, line);
+                push(into, &text, start);
             }
-            TokenTree::Literal(literal) => push(into, &literal.to_string(), line),
+            TokenTree::Literal(literal) => push(into, &literal.to_string(), start),
         }
     }
 }
 
 /// `::`, `->` and `=>` stay whole; what was joined otherwise (`-=`, `==`) is two tokens.
-fn push_punctuation(into: &mut Vec<Token>, joined: &str, line: usize) {
+fn push_punctuation(into: &mut Vec<Token>, joined: &str, start: LineColumn) {
     if matches!(joined, "::" | "->" | "=>") {
-        push(into, joined, line);
+        push(into, joined, start);
     } else {
         for character in joined.chars() {
-            push(into, &character.to_string(), line);
+            push(into, &character.to_string(), start);
         }
     }
 }
 
-fn push(into: &mut Vec<Token>, text: &str, line: usize) {
+fn push(into: &mut Vec<Token>, text: &str, start: LineColumn) {
     into.push(Token {
         text: text.to_owned(),
-        line,
+        line: start.line,
+        column: start.column,
         close: None,
     });
 }

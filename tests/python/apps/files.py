@@ -74,7 +74,7 @@ def too_long(environ, start_response):
 
 def too_long_list(environ, start_response):
     start_response("200 OK", [TEXT, ("Content-Length", "10")])
-    return [b"1234567890", b"excess"]
+    return [b"1234567890", b"more"]
 
 
 def breaks_off(environ, start_response):

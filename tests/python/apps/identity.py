@@ -11,7 +11,7 @@ def application(environ, start_response):
         # Here, because the unprivileged user may not be able to read the interpreter's library.
         import subprocess
 
-        # The shell leaves at once; whoever adopts its child has to reap it.
+        # The shell leaves at once; the process that adopts its child has to reap it.
         body = subprocess.run(
             ["sh", "-c", "sleep 0.05 & echo $!"], stdout=subprocess.PIPE, text=True, check=True
         ).stdout.strip()

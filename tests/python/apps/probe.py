@@ -1,4 +1,4 @@
-"""One application with a route per promise of PEP 3333. `application` goes through wsgiref.validate."""
+"""One application with a route per rule of PEP 3333. `application` goes through wsgiref.validate."""
 
 import json
 import os

@@ -1,0 +1,89 @@
+//! The items of a response that is streamed, and the `bytes` objects that the event loop borrows.
+//!
+//! Runs on pool threads, attached. A thread whose client has too much unread waits without the GIL.
+
+use std::ptr::NonNull;
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::pool::{BorrowedBuffer, ConnId, Piece, Pool, Window};
+use crate::python::gil::{Reason, release};
+
+/// The high watermark of a streamed response: with more unsent bytes its thread waits.
+pub(super) const WINDOW_BYTES: usize = 512 * 1024;
+/// Up to this length an item is copied. The event loop borrows a longer one.
+const STREAM_COPY_BYTES_MAX: usize = 4 * 1024;
+
+/// Whether the client still listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    Open,
+    Gone,
+}
+
+/// Send one item, then wait if the client has too much unread.
+pub(super) fn send_item(
+    py: Python<'_>,
+    bytes: &Bound<'_, PyBytes>,
+    conn: ConnId,
+    pool: &Pool,
+    window: &Window,
+) -> Flow {
+    let content = bytes.as_bytes();
+    if content.is_empty() {
+        return Flow::Open;
+    }
+    let Ok(must_wait) = window.add(content.len()) else {
+        return Flow::Gone;
+    };
+    let piece = if content.len() > STREAM_COPY_BYTES_MAX {
+        Piece::Borrowed(Box::new(BorrowedBytes::new(bytes)))
+    } else {
+        Piece::Bytes(content.to_vec())
+    };
+    pool.send_piece(conn, piece, must_wait);
+    if must_wait && release(py, Reason::Window, || window.wait()).is_err() {
+        return Flow::Gone;
+    }
+    Flow::Open
+}
+
+/// A `bytes` object that the event loop reads.
+#[derive(Debug)]
+pub(super) struct BorrowedBytes {
+    /// Keeps the bytes alive. Dropped on a pool thread.
+    _object: Py<PyBytes>,
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl BorrowedBytes {
+    pub(super) fn new(bytes: &Bound<'_, PyBytes>) -> Self {
+        let content = bytes.as_bytes();
+        Self {
+            start: NonNull::from(content).cast(),
+            len: content.len(),
+            _object: bytes.clone().unbind(),
+        }
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the bytes of an immutable object are read without the GIL"
+)]
+// SAFETY: `bytes` objects are immutable and `_object` keeps this one alive, so its bytes may be read on any thread.
+unsafe impl Send for BorrowedBytes {}
+
+impl BorrowedBuffer for BorrowedBytes {
+    #[expect(
+        unsafe_code,
+        reason = "the bytes of an immutable object are read without the GIL"
+    )]
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `start` and `len` are those of the bytes object that `_object` keeps alive; its content does not move
+        // or change.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}

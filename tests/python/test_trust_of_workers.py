@@ -1,0 +1,128 @@
+"""A worker that was taken over may harm its own requests. The master, which may be root's, takes no orders from it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from harness import session_members, wait_until
+from wire import Client, Disconnected
+
+pytestmark = pytest.mark.ours
+
+APP = "scribbling"
+
+
+@pytest.fixture(autouse=True)
+def by_force(server):
+    """What a server that was tampered with leaves behind is said by the tests."""
+    yield
+    for one in server.started:
+        for pid in session_members(one.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def victim():
+    """Another process of the same user, which nobody has a reason to signal."""
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def scribble(one, gates, kind, seconds, victim=0):
+    """Has one worker write until the end of the test, or its time; returns its pid."""
+    pid = int(one.get(f"/scribble?kind={kind}&victim={victim}&seconds={seconds}").text)
+    # Memory that cannot be written to is a good reason for no harm.
+    with contextlib.suppress(AssertionError):
+        gates.wait_reached("scribbled", 2)
+    return pid
+
+
+def workers_of(one):
+    """Living workers that the log announced, without the fork server."""
+    return set(one.workers()) & set(one.booted())
+
+
+@pytest.mark.xfail(strict=True, reason="issue 10.8: the fork server reads a new worker's pid from shared memory")
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_worker_cannot_have_the_master_signal_another_process(server, gates, victim, end):
+    one = server(APP, "--preload", "--graceful-timeout", "2", workers=2)
+    scribble(one, gates, "victim", 20, victim.pid)
+    for number in range(3, 7):
+        one.send_signal(signal.SIGTTIN)
+        one.log.wait("Booting worker", number)
+    one.send_signal(end)
+    one.wait_exit(8)
+    assert victim.poll() is None
+    assert session_members(one.pid) == [], "the workers that there were have ended"
+
+
+# Which of these go wrong, and how, is a matter of moments; the marks are not strict for that.
+READS_PIDS = pytest.mark.xfail(reason="issue 10.8: the fork server reads a new worker's pid from shared memory")
+WRITTEN = [
+    *(("plain", kind) for kind in ("zeros", "ones", "small", "noise")),
+    *(pytest.param("preload", kind, marks=READS_PIDS) for kind in ("zeros", "ones", "noise")),
+]
+
+
+@pytest.mark.parametrize(("how", "kind"), WRITTEN)
+def test_what_a_worker_writes_stops_neither_the_master_nor_new_workers(server, gates, how, kind):
+    """Workers that end are seen and replaced, and the server stops in order."""
+    preload = ("--preload",) if how == "preload" else ()
+    one = server(APP, *preload, "--graceful-timeout", "2", "--admin-bind", "127.0.0.1:0", workers=2)
+    before = workers_of(one)
+    bad = scribble(one, gates, kind, 20)
+    (good,) = before - {bad}
+    os.kill(good, signal.SIGKILL)
+    one.log.wait(f"Worker \\(pid:{good}\\)", patience=4)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(bad, signal.SIGKILL)
+    wait_until(lambda: len(workers_of(one) - before) >= 2, "two new workers", 4)
+
+    def answers():
+        with contextlib.suppress(OSError, Disconnected), Client(one.address, 2) as client:
+            return client.request("GET", "/").status == 200
+
+    wait_until(answers, "somebody serves", 4)
+    one.send_signal(signal.SIGTERM)
+    assert one.wait_exit(8) == 0
+    assert session_members(one.pid) == []
+
+
+JUDGED = "issue 10.8: each worker can write the heartbeats of all"
+HEARTBEATS = [
+    pytest.param("zeros", marks=pytest.mark.xfail(strict=True, reason=JUDGED)),
+    *(pytest.param(kind, marks=pytest.mark.xfail(reason=JUDGED)) for kind in ("ones", "noise")),
+]
+
+
+@pytest.mark.parametrize("kind", HEARTBEATS)
+def test_a_worker_cannot_have_others_killed(server, gates, kind):
+    """Neither as silent, nor as worn out, nor as never booted."""
+    one = server(APP, "--timeout", "2", env={"FERRICORN_BOOT_TIMEOUT": "2"}, workers=3)
+    one.log.wait("Booting worker", 3)
+    wait_until(lambda: one.get("/").status == 200, "it serves")
+    before = workers_of(one)
+    bad = scribble(one, gates, kind, 3.5)
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        assert before - {bad} <= workers_of(one), one.log.text
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("kind", ["victim", "zeros", "ones", "noise"])
+def test_a_worker_cannot_have_the_master_fork_without_end(server, gates, kind):
+    one = server(APP, workers=2)
+    scribble(one, gates, kind, 2)
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        assert len(one.booted()) <= 6, one.log.text
+        time.sleep(0.05)
