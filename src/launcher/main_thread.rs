@@ -6,14 +6,12 @@
 use std::io;
 use std::thread;
 
-use crossbeam::channel::Receiver;
 use pyo3::prelude::*;
 
 use super::serve::without_signals;
 use crate::arbiter::EXIT_BOOT;
-use crate::pool::PoolThread;
 use crate::python::gil::{Reason, release};
-use crate::python::threads::PythonApplication;
+use crate::python::threads::{MainThreadJobs, PythonApplication};
 use crate::python::traceback::format as traceback;
 use crate::worker::{self, Exit, Setup};
 
@@ -22,7 +20,7 @@ pub(super) fn serve(
     py: Python<'_>,
     setup: Setup,
     application: &PythonApplication,
-    arrives: &Receiver<Option<PoolThread>>,
+    jobs: &MainThreadJobs,
     on_stuck: impl FnOnce(Exit) + Send,
 ) -> io::Result<Exit> {
     thread::scope(|scope| {
@@ -38,10 +36,7 @@ pub(super) fn serve(
                     exit
                 })
         })?;
-        let thread = release(py, Reason::MainThread, || arrives.recv());
-        if let Ok(Some(thread)) = thread
-            && let Err(error) = application.run_here(py, &thread)
-        {
+        if let Err(error) = application.run_here(py, jobs) {
             log::error!("{}", traceback(py, &error));
         }
         release(py, Reason::MainThread, || event_loop.join())

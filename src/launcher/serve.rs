@@ -127,7 +127,7 @@ fn start(
         config: Arc::clone(&config),
     };
     let mut exit = if has_one_thread {
-        let arrives = application.use_main_thread();
+        let jobs = application.use_main_thread();
         let on_stuck = |exit| {
             Python::attach(|py| {
                 let slot = scoreboard.slot(index);
@@ -135,7 +135,7 @@ fn start(
                 leave(py, exit, &config, slot);
             });
         };
-        main_thread::serve(py, setup, &application, &arrives, on_stuck)?
+        main_thread::serve(py, setup, &application, &jobs, on_stuck)?
     } else {
         let threads = config.workers.threads;
         let serve = || main_thread::serve_or_fail(setup, &application, threads);

@@ -59,7 +59,7 @@ pub enum Reason {
     Stall,
     /// Borrowed buffers wait to be dropped.
     DeferredDrops,
-    /// A signal has arrived that the thread is to handle.
+    /// The thread is to handle a signal.
     Signal,
 }
 
@@ -93,7 +93,6 @@ const DISTRUST_JOBS: usize = 256;
 pub(super) struct Crowd {
     /// Jobs taken since the last stall.
     pub(super) jobs_since_stall: usize,
-    /// A thread beside this one is awake.
     pub(super) is_another_awake: bool,
     /// No more jobs come: all threads help to finish.
     pub(super) is_closed: bool,

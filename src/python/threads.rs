@@ -18,6 +18,7 @@ use crate::pool::{
     Application, Pool, PoolThread, Reason as WakeReason, ThreadStartError, TimedOutRequest,
 };
 
+use super::gil::{Reason, release};
 use super::wsgi::WsgiApp;
 
 /// Called on the event loop's thread, not attached, with the number of a signal that the worker passes on.
@@ -37,6 +38,10 @@ pub struct PythonApplication {
     on_timeout: TimeoutHook,
     main_thread: Option<MainThread>,
 }
+
+/// What the main thread waits for.
+#[derive(Debug)]
+pub struct MainThreadJobs(Receiver<Option<PoolThread>>);
 
 /// The interpreter's main thread, which waits to be the pool's only one.
 #[derive(Debug)]
@@ -72,13 +77,13 @@ impl PythonApplication {
         }
     }
 
-    /// The calling thread, which is the interpreter's main one, is to be the pool's only thread; what it runs comes on
-    /// the channel, for [`Self::run_here`].
-    pub fn use_main_thread(&mut self) -> Receiver<Option<PoolThread>> {
+    /// The calling thread, which is the interpreter's main one, is to be the pool's only thread; what it runs comes by
+    /// what this returns, for [`Self::run_here`].
+    pub fn use_main_thread(&mut self) -> MainThreadJobs {
         let (place, arrives) = bounded(2);
         let pool = OnceLock::new();
         self.main_thread = Some(MainThread { place, pool });
-        arrives
+        MainThreadJobs(arrives)
     }
 
     /// The loop has ended, or has never begun: a main thread that still waits has nothing to wait for.
@@ -94,13 +99,16 @@ impl PythonApplication {
         main.is_some_and(|main| main.pool.get().is_some())
     }
 
-    /// Run jobs on the calling thread until there are no more.
+    /// Run jobs on the calling thread, once the loop has begun, until there are no more.
     ///
     /// # Errors
     /// The interpreter had no memory for what a thread needs.
-    pub fn run_here(&self, py: Python<'_>, thread: &PoolThread) -> PyResult<()> {
+    pub fn run_here(&self, py: Python<'_>, jobs: &MainThreadJobs) -> PyResult<()> {
+        let Ok(Some(thread)) = release(py, Reason::MainThread, || jobs.0.recv()) else {
+            return Ok(());
+        };
         self.app
-            .run_thread(py, thread, || self.run_signal_handlers(py))
+            .run_thread(py, &thread, || self.run_signal_handlers(py))
     }
 
     fn run_signal_handlers(&self, py: Python<'_>) {

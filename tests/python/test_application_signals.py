@@ -1,4 +1,4 @@
-"""Signal handlers of applications and their libraries: what they see, and that workers stop in order with any of them."""
+"""Signal handlers of applications and their libraries: what they see, and that workers stop in order all the same."""
 
 from __future__ import annotations
 
@@ -177,10 +177,7 @@ def test_coverage_of_a_worker_is_saved(server, tmp_path, threads):
     rc = tmp_path / "rc"
     rc.write_text(f"[run]\nsigterm = true\nparallel = true\ndata_file = {tmp_path}/data\ninclude = */covered.py\n")
     (tmp_path / "covered.py").write_text(
-        "import coverage\n"
-        "coverage.process_startup()\n"
-        "import inside\n"
-        "application = inside.application\n"
+        "import coverage\ncoverage.process_startup()\nimport inside\napplication = inside.application\n"
     )
     (tmp_path / "inside.py").write_text(
         "def application(environ, start_response):\n"
@@ -189,7 +186,13 @@ def test_coverage_of_a_worker_is_saved(server, tmp_path, threads):
     )
     rc.write_text(rc.read_text().replace("covered.py", "inside.py"))
     one = server(
-        "covered", "--threads", threads, "--graceful-timeout", "6", cwd=tmp_path, env={"COVERAGE_PROCESS_START": str(rc)}
+        "covered",
+        "--threads",
+        threads,
+        "--graceful-timeout",
+        "6",
+        cwd=tmp_path,
+        env={"COVERAGE_PROCESS_START": str(rc)},
     )
     assert one.get("/").status == 200
     assert one.stop() == 0

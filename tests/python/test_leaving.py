@@ -1,4 +1,4 @@
-"""A worker leaves as the interpreter does: threads joined, exit handlers, finalizers and buffers, in every way of leaving."""
+"""A worker leaves as the interpreter does, in every way: threads joined, exit handlers, finalizers, buffers."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@
 //! does. Its result's `close()` is called exactly once, on this thread.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
@@ -24,6 +23,7 @@ use super::body::{self, Sent};
 use super::environ::EnvironMaker;
 use super::hijack::HijackableSocket;
 use super::request_hooks::{HookedRequest, RequestHooks};
+use super::scoreboard_clock::ScoreboardClock;
 use super::settings::WsgiSettings;
 use super::start_response::StartResponse;
 
@@ -360,27 +360,6 @@ fn complete<'py>(
     match job.socket.take() {
         Some(socket) => HijackableSocket::offer(environ, start, socket).map(Some),
         None => Ok(None),
-    }
-}
-
-/// The scoreboard's time of an instant, without reading a clock again.
-#[derive(Clone, Copy, Debug)]
-struct ScoreboardClock {
-    instant: Instant,
-    ms: u64,
-}
-
-impl ScoreboardClock {
-    fn new() -> Self {
-        Self {
-            instant: Instant::now(),
-            ms: monotonic_ms(),
-        }
-    }
-
-    fn at(self, instant: Instant) -> u64 {
-        let since = instant.saturating_duration_since(self.instant);
-        self.ms + u64::try_from(since.as_millis()).unwrap_or(0)
     }
 }
 

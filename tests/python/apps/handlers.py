@@ -1,4 +1,4 @@
-"""An application that handles signals itself, in the way that HANDLER names, as libraries do while they are imported."""
+"""An application that handles signals itself, in the way that HANDLER names, as libraries do at import."""
 
 import atexit
 import faulthandler
@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-import time
+from pathlib import Path
 
 import gate
 
@@ -77,7 +77,7 @@ def wake_by_descriptor():
 
 
 def dump_stacks():
-    dump = open(os.path.join(os.environ["GATES"], "dump"), "w")
+    dump = (Path(os.environ["GATES"]) / "dump").open("w")
     faulthandler.register(NUMBER, file=dump, chain=os.environ.get("CHAIN") == "1")
     sys.modules[__name__].dump = dump
 

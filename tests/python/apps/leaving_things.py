@@ -4,11 +4,12 @@ import atexit
 import concurrent.futures
 import os
 import threading
+from pathlib import Path
 
 import gate
 
-OUT = os.path.join(os.environ["GATES"], "buffered")
-BUFFERED = open(OUT, "a")
+GATES = Path(os.environ["GATES"])
+BUFFERED = (GATES / "buffered").open("a")
 EXECUTOR = concurrent.futures.ThreadPoolExecutor(2)
 atexit.register(lambda: gate.note("atexit", os.getpid()))
 
@@ -16,7 +17,7 @@ atexit.register(lambda: gate.note("atexit", os.getpid()))
 class Finalized:
     def __init__(self):
         # Its globals may be gone by then.
-        self.path = os.path.join(os.environ["GATES"], "finalized.notes")
+        self.path = str(GATES / "finalized.notes")
         self.open, self.close, self.write = os.open, os.close, os.write
         self.flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
 
