@@ -36,14 +36,14 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use self::ending::{Ending, chain, complain, init_logs, print};
+use self::ending::{Ending, chain, complain, print};
 use self::origin::{Origin, Settings, Sources};
 use self::python_runtime::PythonRuntime;
 use self::raw_env::RawEnv;
 use self::reexec::Inheritance;
 use crate::arbiter::{self, ListenError, Outcome, Start, StartError};
 use crate::config::{Config, Environment, VERSION};
-use crate::logging;
+use crate::logging::Log;
 use crate::python::loader;
 
 /// Serves as the command line says. Returns the exit code, in the master and in each of its workers.
@@ -64,10 +64,11 @@ fn run_from(py: Python<'_>, origin: Origin) -> i32 {
             return 1;
         }
     };
-    match prepare(py, origin, inheritance.is_successor()) {
+    let log = Log::of_process();
+    match prepare(py, log, origin, inheritance.is_successor()) {
         Ok(runtime) => {
-            let code = serve(py, runtime, inheritance);
-            logging::close();
+            let code = serve(py, log, runtime, inheritance);
+            log.close();
             code
         }
         Err(Ending { code, message }) => {
@@ -81,6 +82,7 @@ fn run_from(py: Python<'_>, origin: Origin) -> i32 {
 
 fn prepare(
     py: Python<'_>,
+    log: Log,
     origin: Origin,
     is_successor: bool,
 ) -> Result<PythonRuntime<'_>, Ending> {
@@ -104,14 +106,14 @@ fn prepare(
     if config.debugging.print_config || config.debugging.check_config {
         return Err(check(py, &sources, &config, &hints));
     }
-    init_logs(&config)?;
+    log.apply(&config).map_err(Ending::refused)?;
     let software = ("SERVER_SOFTWARE".to_owned(), format!("ferricorn/{VERSION}"));
     RawEnv::default().apply(py, &[software]).map_err(raised)?;
     let mut raw_env = RawEnv::default();
     raw_env.apply(py, &config.app.raw_env).map_err(raised)?;
     if config.process.daemon && !is_successor {
         daemon::detach(py, config.logging.enable_stdio_inheritance).map_err(raised)?;
-        logging::capture();
+        log.capture();
     }
     if config.debugging.spew {
         // This thread and, because threads inherit it, all that workers start.
@@ -119,7 +121,7 @@ fn prepare(
             .and_then(|debug| debug.call_method0("spew"))
             .map_err(raised)?;
     }
-    let runtime = PythonRuntime::new(py, sources, config, hooks, raw_env).map_err(raised)?;
+    let runtime = PythonRuntime::new(py, log, sources, config, hooks, raw_env).map_err(raised)?;
     for warning in &runtime.config().warnings {
         log::warn!("{warning}");
     }
@@ -127,8 +129,14 @@ fn prepare(
     Ok(runtime)
 }
 
-fn serve(py: Python<'_>, mut runtime: PythonRuntime<'_>, inheritance: Inheritance) -> i32 {
+fn serve(
+    py: Python<'_>,
+    log: Log,
+    mut runtime: PythonRuntime<'_>,
+    inheritance: Inheritance,
+) -> i32 {
     let start = Start {
+        log,
         config: Arc::clone(runtime.config()),
         inherited: inheritance.systemd,
         handed_over: inheritance.sockets,

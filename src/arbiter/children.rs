@@ -14,6 +14,7 @@ use super::exit_report::{self, RequestCounters};
 use super::metrics::{self, Counters, WorkerFigures};
 use super::policy::{self, ExitStatus, Member, Stage, Timeouts, Verdict};
 use super::worker_handle::{SlotNews, WorkerHandle};
+use crate::logging::Log;
 use crate::scoreboard::{Running, Scoreboard, Unready};
 
 /// All workers, oldest first.
@@ -215,7 +216,7 @@ impl Children {
     }
 
     /// Aborts and kills workers that are silent for too long. Returns how many were aborted.
-    pub(super) fn watch(&mut self, timeouts: &Timeouts, now: u64) -> u64 {
+    pub(super) fn watch(&mut self, log: Log, timeouts: &Timeouts, now: u64) -> u64 {
         let mut aborted = 0;
         for worker in &mut self.workers {
             let heartbeats = worker.heartbeats(now);
@@ -223,7 +224,7 @@ impl Children {
                 Verdict::Fine => {}
                 Verdict::Abort(fault) => {
                     aborted += 1;
-                    exit_report::log_timeout(worker, fault, now);
+                    exit_report::log_timeout(log, worker, fault, now);
                     worker.send(Signal::SIGABRT);
                     worker.enter(Stage::Aborted, now);
                 }

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::policy::{ExitStatus, Fault, Stage};
 use super::worker_handle::WorkerHandle;
+use crate::logging::Log;
 use crate::scoreboard::{Running, Slot};
 
 /// What became of all requests, summed up as workers are reaped.
@@ -51,9 +52,9 @@ pub(super) fn log_exit(worker: &WorkerHandle, status: ExitStatus) {
 }
 
 /// Why the worker is aborted.
-pub(super) fn log_timeout(worker: &WorkerHandle, fault: Fault, now: u64) {
+pub(super) fn log_timeout(log: Log, worker: &WorkerHandle, fault: Fault, now: u64) {
     let pid = worker.pid();
-    log::error!(target: "critical", "WORKER TIMEOUT (pid:{pid})");
+    log.critical(&format_args!("WORKER TIMEOUT (pid:{pid})"));
     let silent = |beat: u64| now.saturating_sub(beat.max(worker.since())) / 1000;
     let heartbeats = worker.heartbeats(now);
     match fault {

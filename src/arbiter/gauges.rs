@@ -2,16 +2,27 @@
 
 use super::listeners::Listeners;
 use crate::config::Statsd;
+use crate::logging::Log;
+use crate::logging::statsd::Metric;
 use crate::net;
 
 /// What was sent last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gauges {
+    log: Log,
     workers: Option<usize>,
     backlog_at: u64,
 }
 
 impl Gauges {
+    pub(super) fn new(log: Log) -> Self {
+        Self {
+            log,
+            workers: None,
+            backlog_at: 0,
+        }
+    }
+
     /// Sends the number of workers when it has changed, and the backlog once a second.
     pub(super) fn report(
         &mut self,
@@ -24,7 +35,7 @@ impl Gauges {
             return;
         }
         if self.workers.replace(workers) != Some(workers) {
-            log::error!(target: "metric", "gauge gunicorn.workers {workers}");
+            self.log.metric(Metric::Gauge, "gunicorn.workers", workers);
         }
         if config.enable_backlog_metric && now.saturating_sub(self.backlog_at) >= BACKLOG_PERIOD_MS
         {
@@ -33,7 +44,8 @@ impl Gauges {
             let waiting: u32 = waiting
                 .filter_map(|bound| net::backlog(&bound.listener))
                 .sum();
-            log::error!(target: "metric", "histogram gunicorn.backlog {waiting}");
+            self.log
+                .metric(Metric::Histogram, "gunicorn.backlog", waiting);
         }
     }
 }

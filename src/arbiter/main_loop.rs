@@ -31,12 +31,14 @@ use super::spawner::Spawner;
 use super::stopping::{End, Stopping};
 use super::wear::WearCheck;
 use super::worker_handle::{Birth, SlotNews, WorkerHandle};
+use crate::logging::Log;
 use crate::net::Channels;
 use crate::scoreboard::monotonic_ms;
 
 /// The master process. It passes on what its owners need of each other.
 pub(super) struct Arbiter<'r> {
     runtime: &'r mut dyn Runtime,
+    log: Log,
     pid: Pid,
     started_at: u64,
     signals: OwnedFd,
@@ -303,7 +305,7 @@ impl Arbiter<'_> {
         };
         self.fork_servers
             .watch(timeouts.boot, timeouts.graceful, now);
-        self.aborted += self.children.watch(&timeouts, now);
+        self.aborted += self.children.watch(self.log, &timeouts, now);
     }
 
     /// Living workers, and those that were asked for.

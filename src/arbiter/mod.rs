@@ -11,13 +11,15 @@
 //! - `run` returns in the arbiter with an exit code, and in every child with its context. Nothing that is dropped on
 //!   the way out of it removes a file.
 //!
-//! Layers, each of which imports only from those before it:
-//! 1. rules and words: `policy`, `backoff`, `stopping`, `runtime`, `signals`
-//! 2. owners that know no other: `listeners`, `pidfile`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`,
-//!    `control_channel`, `worker_handle`, `rollout`
-//! 3. owners that are handed others: `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `wear`, `gauges`,
-//!    `stack_requests`, `control_server`, `start_error`, `outcome`
-//! 4. `main_loop`: the arbiter itself, which passes on what they need
+//! # Layers
+//! A file uses its own layer and those above it in the table.
+//!
+//! | layer | files |
+//! | --- | --- |
+//! | rules and words | `policy`, `backoff`, `stopping`, `runtime`, `signals` |
+//! | owners that know no other | `listeners`, `pidfile`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout` |
+//! | owners that are given others | `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `wear`, `gauges`, `stack_requests`, `control_server`, `start_error`, `outcome` |
+//! | the arbiter itself, which passes on what they need | `main_loop` |
 
 mod admin_server;
 mod backoff;

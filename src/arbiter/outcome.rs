@@ -11,11 +11,13 @@ use super::fork_server::ForkServerContext;
 use super::notifier::Supervisor;
 use super::start_error::StartError;
 use crate::config::Config;
+use crate::logging::Log;
 use crate::net::Listener;
 
 /// What the arbiter starts from.
 #[derive(Debug)]
 pub struct Start {
+    pub log: Log,
     pub config: Arc<Config>,
     /// Descriptors of listening sockets that systemd passed: used instead of `bind`.
     pub inherited: Vec<RawFd>,

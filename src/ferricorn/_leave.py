@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import gc
 import io
-import os
 import sys
 import threading
 import time
@@ -55,8 +54,8 @@ def release_frozen() -> None:
     gc.unfreeze()
 
 
-def finish(code: int) -> None:
-    """Leaves although threads run: exit handlers, buffers, end. Freeing objects under a running thread would crash."""
+def finish() -> None:
+    """What is done although threads run: exit handlers and buffers. Freeing objects under a running thread would crash."""
     try:
         atexit._run_exitfuncs()
     except BaseException:
@@ -64,7 +63,6 @@ def finish(code: int) -> None:
     writer = threading.Thread(target=_flush_all, name="ferricorn-flush", daemon=True)
     writer.start()
     writer.join(FLUSH_S)
-    os._exit(code)
 
 
 def _flush_all() -> None:

@@ -6,8 +6,6 @@ use std::io::{self, Write as _};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use crate::config::Config;
-use crate::logging;
 use crate::python::traceback::format as traceback;
 
 /// With a line for the operator, unless all was printed.
@@ -41,10 +39,6 @@ pub(super) fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
-}
-
-pub(super) fn init_logs(config: &Config) -> Result<(), Ending> {
-    logging::init(config).map_err(Ending::refused)
 }
 
 /// The terminal may be gone; there is nothing else to print to.

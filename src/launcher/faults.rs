@@ -9,22 +9,24 @@ use std::cell::RefCell;
 
 use pyo3::prelude::*;
 
-use crate::logging;
+use crate::logging::Log;
 
 /// Whether the fault handler is ours.
 #[derive(Debug)]
 pub(super) struct Faults {
+    logs: Log,
     /// A weak reference to the file that it was given: it lives as long as nobody has given another one.
     file: RefCell<Option<Py<PyAny>>>,
 }
 
 impl Faults {
     /// From here on in this process, unless somebody has enabled it before.
-    pub(super) fn watch(py: Python<'_>) -> Self {
+    pub(super) fn watch(py: Python<'_>, logs: Log) -> Self {
         let file = match enabled(py) {
-            Ok(false) => enable(py),
+            Ok(false) => enable(py, logs),
             Ok(true) => {
                 return Self {
+                    logs,
                     file: RefCell::default(),
                 };
             }
@@ -33,6 +35,7 @@ impl Faults {
         // Without it a worker works as well.
         let file = file.map_err(|error| log::debug!("no fault handler: {error}"));
         Self {
+            logs,
             file: RefCell::new(file.ok()),
         }
     }
@@ -60,7 +63,7 @@ impl Faults {
         }
         py.import("faulthandler")?.call_method0("disable")?;
         let installed = install()?;
-        let file = enable(py)?;
+        let file = enable(py, self.logs)?;
         self.file.replace(Some(file));
         Ok(installed)
     }
@@ -73,9 +76,9 @@ fn enabled(py: Python<'_>) -> PyResult<bool> {
 }
 
 /// Returns a weak reference to the file.
-fn enable(py: Python<'_>) -> PyResult<Py<PyAny>> {
+fn enable(py: Python<'_>, logs: Log) -> PyResult<Py<PyAny>> {
     // The number stays the error log's when that is opened anew; it is not closed with the object.
-    let arguments = (logging::error_log_fd(), "w", false);
+    let arguments = (logs.error_log_fd(), "w", false);
     let file = py.import("io")?.call_method1("FileIO", arguments)?;
     py.import("faulthandler")?
         .call_method1("enable", (&file, true))?;

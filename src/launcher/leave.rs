@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use super::serve::log_running;
 use crate::config::Config;
-use crate::logging;
+use crate::logging::Log;
 use crate::python::traceback::format as traceback;
 use crate::scoreboard::{Slot, monotonic_ms};
 use crate::worker::Exit;
@@ -18,7 +18,7 @@ const QUICK_STOP: Duration = Duration::from_secs(4);
 
 /// What happened before is logged. Returns the exit code when the interpreter may end in the normal way; a thread that
 /// does not end is left behind, and then this does not return.
-pub(super) fn leave(py: Python<'_>, exit: Exit, config: &Config, slot: Slot<'_>) -> i32 {
+pub(super) fn leave(py: Python<'_>, logs: Log, exit: Exit, config: &Config, slot: Slot<'_>) -> i32 {
     if exit.stuck_threads > 0 {
         if !slot.running().is_empty() {
             log::error!("{} thread(s) did not finish in time:", exit.stuck_threads);
@@ -27,7 +27,7 @@ pub(super) fn leave(py: Python<'_>, exit: Exit, config: &Config, slot: Slot<'_>)
                 log::debug!("stacks: {}", traceback(py, &error));
             }
         }
-        finish(py, exit.code);
+        finish(py, logs, exit.code);
     }
     match join_threads(py, patience(config, slot)) {
         Ok(left) if left.is_empty() => {}
@@ -37,7 +37,7 @@ pub(super) fn leave(py: Python<'_>, exit: Exit, config: &Config, slot: Slot<'_>)
             log::error!(
                 "{count} thread(s) of the application did not end in time and are cut: {names}"
             );
-            finish(py, exit.code);
+            finish(py, logs, exit.code);
         }
         Err(error) => log::error!("{}", traceback(py, &error)),
     }
@@ -80,10 +80,11 @@ fn dump_stacks(py: Python<'_>) -> PyResult<()> {
 }
 
 /// Exit handlers and buffers, then `os._exit`.
-fn finish(py: Python<'_>, code: i32) -> ! {
-    logging::close();
-    let result = helper(py).and_then(|helper| helper.call_method1("finish", (code,)));
-    log::error!("The worker could not leave in order: {result:?}");
+fn finish(py: Python<'_>, logs: Log, code: i32) -> ! {
+    if let Err(error) = helper(py).and_then(|helper| helper.call_method0("finish")) {
+        log::error!("{}", traceback(py, &error));
+    }
+    logs.close();
     exit_now(py, code)
 }
 

@@ -9,13 +9,12 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::ending::init_logs;
 use super::origin::{Settings, Sources};
 use super::raw_env::RawEnv;
 use super::{reexec, relay, title};
 use crate::arbiter::{Forked, Hook, HookError, HookEvent, ReloadError, Runtime, WorkerInfo};
 use crate::config::Config;
-use crate::logging;
+use crate::logging::Log;
 use crate::python::hooks::{self, Hooks};
 use crate::python::loader::{self, AppLoadError};
 use crate::python::traceback::format as traceback;
@@ -40,6 +39,8 @@ struct Objects {
     arbiter: Py<PyAny>,
     cfg: Py<PyAny>,
     log: Py<PyAny>,
+    /// What the built-in one writes to, and Rust.
+    logs: Log,
     /// The server writes its logs itself.
     logs_are_built_in: bool,
     /// The `.app`.
@@ -47,9 +48,15 @@ struct Objects {
 }
 
 impl Objects {
-    fn new(py: Python<'_>, sources: &Sources, config: &Config, hooks: &Hooks) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        logs: Log,
+        sources: &Sources,
+        config: &Config,
+        hooks: &Hooks,
+    ) -> PyResult<Self> {
         let cfg = hooks::cfg(py, config, hooks)?;
-        let log = make_logger(py, &cfg, config)?;
+        let log = make_logger(py, logs, &cfg, config)?;
         let application = match sources.application() {
             Some(application) => application.clone_ref(py),
             None => hooks::application(py, &cfg, config.app.wsgi_app.as_deref())?,
@@ -58,6 +65,7 @@ impl Objects {
             arbiter: hooks::arbiter(py, &application, &cfg, &log)?,
             cfg,
             log,
+            logs,
             logs_are_built_in: config.logging.is_built_in(),
             application,
         })
@@ -87,29 +95,30 @@ impl Objects {
         if config.logging.is_built_in() == self.logs_are_built_in {
             return self.log.call_method1(py, "setup", (&self.cfg,)).map(drop);
         }
-        self.log = make_logger(py, &self.cfg, config)?;
+        self.log = make_logger(py, self.logs, &self.cfg, config)?;
         self.logs_are_built_in = config.logging.is_built_in();
         self.arbiter.setattr(py, "log", &self.log)
     }
 }
 
 /// The logger that the settings ask for; from then on it is the one that Rust logs through.
-fn make_logger(py: Python<'_>, cfg: &Py<PyAny>, config: &Config) -> PyResult<Py<PyAny>> {
+fn make_logger(py: Python<'_>, logs: Log, cfg: &Py<PyAny>, config: &Config) -> PyResult<Py<PyAny>> {
     let is_built_in = config.logging.is_built_in();
     let log = hooks::logger(py, cfg, is_built_in)?;
-    relay::install((!is_built_in).then(|| log.clone_ref(py)));
+    relay::install(logs, (!is_built_in).then(|| log.clone_ref(py)));
     Ok(log)
 }
 
 impl<'py> PythonRuntime<'py> {
     pub(super) fn new(
         py: Python<'py>,
+        logs: Log,
         sources: Sources,
         config: Arc<Config>,
         hooks: Hooks,
         raw_env: RawEnv,
     ) -> PyResult<Self> {
-        let objects = Objects::new(py, &sources, &config, &hooks)?;
+        let objects = Objects::new(py, logs, &sources, &config, &hooks)?;
         Ok(Self {
             py,
             sources,
@@ -150,6 +159,7 @@ impl<'py> PythonRuntime<'py> {
             sources: self.sources,
             hooks: Arc::new(self.hooks),
             arbiter: self.objects.arbiter,
+            logs: self.objects.logs,
             log: self.objects.log,
             worker,
             app: self.app,
@@ -277,8 +287,8 @@ impl<'py> PythonRuntime<'py> {
         loader::enter(self.py, config)?;
         self.raw_env.apply(self.py, &config.app.raw_env)?;
         // A log that cannot be opened anew stays where it is, as in gunicorn.
-        if let Err(error) = init_logs(config) {
-            log::error!("{}", error.message.unwrap_or_default().trim());
+        if let Err(error) = self.objects.logs.apply(config) {
+            log::error!("{error}");
         }
         Ok(())
     }
@@ -298,7 +308,10 @@ impl Runtime for PythonRuntime<'_> {
             py.import("os")?.call_method0("fork")?.extract()
         };
         match fork() {
-            Ok(0) => Ok(Forked::Child),
+            Ok(0) => {
+                self.objects.logs.forked();
+                Ok(Forked::Child)
+            }
             Ok(pid) => Ok(Forked::Parent(Pid::from_raw(pid))),
             Err(error) => Err(io::Error::other(error.to_string())),
         }
@@ -330,7 +343,7 @@ impl Runtime for PythonRuntime<'_> {
     }
 
     fn reopen_logs(&mut self) {
-        if let Err(error) = logging::reopen() {
+        if let Err(error) = self.objects.logs.reopen() {
             log::error!("{error}");
         }
         hooks::reopen_files(self.py, &self.objects.log);
@@ -351,9 +364,10 @@ impl Runtime for PythonRuntime<'_> {
     }
 
     fn wait(&mut self, blocking: &mut (dyn FnMut() + Send)) {
+        let logs = self.objects.logs;
         self.py.detach(|| {
             blocking();
-            logging::tick();
+            logs.tick();
         });
     }
 }
@@ -369,6 +383,7 @@ pub(super) struct Inherited {
     pub(super) sources: Sources,
     pub(super) hooks: Arc<Hooks>,
     pub(super) arbiter: Py<PyAny>,
+    pub(super) logs: Log,
     pub(super) log: Py<PyAny>,
     pub(super) worker: Py<PyAny>,
     /// The preloaded application.

@@ -16,7 +16,6 @@ use super::worker_access_log;
 use super::worker_signals::{RequestedExit, WorkerSignals, watch_slot};
 use crate::arbiter::{WorkerContext, signals};
 use crate::config::{Config, VERSION};
-use crate::logging;
 use crate::logging::access::FormatError;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
@@ -132,7 +131,7 @@ fn start(
             Python::attach(|py| {
                 let slot = scoreboard.slot(index);
                 super::worker::say_goodbye(py, inherited, slot);
-                leave(py, exit, &config, slot);
+                leave(py, inherited.logs, exit, &config, slot);
             });
         };
         main_thread::serve(py, setup, &application, &jobs, on_stuck)?
@@ -204,7 +203,7 @@ fn signal_hook(
     Box::new(move |number| {
         let hook = match Signal::try_from(number) {
             Ok(Signal::SIGUSR1) => {
-                if let Err(error) = logging::reopen() {
+                if let Err(error) = inherited.logs.reopen() {
                     log::error!("{error}");
                 }
                 // The files of Python's loggers can wait until the interpreter is free, the loop cannot.

@@ -33,7 +33,8 @@ pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerCon
         Ok(inherited) => Arc::new(inherited),
         Err(error) => return boot_failure(&traceback(py, &error)),
     };
-    let faults = Faults::watch(py);
+    inherited.logs.allow_threads();
+    let faults = Faults::watch(py, inherited.logs);
     let mut context = context;
     let reporter = context
         .channel
@@ -58,7 +59,7 @@ pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerCon
         .iter()
         .filter(|end| **end == Some(ThreadEnd::Stuck))
         .count();
-    leave(py, exit, &config, scoreboard.slot(index))
+    leave(py, inherited.logs, exit, &config, scoreboard.slot(index))
 }
 
 /// `worker_exit`, with what the worker's object can tell at its end.

@@ -5,8 +5,8 @@ use pyo3::prelude::*;
 use super::python_runtime::Inherited;
 use super::relay;
 use crate::config::Config;
-use crate::logging;
 use crate::logging::access::{AccessFilter, AccessFormat, FormatError};
+use crate::logging::logs_access;
 use crate::python::wsgi::{ListenerAddress, WsgiSettings};
 use crate::worker::{AccessLines, AccessLog, WorkerFace};
 
@@ -22,7 +22,7 @@ pub(super) fn make(
         let relay = relay::access(inherited.log.clone_ref(py));
         return Ok(Some(AccessLog::Relay(relay)));
     }
-    if !logging::logs_access(config) {
+    if !logs_access(config) {
         return Ok(None);
     }
     let format = AccessFormat::with_fields(
@@ -37,7 +37,8 @@ pub(super) fn make(
         config.access_log.access_log_min_status,
         config.access_log.access_log_slow,
     );
-    let log = AccessLines::new(format, Box::new(logging::write_access))
+    let logs = inherited.logs;
+    let log = AccessLines::new(format, Box::new(move |lines| logs.write_access(lines)))
         .filtered(filter)
         .of_worker(face);
     Ok(Some(log.into()))

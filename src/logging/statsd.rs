@@ -124,18 +124,6 @@ impl Statsd {
         self.packet.extend_from_slice(&self.line);
     }
 
-    /// Sends `gauge NAME NUMBER`; what is not of this form says nothing.
-    pub(super) fn add_text(&mut self, text: &str) {
-        let mut words = text.splitn(3, ' ');
-        let (metric, name, value) = (words.next(), words.next(), words.next());
-        if let (Some(metric), Some(name), Some(value)) = (metric, name, value)
-            && let Some(metric) = Metric::named(metric)
-        {
-            self.add(metric, name, value);
-            self.flush();
-        }
-    }
-
     /// Sends what was added.
     pub fn flush(&mut self) {
         if self.packet.is_empty() {

@@ -44,7 +44,7 @@ pub(super) struct Syslog {
     facility: u8,
     /// `gunicorn.PREFIX.`
     prefix: String,
-    pub(super) takes_access: bool,
+    takes_access: bool,
     link: Option<Link>,
     /// Whose the link is.
     pid: u32,
@@ -74,6 +74,11 @@ impl Syslog {
             pending: Vec::new(),
             dropped: 0,
         })
+    }
+
+    /// Whether it gets the access log's lines too.
+    pub(super) fn takes_access(&self) -> bool {
+        self.takes_access
     }
 
     /// Sends one message.

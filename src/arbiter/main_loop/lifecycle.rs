@@ -31,6 +31,7 @@ impl<'r> Arbiter<'r> {
         let signals = signals::install(&signals::ARBITER_SIGNALS);
         Ok(Self {
             runtime,
+            log: start.log,
             pid: getpid(),
             started_at: monotonic_ms(),
             signals: signals.map_err(StartError::Signals)?,
@@ -46,7 +47,7 @@ impl<'r> Arbiter<'r> {
             control: ControlServer::default(),
             admin: None,
             notifier: Notifier::new(&start.supervisor),
-            gauges: Gauges::default(),
+            gauges: Gauges::new(start.log),
             wear: WearCheck::default(),
             crashes: CrashLog::default(),
             aborted: 0,

@@ -1,7 +1,7 @@
 //! From the event loop to a pool thread and back, with an application in Rust: what the pool itself costs.
 //!
 //! The bench's thread stands for the event loop: it pushes jobs, sleeps when there is nothing to do, and takes the
-//! replies. `cargo bench --no-default-features --bench handoff`
+//! replies. `cargo bench --no-default-features --bench dispatch`
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -68,8 +68,8 @@ impl Drop for Loop {
     }
 }
 
-fn handoff(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("handoff");
+fn dispatch(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("dispatch");
     for (threads, jobs) in [(1, 1), (2, 1), (1, 16), (2, 16)] {
         group.throughput(Throughput::Elements(jobs as u64));
         group.bench_function(
@@ -83,5 +83,5 @@ fn handoff(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, handoff);
+criterion_group!(benches, dispatch);
 criterion_main!(benches);
