@@ -46,7 +46,7 @@ use crate::config::{Config, Environment, VERSION};
 use crate::logging::Log;
 use crate::python::loader;
 
-/// Serves as the command line says. Returns the exit code, in the master and in each of its workers.
+/// Serves with the command line. Returns the exit code, in the master and in each of its workers.
 pub fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
     run_from(py, Origin::CommandLine(argv))
 }

@@ -141,7 +141,7 @@ pub fn disregard(signals: &[Signal]) -> io::Result<()> {
 
 /// In a forked child, while signals are blocked: what stops a process stops it again, what is only meant for
 /// serving workers (and may be sent to the whole group) has no effect while the worker boots, and the
-/// arbiter's pipe is let go.
+/// arbiter's pipe is closed.
 pub(super) fn leave_to_child() -> io::Result<()> {
     replace_pipe(NO_PIPE);
     reset_to_default(&ARBITER_SIGNALS)?;
@@ -195,7 +195,7 @@ impl Drop for Blocked {
     }
 }
 
-/// A signal that nothing else uses: the kernel never sends it, and applications do not know it. It makes a worker's
+/// A signal that nothing else uses: the kernel never sends it, and applications do not use it. It makes a worker's
 /// `faulthandler` dump.
 #[must_use]
 pub fn dump_signal() -> Option<Signal> {
@@ -236,7 +236,7 @@ extern "C" fn write_to_pipe(number: c_int) {
         // SAFETY: PIPE holds an open descriptor that only `replace_pipe` closes, on the thread that installs
         // signals; a signal that meets that very moment writes to a closed number, which fails.
         let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
-        // A full pipe means that thousands of signals wait already: one more says nothing new.
+        // A full pipe means that thousands of signals wait already: one more changes nothing.
         let _ = write(pipe, &[number as u8]);
     }
     Errno::set_raw(errno);

@@ -55,7 +55,7 @@ def release_frozen() -> None:
 
 
 def finish() -> None:
-    """What is done although threads run: exit handlers and buffers. Freeing objects under a running thread would crash."""
+    """Exit handlers and buffers, although threads run. Freeing objects under a running thread would crash."""
     try:
         atexit._run_exitfuncs()
     except BaseException:

@@ -16,7 +16,7 @@ use crate::python::config_file;
 use crate::python::hooks::{Hooks, to_python};
 use crate::python::loader;
 
-/// Serve as the command line `argv` says; returns the exit code, in the master and in each worker.
+/// Serve with the command line `argv`; returns the exit code, in the master and in each worker.
 #[pyfunction]
 pub(crate) fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
     super::run(py, argv)

@@ -1,7 +1,7 @@
-//! What a worker says when it is aborted or crashes: the Python stack of each of its threads, in the error log.
+//! What a worker logs when it is aborted or crashes: the Python stack of each of its threads, in the error log.
 //!
 //! The interpreter's own fault handler writes it, without the GIL and without memory, from within the signal. It then
-//! hands the signal on to whoever had it before: to our handler, which lets the worker end in order, or to the system.
+//! passes the signal on to the handler before it: to ours, which lets the worker end in order, or to the system.
 //! A worker that does not get through its boot is watched too. An application that has enabled the handler itself
 //! keeps it, with its file.
 
@@ -15,12 +15,12 @@ use crate::logging::Log;
 #[derive(Debug)]
 pub(super) struct Faults {
     logs: Log,
-    /// A weak reference to the file that it was given: it lives as long as nobody has given another one.
+    /// A weak reference to the file that it was given: it lives until another one is given.
     file: RefCell<Option<Py<PyAny>>>,
 }
 
 impl Faults {
-    /// From here on in this process, unless somebody has enabled it before.
+    /// From here on in this process, unless it is enabled already.
     pub(super) fn watch(py: Python<'_>, logs: Log) -> Self {
         let file = match enabled(py) {
             Ok(false) => enable(py, logs),

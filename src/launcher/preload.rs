@@ -125,7 +125,7 @@ fn warn_of_threads(py: Python<'_>) {
     }
 }
 
-/// The collector does not look at what exists now any more, so its pages stay shared.
+/// The collector does not visit what exists now any more, so its pages stay shared.
 fn freeze(py: Python<'_>) -> PyResult<()> {
     let gc = py.import("gc")?;
     gc.call_method0("collect")?;

@@ -40,7 +40,7 @@ enum ServeError {
     Io(#[from] std::io::Error),
 }
 
-/// Serves until the worker is told to stop.
+/// Serves until the worker is asked to stop.
 pub(super) fn serve(
     py: Python<'_>,
     app: Py<PyAny>,

@@ -156,7 +156,7 @@ fn show_listeners(py: Python<'_>, inherited: &Inherited, context: &WorkerContext
     inherited.worker.setattr(py, "sockets", &listeners)
 }
 
-/// What the worker's object can tell only now.
+/// What the worker's object can show only now.
 fn describe(
     py: Python<'_>,
     worker: &Py<PyAny>,

@@ -10,7 +10,7 @@ use crate::logging::logs_access;
 use crate::python::wsgi::{ListenerAddress, WsgiSettings};
 use crate::worker::{AccessLines, AccessLog, WorkerFace};
 
-/// The log of worker `number`, if there is to be one. What it wants to know of environs goes into `settings`.
+/// The log of worker `number`, if there is to be one. The environ keys that it needs go into `settings`.
 pub(super) fn make(
     py: Python<'_>,
     config: &Config,
@@ -59,7 +59,7 @@ fn worker_face(number: u64, settings: &WsgiSettings) -> WorkerFace {
 }
 
 /// The standard library's hash seeds come from the system's random numbers, and are anew in each process only when it
-/// has not asked before: the process's number and the time tell workers of one arbiter apart.
+/// has not asked before: the process's number and the time keep workers of one arbiter apart.
 fn random() -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
     let time = std::time::SystemTime::now();

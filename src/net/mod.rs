@@ -33,7 +33,7 @@ pub use channel::{Channels, receive_sockets, send_sockets};
 pub use listener::{Bound, Listener};
 pub use private::bind_private;
 
-/// What the settings say about listening sockets.
+/// The settings of listening sockets.
 #[derive(Clone, Debug)]
 pub struct BindOptions {
     pub backlog: u32,
@@ -110,12 +110,12 @@ fn bind_queues(
     let mut listeners = vec![bind_patiently(address, options, wait)?];
     if let (BindAddress::Tcp { host, .. }, Listener::Tcp(first)) = (address, &listeners[0]) {
         let port = first.local_addr().map_or(0, |address| address.port());
-        let sibling = BindAddress::Tcp {
+        let queue = BindAddress::Tcp {
             host: host.clone(),
             port,
         };
         for _ in 1..options.queues.unwrap_or(1) {
-            listeners.push(bind_patiently(&sibling, options, wait)?);
+            listeners.push(bind_patiently(&queue, options, wait)?);
         }
     }
     Ok(listeners)
@@ -233,7 +233,7 @@ fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
         .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
-/// The mask is the process's: whoever binds beside us must not have ours.
+/// The mask is the process's: another thread that binds must not get this one's.
 static UMASK: Mutex<()> = Mutex::new(());
 
 fn bind_path(path: &Path, options: &BindOptions) -> Result<Listener, Attempt> {
@@ -258,7 +258,7 @@ fn bind_path(path: &Path, options: &BindOptions) -> Result<Listener, Attempt> {
     Ok(listener)
 }
 
-/// The path is a socket file that nobody listens on. Never waits for the process behind it.
+/// The path is a socket file that no process listens on. Never waits for the process behind it.
 #[must_use]
 pub fn is_abandoned(path: &Path) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());

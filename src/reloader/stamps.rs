@@ -22,7 +22,7 @@ struct Stamp {
 }
 
 impl Stamps {
-    /// A file that is not there says nothing: an editor may be about to put it back.
+    /// A file that is missing is no change: an editor may be about to put it back.
     pub(super) fn look(&mut self, files: &Files) -> Option<PathBuf> {
         let mut changed = None;
         for module in &files.modules {
@@ -43,7 +43,7 @@ impl Stamps {
         changed
     }
 
-    /// Whether a file of this name could be one of ours.
+    /// Whether a file of this name could be a watched one.
     pub(super) fn may_concern(&self, name: &Path) -> bool {
         self.names.contains(name.as_os_str()) || name.extension().is_some_and(|end| end == "py")
     }

@@ -1,5 +1,4 @@
-//! A worker's coming and going on its slot: that it wants a successor, that the server is about to stop, and what
-//! its end cost. None of it is on the path of a request that is served.
+//! A worker's end on its slot: that the server is about to stop, and what the end cost. None of it is on the path of a request that is served.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -8,7 +7,6 @@ use super::Slot;
 /// See the module. Part of every slot.
 #[derive(Debug, Default)]
 pub(super) struct LifecycleData {
-    asks_to_go: AtomicU32,
     server_stops: AtomicU32,
     stop_signal: AtomicU32,
     stop_asked_ms: AtomicU64,
@@ -18,7 +16,6 @@ pub(super) struct LifecycleData {
 
 impl LifecycleData {
     pub(super) fn wipe(&self) {
-        self.asks_to_go.store(0, Ordering::Relaxed);
         self.server_stops.store(0, Ordering::Relaxed);
         self.stop_signal.store(0, Ordering::Relaxed);
         self.stop_asked_ms.store(0, Ordering::Relaxed);
@@ -28,16 +25,6 @@ impl LifecycleData {
 }
 
 impl Slot<'_> {
-    /// Worker: it has served as many requests as it may. It goes on until the arbiter sends TERM.
-    pub fn ask_to_go(self) {
-        self.data.lifecycle.asks_to_go.store(1, Ordering::Relaxed);
-    }
-
-    #[must_use]
-    pub fn asks_to_go(self) -> bool {
-        self.data.lifecycle.asks_to_go.load(Ordering::Relaxed) != 0
-    }
-
     /// Arbiter: TERM has come and `stop_delay` runs. The worker serves, but is not ready for more.
     pub fn announce_stop(self) {
         self.data.lifecycle.server_stops.store(1, Ordering::Relaxed);
@@ -100,8 +87,8 @@ mod tests {
 
     #[test]
     fn what_a_worker_leaves_is_wiped_for_the_next() {
-        let board = Scoreboard::new(1, 1).unwrap();
-        let slot = board.slot(0);
+        let scoreboard = Scoreboard::new(1, 1).unwrap();
+        let slot = scoreboard.slot(0);
         slot.ask_to_go();
         slot.announce_stop();
         slot.ask_to_stop(15, 1234);

@@ -72,7 +72,7 @@ fn peer(index: usize, slot: Slot<'_>) -> Peer {
         connections: slot.connections_open(),
         threads: slot.threads_count(),
         load: slot.load(),
-        reserved: slot.promised(),
+        reserved: slot.reserved_transfers(),
     }
 }
 
@@ -130,7 +130,7 @@ impl EventLoop<'_> {
             return Some(stream);
         };
         let ours = saturating_u32(self.connections.len());
-        let connections = ours.saturating_add(self.core.slot().promised());
+        let connections = ours.saturating_add(self.core.slot().reserved_transfers());
         let Some(slot) = self.core.better_place(siblings, connections) else {
             return Some(stream);
         };
@@ -148,9 +148,9 @@ impl EventLoop<'_> {
             return Err(io::ErrorKind::NotFound.into());
         };
         let board = self.core.slot_of(slot);
-        board.promise();
+        board.reserve_transfer();
         if let Err(error) = siblings.channels.send(slot, message, socket) {
-            board.redeem();
+            board.release_transfer();
             return Err(error);
         }
         // Pairs with the fence in `empty_way`: either the sibling sees the message or we see that it stops.
@@ -245,7 +245,7 @@ impl EventLoop<'_> {
                 self.core.scratch = buffer;
                 // In this order, so that it is never missing from both counts.
                 self.tell_siblings();
-                self.core.slot_of(slot).redeem();
+                self.core.slot_of(slot).release_transfer();
             } else {
                 self.core.scratch = buffer;
                 if let Err(error) = received {
