@@ -8,6 +8,8 @@ use super::Slot;
 #[derive(Debug, Default)]
 pub(super) struct LifecycleData {
     server_stops: AtomicU32,
+    stop_signal: AtomicU32,
+    stop_asked_ms: AtomicU64,
     refused: AtomicU64,
     cut: AtomicU64,
 }
@@ -15,6 +17,8 @@ pub(super) struct LifecycleData {
 impl LifecycleData {
     pub(super) fn wipe(&self) {
         self.server_stops.store(0, Ordering::Relaxed);
+        self.stop_signal.store(0, Ordering::Relaxed);
+        self.stop_asked_ms.store(0, Ordering::Relaxed);
         self.refused.store(0, Ordering::Relaxed);
         self.cut.store(0, Ordering::Relaxed);
     }
@@ -29,6 +33,28 @@ impl Slot<'_> {
     #[must_use]
     pub fn server_stops(self) -> bool {
         self.data.lifecycle.server_stops.load(Ordering::Relaxed) != 0
+    }
+
+    /// Arbiter: the worker has been sent this signal and is to stop, also when its application keeps the signal to itself.
+    pub fn ask_to_stop(self, signal: i32, now_ms: u64) {
+        let signal = u32::try_from(signal).unwrap_or(0);
+        let lifecycle = &self.data.lifecycle;
+        lifecycle.stop_asked_ms.store(now_ms, Ordering::Relaxed);
+        lifecycle.stop_signal.store(signal, Ordering::Release);
+    }
+
+    /// Which signal that was.
+    #[must_use]
+    pub fn stop_signal(self) -> Option<i32> {
+        let signal = self.data.lifecycle.stop_signal.load(Ordering::Acquire);
+        i32::try_from(signal).ok().filter(|signal| *signal != 0)
+    }
+
+    /// When that was, by the scoreboard's clock.
+    #[must_use]
+    pub fn stop_asked_ms(self) -> Option<u64> {
+        self.stop_signal()
+            .map(|_| self.data.lifecycle.stop_asked_ms.load(Ordering::Relaxed))
     }
 
     /// A request that the server answered without the application (400, 408, 413, 503 and the like).
@@ -65,12 +91,18 @@ mod tests {
         let slot = scoreboard.slot(0);
         slot.ask_to_go();
         slot.announce_stop();
+        slot.ask_to_stop(15, 1234);
         slot.add_cut(2);
         slot.add_refused(3);
         assert!(slot.asks_to_go() && slot.server_stops());
         assert_eq!((slot.cut(), slot.refused()), (2, 3));
+        assert_eq!(
+            (slot.stop_signal(), slot.stop_asked_ms()),
+            (Some(15), Some(1234))
+        );
         slot.claim(1);
         assert!(!slot.asks_to_go() && !slot.server_stops());
         assert_eq!((slot.cut(), slot.refused()), (0, 0));
+        assert_eq!((slot.stop_signal(), slot.stop_asked_ms()), (None, None));
     }
 }
