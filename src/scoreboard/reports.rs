@@ -56,6 +56,23 @@ impl Slot<'_> {
         self.data.retirement.server_stops()
     }
 
+    /// Arbiter: the worker has been sent this signal and is to stop, also when its application keeps the signal to itself.
+    pub fn ask_to_stop(self, signal: i32, now_ms: u64) {
+        self.data.retirement.ask_to_stop(signal, now_ms);
+    }
+
+    /// Which signal that was.
+    #[must_use]
+    pub fn stop_signal(self) -> Option<i32> {
+        self.data.retirement.stop_signal()
+    }
+
+    /// When that was, by the scoreboard's clock.
+    #[must_use]
+    pub fn stop_asked_ms(self) -> Option<u64> {
+        self.data.retirement.stop_asked_ms()
+    }
+
     /// A request that the server answered without the application (400, 408, 413, 503 and the like).
     pub fn add_refused(self, count: u64) {
         self.data.retirement.add_refused(count);
