@@ -15,7 +15,7 @@ import pytest
 from test_admin_port import seconds_to_live
 from test_control import ask, path_of
 
-from harness import APPS, session_members, wait_until
+from harness import APPS, kill_session, session_members, wait_until
 from wire import Client, Disconnected
 
 pytestmark = pytest.mark.ours
@@ -28,9 +28,7 @@ def by_force(server):
     """Processes that stand still do not end by themselves."""
     yield
     for one in server.started:
-        for pid in session_members(one.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_session(one.pid)
 
 
 def assert_master_answers(one, patience=1.0):
