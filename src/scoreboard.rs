@@ -22,10 +22,10 @@
 )]
 
 mod histogram;
-mod lifecycle;
 mod readiness;
 mod running;
 mod slot;
+mod stop_state;
 mod vitals;
 
 use std::fmt;

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::UnixListener;
 
-use super::address::BindAddress;
+use super::bind_address::BindAddress;
 use super::resolve;
 
 /// A non-blocking listening socket.

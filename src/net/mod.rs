@@ -3,8 +3,8 @@
 //! The arbiter opens them once; workers inherit them through fork. Nothing here removes a socket file when
 //! it is dropped, because a forked child drops its copies too: the arbiter calls `Bound::unlink` by itself.
 
-pub mod address;
 mod backlog;
+pub mod bind_address;
 mod channel;
 pub mod inherit;
 mod listener;
@@ -27,8 +27,8 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chown};
 
-pub use address::{AddressError, BindAddress};
 pub use backlog::backlog;
+pub use bind_address::{AddressError, BindAddress};
 pub use channel::{Channels, receive_sockets, send_sockets};
 pub use listener::{Bound, Listener};
 pub use private::bind_private;

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::histogram::{Histogram, HistogramData};
-use super::lifecycle::LifecycleData;
 use super::running::{Running, ThreadData, ThreadSlot};
+use super::stop_state::StopData;
 use super::vitals::VitalsData;
 
 /// What the worker of a slot is doing.
@@ -200,7 +200,7 @@ impl<'a> Slot<'a> {
         }
         data.latency.wipe();
         data.queue_time.wipe();
-        data.lifecycle.wipe();
+        data.stop.wipe();
         for thread in self.threads {
             thread.wipe();
         }
@@ -323,7 +323,7 @@ pub(super) struct SlotData {
     of_threads: OfThreads,
     threads_busy: AtomicU32,
     queue_time: HistogramData,
-    pub(super) lifecycle: LifecycleData,
+    pub(super) stop: StopData,
 }
 
 /// Where the part that the pool threads write begins.

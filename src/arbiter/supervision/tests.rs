@@ -1,4 +1,4 @@
-//! Every rule of the policy.
+//! Every rule of supervision.
 
 use super::*;
 

@@ -6,13 +6,13 @@ use super::Slot;
 
 /// See the module. Part of every slot.
 #[derive(Debug, Default)]
-pub(super) struct LifecycleData {
+pub(super) struct StopData {
     server_stops: AtomicU32,
     refused: AtomicU64,
     cut: AtomicU64,
 }
 
-impl LifecycleData {
+impl StopData {
     pub(super) fn wipe(&self) {
         self.server_stops.store(0, Ordering::Relaxed);
         self.refused.store(0, Ordering::Relaxed);
@@ -23,35 +23,32 @@ impl LifecycleData {
 impl Slot<'_> {
     /// Arbiter: TERM has come and `stop_delay` runs. The worker serves, but is not ready for more.
     pub fn announce_stop(self) {
-        self.data.lifecycle.server_stops.store(1, Ordering::Relaxed);
+        self.data.stop.server_stops.store(1, Ordering::Relaxed);
     }
 
     #[must_use]
     pub fn server_stops(self) -> bool {
-        self.data.lifecycle.server_stops.load(Ordering::Relaxed) != 0
+        self.data.stop.server_stops.load(Ordering::Relaxed) != 0
     }
 
     /// A request that the server answered without the application (400, 408, 413, 503 and the like).
     pub fn add_refused(self, count: u64) {
-        self.data
-            .lifecycle
-            .refused
-            .fetch_add(count, Ordering::Relaxed);
+        self.data.stop.refused.fetch_add(count, Ordering::Relaxed);
     }
 
     #[must_use]
     pub fn refused(self) -> u64 {
-        self.data.lifecycle.refused.load(Ordering::Relaxed)
+        self.data.stop.refused.load(Ordering::Relaxed)
     }
 
     /// A request that was under way when its time to end was over.
     pub fn add_cut(self, count: u64) {
-        self.data.lifecycle.cut.fetch_add(count, Ordering::Relaxed);
+        self.data.stop.cut.fetch_add(count, Ordering::Relaxed);
     }
 
     #[must_use]
     pub fn cut(self) -> u64 {
-        self.data.lifecycle.cut.load(Ordering::Relaxed)
+        self.data.stop.cut.load(Ordering::Relaxed)
     }
 }
 
