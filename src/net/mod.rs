@@ -9,6 +9,7 @@ mod channel;
 pub mod inherit;
 mod listener;
 mod private;
+mod socket_file;
 mod unsent;
 
 use std::io;
@@ -25,13 +26,13 @@ use nix::sys::socket::{
     connect, listen, setsockopt, socket, sockopt,
 };
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, chown};
 
 pub use backlog::backlog;
 pub use bind_address::{AddressError, BindAddress};
 pub use channel::{Channels, receive_sockets, send_sockets};
 pub use listener::{Bound, Listener};
 pub use private::bind_private;
+pub use socket_file::SocketFile;
 
 /// The settings of listening sockets.
 #[derive(Clone, Debug)]
@@ -88,10 +89,10 @@ pub fn bind_all(
     let mut bound: Vec<Bound> = Vec::with_capacity(addresses.len());
     for address in addresses {
         match bind_queues(address, options, &mut wait) {
-            Ok(listeners) => bound.extend(listeners.into_iter().map(|listener| Bound {
-                address: address.clone(),
-                listener,
-            })),
+            Ok(listeners) => {
+                let listeners = listeners.into_iter();
+                bound.extend(listeners.map(|listener| Bound::new(address.clone(), listener)));
+            }
             Err(error) => {
                 bound.iter().for_each(Bound::unlink);
                 return Err(error);
@@ -128,10 +129,8 @@ fn bind_queues(
 pub fn adopt_all(fds: &[RawFd], options: &BindOptions) -> io::Result<Vec<Bound>> {
     fds.iter()
         .map(|fd| {
-            Ok(Bound {
-                address: BindAddress::Fd(*fd),
-                listener: inherit::adopt(*fd, options.backlog())?,
-            })
+            let listener = inherit::adopt(*fd, options.backlog())?;
+            Ok(Bound::new(BindAddress::Fd(*fd), listener))
         })
         .collect()
 }
@@ -253,7 +252,7 @@ fn bind_path(path: &Path, options: &BindOptions) -> Result<Listener, Attempt> {
         listener?
     };
     if let Some((user, group)) = options.owner {
-        chown(path, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
+        socket_file::give_to(path, user, group)?;
     }
     Ok(listener)
 }
