@@ -16,6 +16,8 @@ mod code_watch;
 mod daemon;
 mod ending;
 mod faults;
+mod leave;
+mod main_thread;
 mod origin;
 mod preload;
 mod python_runtime;
@@ -27,6 +29,7 @@ mod serve;
 mod title;
 mod worker;
 mod worker_access_log;
+mod worker_signals;
 
 use std::ffi::OsString;
 use std::sync::Arc;

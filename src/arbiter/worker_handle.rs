@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use super::runtime::WorkerInfo;
 use super::supervision::{Heartbeats, Member, Stage};
-use crate::scoreboard::{Scoreboard, Slot, SlotState};
+use crate::scoreboard::{Scoreboard, Slot, SlotState, monotonic_ms};
 
 /// See the module.
 #[derive(Debug)]
@@ -142,6 +142,10 @@ impl WorkerHandle {
 
     /// A worker that is gone already will be reaped in a moment: until then its pid is no other process's.
     pub(super) fn send(&self, signal: Signal) {
+        if matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) {
+            // The application may keep the signal from the worker.
+            self.slot().ask_to_stop(signal as i32, monotonic_ms());
+        }
         match kill(self.pid, signal) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => log::error!("Worker (pid:{}) cannot be signalled: {errno}", self.pid),

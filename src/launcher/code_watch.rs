@@ -15,6 +15,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
+use super::serve::without_signals;
 use crate::arbiter::signals;
 use crate::config::Config;
 use crate::python::hooks::{Hook, Hooks};
@@ -114,7 +115,8 @@ impl Reloader {
         // What there is now is what changes are measured by.
         let files = duty.files();
         duty.watcher.look(&files);
-        let thread = NativeThread::spawn("ferricorn-reload", move || duty.run())?;
+        let thread =
+            without_signals(|| NativeThread::spawn("ferricorn-reload", move || duty.run()))?;
         Ok(Self {
             stop,
             shared,

@@ -5,6 +5,8 @@
 //! A worker that does not get through its boot is watched too. An application that has enabled the handler itself
 //! keeps it, with its file.
 
+use std::cell::RefCell;
+
 use pyo3::prelude::*;
 
 use crate::logging::Log;
@@ -14,7 +16,7 @@ use crate::logging::Log;
 pub(super) struct Faults {
     logs: Log,
     /// A weak reference to the file that it was given: it lives until another one is given.
-    file: Option<Py<PyAny>>,
+    file: RefCell<Option<Py<PyAny>>>,
 }
 
 impl Faults {
@@ -22,14 +24,19 @@ impl Faults {
     pub(super) fn watch(py: Python<'_>, logs: Log) -> Self {
         let file = match enabled(py) {
             Ok(false) => enable(py, logs),
-            Ok(true) => return Self { logs, file: None },
+            Ok(true) => {
+                return Self {
+                    logs,
+                    file: RefCell::default(),
+                };
+            }
             Err(error) => Err(error),
         };
         // Without it a worker works as well.
         let file = file.map_err(|error| log::debug!("no fault handler: {error}"));
         Self {
             logs,
-            file: file.ok(),
+            file: RefCell::new(file.ok()),
         }
     }
 
@@ -39,7 +46,7 @@ impl Faults {
     }
 
     fn are_ours(&self, py: Python<'_>) -> PyResult<bool> {
-        match &self.file {
+        match &*self.file.borrow() {
             Some(file) => Ok(!file.call0(py)?.is_none(py)),
             None => Ok(false),
         }
@@ -56,7 +63,8 @@ impl Faults {
         }
         py.import("faulthandler")?.call_method0("disable")?;
         let installed = install()?;
-        enable(py, self.logs)?;
+        let file = enable(py, self.logs)?;
+        self.file.replace(Some(file));
         Ok(installed)
     }
 }

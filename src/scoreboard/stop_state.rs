@@ -62,12 +62,18 @@ mod tests {
         let slot = scoreboard.slot(0);
         slot.ask_to_go();
         slot.announce_stop();
+        slot.ask_to_stop(15, 1234);
         slot.add_cut(2);
         slot.add_refused(3);
         assert!(slot.asks_to_go() && slot.server_stops());
         assert_eq!((slot.cut(), slot.refused()), (2, 3));
+        assert_eq!(
+            (slot.stop_signal(), slot.stop_asked_ms()),
+            (Some(15), Some(1234))
+        );
         slot.claim(1);
         assert!(!slot.asks_to_go() && !slot.server_stops());
         assert_eq!((slot.cut(), slot.refused()), (0, 0));
+        assert_eq!((slot.stop_signal(), slot.stop_asked_ms()), (None, None));
     }
 }

@@ -1,4 +1,5 @@
-//! What a worker reports of itself and the arbiter acts on: its state, its heartbeats, that it wants a successor.
+//! What a worker reports of itself and the arbiter acts on: its state, its heartbeats, that it wants a successor. And
+//! what the arbiter tells it besides signals: that it is to stop.
 //!
 //! A page of its own for each slot. A worker keeps its own and gives up the others ([`Vitals::keep_only`]), so that it can
 //! neither have another worker killed as silent nor have it believed to serve. There is no way back: the memory has no
@@ -33,6 +34,8 @@ pub(super) struct VitalsData {
     state: AtomicU32,
     asks_to_go: AtomicU32,
     wants_replacement: AtomicU32,
+    stop_signal: AtomicU32,
+    stop_asked_ms: AtomicU64,
     loop_beat: AtomicU64,
     python_beat: AtomicU64,
 }
@@ -91,11 +94,16 @@ impl Drop for Vitals {
 
 impl VitalsData {
     pub(super) fn wipe(&self) {
-        for flag in [&self.state, &self.asks_to_go, &self.wants_replacement] {
+        for flag in [
+            &self.state,
+            &self.asks_to_go,
+            &self.wants_replacement,
+            &self.stop_signal,
+        ] {
             flag.store(0, Ordering::Relaxed);
         }
-        for beat in [&self.loop_beat, &self.python_beat] {
-            beat.store(0, Ordering::Relaxed);
+        for time in [&self.loop_beat, &self.python_beat, &self.stop_asked_ms] {
+            time.store(0, Ordering::Relaxed);
         }
     }
 
@@ -149,6 +157,28 @@ impl Slot<'_> {
     #[must_use]
     pub fn wants_replacement(self) -> bool {
         self.vitals.wants_replacement.load(Ordering::Relaxed) != 0
+    }
+
+    /// Arbiter: the worker has been sent this signal and is to stop, also when its application keeps the signal to itself.
+    pub fn ask_to_stop(self, signal: i32, now_ms: u64) {
+        let signal = u32::try_from(signal).unwrap_or(0);
+        let stop = self.vitals;
+        stop.stop_asked_ms.store(now_ms, Ordering::Relaxed);
+        stop.stop_signal.store(signal, Ordering::Release);
+    }
+
+    /// Which signal that was.
+    #[must_use]
+    pub fn stop_signal(self) -> Option<i32> {
+        let signal = self.vitals.stop_signal.load(Ordering::Acquire);
+        i32::try_from(signal).ok().filter(|signal| *signal != 0)
+    }
+
+    /// When that was, by the scoreboard's clock.
+    #[must_use]
+    pub fn stop_asked_ms(self) -> Option<u64> {
+        self.stop_signal()
+            .map(|_| self.vitals.stop_asked_ms.load(Ordering::Relaxed))
     }
 }
 

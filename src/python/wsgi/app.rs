@@ -4,7 +4,6 @@
 //! does. Its result's `close()` is called exactly once, on this thread.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
@@ -24,6 +23,7 @@ use super::body::{self, Sent};
 use super::environ::EnvironMaker;
 use super::hijack::HijackableSocket;
 use super::request_hooks::{HookedRequest, RequestHooks};
+use super::scoreboard_clock::ScoreboardClock;
 use super::settings::WsgiSettings;
 use super::start_response::StartResponse;
 
@@ -91,18 +91,27 @@ impl WsgiApp {
         self.scoreboard.slot(self.slot)
     }
 
-    /// The life of a pool thread: run jobs until there are no more.
+    /// The life of a pool thread: run jobs until there are no more. `before_sleep` is called each time that there is none.
     ///
     /// # Errors
     /// The interpreter had no memory for what a thread needs.
-    pub fn run_thread(&self, py: Python<'_>, thread: &PoolThread) -> PyResult<()> {
+    pub fn run_thread(
+        &self,
+        py: Python<'_>,
+        thread: &PoolThread,
+        before_sleep: impl Fn(),
+    ) -> PyResult<()> {
         let mut environs = EnvironMaker::new(py, self.settings.clone())?;
         let callable = self.callable.bind(py);
         let clock = ScoreboardClock::new();
         if let Some(interrupts) = &self.interrupts {
             interrupts.enter(py, thread.index())?;
         }
-        while let Some(job) = thread.next_job(|sleep| release(py, Reason::NextJob, sleep)) {
+        let idle = |sleep: &(dyn Fn() + Sync)| {
+            before_sleep();
+            release(py, Reason::NextJob, sleep);
+        };
+        while let Some(job) = thread.next_job(idle) {
             self.begin(thread, &job, clock);
             self.run_job(callable, &mut environs, thread, job);
             self.end(py, thread);
@@ -135,6 +144,10 @@ impl WsgiApp {
         }
         let slot = self.slot();
         slot.thread(thread.index()).end();
+        if !self.settings.multithread {
+            // Nothing else beats while the only thread runs a request.
+            slot.python_beat(monotonic_ms());
+        }
         slot.thread_idle();
         thread.set_busy(false);
     }
@@ -347,27 +360,6 @@ fn complete<'py>(
     match job.socket.take() {
         Some(socket) => HijackableSocket::offer(environ, start, socket).map(Some),
         None => Ok(None),
-    }
-}
-
-/// The scoreboard's time of an instant, without reading a clock again.
-#[derive(Clone, Copy, Debug)]
-struct ScoreboardClock {
-    instant: Instant,
-    ms: u64,
-}
-
-impl ScoreboardClock {
-    fn new() -> Self {
-        Self {
-            instant: Instant::now(),
-            ms: monotonic_ms(),
-        }
-    }
-
-    fn at(self, instant: Instant) -> u64 {
-        let since = instant.saturating_duration_since(self.instant);
-        self.ms + u64::try_from(since.as_millis()).unwrap_or(0)
     }
 }
 

@@ -20,6 +20,7 @@ mod headers;
 mod hijack;
 mod input;
 mod request_hooks;
+mod scoreboard_clock;
 mod settings;
 mod start_response;
 mod stream;
