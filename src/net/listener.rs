@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::UnixListener;
 
-use super::bind_address::BindAddress;
-use super::resolve;
+use super::address::BindAddress;
+use super::resolve::resolve;
 use super::socket_file::SocketFile;
 
 /// A non-blocking listening socket.

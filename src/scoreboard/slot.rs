@@ -3,19 +3,10 @@
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::histogram::{Histogram, HistogramData};
+use super::retirement::RetirementData;
 use super::running::{Running, ThreadData, ThreadSlot};
-use super::stop_state::StopData;
+use super::slot_state::SlotState;
 use super::vitals::VitalsData;
-
-/// What the worker of a slot is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SlotState {
-    #[default]
-    Free,
-    Booting,
-    Serving,
-    Draining,
-}
 
 /// One worker's view of the scoreboard. `Copy`, so it can be taken wherever it is needed.
 #[derive(Clone, Copy, Debug)]
@@ -23,18 +14,6 @@ pub struct Slot<'a> {
     pub(super) data: &'a SlotData,
     pub(super) vitals: &'a VitalsData,
     threads: &'a [ThreadData],
-}
-
-impl SlotState {
-    /// A number that stands for no state is that of a free slot.
-    pub(super) fn of(number: u32) -> Self {
-        match number {
-            1 => Self::Booting,
-            2 => Self::Serving,
-            3 => Self::Draining,
-            _ => Self::Free,
-        }
-    }
 }
 
 impl<'a> Slot<'a> {
@@ -109,19 +88,6 @@ impl<'a> Slot<'a> {
         self.data.connections_open.store(open, Ordering::Relaxed);
     }
 
-    pub fn thread_busy(self) {
-        self.data.threads_busy.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub fn thread_idle(self) {
-        self.data.threads_busy.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    #[must_use]
-    pub fn threads_busy(self) -> u32 {
-        self.data.threads_busy.load(Ordering::Relaxed)
-    }
-
     /// From the whole head to the last byte handed to the kernel.
     #[must_use]
     pub fn latency(self) -> Histogram<'a> {
@@ -181,7 +147,6 @@ impl<'a> Slot<'a> {
             &data.load,
             &data.reserved_transfers,
             &data.threads_count,
-            &data.threads_busy,
         ];
         for gauge in gauges {
             gauge.store(0, Ordering::Relaxed);
@@ -200,7 +165,7 @@ impl<'a> Slot<'a> {
         }
         data.latency.wipe();
         data.queue_time.wipe();
-        data.stop.wipe();
+        data.retirement.wipe();
         for thread in self.threads {
             thread.wipe();
         }
@@ -321,9 +286,8 @@ pub(super) struct SlotData {
     passed_on: AtomicU64,
     latency: HistogramData,
     of_threads: OfThreads,
-    threads_busy: AtomicU32,
     queue_time: HistogramData,
-    pub(super) stop: StopData,
+    pub(super) retirement: RetirementData,
 }
 
 /// Where the part that the pool threads write begins.
@@ -332,4 +296,4 @@ pub(super) struct SlotData {
 struct OfThreads;
 
 const _: () = assert!(size_of::<SlotData>() % 64 == 0);
-const _: () = assert!(std::mem::offset_of!(SlotData, threads_busy) % 64 == 0);
+const _: () = assert!(std::mem::offset_of!(SlotData, queue_time) % 64 == 0);

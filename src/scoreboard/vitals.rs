@@ -1,5 +1,5 @@
 //! What a worker reports of itself and the arbiter acts on: its state, its heartbeats, that it wants a successor. And
-//! what the arbiter tells it besides signals: that it is to stop.
+//! what the arbiter tells it beside signals: that it is to stop.
 //!
 //! A page of its own for each slot. A worker keeps its own and gives up the others ([`Vitals::keep_only`]), so that it can
 //! neither have another worker killed as silent nor have it believed to serve. There is no way back: the memory has no
@@ -17,8 +17,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::Slot;
-use super::slot::SlotState;
+use super::slot_state::SlotState;
 
 /// The pages of all slots.
 pub(super) struct Vitals {
@@ -35,6 +34,7 @@ pub(super) struct VitalsData {
     asks_to_go: AtomicU32,
     wants_replacement: AtomicU32,
     stop_signal: AtomicU32,
+    threads_busy: AtomicU32,
     stop_asked_ms: AtomicU64,
     loop_beat: AtomicU64,
     python_beat: AtomicU64,
@@ -99,6 +99,7 @@ impl VitalsData {
             &self.asks_to_go,
             &self.wants_replacement,
             &self.stop_signal,
+            &self.threads_busy,
         ] {
             flag.store(0, Ordering::Relaxed);
         }
@@ -114,71 +115,65 @@ impl VitalsData {
     pub(super) fn set_loop_beat(&self, now_ms: u64) {
         self.loop_beat.store(now_ms, Ordering::Relaxed);
     }
-}
 
-impl Slot<'_> {
-    /// Arbiter: the state that the slot's own worker has set.
-    #[must_use]
-    pub fn reported_state(self) -> SlotState {
-        SlotState::of(self.vitals.state.load(Ordering::Relaxed))
+    pub(super) fn reported_state(&self) -> SlotState {
+        SlotState::of(self.state.load(Ordering::Relaxed))
     }
 
-    /// Arbiter: the last heartbeat of the slot's own worker's loop.
-    #[must_use]
-    pub fn reported_loop_beat(self) -> u64 {
-        self.vitals.loop_beat.load(Ordering::Relaxed)
+    pub(super) fn reported_loop_beat(&self) -> u64 {
+        self.loop_beat.load(Ordering::Relaxed)
     }
 
-    /// Some thread held the GIL just now. A worker that never calls this is never judged by it.
-    pub fn python_beat(self, now_ms: u64) {
-        self.vitals.python_beat.store(now_ms, Ordering::Relaxed);
+    pub(super) fn python_beat(&self, now_ms: u64) {
+        self.python_beat.store(now_ms, Ordering::Relaxed);
     }
 
-    #[must_use]
-    pub fn python_beat_at(self) -> u64 {
-        self.vitals.python_beat.load(Ordering::Relaxed)
+    pub(super) fn python_beat_at(&self) -> u64 {
+        self.python_beat.load(Ordering::Relaxed)
     }
 
-    /// Worker: it has served as many requests as it may. It goes on until the arbiter sends TERM.
-    pub fn ask_to_go(self) {
-        self.vitals.asks_to_go.store(1, Ordering::Relaxed);
-    }
-
-    #[must_use]
-    pub fn asks_to_go(self) -> bool {
-        self.vitals.asks_to_go.load(Ordering::Relaxed) != 0
-    }
-
-    /// The worker has lost a thread for good: it would like to be replaced, and asked to stop once that is done.
-    pub fn set_wants_replacement(self) {
-        self.vitals.wants_replacement.store(1, Ordering::Relaxed);
-    }
-
-    #[must_use]
-    pub fn wants_replacement(self) -> bool {
-        self.vitals.wants_replacement.load(Ordering::Relaxed) != 0
-    }
-
-    /// Arbiter: the worker has been sent this signal and is to stop, also when its application keeps the signal to itself.
-    pub fn ask_to_stop(self, signal: i32, now_ms: u64) {
+    pub(super) fn ask_to_stop(&self, signal: i32, now_ms: u64) {
         let signal = u32::try_from(signal).unwrap_or(0);
-        let stop = self.vitals;
-        stop.stop_asked_ms.store(now_ms, Ordering::Relaxed);
-        stop.stop_signal.store(signal, Ordering::Release);
+        self.stop_asked_ms.store(now_ms, Ordering::Relaxed);
+        self.stop_signal.store(signal, Ordering::Release);
     }
 
-    /// Which signal that was.
-    #[must_use]
-    pub fn stop_signal(self) -> Option<i32> {
-        let signal = self.vitals.stop_signal.load(Ordering::Acquire);
+    pub(super) fn stop_signal(&self) -> Option<i32> {
+        let signal = self.stop_signal.load(Ordering::Acquire);
         i32::try_from(signal).ok().filter(|signal| *signal != 0)
     }
 
-    /// When that was, by the scoreboard's clock.
-    #[must_use]
-    pub fn stop_asked_ms(self) -> Option<u64> {
+    pub(super) fn stop_asked_ms(&self) -> Option<u64> {
         self.stop_signal()
-            .map(|_| self.vitals.stop_asked_ms.load(Ordering::Relaxed))
+            .map(|_| self.stop_asked_ms.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn thread_busy(&self) {
+        self.threads_busy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn thread_idle(&self) {
+        self.threads_busy.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn threads_busy(&self) -> u32 {
+        self.threads_busy.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn ask_to_go(&self) {
+        self.asks_to_go.store(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn asks_to_go(&self) -> bool {
+        self.asks_to_go.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn set_wants_replacement(&self) {
+        self.wants_replacement.store(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn wants_replacement(&self) -> bool {
+        self.wants_replacement.load(Ordering::Relaxed) != 0
     }
 }
 
