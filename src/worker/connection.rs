@@ -19,7 +19,7 @@ use super::client::Client;
 use super::connection_lifecycle::{Lifecycle, State};
 use super::deadlines::Deadlines;
 use super::dispatch::Usage;
-use super::events::SocketEvent;
+use super::events::{InputEvent, SocketEvent};
 use super::http1::{Http1, Refusal, TimedOut};
 use super::read_side::ReadSide;
 use super::services::{Services, recycle};
@@ -116,7 +116,7 @@ impl Connection {
         self.protocol.is_timed_out()
     }
 
-    /// The poll set has news of the socket. `is_broken`: both directions are gone.
+    /// The poll set has news of the socket.
     pub(super) fn on_event(&mut self, event: SocketEvent, services: &mut Services) -> Action {
         // In a lingering close it only means that the client has closed its side too; what it sent before is still read.
         if event.is_broken && !self.lifecycle.is_lingering_close() {
@@ -126,8 +126,8 @@ impl Connection {
         if event.is_writable && !self.write.is_empty() {
             action = self.advance(services);
         }
-        if action == Action::Wait && (event.is_readable || event.is_read_closed) {
-            self.read.on_edge(event.is_read_closed);
+        if action == Action::Wait && event.input != InputEvent::Nothing {
+            self.read.on_edge(event.input);
             action = self.read(services);
         }
         action
@@ -296,7 +296,7 @@ impl Connection {
 
     /// Close, unless the next request is there already.
     pub(super) fn close_if_idle(&mut self, services: &mut Services) -> Action {
-        self.read.on_edge(false);
+        self.read.on_edge(InputEvent::Readable);
         let action = self.read(services);
         if action == Action::Wait && self.is_idle() {
             Action::Close

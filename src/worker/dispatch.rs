@@ -16,7 +16,7 @@ use super::deferred_drop::DeferredDrops;
 use super::health::Health;
 use super::load_shedding::{LoadShedding, Shed};
 use super::spool::BodyBudget;
-use super::worker_slot::WorkerSlot;
+use super::worker_slot::{WorkerSlot, saturating_u32};
 
 /// How many finished jobs are kept for reuse, and how long the response buffer of one of them may be.
 const FREE_JOBS_MAX: usize = 256;
@@ -266,11 +266,6 @@ impl Dispatch {
             one_request: self.one_request,
         }
     }
-}
-
-/// A count as the scoreboard keeps it.
-pub(super) fn saturating_u32(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::scoreboard::monotonic_ms;
 
-use super::dispatch::saturating_u32;
-use super::worker_slot::WorkerSlot;
+use super::worker_slot::{WorkerSlot, saturating_u32};
 
 /// Between two heartbeats, at least.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -27,11 +27,11 @@ use crate::scoreboard::{SlotState, monotonic_ms};
 
 use super::connections::Connections;
 use super::deliver;
-use super::dispatch::{Dispatch, saturating_u32};
+use super::dispatch::Dispatch;
 use super::services::Services;
 use super::timed_out::TimedOutRequests;
 use super::transport::Transport;
-use super::worker_slot::WorkerSlot;
+use super::worker_slot::{WorkerSlot, saturating_u32};
 
 /// How many messages are taken in one iteration.
 const ITERATION_MESSAGES: usize = 64;
