@@ -68,9 +68,9 @@ pub(super) enum InputEvent {
     Closed,
 }
 
-impl Event {
-    pub(super) fn of(event: &PollEvent) -> Self {
-        let socket = SocketEvent {
+impl SocketEvent {
+    fn of(event: &PollEvent) -> Self {
+        Self {
             input: match (event.is_read_closed(), event.is_readable()) {
                 (true, _) => InputEvent::Closed,
                 (false, true) => InputEvent::Readable,
@@ -78,8 +78,13 @@ impl Event {
             },
             is_writable: event.is_writable(),
             is_broken: event.is_error() || event.is_write_closed(),
-        };
-        Self::with_token(event.token(), socket)
+        }
+    }
+}
+
+impl Event {
+    pub(super) fn of(event: &PollEvent) -> Self {
+        Self::with_token(event.token(), SocketEvent::of(event))
     }
 
     fn with_token(token: Token, socket: SocketEvent) -> Self {
@@ -104,8 +109,7 @@ pub(super) fn of_listener(number: usize) -> Token {
 
 /// The token of a connection's socket.
 pub(super) fn of_connection(id: ConnId) -> Token {
-    let generation = (id.generation as usize) << SLOT_BITS;
-    Token(generation | (FIRST_CONNECTION + id.slot as usize))
+    Token((id.generation as usize) << SLOT_BITS | (FIRST_CONNECTION + id.slot as usize))
 }
 
 /// The slot of the connection that a token means.

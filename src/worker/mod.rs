@@ -9,10 +9,10 @@
 //!
 //! | layer | files | what they own |
 //! | --- | --- | --- |
-//! | system | `transport`, `events`, `descriptors`, `accept` | sockets, the poll set's tokens, listeners |
-//! | time and bounds | `loop_clock`, `deadlines`, `write_budget`, `spool`, `exhaustion`, `shutdown` | now, what is due, what may be held or written, how far a stop is |
-//! | figures | `worker_slot`, `access_lines`, `accounting`, `arbiter_channel`, `loop_heartbeat` | what is counted, logged and reported |
-//! | requests | `request_policy`, `client`, `deferred_drop`, `load_shedding`, `health`, `dispatch` | what is accepted, who asks, and the way to the pool and back |
+//! | system | `transport`, `events`, `descriptors`, `exhaustion`, `accept` | sockets, the poll set's tokens, listeners |
+//! | time and bounds | `loop_clock`, `spool`, `shutdown` | now, what is due, what may be held, how far a stop is |
+//! | figures | `worker_slot`, `describe`, `access_lines`, `accounting`, `arbiter_channel`, `loop_heartbeat` | what is counted, logged and reported |
+//! | requests | `request_policy`, `deferred_drop`, `load_shedding`, `health`, `dispatch` | what is accepted, and the way to the pool and back |
 //! | sides | `read_side`, `write_queue`, `write_side`, `body_stream` | bytes on their way in and out |
 //! | owners | `services` | names the owners above that connections share |
 //! | protocol | `http1` | bytes to requests, replies to bytes |
@@ -29,7 +29,7 @@
 //! `transport.rs` is the only file that knows what a socket is. TLS is a variant of `Transport` in `transport/tls.rs`:
 //! `read` and `write` move the handshake and report "would block" until it is done, `shutdown_write` and `close` send
 //! `close_notify` first, `send_file` reads and encrypts, `transferable` and `hijack` return `None`. A handshake needs one
-//! more state of `connection_lifecycle.rs`, with its deadline in `deadlines.rs`; `Connection::on_event` lets a socket that
+//! more state of `connection_lifecycle.rs`, with its deadline in `loop_clock.rs`; `Connection::on_event` lets a socket that
 //! has become writable continue it although the write queue is empty. `read_side.rs` and `write_side.rs` stay as they are:
 //! they ask for bytes and offer bytes.
 //!
@@ -48,11 +48,9 @@ mod access_lines;
 mod accounting;
 mod arbiter_channel;
 mod body_stream;
-mod client;
 mod connection;
 mod connection_lifecycle;
 mod connections;
-mod deadlines;
 mod deferred_drop;
 mod deliver;
 mod describe;
@@ -78,7 +76,6 @@ mod spool;
 mod timed_out;
 mod transport;
 mod worker_slot;
-mod write_budget;
 mod write_queue;
 mod write_side;
 
@@ -172,7 +169,8 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         script_name: setup.script_name,
         access_log: setup.access_log,
         metrics: setup.metrics,
-        arbiter: ArbiterChannel::new(slot.clone(), setup.booted, setup.max_requests),
+        requests_max: setup.max_requests,
+        arbiter: ArbiterChannel::new(slot.clone(), setup.booted),
         slot: slot.clone(),
     });
     let mut event_loop = EventLoop::new(Parts {
@@ -181,7 +179,9 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         listeners: setup.listeners,
         config: &config,
         services,
-        peers: PeerWorkers::new(slot.clone(), setup.channels, config.workers.handover),
+        peers: setup
+            .channels
+            .map(|channels| PeerWorkers::new(slot.clone(), channels, config.workers.handover)),
         parent: setup.parent,
         application,
     })?;
