@@ -138,7 +138,7 @@ def test_lines_that_find_no_room_are_in_the_metrics(piped, tmp_path):
 
 @pytest.mark.parametrize("target", ["/errors", "/raise", "/logger"])
 def test_an_error_log_that_nobody_reads_stalls_no_request_of_others(piped, target):
-    """The application writes to `wsgi.errors`, raises, or uses gunicorn's logger. What it prints is not the server's."""
+    """The application writes to `wsgi.errors`, raises, or uses gunicorn's logger. What it prints is its own."""
     one = piped("--threads", "2")
     if target == "/raise":
         # Each ends its connection.
