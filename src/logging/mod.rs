@@ -169,11 +169,12 @@ impl Log {
         }
     }
 
-    /// How many lines the logs of this process have dropped.
+    /// How many lines the logs of this process have dropped, and syslog.
     #[must_use]
     pub fn dropped_lines(self) -> u64 {
         let access = self.0.with_access(|access| access.dropped_total());
-        access.unwrap_or(0) + self.error_log().destination().dropped_total()
+        let syslog = self.0.with_syslog(|syslog| syslog.dropped_total());
+        access.unwrap_or(0) + syslog.unwrap_or(0) + self.error_log().destination().dropped_total()
     }
 
     /// This process was forked by the server. To be called before it logs.
@@ -181,6 +182,7 @@ impl Log {
         self.0.owner.store(std::process::id(), Ordering::Relaxed);
         self.error_log().destination().forked();
         self.0.with_access(Destination::forked);
+        self.0.with_syslog(Syslog::forked);
     }
 
     /// This process will not fork, so it may have threads for logs on which a write may wait.

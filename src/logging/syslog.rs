@@ -52,7 +52,10 @@ pub(super) struct Syslog {
     next_try: Option<Instant>,
     /// Of a stream: frames that were not taken yet.
     pending: Vec<u8>,
+    /// Since messages are dropped.
     dropped: u64,
+    /// Ever, in this process.
+    dropped_total: u64,
 }
 
 impl Syslog {
@@ -73,12 +76,28 @@ impl Syslog {
             next_try: None,
             pending: Vec::new(),
             dropped: 0,
+            dropped_total: 0,
         })
     }
 
     /// Whether it gets the access log's lines too.
     pub(super) fn takes_access(&self) -> bool {
         self.takes_access
+    }
+
+    /// This process was forked: link, messages and counts are its parent's.
+    pub(super) fn forked(&mut self) {
+        self.pid = std::process::id();
+        self.link = None;
+        self.next_try = None;
+        self.pending.clear();
+        self.dropped = 0;
+        self.dropped_total = 0;
+    }
+
+    /// How many messages were dropped in this process.
+    pub(super) fn dropped_total(&self) -> u64 {
+        self.dropped_total
     }
 
     /// Sends one message.
@@ -136,6 +155,7 @@ impl Syslog {
         match sent {
             Err(errno) => {
                 self.dropped += 1;
+                self.dropped_total += 1;
                 (self.dropped == 1).then_some(Notice::Lost(errno))
             }
             Ok(()) if self.dropped > 0 && self.link.is_some() => {
@@ -212,11 +232,7 @@ impl Syslog {
     /// Have a link of this process, or fail at once. A failed attempt is repeated after a while only.
     fn connect(&mut self, pid: u32) -> Result<(), Errno> {
         if self.pid != pid {
-            self.pid = pid;
-            self.link = None;
-            self.next_try = None;
-            self.pending.clear();
-            self.dropped = 0;
+            self.forked();
         }
         if self.link.is_some() {
             return Ok(());

@@ -11,6 +11,7 @@ use mio::Poll;
 use nix::sys::signal::Signal;
 
 use crate::config::Config;
+use crate::logging::Log;
 use crate::net::Listener;
 use crate::pool::{Application, policy};
 use crate::scoreboard::SlotState;
@@ -54,6 +55,7 @@ pub(super) struct Parts<'a, 'b> {
     pub(super) application: &'a dyn Application,
     pub(super) config: &'b Config,
     pub(super) parent: Option<i32>,
+    pub(super) log: Option<Log>,
 }
 
 impl<'a> EventLoop<'a> {
@@ -71,6 +73,7 @@ impl<'a> EventLoop<'a> {
             application,
             config,
             parent,
+            log,
         } = parts;
         let now = services.clock.now();
         let workers = &config.workers;
@@ -81,7 +84,7 @@ impl<'a> EventLoop<'a> {
             connections: Connections::new(registry.try_clone()?),
             connections_max: workers.worker_connections.max(1),
             timed_out: TimedOutRequests::new(workers.request_timeout, now),
-            heartbeat: Heartbeat::new(services.slot().clone(), workers.timeout, parent),
+            heartbeat: Heartbeat::new(services.slot().clone(), workers.timeout, parent, log),
             sleeper: Sleeper::new(poll, now),
             services,
             descriptors,
@@ -284,7 +287,6 @@ impl<'a> EventLoop<'a> {
             return;
         }
         self.services.dispatch.log_shed(now, false);
-        crate::logging::Log::of_process().tick();
         self.heartbeat.publish(Figures {
             open: self.connections.len_with_hijacked(),
             idle: self.connections.idle_count(),

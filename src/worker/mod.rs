@@ -49,6 +49,7 @@ use std::sync::Arc;
 use mio::{Poll, Waker};
 
 use crate::config::Config;
+use crate::logging::Log;
 use crate::logging::statsd::Statsd;
 use crate::net::{Channels, Listener};
 use crate::pool::{Application, Pool};
@@ -94,6 +95,8 @@ pub struct Setup {
     pub access_log: Option<AccessLog>,
     /// Where they are counted, beside the scoreboard.
     pub metrics: Option<Statsd>,
+    /// The process's logs, which the loop looks after.
+    pub log: Option<Log>,
 }
 
 /// How a worker ended.
@@ -143,6 +146,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         services,
         peers: PeerWorkers::new(slot.clone(), setup.channels, config.workers.handover),
         parent: setup.parent,
+        log: setup.log,
         application,
     })?;
     application.start_threads(&pool).map_err(io::Error::other)?;

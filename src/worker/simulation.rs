@@ -315,6 +315,7 @@ fn event_loop(
         services,
         peers: PeerWorkers::new(slot, None, false),
         parent: None,
+        log: None,
         application: &NoThreads,
     })
     .unwrap()
