@@ -1,4 +1,4 @@
-"""A log that nobody reads: it loses lines, and stalls nothing else. Not the event loop, not a thread, not the master."""
+"""A log that takes nothing stalls nobody: requests are served, the master acts, and what finds no room is counted."""
 
 from __future__ import annotations
 
@@ -6,155 +6,234 @@ import contextlib
 import os
 import re
 import signal
-import socket
-import sys
-import threading
-import tty
+import subprocess
+import time
 
 import pytest
 
-from harness import COMMAND, wait_until
-from wire import Client, Disconnected
+from harness import APPS, COMMAND, kill_session, wait_until
+from wire import Client, Disconnected, encode_request
 
 pytestmark = pytest.mark.ours
 
-# Together more than pipe and buffer hold: a line is longer than its path.
-PATH_BYTES = 3000
-REQUESTS = 800
-# What a server must do at once, on a machine that is busy.
-SOON_S = 15
+
+class Piped:
+    """A server whose standard streams are pipes that nobody reads, until the test does."""
+
+    def __init__(self, tmp_path, *arguments, app="loud:application", env=None):
+        self.error = tmp_path / "error.log"
+        self.socket = tmp_path / "s"
+        self.address = str(self.socket)
+        self.out, out = os.pipe()
+        self.err, err = os.pipe()
+        self.process = subprocess.Popen(
+            [*COMMAND, "-b", f"unix:{self.socket}", *arguments, app],
+            cwd=APPS, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "XDG_RUNTIME_DIR": str(tmp_path), **(env or {})},
+        )  # fmt: skip
+        os.close(out)
+        os.close(err)
+        self.read = {self.out: b"", self.err: b""}
+
+    def text(self, fd, seconds=0.0):
+        """What has been said, read for so long."""
+        os.set_blocking(fd, False)
+        until = time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                while block := os.read(fd, 65536):
+                    self.read[fd] += block
+            if time.monotonic() >= until:
+                return self.read[fd].decode()
+            time.sleep(0.01)
+
+    def wait_serves(self):
+        def answers():
+            with contextlib.suppress(OSError, Disconnected), Client(self.address, 5) as client:
+                return client.request("GET", "/quiet").status == 200
+
+        wait_until(answers, "it serves")
+
+    def close(self):
+        kill_session(self.process.pid)
+        self.process.wait()
+        os.close(self.out)
+        os.close(self.err)
 
 
-class Stream:
-    """Something to write to, and its other end, which is read when the test says so."""
+@pytest.fixture
+def piped(tmp_path):
+    started = []
 
-    def __init__(self, kind: str, directory) -> None:
-        if kind == "pipe":
-            self.read_end, self.write_end = os.pipe()
-        elif kind == "fifo":
-            os.mkfifo(directory / "fifo")
-            self.read_end = os.open(directory / "fifo", os.O_RDWR)
-            self.write_end = os.open(directory / "fifo", os.O_WRONLY)
-        elif kind == "socket":
-            ends = socket.socketpair()
-            self.read_end, self.write_end = (one.detach() for one in ends)
-        else:
-            self.read_end, self.write_end = os.openpty()
-            tty.setraw(self.write_end)
-        self.text = ""
+    def start(*arguments, **options):
+        started.append(Piped(tmp_path, *arguments, **options))
+        started[-1].wait_serves()
+        return started[-1]
 
-    def command(self, *numbers: int) -> list[str]:
-        """The server with this as its streams `numbers`."""
-        turned = "; ".join(f"os.dup2({self.write_end}, {number})" for number in numbers)
-        script = f"import os, sys; {turned}; os.close({self.write_end}); os.execvp(sys.argv[1], sys.argv[1:])"
-        return [sys.executable, "-c", script, *COMMAND]
-
-    def read(self) -> None:
-        """Reads all from now on, until every process has closed the other end."""
-        os.close(self.write_end)
-        threading.Thread(target=self._collect, daemon=True).start()
-
-    def _collect(self) -> None:
-        with contextlib.suppress(OSError):
-            while block := os.read(self.read_end, 65536):
-                self.text += block.decode()
+    yield start
+    for one in started:
+        one.close()
 
 
-@pytest.fixture(params=["pipe", "fifo", "socket", "terminal"])
-def stream(request, tmp_path):
-    return Stream(request.param, tmp_path)
+def many_requests(one, count=1500, target="/", patience=10):
+    """On one connection, a hundred at a time; returns the longest wait for a hundred."""
+    longest = 0.0
+    with Client(one.address, patience) as client:
+        for _ in range(count // 100):
+            began = time.monotonic()
+            client.send(encode_request("GET", target) * 100)
+            for _ in range(100):
+                assert client.read_response().status in (200, 500)
+            longest = max(longest, time.monotonic() - began)
+    return longest
 
 
-def start(server, stream, numbers, tmp_path, *arguments):
-    """On a unix socket, because the log that would tell a port may be what stalls."""
-    path = f"{tmp_path}/s"
-    one = server(
-        *arguments,
-        bind=(f"unix:{path}",),
-        command=stream.command(*numbers),
-        pass_fds=(stream.write_end,),
-        ready=False,
-    )
-    one.address = path
-    wait_until(lambda: answers(one), "it serves")
-    return one
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_an_access_log_that_nobody_reads_stalls_no_request(piped, threads):
+    """Six times what a pipe holds; and when somebody reads, lines are whole."""
+    one = piped("--access-logfile", "-", "--threads", threads)
+    assert many_requests(one, 4000, "/" + "x" * 60) < 3
+    with Client(one.address, 5) as client:
+        client.request("GET", "/after")
+    wait_until(lambda: "GET /after" in one.text(one.out), "the last line")
+    lines = one.text(one.out).splitlines()
+    assert all(re.search(r'"GET /(x{60}|quiet|after) HTTP/1.1" 200 ', line) for line in lines), "whole lines"
 
 
-def answers(one) -> bool:
-    with contextlib.suppress(OSError, Disconnected), Client(one.address, SOON_S) as client:
-        return client.request("GET", "/").status == 200
-    return False
+def test_the_lines_that_were_kept_come_when_somebody_reads(piped):
+    """At once, and not only when there are more."""
+    one = piped("--access-logfile", "-", "--threads", "2")
+    many_requests(one, 4000, "/" + "x" * 60)
+    wait_until(lambda: len(one.text(one.out).splitlines()) > 3900, "what was kept", 3)
 
 
-def ask(one, count=REQUESTS, path="/") -> int:
-    """Requests whose lines are long; returns how many were answered in time."""
-    path = path.ljust(PATH_BYTES, "x")
-    with Client(one.address, SOON_S) as client:
-        return sum(client.request("GET", path).status == 200 for _ in range(count))
+def test_lines_that_find_no_room_are_counted_and_said_once(piped):
+    one = piped("--access-logfile", "-", "--threads", "2")
+    # More than any pipe and a megabyte beside it.
+    many_requests(one, 9000, "/" + "x" * 400)
+    wait_until(lambda: one.text(one.out) and "dropped" in one.text(one.err), "it is said", 4)
+    many_requests(one, 100)
+    one.text(one.out, 1.2)
+    assert len(re.findall("dropped", one.text(one.err))) <= 2
 
 
-def dropped(tmp_path) -> int:
-    """As `/metrics` tells."""
-    with Client(f"{tmp_path}/a", SOON_S) as client:
-        text = client.request("GET", "/metrics").text
-    return int(re.search(r"^ferricorn_log_lines_dropped_total (\d+)$", text, re.MULTILINE).group(1))
+def test_lines_that_find_no_room_are_in_the_metrics(piped, tmp_path):
+    one = piped("--access-logfile", "-", "--admin-bind", f"unix:{tmp_path}/admin")
+    many_requests(one, 9000, "/" + "x" * 400)
+
+    def dropped():
+        with Client(f"{tmp_path}/admin", 5) as client:
+            text = client.request("GET", "/metrics").text
+        found = re.findall(r"^ferricorn_(?=\w*log)\w*dropped\w*(?:\{[^}]*\})? (\d+)$", text, re.MULTILINE)
+        return sum(map(int, found))
+
+    wait_until(lambda: dropped() > 1000, "the figure", 4)
 
 
-@pytest.mark.parametrize("threads", ["1", "4"])
-def test_requests_are_answered_and_the_server_stops(server, stream, tmp_path, threads):
-    arguments = ("hello:app", "--threads", threads, "--access-logfile", "-")
-    one = start(server, stream, (1,), tmp_path, *arguments)
-    assert ask(one) == REQUESTS
-    assert one.stop(patience=SOON_S) == 0
+@pytest.mark.parametrize("target", ["/errors", "/raise", "/logger"])
+def test_an_error_log_that_nobody_reads_stalls_no_request_of_others(piped, target):
+    """The application writes to `wsgi.errors`, raises, or uses gunicorn's logger. What it prints is its own."""
+    one = piped("--threads", "2")
+    if target == "/raise":
+        # Each ends its connection.
+        for _ in range(300):
+            with Client(one.address, 5) as client:
+                assert client.request("GET", target).status == 500
+    else:
+        many_requests(one, 1000, target)
+    assert many_requests(one, 100, "/quiet") < 3
 
 
-def test_what_is_lost_is_counted_and_said_once(server, stream, tmp_path):
-    admin = ("--admin-bind", f"unix:{tmp_path}/a")
-    one = start(server, stream, (1,), tmp_path, "hello:app", "--access-logfile", "-", *admin)
-    assert ask(one) == REQUESTS
-    wait_until(lambda: dropped(tmp_path) > 0, "it is counted")
-    assert "were dropped" not in one.log.text, "before lines flow again the rest is not known"
-    stream.read()
-    [match] = one.log.wait(r"\] \[WARNING\] (\d+) log lines were dropped: the access log did not take them\.$")
-    assert dropped(tmp_path) == int(match.group(1))
-    assert answers(one)
-    assert one.stop() == 0
-    assert len(re.findall("were dropped", one.log.join())) == 1
-    lines = re.findall(r'"GET /x+ HTTP/1\.1" 200 ', stream.text)
-    assert len(lines) + int(match.group(1)) == REQUESTS
+def test_the_master_acts_although_its_log_is_full(piped, tmp_path):
+    """It says something of each signal."""
+    one = piped("--admin-bind", f"unix:{tmp_path}/admin", "--access-logfile", "-", "--log-level", "debug")
+    many_requests(one, 2000, "/errors")
+    for _ in range(300):
+        os.kill(one.process.pid, signal.SIGUSR1)
+        os.kill(one.process.pid, signal.SIGTTIN)
+        os.kill(one.process.pid, signal.SIGTTOU)
+        began = time.monotonic()
+        with Client(f"{tmp_path}/admin", 5) as client:
+            assert client.request("GET", "/live").status == 200
+        assert time.monotonic() - began < 2
+    os.kill(one.process.pid, signal.SIGTERM)
+    assert one.process.wait(10) == 0
 
 
-def test_the_applications_errors_and_the_master_go_on(server, stream, tmp_path):
-    """Standard error stalls, and with it what the application logs there and what the master has to say."""
-    one = start(server, stream, (2,), tmp_path, "complaining:app", "--threads", "2")
-    assert ask(one) == REQUESTS
-    [first] = one.workers()
-    one.send_signal(signal.SIGTTIN)
-    wait_until(lambda: len(one.workers()) == 2, "a second worker", SOON_S)
-    one.send_signal(signal.SIGHUP)
-    wait_until(lambda: first not in one.workers() and len(one.workers()) == 1, "other workers", SOON_S)
-    assert answers(one)
-    one.send_signal(signal.SIGUSR1)
-    assert one.stop(patience=SOON_S) == 0
+def test_a_stop_does_not_wait_for_a_log_that_nobody_reads(piped):
+    one = piped("--access-logfile", "-", "--graceful-timeout", "2")
+    many_requests(one, 3000)
+    os.kill(one.process.pid, signal.SIGTERM)
+    assert one.process.wait(8) == 0
 
 
-def test_a_slow_reader_loses_nothing_that_the_buffer_holds(server, tmp_path):
-    stream = Stream("pipe", tmp_path)
-    one = start(server, stream, (1,), tmp_path, "hello:app", "--access-logfile", "-")
-    # More than a pipe and less than the buffer.
-    count = 200
-    assert ask(one, count) == count
-    stream.read()
-    assert one.stop() == 0
-    wait_until(lambda: len(re.findall(r'"GET /x+ HTTP/1\.1" 200 ', stream.text)) == count, "every line")
-    assert "dropped" not in one.log.join()
+def test_workers_that_are_replaced_boot_although_the_log_is_full(piped):
+    one = piped("--access-logfile", "-", "--threads", "2")
+    many_requests(one, 2000, "/errors")
+    os.kill(one.process.pid, signal.SIGHUP)
+    pid = {}
+
+    def other():
+        with contextlib.suppress(OSError, Disconnected), Client(one.address, 3) as client:
+            pid.setdefault(client.request("GET", "/pid").text, True)
+        return len(pid) >= 2
+
+    wait_until(other, "another worker", 8)
 
 
-@pytest.mark.parametrize("option", ["--access-logfile", "--error-logfile"])
-def test_a_fifo_that_nobody_reads_holds_nobody(server, tmp_path, option):
-    path = tmp_path / "log"
+def test_a_pipe_whose_reader_has_gone_stalls_and_ends_nobody(piped):
+    one = piped("--access-logfile", "-", "--threads", "2")
+    reader, one.out = one.out, os.open("/dev/null", os.O_RDONLY)
+    os.close(reader)
+    assert many_requests(one, 500) < 3
+    assert one.process.poll() is None
+
+
+@pytest.mark.parametrize("which", ["--access-logfile", "--error-logfile"])
+def test_a_fifo_that_nobody_reads_stalls_nobody(piped, tmp_path, which):
+    """It had a reader at the start, which then stood still."""
+    path = tmp_path / "fifo"
     os.mkfifo(path)
-    stream = Stream("pipe", tmp_path)
-    one = start(server, stream, (1,), tmp_path, "complaining:app", "--threads", "2", option, str(path))
-    assert ask(one) == REQUESTS
-    assert one.stop(patience=SOON_S) == 0
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    one = piped(which, str(path), "--threads", "2")
+    assert many_requests(one, 2000, "/errors") < 5
+    assert many_requests(one, 500, "/quiet") < 3
+    os.kill(one.process.pid, signal.SIGTERM)
+    assert one.process.wait(8) == 0
+    os.close(reader)
+
+
+def test_captured_output_that_nobody_reads_stalls_no_loop(piped, tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    one = piped("--error-logfile", str(path), "--capture-output", "--health-path", "/-/health", "--threads", "2")
+    with contextlib.suppress(TimeoutError):
+        many_requests(one, 1000, "/stderr", patience=2)
+    with Client(one.address, 3) as client:
+        assert client.request("GET", "/-/health/live").status == 200
+    os.close(reader)
+
+
+def test_a_server_whose_streams_are_closed_serves(tmp_path):
+    """As some supervisors start it: no standard stream at all."""
+    path = tmp_path / "s"
+    arguments = ["--access-logfile", "-", "-b", f"unix:{path}", "hello:app"]
+    closed = subprocess.Popen(
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND, *arguments],
+        cwd=APPS, start_new_session=True, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+    )  # fmt: skip
+    try:
+
+        def answers():
+            with contextlib.suppress(OSError, Disconnected), Client(str(path), 2) as client:
+                return client.request("GET", "/").text == "Hello, World!\n"
+
+        wait_until(answers, "it serves")
+        for _ in range(50):
+            assert answers()
+        closed.send_signal(signal.SIGTERM)
+        assert closed.wait(8) == 0
+    finally:
+        kill_session(closed.pid)
+        closed.wait()
