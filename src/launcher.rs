@@ -38,8 +38,8 @@ use self::sources::{Origin, Settings, Sources};
 use crate::arbiter::{self, Outcome, Start};
 use crate::config::{Config, Environment, VERSION};
 use crate::logging;
-use crate::python::loader;
 use crate::python::traceback::format as traceback;
+use crate::python::{fork_guard, loader};
 
 /// Serves as the command line says. Returns the exit code, in the master and in each of its workers.
 pub fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
@@ -103,6 +103,7 @@ fn prepare(py: Python<'_>, origin: Origin, is_successor: bool) -> Result<PythonH
         start_directory: std::env::current_dir().map_err(End::refused)?,
     };
     let raised = |error: PyErr| End::raised(py, &error);
+    fork_guard::install(py).map_err(raised)?;
     // Before any code of the operator's runs.
     py.import("ferricorn._stand_in")
         .and_then(|module| module.call_method0("install"))

@@ -31,6 +31,7 @@
 pub mod arbiter;
 pub mod config;
 pub mod control;
+pub mod fork_guard;
 pub mod http;
 #[cfg(feature = "python")]
 pub mod launcher;
@@ -51,8 +52,8 @@ mod _core {
 
     #[pymodule_export]
     use crate::launcher::api::{
-        check_setting, load_app, reopen_logs, run, serve, settings, write_access_log,
-        write_error_log, write_metric, write_record,
+        check_setting, is_forked_child, load_app, reopen_logs, reset_signal_handlers, run, serve,
+        settings, write_access_log, write_error_log, write_metric, write_record,
     };
     use crate::python::interrupts::RequestTimeout;
 

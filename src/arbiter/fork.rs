@@ -19,6 +19,7 @@ use super::signals::{self, Blocked};
 use super::workers::{Stage, WorkerHandle, roomy_board};
 use super::{Arbiter, Forked, Hook, Leave, WorkerLine, WorkerView};
 use crate::config::Config;
+use crate::fork_guard;
 use crate::net::{Channels, Listener};
 use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 
@@ -174,6 +175,7 @@ impl Arbiter<'_> {
                 return Leave::ChildFailed;
             }
         };
+        fork_guard::register(&booted);
         log::info!("Booting worker with pid: {pid}");
         self.host
             .name_process(&format!("worker [{}]", self.config.process.proc_name));

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{pipe2, read};
 
 use crate::control::Inbox;
+use crate::fork_guard;
 
 /// The worker's ends.
 #[derive(Debug)]
@@ -35,6 +36,12 @@ pub(super) fn open() -> io::Result<(Line, WorkerLine)> {
     let (ours, questions) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let (dump_read, dump) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    for end in [&ours, &questions] {
+        fork_guard::register(end);
+    }
+    for end in [&dump_read, &dump] {
+        fork_guard::register(end);
+    }
     let line = Line {
         questions: ours,
         dump: dump_read,

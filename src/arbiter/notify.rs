@@ -13,6 +13,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::Arbiter;
 use super::workers::Stage;
+use crate::fork_guard;
 use crate::scoreboard::monotonic_ms;
 
 /// From the environment.
@@ -148,6 +149,7 @@ fn connect(name: &str) -> Option<UnixDatagram> {
     };
     let connected = address.and_then(|address| {
         let socket = UnixDatagram::unbound()?;
+        fork_guard::register(&socket);
         // A supervisor that does not read must not hold the loop.
         socket.set_nonblocking(true)?;
         socket.connect_addr(&address)?;

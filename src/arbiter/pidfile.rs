@@ -21,6 +21,8 @@ use nix::sys::signal::kill;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
+use crate::fork_guard;
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PidfileError {
     #[error("Already running on PID {pid} (or pid file '{path}' is stale)")]
@@ -90,6 +92,7 @@ fn write_and_rename(path: &Path, pid: i32) -> io::Result<Option<Flock<fs::File>>
     let mut file = fs::File::create(&temporary)?;
     writeln!(file, "{pid}")?;
     file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    fork_guard::register(&file);
     let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok();
     fs::rename(&temporary, path)?;
     Ok(lock)

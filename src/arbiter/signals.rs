@@ -4,7 +4,8 @@
 //! per process is in use at a time; installing again replaces it.
 //!
 //! Invariants:
-//! - The handler makes one `write` and nothing else: no lock, no allocation, `errno` left as it was.
+//! - The handler makes one `write` and nothing else: no lock, no allocation, `errno` left as it was. In a process that
+//!   has not installed it, and when the pipe is gone, it lets the signal act by default.
 //! - A forked child must not write into the arbiter's pipe, or a signal meant for one worker would reach the
 //!   arbiter. So all signals are blocked around the fork (`Blocked`), and the child calls `leave_to_child`
 //!   before it lets them through again.
@@ -20,8 +21,12 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
-use nix::unistd::{pipe2, read, write};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
+};
+use nix::unistd::{getpid, pipe2, read, write};
+
+use crate::fork_guard;
 
 /// What the arbiter listens to.
 pub const ARBITER_SIGNALS: [Signal; 10] = [
@@ -43,6 +48,8 @@ pub const ARBITER_SIGNALS: [Signal; 10] = [
 /// When there is no descriptor left, or a signal cannot be caught.
 pub fn install(signals: &[Signal]) -> io::Result<OwnedFd> {
     let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    fork_guard::register(&read_end);
+    fork_guard::register(&write_end);
     replace_pipe(write_end.into_raw_fd());
     set_all(signals, SigHandler::Handler(write_to_pipe))?;
     Ok(read_end)
@@ -156,9 +163,15 @@ impl Drop for Blocked {
 fn set_all(signals: &[Signal], handler: SigHandler) -> io::Result<()> {
     // Interrupted reads and writes of the application go on by themselves.
     let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+    OWNER.store(getpid().as_raw(), Ordering::SeqCst);
     for signal in signals {
         // SAFETY: both handlers of this file only do what is allowed in a signal handler.
         unsafe { sigaction(*signal, &action) }?;
+        let handler = match handler {
+            SigHandler::Handler(handler) => Some(handler),
+            _ => None,
+        };
+        fork_guard::note_handler(*signal, handler);
     }
     Ok(())
 }
@@ -173,18 +186,49 @@ fn replace_pipe(write_end: RawFd) {
 
 extern "C" fn write_to_pipe(number: c_int) {
     let errno = Errno::last_raw();
+    if !is_owner() {
+        return act_by_default(number);
+    }
     let pipe = PIPE.load(Ordering::SeqCst);
     if pipe != NO_PIPE {
         // SAFETY: PIPE holds an open descriptor that only `replace_pipe` closes, on the thread that installs
         // signals; a signal that meets that very moment writes to a closed number, which fails.
         let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
         // A full pipe means that thousands of signals wait already: one more says nothing new.
-        let _ = write(pipe, &[number as u8]);
+        let written = write(pipe, &[number as u8]);
+        // The application has closed it: the loop will never learn of the signal.
+        if written == Err(Errno::EBADF) {
+            return act_by_default(number);
+        }
     }
     Errno::set_raw(errno);
 }
 
-extern "C" fn do_nothing(_: c_int) {}
+extern "C" fn do_nothing(number: c_int) {
+    if !is_owner() {
+        act_by_default(number);
+    }
+}
+
+/// False in a process that was forked by a bare system call: `fork_guard` resets the handlers of all others.
+fn is_owner() -> bool {
+    OWNER.load(Ordering::SeqCst) == getpid().as_raw()
+}
+
+/// The signal is raised again, and is delivered when the handler returns.
+fn act_by_default(number: c_int) {
+    if let Ok(signal) = Signal::try_from(number) {
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        // SAFETY: the default action is no code of this process.
+        let reset = unsafe { sigaction(signal, &default) };
+        if reset.is_ok() {
+            let _ = raise(signal);
+        }
+    }
+}
+
+/// The process that has installed the handlers.
+static OWNER: AtomicI32 = AtomicI32::new(0);
 
 static PIPE: AtomicI32 = AtomicI32::new(NO_PIPE);
 const NO_PIPE: RawFd = -1;

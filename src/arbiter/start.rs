@@ -16,6 +16,7 @@ use super::stop::Tally;
 use super::workers::{WorkerSet, roomy_board};
 use super::{Arbiter, Hook, Host, Outcome, Start};
 use crate::config::{Config, VERSION};
+use crate::fork_guard;
 use crate::net::Channels;
 use crate::scoreboard::monotonic_ms;
 
@@ -25,6 +26,8 @@ impl<'h> Arbiter<'h> {
         let signals = signals::install(&signals::ARBITER_SIGNALS);
         let (nudges, nudge) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
             .map_err(|errno| format!("no descriptors left: {errno}"))?;
+        fork_guard::register(&nudges);
+        fork_guard::register(&nudge);
         Ok(Self {
             host,
             nudges,

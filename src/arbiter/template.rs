@@ -27,6 +27,7 @@ use super::policy::Death;
 use super::signals::{self, Blocked};
 use super::workers::roomy_board;
 use super::{Arbiter, Forked, Leave};
+use crate::fork_guard;
 use crate::net::{Listener, send_sockets};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 
@@ -105,6 +106,8 @@ impl Arbiter<'_> {
                     self.board = roomy_board(wanted, self.config.workers.threads)?;
                 }
                 let (ours, theirs) = UnixStream::pair()?;
+                fork_guard::register(&ours);
+                fork_guard::register(&theirs);
                 ours.set_read_timeout(Some(ANSWER_TIMEOUT))?;
                 Ok((ours, theirs, Blocked::new()?))
             });

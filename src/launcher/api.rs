@@ -8,6 +8,7 @@ use pyo3::types::{PyDict, PyList};
 
 use crate::config::settings::{Kind, Setting, all, find};
 use crate::config::{self, LogLevel};
+use crate::fork_guard;
 use crate::logging;
 use crate::python::config_file;
 use crate::python::hooks::{Hooks, to_python};
@@ -96,6 +97,20 @@ pub(crate) fn check_setting<'py>(
 #[pyfunction]
 pub(crate) fn load_app(py: Python<'_>, uri: &str) -> PyResult<Py<PyAny>> {
     loader::load_app(py, uri).map_err(|error| error.into_exception(py))
+}
+
+/// Whether this process is a child that the application has forked.
+#[pyfunction]
+pub(crate) fn is_forked_child() -> bool {
+    fork_guard::is_child()
+}
+
+/// Puts the default in the place of the server's signal handlers, in a child that the application has forked.
+#[pyfunction]
+pub(crate) fn reset_signal_handlers() {
+    if fork_guard::is_child() {
+        fork_guard::reset_handlers();
+    }
 }
 
 /// A record that Python's `gunicorn.error` has let through.

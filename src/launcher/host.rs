@@ -13,6 +13,7 @@ use super::sources::{Settings, Sources};
 use super::{reexec, relay, title};
 use crate::arbiter::{Forked, Hook, HookEvent, Host, WorkerView};
 use crate::config::Config;
+use crate::fork_guard;
 use crate::logging;
 use crate::python::hooks::{self, Hooks};
 use crate::python::loader::{self, AppLoadError};
@@ -287,7 +288,8 @@ impl Host for PythonHost<'_> {
                     stream.call_method0("flush")?;
                 }
             }
-            py.import("os")?.call_method0("fork")?.extract()
+            let os = py.import("os")?;
+            fork_guard::own_fork(|| os.call_method0("fork"))?.extract()
         };
         match fork() {
             Ok(0) => Ok(Forked::Child),

@@ -12,9 +12,11 @@ use super::faults::Faults;
 use super::host::Inherited;
 use crate::arbiter::{WorkerSeat, signals};
 use crate::config::{Config, VERSION};
+use crate::fork_guard::register;
 use crate::logging;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
+use crate::python::fork_guard::register_wakeup;
 use crate::python::gil::{Reason, release};
 use crate::python::heartbeat::{self, GilTaskQueue, Heartbeat};
 use crate::python::hooks::{Hook, leaving, reopen_files};
@@ -155,6 +157,9 @@ fn install_wakeup(py: Python<'_>) -> PyResult<OwnedFd> {
     write_end.set_nonblocking(true)?;
     py.import("signal")?
         .call_method1("set_wakeup_fd", (write_end.as_raw_fd(),))?;
+    register(&read_end);
+    register(&write_end);
+    register_wakeup(py, write_end.as_raw_fd())?;
     // The interpreter keeps the number, for as long as the process lives.
     let _ = std::os::fd::IntoRawFd::into_raw_fd(write_end);
     Ok(OwnedFd::from(read_end))

@@ -27,6 +27,8 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chown};
 
+use crate::fork_guard;
+
 pub use address::{AddressError, BindAddress};
 pub use backlog::backlog;
 pub use channel::{Channels, receive_sockets, send_sockets};
@@ -217,6 +219,7 @@ fn bind_tcp(host: &str, port: u16, options: &BindOptions) -> io::Result<Listener
     }
     bind(socket.as_raw_fd(), &storage)?;
     listen(&socket, options.backlog())?;
+    fork_guard::register(&socket);
     Ok(Listener::Tcp(TcpListener::from(socket)))
 }
 
@@ -281,6 +284,7 @@ fn bind_unix(address: &UnixAddr, options: &BindOptions) -> io::Result<Listener> 
     let socket = new_socket(AddressFamily::Unix)?;
     bind(socket.as_raw_fd(), address)?;
     listen(&socket, options.backlog())?;
+    fork_guard::register(&socket);
     Ok(Listener::Unix(UnixListener::from(socket)))
 }
 

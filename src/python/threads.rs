@@ -11,6 +11,7 @@ use pyo3::types::PyDict;
 
 use crate::pool::{Application, Pool, PoolThread, ThreadStartError, TimedOutRequest};
 
+use super::fork_guard::end_child;
 use super::wsgi::WsgiApp;
 
 /// Called on the event loop's thread, not attached, with the number of a signal that the worker passes on.
@@ -71,7 +72,9 @@ impl Application for PythonApplication {
     fn on_interrupt(&self) {
         Python::attach(|py| {
             // The application's own signal handler raised: its exception has nowhere else to go.
-            if let Err(error) = py.check_signals() {
+            let handled = py.check_signals();
+            end_child(py, handled.as_ref().err());
+            if let Err(error) = handled {
                 log::error!(
                     "Exception in a signal handler\n{}",
                     super::traceback::format(py, &error)

@@ -106,7 +106,8 @@ impl ListenerSet {
     /// Share `poll`'s epoll instance.
     pub(super) fn new(poll: &mio::Poll) -> io::Result<Self> {
         // A duplicate of the descriptor names the same instance, and closing it leaves mio's alone.
-        let descriptor = nix::unistd::dup(poll.registry())?;
+        let descriptor = poll.registry().as_fd().try_clone_to_owned()?;
+        crate::fork_guard::register_poll_set(&descriptor);
         Ok(Self {
             epoll: nix::sys::epoll::Epoll(descriptor),
         })

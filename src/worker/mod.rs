@@ -42,6 +42,7 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 
 use crate::config::Config;
+use crate::fork_guard;
 use crate::logging::statsd::Statsd;
 use crate::net::{Channels, Listener};
 use crate::pool::policy::StallDetector;
@@ -119,6 +120,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         ..
     } = setup;
     let poll = Poll::new()?;
+    fork_guard::register_poll_set(poll.registry());
     let waker = Waker::new(poll.registry(), waker_token())?;
     let wake = move || {
         // The waker is an eventfd: writing to it fails only when it is already signalled.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rustix::buffer::spare_capacity;
 
+use crate::fork_guard::{Registered, registered};
 use crate::pool::{BodyBytes, BufferPool, RequestBody};
 
 /// A declared length reserves at most this much new memory before bytes are there.
@@ -46,6 +47,8 @@ pub(super) enum Spool {
     Empty,
     Memory(BodyBytes),
     File {
+        /// A child that the application forks meanwhile must not have it. Dropped before the file.
+        registered: Registered,
         file: File,
         len: u64,
     },
@@ -139,11 +142,12 @@ impl Spool {
             file.write_all(held)?;
             budget.held_bytes -= held.len();
             *self = Self::File {
+                registered: registered(&file),
                 file,
                 len: held.len() as u64,
             };
         }
-        if let Self::File { file, len } = self {
+        if let Self::File { file, len, .. } = self {
             file.write_all(bytes)?;
             *len += bytes.len() as u64;
         }
@@ -159,7 +163,13 @@ impl Spool {
             Self::Empty => RequestBody::Empty,
             Self::Memory(bytes) if bytes.is_empty() => RequestBody::Empty,
             Self::Memory(bytes) => RequestBody::Memory(bytes),
-            Self::File { mut file, len } => {
+            Self::File {
+                registered,
+                mut file,
+                len,
+            } => {
+                // From here on the application reads it, in its children too.
+                drop(registered);
                 file.rewind()?;
                 RequestBody::File { file, len }
             }

@@ -16,10 +16,13 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::{PyAssertionError, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyAssertionError, PyConnectionResetError, PyOSError, PyTypeError, PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyList, PyString, PyTuple};
 
+use crate::fork_guard::is_child;
 use crate::http::{ResponseError, ResponseHead};
 use crate::pool::{ConnId, Pool, Reply, StreamedResponse, Window};
 use crate::python::text::latin1_bytes;
@@ -206,6 +209,9 @@ impl StartResponse {
             .set_status(b"103 Early Hints")
             .map_err(|error| invalid(&error))?;
         push_all(&mut hints, headers)?;
+        if is_child() {
+            return Err(not_in_child());
+        }
         let state = self.lock();
         if matches!(*state, State::Fresh(_) | State::Ready(_)) {
             self.pool.send(Reply::Hints(self.conn, Box::new(hints)));
@@ -217,11 +223,14 @@ impl StartResponse {
         if self.is_hijacked() {
             return Ok(());
         }
+        if is_child() {
+            return Err(not_in_child());
+        }
         let window = self.stream()?;
         self.note_sent(bytes.as_bytes().len() as u64);
         match send_item(py, bytes, self.conn, &self.pool, &window) {
             Flow::Open => Ok(()),
-            Flow::Gone => Err(pyo3::exceptions::PyConnectionResetError::new_err(
+            Flow::Gone => Err(PyConnectionResetError::new_err(
                 "the client has disconnected",
             )),
         }
@@ -284,6 +293,9 @@ impl StartResponse {
 
     /// The application hijacks the client's socket.
     fn hijack(&self) -> PyResult<()> {
+        if is_child() {
+            return Err(not_in_child());
+        }
         let mut state = self.lock();
         match *state {
             State::Fresh(_) | State::Ready(_) => {
@@ -313,6 +325,11 @@ impl StartResponse {
         }
         self.hint(argument)
     }
+}
+
+/// The response belongs to the worker: a child that the application has forked has no connection.
+fn not_in_child() -> PyErr {
+    PyConnectionResetError::new_err("this process was forked by the application: it cannot respond")
 }
 
 fn not_called() -> PyErr {
