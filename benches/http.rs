@@ -49,7 +49,7 @@ fn parse_heads(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What it costs to judge a head in which there is nothing to judge but the scheme.
+/// What the header policy costs for a head in which only the scheme matters.
 fn policy(criterion: &mut Criterion) {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let policy = HeaderPolicy::new(

@@ -65,7 +65,7 @@ fn loopback(criterion: &mut Criterion) {
             bencher.iter(|| asker.ask());
         });
     }
-    // Both ways of a body: into memory that is used again (`worker/spool.rs`), and through the outbox.
+    // Both ways of a body: into memory that is used again, and through the write buffer.
     let len = 64 * 1024;
     let body = "x".repeat(len);
     let upload = format!("POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}");

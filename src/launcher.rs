@@ -6,39 +6,41 @@
 //! 3. `--print-config` and `--check-config` end here.
 //! 4. `chdir` and `pythonpath`, the log, the environment, `--daemon`.
 //! 5. `arbiter::run` opens the listeners and forks. It comes back with an exit code, in a worker, or in the
-//!    template of `--preload`.
+//!    fork server of `--preload`.
 //!
 //! The walk of a worker is in `worker.rs`. Every process leaves by returning an exit code to Python, so
 //! that exit handlers and flushes run.
 
-mod access_log;
 pub(crate) mod api;
+mod code_watch;
 mod daemon;
+mod ending;
 mod faults;
-mod host;
+mod origin;
+mod preload;
+mod python_runtime;
+mod raised;
+mod raw_env;
 mod reexec;
 mod relay;
-mod reload;
 mod serve;
-mod sources;
-mod template;
 mod title;
 mod worker;
+mod worker_access_log;
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use self::host::{PythonHost, RawEnv};
+use self::ending::{Ending, chain, complain, print};
+use self::origin::{Origin, Settings, Sources};
+use self::python_runtime::PythonRuntime;
+use self::raw_env::RawEnv;
 use self::reexec::Inheritance;
-use self::sources::{Origin, Settings, Sources};
-use crate::arbiter::{self, Outcome, Start};
+use crate::arbiter::{self, ListenError, Outcome, Start, StartError};
 use crate::config::{Config, Environment, VERSION};
-use crate::logging;
-use crate::python::traceback::format as traceback;
+use crate::logging::Log;
 use crate::python::{fork_guard, loader};
 
 /// Serves as the command line says. Returns the exit code, in the master and in each of its workers.
@@ -54,18 +56,19 @@ fn run_application(py: Python<'_>, application: Py<PyAny>) -> i32 {
 fn run_from(py: Python<'_>, origin: Origin) -> i32 {
     let inheritance = match Inheritance::take(py) {
         Ok(inheritance) => inheritance,
-        Err(reason) => {
-            complain(&format!("\nError: {reason}\n"));
+        Err(error) => {
+            complain(&format!("\nError: {}\n", chain(&error)));
             return 1;
         }
     };
-    match prepare(py, origin, inheritance.is_successor()) {
-        Ok(host) => {
-            let code = serve(py, host, inheritance);
-            logging::close();
+    let log = Log::of_process();
+    match prepare(py, log, origin, inheritance.is_successor()) {
+        Ok(runtime) => {
+            let code = serve(py, log, runtime, inheritance);
+            log.close();
             code
         }
-        Err(End { code, message }) => {
+        Err(Ending { code, message }) => {
             if let Some(message) = message {
                 complain(&message);
             }
@@ -74,35 +77,18 @@ fn run_from(py: Python<'_>, origin: Origin) -> i32 {
     }
 }
 
-/// How the program ends before it serves: with a line for the operator, unless all was said.
-struct End {
-    code: i32,
-    message: Option<String>,
-}
-
-impl End {
-    fn refused(message: impl std::fmt::Display) -> Self {
-        let message = Some(format!("\nError: {message}\n"));
-        Self { code: 1, message }
-    }
-
-    /// A `RuntimeError` is the operator's to mend, so its text is enough; another exception has its traceback.
-    fn raised(py: Python<'_>, error: &PyErr) -> Self {
-        if error.is_instance_of::<PyRuntimeError>(py) {
-            Self::refused(error.value(py))
-        } else {
-            Self::refused(traceback(py, error))
-        }
-    }
-}
-
-fn prepare(py: Python<'_>, origin: Origin, is_successor: bool) -> Result<PythonHost<'_>, End> {
+fn prepare(
+    py: Python<'_>,
+    log: Log,
+    origin: Origin,
+    is_successor: bool,
+) -> Result<PythonRuntime<'_>, Ending> {
     let sources = Sources {
         origin,
         environment: Environment::of_process(),
-        start_directory: std::env::current_dir().map_err(End::refused)?,
+        start_directory: std::env::current_dir().map_err(Ending::refused)?,
     };
-    let raised = |error: PyErr| End::raised(py, &error);
+    let raised = |error: PyErr| Ending::raised(py, &error);
     fork_guard::install(py).map_err(raised)?;
     // Before any code of the operator's runs.
     py.import("ferricorn._stand_in")
@@ -118,14 +104,14 @@ fn prepare(py: Python<'_>, origin: Origin, is_successor: bool) -> Result<PythonH
     if config.debugging.print_config || config.debugging.check_config {
         return Err(check(py, &sources, &config, &hints));
     }
-    init_logs(&config)?;
+    log.apply(&config).map_err(Ending::refused)?;
     let software = ("SERVER_SOFTWARE".to_owned(), format!("ferricorn/{VERSION}"));
     RawEnv::default().apply(py, &[software]).map_err(raised)?;
     let mut raw_env = RawEnv::default();
     raw_env.apply(py, &config.app.raw_env).map_err(raised)?;
     if config.process.daemon && !is_successor {
         daemon::detach(py, config.logging.enable_stdio_inheritance).map_err(raised)?;
-        logging::capture();
+        log.capture();
     }
     if config.debugging.spew {
         // This thread and, because threads inherit it, all that workers start.
@@ -133,39 +119,51 @@ fn prepare(py: Python<'_>, origin: Origin, is_successor: bool) -> Result<PythonH
             .and_then(|debug| debug.call_method0("spew"))
             .map_err(raised)?;
     }
-    let host = PythonHost::new(py, sources, config, hooks, raw_env).map_err(raised)?;
-    for warning in &host.config().warnings {
+    let runtime = PythonRuntime::new(py, log, sources, config, hooks, raw_env).map_err(raised)?;
+    for warning in &runtime.config().warnings {
         log::warn!("{warning}");
     }
-    reload::warn(py, host.config());
-    Ok(host)
+    code_watch::warn(py, runtime.config());
+    Ok(runtime)
 }
 
-fn serve(py: Python<'_>, mut host: PythonHost<'_>, inheritance: Inheritance) -> i32 {
+fn serve(
+    py: Python<'_>,
+    log: Log,
+    mut runtime: PythonRuntime<'_>,
+    inheritance: Inheritance,
+) -> i32 {
     let start = Start {
-        config: Arc::clone(host.config()),
+        log,
+        config: Arc::clone(runtime.config()),
         inherited: inheritance.systemd,
         handed_over: inheritance.sockets,
-        elder: inheritance.elder,
+        old_master: inheritance.old_master,
         supervisor: inheritance.supervisor,
     };
-    match arbiter::run(&mut host, start) {
-        Outcome::Master(code) => code,
-        Outcome::Refused(reason) => {
-            complain(&format!("\nError: {reason}\n"));
-            1
+    match arbiter::run(&mut runtime, start) {
+        Outcome::Exit(code) => code,
+        Outcome::Refused(error) => refuse(&error),
+        Outcome::Worker(context) => {
+            runtime.set_worker_title(&context.config);
+            worker::run(py, runtime, *context)
         }
-        Outcome::Worker(seat) => worker::run(py, host, *seat),
-        Outcome::Template(seat) => template::run(py, host, *seat),
+        Outcome::ForkServer(context) => preload::run(py, runtime, *context),
     }
 }
 
-fn init_logs(config: &Config) -> Result<(), End> {
-    logging::init(config).map_err(End::refused)
+/// The reason goes to the terminal; that an address is taken goes to the log, as in gunicorn.
+fn refuse(error: &StartError) -> i32 {
+    let reason = chain(error);
+    match error {
+        StartError::Listen(ListenError::Bind(_)) => log::error!("{reason}"),
+        _ => complain(&format!("\nError: {reason}\n")),
+    }
+    1
 }
 
 /// `--print-config` and `--check-config`: 0 when the application can be loaded and no name is in doubt.
-fn check(py: Python<'_>, sources: &Sources, config: &Config, hints: &[String]) -> End {
+fn check(py: Python<'_>, sources: &Sources, config: &Config, hints: &[String]) -> Ending {
     if config.debugging.print_config {
         print(&config.resolved.print());
     }
@@ -176,45 +174,15 @@ fn check(py: Python<'_>, sources: &Sources, config: &Config, hints: &[String]) -
         complain(&format!("Note: {note}\n"));
     }
     match sources.load_app(py, config) {
-        Err(error) => End {
+        Err(error) => Ending {
             code: 1,
             message: Some(format!(
                 "\nError while loading the application:\n\n{error}\n"
             )),
         },
-        Ok(_) => End {
+        Ok(_) => Ending {
             code: i32::from(!hints.is_empty()),
             message: None,
         },
     }
-}
-
-/// A fork copies one thread only: what the others were doing, and the locks they hold, stays behind.
-fn warn_of_threads(py: Python<'_>) {
-    let count = py
-        .import("threading")
-        .and_then(|threading| threading.call_method0("active_count"))
-        .and_then(|count| count.extract::<usize>());
-    match count {
-        Ok(count) if count > 1 => {
-            let started = count - 1;
-            log::warn!(
-                "The preloaded application started {started} thread(s); workers will not have them."
-            );
-        }
-        Ok(_) => {}
-        Err(error) => log::debug!("threads not counted: {}", traceback(py, &error)),
-    }
-}
-
-/// The terminal may be gone; there is nobody else to tell.
-fn print(text: &str) {
-    let mut stdout = io::stdout();
-    let _ = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
-}
-
-fn complain(text: &str) {
-    let _ = io::stderr().write_all(text.as_bytes());
 }

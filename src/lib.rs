@@ -17,6 +17,7 @@
 //! | [`arbiter`] | the master process: fork, reap, signals, reload |
 //! | [`control`] | the control interface: protocol, commands, tables |
 //! | [`reloader`] | files that change, for `--reload` |
+//! | [`fork_guard`] | what a child that the application forks must lose |
 //! | [`scoreboard`] | counters that all processes share |
 //! | [`logging`] | the error log and the access log |
 //! | `launcher` | joins the parts |

@@ -59,7 +59,7 @@ class Subject:
         self.load.wait_answered(self.load.counters.answered + 200)
 
     def wait_booted(self, count: int = WORKERS) -> None:
-        """So many workers are there and have answered."""
+        """Wait until that many workers exist and have answered."""
         wait_until(lambda: len(self.workers()) == count, f"{count} workers")
         wait_until(lambda: all(str(pid) in self.load.counters.workers for pid in self.workers()), "all of them answer")
 

@@ -1,4 +1,4 @@
-"""What is done to a server: wrk as the fast client, and crowds of peers that are slow, deaf or idle."""
+"""What is done to a server: wrk as the fast client, and crowds of peers that are slow, unresponsive or idle."""
 
 from __future__ import annotations
 

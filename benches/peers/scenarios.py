@@ -166,7 +166,7 @@ class Bench:
         return figures
 
     def mixed(self, peer: Peer) -> Figures:
-        """200 requests a second whoever waits: 95 % work 1 ms, 5 % sleep 200 ms; 4 threads. The fast ones' latency."""
+        """200 requests a second at fixed times: 95 % work 1 ms, 5 % sleep 200 ms; 4 threads. The fast ones' latency."""
         if peer.one_thread:
             raise RuntimeError("one thread is all it has")
         with Running(peer, Shape("waiting:mixed", threads=4, cpu=self.server_cpu)) as server:
@@ -186,7 +186,7 @@ class Bench:
                 starts.append(server.seconds_to_answer * 1000)
                 with keep_alive_connection(server.port):
                     # Not the stop of a connection just used: that is given a moment for a request on its way.
-                    server.settle(1.5)
+                    server.let_idle(1.5)
                     stops.append(server.stop() * 1000)
         return {"start_ms": statistics.median(starts), "stop_ms": statistics.median(stops)}
 

@@ -29,7 +29,7 @@ class Peer:
     one_thread: bool = False
     """Has neither threads nor workers: left out where those are what is measured."""
     revision: str | None = None
-    """An older build of ours, in an environment of its own."""
+    """An older build of ferricorn, in an environment of its own."""
 
     @property
     def version(self) -> str:
@@ -139,8 +139,8 @@ class Running:
             time.sleep(0.002)
 
     @staticmethod
-    def settle(seconds: float) -> None:
-        """Lets a connection become an idle one: nothing can be observed from here that says it has."""
+    def let_idle(seconds: float) -> None:
+        """Wait until a connection has become idle, which cannot be observed from here."""
         time.sleep(seconds)
 
     def stop(self) -> float:

@@ -4,94 +4,161 @@
 //! and keeps them, and every worker accepts from all of them: the kernel spreads connections over as many queues, and
 //! none of these dies with a worker, or waits for one that is gone to be replaced.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::sync::Arc;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-use super::{Arbiter, Host, Outcome, signals};
 use crate::config::Config;
-use crate::net::{self, BindAddress, BindOptions, Bound};
+use crate::net::{self, AddressError, BindAddress, BindError, BindOptions, Bound, Listener};
 
-impl Arbiter<'_> {
-    /// At the start. What another master or systemd has opened is not opened again.
-    pub(super) fn open_listeners(&mut self) -> Result<Vec<Arc<Bound>>, Outcome> {
-        let options = bind_options(&self.config);
-        if !self.inherited.is_empty() {
-            let adopted = net::adopt_all(&self.inherited, &options);
-            let adopted = adopted.map_err(|error| {
-                Outcome::Refused(format!("cannot use the sockets of systemd: {error}"))
-            })?;
-            return Ok(adopted.into_iter().map(Arc::new).collect());
-        }
-        let addresses = parse_addresses(&self.config).map_err(Outcome::Refused)?;
-        let handed_over = std::mem::take(&mut self.handed_over);
-        let (taken, missing) = net::inherit::share_out(handed_over, &addresses);
-        let (host, signals) = (&mut *self.host, &self.signals);
-        let bound = net::bind_all(&missing, &options, || !told_to_stop(host, signals));
-        match bound {
-            Ok(bound) => Ok(taken.into_iter().chain(bound).map(Arc::new).collect()),
-            Err(error) => {
-                log::error!("{error}");
-                Err(Outcome::Master(1))
-            }
+/// The sockets that are listened on now, and those that came from outside.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    current: Vec<Arc<Bound>>,
+    /// systemd's descriptors: used instead of `bind`.
+    inherited: Vec<RawFd>,
+    /// Of the old master, until they are shared out.
+    handed_over: Vec<Listener>,
+}
+
+/// Why there are no listeners.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("cannot use the sockets of systemd")]
+    Adopt(#[source] io::Error),
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+impl Listeners {
+    pub(super) fn new(inherited: Vec<RawFd>, handed_over: Vec<Listener>) -> Self {
+        Self {
+            current: Vec::new(),
+            inherited,
+            handed_over,
         }
     }
 
-    /// At a reload: keeps the listeners whose address is asked for again and opens the others.
-    pub(super) fn listeners_for(&self, config: &Config) -> Result<Vec<Arc<Bound>>, String> {
+    /// At the start. What the old master or systemd has opened is not opened again. `wait` is called between attempts
+    /// and stops them by answering false.
+    ///
+    /// # Errors
+    /// An address is wrong or cannot be had.
+    pub(super) fn open(
+        &mut self,
+        config: &Config,
+        wait: impl FnMut() -> bool,
+    ) -> Result<(), ListenError> {
+        let options = bind_options(config);
+        let opened: Vec<Bound> = if self.inherited.is_empty() {
+            let addresses = parse_addresses(config)?;
+            let handed_over = std::mem::take(&mut self.handed_over);
+            let (taken, missing) = net::inherit::share_out(handed_over, &addresses);
+            let bound = net::bind_all(&missing, &options, wait)?;
+            taken.into_iter().chain(bound).collect()
+        } else {
+            net::adopt_all(&self.inherited, &options).map_err(ListenError::Adopt)?
+        };
+        self.current = opened.into_iter().map(Arc::new).collect();
+        Ok(())
+    }
+
+    /// At a reload: the listeners for `config`. Those whose address is asked for again are kept, the others opened.
+    ///
+    /// # Errors
+    /// An address is wrong or cannot be had; nothing has changed then.
+    pub(super) fn for_config(&self, config: &Config) -> Result<Vec<Arc<Bound>>, ListenError> {
         if !self.inherited.is_empty() {
-            return Ok(self.listeners.clone());
+            return Ok(self.current.clone());
         }
         let addresses = parse_addresses(config)?;
         let is_of = |bound: &Arc<Bound>, address: &BindAddress| bound.address == *address;
         let mut listeners: Vec<_> = addresses
             .iter()
-            .flat_map(|address| self.listeners.iter().filter(|bound| is_of(bound, address)))
+            .flat_map(|address| self.current.iter().filter(|bound| is_of(bound, address)))
             .cloned()
             .collect();
         let missing: Vec<_> = addresses
             .into_iter()
             .filter(|address| !listeners.iter().any(|bound| is_of(bound, address)))
             .collect();
-        let opened = net::bind_all(&missing, &bind_options(config), || false)
-            .map_err(|error| error.to_string())?;
+        let opened = net::bind_all(&missing, &bind_options(config), || false)?;
         listeners.extend(opened.into_iter().map(Arc::new));
         Ok(listeners)
     }
 
-    /// At the end; only the first call has something to do. Socket files go; what was handed to us stays.
-    pub(super) fn close_listeners(&mut self) {
-        let mut closed = std::mem::take(&mut self.listeners);
-        if let Some(rollout) = self.rollout.take() {
-            closed.extend(rollout.into_listeners());
-        }
-        self.drop_unused(&closed);
+    /// Listens on `listeners` from now on. Returns those of before.
+    pub(super) fn replace(&mut self, listeners: Vec<Arc<Bound>>) -> Vec<Arc<Bound>> {
+        std::mem::replace(&mut self.current, listeners)
     }
 
-    /// Lets go of the addresses that are not listened to any more. While two masters live (USR2), the other one may
-    /// still be found under them.
-    pub(super) fn drop_unused(&self, listeners: &[Arc<Bound>]) {
-        if self.upgrade.is_some() || self.elder.is_some() {
-            return;
-        }
+    pub(super) fn differ_from(&self, before: &[Arc<Bound>]) -> bool {
+        let is_new = |bound: &Arc<Bound>| !before.iter().any(|old| Arc::ptr_eq(old, bound));
+        self.current.len() != before.len() || self.current.iter().any(is_new)
+    }
+
+    /// Removes the socket files of `listeners` whose address is not listened on any more.
+    pub(super) fn unlink_unused(&self, listeners: &[Arc<Bound>]) {
         for bound in listeners {
             let is_kept = |kept: &Arc<Bound>| kept.address == bound.address;
-            if !self.listeners.iter().any(is_kept) {
+            if !self.current.iter().any(is_kept) {
                 bound.unlink();
             }
         }
     }
 
-    pub(super) fn describe_listeners(&self) -> String {
-        net::describe(self.listeners.iter().map(|bound| &bound.listener))
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Bound> {
+        self.current.iter().map(AsRef::as_ref)
+    }
+
+    /// For the line "Listening at".
+    pub(super) fn describe(&self) -> String {
+        net::describe(self.iter().map(|bound| &bound.listener))
+    }
+
+    /// Descriptor and name of each, as hooks see them.
+    pub(super) fn infos(&self) -> Vec<(RawFd, String)> {
+        self.iter().map(|bound| bound.listener.info()).collect()
+    }
+
+    /// Descriptors of a child's own.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub(super) fn try_clone(&self) -> io::Result<Vec<Listener>> {
+        self.iter()
+            .map(|bound| bound.listener.try_clone())
+            .collect()
+    }
+
+    /// In the child that becomes a new master: the environment variables by which it finds the sockets, which from now
+    /// on survive an exec.
+    ///
+    /// # Errors
+    /// A descriptor is not open.
+    pub(super) fn leave_to_new_master(&self, new_master: i32) -> io::Result<Vec<(String, String)>> {
+        if !self.inherited.is_empty() {
+            // systemd's own numbers are still open, and stay where they are.
+            return Ok(vec![
+                ("LISTEN_PID".to_owned(), new_master.to_string()),
+                ("LISTEN_FDS".to_owned(), self.inherited.len().to_string()),
+            ]);
+        }
+        let mut numbers = Vec::new();
+        for bound in self.iter() {
+            fcntl(&bound.listener, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            numbers.push(bound.listener.as_raw_fd().to_string());
+        }
+        Ok(vec![("GUNICORN_FD".to_owned(), numbers.join(","))])
     }
 }
 
-pub(super) fn parse_addresses(config: &Config) -> Result<Vec<BindAddress>, String> {
-    let parsed: Result<Vec<_>, _> = config.socket.bind.iter().map(|text| text.parse()).collect();
-    parsed.map_err(|error: net::AddressError| error.to_string())
+fn parse_addresses(config: &Config) -> Result<Vec<BindAddress>, AddressError> {
+    config.socket.bind.iter().map(|text| text.parse()).collect()
 }
 
 fn bind_options(config: &Config) -> BindOptions {
@@ -107,17 +174,61 @@ fn bind_options(config: &Config) -> BindOptions {
     }
 }
 
-/// Waits a second for TERM, INT or QUIT.
-fn told_to_stop(host: &mut dyn Host, signals: &OwnedFd) -> bool {
-    let mut waited = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-    host.wait(&mut || {
-        let _ = poll(&mut waited, PollTimeout::from(1000_u16));
-    });
-    let stops = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
-    signals::arrived(signals)
-        .iter()
-        .any(|signal| stops.contains(signal))
-}
-
 /// More queues than cores are of no use, and each is a descriptor in every worker.
 const QUEUES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::{getegid, geteuid};
+
+    fn config(bind: &[String]) -> Config {
+        let mut config = Config::default();
+        config.socket.bind = bind.to_vec();
+        config.process.user = geteuid().as_raw();
+        config.process.group = getegid().as_raw();
+        config
+    }
+
+    #[test]
+    fn a_reload_keeps_what_is_asked_for_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let bind = |name: &str| format!("unix:{}", path(name).display());
+        let mut listeners = Listeners::default();
+        listeners
+            .open(&config(&[bind("a"), bind("b")]), || false)
+            .unwrap();
+        let next = listeners
+            .for_config(&config(&[bind("b"), bind("c")]))
+            .unwrap();
+        let before = listeners.replace(next);
+        assert!(listeners.differ_from(&before));
+        assert_eq!(listeners.describe(), format!("{},{}", bind("b"), bind("c")));
+        listeners.unlink_unused(&before);
+        assert!(!path("a").exists() && path("b").exists() && path("c").exists());
+        let same = listeners
+            .for_config(&config(&[bind("b"), bind("c")]))
+            .unwrap();
+        let before = listeners.replace(same);
+        assert!(!listeners.differ_from(&before));
+        let wrong = listeners.for_config(&config(&["http://x".to_owned()]));
+        assert!(matches!(wrong, Err(ListenError::Address(_))));
+    }
+
+    #[test]
+    fn a_new_master_finds_the_sockets_in_its_environment() {
+        let mut listeners = Listeners::default();
+        listeners
+            .open(&config(&["127.0.0.1:0".to_owned()]), || false)
+            .unwrap();
+        let fd = listeners.infos()[0].0;
+        let variables = listeners.leave_to_new_master(77).unwrap();
+        assert_eq!(variables, [("GUNICORN_FD".to_owned(), fd.to_string())]);
+        let adopted = Listeners::new(vec![3, 4], Vec::new());
+        let variables = adopted.leave_to_new_master(77).unwrap();
+        let expected = [("LISTEN_PID", "77"), ("LISTEN_FDS", "2")];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(variables, expected);
+    }
+}

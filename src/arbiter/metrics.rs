@@ -1,19 +1,16 @@
 //! The scoreboard as Prometheus reads it: the whole server's figures, and each worker's.
 //!
-//! Counters of the whole server go on growing when workers come and go: what a worker had is added to [`Totals`] when
-//! it is buried. A worker is named by its slot, so that a replacement goes on with the same series.
+//! Counters of the whole server go on growing when workers come and go: what a worker had is added to [`Counters`] when
+//! it is reaped. A worker is named by its slot, so that a replacement goes on with the same series.
 
 use std::fmt::Write as _;
 
-use super::Arbiter;
-use super::admin::Answer;
-use super::workers::Stage;
-use crate::http::Status;
-use crate::scoreboard::{HISTOGRAM_BUCKETS, HistogramSnapshot, Slot, Unready};
+use super::policy::Stage;
+use crate::scoreboard::{HISTOGRAM_BUCKETS, HistogramSnapshot, Slot};
 
 /// What has been counted, in one worker or in all.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Totals {
+pub(super) struct Counters {
     requests: u64,
     bytes_out: u64,
     errors: u64,
@@ -24,28 +21,28 @@ pub(super) struct Totals {
     queue_time: HistogramSnapshot,
 }
 
-impl Totals {
-    /// Adds what a worker has counted.
+impl Counters {
+    /// Adds what a worker has counted. A worker may write any number.
     pub(super) fn add(&mut self, slot: Slot<'_>) {
-        self.requests += slot.requests();
-        self.bytes_out += slot.bytes_out();
-        self.errors += slot.errors();
-        self.shed += slot.shed();
-        self.timed_out += slot.timed_out();
-        self.passed_on += slot.passed_on();
+        self.requests = self.requests.saturating_add(slot.requests());
+        self.bytes_out = self.bytes_out.saturating_add(slot.bytes_out());
+        self.errors = self.errors.saturating_add(slot.errors());
+        self.shed = self.shed.saturating_add(slot.shed());
+        self.timed_out = self.timed_out.saturating_add(slot.timed_out());
+        self.passed_on = self.passed_on.saturating_add(slot.passed_on());
         self.latency.add(&slot.latency().snapshot());
         self.queue_time.add(&slot.queue_time().snapshot());
     }
 }
 
 /// A living worker.
-struct Figures<'a> {
-    name: String,
-    stage: Stage,
-    slot: Slot<'a>,
+pub(super) struct WorkerFigures<'a> {
+    pub(super) name: String,
+    pub(super) stage: Stage,
+    pub(super) slot: Slot<'a>,
 }
 
-type Count = (&'static str, &'static str, fn(&Totals) -> u64);
+type Count = (&'static str, &'static str, fn(&Counters) -> u64);
 type Gauge = (&'static str, &'static str, fn(Slot<'_>) -> u32);
 
 const COUNTS: [Count; 6] = [
@@ -103,93 +100,26 @@ const GAUGES: [Gauge; 5] = [
     ),
 ];
 
-impl Arbiter<'_> {
-    /// Tends `admin_bind`, if there is one.
-    pub(super) fn tend_admin(&mut self) {
-        let Some(mut admin) = self.admin.take() else {
-            return;
-        };
-        let now = crate::scoreboard::monotonic_ms();
-        admin.turn(now, &|path| self.tell(path));
-        self.admin = Some(admin);
-    }
-
-    fn tell(&self, path: &[u8]) -> Answer {
-        match path {
-            b"/live" => Answer::text(Status::OK, "alive\n"),
-            b"/ready" => match self.readiness() {
-                Ok(()) => Answer::text(Status::OK, "ready\n"),
-                Err(reason) => Answer::text(
-                    Status::SERVICE_UNAVAILABLE,
-                    format!("not ready: {reason}\n"),
-                ),
-            },
-            b"/metrics" => Answer {
-                status: Status::OK,
-                content_type: "text/plain; version=0.0.4; charset=utf-8",
-                body: self.metrics(),
-            },
-            _ => Answer::text(NOT_FOUND, "/live, /ready or /metrics\n"),
-        }
-    }
-
-    fn readiness(&self) -> Result<(), &'static str> {
-        if self.stopping {
-            return Err("the server stops");
-        }
-        let mut why_not = Unready::NobodyServes;
-        // The slot knows of the end of its boot before we hear of it.
-        let stays = |stage| matches!(stage, Stage::Booting | Stage::Serving);
-        for worker in self.workers.iter().filter(|worker| stays(worker.stage)) {
-            match worker.slot().readiness(self.config.workers.max_queue) {
-                Ok(()) => return Ok(()),
-                Err(why) => why_not = why,
-            }
-        }
-        Err(why_not.reason())
-    }
-
-    fn metrics(&self) -> String {
-        let name = |slot: usize, is_current: bool| match is_current {
-            true => slot.to_string(),
-            false => format!("{slot}-old"),
-        };
-        let workers: Vec<_> = self
-            .workers
-            .iter()
-            .map(|worker| Figures {
-                name: name(
-                    worker.slot,
-                    std::sync::Arc::ptr_eq(&worker.board, &self.board),
-                ),
-                stage: worker.stage,
-                slot: worker.slot(),
-            })
-            .collect();
-        render(&workers, &self.totals, self.num_workers)
-    }
-}
-
-fn render(workers: &[Figures<'_>], buried: &Totals, wanted: usize) -> String {
+pub(super) fn render(workers: &[WorkerFigures<'_>], reaped: &Counters, wanted: usize) -> String {
     let mut text = String::with_capacity(4096 + workers.len() * 6144);
-    let own = |worker: &Figures<'_>| {
-        let mut totals = Totals::default();
-        totals.add(worker.slot);
-        totals
+    let own = |worker: &WorkerFigures<'_>| {
+        let mut counters = Counters::default();
+        counters.add(worker.slot);
+        counters
     };
-    let each: Vec<(&str, Totals)> = workers
+    let each: Vec<(&str, Counters)> = workers
         .iter()
         .map(|worker| (worker.name.as_str(), own(worker)))
         .collect();
-    let mut all = *buried;
+    let mut all = *reaped;
     workers.iter().for_each(|worker| all.add(worker.slot));
     write_workers(&mut text, workers, wanted);
     for (name, help, of) in COUNTS {
         header(&mut text, name, help, "counter");
         line(&mut text, name, "", of(&all));
         header(&mut text, &worker_name(name), help, "counter");
-        for (worker, totals) in &each {
-            line(&mut text, &worker_name(name), &label(worker), of(totals));
+        for (worker, counters) in &each {
+            line(&mut text, &worker_name(name), &label(worker), of(counters));
         }
     }
     for (name, help, of) in GAUGES {
@@ -202,8 +132,8 @@ fn render(workers: &[Figures<'_>], buried: &Totals, wanted: usize) -> String {
             line(&mut text, &worker_name(name), &label(&worker.name), value);
         }
     }
-    type OfTotals = fn(&Totals) -> &HistogramSnapshot;
-    let histograms: [(&str, &str, OfTotals); 2] = [
+    type OfCounters = fn(&Counters) -> &HistogramSnapshot;
+    let histograms: [(&str, &str, OfCounters); 2] = [
         (
             "request_duration_seconds",
             "From the whole request to the last byte handed to the kernel.",
@@ -219,14 +149,14 @@ fn render(workers: &[Figures<'_>], buried: &Totals, wanted: usize) -> String {
         header(&mut text, name, help, "histogram");
         write_histogram(&mut text, name, "", of(&all));
         header(&mut text, &worker_name(name), help, "histogram");
-        for (worker, totals) in &each {
-            write_histogram(&mut text, &worker_name(name), &label(worker), of(totals));
+        for (worker, counters) in &each {
+            write_histogram(&mut text, &worker_name(name), &label(worker), of(counters));
         }
     }
     text
 }
 
-fn write_workers(text: &mut String, workers: &[Figures<'_>], wanted: usize) {
+fn write_workers(text: &mut String, workers: &[WorkerFigures<'_>], wanted: usize) {
     header(text, "workers_wanted", "Workers asked for.", "gauge");
     line(text, "workers_wanted", "", wanted as u64);
     header(text, "workers", "Workers by what they are doing.", "gauge");
@@ -268,7 +198,7 @@ fn write_histogram(text: &mut String, name: &str, label: &str, snapshot: &Histog
     let comma = if label.is_empty() { "" } else { "," };
     let mut below = 0;
     for bucket in 0..HISTOGRAM_BUCKETS {
-        below += snapshot.counts[bucket];
+        below = u64::saturating_add(below, snapshot.counts[bucket]);
         if (FIRST_BUCKET..=LAST_BUCKET).contains(&bucket) {
             let bound = (1_u64 << bucket) as f64 / 1e6;
             let _ = writeln!(
@@ -292,10 +222,6 @@ fn write_histogram(text: &mut String, name: &str, label: &str, snapshot: &Histog
 
 const FIRST_BUCKET: usize = 6;
 const LAST_BUCKET: usize = 27;
-const NOT_FOUND: Status = Status {
-    code: 404,
-    reason: "Not Found",
-};
 
 #[cfg(test)]
 mod tests {
@@ -305,27 +231,27 @@ mod tests {
     use crate::scoreboard::Scoreboard;
 
     #[test]
-    fn sums_are_of_the_living_and_the_buried() {
-        let board = Scoreboard::new(2, 1).unwrap();
-        let mut buried = Totals::default();
+    fn sums_are_of_the_living_and_the_reaped() {
+        let scoreboard = Scoreboard::new(2, 1).unwrap();
+        let mut reaped = Counters::default();
         for (index, requests) in [(0, 3), (1, 4)] {
-            board.slot(index).add_requests(requests);
-            board.slot(index).set_connections(5, 1);
+            scoreboard.slot(index).add_requests(requests);
+            scoreboard.slot(index).set_connections(5, 1);
         }
-        let latency = board.slot(0).latency();
+        let latency = scoreboard.slot(0).latency();
         latency.record_alone(Duration::from_micros(100));
         latency.record_alone(Duration::from_secs(1));
-        buried.add(board.slot(0));
-        let workers: Vec<_> = board
+        reaped.add(scoreboard.slot(0));
+        let workers: Vec<_> = scoreboard
             .iter()
             .enumerate()
-            .map(|(index, slot)| Figures {
+            .map(|(index, slot)| WorkerFigures {
                 name: index.to_string(),
                 stage: Stage::Serving,
                 slot,
             })
             .collect();
-        let text = render(&workers, &buried, 2);
+        let text = render(&workers, &reaped, 2);
         for expected in [
             "ferricorn_workers{state=\"serving\"} 2",
             "ferricorn_requests_total 10",

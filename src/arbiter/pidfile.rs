@@ -1,8 +1,11 @@
-//! The pidfile: written whole under another name and renamed, removed only while it is still ours.
+//! The pidfile: written whole under another name and renamed, removed only while it still names this process.
+//!
+//! The directory may belong to another user than the one who writes the file, so the name of the temporary file cannot
+//! be guessed, no symbolic link is followed, and what could not be written whole is removed.
 //!
 //! A file that is there may be left over. gunicorn asks whether a process of that number runs, and refuses to start for
-//! ever when the number was given to somebody else, as after the restart of a container. So:
-//! - we hold a lock on our file for as long as we live, and a locked file has an owner;
+//! ever when another process has got the number, as after the restart of a container. So:
+//! - the arbiter holds a lock on its file for as long as it lives, and a locked file has an owner;
 //! - without the lock (gunicorn takes none) the process of that number has written the file only if it is not younger
 //!   than the file.
 //!
@@ -10,13 +13,14 @@
 //! open file, which workers close as they begin; it ends with the arbiter.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::signal::kill;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -24,7 +28,7 @@ use nix::unistd::Pid;
 use crate::fork_guard;
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PidfileError {
+pub enum PidfileError {
     #[error("Already running on PID {pid} (or pid file '{path}' is stale)")]
     Running { pid: i32, path: String },
     #[error("{0} doesn't exist. Can't create pidfile.")]
@@ -34,7 +38,7 @@ pub(super) enum PidfileError {
 }
 
 #[derive(Debug)]
-pub(super) struct Pidfile {
+struct Pidfile {
     path: PathBuf,
     pid: i32,
     /// A file system without locks has no lock.
@@ -44,7 +48,7 @@ pub(super) struct Pidfile {
 impl Pidfile {
     /// # Errors
     /// When another process that runs is named in the file, or it cannot be written.
-    pub(super) fn create(path: &Path, pid: i32) -> Result<Self, PidfileError> {
+    fn create(path: &Path, pid: i32) -> Result<Self, PidfileError> {
         if let Some(other) = recorded_pid(path) {
             if other != pid && is_owned_by(path, other) {
                 let path = path.display().to_string();
@@ -71,12 +75,8 @@ impl Pidfile {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Removes the file, unless another process has put itself into it.
-    pub(super) fn unlink(&self) {
+    /// Removes the file, unless it names another process by now.
+    fn unlink(&self) {
         if recorded_pid(&self.path) == Some(self.pid) {
             if let Err(error) = fs::remove_file(&self.path) {
                 log::debug!("pid file {} not removed: {error}", self.path.display());
@@ -85,26 +85,92 @@ impl Pidfile {
     }
 }
 
+/// The pidfile of this master, wherever its setting says that it is now.
+#[derive(Debug, Default)]
+pub(super) struct OwnPidfile(Option<Pidfile>);
+
+impl OwnPidfile {
+    /// The file is at `path` from now on, or nowhere.
+    ///
+    /// # Errors
+    /// When another process that runs is named in the file, or it cannot be written. Then the old one stays.
+    pub(super) fn move_to(&mut self, path: Option<&Path>, pid: i32) -> Result<(), PidfileError> {
+        if self.0.as_ref().map(|pidfile| pidfile.path.as_path()) == path {
+            return Ok(());
+        }
+        let created = path.map(|path| Pidfile::create(path, pid)).transpose()?;
+        if let Some(old) = std::mem::replace(&mut self.0, created) {
+            old.unlink();
+        }
+        Ok(())
+    }
+
+    pub(super) fn unlink(&mut self) {
+        if let Some(pidfile) = self.0.take() {
+            pidfile.unlink();
+        }
+    }
+}
+
+/// # Errors
+/// The file could not be written whole; then there is no temporary file either.
 fn write_and_rename(path: &Path, pid: i32) -> io::Result<Option<Flock<fs::File>>> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{pid}"));
-    let temporary = PathBuf::from(temporary);
-    let mut file = fs::File::create(&temporary)?;
+    let temporary = temporary_name(path);
+    // A file that exists, and a link, are refused: O_EXCL follows none.
+    let file = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(&temporary)?;
+    let written = write_and_lock(file, pid).and_then(|lock| {
+        fs::rename(&temporary, path)?;
+        Ok(lock)
+    });
+    if written.is_err() {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn write_and_lock(mut file: fs::File, pid: i32) -> io::Result<Option<Flock<fs::File>>> {
     writeln!(file, "{pid}")?;
     file.set_permissions(fs::Permissions::from_mode(0o644))?;
     fork_guard::register(&file);
-    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok();
-    fs::rename(&temporary, path)?;
-    Ok(lock)
+    Ok(Flock::lock(file, FlockArg::LockExclusiveNonblock).ok())
+}
+
+/// Beside `path`, with 64 random bits: the standard library's hash keys are seeded by the system.
+fn temporary_name(path: &Path) -> PathBuf {
+    let random = RandomState::new().hash_one(std::process::id());
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{random:016x}"));
+    path.with_file_name(name)
+}
+
+/// Opens a file that is there for reading, without following a link or waiting for a pipe's writer.
+fn open_existing(path: &Path) -> io::Result<fs::File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    fs::File::options()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path)
 }
 
 fn recorded_pid(path: &Path) -> Option<i32> {
-    let pid = fs::read_to_string(path).ok()?.trim().parse().ok()?;
+    let mut text = String::new();
+    let file = open_existing(path).ok()?;
+    file.take(PIDFILE_BYTES_MAX)
+        .read_to_string(&mut text)
+        .ok()?;
+    let pid = text.trim().parse().ok()?;
     (pid > 0).then_some(pid)
 }
 
 fn is_owned_by(path: &Path, pid: i32) -> bool {
-    let is_locked = fs::File::open(path).is_ok_and(|file| {
+    let is_locked = open_existing(path).is_ok_and(|file| {
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
         lock.is_err_and(|(_, errno)| errno == Errno::EWOULDBLOCK)
     });
@@ -132,6 +198,8 @@ fn has_written(path: &Path, pid: i32) -> Option<bool> {
 const TICKS_PER_S: u64 = 100;
 /// Both ages are that exact.
 const GRAIN: Duration = Duration::from_millis(50);
+/// A number and its line end are shorter.
+const PIDFILE_BYTES_MAX: u64 = 64;
 
 #[cfg(test)]
 mod tests {
@@ -175,14 +243,14 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_was_given_to_somebody_else_is_stale() {
+    fn a_reused_number_is_stale() {
         let path = path_of("reused");
         fs::write(&path, "1\n").unwrap();
         let file = fs::File::options().write(true).open(&path).unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
         drop(file);
         let first = Pidfile::create(&path, 1).unwrap();
-        // While its owner lives nobody else gets it, whatever the number in it says.
+        // While its owner lives no other process gets it, whatever the number in it says.
         fs::File::options()
             .write(true)
             .open(&path)
@@ -201,5 +269,36 @@ mod tests {
             error.to_string(),
             "/nonexistent doesn't exist. Can't create pidfile."
         );
+    }
+
+    #[test]
+    fn neither_the_file_nor_its_temporary_name_follows_a_link() {
+        let path = path_of("linked");
+        let victim = path_of("victim");
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        let names = [(); 2].map(|()| temporary_name(&path));
+        assert_ne!(names[0], names[1], "not to be guessed");
+        let pidfile = Pidfile::create(&path, 4242).unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert!(!path.is_symlink());
+        pidfile.unlink();
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_behind() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("in-the-way");
+        // A directory with something in it cannot be replaced by a file.
+        fs::create_dir_all(path.join("full")).unwrap();
+        assert!(Pidfile::create(&path, 4242).is_err());
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_pipe_in_its_place_is_not_waited_for() {
+        let path = path_of("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(recorded_pid(&path), None);
     }
 }

@@ -1,15 +1,30 @@
-//! What the arbiter decides, as pure functions: whom to kill, whom to start, whom to retire, when to give up.
+//! What the arbiter decides, as pure functions: which workers to kill, start and retire, and when to give up.
 //!
-//! Nothing here forks, signals or reads a clock, so every rule is a unit test. Times are milliseconds of
-//! the scoreboard's clock.
+//! Nothing here forks, signals or reads a clock, so every rule is a unit test. Times are milliseconds of the
+//! scoreboard's clock.
 
+use std::fmt;
 use std::time::Duration;
 
-use super::workers::Stage;
+use nix::sys::signal::Signal;
 
-/// The settings that `judge` goes by.
+/// How far a worker's life has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Forked, or asked for at a fork server; it does not serve yet.
+    Booting,
+    Serving,
+    /// It was told to stop, or announced that it stops.
+    Retiring,
+    /// It was silent for too long and got ABRT.
+    Aborted,
+    /// It got KILL.
+    Killed,
+}
+
+/// The settings that the watchdog goes by.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct Timeouts {
     pub(super) boot: Option<Duration>,
     pub(super) silence: Option<Duration>,
     pub(super) graceful: Duration,
@@ -17,7 +32,7 @@ pub(super) struct Patience {
 
 /// When the worker last showed signs of life. 0 means never.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Beats {
+pub(super) struct Heartbeats {
     pub(super) event_loop: u64,
     pub(super) python: u64,
 }
@@ -38,28 +53,28 @@ pub(super) enum Fault {
     Python,
 }
 
-/// Is this worker to be killed? `since` is when the worker entered `stage`.
-pub(super) fn judge(
+/// The watchdog's verdict on a worker that entered `stage` at `since`.
+pub(super) fn verdict(
     stage: Stage,
     since: u64,
-    beats: Beats,
+    heartbeats: Heartbeats,
     now: u64,
-    patience: &Patience,
+    timeouts: &Timeouts,
 ) -> Verdict {
     let waited = |from: u64| Duration::from_millis(now.saturating_sub(from));
     let exceeds =
         |from: u64, limit: Option<Duration>| limit.is_some_and(|limit| waited(from) > limit);
-    // A beat older than the stage says nothing about it; a Python beat that never came is not judged.
-    let loop_beat = beats.event_loop.max(since);
-    let python_beat = beats.python.max(since);
+    // A heartbeat older than the stage says nothing about it; a Python heartbeat that never came is not judged.
+    let loop_beat = heartbeats.event_loop.max(since);
+    let python_beat = heartbeats.python.max(since);
     match stage {
-        Stage::Booting if exceeds(since, patience.boot) => Verdict::Abort(Fault::Boot),
-        Stage::Retiring if waited(since) > patience.graceful + STOP_MARGIN => Verdict::Kill,
-        Stage::Serving | Stage::Retiring if exceeds(loop_beat, patience.silence) => {
+        Stage::Booting if exceeds(since, timeouts.boot) => Verdict::Abort(Fault::Boot),
+        Stage::Retiring if waited(since) > timeouts.graceful + STOP_MARGIN => Verdict::Kill,
+        Stage::Serving | Stage::Retiring if exceeds(loop_beat, timeouts.silence) => {
             Verdict::Abort(Fault::EventLoop)
         }
         Stage::Serving | Stage::Retiring
-            if beats.python != 0 && exceeds(python_beat, patience.silence) =>
+            if heartbeats.python != 0 && exceeds(python_beat, timeouts.silence) =>
         {
             Verdict::Abort(Fault::Python)
         }
@@ -68,91 +83,106 @@ pub(super) fn judge(
     }
 }
 
-/// A worker as `plan` sees it.
+/// A worker as [`reconcile`] sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Member {
     pub(super) age: u64,
     pub(super) generation: u32,
     pub(super) stage: Stage,
-    /// It has served long enough (`max_requests` and its kin) and goes on until somebody takes its place.
-    pub(super) asks: bool,
+    /// It has served long enough (`max_requests` and the like) and goes on until a successor takes its place.
+    pub(super) wants_replacement: bool,
 }
 
-/// What the workers should come to.
+/// The desired state.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wish {
+pub(super) struct Desired {
     pub(super) target: usize,
     /// Workers of another generation are out of date.
     pub(super) generation: u32,
-    /// While a reload has not shown that its code boots: how many workers were wanted before it. So many
-    /// stay.
+    /// While a reload has not shown that its code boots: how many workers were wanted before it. That many stay.
     pub(super) unproven: Option<usize>,
-    /// So many processes more than `target` there may be to replace workers that are out of date.
+    /// How many processes above `target` may exist to replace workers that are out of date.
     pub(super) reload_surge: usize,
-    /// Idem, to replace workers that ask for it.
+    /// How many processes above `target` may exist to replace workers that want it.
     pub(super) max_retiring: usize,
 }
 
 /// What to do so that `target` workers of the current generation serve.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct Changes {
     pub(super) spawn: usize,
     /// Ages of the workers to send TERM, oldest first.
     pub(super) retire: Vec<u64>,
-    /// Nobody is out of date any more, but those that leave.
+    /// Only workers that are leaving are out of date.
     pub(super) is_current: bool,
 }
 
 /// One rule for start, reload, recycling, TTIN, TTOU and crashes:
 ///
-/// 1. What is missing is started at once, whoever may still be leaving.
-/// 2. Who is to be replaced (out of date, or asking) gets a successor beside it, as long as there are no more
-///    processes than the target and the surge. Those that are leaving count: they hold their memory.
-/// 3. Somebody is told to go only when at least `target` others serve: what boots is nobody's substitute.
+/// 1. Missing workers are started at once, also while others are still leaving.
+/// 2. A worker that is to be replaced (it is out of date, or wants it) gets a successor beside it, as long as there
+///    are no more processes than the target and the surge. Leaving workers count: they hold their memory.
+/// 3. A worker is told to go only when at least `target` others serve: one that boots replaces none.
 ///
 /// `members` are ordered by age.
-pub(super) fn plan(wish: &Wish, members: &[Member]) -> Plan {
-    let target = wish.target;
-    let is_old = |member: &Member| member.generation != wish.generation;
+pub(super) fn reconcile(desired: &Desired, members: &[Member]) -> Changes {
+    let target = desired.target;
+    let is_old = |member: &Member| member.generation != desired.generation;
     let active: Vec<_> = members.iter().filter(|member| member.is_active()).collect();
-    let leaves_soon = |member: &&&Member| is_old(member) || member.asks;
+    let leaves_soon = |member: &&&Member| is_old(member) || member.wants_replacement;
     let to_replace = active.iter().filter(leaves_soon).count();
     let any_old = active.iter().any(|member| is_old(member));
 
     let missing = target.saturating_sub(active.len());
     let surge = if any_old {
-        wish.reload_surge
+        desired.reload_surge
     } else {
-        wish.max_retiring
+        desired.max_retiring
     };
-    let most = target.max(wish.unproven.unwrap_or(0)) + surge;
+    let most = target.max(desired.unproven.unwrap_or(0)) + surge;
     let room = most.saturating_sub(members.len() + missing);
     let fresh = active.len() - to_replace;
     let successors = room.min(target.saturating_sub(fresh + missing));
 
-    // Who may go: as long as a reload is unproven only those of before that are one too many, as when another reload
-    // was under way. They would keep its first worker from having a place.
-    let mut candidates = active.clone();
-    let stays = match wish.unproven {
+    let retire = retirements(desired, &active, is_old);
+    Changes {
+        spawn: missing + successors,
+        is_current: active
+            .iter()
+            .all(|member| !is_old(member) || retire.contains(&member.age)),
+        retire,
+    }
+}
+
+/// Which of the active workers go now.
+fn retirements(
+    desired: &Desired,
+    active: &[&Member],
+    is_old: impl Fn(&Member) -> bool,
+) -> Vec<u64> {
+    // While a reload is unproven only surplus workers of older generations go, as after a reload that interrupted
+    // another. They would keep its first worker from having a place.
+    let mut candidates = active.to_vec();
+    let stays = match desired.unproven {
         Some(before) => {
             candidates.retain(|member| is_old(member));
             before
         }
-        None => target,
+        None => desired.target,
     };
     let serving = candidates
         .iter()
         .filter(|member| member.stage == Stage::Serving);
     let mut spare = serving.count().saturating_sub(stays);
     let surplus = candidates.len().saturating_sub(stays);
-    // Out of date and asking, out of date, asking, and only then the oldest of the rest.
-    candidates.sort_by_key(|member| (!is_old(member), !member.asks, member.age));
+    // Out of date and wanting it, out of date, wanting it, and only then the oldest of the rest.
+    candidates.sort_by_key(|member| (!is_old(member), !member.wants_replacement, member.age));
     let mut retire = Vec::new();
     for member in candidates {
         let serves = member.stage == Stage::Serving;
         let goes = match member.stage {
             Stage::Serving => spare > 0,
-            Stage::Booting => target == 0 || is_old(member),
+            Stage::Booting => desired.target == 0 || is_old(member),
             _ => false,
         };
         if retire.len() < surplus && goes {
@@ -161,13 +191,7 @@ pub(super) fn plan(wish: &Wish, members: &[Member]) -> Plan {
         }
     }
     retire.sort_unstable();
-    Plan {
-        spawn: missing + successors,
-        is_current: active
-            .iter()
-            .all(|member| !is_old(member) || retire.contains(&member.age)),
-        retire,
-    }
+    retire
 }
 
 impl Member {
@@ -177,30 +201,41 @@ impl Member {
     }
 }
 
-/// How a worker ended.
+/// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Death {
-    Exit(i32),
+pub(super) enum ExitStatus {
+    Code(i32),
     Signal(i32),
 }
 
-/// The dead worker, as `after_death` sees it.
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(number) => match Signal::try_from(number) {
+                Ok(signal) => f.write_str(signal.as_str()),
+                Err(_) => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+/// A worker that has ended, as [`after_exit`] sees it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Obituary {
-    pub(super) death: Death,
+pub(super) struct ExitReport {
+    pub(super) status: ExitStatus,
     pub(super) stage: Stage,
-    /// It said itself that it was going.
-    pub(super) drained: bool,
-    /// It was to show that a reload boots, and none had shown it.
+    /// It has accepted connections.
+    pub(super) has_served: bool,
+    /// It was the first worker of a reload, and none of that generation had served.
     pub(super) in_rollout: bool,
-    pub(super) lifetime: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Consequence {
-    /// Replace it, if the plan wants that.
+    /// Replace it at once, if the desired state wants that.
     Replace,
-    /// Replace it, but not at full speed.
+    /// It never served: its place waits before the next attempt.
     BackOff,
     /// The reload is given up; the old generation goes on.
     FailRollout(&'static str),
@@ -208,65 +243,27 @@ pub(super) enum Consequence {
     Halt { reason: &'static str, code: i32 },
 }
 
-/// `started`: all workers of the first start have served. From then on a worker that cannot boot never
+/// `has_started`: all workers of the first start have served. From then on a worker that cannot boot never
 /// stops the ones that serve.
-pub(super) fn after_death(dead: &Obituary, started: bool) -> Consequence {
-    // What we ask to stop may end as it likes.
-    if matches!(dead.stage, Stage::Retiring) {
+pub(super) fn after_exit(exit: &ExitReport, has_started: bool) -> Consequence {
+    // What was asked to stop may end in any way.
+    if exit.stage == Stage::Retiring {
         return Consequence::Replace;
     }
-    let boot_failure = match dead.death {
-        Death::Exit(code @ EXIT_BOOT) => Some(("Worker failed to boot.", code)),
-        Death::Exit(code @ EXIT_APP_LOAD) => Some(("App failed to load.", code)),
+    let boot_failure = match exit.status {
+        ExitStatus::Code(code @ EXIT_BOOT) => Some(("Worker failed to boot.", code)),
+        ExitStatus::Code(code @ EXIT_APP_LOAD) => Some(("App failed to load.", code)),
         _ => None,
     };
-    let unbooted = matches!(dead.stage, Stage::Booting | Stage::Aborted | Stage::Killed);
     match boot_failure {
-        Some((reason, _)) if dead.in_rollout => return Consequence::FailRollout(reason),
-        Some((reason, code)) if !started => return Consequence::Halt { reason, code },
-        Some(_) => return Consequence::BackOff,
-        None if dead.in_rollout && unbooted => {
-            return Consequence::FailRollout("Worker failed to boot.");
+        Some((reason, _)) if exit.in_rollout => Consequence::FailRollout(reason),
+        Some((reason, code)) if !has_started => Consequence::Halt { reason, code },
+        Some(_) => Consequence::BackOff,
+        None if exit.in_rollout && !exit.has_served => {
+            Consequence::FailRollout("Worker failed to boot.")
         }
-        None => {}
-    }
-    let dies_young = dead.stage == Stage::Booting || (dead.lifetime < SOON && !dead.drained);
-    if dies_young {
-        Consequence::BackOff
-    } else {
-        Consequence::Replace
-    }
-}
-
-/// Keeps workers that die young from being replaced at full speed.
-#[derive(Debug, Default)]
-pub(super) struct Backoff {
-    deaths: u32,
-    last_death: u64,
-    delay: u64,
-}
-
-impl Backoff {
-    /// Returns how long to wait: the first time hardly, then twice as long each time.
-    pub(super) fn died_young(&mut self, now: u64) -> Duration {
-        // After a quiet time it is a new story.
-        if now.saturating_sub(self.last_death) > self.delay * 2 + QUIET_MS {
-            self.deaths = 0;
-        }
-        self.delay = (BACKOFF_FIRST_MS << self.deaths.min(16)).min(BACKOFF_MAX_MS);
-        self.deaths = self.deaths.saturating_add(1);
-        self.last_death = now;
-        Duration::from_millis(self.delay)
-    }
-
-    /// Milliseconds until workers may be started again; 0 means now.
-    pub(super) fn remaining(&self, now: u64) -> u64 {
-        (self.last_death + self.delay).saturating_sub(now)
-    }
-
-    /// The operator changed something: try at once.
-    pub(super) fn forget(&mut self) {
-        *self = Self::default();
+        None if exit.has_served => Consequence::Replace,
+        None => Consequence::BackOff,
     }
 }
 
@@ -275,14 +272,9 @@ pub const EXIT_BOOT: i32 = 3;
 /// Exit code of a worker whose application was not found, or is none.
 pub const EXIT_APP_LOAD: i32 = 4;
 
-/// A worker ends by itself when `graceful_timeout` is over; a little later it is killed.
+/// A worker ends by itself when `graceful_timeout` is over; a second later it is killed.
 pub(super) const STOP_MARGIN: Duration = Duration::from_secs(1);
 const ABORT_TO_KILL: Duration = Duration::from_secs(1);
-/// A worker that dies sooner than this after its fork may do so again and again.
-pub(super) const SOON: Duration = Duration::from_secs(5);
-const BACKOFF_FIRST_MS: u64 = 100;
-const BACKOFF_MAX_MS: u64 = 15_000;
-const QUIET_MS: u64 = 10_000;
 
 #[cfg(test)]
 mod tests;

@@ -16,16 +16,18 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
 };
 use nix::unistd::{getpid, pipe2, read, write};
 
+use super::runtime::Runtime;
 use crate::fork_guard;
 
 /// What the arbiter listens to.
@@ -75,6 +77,16 @@ pub fn arrived(pipe: &OwnedFd) -> Vec<Signal> {
     signals
 }
 
+/// Waits a second for TERM, INT or QUIT, without the GIL. True when one has come.
+pub(super) fn wait_for_stop(runtime: &mut dyn Runtime, pipe: &OwnedFd) -> bool {
+    let mut waited = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+    runtime.wait(&mut || {
+        let _ = poll(&mut waited, PollTimeout::from(1000_u16));
+    });
+    let stops = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+    arrived(pipe).iter().any(|signal| stops.contains(signal))
+}
+
 /// Puts `signal` before the loop of this process as if it had come. False when no loop has been made yet.
 #[must_use]
 pub fn deliver(signal: Signal) -> bool {
@@ -121,7 +133,7 @@ pub(super) fn leave_to_child() -> io::Result<()> {
         Signal::SIGWINCH,
     ])?;
     // Until the worker lets `faulthandler` have it.
-    super::dump_signal().map_or(Ok(()), |signal| disregard(&[signal]))
+    dump_signal().map_or(Ok(()), |signal| disregard(&[signal]))
 }
 
 /// In a forked child that is going to execute another program, while signals are blocked. What is meant for a master
@@ -158,6 +170,22 @@ impl Drop for Blocked {
         let restored = self.before.thread_set_mask();
         debug_assert!(restored.is_ok(), "the mask was the thread's own");
     }
+}
+
+/// A signal that nothing else uses: the kernel never sends it, and applications do not know it. It makes a worker's
+/// `faulthandler` dump.
+#[must_use]
+pub fn dump_signal() -> Option<Signal> {
+    #[cfg(all(
+        target_os = "linux",
+        not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc64"))
+    ))]
+    return Some(Signal::SIGSTKFLT);
+    #[cfg(not(all(
+        target_os = "linux",
+        not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc64"))
+    )))]
+    return None;
 }
 
 fn set_all(signals: &[Signal], handler: SigHandler) -> io::Result<()> {

@@ -111,7 +111,7 @@ pub enum Kind {
     FieldValue,
     /// A whole number >= 0.
     Int,
-    /// Idem, and the command line also takes `0o22`, `0x12` and the octal `0022`.
+    /// A whole number >= 0; the command line also takes `0o22`, `0x12` and the octal `0022`.
     OctalInt,
     /// Seconds >= 0, also parts of one.
     Seconds,

@@ -10,13 +10,13 @@
 #![forbid(unsafe_code)]
 
 mod clients;
+mod control_socket;
 mod frame;
 mod request;
-mod socket;
 mod tables;
 
 pub use clients::{ClientId, Clients};
+pub use control_socket::{ControlSocket, OpenError};
 pub use frame::{Inbox, encode};
 pub use request::{Asked, Command, Request, Topic};
-pub use socket::{OpenError, Socket};
 pub use tables::{ListenerView, View, WorkerView, answer, help, running};

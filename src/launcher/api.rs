@@ -9,7 +9,8 @@ use pyo3::types::{PyDict, PyList};
 use crate::config::settings::{Kind, Setting, all, find};
 use crate::config::{self, LogLevel};
 use crate::fork_guard;
-use crate::logging;
+use crate::logging::Log;
+use crate::logging::statsd::Metric;
 use crate::python::config_file;
 use crate::python::hooks::{Hooks, to_python};
 use crate::python::loader;
@@ -123,33 +124,35 @@ pub(crate) fn write_record(level: i64, text: &str) {
         20.. => LogLevel::Info,
         _ => LogLevel::Debug,
     };
-    logging::write_judged(level, text);
+    Log::of_process().write_line(level, text);
 }
 
 /// A metric for statsd: `mtype` is gauge, counter, histogram or timer. Nothing when there is no statsd.
 #[pyfunction]
 pub(crate) fn write_metric(mtype: &str, metric: &str, value: &str) {
-    log::error!(target: "metric", "{mtype} {metric} {value}");
+    if let Some(kind) = Metric::named(mtype) {
+        Log::of_process().metric(kind, metric, value);
+    }
 }
 
 /// Text for the error log, as it is.
 #[pyfunction]
 pub(crate) fn write_error_log(text: &str) -> usize {
-    logging::write_raw(text);
+    Log::of_process().write_raw(text);
     text.chars().count()
 }
 
 /// Text for the access log, as it is.
 #[pyfunction]
 pub(crate) fn write_access_log(text: &str) -> usize {
-    logging::write_access(text.as_bytes());
+    Log::of_process().write_access(text.as_bytes());
     text.chars().count()
 }
 
 /// Open the files of both logs anew.
 #[pyfunction]
 pub(crate) fn reopen_logs() {
-    if let Err(error) = logging::reopen() {
+    if let Err(error) = Log::of_process().reopen() {
         log::error!("{error}");
     }
 }

@@ -7,26 +7,30 @@
 
 use pyo3::prelude::*;
 
-use crate::logging;
+use crate::logging::Log;
 
 /// Whether the fault handler is ours.
 #[derive(Debug)]
 pub(super) struct Faults {
+    logs: Log,
     /// A weak reference to the file that it was given: it lives as long as nobody has given another one.
     file: Option<Py<PyAny>>,
 }
 
 impl Faults {
     /// From here on in this process, unless somebody has enabled it before.
-    pub(super) fn watch(py: Python<'_>) -> Self {
+    pub(super) fn watch(py: Python<'_>, logs: Log) -> Self {
         let file = match enabled(py) {
-            Ok(false) => enable(py),
-            Ok(true) => return Self { file: None },
+            Ok(false) => enable(py, logs),
+            Ok(true) => return Self { logs, file: None },
             Err(error) => Err(error),
         };
         // Without it a worker works as well.
         let file = file.map_err(|error| log::debug!("no fault handler: {error}"));
-        Self { file: file.ok() }
+        Self {
+            logs,
+            file: file.ok(),
+        }
     }
 
     /// Whether the application has enabled it, before us or after.
@@ -52,7 +56,7 @@ impl Faults {
         }
         py.import("faulthandler")?.call_method0("disable")?;
         let installed = install()?;
-        enable(py)?;
+        enable(py, self.logs)?;
         Ok(installed)
     }
 }
@@ -64,9 +68,9 @@ fn enabled(py: Python<'_>) -> PyResult<bool> {
 }
 
 /// Returns a weak reference to the file.
-fn enable(py: Python<'_>) -> PyResult<Py<PyAny>> {
+fn enable(py: Python<'_>, logs: Log) -> PyResult<Py<PyAny>> {
     // The number stays the error log's when that is opened anew; it is not closed with the object.
-    let arguments = (logging::error_log_fd(), "w", false);
+    let arguments = (logs.error_log_fd(), "w", false);
     let file = py.import("io")?.call_method1("FileIO", arguments)?;
     py.import("faulthandler")?
         .call_method1("enable", (&file, true))?;

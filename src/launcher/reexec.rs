@@ -17,18 +17,26 @@ use crate::net::inherit::{handed_over, systemd_fds};
 pub(super) struct Inheritance {
     /// systemd's descriptors.
     pub(super) systemd: Vec<RawFd>,
-    /// Those of the master whose successor we are, and that master.
+    /// Those of the old master, whose successor this is, and that master.
     pub(super) sockets: Vec<Listener>,
-    pub(super) elder: Option<Pid>,
+    pub(super) old_master: Option<Pid>,
     pub(super) supervisor: Supervisor,
+}
+
+/// The sockets of the old master cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the sockets of the old master ({numbers})")]
+pub(super) struct InheritError {
+    numbers: String,
+    source: std::io::Error,
 }
 
 impl Inheritance {
     /// Takes the variables out of the environment, so that no child thinks they are meant for it.
     ///
     /// # Errors
-    /// With a line for the operator.
-    pub(super) fn take(py: Python<'_>) -> Result<Self, String> {
+    /// The sockets of the old master cannot be used.
+    pub(super) fn take(py: Python<'_>) -> Result<Self, InheritError> {
         let take = |name: &str| -> Option<String> {
             let environ = py.import("os").ok()?.getattr("environ").ok()?;
             let value = environ
@@ -44,24 +52,24 @@ impl Inheritance {
             take("LISTEN_FDS"),
             take("LISTEN_FDNAMES"),
         );
-        let elder = take("GUNICORN_PID").and_then(|pid| pid.trim().parse().ok());
-        let sockets = match (elder, take("GUNICORN_FD")) {
-            (Some(_), Some(numbers)) => handed_over(&numbers).map_err(|error| {
-                format!("cannot use the sockets of the master before ({numbers}): {error}")
-            })?,
+        let old_master = take("GUNICORN_PID").and_then(|pid| pid.trim().parse().ok());
+        let sockets = match (old_master, take("GUNICORN_FD")) {
+            (Some(_), Some(numbers)) => {
+                handed_over(&numbers).map_err(|source| InheritError { numbers, source })?
+            }
             _ => Vec::new(),
         };
         Ok(Self {
             systemd: systemd_fds(pid.as_deref(), fds.as_deref(), std::process::id()),
             sockets,
-            elder: elder.map(Pid::from_raw),
+            old_master: old_master.map(Pid::from_raw),
             supervisor: supervisor(std::process::id()),
         })
     }
 
     /// Whether this is a successor: then it is in the background already if it is to be.
     pub(super) fn is_successor(&self) -> bool {
-        self.elder.is_some()
+        self.old_master.is_some()
     }
 }
 

@@ -8,28 +8,28 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use crate::config::LogLevel;
-use crate::logging::{self, Relay};
+use crate::logging::{Log, Relay};
 use crate::python::gil::is_attached;
 use crate::python::heartbeat::post;
 use crate::python::traceback::format as traceback;
 use crate::worker::AccessRelay;
 
-/// Hands the log to `log`; `None` takes it back.
-pub(super) fn install(log: Option<Py<PyAny>>) {
-    logging::set_relay(log.map(relay));
+/// Lets `log` take the error log's records; `None` takes that back.
+pub(super) fn install(logs: Log, log: Option<Py<PyAny>>) {
+    logs.set_relay(log.map(|log| relay(logs, log)));
 }
 
-fn relay(log: Py<PyAny>) -> Relay {
+fn relay(logs: Log, log: Py<PyAny>) -> Relay {
     let log = Arc::new(log);
     Arc::new(move |level, text, is_raw| {
         let text = text.to_string();
         if is_attached() {
-            Python::attach(|py| say(py, &log, level, &text, is_raw))
+            Python::attach(|py| say(py, logs, &log, level, &text, is_raw))
         } else {
             let log = Arc::clone(&log);
             post(Box::new(move |py| {
-                if !say(py, &log, level, &text, is_raw) {
-                    logging::write_judged(level, &text);
+                if !say(py, logs, &log, level, &text, is_raw) {
+                    logs.write_line(level, &text);
                 }
             }))
         }
@@ -78,7 +78,14 @@ pub(super) fn access(log: Py<PyAny>) -> AccessRelay {
 }
 
 /// False when the logger raised: that is told, and the text is still to be written.
-fn say(py: Python<'_>, log: &Py<PyAny>, level: LogLevel, text: &str, is_raw: bool) -> bool {
+fn say(
+    py: Python<'_>,
+    logs: Log,
+    log: &Py<PyAny>,
+    level: LogLevel,
+    text: &str,
+    is_raw: bool,
+) -> bool {
     let said = if is_raw {
         py.import("ferricorn._objects")
             .and_then(|host| host.call_method1("write_errors", (log, text)))
@@ -95,7 +102,7 @@ fn say(py: Python<'_>, log: &Py<PyAny>, level: LogLevel, text: &str, is_raw: boo
     };
     if let Err(error) = &said {
         let trace = traceback(py, error);
-        logging::write_judged(LogLevel::Error, &format!("The logger failed\n{trace}"));
+        logs.write_line(LogLevel::Error, &format!("The logger failed\n{trace}"));
     }
     said.is_ok()
 }

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
-use super::access_log;
 use super::faults::Faults;
-use super::host::Inherited;
-use crate::arbiter::{WorkerSeat, signals};
+use super::python_runtime::Inherited;
+use super::raised::Raised;
+use super::worker_access_log;
+use crate::arbiter::{WorkerContext, signals};
 use crate::config::{Config, VERSION};
 use crate::fork_guard::register;
-use crate::logging;
+use crate::logging::Log;
+use crate::logging::access::FormatError;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
 use crate::python::fork_guard::register_wakeup;
@@ -37,18 +39,29 @@ const WORKER_SIGNALS: [Signal; 5] = [
     Signal::SIGUSR1,
 ];
 
+/// Why a worker could not serve.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Raised(#[from] Raised),
+    #[error(transparent)]
+    AccessLog(#[from] FormatError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
 /// Serves until the worker is told to stop.
 pub(super) fn serve(
     py: Python<'_>,
     app: Py<PyAny>,
-    seat: WorkerSeat,
+    context: WorkerContext,
     inherited: &Arc<Inherited>,
     faults: &Faults,
 ) -> Exit {
-    match start(py, app, seat, inherited, faults) {
+    match start(py, app, context, inherited, faults) {
         Ok(exit) => exit,
-        Err(reason) => {
-            log::error!("The worker could not serve: {reason}");
+        Err(error) => {
+            log::error!("The worker could not serve: {error}");
             Exit {
                 code: crate::arbiter::EXIT_BOOT,
                 stuck_threads: 0,
@@ -60,29 +73,28 @@ pub(super) fn serve(
 fn start(
     py: Python<'_>,
     app: Py<PyAny>,
-    seat: WorkerSeat,
+    context: WorkerContext,
     inherited: &Arc<Inherited>,
     faults: &Faults,
-) -> Result<Exit, String> {
-    let WorkerSeat {
+) -> Result<Exit, ServeError> {
+    let WorkerContext {
         index,
         age,
         listeners,
         config,
         scoreboard,
-        booted,
+        notifier,
         parent,
         max_requests,
         channels,
         ..
-    } = seat;
-    let raised = |error: PyErr| traceback(py, &error);
+    } = context;
+    let raised = |error: PyErr| Raised::new(py, &error);
     let wakeups = install_wakeup(py).map_err(raised)?;
     let signals = install_signals(py, faults).map_err(raised)?;
     let mut settings = wsgi_settings(py, &config, &listeners);
-    let access_log = access_log::make(py, &config, &mut settings, age, inherited)?;
-    let heartbeat = Heartbeat::start(config.workers.timeout, beat(&scoreboard, index))
-        .map_err(|error| error.to_string())?;
+    let access_log = worker_access_log::make(py, &config, &mut settings, age, inherited)?;
+    let heartbeat = Heartbeat::start(config.workers.timeout, beat(&scoreboard, index))?;
     let interrupts = config
         .workers
         .request_timeout
@@ -103,7 +115,7 @@ fn start(
         slot: index,
         signals: Some(signals),
         interrupts: Some(wakeups),
-        booted: Some(booted),
+        booted: Some(notifier),
         parent: Some(parent.as_raw()),
         max_requests,
         channels,
@@ -114,7 +126,7 @@ fn start(
         config,
     };
     let exit = release(py, Reason::MainThread, || worker::run(setup, &application));
-    let mut exit = exit.map_err(|error| error.to_string())?;
+    let mut exit = exit?;
     if heartbeat.stop(py) == ThreadEnd::Stuck {
         exit.stuck_threads += 1;
     }
@@ -193,7 +205,7 @@ fn signal_hook(
     Box::new(move |number| {
         let hook = match Signal::try_from(number) {
             Ok(Signal::SIGUSR1) => {
-                if let Err(error) = logging::reopen() {
+                if let Err(error) = inherited.logs.reopen() {
                     log::error!("{error}");
                 }
                 // The files of Python's loggers can wait until the interpreter is free, the loop cannot.
@@ -302,10 +314,16 @@ fn face(listener: &Listener) -> ListenerAddress {
 
 /// Leave at once, without finalizing the interpreter under a thread that still runs: what is buffered is written, and
 /// what was cut is logged.
-pub(super) fn leave_stuck(py: Python<'_>, exit: Exit, scoreboard: &Scoreboard, index: usize) -> ! {
+pub(super) fn leave_stuck(
+    py: Python<'_>,
+    logs: Log,
+    exit: Exit,
+    scoreboard: &Scoreboard,
+    index: usize,
+) -> ! {
     log::error!("{} thread(s) did not finish in time:", exit.stuck_threads);
     log_running(scoreboard, index);
-    logging::close();
+    logs.close();
     if let Err(error) = dump_and_flush(py) {
         log::error!("{}", traceback(py, &error));
     }

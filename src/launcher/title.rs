@@ -10,9 +10,9 @@ use std::os::unix::fs::FileExt as _;
 
 use pyo3::prelude::*;
 
-/// A name that cannot be set is not worth a word.
-pub(super) fn name_process(py: Python<'_>, name: &str) {
-    let title = format!("ferricorn: {name}");
+/// A title that cannot be set is not worth a line.
+pub(super) fn set_title(py: Python<'_>, title: &str) {
+    let title = format!("ferricorn: {title}");
     let set = py
         .import("setproctitle")
         .and_then(|module| module.call_method1("setproctitle", (&title,)));
@@ -22,7 +22,7 @@ pub(super) fn name_process(py: Python<'_>, name: &str) {
     }
 }
 
-/// Through the file that is our memory: a wrong address is an error there, not a fault.
+/// Through the file that is this process's memory: a wrong address is an error there, not a fault.
 fn overwrite_arguments(title: &str) -> io::Result<()> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let (start, end) = arguments(&stat).ok_or(io::ErrorKind::InvalidData)?;

@@ -2,15 +2,18 @@
 //!
 //! `post_fork`, drop privileges, import the application, `post_worker_init`, serve, `worker_exit`.
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, getegid, geteuid, setgid, setgroups, setuid};
 use pyo3::prelude::*;
 use std::sync::Arc;
 
+use super::code_watch::Reloader;
 use super::faults::Faults;
-use super::host::{Inherited, PythonHost};
-use super::reload::Reloader;
+use super::python_runtime::{Inherited, PythonRuntime};
+use super::raised::Raised;
 use super::serve::{leave_stuck, serve};
-use crate::arbiter::{EXIT_BOOT, WorkerLine, WorkerSeat, dump_signal};
+use crate::arbiter::signals::dump_signal;
+use crate::arbiter::{EXIT_BOOT, WorkerChannel, WorkerContext};
 use crate::config::Config;
 use crate::net::Listener;
 use crate::python::hooks::{self, Hook, leaving};
@@ -21,21 +24,25 @@ use crate::python::traceback::format as traceback;
 use crate::worker::Exit;
 
 /// Returns the worker's exit code. Leaving the interpreter in the normal way is up to the caller.
-pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32 {
+pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerContext) -> i32 {
     let pid = std::process::id();
-    let age = seat.age;
-    let inherited = match host.into_worker(age) {
+    let age = context.age;
+    let inherited = match runtime.into_worker(age) {
         Ok(inherited) => Arc::new(inherited),
         Err(error) => return boot_failure(&traceback(py, &error)),
     };
-    let faults = Faults::watch(py);
-    let mut seat = seat;
-    let reporter = seat.line.take().and_then(|line| report_stacks(py, line));
-    let (index, scoreboard) = (seat.index, Arc::clone(&seat.scoreboard));
-    let reloader = Reloader::start(py, &seat.config, &inherited.hooks, &inherited.worker);
-    let mut exit = match boot(py, &inherited, &seat, reloader.as_ref()) {
+    inherited.logs.allow_threads();
+    let faults = Faults::watch(py, inherited.logs);
+    let mut context = context;
+    let reporter = context
+        .channel
+        .take()
+        .and_then(|channel| report_stacks(py, channel));
+    let (index, scoreboard) = (context.index, Arc::clone(&context.scoreboard));
+    let reloader = Reloader::start(py, &context.config, &inherited.hooks, &inherited.worker);
+    let mut exit = match boot(py, &inherited, &context, reloader.as_ref()) {
         Ok(app) => {
-            let exit = serve(py, app, seat, &inherited, &faults);
+            let exit = serve(py, app, context, &inherited, &faults);
             let requests = scoreboard.slot(index).requests();
             leaving(py, &inherited.worker, requests);
             exit
@@ -59,17 +66,17 @@ pub(super) fn run(py: Python<'_>, host: PythonHost<'_>, seat: WorkerSeat) -> i32
         .filter(|end| **end == Some(ThreadEnd::Stuck))
         .count();
     if exit.stuck_threads > 0 {
-        leave_stuck(py, exit, &scoreboard, index);
+        leave_stuck(py, inherited.logs, exit, &scoreboard, index);
     }
     exit.code
 }
 
 /// From now on the arbiter can ask where this worker is, also while the application is being imported.
-fn report_stacks(py: Python<'_>, line: WorkerLine) -> Option<StackReporter> {
+fn report_stacks(py: Python<'_>, channel: WorkerChannel) -> Option<StackReporter> {
     let reporter = StackReporter::start(
         py,
-        line.questions,
-        line.dump,
+        channel.requests,
+        channel.dump,
         dump_signal().map(|one| one as i32),
     );
     match reporter {
@@ -85,7 +92,7 @@ fn report_stacks(py: Python<'_>, line: WorkerLine) -> Option<StackReporter> {
 fn boot(
     py: Python<'_>,
     inherited: &Inherited,
-    seat: &WorkerSeat,
+    context: &WorkerContext,
     reloader: Option<&Reloader>,
 ) -> Result<Py<PyAny>, i32> {
     let Inherited {
@@ -94,16 +101,16 @@ fn boot(
         worker,
         ..
     } = inherited;
-    show_listeners(py, inherited, seat).map_err(|error| boot_failure(&traceback(py, &error)))?;
+    show_listeners(py, inherited, context).map_err(|error| boot_failure(&traceback(py, &error)))?;
     hooks
         .call(py, Hook::PostFork, (arbiter, worker))
         .map_err(|error| boot_failure(&error.to_string()))?;
-    drop_privileges(py, &seat.config).map_err(|reason| boot_failure(&reason))?;
+    drop_privileges(py, &context.config).map_err(|error| boot_failure(&error.to_string()))?;
     let app = match &inherited.app {
         Some(app) => app.clone_ref(py),
-        None => load(py, inherited, &seat.config, reloader)?,
+        None => load(py, inherited, &context.config, reloader)?,
     };
-    describe(py, worker, &app, seat).map_err(|error| boot_failure(&traceback(py, &error)))?;
+    describe(py, worker, &app, context).map_err(|error| boot_failure(&traceback(py, &error)))?;
     hooks
         .call(py, Hook::PostWorkerInit, (worker,))
         .map_err(|error| boot_failure(&error.to_string()))?;
@@ -136,9 +143,9 @@ fn load(
 }
 
 /// The worker has descriptors of its own for the listeners; those of the arbiter are closed here.
-fn show_listeners(py: Python<'_>, inherited: &Inherited, seat: &WorkerSeat) -> PyResult<()> {
-    let faces = seat.listeners.iter().map(Listener::face);
-    let listeners = hooks::listeners(py, &faces.collect::<Vec<_>>())?;
+fn show_listeners(py: Python<'_>, inherited: &Inherited, context: &WorkerContext) -> PyResult<()> {
+    let infos = context.listeners.iter().map(Listener::info);
+    let listeners = hooks::listeners(py, &infos.collect::<Vec<_>>())?;
     inherited.arbiter.setattr(py, "LISTENERS", &listeners)?;
     inherited.worker.setattr(py, "sockets", &listeners)
 }
@@ -148,13 +155,13 @@ fn describe(
     py: Python<'_>,
     worker: &Py<PyAny>,
     app: &Py<PyAny>,
-    seat: &WorkerSeat,
+    context: &WorkerContext,
 ) -> PyResult<()> {
     let worker = worker.bind(py);
     worker.setattr("wsgi", app)?;
     worker.getattr("app")?.setattr("callable", app)?;
-    worker.setattr("ppid", seat.parent.as_raw())?;
-    match seat.max_requests {
+    worker.setattr("ppid", context.parent.as_raw())?;
+    match context.max_requests {
         Some(most) => worker.setattr("max_requests", most),
         None => Ok(()),
     }
@@ -175,23 +182,34 @@ fn boot_failure(reason: &str) -> i32 {
     EXIT_BOOT
 }
 
+/// Why the worker cannot become another user's.
+#[derive(Debug, thiserror::Error)]
+enum PrivilegeError {
+    #[error("cannot change to group {0}: {1}")]
+    Group(Gid, Errno),
+    #[error("cannot change to user {0}: {1}")]
+    User(Uid, Errno),
+    #[error(transparent)]
+    Raised(#[from] Raised),
+}
+
 /// From root to `user` and `group`, before any of the application's code runs.
-fn drop_privileges(py: Python<'_>, config: &Config) -> Result<(), String> {
+fn drop_privileges(py: Python<'_>, config: &Config) -> Result<(), PrivilegeError> {
     let (user, group) = (
         Uid::from_raw(config.process.user),
         Gid::from_raw(config.process.group),
     );
     if group != getegid() {
-        let failed = |errno| format!("cannot change to group {group}: {errno}");
+        let failed = |errno| PrivilegeError::Group(group, errno);
         if config.process.initgroups {
-            initgroups(py, config).map_err(|error| traceback(py, &error))?;
+            initgroups(py, config).map_err(|error| Raised::new(py, &error))?;
         } else if geteuid().is_root() {
             setgroups(&[group]).map_err(failed)?;
         }
         setgid(group).map_err(failed)?;
     }
     if user != geteuid() {
-        setuid(user).map_err(|errno| format!("cannot change to user {user}: {errno}"))?;
+        setuid(user).map_err(|errno| PrivilegeError::User(user, errno))?;
     }
     Ok(())
 }

@@ -3,43 +3,25 @@
 //! Invariants:
 //! - Lines are written whole. A regular file takes any number of them with one `write`, and appending keeps those of
 //!   several processes apart. A pipe keeps apart only what is at most `PIPE_BUF` long, so it gets that much at a time.
-//! - A file's descriptor keeps its number for life: opening the file anew replaces what is behind it. Whoever else
-//!   holds the number (the standard streams, the interpreter's fault handler) goes on to write to the log.
+//! - No write waits: see `outlet.rs`.
+//! - A file's descriptor keeps its number for life: opening the file anew replaces what is behind it. The standard
+//!   streams and the interpreter's fault handler, which hold the number, go on to write to the log.
 //! - A file that was renamed or removed is opened anew: on USR1, and by itself when that is noticed, which is looked
 //!   for once a second at most. A file that was truncated needs nothing, because lines are appended.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{SFlag, fstat};
-use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdout, dup3, fchown};
+use nix::unistd::{dup2_stderr, dup2_stdout, dup3};
 
-/// A log's destination could not be opened; worded as gunicorn words it.
-#[derive(Debug, thiserror::Error)]
-#[error("Error: '{}' isn't writable [{}]", path.display(), exception(reason))]
-pub struct LogError {
-    path: PathBuf,
-    reason: io::Error,
-}
-
-/// The exception that Python would show.
-fn exception(reason: &io::Error) -> String {
-    let errno = Errno::from_raw(reason.raw_os_error().unwrap_or(0));
-    let class = match errno {
-        Errno::ENOENT => "FileNotFoundError",
-        Errno::EACCES | Errno::EPERM => "PermissionError",
-        Errno::EISDIR => "IsADirectoryError",
-        Errno::ENOTDIR => "NotADirectoryError",
-        _ => "OSError",
-    };
-    format!("{class}({}, '{}')", errno as i32, errno.desc())
-}
+use super::open::open_for_appending;
+pub use super::open::{FileOptions, LogError};
+use super::outlet::Outlet;
+use super::way::identity;
 
 /// A stream of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,21 +30,16 @@ pub enum Standard {
     Error,
 }
 
-/// What a log file is opened for.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FileOptions {
-    /// To whom the file is given, so that workers may open it anew.
-    pub owner: Option<(u32, u32)>,
-    /// Standard output and error go there too (`capture_output`).
-    pub captures: bool,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Destination {
     target: Target,
-    /// Whether one write may be longer than `PIPE_BUF`.
-    takes_much: bool,
+    outlet: Outlet,
+    /// Device and inode of what is written to.
+    identity: Option<(u64, u64)>,
+    looked: Instant,
+    /// That it cannot be opened anew was said.
+    has_complained: bool,
 }
 
 #[derive(Debug)]
@@ -76,11 +53,6 @@ struct LogFile {
     path: PathBuf,
     fd: OwnedFd,
     options: FileOptions,
-    /// Device and inode.
-    identity: (u64, u64),
-    looked: Instant,
-    /// That it cannot be opened anew was said.
-    has_complained: bool,
 }
 
 impl Destination {
@@ -94,45 +66,59 @@ impl Destination {
         }
         // Not relative: the server may change its directory.
         let path = std::path::absolute(name).unwrap_or_else(|_| PathBuf::from(name));
-        let (fd, identity) = open_for_appending(&path, options)?;
-        let takes_much = is_regular(&fd);
-        let file = LogFile {
-            path,
-            fd,
-            options,
-            identity,
-            looked: Instant::now(),
-            has_complained: false,
-        };
+        let fd = open_for_appending(&path, options)?;
+        let file = LogFile { path, fd, options };
         file.capture();
-        Ok(Self {
-            target: Target::File(file),
-            takes_much,
-        })
+        Ok(Self::to(Target::File(file)))
     }
 
     /// One of our streams.
     pub fn standard(standard: Standard) -> Self {
+        Self::to(Target::Standard(standard))
+    }
+
+    fn to(target: Target) -> Self {
+        let outlet = target.with_fd(Outlet::of);
+        let identity = target.with_fd(identity);
         Self {
-            takes_much: match standard {
-                Standard::Output => is_regular(io::stdout()),
-                Standard::Error => is_regular(io::stderr()),
-            },
-            target: Target::Standard(standard),
+            target,
+            outlet,
+            identity,
+            looked: Instant::now(),
+            has_complained: false,
         }
     }
 
-    /// Writes finished lines, with one system call when the descriptor takes them at once.
-    pub fn write(&self, lines: &[u8]) {
-        // A full disk or a closed pipe must not stop the server.
-        let _ = match (&self.target, self.takes_much) {
-            (Target::File(file), true) => write_all(&file.fd, lines),
-            (Target::File(file), false) => write_lines(&file.fd, lines),
-            (Target::Standard(Standard::Output), true) => write_all(io::stdout(), lines),
-            (Target::Standard(Standard::Output), false) => write_lines(io::stdout(), lines),
-            (Target::Standard(Standard::Error), true) => write_all(io::stderr(), lines),
-            (Target::Standard(Standard::Error), false) => write_lines(io::stderr(), lines),
-        };
+    /// Writes finished lines, with one system call when the descriptor takes them at once. What it does not take waits.
+    pub fn write(&mut self, lines: &[u8]) {
+        let outlet = &mut self.outlet;
+        self.target.with_fd(|fd| outlet.write(fd, lines));
+    }
+
+    /// How many lines were dropped, once lines flow again.
+    pub(super) fn take_dropped(&mut self) -> Option<u64> {
+        self.outlet.take_dropped()
+    }
+
+    /// How many lines were ever dropped.
+    pub(super) fn dropped_total(&self) -> u64 {
+        self.outlet.dropped_total()
+    }
+
+    /// This process was forked: what its parent has kept and dropped is the parent's.
+    pub(super) fn forked(&mut self) {
+        self.outlet.forked();
+    }
+
+    /// Lets a thread write where a write may wait. To be called in a process that will not fork.
+    pub(super) fn allow_thread(&mut self) {
+        self.outlet.allow_thread();
+    }
+
+    /// Gives what was not taken yet until `until`.
+    pub(super) fn close(&mut self, until: Instant) {
+        let outlet = &mut self.outlet;
+        self.target.with_fd(|fd| outlet.close(fd, until));
     }
 
     /// Opens the path anew.
@@ -140,66 +126,94 @@ impl Destination {
     /// # Errors
     /// When that fails: then the open file stays in use.
     pub fn reopen(&mut self) -> Result<(), LogError> {
-        match &mut self.target {
-            Target::File(file) => file.reopen(),
-            Target::Standard(_) => Ok(()),
+        if let Target::File(file) = &mut self.target {
+            file.reopen()?;
+            let path = file.path.clone();
+            self.retarget()
+                .map_err(|reason| LogError::NotWritable { path, reason })?;
+            self.has_complained = false;
         }
+        Ok(())
     }
 
-    /// Opens the path anew if it names another file by now, or none. Looks once a second at most.
+    /// Looks after what waits for no line, once a second at most: opens the path anew if it names another file by now, or
+    /// none; sees whether a standard stream is another one by now.
     ///
     /// # Errors
-    /// When it cannot be opened: then the open file stays in use, and nothing is said about it again.
+    /// When the path cannot be opened: then the open file stays in use, and nothing is said about it again.
     pub fn follow(&mut self) -> Result<(), LogError> {
-        let Target::File(file) = &mut self.target else {
-            return Ok(());
-        };
         let now = Instant::now();
-        if now.saturating_duration_since(file.looked) < LOOK_PERIOD {
+        if now.saturating_duration_since(self.looked) < LOOK_PERIOD {
             return Ok(());
         }
-        file.looked = now;
+        self.looked = now;
+        let Target::File(file) = &self.target else {
+            if self.target.with_fd(identity) != self.identity {
+                // Without a thread this cannot fail, and with one the old stream stays in use.
+                let _ = self.retarget();
+            }
+            return Ok(());
+        };
         let is_there = std::fs::metadata(&file.path)
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == file.identity);
+            .is_ok_and(|metadata| Some((metadata.dev(), metadata.ino())) == self.identity);
         if is_there {
             return Ok(());
         }
-        match file.reopen() {
-            Err(_) if file.has_complained => Ok(()),
+        match self.reopen() {
+            Err(_) if self.has_complained => Ok(()),
             Err(error) => {
-                file.has_complained = true;
+                self.has_complained = true;
                 Err(error)
             }
             Ok(()) => Ok(()),
         }
     }
 
+    /// Writes what waits, as far as it is taken now.
+    pub(super) fn flush(&mut self) {
+        let outlet = &mut self.outlet;
+        self.target.with_fd(|fd| outlet.flush(fd));
+    }
+
     /// Standard output and error go to the file, if it was opened for that. To be called when they were changed.
-    pub fn capture(&self) {
-        if let Target::File(file) = &self.target {
-            file.capture();
+    pub fn capture(&mut self) {
+        match &self.target {
+            Target::File(file) => file.capture(),
+            // As in `follow`.
+            Target::Standard(_) => drop(self.retarget()),
         }
     }
 
     /// A number under which the log can be written to for as long as it is open.
     pub fn raw_fd(&self) -> RawFd {
-        match &self.target {
-            Target::File(file) => file.fd.as_raw_fd(),
-            Target::Standard(Standard::Output) => io::stdout().as_raw_fd(),
-            Target::Standard(Standard::Error) => io::stderr().as_raw_fd(),
+        self.target.with_fd(|fd| fd.as_raw_fd())
+    }
+
+    /// Something else is behind the descriptor now.
+    fn retarget(&mut self) -> io::Result<()> {
+        self.identity = self.target.with_fd(identity);
+        let outlet = &mut self.outlet;
+        self.target.with_fd(|fd| outlet.retarget(fd))
+    }
+}
+
+impl Target {
+    fn with_fd<T>(&self, act: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        match self {
+            Self::File(file) => act(file.fd.as_fd()),
+            Self::Standard(Standard::Output) => act(io::stdout().as_fd()),
+            Self::Standard(Standard::Error) => act(io::stderr().as_fd()),
         }
     }
 }
 
 impl LogFile {
     fn reopen(&mut self) -> Result<(), LogError> {
-        let (fd, identity) = open_for_appending(&self.path, self.options)?;
-        dup3(&fd, &mut self.fd, OFlag::O_CLOEXEC).map_err(|errno| LogError {
+        let fd = open_for_appending(&self.path, self.options)?;
+        dup3(&fd, &mut self.fd, OFlag::O_CLOEXEC).map_err(|errno| LogError::NotWritable {
             path: self.path.clone(),
             reason: errno.into(),
         })?;
-        self.identity = identity;
-        self.has_complained = false;
         self.capture();
         Ok(())
     }
@@ -213,81 +227,14 @@ impl LogFile {
     }
 }
 
-/// The standard library's streams buffer or split at newlines; a plain write to their descriptor does not.
-fn write_all(fd: impl AsFd, bytes: &[u8]) -> io::Result<()> {
-    let fd = fd.as_fd();
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        match nix::unistd::write(fd, rest) {
-            Ok(0) => break,
-            Ok(written) => rest = &rest[written..],
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
-}
-
-/// As many lines at a time as a pipe takes in one piece. A line that is longer goes alone.
-fn write_lines(fd: impl AsFd, lines: &[u8]) -> io::Result<()> {
-    let fd: BorrowedFd<'_> = fd.as_fd();
-    let mut rest = lines;
-    while !rest.is_empty() {
-        let newline = |byte: &u8| *byte == b'\n';
-        let within = &rest[..rest.len().min(PIPE_BUF)];
-        let length = match within.iter().rposition(newline) {
-            _ if rest.len() <= PIPE_BUF => rest.len(),
-            Some(last) => last + 1,
-            None => rest
-                .iter()
-                .position(newline)
-                .map_or(rest.len(), |end| end + 1),
-        };
-        let (piece, behind) = rest.split_at(length);
-        write_all(fd, piece)?;
-        rest = behind;
-    }
-    Ok(())
-}
-
-fn is_regular(fd: impl AsFd) -> bool {
-    fstat(fd)
-        .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG)
-}
-
-fn open_for_appending(
-    path: &Path,
-    options: FileOptions,
-) -> Result<(OwnedFd, (u64, u64)), LogError> {
-    let failed = |reason| LogError {
-        path: path.to_owned(),
-        reason,
-    };
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o666)
-        .open(path)
-        .map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if let Some((user, group)) = options.owner
-        && metadata.is_file()
-        && (metadata.uid(), metadata.gid()) != (user, group)
-    {
-        // Only root may; whoever else starts a server need not change the owner either.
-        let _ = fchown(&file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
-    }
-    Ok((file.into(), (metadata.dev(), metadata.ino())))
-}
-
-/// So often it is looked whether a file was rotated.
+/// Between two looks whether a file was rotated.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
-/// A pipe takes so much in one piece (`pipe(7)`).
-const PIPE_BUF: usize = 4096;
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use std::fs;
+    use std::path::Path;
 
     use super::*;
 
@@ -304,9 +251,7 @@ mod tests {
 
     /// As if a second had passed.
     fn later(destination: &mut Destination) {
-        if let Target::File(file) = &mut destination.target {
-            file.looked -= LOOK_PERIOD;
-        }
+        destination.looked -= LOOK_PERIOD;
     }
 
     #[test]
@@ -370,19 +315,6 @@ mod tests {
         destination.follow().unwrap();
         destination.write(b"back\n");
         assert_eq!(fs::read(&path).unwrap(), b"back\n");
-    }
-
-    #[test]
-    fn a_pipe_gets_whole_lines() {
-        let (reader, writer) = nix::unistd::pipe().unwrap();
-        let line = [&[b'x'; 1500][..], b"\n"].concat();
-        let long = [&[b'y'; 5000][..], b"\n"].concat();
-        let lines = [&line[..], &line, &line, &long, &line].concat();
-        write_lines(&writer, &lines).unwrap();
-        drop(writer);
-        let mut written = Vec::new();
-        io::Read::read_to_end(&mut fs::File::from(reader), &mut written).unwrap();
-        assert_eq!(written, lines);
     }
 
     #[test]

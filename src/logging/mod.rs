@@ -1,6 +1,8 @@
-//! The log: the backend of the `log` facade, writing gunicorn's line format. It never takes the GIL.
+//! The logs: error log, access log, syslog and statsd, written without the GIL.
 //!
-//! `[2026-11-20 10:22:28 +0000] [30869] [INFO] message`
+//! [`Log`] is the handle. One stands for the process, because two callers cannot be passed one: the `log` crate, whose
+//! `set_logger` wants a `&'static` backend, and the interpreter, which calls the functions of `launcher/api.rs` by
+//! name. All others are passed it.
 //!
 //! Invariants:
 //! - A line is one `write` to a descriptor opened for appending, so lines of several processes never mix.
@@ -8,108 +10,232 @@
 //!   can be forked while it is held. Where two are held, the error log's is the first.
 //! - A log that cannot be written is lost in silence: there is nowhere to complain. (What can be noticed without
 //!   losing the line, a file that cannot be opened anew or a syslog that takes nothing, is said once.)
-//!
-//! `log` knows no "critical": a message with the target `"critical"` is shown as such.
 
 pub mod access;
 pub mod clock;
 pub mod destination;
+mod error_log;
+mod open;
+mod outlet;
 pub mod statsd;
 pub mod syslog;
+mod way;
+mod whole_lines;
+mod writer;
 
-use std::io::Write as _;
+use std::fmt::{Arguments, Display};
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
+use std::time::{Duration, Instant};
 
-use log::{Log, Metadata, Record};
+use log::{Metadata, Record};
 use nix::unistd::{getegid, geteuid};
 
-use self::clock::LocalTime;
 use self::destination::{Destination, FileOptions, LogError, Standard};
-#[cfg(doc)]
-use self::statsd::Metric;
-use self::statsd::Statsd;
-use self::syslog::{Kind, Notice, Syslog, SyslogError};
+use self::error_log::ErrorLog;
+use self::statsd::{Metric, Statsd};
+use self::syslog::{Kind, Syslog, SyslogError};
 use crate::config::{Config, LogLevel};
-
-/// The level of a message as gunicorn would name it.
-fn level_of(metadata: &Metadata<'_>) -> LogLevel {
-    match metadata.level() {
-        log::Level::Error if metadata.target() == "critical" => LogLevel::Critical,
-        log::Level::Error => LogLevel::Error,
-        log::Level::Warn => LogLevel::Warning,
-        log::Level::Info => LogLevel::Info,
-        log::Level::Debug | log::Level::Trace => LogLevel::Debug,
-    }
-}
-
-fn level_name(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Debug => "DEBUG",
-        LogLevel::Info => "INFO",
-        LogLevel::Warning => "WARNING",
-        LogLevel::Error => "ERROR",
-        LogLevel::Critical => "CRITICAL",
-    }
-}
 
 /// What the operator got wrong about the logs.
 #[derive(Debug, thiserror::Error)]
-pub enum InitError {
+pub enum ApplyError {
     #[error(transparent)]
     Log(#[from] LogError),
     #[error(transparent)]
     Syslog(#[from] SyslogError),
 }
 
-/// Opens the logs that the settings ask for. May be called again, after a reload: when something cannot be opened,
-/// everything stays as it was.
-///
-/// # Errors
-/// When a file cannot be opened for writing, or syslog's settings make no sense.
-pub fn init(config: &Config) -> Result<(), InitError> {
-    let changes_user =
-        (config.process.user, config.process.group) != (geteuid().as_raw(), getegid().as_raw());
-    let options = FileOptions {
-        owner: changes_user.then_some((config.process.user, config.process.group)),
-        captures: false,
-    };
-    let error_options = FileOptions {
-        captures: config.logging.capture_output,
-        ..options
-    };
-    let is_built_in = config.logging.is_built_in();
-    let new_syslog = (config.syslog.syslog && is_built_in)
-        .then(|| Syslog::new(config))
-        .transpose()?;
-    let open_access = |name: &str| Destination::open(name, Standard::Output, options);
-    let accesslog = config
-        .access_log
-        .accesslog
-        .as_deref()
-        .filter(|_| is_built_in);
-    let accesslog = accesslog.map(open_access).transpose()?;
-    let errorlog = Destination::open(&config.logging.errorlog, Standard::Error, error_options)?;
-    let statsd = Statsd::new(config);
-    // What statsd counts is counted whether or not it shows.
-    let shown = config.logging.loglevel.filter();
-    let counted = if statsd.is_some() {
-        shown.max(log::LevelFilter::Warn)
-    } else {
-        shown
-    };
-    let mut sink = BACKEND.sink();
-    sink.destination = errorlog;
-    sink.level = config.logging.loglevel;
-    sink.statsd = statsd;
-    drop(sink);
-    *lock(&ACCESS) = accesslog;
-    *lock(&SYSLOG) = new_syslog;
-    // Fails from the second call on, when the backend is already ours.
-    let _ = log::set_logger(&BACKEND);
-    log::set_max_level(counted);
-    Ok(())
+/// Takes records in place of the error log: every one that the level lets through, with whether it is raw text. False:
+/// it could not, and the record is written to the error log. It may be called on any thread.
+pub type Relay = Arc<dyn Fn(LogLevel, &Arguments<'_>, bool) -> bool + Send + Sync>;
+
+/// A handle on the process's logs, as cheap to copy as a reference.
+#[derive(Clone, Copy)]
+pub struct Log(&'static Shared);
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    /// The process's. To be called where nothing can be passed; see the module.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self(&PROCESS)
+    }
+
+    /// Opens the logs that the settings ask for, and takes the records of the `log` crate. May be called again, after a
+    /// reload: when something cannot be opened, everything stays as it was.
+    ///
+    /// # Errors
+    /// When a file cannot be opened for writing, or syslog's settings make no sense.
+    pub fn apply(self, config: &Config) -> Result<(), ApplyError> {
+        let changes_user =
+            (config.process.user, config.process.group) != (geteuid().as_raw(), getegid().as_raw());
+        let options = FileOptions {
+            owner: changes_user.then_some((config.process.user, config.process.group)),
+            captures: false,
+        };
+        let error_options = FileOptions {
+            captures: config.logging.capture_output,
+            ..options
+        };
+        let is_built_in = config.logging.is_built_in();
+        let syslog = (config.syslog.syslog && is_built_in)
+            .then(|| Syslog::new(config))
+            .transpose()?;
+        let open_access = |name: &str| Destination::open(name, Standard::Output, options);
+        let accesslog = config.access_log.accesslog.as_deref();
+        let accesslog = accesslog.filter(|_| is_built_in);
+        let accesslog = accesslog.map(open_access).transpose()?;
+        let errorlog = Destination::open(&config.logging.errorlog, Standard::Error, error_options)?;
+        let statsd = Statsd::new(config);
+        // What statsd counts is counted whether or not it shows.
+        let shown = config.logging.loglevel.filter();
+        let counted = if statsd.is_some() {
+            shown.max(log::LevelFilter::Warn)
+        } else {
+            shown
+        };
+        self.error_log()
+            .apply(errorlog, config.logging.loglevel, statsd);
+        self.0.owner.store(std::process::id(), Ordering::Relaxed);
+        *lock(&self.0.access) = accesslog;
+        *lock(&self.0.syslog) = syslog;
+        // This fails from the second call on, when the backend is in place.
+        let _ = log::set_logger(self.0);
+        log::set_max_level(counted);
+        Ok(())
+    }
+
+    /// Logs a critical line. The `log` crate knows no such level.
+    pub fn critical(self, message: &Arguments<'_>) {
+        self.0.take(LogLevel::Critical, message, false);
+    }
+
+    /// Sends a metric to statsd, if there is one. The name is without the prefix.
+    pub fn metric(self, metric: Metric, name: &str, value: impl Display) {
+        if let Some(statsd) = self.error_log().statsd() {
+            statsd.add(metric, name, value);
+            statsd.flush();
+        }
+    }
+
+    /// Writes a line that Python's logger `gunicorn.error` lets through: that has looked at the level itself.
+    pub fn write_line(self, level: LogLevel, text: &str) {
+        self.0.write(level, &format_args!("{text}"));
+    }
+
+    /// Writes text to the error log as it is.
+    pub fn write_raw(self, text: &str) {
+        self.error_log().write_raw(&format_args!("{text}"));
+    }
+
+    /// Appends finished lines to the access log, if there is one.
+    pub fn write_access(self, lines: &[u8]) {
+        self.tend_access(lines);
+        let notices = self.0.with_syslog(|syslog| {
+            let mut notices = Vec::new();
+            if syslog.takes_access() {
+                for line in lines.split_inclusive(|byte| *byte == b'\n') {
+                    let line = line.strip_suffix(b"\n").unwrap_or(line);
+                    notices.extend(syslog.send(Kind::Access, LogLevel::Info, line));
+                }
+            }
+            notices
+        });
+        for notice in notices.into_iter().flatten() {
+            self.error_log().write_notice(&notice);
+        }
+    }
+
+    /// Writes lines, if there are any, and looks after what waits for none.
+    fn tend_access(self, lines: &[u8]) {
+        let tended = self.0.with_access(|destination| {
+            let failed = destination.follow().err();
+            destination.write(lines);
+            (failed, destination.take_dropped())
+        });
+        let (failed, dropped) = tended.unwrap_or_default();
+        if let Some(error) = failed {
+            log::error!("{error}");
+        }
+        if let Some(lines) = dropped {
+            self.error_log().write_dropped("access log", lines);
+        }
+    }
+
+    /// How many lines the logs of this process have dropped.
+    #[must_use]
+    pub fn dropped_lines(self) -> u64 {
+        let access = self.0.with_access(|access| access.dropped_total());
+        access.unwrap_or(0) + self.error_log().destination().dropped_total()
+    }
+
+    /// This process was forked by the server. To be called before it logs.
+    pub fn forked(self) {
+        self.0.owner.store(std::process::id(), Ordering::Relaxed);
+        self.error_log().destination().forked();
+        self.0.with_access(Destination::forked);
+    }
+
+    /// This process will not fork, so it may have threads for logs on which a write may wait.
+    pub fn allow_threads(self) {
+        self.error_log().destination().allow_thread();
+        self.0.with_access(Destination::allow_thread);
+    }
+
+    /// Lets a logger of the operator's take the error log's records, or takes that back.
+    pub fn set_relay(self, relay: Option<Relay>) {
+        *self.0.relay.write().unwrap_or_else(PoisonError::into_inner) = relay;
+    }
+
+    /// Opens the files of both logs anew, after they were rotated. Standard streams stay as they are.
+    ///
+    /// # Errors
+    /// When a file cannot be opened: then the old one stays in use.
+    pub fn reopen(self) -> Result<(), LogError> {
+        let error_log = self.error_log().destination().reopen();
+        let access_log = self.0.with_access(Destination::reopen);
+        error_log.and(access_log.unwrap_or(Ok(())))
+    }
+
+    /// Looks after what waits for no line: files that were rotated, messages that a stream did not take. To be called
+    /// about once a second.
+    pub fn tick(self) {
+        self.error_log().tick();
+        self.tend_access(b"");
+        if let Some(notice) = self.0.with_syslog(Syslog::tick).flatten() {
+            self.error_log().write_notice(&notice);
+        }
+    }
+
+    /// The process ends: what was not taken yet gets a moment.
+    pub fn close(self) {
+        let until = Instant::now() + CLOSE_GRACE;
+        self.error_log().destination().close(until);
+        self.0.with_access(|destination| destination.close(until));
+        self.0.with_syslog(Syslog::close);
+    }
+
+    /// Standard output and error were changed: with `capture_output` they go to the error log again.
+    pub fn capture(self) {
+        self.error_log().destination().capture();
+    }
+
+    /// Where code that cannot call us writes to the error log, for as long as the process has it open.
+    #[must_use]
+    pub fn error_log_fd(self) -> RawFd {
+        self.error_log().destination().raw_fd()
+    }
+
+    fn error_log(self) -> impl std::ops::DerefMut<Target = ErrorLog> {
+        self.0.error_log()
+    }
 }
 
 /// Whether there is an access log to write to.
@@ -118,285 +244,204 @@ pub fn logs_access(config: &Config) -> bool {
         || config.syslog.syslog && !config.syslog.disable_redirect_access_to_syslog
 }
 
-/// Appends finished lines to the access log, if there is one.
-pub fn write_access(lines: &[u8]) {
-    let mut failed = None;
-    if let Some(destination) = lock(&ACCESS).as_mut() {
-        failed = destination.follow().err();
-        destination.write(lines);
-    }
-    if let Some(error) = failed {
-        log::error!("{error}");
-    }
-    let mut notices = Vec::new();
-    if let Some(syslog) = lock(&SYSLOG).as_mut().filter(|syslog| syslog.takes_access) {
-        for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            let line = line.strip_suffix(b"\n").unwrap_or(line);
-            notices.extend(syslog.send(Kind::Access, LogLevel::Info, line));
-        }
-    }
-    for notice in notices {
-        BACKEND.sink().write_notice(&notice);
-    }
-}
-
-/// Opens the files of both logs anew, after they were rotated. Standard streams stay as they are.
-///
-/// # Errors
-/// When a file cannot be opened: then the old one stays in use.
-pub fn reopen() -> Result<(), LogError> {
-    let error_log = BACKEND.sink().destination.reopen();
-    let access_log = lock(&ACCESS).as_mut().map(Destination::reopen);
-    error_log.and(access_log.unwrap_or(Ok(())))
-}
-
-/// Looks after what waits for no line: files that were rotated, messages that a stream did not take. To be called
-/// about once a second.
-pub fn tick() {
-    let access_log = lock(&ACCESS).as_mut().map(Destination::follow);
-    let error_log = BACKEND.sink().destination.follow();
-    let failed = [Some(error_log), access_log].into_iter().flatten();
-    for error in failed.filter_map(Result::err) {
-        log::error!("{error}");
-    }
-    let notice = lock(&SYSLOG).as_mut().and_then(Syslog::tick);
-    if let Some(notice) = notice {
-        BACKEND.sink().write_notice(&notice);
-    }
-}
-
-/// The process ends: what a stream has not taken yet gets a moment.
-pub fn close() {
-    if let Some(syslog) = lock(&SYSLOG).as_mut() {
-        syslog.close();
-    }
-}
-
-/// Standard output and error were changed: with `capture_output` they go to the error log again.
-pub fn capture() {
-    BACKEND.sink().destination.capture();
-}
-
-/// Where code that cannot call us writes to the error log, for as long as the process has it open.
-pub fn error_log_fd() -> RawFd {
-    BACKEND.sink().destination.raw_fd()
-}
-
-static ACCESS: Mutex<Option<Destination>> = Mutex::new(None);
-static SYSLOG: Mutex<Option<Syslog>> = Mutex::new(None);
-
-/// A panic while something was written leaves nothing that the next line could trip over.
-fn lock<T>(mutex: &'static Mutex<T>) -> MutexGuard<'static, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// A process that ends waits at most this for its logs to take what is pending.
+const CLOSE_GRACE: Duration = Duration::from_millis(300);
 
 /// Records with this target are the application's text (`wsgi.errors`): written without a prefix, at any level.
 pub const RAW_TARGET: &str = "wsgi.errors";
 
-/// Records with this target are for statsd and no lines: `gauge NAME NUMBER`, with the words of [`Metric`].
-pub const METRIC_TARGET: &str = "metric";
-
-/// Writes what Python's logger `gunicorn.error` lets through: it has judged the level itself.
-pub fn write_judged(level: LogLevel, text: &str) {
-    BACKEND.sink().write(level, &format_args!("{text}"));
+/// What all handles share.
+struct Shared {
+    /// `None` until the first use.
+    error: Mutex<Option<ErrorLog>>,
+    access: Mutex<Option<Destination>>,
+    syslog: Mutex<Option<Syslog>>,
+    relay: RwLock<Option<Relay>>,
+    /// The process that logs here; 0 before the settings are known.
+    owner: AtomicU32,
 }
 
-/// Writes text to the error log as it is.
-pub fn write_raw(text: &str) {
-    BACKEND.sink().write_raw(&format_args!("{text}"));
-}
+static PROCESS: Shared = Shared::new();
 
-/// Takes the log over: gets every record that the level lets through, and whether it is raw text. False: it could not,
-/// and the record is written here.
-pub type Relay = Arc<dyn Fn(LogLevel, &std::fmt::Arguments<'_>, bool) -> bool + Send + Sync>;
-
-static RELAY: RwLock<Option<Relay>> = RwLock::new(None);
-
-/// Hands the error log to a logger of the operator's, or takes it back. The relay may be called on any thread.
-pub fn set_relay(relay: Option<Relay>) {
-    *RELAY.write().unwrap_or_else(PoisonError::into_inner) = relay;
-}
-
-/// Whether the relay has taken the record. No lock is held while it works.
-fn is_relayed(level: LogLevel, text: &std::fmt::Arguments<'_>, is_raw: bool) -> bool {
-    let relay = RELAY.read().unwrap_or_else(PoisonError::into_inner).clone();
-    relay.is_some_and(|relay| relay(level, text, is_raw))
-}
-
-struct Backend(Mutex<Option<Sink>>);
-
-struct Sink {
-    destination: Destination,
-    level: LogLevel,
-    time: LocalTime,
-    statsd: Option<Statsd>,
-    line: Vec<u8>,
-}
-
-static BACKEND: Backend = Backend(Mutex::new(None));
-
-impl Backend {
-    fn sink(&self) -> SinkGuard<'_> {
-        // A panic while a line was written leaves nothing that the next line could trip over.
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.get_or_insert_with(Sink::new);
-        SinkGuard(guard)
-    }
-}
-
-impl Log for Backend {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        level_of(metadata) >= self.sink().level
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        let level = level_of(record.metadata());
-        let is_raw = record.target() == RAW_TARGET;
-        if record.target() == METRIC_TARGET {
-            if let Some(statsd) = &mut self.sink().statsd {
-                statsd.add_text(&record.args().to_string());
-            }
-            return;
+impl Shared {
+    const fn new() -> Self {
+        Self {
+            error: Mutex::new(None),
+            access: Mutex::new(None),
+            syslog: Mutex::new(None),
+            relay: RwLock::new(None),
+            owner: AtomicU32::new(0),
         }
-        if !is_raw && level < self.sink().level {
-            if let Some(statsd) = &mut self.sink().statsd {
+    }
+
+    fn error_log(&self) -> ErrorLogGuard<'_> {
+        match self.lock(&self.error) {
+            Some(mut guard) => {
+                guard.get_or_insert_with(ErrorLog::new);
+                ErrorLogGuard::Shared(guard)
+            }
+            None => ErrorLogGuard::Orphan(Box::new(ErrorLog::new())),
+        }
+    }
+
+    fn with_access<T>(&self, act: impl FnOnce(&mut Destination) -> T) -> Option<T> {
+        self.lock(&self.access)?.as_mut().map(act)
+    }
+
+    fn with_syslog<T>(&self, act: impl FnOnce(&mut Syslog) -> T) -> Option<T> {
+        self.lock(&self.syslog)?.as_mut().map(act)
+    }
+
+    /// `None` in a child that the application has forked while another thread held the lock: that thread does not exist
+    /// there, and the lock stays held.
+    fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> Option<MutexGuard<'a, T>> {
+        match mutex.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                let owner = self.owner.load(Ordering::Relaxed);
+                (owner == 0 || owner == std::process::id()).then(|| lock(mutex))
+            }
+        }
+    }
+
+    /// A record, which may not show and may be the relay's.
+    fn take(&self, level: LogLevel, message: &Arguments<'_>, is_raw: bool) {
+        if !is_raw && !self.error_log().shows(level) {
+            if let Some(statsd) = self.error_log().statsd() {
                 statsd.logged(level, b"");
             }
             return;
         }
-        if is_relayed(level, record.args(), is_raw) {
-            if let Some(statsd) = self.sink().statsd.as_mut().filter(|_| !is_raw) {
-                statsd.logged(level, record.args().to_string().as_bytes());
+        if self.is_relayed(level, message, is_raw) {
+            if let Some(statsd) = self.error_log().statsd().filter(|_| !is_raw) {
+                statsd.logged(level, message.to_string().as_bytes());
             }
-            return;
-        }
-        let mut sink = self.sink();
-        if is_raw {
-            sink.write_raw(record.args());
+        } else if is_raw {
+            self.error_log().write_raw(message);
         } else {
-            sink.write(level, record.args());
+            self.write(level, message);
         }
+    }
+
+    /// Whether the relay has taken the record. No lock is held while it works.
+    fn is_relayed(&self, level: LogLevel, message: &Arguments<'_>, is_raw: bool) -> bool {
+        let relay = self.relay.read().unwrap_or_else(PoisonError::into_inner);
+        let relay = relay.clone();
+        relay.is_some_and(|relay| relay(level, message, is_raw))
+    }
+
+    /// A line for the error log and for syslog.
+    fn write(&self, level: LogLevel, message: &Arguments<'_>) {
+        let mut error_log = self.error_log();
+        let text = error_log.write(level, message);
+        let sent = self.with_syslog(|syslog| syslog.send(Kind::Error, level, text));
+        if let Some(notice) = sent.flatten() {
+            error_log.write_notice(&notice);
+        }
+    }
+}
+
+impl log::Log for Shared {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.error_log().shows(level_of(metadata))
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let is_raw = record.target() == RAW_TARGET;
+        self.take(level_of(record.metadata()), record.args(), is_raw);
     }
 
     fn flush(&self) {}
 }
 
-/// Access to the sink, which exists from the first lock on.
-struct SinkGuard<'a>(MutexGuard<'a, Option<Sink>>);
-
-impl std::ops::Deref for SinkGuard<'_> {
-    type Target = Sink;
-
-    fn deref(&self) -> &Sink {
-        self.0.as_ref().expect("sink() filled it")
+/// The level of a message as gunicorn would name it.
+fn level_of(metadata: &Metadata<'_>) -> LogLevel {
+    match metadata.level() {
+        log::Level::Error => LogLevel::Error,
+        log::Level::Warn => LogLevel::Warning,
+        log::Level::Info => LogLevel::Info,
+        log::Level::Debug | log::Level::Trace => LogLevel::Debug,
     }
 }
 
-impl std::ops::DerefMut for SinkGuard<'_> {
-    fn deref_mut(&mut self) -> &mut Sink {
-        self.0.as_mut().expect("sink() filled it")
+/// A panic while something was written leaves nothing that the next line could trip over.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Access to the error log.
+enum ErrorLogGuard<'a> {
+    /// It exists from the first lock on.
+    Shared(MutexGuard<'a, Option<ErrorLog>>),
+    /// Of a child that cannot have the lock; it writes to standard error.
+    Orphan(Box<ErrorLog>),
+}
+
+impl std::ops::Deref for ErrorLogGuard<'_> {
+    type Target = ErrorLog;
+
+    fn deref(&self) -> &ErrorLog {
+        match self {
+            Self::Shared(guard) => guard.as_ref().expect("error_log() filled it"),
+            Self::Orphan(log) => log,
+        }
     }
 }
 
-impl Sink {
-    fn new() -> Self {
-        Self {
-            destination: Destination::standard(Standard::Error),
-            level: LogLevel::Info,
-            time: LocalTime::error_log(),
-            statsd: None,
-            line: Vec::new(),
+impl std::ops::DerefMut for ErrorLogGuard<'_> {
+    fn deref_mut(&mut self) -> &mut ErrorLog {
+        match self {
+            Self::Shared(guard) => guard.as_mut().expect("error_log() filled it"),
+            Self::Orphan(log) => log,
         }
-    }
-
-    /// Text of the application's own, as it is.
-    fn write_raw(&mut self, text: &std::fmt::Arguments<'_>) {
-        self.line.clear();
-        // As in `format`.
-        let _ = write!(self.line, "{text}");
-        self.destination.write(&self.line);
-    }
-
-    fn write(&mut self, level: LogLevel, message: &std::fmt::Arguments<'_>) {
-        if let Err(error) = self.destination.follow() {
-            self.format(LogLevel::Error, &format_args!("{error}"));
-            self.destination.write(&self.line);
-        }
-        let start = self.format(level, message);
-        self.destination.write(&self.line);
-        let text = &self.line[start..self.line.len() - 1];
-        if let Some(statsd) = &mut self.statsd {
-            statsd.logged(level, text);
-        }
-        let notice = lock(&SYSLOG)
-            .as_mut()
-            .and_then(|syslog| syslog.send(Kind::Error, level, text));
-        if let Some(notice) = notice {
-            self.write_notice(&notice);
-        }
-    }
-
-    /// What syslog cannot tell itself.
-    fn write_notice(&mut self, notice: &Notice) {
-        match notice {
-            Notice::Lost(errno) => self.format(
-                LogLevel::Warning,
-                &format_args!(
-                    "syslog takes no messages, and they are dropped: {}",
-                    errno.desc()
-                ),
-            ),
-            Notice::Back(dropped) => self.format(
-                LogLevel::Info,
-                &format_args!("syslog takes messages again; {dropped} were dropped."),
-            ),
-        };
-        self.destination.write(&self.line);
-    }
-
-    /// Puts a line into `line`. Returns where the message begins.
-    fn format(&mut self, level: LogLevel, message: &std::fmt::Arguments<'_>) -> usize {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| elapsed.as_secs());
-        let time = self.time.at(i64::try_from(now).unwrap_or(0));
-        let (pid, name) = (std::process::id(), level_name(level));
-        self.line.clear();
-        // Writing to a Vec cannot fail; what can is a Display of the caller's, and then the line is cut.
-        let _ = write!(self.line, "{time} [{pid}] [{name}] ");
-        let start = self.line.len();
-        let _ = write!(self.line, "{message}");
-        self.line.push(b'\n');
-        start
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[test]
-    fn a_line_has_gunicorns_form() {
-        let mut sink = Sink::new();
-        let start = sink.format(LogLevel::Warning, &format_args!("hello {}", 1));
-        let text = String::from_utf8(sink.line).unwrap();
-        let pid = std::process::id();
-        assert!(
-            text.ends_with(&format!("] [{pid}] [WARNING] hello 1\n")),
-            "{text}"
-        );
-        assert_eq!(&text[..3], "[20");
-        assert_eq!(text.find(']'), Some(26));
-        assert_eq!(&text[start..], "hello 1\n");
+    /// A log of its own, into a file.
+    fn log_into(path: &std::path::Path) -> Log {
+        let log = Log(Box::leak(Box::new(Shared::new())));
+        let name = path.to_str().unwrap();
+        let file = Destination::open(name, Standard::Error, FileOptions::default()).unwrap();
+        log.error_log().apply(file, LogLevel::Info, None);
+        log
     }
 
     #[test]
-    fn critical_is_a_target() {
-        let metadata = Metadata::builder()
-            .level(log::Level::Error)
-            .target("critical")
-            .build();
-        assert_eq!(level_of(&metadata), LogLevel::Critical);
-        assert_eq!(level_name(LogLevel::Critical), "CRITICAL");
+    fn critical_lines_say_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        log_into(&path).critical(&format_args!("WORKER {}", 1));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.ends_with(" [CRITICAL] WORKER 1\n"), "{text}");
+    }
+
+    #[test]
+    fn a_relay_takes_what_shows_and_what_it_refuses_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let log = log_into(&path);
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&taken);
+        log.set_relay(Some(Arc::new(move |level, text, is_raw| {
+            lock(&sink).push((level, text.to_string(), is_raw));
+            !is_raw
+        })));
+        log.0.take(LogLevel::Debug, &format_args!("hidden"), false);
+        log.0.take(LogLevel::Error, &format_args!("shown"), false);
+        log.0.take(LogLevel::Info, &format_args!("raw"), true);
+        assert_eq!(
+            *lock(&taken),
+            [
+                (LogLevel::Error, "shown".to_owned(), false),
+                (LogLevel::Info, "raw".to_owned(), true)
+            ]
+        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "raw");
     }
 }

@@ -18,6 +18,7 @@ use nix::sys::socket::{
 };
 
 use crate::config::{Config, LogLevel, StatsdAddress};
+use crate::fork_guard;
 
 /// A sender of metrics. Each process and each thread that counts has its own.
 #[derive(Debug)]
@@ -124,21 +125,14 @@ impl Statsd {
         self.packet.extend_from_slice(&self.line);
     }
 
-    /// Sends `gauge NAME NUMBER`; what is not of this form says nothing.
-    pub(super) fn add_text(&mut self, text: &str) {
-        let mut words = text.splitn(3, ' ');
-        let (metric, name, value) = (words.next(), words.next(), words.next());
-        if let (Some(metric), Some(name), Some(value)) = (metric, name, value)
-            && let Some(metric) = Metric::named(metric)
-        {
-            self.add(metric, name, value);
-            self.flush();
-        }
-    }
-
     /// Sends what was added.
     pub fn flush(&mut self) {
         if self.packet.is_empty() {
+            return;
+        }
+        if fork_guard::is_child() {
+            // The metrics are the worker's, and the socket is closed here.
+            self.packet.clear();
             return;
         }
         self.open();
@@ -165,6 +159,7 @@ impl Statsd {
             StatsdAddress::Udp { host, port } => open_udp(host, *port),
             StatsdAddress::Unix(path) => open_unix(path),
         };
+        self.socket.iter().for_each(fork_guard::register);
     }
 }
 

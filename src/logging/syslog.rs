@@ -20,6 +20,7 @@ use nix::sys::socket::{MsgFlags, SockaddrStorage, send, sendto};
 pub use self::address::SyslogError;
 use self::address::{Address, Link, facility};
 use crate::config::{Config, LogLevel};
+use crate::fork_guard;
 
 /// Which of the two logs a message is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub(super) struct Syslog {
     facility: u8,
     /// `gunicorn.PREFIX.`
     prefix: String,
-    pub(super) takes_access: bool,
+    takes_access: bool,
     link: Option<Link>,
     /// Whose the link is.
     pid: u32,
@@ -74,6 +75,11 @@ impl Syslog {
             pending: Vec::new(),
             dropped: 0,
         })
+    }
+
+    /// Whether it gets the access log's lines too.
+    pub(super) fn takes_access(&self) -> bool {
+        self.takes_access
     }
 
     /// Sends one message.
@@ -208,7 +214,11 @@ impl Syslog {
     fn connect(&mut self, pid: u32) -> Result<(), Errno> {
         if self.pid != pid {
             self.pid = pid;
-            self.link = None;
+            let of_parent = self.link.take();
+            if fork_guard::is_child() {
+                // It is closed, and its number may be the application's by now.
+                std::mem::forget(of_parent);
+            }
             self.next_try = None;
             self.pending.clear();
             self.dropped = 0;
@@ -221,7 +231,9 @@ impl Syslog {
             return Err(Errno::ENOTCONN);
         }
         self.next_try = Some(now + RETRY_PERIOD);
-        self.link = Some(self.address.connect()?);
+        let link = self.address.connect()?;
+        fork_guard::register(&link.fd);
+        self.link = Some(link);
         Ok(())
     }
 }

@@ -50,6 +50,19 @@ impl Channels {
         })
     }
 
+    /// Ways between `workers` workers and their replacements. `None` for a single one, and where there are not enough
+    /// descriptors: that costs balance only.
+    pub fn between(workers: usize) -> Option<Self> {
+        if workers < 2 {
+            return None;
+        }
+        Self::new((workers * 2 + 2).min(WAYS_MAX))
+            .inspect_err(|error| {
+                log::warn!("Connections will not move between workers: {error} (see `ulimit -n`).");
+            })
+            .ok()
+    }
+
     /// How many slots have one.
     pub fn count(&self) -> usize {
         self.ways.len()
@@ -179,6 +192,9 @@ pub fn receive_sockets(
     }
     Ok((message.bytes, sockets))
 }
+
+/// Workers beyond this many share nothing: each way costs two descriptors in every process.
+const WAYS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {

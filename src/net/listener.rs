@@ -6,7 +6,6 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
 
 use super::address::BindAddress;
 use super::resolve;
@@ -52,8 +51,8 @@ impl Listener {
         }
     }
 
-    /// Its descriptor and name, for those who only look.
-    pub fn face(&self) -> (RawFd, String) {
+    /// Its descriptor and name, as hooks see it.
+    pub fn info(&self) -> (RawFd, String) {
         (self.as_fd().as_raw_fd(), self.to_string())
     }
 
@@ -110,7 +109,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Removes the socket file of a unix listener that we made ourselves. Only the arbiter calls this.
+    /// Removes the socket file of a unix listener that this server has made. Only the arbiter calls this.
     pub fn unlink(&self) {
         if let BindAddress::Unix(path) = &self.address {
             if let Err(error) = std::fs::remove_file(path) {
@@ -118,10 +117,4 @@ impl Bound {
             }
         }
     }
-}
-
-/// Descriptor and name of each, for those who only look.
-pub fn faces(listeners: &[Arc<Bound>]) -> Vec<(RawFd, String)> {
-    let faces = listeners.iter().map(|bound| bound.listener.face());
-    faces.collect()
 }

@@ -32,7 +32,7 @@ use crate::fork_guard;
 pub use address::{AddressError, BindAddress};
 pub use backlog::backlog;
 pub use channel::{Channels, receive_sockets, send_sockets};
-pub use listener::{Bound, Listener, faces};
+pub use listener::{Bound, Listener};
 pub use private::bind_private;
 
 /// What the settings say about listening sockets.

@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_settles_at_what_is_seen() {
+    fn a_share_follows_what_is_seen() {
         let mut share = 0;
         for number in 0..1000 {
             share = waiting_share(share, number % 4 == 0);

@@ -13,14 +13,14 @@ use super::conn_id::ConnId;
 use super::streaming_body::StreamingBody;
 use super::window::Window;
 
-/// The other end of a connection, as the socket knows it or as a trusted proxy tells it.
+/// The other end of a connection, as the socket knows it or as a trusted proxy reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A TCP client.
     Tcp(SocketAddr),
-    /// A client of which a proxy told the address but no port.
+    /// A client of which a proxy reported the address but no port.
     Ip(IpAddr),
-    /// A client on a unix socket, which has no address worth telling.
+    /// A client on a unix socket, which has no address worth reporting.
     Unix,
 }
 
@@ -77,7 +77,7 @@ impl RequestBody {
 }
 
 /// One complete request on its way to the pool, with room for the response head and a small body on its way back.
-/// Boxed and recycled by the loop, so that a request allocates nothing of ours once the loop is warm.
+/// Boxed and recycled by the loop, so that a request makes the server allocate nothing once the loop is warm.
 #[derive(Debug)]
 pub struct Job {
     /// The connection that waits for the answer.
@@ -88,11 +88,11 @@ pub struct Job {
     pub body: RequestBody,
     /// Memory of the worker's body budget that the body holds, until the job is back with the loop.
     pub body_held_bytes: usize,
-    /// Who sent the request.
+    /// The client that sent the request.
     pub peer: Peer,
     /// The PROXY header that the connection began with.
     pub proxy: Option<ProxyHeader>,
-    /// Whether `forwarded_allow_ips` trusts whoever is connected to us.
+    /// Whether `forwarded_allow_ips` trusts the other end of the connection.
     pub trusted: bool,
     /// What a trusted peer's fields say of the request.
     pub forwarded: Forwarded,
@@ -104,14 +104,14 @@ pub struct Job {
     pub body_bytes: Option<u64>,
     /// Counts the worker's requests.
     pub serial: u64,
-    /// The client's socket, when the request asks for an upgrade. An application that
-    /// takes it sends [`Reply::Hijacked`] first.
+    /// The client's socket, when the request asks for an upgrade. A thread whose application takes it sends
+    /// [`Reply::Hijacked`] first.
     pub socket: Option<OwnedFd>,
     /// When a thread took it.
     pub started: Instant,
     /// How much of the wait for a thread was a woken thread's for the GIL. Zero when a thread had it already.
     pub gil_wait: Duration,
-    /// What the access log wants to know of the environ, noted when the application has returned.
+    /// What the access log needs of the environ, noted when the application has returned.
     pub noted: Vec<Option<Box<[u8]>>>,
     /// Why it was answered without the application; empty if it was not.
     pub refusal: &'static str,
@@ -121,7 +121,7 @@ pub struct Job {
     pub unlogged: bool,
     /// The response's head.
     pub response: ResponseHead,
-    /// The response's body, when it is handed over whole.
+    /// The response's body, when it is sent whole.
     pub response_body: ResponseBody,
 }
 
@@ -176,7 +176,7 @@ impl Job {
     }
 }
 
-/// A response body that is handed over whole: `bytes` first, then `pieces`.
+/// A response body that is sent whole: `bytes` first, then `pieces`.
 #[derive(Debug, Default)]
 pub struct ResponseBody {
     /// Small items, copied together.
@@ -213,7 +213,7 @@ pub enum Piece {
     Borrowed(Box<dyn BorrowedBuffer>),
     /// A range of a file.
     File {
-        /// Our own handle of the file.
+        /// A handle that the server owns.
         file: File,
         /// First byte of the range.
         offset: u64,
@@ -243,7 +243,7 @@ impl Piece {
 pub struct StreamedResponse {
     /// The response's head.
     pub response: ResponseHead,
-    /// What holds the pool thread back when the client is slower.
+    /// Holds the pool thread back when the client is slower.
     pub window: Arc<Window>,
 }
 
@@ -265,9 +265,9 @@ pub enum Reply {
     Abort(Box<Job>),
     /// The job has waited longer than `queue_timeout`: the application has not seen it.
     Overdue(Box<Job>),
-    /// The application has hijacked the socket that its request offered: the loop lets go of the connection. The job
-    /// still comes back in one of the other replies.
+    /// The application has hijacked the socket in [`Job::socket`]: the loop lets go of the connection. The job still
+    /// comes back in one of the other replies.
     Hijacked(ConnId),
-    /// The application waits for more of a body that is arriving, or has room for it.
+    /// The application waits for more of a streaming body, or has room for it.
     WantsBody(ConnId),
 }

@@ -278,7 +278,7 @@ impl StallDetector {
         }
     }
 
-    /// Look at the pool before a sleep. Jobs that have waited for a timed sleep's time, and none was taken, are a stall:
+    /// Called before a sleep. Jobs that have waited for a timed sleep's time, and none was taken, are a stall:
     /// the threads that are awake are all held up in the application, and another one is needed. Returns how long it
     /// has lasted, once for each such time.
     #[inline]

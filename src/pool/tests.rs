@@ -11,7 +11,7 @@ fn one_thread_is_waking_at_a_time_and_the_last_parked_is_the_first_woken() {
     assert!(token.is_any_awake() && !token.is_another_awake());
     token.notify_one();
     token.notify_one();
-    assert_eq!(token.parked(), 1, "the second notification wakes nobody");
+    assert_eq!(token.parked(), 1, "the second notification wakes none");
     token.wait(1);
     token.wakeup_done();
     token.notify_one();

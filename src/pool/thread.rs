@@ -35,7 +35,7 @@ impl PoolThread {
         self.index
     }
 
-    /// Tells the request that the thread runs from its other requests; 0 when requests are not watched.
+    /// Tells the request that the thread runs from its other requests; 0 when requests are not timed.
     pub fn token(&self) -> u64 {
         let in_flight = self.pool.in_flight_table();
         in_flight.map_or(0, |in_flight| in_flight.token(self.index))

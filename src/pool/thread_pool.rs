@@ -88,10 +88,10 @@ impl Pool {
         self
     }
 
-    /// The same pool, which tells what its threads run ([`Pool::in_flight`]).
+    /// The same pool, which keeps what its threads run ([`Pool::in_flight`]).
     #[must_use]
-    pub fn with_in_flight(mut self, is_watched: bool) -> Self {
-        self.in_flight = is_watched.then(|| InFlight::new(self.thread_count));
+    pub fn with_in_flight(mut self, is_kept: bool) -> Self {
+        self.in_flight = is_kept.then(|| InFlight::new(self.thread_count));
         self
     }
 
@@ -153,7 +153,7 @@ impl Pool {
         self.wakeup.parked() > 0
     }
 
-    /// The requests that threads run; none when the pool does not watch them.
+    /// The requests that threads run; none when the pool does not keep them.
     pub fn in_flight(&self) -> impl Iterator<Item = InFlightRequest> {
         self.in_flight.iter().flat_map(InFlight::iter)
     }

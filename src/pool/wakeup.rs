@@ -24,7 +24,7 @@
 //!   `state`, fences, then looks at the queue once more. The two `SeqCst` fences are in one total order: if the
 //!   producer's is first, the thread sees the job and cancels; if the thread's is first, the producer sees the parked
 //!   thread and notifies it.
-//! - *push against a wake-up that is done.* The producer pushes, fences, and notifies nobody because it reads that the
+//! - *push against a wake-up that is done.* The producer pushes, fences, and notifies no thread because it reads that the
 //!   token is given. The waking thread, when it has the GIL, clears the token bit, fences, and pops. By the same
 //!   argument either the producer reads the bit cleared (and notifies) or the thread's pop sees the job.
 //!

@@ -1,6 +1,6 @@
 //! Flow control of one streamed response: the pool thread waits while the client has too much unread.
 //!
-//! The thread adds what it hands over, the event loop takes away what the socket has accepted. Above the high
+//! The thread adds what it sends, the event loop takes away what the socket has accepted. Above the high
 //! watermark the thread waits (without the GIL) until half of it has been written. The wait is bounded by the loop:
 //! a client that reads nothing for `send_timeout` is closed, and closing the connection closes the window.
 
@@ -21,7 +21,7 @@ pub struct Window {
 
 #[derive(Debug)]
 struct Flow {
-    /// Handed over and not yet accepted by the socket.
+    /// Sent by the thread and not yet accepted by the socket.
     unsent_bytes: usize,
     closed: bool,
     /// The thread sleeps on `moved`.
@@ -43,7 +43,7 @@ impl Window {
         }
     }
 
-    /// Pool thread: `len` bytes are handed over. Returns whether it must [`Window::wait`] before the next ones.
+    /// Pool thread: `len` bytes are sent. Returns whether it must [`Window::wait`] before the next ones.
     ///
     /// # Errors
     /// [`WindowClosed`] when the connection is gone; the bytes need not be sent.
@@ -80,7 +80,7 @@ impl Window {
     /// Event loop: the socket has accepted `len` bytes (or they will never be sent).
     pub fn credit(&self, len: usize) {
         let mut flow = self.lock();
-        debug_assert!(flow.unsent_bytes >= len, "more was sent than handed over");
+        debug_assert!(flow.unsent_bytes >= len, "the socket accepts what was sent");
         flow.unsent_bytes = flow.unsent_bytes.saturating_sub(len);
         if flow.waiting && flow.unsent_bytes <= self.high_bytes / 2 {
             self.moved.notify_one();

@@ -7,7 +7,7 @@
 //! No Python here: the caller says which files there are (`launcher/reload.rs`, in every worker, on a thread of its own).
 #![forbid(unsafe_code)]
 
-mod notify;
+mod inotify;
 mod stamps;
 
 use std::io;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use self::notify::Notify;
+use self::inotify::Notify;
 use self::stamps::Stamps;
 use crate::config::ReloadEngine;
 

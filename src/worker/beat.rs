@@ -25,7 +25,7 @@ impl EventLoop<'_> {
         }
         self.last_beat = Some(now);
         self.core.end_burst(false);
-        crate::logging::tick();
+        crate::logging::Log::of_process().tick();
         let idle = self
             .connections
             .iter()

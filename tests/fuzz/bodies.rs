@@ -213,13 +213,13 @@ fn drive(bytes: &[u8], limits: &Limits) {
         } else {
             // What was not consumed is given again, with more behind it.
             end = bytes.len().min(end + choices.below(64));
-            let inbound = &bytes[from..end];
-            match exchange.receive(inbound, limits, &mut head) {
+            let piece = &bytes[from..end];
+            match exchange.receive(piece, limits, &mut head) {
                 Err(error) => {
                     exchange.refuse(error.status(), &error.page_message(), &defaults, &mut out);
                 }
                 Ok(step) => {
-                    assert!(step.consumed <= inbound.len());
+                    assert!(step.consumed <= piece.len());
                     from += step.consumed;
                     if step.received == Received::Head && choices.below(2) == 0 {
                         exchange.send_continue(&mut out);
@@ -325,7 +325,7 @@ fn check_proxy_header(bytes: &[u8], header: &ProxyHeader) {
     }
 }
 
-/// Field lines, as a proxy and whoever stands before it may send them: the client's address, names, schemes.
+/// Field lines, as a proxy or a client before it may send them: the client's address, names, schemes.
 pub(crate) fn forwarded(bytes: &[u8]) {
     let text = [b"GET /app/x HTTP/1.1\r\nHost: h\r\n", bytes, b"\r\n\r\n"].concat();
     let mut head = RequestHead::default();
@@ -351,7 +351,7 @@ pub(crate) fn forwarded(bytes: &[u8]) {
             );
         }
     }
-    judge(&head);
+    check_policies(&head);
 }
 
 fn values<'a>(head: &'a RequestHead, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
@@ -402,21 +402,21 @@ fn check_x_forwarded_for(head: &RequestHead, hops: usize) {
 }
 
 /// Names and schemes by every policy: what is kept cannot be mistaken for anything else.
-fn judge(head: &RequestHead) {
+fn check_policies(head: &RequestHead) {
     let scheme = [("X-Forwarded-Proto".to_owned(), "https".to_owned())];
     let forwarder = ["SCRIPT_NAME".to_owned(), "X_Name".to_owned()];
     for underscores in [Underscores::Drop, Underscores::Refuse, Underscores::Map] {
         for is_trusted in [false, true] {
             let policy = HeaderPolicy::new(underscores, &forwarder, &scheme, b"");
-            let mut judged = head.clone();
-            let Ok(forwarded) = policy.apply(&mut judged, is_trusted, |_| {}) else {
+            let mut applied = head.clone();
+            let Ok(forwarded) = policy.apply(&mut applied, is_trusted, |_| {}) else {
                 continue;
             };
             assert!(is_trusted || forwarded.is_https.is_none() && !forwarded.has_script_name);
             if underscores == Underscores::Map {
                 continue;
             }
-            let kept: Vec<Vec<u8>> = judged
+            let kept: Vec<Vec<u8>> = applied
                 .fields()
                 .map(|(name, _)| name.to_ascii_lowercase())
                 .collect();
@@ -431,7 +431,9 @@ fn judge(head: &RequestHead) {
                     .collect();
                 assert!(!kept.contains(&dashed), "two spellings of {name:?}");
             }
-            let again = policy.apply(&mut judged.clone(), is_trusted, |_| panic!("dropped twice"));
+            let again = policy.apply(&mut applied.clone(), is_trusted, |_| {
+                panic!("dropped twice")
+            });
             assert!(again.is_ok_and(|again| again == forwarded));
         }
     }

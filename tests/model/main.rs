@@ -90,7 +90,7 @@ mod sync {
         }
     }
 
-    /// A thread that must be known to whoever unparks it. It is never woken by time.
+    /// A thread that must be known before it is unparked. No time wakes it.
     #[derive(Debug)]
     pub(crate) struct NamedThread {
         /// Relaxed: that it is seen is for the protocol's own orderings.
@@ -271,7 +271,7 @@ fn every_reply_arrives(mode: SleepMode, threads: &'static [&'static [bool]]) {
         let park = Arc::new(LoopPark::new(Box::new(move || poll.unpark())));
         // A counter that is looked at without a lock, as the real queue is.
         let queued = Arc::new(AtomicUsize::new(0));
-        // Nobody joins them: one that wakes the loop late would disturb loom's join.
+        // They are not joined: a late wake-up of the loop would disturb loom's join.
         for replies in threads {
             let (park, queued) = (park.clone(), queued.clone());
             loom::thread::spawn(move || {

@@ -121,7 +121,7 @@ def test_django_with_raw_env_and_hooks(start, preload):
     one.log.wait(r"Worker spawned \(pid: \d+\) for corner shop$")
     one.log.wait(r"worker \d+ has WSGIHandler$")
     assert one.get().body == b"corner shop"
-    # Not the template that a preloaded application is forked from.
+    # Not the fork server that a preloaded application is forked from.
     os.kill(one.booted()[-1], signal.SIGINT)
     one.log.wait(r"worker received INT or QUIT signal$")
 

@@ -25,7 +25,6 @@ from wire import Client, Disconnected
 NOBODY = 65534
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up privileges")
 AS_NOBODY = ("--user", str(NOBODY), "--group", str(NOBODY), "--preload")
-FOLLOWS = "issue 10.6: a log file is opened through a symlink, and given to the workers' user"
 SECRET = "root's own words\n"
 
 
@@ -101,7 +100,6 @@ def assert_untouched_for(one, secret, seconds):
 
 @ROOT
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason=FOLLOWS)
 @pytest.mark.parametrize("which", ["error", "access"])
 @pytest.mark.parametrize("how", ["usr1", "follow"])
 def test_a_log_that_becomes_a_symlink_gives_nothing_away(server, place, which, how):
@@ -115,7 +113,6 @@ def test_a_log_that_becomes_a_symlink_gives_nothing_away(server, place, which, h
 
 @ROOT
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason=FOLLOWS)
 @pytest.mark.parametrize("which", ["error", "access"])
 def test_a_log_that_becomes_a_hard_link_gives_nothing_away(server, place, which):
     """Where the system does not protect hard links, anybody can make one to a file that is not theirs."""
@@ -129,7 +126,6 @@ def test_a_log_that_becomes_a_hard_link_gives_nothing_away(server, place, which)
 
 @ROOT
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason=FOLLOWS)
 def test_a_log_directory_that_becomes_a_symlink_gives_nothing_away(server, place):
     """The last name is honest; the one before it is not."""
     inner, roots = place / "logs" / "app", place / "roots"
@@ -146,7 +142,6 @@ def test_a_log_directory_that_becomes_a_symlink_gives_nothing_away(server, place
 
 @ROOT
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason=FOLLOWS)
 @pytest.mark.parametrize("which", ["error", "access"])
 def test_a_log_that_is_a_symlink_at_the_start_gives_nothing_away(server, place, which):
     """Refused, or written by the workers' user: root's file stays as it is."""
@@ -161,7 +156,6 @@ def test_a_log_that_is_a_symlink_at_the_start_gives_nothing_away(server, place, 
 
 @ROOT
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.6: every log file is given to the workers' user")
 def test_a_log_that_was_there_before_keeps_its_owner(server, place):
     """What we did not make is not ours to give away; its lines are written all the same."""
     logs = place / "roots"
@@ -200,7 +194,6 @@ def test_a_log_may_be_a_symlink_of_its_own_user(server, place):
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.6: opening a FIFO waits for its reader for ever")
 @pytest.mark.parametrize("which", ["error", "access"])
 def test_a_log_that_becomes_a_pipe_holds_nobody(server, place, which):
     arguments, path = log_files(place, which)

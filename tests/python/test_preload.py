@@ -34,7 +34,7 @@ def start(server, tmp_path, *arguments, **options):
 
 
 def serving(one) -> set[int]:
-    """Workers, without the template: those that the log announced."""
+    """Workers, without the fork server: those that the log announced."""
     return set(one.workers()) & set(one.booted())
 
 
@@ -42,14 +42,14 @@ def test_workers_share_one_import_and_are_the_arbiters_children(server, gates, t
     write(tmp_path, "one")
     one = start(server, tmp_path, workers=3)
     one.log.wait("Booting worker", 3)
-    ((word, template),) = (line.split() for line in gates.notes("import"))
-    assert word == "one" and int(template) != one.pid and int(template) not in one.booted()
-    assert set(one.booted()) <= set(one.workers()), "adopted from the template"
+    ((word, fork_server),) = (line.split() for line in gates.notes("import"))
+    assert word == "one" and int(fork_server) != one.pid and int(fork_server) not in one.booted()
+    assert set(one.booted()) <= set(one.workers()), "adopted from the fork server"
     victim = one.booted()[0]
     os.kill(victim, signal.SIGKILL)
     one.log.wait(rf"Worker \(pid:{victim}\) was sent SIGKILL")
     one.log.wait("Booting worker", 4)
-    assert len(gates.notes("import")) == 1, "the next one comes from the same template"
+    assert len(gates.notes("import")) == 1, "the next one comes from the same fork server"
     assert one.get("/?x").text == "x one"
     assert one.stop() == 0
 
@@ -67,7 +67,7 @@ def test_hup_imports_the_new_code_and_loses_nothing(server, gates, tmp_path):
     assert load.counters.lost == 0, load.counters
     assert set(load.counters.workers) == {"one", "two"}
     assert one.get("/?x").text == "x two"
-    wait_until(lambda: len(one.workers()) == 3, "the template before has gone")
+    wait_until(lambda: len(one.workers()) == 3, "the old fork server has gone")
     assert [line.split()[0] for line in gates.notes("import")] == ["one", "two"]
     assert one.stop() == 0
 
@@ -96,14 +96,14 @@ def test_hup_with_broken_code_keeps_workers_and_their_code(server, gates, tmp_pa
     assert one.stop() == 0
 
 
-def test_a_template_that_dies_takes_no_worker_with_it(server, gates, tmp_path):
+def test_a_fork_server_that_dies_takes_no_worker_with_it(server, gates, tmp_path):
     write(tmp_path, "one")
     one = start(server, tmp_path, workers=2)
     one.log.wait("Booting worker", 2)
-    template = int(gates.notes("import")[0].split()[1])
+    fork_server = int(gates.notes("import")[0].split()[1])
     with Load(one.address, **CALM) as load:
-        os.kill(template, signal.SIGKILL)
-        one.log.wait(rf"The template \(pid:{template}\) is gone")
+        os.kill(fork_server, signal.SIGKILL)
+        one.log.wait(rf"The fork server \(pid:{fork_server}\) is gone")
         one.send_signal(signal.SIGTTIN)
         one.log.wait("Booting worker", 3)
         load.wait_answered(load.counters.answered + 20)

@@ -291,7 +291,7 @@ def test_worker_that_holds_the_interpreter_is_timed_out(server, gates):
         gates.wait_reached("holding")
         one.log.wait(rf"\[CRITICAL\] WORKER TIMEOUT \(pid:{worker}\)")
         if IS_OURS:
-            one.log.wait(rf"Worker \(pid:{worker}\): no Python code has run since \d+ s")
+            one.log.wait(rf"Worker \(pid:{worker}\): no Python code has run for \d+ s")
         one.log.wait("Booting worker", 2)
         assert client.read_to_end() == b""
     assert one.get("/pid").text != str(worker)
@@ -305,7 +305,7 @@ def test_a_worker_whose_event_loop_stands_still_is_told_from_one_without_python(
     (worker,) = one.workers()
     assert one.get("/pid").text == str(worker), "it has booted"
     os.kill(worker, signal.SIGSTOP)
-    one.log.wait(rf"Worker \(pid:{worker}\): its event loop stands still since \d+ s")
+    one.log.wait(rf"Worker \(pid:{worker}\): event loop stalled for \d+ s")
     one.log.wait("Booting worker", 2)
     assert one.get("/pid").text != str(worker)
 

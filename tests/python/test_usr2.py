@@ -110,7 +110,7 @@ def test_one_successor_at_a_time_and_a_broken_one_changes_nothing(server, tmp_pa
     config.write_text(config.read_text() + "workers = 'many'\n")
     one.send_signal(signal.SIGUSR2)
     one.log.wait("pre_exec in another process")
-    one.log.wait(r"Upgrade failed: the new master \(pid:\d+\) ended with Exit\(1\)")
+    one.log.wait(r"Upgrade failed: the new master \(pid:\d+\) ended with exit code 1")
     assert one.get("/echo?x").status == 200
     config.write_text("workers = 1\n")
     one.send_signal(signal.SIGUSR2)

@@ -38,9 +38,9 @@ pub(super) fn trace(copy: &Path) -> Vec<Call> {
     // The first request fills caches and makes lazy objects.
     drop(request(server.port));
     let traces = (0..ROUNDS).map(|_| {
-        let before = settled_length(&trace);
+        let before = final_length(&trace);
         let connection = request(server.port);
-        let after = settled_length(&trace);
+        let after = final_length(&trace);
         drop(connection);
         let text = fs::read_to_string(&trace).unwrap();
         in_order(&text[before..after])
@@ -133,7 +133,7 @@ fn request(port: u16) -> TcpStream {
 }
 
 /// The length of the trace once it has stopped growing.
-fn settled_length(trace: &Path) -> usize {
+fn final_length(trace: &Path) -> usize {
     let length = || usize::try_from(fs::metadata(trace).unwrap().len()).unwrap();
     let mut seen = length();
     loop {

@@ -1,4 +1,4 @@
-//! Rows of ours: how workers are replaced and how the server stops. Part of the section Worker Processes.
+//! Rows that gunicorn does not have: how workers are replaced and how the server stops. Part of the section Worker Processes.
 
 use super::{Default, Kind, Section, Setting, row};
 

@@ -9,6 +9,8 @@ mod breaches;
 mod code_map;
 // No file uses what uses it.
 mod circles;
+// Within a module, downwards.
+mod layers;
 // Methods in few files, private fields, few booleans.
 mod structs;
 // Typed errors.

@@ -11,6 +11,11 @@ import gate
 if Path(os.environ.get("BROKEN", "/nonexistent")).exists():
     gate.note("broken", os.getpid())
     os._exit(5)
+if os.environ.get("HOLD_ALL_BUT_ONE"):
+    try:
+        gate._path("first").touch(exist_ok=False)
+    except FileExistsError:
+        gate.wait("import")
 gate.note("imported", os.getpid())
 
 

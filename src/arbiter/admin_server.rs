@@ -1,0 +1,438 @@
+//! The arbiter's own small HTTP server (`admin_bind`): `/live`, `/ready` and `/metrics`, read from the scoreboard.
+//!
+//! It lives in the arbiter's one loop: no thread, nothing that blocks. Everything is bounded: connections, the size of
+//! a request, a few seconds for all of it. A new connection always finds room: the oldest one that has sent nothing is
+//! closed for it, then the oldest that has sent a part, then the oldest whose response is not read. A request that has
+//! arrived with its connection is answered before the next connection is accepted, so no number of idle connections
+//! keeps `/live` from its answer. An address that cannot be bound is logged and tried again; it never keeps the server
+//! from serving.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::poll::{PollFd, PollFlags};
+
+use crate::fork_guard;
+use crate::http::{
+    BodySize, Exchange, HttpDate, Limits, Received, RequestHead, ResponseDefaults, ResponseHead,
+    Status,
+};
+use crate::net::{self, AddressError, BindAddress, BindOptions, Bound, Listener};
+
+/// The answer to a request.
+#[derive(Debug)]
+pub(super) struct Response {
+    status: Status,
+    content_type: &'static str,
+    body: String,
+}
+
+impl Response {
+    pub(super) fn text(status: Status, body: impl Into<String>) -> Self {
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: body.into(),
+        }
+    }
+
+    pub(super) fn metrics(body: String) -> Self {
+        Self {
+            status: Status::OK,
+            content_type: "text/plain; version=0.0.4; charset=utf-8",
+            body,
+        }
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::text(NOT_FOUND, "/live, /ready or /metrics\n")
+    }
+}
+
+/// What answers a path.
+pub(super) type Answer<'a> = &'a dyn Fn(&[u8]) -> Response;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct AdminServer {
+    address: BindAddress,
+    listener: Option<Bound>,
+    /// When binding is tried again, and whether its failure was logged.
+    retry_at: u64,
+    failure_logged: bool,
+    /// Oldest first.
+    connections: Vec<Connection>,
+}
+
+/// One connection: a request and its response.
+#[derive(Debug)]
+struct Connection {
+    socket: File,
+    exchange: Exchange,
+    read_buffer: Vec<u8>,
+    write_buffer: Vec<u8>,
+    written: usize,
+    stage: Stage,
+    /// The path asked for; empty for a method that is neither GET nor HEAD.
+    path: Vec<u8>,
+    /// Until then everything must be done.
+    deadline: u64,
+}
+
+/// In the order in which connections make room for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Silent,
+    Asking,
+    Answered,
+}
+
+impl AdminServer {
+    /// Binds `address`, now or later.
+    ///
+    /// # Errors
+    /// It is no address.
+    pub(super) fn open(address: &str, now: u64) -> Result<Self, AddressError> {
+        let mut admin = Self {
+            address: BindAddress::parse(address)?,
+            listener: None,
+            retry_at: 0,
+            failure_logged: false,
+            connections: Vec::new(),
+        };
+        admin.bind(now);
+        Ok(admin)
+    }
+
+    fn bind(&mut self, now: u64) {
+        let options = BindOptions {
+            backlog: BACKLOG,
+            ..BindOptions::default()
+        };
+        match net::bind_all(std::slice::from_ref(&self.address), &options, || false) {
+            Ok(mut bound) => {
+                self.listener = bound.pop();
+                self.failure_logged = false;
+                if let Some(bound) = &self.listener {
+                    log::info!("Health and figures at: {}", bound.listener);
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failure_logged, true) {
+                    log::error!("admin_bind: {error}; trying again while serving");
+                }
+                self.retry_at = now + RETRY_MS;
+            }
+        }
+    }
+
+    /// The socket file of a unix address is removed.
+    pub(super) fn unlink(&self) {
+        if let Some(bound) = &self.listener {
+            bound.unlink();
+        }
+    }
+
+    /// What the loop's poll waits for.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = PollFd<'_>> {
+        let listener = self.listener.iter();
+        let listener = listener.map(|bound| PollFd::new(bound.listener.as_fd(), PollFlags::POLLIN));
+        let connections = self.connections.iter().map(|connection| {
+            let wanted = if connection.stage == Stage::Answered {
+                PollFlags::POLLOUT
+            } else {
+                PollFlags::POLLIN
+            };
+            PollFd::new(connection.socket.as_fd(), wanted)
+        });
+        listener.chain(connections)
+    }
+
+    /// Accepts, reads requests, and sends what `answer` returns for their paths.
+    pub(super) fn serve(&mut self, now: u64, answer: Answer<'_>) {
+        if self.listener.is_none() && now >= self.retry_at {
+            self.bind(now);
+        }
+        self.connections
+            .retain_mut(|connection| now < connection.deadline && connection.resume(answer));
+        for _ in 0..ACCEPTS_PER_ITERATION {
+            let Some(socket) = self.listener.as_ref().and_then(accept) else {
+                break;
+            };
+            let mut connection = Connection::new(socket, now + CONNECTION_MS);
+            if connection.resume(answer) {
+                self.make_room();
+                self.connections.push(connection);
+            }
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.connections.len() >= CONNECTIONS_MAX {
+            let oldest = (0..self.connections.len()).min_by_key(|at| self.connections[*at].stage);
+            oldest.map(|at| self.connections.remove(at));
+        }
+    }
+}
+
+fn accept(bound: &Bound) -> Option<File> {
+    // After a failure the next iteration tries again.
+    let socket: OwnedFd = match &bound.listener {
+        Listener::Tcp(listener) => {
+            let (stream, _) = listener.accept().ok()?;
+            stream.set_nonblocking(true).ok()?;
+            stream.into()
+        }
+        Listener::Unix(listener) => {
+            let (stream, _) = listener.accept().ok()?;
+            stream.set_nonblocking(true).ok()?;
+            stream.into()
+        }
+    };
+    fork_guard::register(&socket);
+    Some(File::from(socket))
+}
+
+impl Connection {
+    fn new(socket: File, deadline: u64) -> Self {
+        Self {
+            socket,
+            exchange: Exchange::default(),
+            read_buffer: Vec::new(),
+            write_buffer: Vec::new(),
+            written: 0,
+            stage: Stage::Silent,
+            path: Vec::new(),
+            deadline,
+        }
+    }
+
+    /// Returns false when it is over.
+    fn resume(&mut self, answer: Answer<'_>) -> bool {
+        if self.stage != Stage::Answered && !self.receive(answer) {
+            return false;
+        }
+        if self.stage != Stage::Answered {
+            return true;
+        }
+        loop {
+            match self.socket.write(&self.write_buffer[self.written..]) {
+                Ok(0) => return false,
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+            if self.written == self.write_buffer.len() {
+                return false;
+            }
+        }
+    }
+
+    fn receive(&mut self, answer: Answer<'_>) -> bool {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(len) => self.read_buffer.extend_from_slice(&buffer[..len]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(_) => return false,
+            }
+            self.stage = Stage::Asking;
+            self.parse(answer);
+            if self.stage == Stage::Answered {
+                return true;
+            }
+            if self.read_buffer.len() > REQUEST_BYTES_MAX {
+                return false;
+            }
+        }
+    }
+
+    fn parse(&mut self, answer: Answer<'_>) {
+        // A body has no purpose here.
+        let limits = Limits::new(4094, 100, 8190, 1);
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let mut date = HttpDate::new();
+        let defaults = ResponseDefaults {
+            server: b"ferricorn",
+            date: date.at(i64::try_from(since.as_secs()).unwrap_or(0)),
+        };
+        let mut head = RequestHead::default();
+        loop {
+            match self.exchange.receive(&self.read_buffer, &limits, &mut head) {
+                Err(error) => {
+                    let (status, message) = (error.status(), error.page_message());
+                    let out = &mut self.write_buffer;
+                    self.exchange.refuse(status, &message, &defaults, out);
+                    self.stage = Stage::Answered;
+                    return;
+                }
+                Ok(step) => {
+                    self.read_buffer.drain(..step.consumed);
+                    match step.received {
+                        Received::NeedData => return,
+                        Received::Head => self.path = path_of(&head),
+                        Received::Whole => {
+                            self.path = path_of(&head);
+                            break;
+                        }
+                        Received::Data(_) => {}
+                        Received::End => break,
+                    }
+                }
+            }
+        }
+        let response = match self.path.as_slice() {
+            b"" => Response::text(METHOD_NOT_ALLOWED, "GET or HEAD\n"),
+            path => answer(path),
+        };
+        self.respond(&response, &defaults);
+    }
+
+    fn respond(&mut self, response: &Response, defaults: &ResponseDefaults<'_>) {
+        self.exchange.close_after_this();
+        let body = response.body.as_bytes();
+        let head = head_of(response);
+        let out = &mut self.write_buffer;
+        let size = BodySize::Exact(body.len() as u64);
+        self.exchange.respond(&head, size, defaults, out);
+        let take = self.exchange.data(body.len(), out);
+        out.extend_from_slice(&body[..take]);
+        self.exchange.data_end(out);
+        self.exchange.finish(out);
+        self.stage = Stage::Answered;
+    }
+}
+
+fn path_of(head: &RequestHead) -> Vec<u8> {
+    match head.method() {
+        b"GET" | b"HEAD" => head.path().to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+fn head_of(response: &Response) -> ResponseHead {
+    let mut head = ResponseHead::default();
+    let line = format!("{} {}", response.status.code, response.status.reason);
+    // None of these constants can be refused.
+    let _ = head.set_status(line.as_bytes());
+    let _ = head.push(b"Content-Type", response.content_type.as_bytes());
+    let _ = head.push(b"Cache-Control", b"no-store");
+    head
+}
+
+const METHOD_NOT_ALLOWED: Status = Status {
+    code: 405,
+    reason: "Method Not Allowed",
+};
+const NOT_FOUND: Status = Status {
+    code: 404,
+    reason: "Not Found",
+};
+const CONNECTIONS_MAX: usize = 64;
+/// More wait in the listener's queue, each for an iteration of the loop at most.
+const ACCEPTS_PER_ITERATION: usize = 256;
+const BACKLOG: u32 = 1024;
+const CONNECTION_MS: u64 = 5000;
+const REQUEST_BYTES_MAX: usize = 16 * 1024;
+const RETRY_MS: u64 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn admin() -> (AdminServer, std::net::SocketAddr) {
+        let admin = AdminServer::open("127.0.0.1:0", 0).unwrap();
+        let Some(Listener::Tcp(listener)) = admin.listener.as_ref().map(|bound| &bound.listener)
+        else {
+            panic!("a TCP listener");
+        };
+        let address = listener.local_addr().unwrap();
+        (admin, address)
+    }
+
+    fn alive(_: &[u8]) -> Response {
+        Response::text(Status::OK, "alive\n")
+    }
+
+    fn read(mut stream: &TcpStream) -> String {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        let mut text = String::new();
+        let _ = stream.read_to_string(&mut text);
+        text
+    }
+
+    #[test]
+    fn live_is_answered_beside_any_number_of_idle_connections() {
+        let (mut admin, address) = admin();
+        let idle: Vec<_> = (0..CONNECTIONS_MAX * 3)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        let mut asking = TcpStream::connect(address).unwrap();
+        asking
+            .write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+            .unwrap();
+        admin.serve(1, &alive);
+        assert!(read(&asking).ends_with("alive\n"));
+        assert_eq!(admin.connections.len(), CONNECTIONS_MAX);
+        assert_eq!(read(&idle[0]), "", "the oldest was closed");
+    }
+
+    #[test]
+    fn silent_connections_make_room_before_slow_ones() {
+        let (mut admin, address) = admin();
+        let mut slow = TcpStream::connect(address).unwrap();
+        slow.write_all(b"GET /live HTTP/1.1\r\nHost:").unwrap();
+        admin.serve(1, &alive);
+        let idle: Vec<_> = (0..CONNECTIONS_MAX + 1)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        admin.serve(2, &alive);
+        slow.write_all(b" x\r\n\r\n").unwrap();
+        admin.serve(3, &alive);
+        assert!(read(&slow).ends_with("alive\n"));
+        drop(idle);
+        admin.serve(4, &alive);
+        assert!(admin.connections.is_empty());
+    }
+
+    #[test]
+    fn a_slow_request_has_five_seconds() {
+        let (mut admin, address) = admin();
+        let mut slow = TcpStream::connect(address).unwrap();
+        slow.write_all(b"GET /live").unwrap();
+        admin.serve(1, &alive);
+        admin.serve(CONNECTION_MS, &alive);
+        assert_eq!(admin.connections.len(), 1);
+        admin.serve(CONNECTION_MS + 1, &alive);
+        assert!(admin.connections.is_empty());
+    }
+
+    #[test]
+    fn other_methods_and_nonsense_are_refused() {
+        let (mut admin, address) = admin();
+        for (request, status) in [
+            ("DELETE /live HTTP/1.1\r\nHost: x\r\n\r\n", "405"),
+            ("nonsense\r\n\r\n", "400"),
+        ] {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            admin.serve(1, &alive);
+            let response = read(&stream);
+            assert!(
+                response.starts_with(&format!("HTTP/1.1 {status}")),
+                "{response}"
+            );
+        }
+    }
+}

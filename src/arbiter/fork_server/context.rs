@@ -1,0 +1,183 @@
+//! The fork server's side: the spawn requests that it gets, and the contexts of the workers that it forks.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, getpid, getppid, pipe2};
+
+use super::wire;
+use crate::arbiter::control_channel::WorkerChannel;
+use crate::arbiter::fork::{Inheritance, WorkerContext, max_requests};
+use crate::arbiter::runtime::{Forked, Runtime};
+use crate::arbiter::signals::Blocked;
+use crate::config::Config;
+use crate::net::{Channels, Listener};
+use crate::scoreboard::{Scoreboard, monotonic_ms};
+
+/// All that a fork server inherits from the arbiter.
+///
+/// Its duties: import the application, `report_ready`, and for each spawn request `fork_worker` and `answer`. In the
+/// worker `into_worker` makes the context.
+#[derive(Debug)]
+pub struct ForkServerContext {
+    pub config: Arc<Config>,
+    pub scoreboard: Arc<Scoreboard>,
+    control: OwnedFd,
+    listeners: Vec<Listener>,
+    notifier: OwnedFd,
+    channels: Option<Arc<Channels>>,
+    arbiter: Pid,
+}
+
+/// Which worker is to be forked.
+#[derive(Debug)]
+pub struct SpawnRequest {
+    pub age: u64,
+    slot: usize,
+    channel: WorkerChannel,
+}
+
+/// Which of the three processes this is after [`ForkServerContext::fork_worker`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The worker's pid, if there is one.
+    ForkServer(Option<Pid>),
+    /// It must end at once, without exit handlers.
+    Between,
+    Worker,
+}
+
+impl ForkServerContext {
+    /// In the child: a fork server from now on.
+    ///
+    /// # Errors
+    /// The arbiter is gone, or there are no descriptors left.
+    pub(in crate::arbiter) fn enter(
+        inheritance: Inheritance<'_>,
+        control: OwnedFd,
+        blocked: Blocked,
+    ) -> io::Result<Box<Self>> {
+        let (listeners, notifier) = inheritance.enter(blocked)?;
+        Ok(Box::new(Self {
+            config: Arc::clone(inheritance.config),
+            scoreboard: inheritance.scoreboard,
+            control,
+            listeners,
+            notifier,
+            channels: inheritance.channels.cloned(),
+            arbiter: inheritance.arbiter,
+        }))
+    }
+
+    /// # Errors
+    /// When the arbiter is gone.
+    pub fn report_ready(&self) -> io::Result<()> {
+        wire::send_ready(self.control.as_fd())
+    }
+
+    /// Descriptor and name of each listener, as hooks see them.
+    #[must_use]
+    pub fn listener_infos(&self) -> Vec<(RawFd, String)> {
+        self.listeners.iter().map(Listener::info).collect()
+    }
+
+    /// Waits for the next request; `None` when there will be no more.
+    pub fn next_request(&mut self) -> Option<SpawnRequest> {
+        let (age, slot, channel) = wire::receive_request(self.control.as_fd())?;
+        Some(SpawnRequest { age, slot, channel })
+    }
+
+    /// Forks a worker whose parent is the arbiter: the process between ends, and the arbiter adopts its child. The
+    /// process between writes the worker's pid to a pipe that no other process has by then: the fork server reads it
+    /// from the kernel, and not from memory that workers can write.
+    ///
+    /// # Errors
+    /// When the system has no room for another process.
+    pub fn fork_worker(runtime: &mut dyn Runtime) -> io::Result<Place> {
+        let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
+        let between = match runtime.fork()? {
+            Forked::Parent(between) => between,
+            Forked::Child => {
+                drop(read_end);
+                return Ok(fork_from_between(runtime, write_end));
+            }
+        };
+        drop(write_end);
+        let mut pid = [0; 4];
+        let worker = File::from(read_end).read_exact(&mut pid);
+        // Only then is the worker the arbiter's child.
+        while waitpid(between, None) == Err(Errno::EINTR) {}
+        let worker = worker.map(|()| Pid::from_raw(i32::from_le_bytes(pid)));
+        Ok(Place::ForkServer(worker.ok()))
+    }
+
+    /// # Errors
+    /// When the arbiter is gone.
+    pub fn answer(&self, request: &SpawnRequest, worker: Option<Pid>) -> io::Result<()> {
+        wire::send_answer(
+            self.control.as_fd(),
+            request.age,
+            worker.map_or(0, Pid::as_raw),
+        )
+    }
+
+    /// In the new worker: waits until it is the arbiter's child and the arbiter knows it.
+    ///
+    /// # Errors
+    /// The arbiter is gone, or has given this worker up.
+    pub fn into_worker(self, request: SpawnRequest) -> io::Result<WorkerContext> {
+        let deadline = monotonic_ms() + ADOPTION_MS;
+        while getppid() != self.arbiter {
+            if monotonic_ms() > deadline {
+                return Err(io::Error::other("the arbiter did not adopt it"));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        // Not before: the end of the process between would count as the parent's death.
+        nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+        let mut channel = request.channel;
+        channel.wait_for_start()?;
+        log::info!("Booting worker with pid: {}", getpid());
+        let max_requests = max_requests(&self.config.lifecycle);
+        let context = WorkerContext {
+            index: request.slot,
+            age: request.age,
+            listeners: self.listeners,
+            config: self.config,
+            scoreboard: self.scoreboard,
+            notifier: self.notifier,
+            channel: Some(channel),
+            parent: self.arbiter,
+            channels: self.channels,
+            max_requests,
+        };
+        if context.is_orphan() {
+            return Err(io::Error::other("the arbiter is gone"));
+        }
+        Ok(context)
+    }
+}
+
+fn fork_from_between(runtime: &mut dyn Runtime, pid_pipe: OwnedFd) -> Place {
+    match runtime.fork() {
+        Ok(Forked::Child) => Place::Worker,
+        Ok(Forked::Parent(worker)) => {
+            // When nobody reads it the arbiter hears of no worker, and that one leaves by itself.
+            let _ = File::from(pid_pipe).write_all(&worker.as_raw().to_le_bytes());
+            Place::Between
+        }
+        Err(error) => {
+            log::error!("Cannot start a worker: {error}");
+            Place::Between
+        }
+    }
+}
+
+const ADOPTION_MS: u64 = 5000;

@@ -1,0 +1,134 @@
+//! The fork server of `--preload`: imports the application once and forks the workers of one generation.
+
+use std::io;
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+use super::python_runtime::PythonRuntime;
+use super::serve::exit_now;
+use super::worker;
+use crate::arbiter::{
+    EXIT_BOOT, ForkServerContext, Hook, HookError, HookEvent, Place, Runtime as _, SpawnRequest,
+    WorkerInfo,
+};
+use crate::python::loader::AppLoadError;
+use crate::python::traceback::format as traceback;
+
+/// Why a worker could not be forked.
+#[derive(Debug, thiserror::Error)]
+enum SpawnError {
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    #[error("Cannot start a worker: {0}")]
+    Fork(#[from] io::Error),
+}
+
+/// Returns the exit code of the fork server, or in a worker the worker's.
+pub(super) fn run(
+    py: Python<'_>,
+    mut runtime: PythonRuntime<'_>,
+    mut context: ForkServerContext,
+) -> i32 {
+    runtime.set_title(&format!(
+        "fork server [{}]",
+        context.config.process.proc_name
+    ));
+    match runtime.load_app(&context.config) {
+        Ok(app) => runtime.set_app(app),
+        Err(error) => {
+            match &error {
+                AppLoadError::Import { traceback, .. } => {
+                    log::error!("Exception while preloading\n{traceback}");
+                }
+                AppLoadError::Load(reason) => log::error!("{reason}"),
+            }
+            return error.exit_code();
+        }
+    }
+    warn_of_threads(py);
+    if let Err(error) = freeze(py) {
+        log::debug!("gc.freeze: {}", traceback(py, &error));
+    }
+    if context.report_ready().is_err() {
+        return 0;
+    }
+    loop {
+        let mut request = None;
+        runtime.wait(&mut || request = context.next_request());
+        let Some(request) = request else { return 0 };
+        let worker = match spawn(&mut runtime, &context, &request) {
+            Err(error) => {
+                log::error!("{error}");
+                None
+            }
+            Ok(Place::ForkServer(worker)) => worker,
+            Ok(Place::Between) => exit_now(py, 0),
+            Ok(Place::Worker) => return become_worker(py, runtime, context, request),
+        };
+        if context.answer(&request, worker).is_err() {
+            return 0;
+        }
+    }
+}
+
+fn spawn(
+    runtime: &mut PythonRuntime<'_>,
+    context: &ForkServerContext,
+    request: &SpawnRequest,
+) -> Result<Place, SpawnError> {
+    let config = Arc::clone(&context.config);
+    runtime.call_hook(&HookEvent {
+        hook: Hook::PreFork(WorkerInfo::unborn(request.age)),
+        pid: nix::unistd::getpid().as_raw(),
+        num_workers: config.workers.workers,
+        workers: Vec::new(),
+        listeners: context.listener_infos(),
+        config: &config,
+    })?;
+    // The log may have been rotated since the import.
+    runtime.reopen_logs();
+    Ok(ForkServerContext::fork_worker(runtime)?)
+}
+
+fn become_worker(
+    py: Python<'_>,
+    mut runtime: PythonRuntime<'_>,
+    context: ForkServerContext,
+    request: SpawnRequest,
+) -> i32 {
+    runtime.set_worker_title(&context.config);
+    match context.into_worker(request) {
+        Ok(context) => worker::run(py, runtime, context),
+        Err(error) => {
+            log::error!("The worker cannot serve: {error}");
+            exit_now(py, EXIT_BOOT)
+        }
+    }
+}
+
+/// A fork copies one thread only: what the others were doing, and the locks they hold, stays behind.
+fn warn_of_threads(py: Python<'_>) {
+    let count = py
+        .import("threading")
+        .and_then(|threading| threading.call_method0("active_count"))
+        .and_then(|count| count.extract::<usize>());
+    match count {
+        Ok(count) if count > 1 => {
+            let started = count - 1;
+            log::warn!(
+                "The preloaded application started {started} thread(s); workers will not have them."
+            );
+        }
+        Ok(_) => {}
+        Err(error) => log::debug!("threads not counted: {}", traceback(py, &error)),
+    }
+}
+
+/// The collector does not look at what exists now any more, so its pages stay shared.
+fn freeze(py: Python<'_>) -> PyResult<()> {
+    let gc = py.import("gc")?;
+    gc.call_method0("collect")?;
+    gc.call_method0("freeze")?;
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! A worker's access log, as the settings want it.
+
+use pyo3::prelude::*;
+
+use super::python_runtime::Inherited;
+use super::relay;
+use crate::config::Config;
+use crate::logging::access::{AccessFilter, AccessFormat, FormatError};
+use crate::logging::logs_access;
+use crate::python::wsgi::{ListenerAddress, WsgiSettings};
+use crate::worker::{AccessLines, AccessLog, WorkerFace};
+
+/// The log of worker `number`, if there is to be one. What it wants to know of environs goes into `settings`.
+pub(super) fn make(
+    py: Python<'_>,
+    config: &Config,
+    settings: &mut WsgiSettings,
+    number: u64,
+    inherited: &Inherited,
+) -> Result<Option<AccessLog>, FormatError> {
+    if !config.logging.is_built_in() {
+        let relay = relay::access(inherited.log.clone_ref(py));
+        return Ok(Some(AccessLog::Relay(relay)));
+    }
+    if !logs_access(config) {
+        return Ok(None);
+    }
+    let format = AccessFormat::with_fields(
+        &config.access_log.access_log_format,
+        &config.access_log.access_log_fields,
+    )?;
+    let face = worker_face(number, settings);
+    settings.noted_keys = format.environ_keys().to_vec();
+    settings.request_id_seed = format.shows_request_id().then_some(face.request_id_seed);
+    let filter = AccessFilter::new(
+        &config.access_log.access_log_exclude,
+        config.access_log.access_log_min_status,
+        config.access_log.access_log_slow,
+    );
+    let logs = inherited.logs;
+    let log = AccessLines::new(format, Box::new(move |lines| logs.write_access(lines)))
+        .filtered(filter)
+        .of_worker(face);
+    Ok(Some(log.into()))
+}
+
+/// What access log lines show of this worker.
+fn worker_face(number: u64, settings: &WsgiSettings) -> WorkerFace {
+    let listeners = settings.listeners.iter().map(|face| match face {
+        ListenerAddress::Tcp { name, port } => (name.clone(), port.to_string()),
+        ListenerAddress::Unix { .. } => (String::new(), String::new()),
+    });
+    WorkerFace {
+        number,
+        listeners: listeners.collect(),
+        script_name: settings.script_name.clone().into_bytes(),
+        request_id_seed: random(),
+    }
+}
+
+/// The standard library's hash seeds come from the system's random numbers, and are anew in each process only when it
+/// has not asked before: the process's number and the time tell workers of one arbiter apart.
+fn random() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    let time = std::time::SystemTime::now();
+    RandomState::new().hash_one((std::process::id(), time))
+}
