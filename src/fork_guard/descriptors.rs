@@ -7,6 +7,10 @@
 //!
 //! Connections are not registered one by one. The worker's poll set knows them: the child reads its members from
 //! `/proc/self/fdinfo`, again with their inodes.
+#![expect(
+    unsafe_code,
+    reason = "between fork and any other code only system calls are allowed"
+)]
 
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd as _, RawFd};

@@ -1,4 +1,5 @@
 //! The signal handlers that the server has installed; a child has the default in their place.
+#![expect(unsafe_code, reason = "signal handlers are installed by nothing else")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,4 +1,5 @@
 //! The shared mapping that a child must not write to.
+#![expect(unsafe_code, reason = "a mapping is replaced in place")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
