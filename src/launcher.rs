@@ -16,6 +16,8 @@ mod code_watch;
 mod daemon;
 mod ending;
 mod faults;
+mod leave;
+mod main_thread;
 mod origin;
 mod preload;
 mod python_runtime;
@@ -27,6 +29,7 @@ mod serve;
 mod title;
 mod worker;
 mod worker_access_log;
+mod worker_signals;
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -43,7 +46,7 @@ use crate::config::{Config, Environment, VERSION};
 use crate::logging::Log;
 use crate::python::{fork_guard, loader};
 
-/// Serves as the command line says. Returns the exit code, in the master and in each of its workers.
+/// Serves with the command line. Returns the exit code, in the master and in each of its workers.
 pub fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
     run_from(py, Origin::CommandLine(argv))
 }

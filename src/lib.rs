@@ -24,9 +24,9 @@
 //!
 //! # A request's walk
 //!
-//! `worker/event_loop` → `accept` → `connection` → `http/exchange` → `head`, `fields`, `framing`, `chunked` →
-//! `worker/spool` → `pool/thread_pool` → `python/wsgi/app` → `environ`, `input` → the application → `start_response`, `body`
-//! → `worker/respond` → `http/exchange`, `encode` → `worker/outbox`. CONTRIBUTING.md has it step by step, with the
+//! `worker/event_loop` → `accept` → `connection` → `http1` → `http/exchange` → `head`, `fields`, `framing`, `chunked` →
+//! `worker/spool` → `dispatch` → `pool/thread_pool` → `python/wsgi/app` → `environ`, `input` → the application → `start_response`, `body`
+//! → `worker/deliver` → `connection` → `http1` → `http/exchange`, `encode` → `worker/write_side`. CONTRIBUTING.md has it step by step, with the
 //! invariants.
 
 pub mod arbiter;
@@ -53,8 +53,9 @@ mod _core {
 
     #[pymodule_export]
     use crate::launcher::api::{
-        check_setting, is_forked_child, load_app, reopen_logs, reset_signal_handlers, run, serve,
-        settings, write_access_log, write_error_log, write_metric, write_record,
+        check_setting, deliver_signal, is_forked_child, load_app, reopen_logs,
+        reset_signal_handlers, run, serve, settings, write_access_log, write_error_log,
+        write_metric, write_record,
     };
     use crate::python::interrupts::RequestTimeout;
 

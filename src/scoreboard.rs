@@ -5,12 +5,15 @@
 //!
 //! Invariants:
 //! - Nothing but atomics lives in it, so a reader can never see a value that no one wrote, only values
-//!   that do not belong to the same moment. Nobody locks; sums are allowed to be torn.
+//!   that do not belong to the same moment. There are no locks; sums are allowed to be torn.
 //! - A slot's fields (`scoreboard/slot.rs`) are written by its worker only, except `claim` and `release`, which the arbiter calls
 //!   before the fork and after the worker is reaped: at both moments the slot has no other writer.
 //! - The calls on the path of a request are a few plain stores or adds: no lock, no system call, no
 //!   allocation. Relaxed ordering is enough everywhere but in `ThreadSlot`, whose text is guarded by a
 //!   sequence counter.
+//!
+//! - Every worker can write every slot: what is read there is for balance, logs and figures. What the arbiter acts on
+//!   stands in `vitals`, of which a worker can write only its own page.
 //!
 //! Times are milliseconds of the monotonic clock, which all processes of a machine share; 0 means never.
 #![expect(
@@ -19,10 +22,13 @@
 )]
 
 mod histogram;
-mod lifecycle;
 mod readiness;
+mod reports;
+mod retirement;
 mod running;
 mod slot;
+mod slot_state;
+mod vitals;
 
 use std::fmt;
 use std::io;
@@ -39,8 +45,10 @@ pub use self::histogram::{HISTOGRAM_BUCKETS, Histogram, HistogramSnapshot};
 pub use self::readiness::Unready;
 use self::running::ThreadData;
 pub use self::running::{Running, ThreadSlot};
+pub use self::slot::Slot;
 use self::slot::SlotData;
-pub use self::slot::{Slot, SlotState};
+pub use self::slot_state::SlotState;
+use self::vitals::Vitals;
 
 /// Milliseconds of the monotonic clock: the time base of every beat and start on the scoreboard.
 #[must_use]
@@ -55,6 +63,7 @@ pub struct Scoreboard {
     bytes: NonZeroUsize,
     slots: usize,
     threads: usize,
+    vitals: Vitals,
 }
 
 // SAFETY: the mapping holds only atomics and stays mapped until `drop`, so it may be dropped on any thread.
@@ -74,6 +83,7 @@ impl Scoreboard {
             .and_then(|stride| stride.checked_mul(slots))
             .and_then(NonZeroUsize::new)
             .ok_or(io::ErrorKind::InvalidInput)?;
+        let vitals = Vitals::new(NonZeroUsize::new(slots).ok_or(io::ErrorKind::InvalidInput)?)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new anonymous mapping at an address the kernel chooses overlaps nothing we own.
         let base = unsafe { mmap_anonymous(None, bytes, protection, MapFlags::MAP_SHARED) }?;
@@ -83,7 +93,17 @@ impl Scoreboard {
             bytes,
             slots,
             threads,
+            vitals,
         })
+    }
+
+    /// In worker `index`, before any code of the application runs: it can write its own reports to the arbiter, and no
+    /// longer those of other workers.
+    ///
+    /// # Errors
+    /// The kernel refuses the mapping.
+    pub fn keep_only(&self, index: usize) -> io::Result<()> {
+        self.vitals.keep_only(index)
     }
 
     #[must_use]
@@ -114,7 +134,7 @@ impl Scoreboard {
         let first = unsafe { start.add(size_of::<SlotData>()) }.cast::<ThreadData>();
         // SAFETY: `threads` ThreadData follow at `first`, aligned to 64 as above, atomics only.
         let threads = unsafe { std::slice::from_raw_parts(first.as_ptr(), self.threads) };
-        Slot::new(data, threads)
+        Slot::new(data, self.vitals.slot(index), threads)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Slot<'_>> {
@@ -131,7 +151,7 @@ impl Scoreboard {
 impl Drop for Scoreboard {
     fn drop(&mut self) {
         fork_guard::unregister_mapping(self.base.as_ptr() as usize);
-        // SAFETY: base and bytes are those of our own mapping, and no reference outlives `self`.
+        // SAFETY: base and bytes are those of this mapping, and no reference outlives `self`.
         let unmapped = unsafe { munmap(self.base.cast(), self.bytes.get()) };
         debug_assert!(unmapped.is_ok(), "the scoreboard was mapped by new()");
     }
@@ -152,26 +172,26 @@ mod tests {
 
     #[test]
     fn slots_do_not_overlap() {
-        let board = Scoreboard::new(3, 5).unwrap();
-        for (index, slot) in board.iter().enumerate() {
+        let scoreboard = Scoreboard::new(3, 5).unwrap();
+        for (index, slot) in scoreboard.iter().enumerate() {
             slot.claim(7);
             slot.set_pid(index as i32 + 1);
             slot.thread(4)
                 .begin(index as u64 + 1, None, b"GET", b"/last");
         }
-        for (index, slot) in board.iter().enumerate() {
+        for (index, slot) in scoreboard.iter().enumerate() {
             assert_eq!(slot.pid(), index as i32 + 1);
             assert_eq!(slot.generation(), 7);
             assert_eq!(slot.state(), SlotState::Booting);
             assert_eq!(slot.running().len(), 1);
         }
-        assert_eq!((board.slots(), board.threads()), (3, 5));
+        assert_eq!((scoreboard.slots(), scoreboard.threads()), (3, 5));
     }
 
     #[test]
     fn release_wipes_the_slot() {
-        let board = Scoreboard::new(1, 1).unwrap();
-        let slot = board.slot(0);
+        let scoreboard = Scoreboard::new(1, 1).unwrap();
+        let slot = scoreboard.slot(0);
         slot.claim(1);
         slot.set_state(SlotState::Serving);
         slot.loop_beat(5);
@@ -203,21 +223,21 @@ mod tests {
 
     #[test]
     fn counters_add_up_across_threads() {
-        let board = Scoreboard::new(1, 4).unwrap();
+        let scoreboard = Scoreboard::new(1, 4).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..1000 {
-                        board.slot(0).thread_busy();
-                        board.slot(0).add_requests(1);
-                        board.slot(0).add_bytes_out(2);
-                        board.slot(0).add_errors(1);
-                        board.slot(0).thread_idle();
+                        scoreboard.slot(0).thread_busy();
+                        scoreboard.slot(0).add_requests(1);
+                        scoreboard.slot(0).add_bytes_out(2);
+                        scoreboard.slot(0).add_errors(1);
+                        scoreboard.slot(0).thread_idle();
                     }
                 });
             }
         });
-        let slot = board.slot(0);
+        let slot = scoreboard.slot(0);
         assert_eq!(
             (slot.requests(), slot.bytes_out(), slot.errors()),
             (4000, 8000, 4000)

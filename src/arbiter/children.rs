@@ -22,7 +22,7 @@ use crate::scoreboard::{Running, Scoreboard, Unready};
 #[derive(Debug)]
 pub(super) struct Children {
     workers: Vec<WorkerHandle>,
-    /// Both ends of the pipe on which workers say "read my slot".
+    /// Both ends of the pipe on which workers write "read my slot".
     notify_read: OwnedFd,
     notify_write: OwnedFd,
     requests: RequestCounters,
@@ -55,7 +55,7 @@ pub(super) fn reap() -> Option<Reaped> {
     }
 }
 
-/// Whether the process is a child of ours that has not been reaped.
+/// Whether the process is a child of this one that has not been reaped.
 pub(super) fn is_child(pid: Pid) -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     waitid(Id::Pid(pid), flags) != Err(Errno::ECHILD)
@@ -82,7 +82,7 @@ impl Children {
         })
     }
 
-    /// Becomes readable when a worker says "read my slot".
+    /// Becomes readable when a worker writes "read my slot".
     pub(super) fn notify_pipe(&self) -> BorrowedFd<'_> {
         self.notify_read.as_fd()
     }
@@ -139,12 +139,12 @@ impl Children {
 
     /// Whether some worker can take a request.
     pub(super) fn readiness(&self, max_queue: usize) -> Result<(), Unready> {
-        let mut why_not = Unready::NobodyServes;
+        let mut why_not = Unready::NoneServes;
         // The slot shows the end of a boot before the arbiter has read it.
         let stays =
             |worker: &&WorkerHandle| matches!(worker.stage(), Stage::Booting | Stage::Serving);
         for worker in self.iter().filter(stays) {
-            match worker.slot().readiness(max_queue) {
+            match worker.slot().reported_readiness(max_queue) {
                 Ok(()) => return Ok(()),
                 Err(why) => why_not = why,
             }

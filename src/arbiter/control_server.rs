@@ -146,7 +146,7 @@ pub(super) fn worker_view(worker: &WorkerHandle) -> WorkerView<'_> {
         generation: worker.generation(),
         forked_at: worker.forked_at(),
         booted: matches!(
-            worker.slot().state(),
+            worker.slot().reported_state(),
             SlotState::Serving | SlotState::Draining
         ),
         aborted: matches!(worker.stage(), Stage::Aborted | Stage::Killed),

@@ -1,4 +1,4 @@
-//! What the log says of a worker that ended or hangs, and the counters of all requests.
+//! The log lines of a worker that ended or hangs, and the counters of all requests.
 
 use std::collections::VecDeque;
 
@@ -139,7 +139,7 @@ impl CrashLog {
             if count == REPEATED || (count > REPEATED && count % 10 == 0) {
                 let (method, path) = request;
                 warnings.push(format!(
-                    "{} {} was running in {count} worker crashes within {} s",
+                    "{} {} crashes its worker again and again: {count} times within {} s",
                     method.escape_ascii(),
                     path.escape_ascii(),
                     now.saturating_sub(first).div_ceil(1000)
@@ -178,9 +178,9 @@ mod tests {
                 .is_empty()
         );
         assert!(log.record(std::slice::from_ref(&poison), 2000).is_empty());
-        let said = log.record(&[poison.clone(), poison.clone()], 4500);
-        let line = "GET /poison\\n was running in 3 worker crashes within 4 s";
-        assert_eq!(said, [line]);
+        let lines = log.record(&[poison.clone(), poison.clone()], 4500);
+        let line = "GET /poison\\n crashes its worker again and again: 3 times within 4 s";
+        assert_eq!(lines, [line]);
         assert!(log.record(&[other], 5000).is_empty(), "twice may be chance");
         for _ in 4..10 {
             assert!(log.record(std::slice::from_ref(&poison), 6000).is_empty());

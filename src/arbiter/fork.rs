@@ -30,7 +30,7 @@ use crate::scoreboard::{Scoreboard, Slot};
 /// The worker's duties:
 /// - a byte on `notifier` once it accepts connections; `Slot::loop_beat` at least once a second from then on,
 ///   also while it drains;
-/// - on a short timer (a second) stop when `is_orphan` says that the arbiter is gone;
+/// - on a short timer (a second) stop when the arbiter is gone (`is_orphan`);
 /// - at `max_requests`: `Slot::ask_to_go`, a byte on `notifier`, and go on serving;
 /// - TERM: set the slot to `SlotState::Draining` and stop within `graceful_timeout`;
 ///   QUIT and INT: stop at once; ABRT: the `worker_abort` hook, exit 1; USR1: reopen logs. Until it installs
@@ -128,6 +128,7 @@ impl Inheritance<'_> {
         blocked: Blocked,
     ) -> io::Result<Box<WorkerContext>> {
         let (listeners, notifier) = self.enter(blocked)?;
+        self.scoreboard.keep_only(birth.slot)?;
         log::info!("Booting worker with pid: {}", getpid());
         Ok(Box::new(WorkerContext {
             index: birth.slot,

@@ -7,11 +7,11 @@
 //!   (prctl(2), `PR_SET_CHILD_SUBREAPER`), so the worker becomes its child: it is signalled, reaped and watched like any.
 //! - The arbiter sends spawn requests and goes on; a response is read when it comes. So a fork server that hangs, be it
 //!   stopped or in a `pre_fork` hook, holds up nothing but its own workers. After 30 s it is killed.
-//! - A response names a pid. Only the fork server can write it, and it is taken only when the kernel says that it is a
+//! - A response names a pid. Only the fork server can write it, and it is taken only when the kernel confirms that it is a
 //!   child of this process. The worker waits at its control channel until then, so that none serves unknown.
 //! - The fork server of the generation before stays until a worker of the new one has served: after a reload that
 //!   fails, workers that die are replaced by the code that they ran.
-//! - The end of the socket tells a fork server to go. Its workers do not notice.
+//! - The end of the socket ends a fork server. Its workers do not notice.
 
 mod context;
 mod server;
@@ -246,7 +246,7 @@ impl ForkServers {
         self.finish(pending, result);
     }
 
-    /// By the kernel's word, whatever the fork server says.
+    /// By the kernel's word, whatever the fork server claims.
     fn known(&mut self, worker: Pid) -> Result<Spawned, SpawnError> {
         let is_server = self.servers.iter().any(|server| server.pid() == worker);
         if is_child(worker) && !is_server {
@@ -313,7 +313,7 @@ impl ForkServers {
     }
 
     /// Kills those that take too long: an import is a boot and has no more time; a spawn request has 30 s; one that
-    /// was told to go has `graceful`.
+    /// was asked to leave has `graceful`.
     pub(super) fn watch(&mut self, boot: Option<Duration>, graceful: Duration, now: u64) {
         let late = self.pending.iter();
         let late: Vec<Pid> = late

@@ -1,4 +1,4 @@
-//! The arbiter's listening sockets: opened, taken over, kept across a reload, and let go.
+//! The arbiter's listening sockets: opened, taken over, kept across a reload, and closed.
 //!
 //! With `reuse_port` there are as many sockets of each TCP address as there are workers. The arbiter opens them all
 //! and keeps them, and every worker accepts from all of them: the kernel spreads connections over as many queues, and

@@ -360,7 +360,7 @@ impl Arbiter<'_> {
         }
     }
 
-    /// Tells statsd and systemd what has changed.
+    /// Reports to statsd and systemd what has changed.
     fn report(&mut self) {
         let statsd = &self.rollout.config().statsd;
         let workers = self.children.len();

@@ -17,7 +17,7 @@
 //! | layer | files |
 //! | --- | --- |
 //! | rules and words | `policy`, `backoff`, `stopping`, `runtime`, `signals` |
-//! | owners that know no other | `listeners`, `pidfile`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout` |
+//! | owners that use no other | `listeners`, `pidfile`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout` |
 //! | owners that are given others | `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `wear`, `gauges`, `stack_requests`, `control_server`, `start_error`, `outcome` |
 //! | the arbiter itself, which passes on what they need | `main_loop` |
 

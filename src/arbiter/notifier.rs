@@ -1,7 +1,7 @@
 //! Notifications to systemd: real states, each when it is true (sd_notify(3)).
 //!
 //! `READY=1` when the first worker serves, not when there is a socket; `RELOADING=1` from HUP until the last old worker
-//! was told to go; `STOPPING=1`, or the successor's `MAINPID=`, at the end; `STATUS=` whenever the workers' numbers
+//! was asked to leave; `STOPPING=1`, or the successor's `MAINPID=`, at the end; `STATUS=` whenever the workers' numbers
 //! change; `WATCHDOG=1` from the arbiter's loop, at half the time that systemd waits for it.
 //!
 //! Nothing here waits or fails the server: a notification that cannot be sent is dropped.
@@ -167,11 +167,14 @@ mod tests {
         assert_eq!(notifier.keep_watchdog(11_000), Some(1000));
         assert_eq!(notifier.keep_watchdog(12_000), Some(2000));
         supervisor.set_nonblocking(true).unwrap();
-        let mut said = [0; 64];
+        let mut datagram = [0; 64];
         for _ in 0..2 {
-            let len = supervisor.recv(&mut said).unwrap();
-            assert_eq!(&said[..len], b"WATCHDOG=1");
+            let len = supervisor.recv(&mut datagram).unwrap();
+            assert_eq!(&datagram[..len], b"WATCHDOG=1");
         }
-        assert!(supervisor.recv(&mut said).is_err(), "only when it is time");
+        assert!(
+            supervisor.recv(&mut datagram).is_err(),
+            "only when it is time"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! The pidfile: written whole under another name and renamed, removed only while it still names this process.
 //!
-//! The directory may belong to another user than the one who writes the file, so the name of the temporary file cannot
+//! The directory may belong to another user than the process that writes the file, so the name of the temporary file cannot
 //! be guessed, no symbolic link is followed, and what could not be written whole is removed.
 //!
 //! A file that is there may be left over. gunicorn asks whether a process of that number runs, and refuses to start for
@@ -85,7 +85,7 @@ impl Pidfile {
     }
 }
 
-/// The pidfile of this master, wherever its setting says that it is now.
+/// The pidfile of this master, at the path of its current setting.
 #[derive(Debug, Default)]
 pub(super) struct OwnPidfile(Option<Pidfile>);
 
@@ -250,7 +250,7 @@ mod tests {
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
         drop(file);
         let first = Pidfile::create(&path, 1).unwrap();
-        // While its owner lives no other process gets it, whatever the number in it says.
+        // While its owner lives no other process gets it, whatever number it holds.
         fs::File::options()
             .write(true)
             .open(&path)

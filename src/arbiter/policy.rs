@@ -14,7 +14,7 @@ pub(super) enum Stage {
     /// Forked, or asked for at a fork server; it does not serve yet.
     Booting,
     Serving,
-    /// It was told to stop, or announced that it stops.
+    /// It was asked to stop, or announced that it stops.
     Retiring,
     /// It was silent for too long and got ABRT.
     Aborted,
@@ -40,7 +40,7 @@ pub(super) struct Heartbeats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Fine,
-    /// ABRT, so that the application's hook can say where it hangs.
+    /// ABRT, so that the application's hook can log where it hangs.
     Abort(Fault),
     /// KILL: it was aborted, or asked to stop, and is still there.
     Kill,
@@ -64,7 +64,7 @@ pub(super) fn verdict(
     let waited = |from: u64| Duration::from_millis(now.saturating_sub(from));
     let exceeds =
         |from: u64, limit: Option<Duration>| limit.is_some_and(|limit| waited(from) > limit);
-    // A heartbeat older than the stage says nothing about it; a Python heartbeat that never came is not judged.
+    // A heartbeat older than the stage has no bearing on it; a Python heartbeat that never came is not judged.
     let loop_beat = heartbeats.event_loop.max(since);
     let python_beat = heartbeats.python.max(since);
     match stage {
@@ -122,7 +122,7 @@ pub(super) struct Changes {
 /// 1. Missing workers are started at once, also while others are still leaving.
 /// 2. A worker that is to be replaced (it is out of date, or wants it) gets a successor beside it, as long as there
 ///    are no more processes than the target and the surge. Leaving workers count: they hold their memory.
-/// 3. A worker is told to go only when at least `target` others serve: one that boots replaces none.
+/// 3. A worker is asked to leave only when at least `target` others serve: one that boots replaces none.
 ///
 /// `members` are ordered by age.
 pub(super) fn reconcile(desired: &Desired, members: &[Member]) -> Changes {
@@ -239,7 +239,7 @@ pub(super) enum Consequence {
     BackOff,
     /// The reload is given up; the old generation goes on.
     FailRollout(&'static str),
-    /// The server has never been up: stop it and tell the operator.
+    /// The server has never been up: stop it with a reason in the log.
     Halt { reason: &'static str, code: i32 },
 }
 

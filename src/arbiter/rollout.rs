@@ -8,7 +8,7 @@
 //! 4. When it serves, the new generation is proven. From then on there is no way back, only forward: an old
 //!    worker gets TERM for each new one that serves (`policy::reconcile`), never more than `reload_surge`
 //!    processes above the number wanted, and a new worker that dies is tried again, after a growing pause.
-//! 5. When the last old worker was told to go, dropped addresses are closed.
+//! 5. When the last old worker was asked to leave, dropped addresses are closed.
 //!
 //! Nothing here waits, so other signals are handled at any moment of it.
 
@@ -174,7 +174,7 @@ impl Rollout {
         self.generation = self.last_generation;
     }
 
-    /// The last old worker was told to go. Returns the sockets of before, when a reload was under way.
+    /// The last old worker was asked to leave. Returns the sockets of before, when a reload was under way.
     pub(super) fn finish(&mut self) -> Option<Vec<Arc<Bound>>> {
         match std::mem::replace(&mut self.progress, Progress::Settled) {
             Progress::Proven(previous) => Some(previous.into_listeners()),

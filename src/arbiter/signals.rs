@@ -16,11 +16,13 @@
 
 use std::ffi::c_int;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
@@ -97,6 +99,31 @@ pub fn deliver(signal: Signal) -> bool {
     is_installed
 }
 
+/// What the kernel does about a signal in this process: the address of its handler, or default, or ignore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disposition(usize);
+
+/// Asks the kernel.
+///
+/// # Errors
+/// When the system knows no such signal.
+pub fn disposition(signal: Signal) -> io::Result<Disposition> {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: the call changes nothing without a new action, and `action` has room for the old one.
+    let asked = unsafe { libc::sigaction(signal as c_int, std::ptr::null(), action.as_mut_ptr()) };
+    Errno::result(asked)?;
+    // SAFETY: zeros are a valid `sigaction`, and the call has filled it.
+    let action = unsafe { action.assume_init() };
+    Ok(Disposition(action.sa_sigaction))
+}
+
+/// Writes to a descriptor of the application, which may have closed it: then nothing is written.
+pub fn write_to_number(number: RawFd, bytes: &[u8]) {
+    // SAFETY: the number is the application's and only borrowed for one `write`, which fails when it is closed.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    let _ = write(descriptor, bytes);
+}
+
 /// `term` of `SIGTERM`, as log lines name signals.
 #[must_use]
 pub fn name(signal: Signal) -> String {
@@ -120,7 +147,7 @@ pub fn disregard(signals: &[Signal]) -> io::Result<()> {
 
 /// In a forked child, while signals are blocked: what stops a process stops it again, what is only meant for
 /// serving workers (and may be sent to the whole group) has no effect while the worker boots, and the
-/// arbiter's pipe is let go.
+/// arbiter's pipe is closed.
 pub(super) fn leave_to_child() -> io::Result<()> {
     replace_pipe(NO_PIPE);
     reset_to_default(&ARBITER_SIGNALS)?;
@@ -152,14 +179,16 @@ pub(super) fn leave_to_next_program() -> io::Result<()> {
     set_all(&ignored, SigHandler::SigIgn)
 }
 
-/// All signals wait while this lives.
+/// All signals wait while this lives, and threads that are started meanwhile never get any.
 #[derive(Debug)]
-pub(super) struct Blocked {
+pub struct Blocked {
     before: SigSet,
 }
 
 impl Blocked {
-    pub(super) fn new() -> io::Result<Self> {
+    /// # Errors
+    /// When the system refuses, which no valid set can cause.
+    pub fn new() -> io::Result<Self> {
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         Ok(Self { before })
     }
@@ -172,7 +201,7 @@ impl Drop for Blocked {
     }
 }
 
-/// A signal that nothing else uses: the kernel never sends it, and applications do not know it. It makes a worker's
+/// A signal that nothing else uses: the kernel never sends it, and applications do not use it. It makes a worker's
 /// `faulthandler` dump.
 #[must_use]
 pub fn dump_signal() -> Option<Signal> {
@@ -222,7 +251,7 @@ extern "C" fn write_to_pipe(number: c_int) {
         // SAFETY: PIPE holds an open descriptor that only `replace_pipe` closes, on the thread that installs
         // signals; a signal that meets that very moment writes to a closed number, which fails.
         let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
-        // A full pipe means that thousands of signals wait already: one more says nothing new.
+        // A full pipe means that thousands of signals wait already: one more changes nothing.
         let written = write(pipe, &[number as u8]);
         // The application has closed it: the loop will never learn of the signal.
         if written == Err(Errno::EBADF) {

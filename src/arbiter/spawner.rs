@@ -90,8 +90,8 @@ impl Spawner {
         Ok(Arc::clone(&self.scoreboard))
     }
 
-    /// A fork server is about to be forked. The workers of a fork server know no other scoreboard, so there must be room for
-    /// all that may still be wanted; and they are to be adopted by this process.
+    /// A fork server is about to be forked. Its workers find their slots on the scoreboard of now, so there must
+    /// be room for all that may still be wanted; and they are to be adopted by this process.
     ///
     /// # Errors
     /// There is no memory.

@@ -23,7 +23,7 @@ pub(super) enum Stopping {
     Delayed { until: u64 },
     /// The loop ends at once.
     Requested(End),
-    /// The workers have been told to stop.
+    /// The workers have been asked to stop.
     Underway,
 }
 

@@ -1,6 +1,6 @@
 //! Workers that have served long enough: too much memory, too old.
 //!
-//! No worker is told to go here. One that is worn is only marked, and goes on serving; `policy::reconcile` starts its
+//! No worker is asked to leave here. One that is worn is only marked, and goes on serving; `policy::reconcile` starts its
 //! successor and sends TERM when that one serves, `max_retiring` workers at a time.
 
 use nix::unistd::Pid;

@@ -1,6 +1,6 @@
 //! One worker as the arbiter sees it, from its fork until it is reaped.
 //!
-//! The pid is the kernel's word (the fork's result, or a child of ours that a fork server reported). Nothing that is
+//! The pid is the kernel's word (the fork's result, or a child of this process that a fork server reported). Nothing that is
 //! read from the worker's slot of the scoreboard decides which process is signalled.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use super::policy::{Heartbeats, Member, Stage};
 use super::runtime::WorkerInfo;
-use crate::scoreboard::{Scoreboard, Slot, SlotState};
+use crate::scoreboard::{Scoreboard, Slot, SlotState, monotonic_ms};
 
 /// See the module.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(super) struct Birth {
     pub(super) expires_at: Option<u64>,
 }
 
-/// What a worker's slot says that it did not say before.
+/// What has changed on a worker's slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlotNews {
     None,
@@ -130,18 +130,22 @@ impl WorkerHandle {
     /// Heartbeats that claim to be of the future count as of now.
     pub(super) fn heartbeats(&self, now: u64) -> Heartbeats {
         Heartbeats {
-            event_loop: self.slot().loop_beat_at().min(now),
+            event_loop: self.slot().reported_loop_beat().min(now),
             python: self.slot().python_beat_at().min(now),
         }
     }
 
     /// It announced that it is leaving.
     pub(super) fn is_draining(&self) -> bool {
-        self.slot().state() == SlotState::Draining
+        self.slot().reported_state() == SlotState::Draining
     }
 
     /// A worker that is gone already will be reaped in a moment: until then its pid is no other process's.
     pub(super) fn send(&self, signal: Signal) {
+        if matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) {
+            // The application may keep the signal from the worker.
+            self.slot().ask_to_stop(signal as i32, monotonic_ms());
+        }
         match kill(self.pid, signal) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => log::error!("Worker (pid:{}) cannot be signalled: {errno}", self.pid),
@@ -176,7 +180,7 @@ impl WorkerHandle {
     /// Reads the slot, and enters the stage that it shows.
     pub(super) fn read_slot(&mut self, now: u64) -> SlotNews {
         let serves = matches!(
-            self.slot().state(),
+            self.slot().reported_state(),
             SlotState::Serving | SlotState::Draining
         );
         if serves && self.stage == Stage::Booting {

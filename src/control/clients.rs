@@ -37,7 +37,7 @@ struct Client {
 }
 
 impl Clients {
-    /// Takes in who is waiting, reads what has come, and returns the requests that are whole: one of each client
+    /// Accepts connections, reads what has come, and returns the requests that are whole: one of each client
     /// at most. Mistakes are answered here.
     pub fn receive(&mut self, listener: &UnixListener, now_ms: u64) -> Vec<(ClientId, Request)> {
         self.accept(listener, now_ms);
@@ -47,7 +47,7 @@ impl Clients {
                 requests.push((client.id, request));
             }
         }
-        self.settle(now_ms);
+        self.flush(now_ms);
         requests
     }
 
@@ -55,9 +55,9 @@ impl Clients {
     pub fn answer(&mut self, id: ClientId, message: &Value, now_ms: u64) {
         if let Some(client) = self.clients.iter_mut().find(|client| client.id == id) {
             client.busy = false;
-            client.say(message, now_ms);
+            client.queue(message, now_ms);
         }
-        self.settle(now_ms);
+        self.flush(now_ms);
     }
 
     /// What to poll for: whose next move it is, and whether that is to read an answer. Not those whose request is
@@ -84,7 +84,7 @@ impl Clients {
                 continue;
             }
             if self.clients.len() >= CLIENTS_MAX {
-                // Room is made at the cost of who has been idle longest.
+                // The client that has been idle longest makes room.
                 let oldest = (0..self.clients.len()).min_by_key(|at| self.clients[*at].active_at);
                 oldest.map(|at| self.clients.swap_remove(at));
             }
@@ -102,8 +102,8 @@ impl Clients {
         }
     }
 
-    /// Writes what can be written and forgets who is done, gone or idle.
-    fn settle(&mut self, now_ms: u64) {
+    /// Writes what can be written and removes clients that are done, gone or idle.
+    fn flush(&mut self, now_ms: u64) {
         self.clients.retain_mut(|client| {
             let sent = client.send(now_ms);
             let patience = if client.outbox.is_empty() {
@@ -131,7 +131,7 @@ impl Client {
                         self.busy = true;
                         return Some(request);
                     }
-                    Asked::Mistake { id, error } => self.say(&mistake(&id, &error), now_ms),
+                    Asked::Mistake { id, error } => self.queue(&mistake(&id, &error), now_ms),
                 },
                 Ok(None) if self.closing => return None,
                 Ok(None) => {
@@ -141,7 +141,7 @@ impl Client {
                 }
                 Err(too_long) => {
                     let error = format!("Message too large: {}", too_long.length);
-                    self.say(&mistake(&Value::from(0), &error), now_ms);
+                    self.queue(&mistake(&Value::from(0), &error), now_ms);
                     self.inbox = Inbox::new(0);
                     self.closing = true;
                     return None;
@@ -171,7 +171,7 @@ impl Client {
         }
     }
 
-    fn say(&mut self, message: &Value, now_ms: u64) {
+    fn queue(&mut self, message: &Value, now_ms: u64) {
         self.active_at = now_ms;
         self.outbox.extend_from_slice(&frame::encode(message));
     }
@@ -203,13 +203,13 @@ pub(super) fn mistake(id: &Value, error: &str) -> Value {
     json!({"id": id, "status": "error", "error": error})
 }
 
-/// Whoever may connect may also stop the server, so these bounds are against accidents.
+/// A client that may connect may also stop the server, so these bounds are against accidents.
 const CLIENTS_MAX: usize = 32;
 const ACCEPTS_PER_TURN: usize = 8;
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
-/// gunicorn's patience with a client that says nothing.
+/// gunicorn's patience with a silent client.
 const IDLE_MS: u64 = 300_000;
-/// And ours with one that does not read.
+/// The patience with a client that does not read.
 const SEND_MS: u64 = 30_000;
 
 #[cfg(test)]

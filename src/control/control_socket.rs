@@ -15,7 +15,7 @@ use crate::net;
 pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
-    /// Of the file that was made here, to know it from one that was put in its place.
+    /// Of the file that was made here, to tell it from one that was put in its place.
     inode: u64,
 }
 
@@ -104,8 +104,7 @@ fn make_private(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what killed servers left beside our own name: sockets nobody listens to, named like ours with
-/// another pid.
+/// Removes what killed servers left beside this name: sockets that no process listens on, named alike but for the pid.
 fn sweep(directory: &Path, setting: &Path) {
     let name = setting.file_name().and_then(|name| name.to_str());
     let Some((before, after)) = name.and_then(|name| name.split_once(PID)) else {
@@ -120,9 +119,9 @@ fn sweep(directory: &Path, setting: &Path) {
             .to_str()
             .and_then(|name| name.strip_prefix(before)?.strip_suffix(after))
             .is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()));
-        // Without waiting: a master that is stopped answers nobody, and its backlog may be full.
+        // Without waiting: a master that is stopped accepts nothing, and its backlog may be full.
         if of_a_pid && net::is_abandoned(&entry.path()) {
-            // Somebody else may have swept it just now.
+            // Another server may have swept it just now.
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -182,13 +181,13 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_file_is_removed() {
+    fn a_file_that_was_replaced_is_not_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control");
         let socket = ControlSocket::open(&path, 1, 0o600).unwrap();
         // Made before the first goes, so that it cannot get its inode.
         let new = directory.path().join("new");
-        fs::write(&new, "somebody else's").unwrap();
+        fs::write(&new, "another's").unwrap();
         fs::rename(&new, &path).unwrap();
         socket.unlink();
         assert!(path.exists());

@@ -14,7 +14,7 @@ pub enum Command {
     WorkerKill(i32),
     /// The Python stacks of the worker with this pid.
     Stack(i32),
-    /// There are no dirty workers: the answer says so.
+    /// There are no dirty workers: the answer states that.
     Dirty,
     Reload,
     Reopen,
@@ -85,7 +85,7 @@ fn words_of(message: &serde_json::Map<String, Value>) -> Result<Vec<String>, Str
 
 impl Command {
     /// # Errors
-    /// With a line that says what was expected.
+    /// With a line that names what was expected.
     pub fn parse(words: &[String]) -> Result<Self, String> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let verb = words.first().map(|verb| verb.to_ascii_lowercase());

@@ -37,7 +37,7 @@ pub struct WorkerView<'a> {
     pub booted: bool,
     /// It was silent too long and is being killed.
     pub aborted: bool,
-    /// It was told to stop.
+    /// It was asked to stop.
     pub retiring: bool,
     pub slot: Slot<'a>,
 }
@@ -114,7 +114,7 @@ fn worker(worker: &WorkerView<'_>, view: &View<'_>) -> Value {
         "age": worker.age,
         "booted": worker.booted,
         "aborted": worker.aborted,
-        "last_heartbeat": since(slot.loop_beat_at()),
+        "last_heartbeat": since(slot.reported_loop_beat()),
         "python_heartbeat": since(slot.python_beat_at()),
         "state": state(worker),
         "generation": worker.generation,
@@ -132,7 +132,7 @@ fn worker(worker: &WorkerView<'_>, view: &View<'_>) -> Value {
 }
 
 fn state(worker: &WorkerView<'_>) -> &'static str {
-    let drains = worker.slot.state() == SlotState::Draining;
+    let drains = worker.slot.reported_state() == SlotState::Draining;
     match (worker.aborted, worker.retiring || drains, worker.booted) {
         (true, ..) => "aborted",
         (_, true, _) => "stopping",

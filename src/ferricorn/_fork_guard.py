@@ -13,6 +13,7 @@ import sys
 from typing import Any, NoReturn
 
 from ferricorn import _core, _hijack
+from ferricorn._gunicorn.workers.base import Worker
 
 # A weak reference to the file that the server has given to the fault handler, and the signal at which it dumps stacks.
 fault_file: Any = None
@@ -36,12 +37,18 @@ def leave_server() -> None:
             signal.set_wakeup_fd(current)
     if dump_signal is not None:
         faulthandler.unregister(dump_signal)
+        # Not the handler that the server had before.
+        signal.signal(dump_signal, signal.SIG_DFL)
     if fault_file is not None and fault_file() is not None:
         faulthandler.disable()
     # Both have put back the handlers that the server had installed before.
     _core.reset_signal_handlers()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in signal.Signals:
+        handler = signal.getsignal(number)
+        is_the_servers = isinstance(getattr(handler, "__self__", None), Worker)
+        if is_the_servers or handler is signal.default_int_handler:
+            is_interrupt = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
     _hijack.close_all()
 
 

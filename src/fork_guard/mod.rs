@@ -72,7 +72,7 @@ extern "C" fn in_child() {
     let errno = Errno::last_raw();
     IS_CHILD.store(true, Ordering::Relaxed);
     reset_handlers();
-    memory::replace();
+    memory::replace_all();
     descriptors::close_all();
     Errno::set_raw(errno);
 }

@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 
+use nix::sys::signal::Signal;
 use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use crate::arbiter::signals;
 use crate::config::settings::{Kind, Setting, all, find};
 use crate::config::{self, LogLevel};
 use crate::fork_guard;
@@ -15,7 +17,7 @@ use crate::python::config_file;
 use crate::python::hooks::{Hooks, to_python};
 use crate::python::loader;
 
-/// Serve as the command line `argv` says; returns the exit code, in the master and in each worker.
+/// Serve with the command line `argv`; returns the exit code, in the master and in each worker.
 #[pyfunction]
 pub(crate) fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
     super::run(py, argv)
@@ -147,6 +149,12 @@ pub(crate) fn write_error_log(text: &str) -> usize {
 pub(crate) fn write_access_log(text: &str) -> usize {
     Log::of_process().write_access(text.as_bytes());
     text.chars().count()
+}
+
+/// Puts a signal before the event loop of this worker as if it had come; false when there is no loop yet.
+#[pyfunction]
+pub(crate) fn deliver_signal(number: i32) -> bool {
+    Signal::try_from(number).is_ok_and(signals::deliver)
 }
 
 /// Open the files of both logs anew.

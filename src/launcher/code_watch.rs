@@ -2,7 +2,7 @@
 //!
 //! Each worker watches for itself, because each knows what it has imported. The arbiter starts another in its place, which
 //! imports the code as it is then. The thread runs from before the application is loaded, so that what is saved during
-//! a slow import is noticed; and when the application cannot be loaded the worker lives on with a page that says why.
+//! a slow import is noticed; and when the application cannot be loaded the worker lives on with a page that shows why.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
+use super::serve::without_signals;
 use crate::arbiter::signals;
 use crate::config::Config;
 use crate::fork_guard;
@@ -31,7 +32,7 @@ pub(super) struct Reloader {
     thread: NativeThread,
 }
 
-/// What the worker tells the thread.
+/// What the worker reports to the thread.
 #[derive(Debug, Default)]
 struct Shared {
     /// The application has been loaded, or cannot be.
@@ -50,7 +51,7 @@ struct Duty {
     worker: Py<PyAny>,
 }
 
-/// In the arbiter, at the start: what the operator should know about the settings.
+/// In the arbiter, at the start: what the operator should see about the settings.
 pub(super) fn warn(py: Python<'_>, config: &Config) {
     if !config.debugging.reload {
         return;
@@ -117,7 +118,8 @@ impl Reloader {
         // What there is now is what changes are measured by.
         let files = duty.files();
         duty.watcher.look(&files);
-        let thread = NativeThread::spawn("ferricorn-reload", move || duty.run())?;
+        let thread =
+            without_signals(|| NativeThread::spawn("ferricorn-reload", move || duty.run()))?;
         Ok(Self {
             stop,
             shared,
@@ -159,7 +161,7 @@ impl Duty {
             return;
         };
         // One change is enough: another process takes it from there.
-        // Not before the event loop can be told; until then the worker is still loading.
+        // Not before the event loop has its signal pipe; until then the worker is still loading.
         while !signals::deliver(Signal::SIGTERM) {
             if !pause(TICK, self.stop.as_fd()) {
                 return;
@@ -248,5 +250,5 @@ fn helper<'py, T: for<'a> FromPyObject<'a, 'py, Error = PyErr>>(
 
 const HELPER: &str = "ferricorn._reload";
 const TICK: Duration = Duration::from_millis(100);
-/// Somebody who writes files without end is not waited for.
+/// A program that writes files without end is not waited for.
 const SETTLING_TICKS_MAX: u32 = 20;

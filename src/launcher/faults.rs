@@ -1,9 +1,11 @@
-//! What a worker says when it is aborted or crashes: the Python stack of each of its threads, in the error log.
+//! What a worker logs when it is aborted or crashes: the Python stack of each of its threads, in the error log.
 //!
 //! The interpreter's own fault handler writes it, without the GIL and without memory, from within the signal. It then
-//! hands the signal on to whoever had it before: to our handler, which lets the worker end in order, or to the system.
+//! passes the signal on to the handler before it: to ours, which lets the worker end in order, or to the system.
 //! A worker that does not get through its boot is watched too. An application that has enabled the handler itself
 //! keeps it, with its file.
+
+use std::cell::RefCell;
 
 use pyo3::prelude::*;
 
@@ -13,23 +15,28 @@ use crate::logging::Log;
 #[derive(Debug)]
 pub(super) struct Faults {
     logs: Log,
-    /// A weak reference to the file that it was given: it lives as long as nobody has given another one.
-    file: Option<Py<PyAny>>,
+    /// A weak reference to the file that it was given: it lives until another one is given.
+    file: RefCell<Option<Py<PyAny>>>,
 }
 
 impl Faults {
-    /// From here on in this process, unless somebody has enabled it before.
+    /// From here on in this process, unless it is enabled already.
     pub(super) fn watch(py: Python<'_>, logs: Log) -> Self {
         let file = match enabled(py) {
             Ok(false) => enable(py, logs),
-            Ok(true) => return Self { logs, file: None },
+            Ok(true) => {
+                return Self {
+                    logs,
+                    file: RefCell::default(),
+                };
+            }
             Err(error) => Err(error),
         };
         // Without it a worker works as well.
         let file = file.map_err(|error| log::debug!("no fault handler: {error}"));
         Self {
             logs,
-            file: file.ok(),
+            file: RefCell::new(file.ok()),
         }
     }
 
@@ -39,7 +46,7 @@ impl Faults {
     }
 
     fn are_ours(&self, py: Python<'_>) -> PyResult<bool> {
-        match &self.file {
+        match &*self.file.borrow() {
             Some(file) => Ok(!file.call0(py)?.is_none(py)),
             None => Ok(false),
         }
@@ -56,7 +63,8 @@ impl Faults {
         }
         py.import("faulthandler")?.call_method0("disable")?;
         let installed = install()?;
-        enable(py, self.logs)?;
+        let file = enable(py, self.logs)?;
+        self.file.replace(Some(file));
         Ok(installed)
     }
 }

@@ -70,7 +70,7 @@ impl Sources {
     /// As [`Self::read`], some time after the start.
     pub(super) fn read_again(&self, py: Python<'_>) -> Result<Settings, Ending> {
         if let Origin::Application(application) = &self.origin {
-            // It says on the standard error what is wrong, and wants to leave.
+            // It writes to the standard error what is wrong, and wants to exit.
             application
                 .call_method0(py, "reload")
                 .map_err(|error| Ending::raised(py, &error))?;

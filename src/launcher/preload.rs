@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
+use super::leave::exit_now;
 use super::python_runtime::PythonRuntime;
-use super::serve::exit_now;
 use super::worker;
 use crate::arbiter::{
     EXIT_BOOT, ForkServerContext, Hook, HookError, HookEvent, Place, Runtime as _, SpawnRequest,
@@ -41,7 +41,7 @@ pub(super) fn run(
                 AppLoadError::Import { traceback, .. } => {
                     log::error!("Exception while preloading\n{traceback}");
                 }
-                AppLoadError::Load(reason) => log::error!("{reason}"),
+                AppLoadError::Load(_) | AppLoadError::Exit { .. } => log::error!("{error}"),
             }
             return error.exit_code();
         }
@@ -125,7 +125,7 @@ fn warn_of_threads(py: Python<'_>) {
     }
 }
 
-/// The collector does not look at what exists now any more, so its pages stay shared.
+/// The collector does not visit what exists now any more, so its pages stay shared.
 fn freeze(py: Python<'_>) -> PyResult<()> {
     let gc = py.import("gc")?;
     gc.call_method0("collect")?;

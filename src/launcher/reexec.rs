@@ -73,7 +73,7 @@ impl Inheritance {
     }
 }
 
-/// These variables stay: the application, and a successor, may have something to say to systemd as well.
+/// These variables stay: the application, and a successor, may notify systemd as well.
 fn supervisor(own_pid: u32) -> Supervisor {
     let filled = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     let is_for_us = filled("WATCHDOG_PID").is_none_or(|pid| pid.trim().parse() == Ok(own_pid));

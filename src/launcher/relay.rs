@@ -24,11 +24,11 @@ fn relay(logs: Log, log: Py<PyAny>) -> Relay {
     Arc::new(move |level, text, is_raw| {
         let text = text.to_string();
         if is_attached() {
-            Python::attach(|py| say(py, logs, &log, level, &text, is_raw))
+            Python::attach(|py| log_through(py, logs, &log, level, &text, is_raw))
         } else {
             let log = Arc::clone(&log);
             post(Box::new(move |py| {
-                if !say(py, logs, &log, level, &text, is_raw) {
+                if !log_through(py, logs, &log, level, &text, is_raw) {
                     logs.write_line(level, &text);
                 }
             }))
@@ -77,8 +77,8 @@ pub(super) fn access(log: Py<PyAny>) -> AccessRelay {
     })
 }
 
-/// False when the logger raised: that is told, and the text is still to be written.
-fn say(
+/// False when the logger raised: that is logged, and the text is still to be written.
+fn log_through(
     py: Python<'_>,
     logs: Log,
     log: &Py<PyAny>,
@@ -86,7 +86,7 @@ fn say(
     text: &str,
     is_raw: bool,
 ) -> bool {
-    let said = if is_raw {
+    let logged = if is_raw {
         py.import("ferricorn._objects")
             .and_then(|host| host.call_method1("write_errors", (log, text)))
             .map(drop)
@@ -100,9 +100,9 @@ fn say(
         };
         log.call_method1(py, method, (text,)).map(drop)
     };
-    if let Err(error) = &said {
+    if let Err(error) = &logged {
         let trace = traceback(py, error);
         logs.write_line(LogLevel::Error, &format!("The logger failed\n{trace}"));
     }
-    said.is_ok()
+    logged.is_ok()
 }

@@ -1,43 +1,33 @@
 //! A worker that serves: settings and application become a running event loop, and its end becomes an exit code.
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
 use super::faults::Faults;
+use super::leave::leave;
+use super::main_thread;
 use super::python_runtime::Inherited;
 use super::raised::Raised;
 use super::worker_access_log;
+use super::worker_signals::{RequestedExit, WorkerSignals, watch_slot};
 use crate::arbiter::{WorkerContext, signals};
 use crate::config::{Config, VERSION};
-use crate::fork_guard::register;
-use crate::logging::Log;
 use crate::logging::access::FormatError;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
-use crate::python::fork_guard::register_wakeup;
 use crate::python::gil::{Reason, release};
 use crate::python::heartbeat::{self, GilTaskQueue, Heartbeat};
 use crate::python::hooks::{Hook, leaving, reopen_files};
 use crate::python::interrupts::Interrupts;
 use crate::python::native_thread::ThreadEnd;
 use crate::python::threads::{PythonApplication, TimeoutHook};
-use crate::python::traceback::format as traceback;
 use crate::python::wsgi::{ListenerAddress, RequestHooks, WsgiApp, WsgiSettings};
-use crate::scoreboard::{Scoreboard, monotonic_ms};
-use crate::worker::{self, Exit, Setup};
-
-/// What the worker listens to, unless the application handles it itself.
-const WORKER_SIGNALS: [Signal; 5] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGABRT,
-    Signal::SIGUSR1,
-];
+use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
+use crate::worker::{Exit, Setup};
 
 /// Why a worker could not serve.
 #[derive(Debug, thiserror::Error)]
@@ -50,15 +40,15 @@ enum ServeError {
     Io(#[from] std::io::Error),
 }
 
-/// Serves until the worker is told to stop.
+/// Serves until the worker is asked to stop.
 pub(super) fn serve(
     py: Python<'_>,
     app: Py<PyAny>,
     context: WorkerContext,
     inherited: &Arc<Inherited>,
-    faults: &Faults,
+    boot: (WorkerSignals, &Faults),
 ) -> Exit {
-    match start(py, app, context, inherited, faults) {
+    match start(py, app, context, inherited, boot) {
         Ok(exit) => exit,
         Err(error) => {
             log::error!("The worker could not serve: {error}");
@@ -75,7 +65,7 @@ fn start(
     app: Py<PyAny>,
     context: WorkerContext,
     inherited: &Arc<Inherited>,
-    faults: &Faults,
+    (signals, faults): (WorkerSignals, &Faults),
 ) -> Result<Exit, ServeError> {
     let WorkerContext {
         index,
@@ -90,11 +80,16 @@ fn start(
         ..
     } = context;
     let raised = |error: PyErr| Raised::new(py, &error);
-    let wakeups = install_wakeup(py).map_err(raised)?;
-    let signals = install_signals(py, faults).map_err(raised)?;
+    let (signals, wakeups) = signals.take(py, faults).map_err(raised)?;
+    let has_one_thread = config.workers.threads == 1;
     let mut settings = wsgi_settings(py, &config, &listeners);
     let access_log = worker_access_log::make(py, &config, &mut settings, age, inherited)?;
-    let heartbeat = Heartbeat::start(config.workers.timeout, beat(&scoreboard, index))?;
+    let heartbeat = without_signals(|| {
+        Heartbeat::start(
+            config.workers.timeout,
+            beat(&scoreboard, index, has_one_thread),
+        )
+    })?;
     let interrupts = config
         .workers
         .request_timeout
@@ -108,10 +103,15 @@ fn start(
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
     let script_name = app.script_name().as_bytes().to_vec();
     let on_timeout = timeout_hook(interrupts, heartbeat.queue());
-    let application = PythonApplication::new(app, on_signal, on_timeout);
+    let requested_exit = Arc::new(RequestedExit::default());
+    let on_exception = {
+        let requested_exit = Arc::clone(&requested_exit);
+        Box::new(move |py: Python<'_>, error: PyErr| requested_exit.on_exception(py, &error))
+    };
+    let mut application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
     let setup = Setup {
         listeners,
-        scoreboard,
+        scoreboard: Arc::clone(&scoreboard),
         slot: index,
         signals: Some(signals),
         interrupts: Some(wakeups),
@@ -123,14 +123,36 @@ fn start(
         server: server_header(py, &config),
         access_log,
         metrics: Statsd::new(&config),
-        config,
+        config: Arc::clone(&config),
     };
-    let exit = release(py, Reason::MainThread, || worker::run(setup, &application));
-    let mut exit = exit?;
+    let mut exit = if has_one_thread {
+        let jobs = application.use_main_thread();
+        let on_stuck = |exit| {
+            Python::attach(|py| {
+                let slot = scoreboard.slot(index);
+                super::worker::say_goodbye(py, inherited, slot);
+                leave(py, inherited.logs, exit, &config, slot);
+            });
+        };
+        main_thread::serve(py, setup, &application, &jobs, on_stuck)?
+    } else {
+        let threads = config.workers.threads;
+        let serve = || main_thread::serve_or_fail(setup, &application, threads);
+        release(py, Reason::MainThread, serve)
+    };
     if heartbeat.stop(py) == ThreadEnd::Stuck {
         exit.stuck_threads += 1;
     }
+    if exit.code == 0 {
+        exit.code = requested_exit.code().unwrap_or(0);
+    }
     Ok(exit)
+}
+
+/// For threads of the server's own: a signal is for the main thread, or for the thread of the application that waits for it.
+pub(super) fn without_signals<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let _blocked = signals::Blocked::new()?;
+    start()
 }
 
 /// What sees each request: hooks, and the access log of a custom logger.
@@ -148,9 +170,18 @@ fn request_hooks(
     )
 }
 
-fn beat(scoreboard: &Arc<Scoreboard>, index: usize) -> Box<dyn Fn() + Send> {
+/// What shows that Python is alive. With one thread nothing shows it but the end of a request, so that `timeout` bounds
+/// each request's run, as in gunicorn's sync worker.
+fn beat(scoreboard: &Arc<Scoreboard>, index: usize, has_one_thread: bool) -> Box<dyn Fn() + Send> {
+    let watch_slot = watch_slot(scoreboard, index);
     let scoreboard = scoreboard.clone();
-    Box::new(move || scoreboard.slot(index).python_beat(monotonic_ms()))
+    Box::new(move || {
+        let slot = scoreboard.slot(index);
+        if !has_one_thread || slot.running().is_empty() {
+            slot.python_beat(monotonic_ms());
+        }
+        watch_slot();
+    })
 }
 
 fn timeout_hook(interrupts: Option<Arc<Interrupts>>, queue: GilTaskQueue) -> TimeoutHook {
@@ -162,46 +193,13 @@ fn timeout_hook(interrupts: Option<Arc<Interrupts>>, queue: GilTaskQueue) -> Tim
     })
 }
 
-/// The interpreter writes to this socket when a signal that the application handles has arrived.
-fn install_wakeup(py: Python<'_>) -> PyResult<OwnedFd> {
-    let (read_end, write_end) = UnixStream::pair()?;
-    read_end.set_nonblocking(true)?;
-    write_end.set_nonblocking(true)?;
-    py.import("signal")?
-        .call_method1("set_wakeup_fd", (write_end.as_raw_fd(),))?;
-    register(&read_end);
-    register(&write_end);
-    register_wakeup(py, write_end.as_raw_fd())?;
-    // The interpreter keeps the number, for as long as the process lives.
-    let _ = std::os::fd::IntoRawFd::into_raw_fd(write_end);
-    Ok(OwnedFd::from(read_end))
-}
-
-/// Take the worker's signals, except those for which the application has a handler of its own.
-fn install_signals(py: Python<'_>, faults: &Faults) -> PyResult<OwnedFd> {
-    let module = py.import("signal")?;
-    let (default, default_int) = (
-        module.getattr("SIG_DFL")?,
-        module.getattr("default_int_handler")?,
-    );
-    let dumps_on_abort = faults.are_the_applications(py)?;
-    let mut ours = Vec::new();
-    for signal in WORKER_SIGNALS {
-        let handler = module.call_method1("getsignal", (signal as i32,))?;
-        let untouched = handler.eq(&default)? || handler.is(&default_int) || handler.is_none();
-        if untouched && !(signal == Signal::SIGABRT && dumps_on_abort) {
-            ours.push(signal);
-        }
-    }
-    faults.around(py, || Ok(signals::install(&ours)?))
-}
-
 /// What the worker does about its signals beside what the event loop does.
 fn signal_hook(
     inherited: Arc<Inherited>,
     scoreboard: Arc<Scoreboard>,
     index: usize,
 ) -> crate::python::threads::SignalHook {
+    let is_leaving = AtomicBool::new(false);
     Box::new(move |number| {
         let hook = match Signal::try_from(number) {
             Ok(Signal::SIGUSR1) => {
@@ -216,11 +214,15 @@ fn signal_hook(
             Ok(Signal::SIGINT | Signal::SIGQUIT) => Hook::WorkerInt,
             Ok(Signal::SIGABRT) => {
                 // Before anything that needs the interpreter, which may be what is stuck.
-                log_running(&scoreboard, index);
+                log_running(scoreboard.slot(index));
                 Hook::WorkerAbort
             }
             _ => return,
         };
+        // The signal may come by the kernel, from the application's handler and by the slot's note.
+        if is_leaving.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let requests = scoreboard.slot(index).requests();
         Python::attach(|py| {
             leaving(py, &inherited.worker, requests);
@@ -232,9 +234,9 @@ fn signal_hook(
 }
 
 /// Which requests the worker's threads are in, for how long.
-pub(super) fn log_running(scoreboard: &Scoreboard, index: usize) {
+pub(super) fn log_running(slot: Slot<'_>) {
     let now = monotonic_ms();
-    for running in scoreboard.slot(index).running() {
+    for running in slot.running() {
         let seconds = now.saturating_sub(running.since_ms) / 1000;
         let (method, path) = (running.method.escape_ascii(), running.path.escape_ascii());
         match running.client {
@@ -310,42 +312,4 @@ fn face(listener: &Listener) -> ListenerAddress {
             }
         }
     }
-}
-
-/// Leave at once, without finalizing the interpreter under a thread that still runs: what is buffered is written, and
-/// what was cut is logged.
-pub(super) fn leave_stuck(
-    py: Python<'_>,
-    logs: Log,
-    exit: Exit,
-    scoreboard: &Scoreboard,
-    index: usize,
-) -> ! {
-    log::error!("{} thread(s) did not finish in time:", exit.stuck_threads);
-    log_running(scoreboard, index);
-    logs.close();
-    if let Err(error) = dump_and_flush(py) {
-        log::error!("{}", traceback(py, &error));
-    }
-    exit_now(py, exit.code)
-}
-
-/// `os._exit`: no exit handler runs, no thread is waited for.
-pub(super) fn exit_now(py: Python<'_>, code: i32) -> ! {
-    let result = py
-        .import("os")
-        .and_then(|os| os.call_method1("_exit", (code,)));
-    log::error!("os._exit failed: {result:?}");
-    std::process::abort()
-}
-
-fn dump_and_flush(py: Python<'_>) -> PyResult<()> {
-    let faulthandler = py.import("faulthandler")?;
-    let sys = py.import("sys")?;
-    faulthandler.call_method1("dump_traceback", (sys.getattr("__stderr__")?,))?;
-    for stream in ["stdout", "stderr"] {
-        sys.getattr(stream)?.call_method0("flush")?;
-    }
-    py.import("logging")?.call_method0("shutdown")?;
-    Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! With the `setproctitle` module installed it is that module's business, as in gunicorn. Without it the name is written
 //! where `ps` reads it: over the command line that the kernel keeps at the top of the stack. It cannot be longer than
-//! that. Python has copied its arguments long before, and nobody else reads them there.
+//! that. Python has copied its arguments long before, and no other code reads them there.
 
 use std::fs::{self, File};
 use std::io;

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use super::code_watch::Reloader;
 use super::faults::Faults;
+use super::leave::leave;
 use super::python_runtime::{Inherited, PythonRuntime};
 use super::raised::Raised;
-use super::serve::{leave_stuck, serve};
+use super::serve::{serve, without_signals};
+use super::worker_signals::WorkerSignals;
 use crate::arbiter::signals::dump_signal;
 use crate::arbiter::{EXIT_BOOT, WorkerChannel, WorkerContext};
 use crate::config::Config;
@@ -21,11 +23,11 @@ use crate::python::loader::AppLoadError;
 use crate::python::native_thread::ThreadEnd;
 use crate::python::stacks::StackReporter;
 use crate::python::traceback::format as traceback;
+use crate::scoreboard::Slot;
 use crate::worker::Exit;
 
 /// Returns the worker's exit code. Leaving the interpreter in the normal way is up to the caller.
 pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerContext) -> i32 {
-    let pid = std::process::id();
     let age = context.age;
     let inherited = match runtime.into_worker(age) {
         Ok(inherited) => Arc::new(inherited),
@@ -40,23 +42,15 @@ pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerCon
         .and_then(|channel| report_stacks(py, channel));
     let (index, scoreboard) = (context.index, Arc::clone(&context.scoreboard));
     let reloader = Reloader::start(py, &context.config, &inherited.hooks, &inherited.worker);
-    let mut exit = match boot(py, &inherited, &context, reloader.as_ref()) {
-        Ok(app) => {
-            let exit = serve(py, app, context, &inherited, &faults);
-            let requests = scoreboard.slot(index).requests();
-            leaving(py, &inherited.worker, requests);
-            exit
-        }
+    let config = Arc::clone(&context.config);
+    let mut exit = match boot(py, &inherited, &context, reloader.as_ref(), &faults) {
+        Ok((app, signals)) => serve(py, app, context, &inherited, (signals, &faults)),
         Err(code) => Exit {
             code,
             stuck_threads: 0,
         },
     };
-    log::info!("Worker exiting (pid: {pid})");
-    let objects = (&inherited.arbiter, &inherited.worker);
-    if let Err(error) = inherited.hooks.call(py, Hook::WorkerExit, objects) {
-        log::warn!("{error}");
-    }
+    say_goodbye(py, &inherited, scoreboard.slot(index));
     let ends = [
         reloader.map(|reloader| reloader.stop(py)),
         reporter.map(|reporter| reporter.stop(py)),
@@ -65,20 +59,29 @@ pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerCon
         .iter()
         .filter(|end| **end == Some(ThreadEnd::Stuck))
         .count();
-    if exit.stuck_threads > 0 {
-        leave_stuck(py, inherited.logs, exit, &scoreboard, index);
+    leave(py, inherited.logs, exit, &config, scoreboard.slot(index))
+}
+
+/// `worker_exit`, with what the worker's object can tell at its end.
+pub(super) fn say_goodbye(py: Python<'_>, inherited: &Inherited, slot: Slot<'_>) {
+    leaving(py, &inherited.worker, slot.requests());
+    log::info!("Worker exiting (pid: {})", std::process::id());
+    let objects = (&inherited.arbiter, &inherited.worker);
+    if let Err(error) = inherited.hooks.call(py, Hook::WorkerExit, objects) {
+        log::warn!("{error}");
     }
-    exit.code
 }
 
 /// From now on the arbiter can ask where this worker is, also while the application is being imported.
 fn report_stacks(py: Python<'_>, channel: WorkerChannel) -> Option<StackReporter> {
-    let reporter = StackReporter::start(
-        py,
-        channel.requests,
-        channel.dump,
-        dump_signal().map(|one| one as i32),
-    );
+    let reporter = without_signals(|| {
+        StackReporter::start(
+            py,
+            channel.requests,
+            channel.dump,
+            dump_signal().map(|one| one as i32),
+        )
+    });
     match reporter {
         Ok(reporter) => Some(reporter),
         Err(error) => {
@@ -94,7 +97,8 @@ fn boot(
     inherited: &Inherited,
     context: &WorkerContext,
     reloader: Option<&Reloader>,
-) -> Result<Py<PyAny>, i32> {
+    faults: &Faults,
+) -> Result<(Py<PyAny>, WorkerSignals), i32> {
     let Inherited {
         hooks,
         arbiter,
@@ -106,6 +110,8 @@ fn boot(
         .call(py, Hook::PostFork, (arbiter, worker))
         .map_err(|error| boot_failure(&error.to_string()))?;
     drop_privileges(py, &context.config).map_err(|error| boot_failure(&error.to_string()))?;
+    let signals = WorkerSignals::init(py, worker, faults)
+        .map_err(|error| boot_failure(&traceback(py, &error)))?;
     let app = match &inherited.app {
         Some(app) => app.clone_ref(py),
         None => load(py, inherited, &context.config, reloader)?,
@@ -117,7 +123,7 @@ fn boot(
     worker
         .setattr(py, "booted", true)
         .map_err(|error| boot_failure(&traceback(py, &error)))?;
-    Ok(app)
+    Ok((app, signals))
 }
 
 /// With `--reload` on, an application that cannot be loaded is no reason to stop: its author is at work on it.
@@ -150,7 +156,7 @@ fn show_listeners(py: Python<'_>, inherited: &Inherited, context: &WorkerContext
     inherited.worker.setattr(py, "sockets", &listeners)
 }
 
-/// What the worker's object can tell only now.
+/// What the worker's object can show only now.
 fn describe(
     py: Python<'_>,
     worker: &Py<PyAny>,
@@ -173,6 +179,12 @@ fn load_failure(error: &AppLoadError) -> i32 {
         AppLoadError::Load(reason) => {
             log::error!("{reason}");
             error.exit_code()
+        }
+        AppLoadError::Exit { code, .. } => {
+            log::info!(
+                "The application has ended the worker with exit code {code} while it was loaded."
+            );
+            *code
         }
     }
 }

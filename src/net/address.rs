@@ -1,6 +1,6 @@
 //! Listen addresses as the `bind` setting spells them, parsed without touching the system.
 //!
-//! `Display` gives the form that log lines use: the way gunicorn's users know it from Python.
+//! `Display` gives the form that log lines use: the same as gunicorn's, from Python.
 
 use std::fmt;
 use std::os::fd::RawFd;
@@ -18,7 +18,7 @@ pub enum BindAddress {
     Unix(PathBuf),
     /// A name in the abstract namespace, without its leading NUL.
     Abstract(Vec<u8>),
-    /// A socket that whoever started us has opened.
+    /// A socket that the parent process has opened.
     Fd(RawFd),
 }
 

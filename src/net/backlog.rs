@@ -1,4 +1,4 @@
-//! How many connections wait at a listener for somebody to accept them.
+//! How many connections wait at a listener to be accepted.
 #![expect(unsafe_code, reason = "nix has no safe call for TCP_INFO")]
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -7,7 +7,7 @@ use nix::libc::{IPPROTO_TCP, TCP_INFO, c_void, getsockopt, socklen_t, tcp_info};
 
 use super::Listener;
 
-/// `None` for unix sockets, and where the kernel does not tell.
+/// `None` for unix sockets, and where the kernel has no figure.
 pub fn backlog(listener: &Listener) -> Option<u32> {
     let Listener::Tcp(tcp) = listener else {
         return None;

@@ -1,12 +1,12 @@
-//! The ways between sibling workers: one per slot of the scoreboard, made by the arbiter before the first fork, so
+//! The ways between peer workers: one per slot of the scoreboard, made by the arbiter before the first fork, so
 //! that every worker has both ends of each.
 //!
-//! A message is some bytes and a socket. Whoever reads it owns it: the kernel gives it to one reader only, so a sender
+//! A message is some bytes and a socket. Its reader owns it: the kernel gives it to one reader only, so a sender
 //! that finds its receiver gone can read its own message back, and what lies in the way of a dead worker can be taken
 //! by any other. Nothing here blocks.
 #![expect(
     unsafe_code,
-    reason = "a descriptor that arrives with a message is a bare number until somebody owns it"
+    reason = "a descriptor that arrives with a message is a bare number until it has an owner"
 )]
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -126,7 +126,7 @@ impl Channels {
             });
             let len = message.bytes;
             if let Some(number) = socket {
-                // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
+                // SAFETY: the kernel has just made this descriptor for this process, and no other code has its number.
                 return Ok(Some((len, unsafe { OwnedFd::from_raw_fd(number) })));
             }
         }
@@ -185,7 +185,7 @@ pub fn receive_sockets(
     for one in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(numbers) = one {
             for number in numbers {
-                // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
+                // SAFETY: the kernel has just made this descriptor for this process, and no other code has its number.
                 sockets.push(unsafe { OwnedFd::from_raw_fd(number) });
             }
         }

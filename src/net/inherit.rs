@@ -1,8 +1,8 @@
 //! Sockets that were opened before this program started: systemd's socket activation, `fd://N`, and those of a master
 //! whose successor we are.
 //!
-//! systemd's and the operator's numbers stay open and untouched; what we use is a duplicate of our own. So the same
-//! address can be adopted again after a reload, and dropping a listener never closes what belongs to whoever started
+//! systemd's and the operator's numbers stay open and untouched; what is used is a duplicate. So the same
+//! address can be adopted again after a reload, and dropping a listener never closes what belongs to the process that started
 //! us. Those of another master are made for us: we own them, and close what we have no use for.
 #![expect(
     unsafe_code,
@@ -88,7 +88,7 @@ fn take(fd: RawFd) -> io::Result<Listener> {
 }
 
 /// Gives each address the sockets that are bound to it, and returns the addresses for which there are none. Sockets
-/// that nobody asked for are closed.
+/// that no address asked for are closed.
 #[must_use]
 pub fn share_out(
     mut sockets: Vec<Listener>,

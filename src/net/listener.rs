@@ -8,7 +8,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::UnixListener;
 
 use super::address::BindAddress;
-use super::resolve;
+use super::resolve::resolve;
 use crate::fork_guard;
 
 /// A non-blocking listening socket.

@@ -59,6 +59,8 @@ pub enum Reason {
     Stall,
     /// Borrowed buffers wait to be dropped.
     DeferredDrops,
+    /// The thread is to handle a signal.
+    Signal,
 }
 
 /// Which thread is woken, if one is parked and none is waking.
@@ -91,7 +93,6 @@ const DISTRUST_JOBS: usize = 256;
 pub(super) struct Crowd {
     /// Jobs taken since the last stall.
     pub(super) jobs_since_stall: usize,
-    /// A thread beside this one is awake.
     pub(super) is_another_awake: bool,
     /// No more jobs come: all threads help to finish.
     pub(super) is_closed: bool,

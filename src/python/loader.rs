@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use pyo3::exceptions::{PyAttributeError, PyImportError, PyTypeError};
+use pyo3::exceptions::{PyAttributeError, PyImportError, PySystemExit, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
@@ -24,6 +24,9 @@ pub enum AppLoadError {
     /// The module is there, the application is not in it. One line; the worker leaves with 4.
     #[error("{0}")]
     Load(String),
+    /// The application's code has ended the process (`sys.exit`): that is its exit code.
+    #[error("The application ended the process with exit code {code}.")]
+    Exit { code: i32, raised: PyErr },
 }
 
 impl AppLoadError {
@@ -31,10 +34,15 @@ impl AppLoadError {
         match self {
             Self::Import { .. } => 3,
             Self::Load(_) => 4,
+            Self::Exit { code, .. } => *code,
         }
     }
 
     fn raised(py: Python<'_>, error: &PyErr) -> Self {
+        if error.is_instance_of::<PySystemExit>(py) {
+            let (code, raised) = (traceback::exit_code(py, error), error.clone_ref(py));
+            return Self::Exit { code, raised };
+        }
         Self::Import {
             traceback: traceback::format(py, error),
             raised: error.clone_ref(py),
@@ -43,7 +51,7 @@ impl AppLoadError {
 
     fn exception(&self) -> Option<&PyErr> {
         match self {
-            Self::Import { raised, .. } => Some(raised),
+            Self::Import { raised, .. } | Self::Exit { raised, .. } => Some(raised),
             Self::Load(_) => None,
         }
     }
@@ -51,7 +59,7 @@ impl AppLoadError {
     /// As the exception that gunicorn's own functions raise.
     pub fn into_exception(self, py: Python<'_>) -> PyErr {
         match self {
-            Self::Import { raised, .. } => raised,
+            Self::Import { raised, .. } | Self::Exit { raised, .. } => raised,
             Self::Load(message) => match app_import_error(py) {
                 Ok(class) => PyErr::from_type(class, (message,)),
                 Err(error) => error,

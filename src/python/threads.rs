@@ -1,21 +1,32 @@
 //! The pool's threads as Python sees them: ordinary `threading.Thread` objects that run our loop.
 //!
-//! They are named `ferricorn-thread_N`, daemonic, and have the platform's full stack, so that thread-locals, tracers,
+//! They are named `ferricorn-thread_N`, no daemons, and have the platform's full stack, so that thread-locals, tracers,
 //! profilers and `threading.enumerate()` see nothing unusual, and deep recursion meets the interpreter's limit before
 //! the stack's end.
+//!
+//! A pool of one thread has none of its own: the interpreter's main thread, where the application was imported, runs
+//! the requests, as in gunicorn's sync worker. `SIGALRM`, event loops, SQLite handles, thread-locals and context
+//! variables that were made at import then work in a view.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crossbeam::channel::{Receiver, Sender, bounded};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::pool::{Application, Pool, PoolThread, ThreadStartError, TimedOutRequest};
+use crate::pool::{
+    Application, Pool, PoolThread, Reason as WakeReason, ThreadStartError, TimedOutRequest,
+};
 
 use super::fork_guard::end_child;
+use super::gil::{Reason, release};
 use super::wsgi::WsgiApp;
 
 /// Called on the event loop's thread, not attached, with the number of a signal that the worker passes on.
 pub type SignalHook = Box<dyn Fn(i32) + Send + Sync>;
+
+/// Called on the interpreter's main thread with what a signal handler of the application has raised.
+pub type ExceptionHook = Box<dyn Fn(Python<'_>, PyErr) + Send + Sync>;
 
 /// Called on the event loop's thread with a request that runs too long; must not wait.
 pub type TimeoutHook = Box<dyn Fn(&TimedOutRequest) + Send + Sync>;
@@ -24,7 +35,21 @@ pub type TimeoutHook = Box<dyn Fn(&TimedOutRequest) + Send + Sync>;
 pub struct PythonApplication {
     app: Arc<WsgiApp>,
     on_signal: SignalHook,
+    on_exception: ExceptionHook,
     on_timeout: TimeoutHook,
+    main_thread: Option<MainThread>,
+}
+
+/// What the main thread waits for.
+#[derive(Debug)]
+pub struct MainThreadJobs(Receiver<Option<PoolThread>>);
+
+/// The interpreter's main thread, which waits to be the pool's only one.
+#[derive(Debug)]
+struct MainThread {
+    /// `None` is said when there is nothing to run.
+    place: Sender<Option<PoolThread>>,
+    pool: OnceLock<Arc<Pool>>,
 }
 
 impl std::fmt::Debug for PythonApplication {
@@ -36,18 +61,77 @@ impl std::fmt::Debug for PythonApplication {
 }
 
 impl PythonApplication {
-    /// Run `app`; signals that are not the loop's alone go to `on_signal`, requests that run too long to `on_timeout`.
-    pub fn new(app: Arc<WsgiApp>, on_signal: SignalHook, on_timeout: TimeoutHook) -> Self {
+    /// Run `app`; signals that are not the loop's alone go to `on_signal`, exceptions of the application's signal
+    /// handlers to `on_exception`, requests that run too long to `on_timeout`.
+    pub fn new(
+        app: Arc<WsgiApp>,
+        on_signal: SignalHook,
+        on_exception: ExceptionHook,
+        on_timeout: TimeoutHook,
+    ) -> Self {
         Self {
             app,
             on_signal,
+            on_exception,
             on_timeout,
+            main_thread: None,
+        }
+    }
+
+    /// The calling thread, which is the interpreter's main one, is to be the pool's only thread; what it runs comes by
+    /// what this returns, for [`Self::run_here`].
+    pub fn use_main_thread(&mut self) -> MainThreadJobs {
+        let (place, arrives) = bounded(2);
+        let pool = OnceLock::new();
+        self.main_thread = Some(MainThread { place, pool });
+        MainThreadJobs(arrives)
+    }
+
+    /// The loop has ended, or has never begun: a main thread that still waits has nothing to wait for.
+    pub fn release_main_thread(&self) {
+        if let Some(main) = &self.main_thread {
+            let _ = main.place.try_send(None);
+        }
+    }
+
+    /// The main thread has become the pool's.
+    pub fn has_main_thread(&self) -> bool {
+        let main = self.main_thread.as_ref();
+        main.is_some_and(|main| main.pool.get().is_some())
+    }
+
+    /// Run jobs on the calling thread, once the loop has begun, until there are no more.
+    ///
+    /// # Errors
+    /// The interpreter had no memory for what a thread needs.
+    pub fn run_here(&self, py: Python<'_>, jobs: &MainThreadJobs) -> PyResult<()> {
+        let Ok(Some(thread)) = release(py, Reason::MainThread, || jobs.0.recv()) else {
+            return Ok(());
+        };
+        self.app
+            .run_thread(py, &thread, || self.run_signal_handlers(py))
+    }
+
+    fn run_signal_handlers(&self, py: Python<'_>) {
+        // The application's own signal handler raised: its exception has nowhere else to go.
+        let handled = py.check_signals();
+        end_child(py, handled.as_ref().err());
+        if let Err(error) = handled {
+            (self.on_exception)(py, error);
         }
     }
 }
 
 impl Application for PythonApplication {
     fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), ThreadStartError> {
+        if let Some(main) = &self.main_thread {
+            main.pool.get_or_init(|| Arc::clone(pool));
+            let thread = PoolThread::register(pool);
+            return main
+                .place
+                .try_send(Some(thread))
+                .map_err(|_| ThreadStartError("the main thread has left".into()));
+        }
         Python::attach(|py| {
             for index in 0..pool.thread_count() {
                 start_thread(py, index, self.app.clone(), PoolThread::register(pool))?;
@@ -69,18 +153,17 @@ impl Application for PythonApplication {
         !has_gil.unwrap_or(true)
     }
 
+    /// Python runs signal handlers on its main thread only.
     fn on_interrupt(&self) {
-        Python::attach(|py| {
-            // The application's own signal handler raised: its exception has nowhere else to go.
-            let handled = py.check_signals();
-            end_child(py, handled.as_ref().err());
-            if let Err(error) = handled {
-                log::error!(
-                    "Exception in a signal handler\n{}",
-                    super::traceback::format(py, &error)
-                );
+        match &self.main_thread {
+            None => Python::attach(|py| self.run_signal_handlers(py)),
+            // It runs them when it next executes Python code, and before it sleeps.
+            Some(main) => {
+                if let Some(pool) = main.pool.get() {
+                    pool.notify_one(WakeReason::Signal);
+                }
             }
-        });
+        }
     }
 
     fn on_signal(&self, signal: i32) {
@@ -108,7 +191,8 @@ fn start_thread(
     let options = PyDict::new(py);
     options.set_item("target", body)?;
     options.set_item("name", format!("ferricorn-thread_{index}"))?;
-    options.set_item("daemon", true)?;
+    // A thread that a view starts inherits this, and is waited for at the end.
+    options.set_item("daemon", false)?;
     let thread = py
         .import("threading")?
         .getattr("Thread")?
@@ -135,7 +219,7 @@ impl ThreadMain {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         match thread {
-            Some(thread) => self.app.run_thread(py, &thread),
+            Some(thread) => self.app.run_thread(py, &thread, || {}),
             None => Ok(()),
         }
     }

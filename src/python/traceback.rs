@@ -21,6 +21,23 @@ pub fn format(py: Python<'_>, error: &PyErr) -> String {
         .to_owned()
 }
 
+/// What the interpreter would make of a `SystemExit`: nothing is 0, a number is itself, anything else is a message.
+pub fn exit_code(py: Python<'_>, error: &PyErr) -> i32 {
+    let Ok(code) = error.value(py).getattr("code") else {
+        return 1;
+    };
+    if code.is_none() {
+        return 0;
+    }
+    match code.extract::<i32>() {
+        Ok(number) => number & 0xff,
+        Err(_) => {
+            log::error!("{code}");
+            1
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,7 +56,7 @@ impl Notify {
             | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_CLOSE_WRITE;
-        // What is no directory, as the inside of a zip file, is looked at with every look and found missing.
+        // What is no directory, as the inside of a zip file, is looked for each time and found missing.
         let added = self.inotify.add_watch(directory, flags);
         !matches!(added, Err(Errno::ENOSPC | Errno::ENOMEM))
     }

@@ -1,10 +1,10 @@
-//! `--reload`: which of many files has changed, and when to look.
+//! `--reload`: which of many files has changed, and when to check.
 //!
-//! The truth is what `stat` says, compared with what it said before; the kernel's notifications (`inotify`) only tell
-//! when looking is worth it. So an event too many costs a look, and one that never comes (on network and some shared
+//! The truth is what `stat` returns, compared with what it returned before; the kernel's notifications (`inotify`)
+//! only show when a check is worth it. So an event too many costs a check, and one that never comes (on network and some shared
 //! file systems, or when the kernel has no watches left) costs a second or two.
 //!
-//! No Python here: the caller says which files there are (`launcher/reload.rs`, in every worker, on a thread of its own).
+//! No Python here: the caller lists the files (`launcher/code_watch.rs`, in every worker, on a thread of its own).
 #![forbid(unsafe_code)]
 
 mod inotify;
@@ -19,23 +19,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::inotify::Notify;
 use self::stamps::Stamps;
+pub use self::stamps::{Files, Imported};
 use crate::config::ReloadEngine;
-
-/// The files of one look.
-#[derive(Clone, Debug, Default)]
-pub struct Files {
-    /// The application's modules. One that is new has just been imported.
-    pub modules: Vec<Imported>,
-    /// What patterns match. One that is new has just been made, which is a change.
-    pub matched: Vec<PathBuf>,
-}
-
-/// A module's file, and what it looked like when it was imported: nanoseconds and bytes.
-#[derive(Clone, Debug)]
-pub struct Imported {
-    pub path: PathBuf,
-    pub stamp: Option<(i64, u64)>,
-}
 
 /// Remembers what files looked like.
 #[derive(Debug)]
@@ -138,7 +123,7 @@ pub fn pause(duration: Duration, stop: BorrowedFd<'_>) -> bool {
     waited[0].revents().is_none_or(|events| events.is_empty())
 }
 
-/// With notifications a look now and then finds what they do not tell: modules that were imported since, and
+/// With notifications a check now and then finds what they do not show: modules that were imported since, and
 /// changes on file systems that have none.
 const PERIOD_NOTIFIED: Duration = Duration::from_secs(2);
 /// gunicorn's.

@@ -5,7 +5,21 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Files;
+/// The files of one check.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// The application's modules. One that is new has just been imported.
+    pub modules: Vec<Imported>,
+    /// What patterns match. One that is new has just been made, which is a change.
+    pub matched: Vec<PathBuf>,
+}
+
+/// A module's file, and what it looked like when it was imported: nanoseconds and bytes.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    pub path: PathBuf,
+    pub stamp: Option<(i64, u64)>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Stamps {
@@ -22,7 +36,7 @@ struct Stamp {
 }
 
 impl Stamps {
-    /// A file that is not there says nothing: an editor may be about to put it back.
+    /// A file that is missing is no change: an editor may be about to put it back.
     pub(super) fn look(&mut self, files: &Files) -> Option<PathBuf> {
         let mut changed = None;
         for module in &files.modules {
@@ -43,7 +57,7 @@ impl Stamps {
         changed
     }
 
-    /// Whether a file of this name could be one of ours.
+    /// Whether a file of this name could be a watched one.
     pub(super) fn may_concern(&self, name: &Path) -> bool {
         self.names.contains(name.as_os_str()) || name.extension().is_some_and(|end| end == "py")
     }

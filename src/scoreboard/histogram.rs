@@ -86,8 +86,11 @@ mod tests {
 
     #[test]
     fn histogram_buckets_are_powers_of_two_of_microseconds() {
-        let board = Scoreboard::new(1, 1).unwrap();
-        let (shared, alone) = (board.slot(0).queue_time(), board.slot(0).latency());
+        let scoreboard = Scoreboard::new(1, 1).unwrap();
+        let (shared, alone) = (
+            scoreboard.slot(0).queue_time(),
+            scoreboard.slot(0).latency(),
+        );
         for micros in [0, 1, 2, 3, 1024, u64::MAX / 1000] {
             shared.record(Duration::from_micros(micros));
             alone.record_alone(Duration::from_micros(micros));

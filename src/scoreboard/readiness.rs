@@ -1,4 +1,4 @@
-//! Whether the server can serve a request now, as all its workers together know it.
+//! Whether the server can serve a request now, from the state of all its workers.
 
 use super::{Scoreboard, Slot, SlotState};
 
@@ -6,7 +6,7 @@ use super::{Scoreboard, Slot, SlotState};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unready {
     /// No worker has booted yet, or all are stopping.
-    NobodyServes,
+    NoneServes,
     /// TERM has come, and `stop_delay` is not over.
     Stopping,
     /// Every worker has as many waiting requests as it may (`max_queue`).
@@ -17,7 +17,7 @@ impl Unready {
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
-            Self::NobodyServes => "no worker serves",
+            Self::NoneServes => "no worker serves",
             Self::Stopping => "the server is about to stop",
             Self::QueuesFull => "all queues are full",
         }
@@ -30,11 +30,11 @@ impl Scoreboard {
     /// # Errors
     /// Why the server is not ready.
     pub fn readiness(&self, max_queue: usize) -> Result<(), Unready> {
-        let mut why_not = Unready::NobodyServes;
+        let mut why_not = Unready::NoneServes;
         for slot in self.iter() {
             match slot.readiness(max_queue) {
                 Ok(()) => return Ok(()),
-                Err(Unready::NobodyServes) => {}
+                Err(Unready::NoneServes) => {}
                 Err(other) => why_not = other,
             }
         }
@@ -48,8 +48,20 @@ impl Slot<'_> {
     /// # Errors
     /// Why it cannot.
     pub fn readiness(self, max_queue: usize) -> Result<(), Unready> {
-        if self.state() != SlotState::Serving {
-            return Err(Unready::NobodyServes);
+        self.readiness_in(self.state(), max_queue)
+    }
+
+    /// Arbiter: as [`Self::readiness`], by the worker's own report.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn reported_readiness(self, max_queue: usize) -> Result<(), Unready> {
+        self.readiness_in(self.reported_state(), max_queue)
+    }
+
+    fn readiness_in(self, state: SlotState, max_queue: usize) -> Result<(), Unready> {
+        if state != SlotState::Serving {
+            return Err(Unready::NoneServes);
         }
         if self.server_stops() {
             return Err(Unready::Stopping);
@@ -67,19 +79,23 @@ mod tests {
 
     #[test]
     fn one_worker_that_serves_and_has_room_is_enough() {
-        let board = Scoreboard::new(3, 1).unwrap();
-        assert_eq!(board.readiness(0), Err(Unready::NobodyServes));
-        board.slot(0).claim(1);
-        assert_eq!(board.readiness(0), Err(Unready::NobodyServes), "it boots");
-        board.slot(0).set_state(SlotState::Serving);
-        board.slot(0).set_queue_length(5);
-        assert_eq!(board.readiness(0), Ok(()));
-        assert_eq!(board.readiness(5), Err(Unready::QueuesFull));
-        board.slot(2).set_state(SlotState::Serving);
-        assert_eq!(board.readiness(5), Ok(()));
-        board.slot(2).set_state(SlotState::Draining);
-        assert_eq!(board.readiness(5), Err(Unready::QueuesFull));
-        board.slot(0).announce_stop();
-        assert_eq!(board.readiness(0), Err(Unready::Stopping));
+        let scoreboard = Scoreboard::new(3, 1).unwrap();
+        assert_eq!(scoreboard.readiness(0), Err(Unready::NoneServes));
+        scoreboard.slot(0).claim(1);
+        assert_eq!(
+            scoreboard.readiness(0),
+            Err(Unready::NoneServes),
+            "it boots"
+        );
+        scoreboard.slot(0).set_state(SlotState::Serving);
+        scoreboard.slot(0).set_queue_length(5);
+        assert_eq!(scoreboard.readiness(0), Ok(()));
+        assert_eq!(scoreboard.readiness(5), Err(Unready::QueuesFull));
+        scoreboard.slot(2).set_state(SlotState::Serving);
+        assert_eq!(scoreboard.readiness(5), Ok(()));
+        scoreboard.slot(2).set_state(SlotState::Draining);
+        assert_eq!(scoreboard.readiness(5), Err(Unready::QueuesFull));
+        scoreboard.slot(0).announce_stop();
+        assert_eq!(scoreboard.readiness(0), Err(Unready::Stopping));
     }
 }

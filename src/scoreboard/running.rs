@@ -77,7 +77,7 @@ impl<'a> ThreadSlot<'a> {
     }
 }
 
-/// A running request, copied from the board.
+/// A running request, copied from the scoreboard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
     pub since_ms: u64,
@@ -87,7 +87,7 @@ pub struct Running {
     pub path: Vec<u8>,
 }
 
-/// As an IPv6 address; `::` is nobody's and stands for none.
+/// As an IPv6 address; `::` is no client and stands for none.
 fn store_client(words: &[AtomicU64; 2], client: Option<IpAddr>) {
     let bits = match client {
         None => 0,
@@ -159,8 +159,8 @@ mod tests {
 
     #[test]
     fn long_method_and_path_are_cut() {
-        let board = Scoreboard::new(1, 1).unwrap();
-        let thread = board.slot(0).thread(0);
+        let scoreboard = Scoreboard::new(1, 1).unwrap();
+        let thread = scoreboard.slot(0).thread(0);
         thread.begin(9, None, &[b'M'; 40], &[b'/'; 4000]);
         let running = thread.read().unwrap();
         assert_eq!(
@@ -183,12 +183,12 @@ mod tests {
 
     #[test]
     fn readers_never_see_a_mixed_request() {
-        let board = Arc::new(Scoreboard::new(1, 1).unwrap());
+        let scoreboard = Arc::new(Scoreboard::new(1, 1).unwrap());
         let done = Arc::new(AtomicBool::new(false));
         let writer = {
-            let (board, done) = (Arc::clone(&board), Arc::clone(&done));
+            let (scoreboard, done) = (Arc::clone(&scoreboard), Arc::clone(&done));
             std::thread::spawn(move || {
-                let thread = board.slot(0).thread(0);
+                let thread = scoreboard.slot(0).thread(0);
                 for turn in 0..100_000_u64 {
                     let letter = b'a' + (turn % 26) as u8;
                     let length = 1 + (turn % 90) as usize;
@@ -207,7 +207,7 @@ mod tests {
             })
         };
         while !done.load(Ordering::Relaxed) {
-            if let Some(running) = board.slot(0).thread(0).read() {
+            if let Some(running) = scoreboard.slot(0).thread(0).read() {
                 let letter = running.since_ms as u8;
                 assert_eq!(running.method, [letter; 4]);
                 assert_eq!(running.client, Some(IpAddr::from([letter; 16])));

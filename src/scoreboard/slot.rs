@@ -3,29 +3,30 @@
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::histogram::{Histogram, HistogramData};
-use super::lifecycle::LifecycleData;
+use super::retirement::RetirementData;
 use super::running::{Running, ThreadData, ThreadSlot};
+use super::slot_state::SlotState;
+use super::vitals::VitalsData;
 
-/// What the worker of a slot is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SlotState {
-    #[default]
-    Free,
-    Booting,
-    Serving,
-    Draining,
-}
-
-/// One worker's view of the board. `Copy`, so it can be taken wherever it is needed.
+/// One worker's view of the scoreboard. `Copy`, so it can be taken wherever it is needed.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot<'a> {
     pub(super) data: &'a SlotData,
+    pub(super) vitals: &'a VitalsData,
     threads: &'a [ThreadData],
 }
 
 impl<'a> Slot<'a> {
-    pub(super) fn new(data: &'a SlotData, threads: &'a [ThreadData]) -> Self {
-        Self { data, threads }
+    pub(super) fn new(
+        data: &'a SlotData,
+        vitals: &'a VitalsData,
+        threads: &'a [ThreadData],
+    ) -> Self {
+        Self {
+            data,
+            vitals,
+            threads,
+        }
     }
 
     /// Arbiter, before the fork: wipes what the last worker left and marks the slot as booting.
@@ -54,38 +55,27 @@ impl<'a> Slot<'a> {
         self.data.generation.load(Ordering::Relaxed)
     }
 
+    /// As peers see it; the arbiter goes by `reported_state`.
     #[must_use]
     pub fn state(self) -> SlotState {
-        match self.data.state.load(Ordering::Relaxed) {
-            1 => SlotState::Booting,
-            2 => SlotState::Serving,
-            3 => SlotState::Draining,
-            _ => SlotState::Free,
-        }
+        SlotState::of(self.data.state.load(Ordering::Relaxed))
     }
 
     pub fn set_state(self, state: SlotState) {
         self.data.state.store(state as u32, Ordering::Relaxed);
+        self.vitals.set_state(state);
     }
 
-    /// The event loop turned. At least once a second, also while draining.
+    /// The event loop has completed an iteration. At least once a second, also while draining.
     pub fn loop_beat(self, now_ms: u64) {
         self.data.loop_beat.store(now_ms, Ordering::Relaxed);
+        self.vitals.set_loop_beat(now_ms);
     }
 
+    /// As peers see it; the arbiter goes by `reported_loop_beat`.
     #[must_use]
     pub fn loop_beat_at(self) -> u64 {
         self.data.loop_beat.load(Ordering::Relaxed)
-    }
-
-    /// Some thread held the GIL just now. A worker that never calls this is never judged by it.
-    pub fn python_beat(self, now_ms: u64) {
-        self.data.python_beat.store(now_ms, Ordering::Relaxed);
-    }
-
-    #[must_use]
-    pub fn python_beat_at(self) -> u64 {
-        self.data.python_beat.load(Ordering::Relaxed)
     }
 
     pub fn set_connections(self, open: u32, idle: u32) {
@@ -126,7 +116,7 @@ impl<'a> Slot<'a> {
     /// What pool thread `index` is running.
     ///
     /// # Panics
-    /// When the board was made for fewer threads; the arbiter makes one with room for the `threads` setting.
+    /// When the scoreboard was made for fewer threads; the arbiter makes one with room for the `threads` setting.
     #[must_use]
     pub fn thread(self, index: usize) -> ThreadSlot<'a> {
         ThreadSlot::new(&self.threads[index])
@@ -162,14 +152,14 @@ impl<'a> Slot<'a> {
         let data = self.data;
         data.pid.store(0, Ordering::Relaxed);
         self.set_state(SlotState::Free);
+        self.vitals.wipe();
         let gauges = [
             &data.connections_open,
             &data.connections_idle,
             &data.queue_length,
             &data.load,
-            &data.promised,
+            &data.reserved_transfers,
             &data.threads_count,
-            &data.wants_replacement,
             &data.threads_busy,
         ];
         for gauge in gauges {
@@ -177,7 +167,6 @@ impl<'a> Slot<'a> {
         }
         let counters = [
             &data.loop_beat,
-            &data.python_beat,
             &data.requests,
             &data.bytes_out,
             &data.errors,
@@ -190,7 +179,7 @@ impl<'a> Slot<'a> {
         }
         data.latency.wipe();
         data.queue_time.wipe();
-        data.lifecycle.wipe();
+        data.retirement.wipe();
         for thread in self.threads {
             thread.wipe();
         }
@@ -249,8 +238,8 @@ macro_rules! gauges {
 gauges! {
     /// Requests that wait for a thread, as of the last beat.
     set_queue_length queue_length;
-    /// Requests that wait or run, and new connections that will bring one, as of the last turn of the loop. Kept
-    /// for workers that have siblings.
+    /// Requests that wait or run, and new connections that will bring one, as of the last iteration of the loop.
+    /// Kept for workers that have peers.
     set_load load;
     /// Threads that the worker has.
     set_threads_count threads_count;
@@ -267,35 +256,25 @@ impl Slot<'_> {
         self.data.connections_idle.load(Ordering::Relaxed)
     }
 
-    /// A sibling is about to pass a connection on to this worker.
-    pub fn promise(self) {
-        self.data.promised.fetch_add(1, Ordering::Relaxed);
+    /// A peer is about to transfer a connection to this worker.
+    pub fn reserve_transfer(self) {
+        self.data.reserved_transfers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It has come, or will not.
-    pub fn redeem(self) {
+    pub fn release_transfer(self) {
         let less = |count: u32| count.checked_sub(1);
-        // What was promised to an earlier worker of this slot was wiped with it.
-        let _ = self
-            .data
-            .promised
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        // What was reserved at an earlier worker of this slot was wiped with it.
+        let _ =
+            self.data
+                .reserved_transfers
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Connections that are on their way from siblings.
+    /// Connections that are on their way from peers.
     #[must_use]
-    pub fn promised(self) -> u32 {
-        self.data.promised.load(Ordering::Relaxed)
-    }
-
-    /// The worker has lost a thread for good: it would like to be replaced, and told to stop once that is done.
-    pub fn set_wants_replacement(self) {
-        self.data.wants_replacement.store(1, Ordering::Relaxed);
-    }
-
-    #[must_use]
-    pub fn wants_replacement(self) -> bool {
-        self.data.wants_replacement.load(Ordering::Relaxed) != 0
+    pub fn reserved_transfers(self) -> u32 {
+        self.data.reserved_transfers.load(Ordering::Relaxed)
     }
 }
 
@@ -311,8 +290,7 @@ pub(super) struct SlotData {
     queue_length: AtomicU32,
     load: AtomicU32,
     threads_count: AtomicU32,
-    wants_replacement: AtomicU32,
-    promised: AtomicU32,
+    reserved_transfers: AtomicU32,
     loop_beat: AtomicU64,
     requests: AtomicU64,
     bytes_out: AtomicU64,
@@ -322,10 +300,9 @@ pub(super) struct SlotData {
     passed_on: AtomicU64,
     latency: HistogramData,
     of_threads: OfThreads,
-    python_beat: AtomicU64,
     threads_busy: AtomicU32,
     queue_time: HistogramData,
-    pub(super) lifecycle: LifecycleData,
+    pub(super) retirement: RetirementData,
 }
 
 /// Where the part that the pool threads write begins.
@@ -334,4 +311,4 @@ pub(super) struct SlotData {
 struct OfThreads;
 
 const _: () = assert!(size_of::<SlotData>() % 64 == 0);
-const _: () = assert!(std::mem::offset_of!(SlotData, python_beat) % 64 == 0);
+const _: () = assert!(std::mem::offset_of!(SlotData, threads_busy) % 64 == 0);

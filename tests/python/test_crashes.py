@@ -14,7 +14,6 @@ from harness import PATIENCE_S, Server, wait_until
 from wire import Client, Disconnected
 
 APP = "crashing"
-BACK_OFF = "issue 10.5: one back-off for all slots, also for workers that have served"
 
 HALTS = (
     "issue 10.5: a worker that has served and exits with 3 or 4 stops a server whose others are still at their import"
@@ -61,7 +60,6 @@ class Poisoner:
             self.crashes += 1
 
 
-@pytest.mark.xfail(strict=True, reason=BACK_OFF)
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["plain", "preload"])
 def test_others_do_not_wait_for_workers_that_a_request_crashes(server, preload):
     """Two workers, one crash after the other; a second client asks all the time."""
@@ -82,7 +80,6 @@ def test_others_do_not_wait_for_workers_that_a_request_crashes(server, preload):
     assert poisoner.crashes >= 8, "the poison is served as well"
 
 
-@pytest.mark.xfail(strict=True, reason=BACK_OFF)
 @pytest.mark.parametrize("how", ["segv", "exits", "kill", pytest.param("abort", marks=pytest.mark.ours)])
 def test_the_only_worker_is_replaced_at_once_however_often_it_crashes(server, how):
     one = server(APP, "--threads", "2")
@@ -91,7 +88,6 @@ def test_the_only_worker_is_replaced_at_once_however_often_it_crashes(server, ho
         assert served_again(one, 8) < 1
 
 
-@pytest.mark.xfail(strict=True, reason=BACK_OFF)
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["plain", "preload"])
 def test_workers_that_are_killed_from_outside_are_replaced_at_once(server, preload):
     """As by the kernel when memory is short; none of them was at fault."""
@@ -106,7 +102,6 @@ def test_workers_that_are_killed_from_outside_are_replaced_at_once(server, prelo
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason=BACK_OFF)
 def test_crashes_in_all_workers_at_once_cost_less_than_a_second(server):
     one = server(APP, "--threads", "2", workers=2)
     for _ in range(7):
@@ -155,7 +150,6 @@ def test_each_crash_names_the_request_that_was_running(server, how):
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.5: nothing is said of a path that crashes again and again")
 def test_the_log_says_when_one_path_crashes_again_and_again(server):
     one = server(APP, "--threads", "2", workers=2)
     for _ in range(4):
@@ -206,7 +200,6 @@ def test_workers_that_never_serve_are_not_started_without_pause(breakable, gates
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason=BACK_OFF)
 def test_a_slot_that_does_not_boot_delays_no_other(breakable, gates):
     """One worker's successors die at their import. When that is mended, the other's successor comes at once."""
     start, broken = breakable

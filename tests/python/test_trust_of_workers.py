@@ -51,7 +51,6 @@ def workers_of(one):
     return set(one.workers()) & set(one.booted())
 
 
-@pytest.mark.xfail(strict=True, reason="issue 10.8: the fork server reads a new worker's pid from shared memory")
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGQUIT])
 def test_a_worker_cannot_have_the_master_signal_another_process(server, gates, victim, end):
     one = server(APP, "--preload", "--graceful-timeout", "2", workers=2)
@@ -65,11 +64,9 @@ def test_a_worker_cannot_have_the_master_signal_another_process(server, gates, v
     assert session_members(one.pid) == [], "the workers that there were have ended"
 
 
-# Which of these go wrong, and how, is a matter of moments; the marks are not strict for that.
-READS_PIDS = pytest.mark.xfail(reason="issue 10.8: the fork server reads a new worker's pid from shared memory")
 WRITTEN = [
     *(("plain", kind) for kind in ("zeros", "ones", "small", "noise")),
-    *(pytest.param("preload", kind, marks=READS_PIDS) for kind in ("zeros", "ones", "noise")),
+    *(("preload", kind) for kind in ("zeros", "ones", "noise")),
 ]
 
 
@@ -97,14 +94,7 @@ def test_what_a_worker_writes_stops_neither_the_master_nor_new_workers(server, g
     assert session_members(one.pid) == []
 
 
-JUDGED = "issue 10.8: each worker can write the heartbeats of all"
-HEARTBEATS = [
-    pytest.param("zeros", marks=pytest.mark.xfail(strict=True, reason=JUDGED)),
-    *(pytest.param(kind, marks=pytest.mark.xfail(reason=JUDGED)) for kind in ("ones", "noise")),
-]
-
-
-@pytest.mark.parametrize("kind", HEARTBEATS)
+@pytest.mark.parametrize("kind", ["zeros", "ones", "noise"])
 def test_a_worker_cannot_have_others_killed(server, gates, kind):
     """Neither as silent, nor as worn out, nor as never booted."""
     one = server(APP, "--timeout", "2", env={"FERRICORN_BOOT_TIMEOUT": "2"}, workers=3)

@@ -144,6 +144,7 @@ impl ForkServerContext {
         nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
         let mut channel = request.channel;
         channel.wait_for_start()?;
+        self.scoreboard.keep_only(request.slot)?;
         log::info!("Booting worker with pid: {}", getpid());
         let max_requests = max_requests(&self.config.lifecycle);
         let context = WorkerContext {
@@ -169,7 +170,7 @@ fn fork_from_between(runtime: &mut dyn Runtime, pid_pipe: OwnedFd) -> Place {
     match runtime.fork() {
         Ok(Forked::Child) => Place::Worker,
         Ok(Forked::Parent(worker)) => {
-            // When nobody reads it the arbiter hears of no worker, and that one leaves by itself.
+            // When it cannot be written the arbiter gets no pid, and the worker leaves by itself.
             let _ = File::from(pid_pipe).write_all(&worker.as_raw().to_le_bytes());
             Place::Between
         }

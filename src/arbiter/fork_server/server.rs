@@ -32,7 +32,7 @@ enum Stage {
     Importing(OwnedFd),
     /// It forks workers.
     Ready(OwnedFd),
-    /// It was told to go, or has closed its socket.
+    /// It was asked to leave, or has closed its socket.
     Leaving,
     Killed,
 }
@@ -134,7 +134,7 @@ impl ForkServer {
         self.enter(Stage::Killed, now);
     }
 
-    /// One that is told to go in the middle of an import would not notice before its end.
+    /// In the middle of an import it would not notice the end of its socket before the import ends.
     pub(super) fn dismiss(&mut self, now: u64) {
         if matches!(self.stage, Stage::Importing(_)) {
             let _ = kill(self.pid, Signal::SIGTERM);

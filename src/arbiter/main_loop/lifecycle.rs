@@ -359,8 +359,8 @@ impl<'r> Arbiter<'r> {
         }
     }
 
-    /// Nothing that a dying worker brings about may keep the server from stopping. Who waits for the stop can still ask
-    /// what it waits for.
+    /// Nothing that a dying worker brings about may keep the server from stopping. The control interface still answers,
+    /// so that an operator can see what the stop waits for.
     fn reap_quietly(&mut self) {
         for result in [self.read_children(), self.serve_control()] {
             if let Err(error) = result {

@@ -148,7 +148,7 @@ impl Arbiter<'_> {
             .reloaded("Reload failed: the settings are unchanged");
     }
 
-    /// The last old worker has been told to go.
+    /// The last old worker has been asked to leave.
     pub(super) fn finish_rollout(&mut self) {
         if let Some(listeners) = self.rollout.finish() {
             self.unlink_unused(&listeners);

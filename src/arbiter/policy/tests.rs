@@ -103,7 +103,7 @@ fn unproven(target: usize, generation: u32, before: usize) -> Desired {
     }
 }
 
-/// How many are started, and who goes.
+/// How many are started, and which ones go.
 fn steps(desired: &Desired, members: &[Member]) -> (usize, Vec<u64>) {
     let changes = reconcile(desired, members);
     (changes.spawn, changes.retire)

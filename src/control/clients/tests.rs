@@ -102,9 +102,9 @@ fn mistakes_are_answered_and_too_much_is_the_end() {
     let mut stream = room.connect();
     stream.write_all(&[0, 0, 0, 2, b'{', b'x']).unwrap();
     assert_eq!(room.serve(0), 0);
-    let said = answer(&mut stream);
-    assert_eq!(said["status"], "error");
-    assert!(said["error"].as_str().unwrap().contains("Invalid JSON"));
+    let answered = answer(&mut stream);
+    assert_eq!(answered["status"], "error");
+    assert!(answered["error"].as_str().unwrap().contains("Invalid JSON"));
     stream.write_all(&ask(1)).unwrap();
     assert_eq!(room.serve(0), 1);
     assert_eq!(answer(&mut stream)["status"], "ok");

@@ -40,6 +40,7 @@ fn fast_jobs_wake_a_thread_when_no_other_is_awake_and_slow_ones_always() {
         (Reason::PutBack, Wake::One, Wake::One),
         (Reason::Stall, Wake::One, Wake::One),
         (Reason::DeferredDrops, Wake::One, Wake::One),
+        (Reason::Signal, Wake::One, Wake::One),
     ] {
         assert_eq!(
             (wake(reason, true), wake(reason, false)),

@@ -18,13 +18,13 @@ use crate::python::hooks::HookError;
 use crate::python::interrupts::{Interrupts, RequestTimeout};
 use crate::python::text::latin1;
 use crate::python::traceback;
-use crate::scoreboard::{Scoreboard, Slot};
+use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 
 use super::body::{self, Sent};
-use super::clock::ScoreboardClock;
 use super::environ::EnvironMaker;
 use super::hijack::HijackableSocket;
 use super::request_hooks::{HookedRequest, RequestHooks};
+use super::scoreboard_clock::ScoreboardClock;
 use super::settings::WsgiSettings;
 use super::start_response::StartResponse;
 
@@ -92,18 +92,27 @@ impl WsgiApp {
         self.scoreboard.slot(self.slot)
     }
 
-    /// The life of a pool thread: run jobs until there are no more.
+    /// The life of a pool thread: run jobs until there are no more. `before_sleep` is called each time that there is none.
     ///
     /// # Errors
     /// The interpreter had no memory for what a thread needs.
-    pub fn run_thread(&self, py: Python<'_>, thread: &PoolThread) -> PyResult<()> {
+    pub fn run_thread(
+        &self,
+        py: Python<'_>,
+        thread: &PoolThread,
+        before_sleep: impl Fn(),
+    ) -> PyResult<()> {
         let mut environs = EnvironMaker::new(py, self.settings.clone())?;
         let callable = self.callable.bind(py);
         let clock = ScoreboardClock::new();
         if let Some(interrupts) = &self.interrupts {
             interrupts.enter(py, thread.index())?;
         }
-        while let Some(job) = thread.next_job(|sleep| release(py, Reason::NextJob, sleep)) {
+        let idle = |sleep: &(dyn Fn() + Sync)| {
+            before_sleep();
+            release(py, Reason::NextJob, sleep);
+        };
+        while let Some(job) = thread.next_job(idle) {
             self.begin(thread, &job, clock);
             self.run_job(callable, &mut environs, thread, job);
             self.end(py, thread);
@@ -136,6 +145,10 @@ impl WsgiApp {
         }
         let slot = self.slot();
         slot.thread(thread.index()).end();
+        if !self.settings.multithread {
+            // Nothing else beats while the only thread runs a request.
+            slot.python_beat(monotonic_ms());
+        }
         slot.thread_idle();
         thread.set_busy(false);
     }

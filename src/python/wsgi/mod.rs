@@ -13,7 +13,6 @@
 
 mod app;
 mod body;
-mod clock;
 mod environ;
 mod errors;
 mod file_wrapper;
@@ -22,6 +21,7 @@ mod hijack;
 mod input;
 mod request_hooks;
 mod response_head;
+mod scoreboard_clock;
 mod settings;
 mod start_response;
 mod stream;

@@ -12,6 +12,7 @@ const CODE_LINES_MAX: usize = 400;
 const UNSAFE_ALLOWED: &[&str] = &[
     "src/scoreboard.rs",
     "src/fork_guard/",
+    "src/scoreboard/vitals.rs",
     "src/arbiter/signals.rs",
     "src/net/backlog.rs",
     "src/net/inherit.rs",

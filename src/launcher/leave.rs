@@ -1,0 +1,98 @@
+//! The end of a worker: its application's threads, exit handlers and buffers, within `graceful_timeout`.
+
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use super::serve::log_running;
+use crate::config::Config;
+use crate::logging::Log;
+use crate::python::traceback::format as traceback;
+use crate::scoreboard::{Slot, monotonic_ms};
+use crate::worker::Exit;
+
+/// The arbiter kills a worker one second after `graceful_timeout`; by then it is to have left.
+const MARGIN: Duration = Duration::from_millis(500);
+/// As long as the arbiter waits when a stop is to be quick.
+const QUICK_STOP: Duration = Duration::from_secs(4);
+
+/// What happened before is logged. Returns the exit code when the interpreter may end in the normal way; a thread that
+/// does not end is left behind, and then this does not return.
+pub(super) fn leave(py: Python<'_>, logs: Log, exit: Exit, config: &Config, slot: Slot<'_>) -> i32 {
+    if exit.stuck_threads > 0 {
+        if !slot.running().is_empty() {
+            log::error!("{} thread(s) did not finish in time:", exit.stuck_threads);
+            log_running(slot);
+            if let Err(error) = dump_stacks(py) {
+                log::debug!("stacks: {}", traceback(py, &error));
+            }
+        }
+        finish(py, logs, exit.code);
+    }
+    match join_threads(py, patience(config, slot)) {
+        Ok(left) if left.is_empty() => {}
+        Ok(left) => {
+            let count = left.len();
+            let names = left.join(", ");
+            log::error!(
+                "{count} thread(s) of the application did not end in time and are cut: {names}"
+            );
+            finish(py, logs, exit.code);
+        }
+        Err(error) => log::error!("{}", traceback(py, &error)),
+    }
+    let released = helper(py).and_then(|helper| helper.call_method0("release_frozen"));
+    if let Err(error) = released {
+        log::debug!("gc.unfreeze: {}", traceback(py, &error));
+    }
+    exit.code
+}
+
+/// How long the application's threads may still take.
+fn patience(config: &Config, slot: Slot<'_>) -> Duration {
+    let graceful = config.workers.graceful_timeout;
+    let Some(asked) = slot.stop_asked_ms() else {
+        return graceful;
+    };
+    let is_quick = slot.stop_signal() != Some(nix::libc::SIGTERM);
+    let whole = match is_quick {
+        true => graceful.min(QUICK_STOP),
+        false => graceful + MARGIN,
+    };
+    whole.saturating_sub(Duration::from_millis(monotonic_ms().saturating_sub(asked)))
+}
+
+fn helper(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    py.import("ferricorn._leave")
+}
+
+fn join_threads(py: Python<'_>, patience: Duration) -> PyResult<Vec<String>> {
+    helper(py)?
+        .call_method1("join_threads", (patience.as_secs_f64(),))?
+        .extract()
+}
+
+fn dump_stacks(py: Python<'_>) -> PyResult<()> {
+    let stderr = py.import("sys")?.getattr("__stderr__")?;
+    py.import("faulthandler")?
+        .call_method1("dump_traceback", (stderr,))?;
+    Ok(())
+}
+
+/// Exit handlers and buffers, then `os._exit`.
+fn finish(py: Python<'_>, logs: Log, code: i32) -> ! {
+    if let Err(error) = helper(py).and_then(|helper| helper.call_method0("finish")) {
+        log::error!("{}", traceback(py, &error));
+    }
+    logs.close();
+    exit_now(py, code)
+}
+
+/// `os._exit`: no exit handler runs, no thread is waited for.
+pub(super) fn exit_now(py: Python<'_>, code: i32) -> ! {
+    let result = py
+        .import("os")
+        .and_then(|os| os.call_method1("_exit", (code,)));
+    log::error!("os._exit failed: {result:?}");
+    std::process::abort()
+}

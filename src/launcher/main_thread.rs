@@ -1,0 +1,56 @@
+//! A worker of one thread: the interpreter's main thread runs the requests, and the event loop has a thread of its own.
+//!
+//! The loop's thread is native and gets no signals. It ends before the main thread goes on, unless the main thread is
+//! stuck in a request when the worker's time is over: then the loop's thread ends the process.
+
+use std::io;
+use std::thread;
+
+use pyo3::prelude::*;
+
+use super::serve::without_signals;
+use crate::arbiter::EXIT_BOOT;
+use crate::python::gil::{Reason, release};
+use crate::python::threads::{MainThreadJobs, PythonApplication};
+use crate::python::traceback::format as traceback;
+use crate::worker::{self, Exit, Setup};
+
+/// Serves. `on_stuck` is called on the loop's thread when the main one does not come back.
+pub(super) fn serve(
+    py: Python<'_>,
+    setup: Setup,
+    application: &PythonApplication,
+    jobs: &MainThreadJobs,
+    on_stuck: impl FnOnce(Exit) + Send,
+) -> io::Result<Exit> {
+    thread::scope(|scope| {
+        let event_loop = without_signals(|| {
+            thread::Builder::new()
+                .name("ferricorn-loop".to_owned())
+                .spawn_scoped(scope, || {
+                    let exit = serve_or_fail(setup, application, 1);
+                    if exit.stuck_threads > 0 && application.has_main_thread() {
+                        on_stuck(exit);
+                    }
+                    application.release_main_thread();
+                    exit
+                })
+        })?;
+        if let Err(error) = application.run_here(py, jobs) {
+            log::error!("{}", traceback(py, &error));
+        }
+        release(py, Reason::MainThread, || event_loop.join())
+            .map_err(|_| io::Error::other("the event loop panicked"))
+    })
+}
+
+/// Runs the event loop. When it fails, its threads wait for jobs that never come: none of them is to be waited for.
+pub(super) fn serve_or_fail(setup: Setup, application: &PythonApplication, threads: usize) -> Exit {
+    worker::run(setup, application).unwrap_or_else(|error| {
+        log::error!("The worker could not serve: {error}");
+        Exit {
+            code: EXIT_BOOT,
+            stuck_threads: threads,
+        }
+    })
+}
