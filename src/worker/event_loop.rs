@@ -11,7 +11,6 @@ use mio::Poll;
 use nix::sys::signal::Signal;
 
 use crate::config::Config;
-use crate::fork_guard;
 use crate::net::Listener;
 use crate::pool::{Application, policy};
 use crate::scoreboard::SlotState;
@@ -77,11 +76,9 @@ impl<'a> EventLoop<'a> {
         let workers = &config.workers;
         let registry = poll.registry();
         peers.register(registry, events::of_descriptor(Descriptor::Peers))?;
-        let of_connections = registry.try_clone()?;
-        fork_guard::register_poll_set(&of_connections);
         Ok(Self {
             listeners: Listeners::new(listeners, &poll)?,
-            connections: Connections::new(of_connections),
+            connections: Connections::new(registry.try_clone()?),
             connections_max: workers.worker_connections.max(1),
             timed_out: TimedOutRequests::new(workers.request_timeout, now),
             heartbeat: Heartbeat::new(services.slot().clone(), workers.timeout, parent),
