@@ -4,8 +4,8 @@
 //! per process is in use at a time; installing again replaces it.
 //!
 //! Invariants:
-//! - The handler makes one `write` and nothing else: no lock, no allocation, `errno` left as it was. In a process that
-//!   has not installed it, and when the pipe is gone, it lets the signal act by default.
+//! - The handler checks the process and the pipe and makes one `write`: no lock, no allocation, `errno` left as it was.
+//!   In a process that has not installed it, and when the pipe is gone, it lets the signal act by default.
 //! - A forked child must not write into the arbiter's pipe, or a signal meant for one worker would reach the
 //!   arbiter. So all signals are blocked around the fork (`Blocked`), and the child calls `leave_to_child`
 //!   before it lets them through again.
@@ -18,7 +18,7 @@ use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -27,6 +27,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
 };
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{getpid, pipe2, read, write};
 
 use super::runtime::Runtime;
@@ -54,6 +55,8 @@ pub fn install(signals: &[Signal]) -> io::Result<OwnedFd> {
     let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     fork_guard::register(&read_end);
     fork_guard::register(&write_end);
+    let inode = identity(write_end.as_fd()).ok_or(io::ErrorKind::Unsupported)?;
+    PIPE_INODE.store(inode, Ordering::SeqCst);
     replace_pipe(write_end.into_raw_fd());
     set_all(signals, SigHandler::Handler(write_to_pipe))?;
     Ok(read_end)
@@ -244,26 +247,44 @@ fn replace_pipe(write_end: RawFd) {
 extern "C" fn write_to_pipe(number: c_int) {
     let errno = Errno::last_raw();
     if !is_owner() {
-        return act_by_default(number);
+        return take_default_effect(number);
     }
     let pipe = PIPE.load(Ordering::SeqCst);
     if pipe != NO_PIPE {
         // SAFETY: PIPE holds an open descriptor that only `replace_pipe` closes, on the thread that installs
-        // signals; a signal that meets that very moment writes to a closed number, which fails.
+        // signals; when code of the application has closed it, `identity` sees that, and nothing is written.
         let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
-        // A full pipe means that thousands of signals wait already: one more changes nothing.
-        let written = write(pipe, &[number as u8]);
-        // The application has closed it: the loop will never learn of the signal.
-        if written == Err(Errno::EBADF) {
-            return act_by_default(number);
+        if identity(pipe) == Some(PIPE_INODE.load(Ordering::SeqCst)) {
+            // A full pipe means that thousands of signals wait already: one more changes nothing.
+            let _ = write(pipe, &[number as u8]);
+        } else {
+            take_default_effect(number);
         }
     }
     Errno::set_raw(errno);
 }
 
+/// The inode of a pipe, which no other file of the process has.
+fn identity(pipe: BorrowedFd<'_>) -> Option<u64> {
+    let found = fstat(pipe).ok()?;
+    let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
+    (kind == SFlag::S_IFIFO).then_some(found.st_ino)
+}
+
+/// The loop cannot get the signal: this is another process, or code of the application has closed the pipe, as by
+/// `os.closerange(3, 256)`. The process must still end when a signal says so. The signal comes again when the handler returns.
+fn take_default_effect(number: c_int) {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    if let Ok(signal) = Signal::try_from(number) {
+        // SAFETY: the default is no handler at all. sigaction(2) and raise(3) may be called in a signal handler.
+        let _ = unsafe { sigaction(signal, &default) };
+        let _ = raise(signal);
+    }
+}
+
 extern "C" fn do_nothing(number: c_int) {
     if !is_owner() {
-        act_by_default(number);
+        take_default_effect(number);
     }
 }
 
@@ -272,22 +293,12 @@ fn is_owner() -> bool {
     OWNER.load(Ordering::SeqCst) == getpid().as_raw()
 }
 
-/// The signal is raised again, and is delivered when the handler returns.
-fn act_by_default(number: c_int) {
-    if let Ok(signal) = Signal::try_from(number) {
-        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-        // SAFETY: the default action is no code of this process.
-        let reset = unsafe { sigaction(signal, &default) };
-        if reset.is_ok() {
-            let _ = raise(signal);
-        }
-    }
-}
-
 /// The process that has installed the handlers.
 static OWNER: AtomicI32 = AtomicI32::new(0);
 
 static PIPE: AtomicI32 = AtomicI32::new(NO_PIPE);
+/// Of the pipe in `PIPE`, to know it from what may have its number.
+static PIPE_INODE: AtomicU64 = AtomicU64::new(0);
 const NO_PIPE: RawFd = -1;
 
 #[cfg(test)]
