@@ -20,6 +20,7 @@ use nix::sys::socket::{MsgFlags, SockaddrStorage, send, sendto};
 pub use self::endpoint::SyslogError;
 use self::endpoint::{Address, Link, facility};
 use crate::config::{Config, LogLevel};
+use crate::fork_guard;
 
 /// Which of the two logs a message is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +89,11 @@ impl Syslog {
     /// This process was forked: link, messages and counts are its parent's.
     pub(super) fn forked(&mut self) {
         self.pid = std::process::id();
-        self.link = None;
+        let of_parent = self.link.take();
+        if fork_guard::is_child() {
+            // It is closed, and its number may be the application's by now.
+            std::mem::forget(of_parent);
+        }
         self.next_try = None;
         self.pending.clear();
         self.dropped = 0;
@@ -242,7 +247,9 @@ impl Syslog {
             return Err(Errno::ENOTCONN);
         }
         self.next_try = Some(now + RETRY_PERIOD);
-        self.link = Some(self.address.connect()?);
+        let link = self.address.connect()?;
+        fork_guard::register(&link.fd);
+        self.link = Some(link);
         Ok(())
     }
 }
