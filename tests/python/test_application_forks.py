@@ -608,10 +608,7 @@ def app(environ, start_response):
 """
 
 
-STAYS = pytest.mark.xfail(strict=True, reason="issue 10.4: the signal that stops the worker is lost")
-
-
-@pytest.mark.parametrize("what", ["closerange", "all", pytest.param("pipes", marks=STAYS), "polls", "wakers"])
+@pytest.mark.parametrize("what", ["closerange", "all", "pipes", "polls", "wakers"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_without_descriptors_is_replaced_at_once(server, tmp_path, what, workers):
     (tmp_path / "closing.py").write_text(CLOSING)
