@@ -51,8 +51,8 @@ mod _core {
 
     #[pymodule_export]
     use crate::launcher::api::{
-        check_setting, deliver_signal, load_app, reopen_logs, run, serve, settings,
-        write_access_log, write_error_log, write_metric, write_record,
+        check_setting, deliver_signal, load_app, loggers_changed, reopen_logs, run, serve,
+        settings, write_access_log, write_error_log, write_metric, write_record,
     };
     use crate::python::interrupts::RequestTimeout;
 

@@ -11,7 +11,7 @@ use pyo3::types::PyDict;
 
 use super::origin::{Settings, Sources};
 use super::raw_env::RawEnv;
-use super::{reexec, relay, title};
+use super::{python_logs, reexec, relay, title};
 use crate::arbiter::{Forked, Hook, HookError, HookEvent, ReloadError, Runtime, WorkerInfo};
 use crate::config::Config;
 use crate::logging::Log;
@@ -106,6 +106,7 @@ fn make_logger(py: Python<'_>, logs: Log, cfg: &Py<PyAny>, config: &Config) -> P
     let is_built_in = config.logging.is_built_in();
     let log = hooks::logger(py, cfg, is_built_in)?;
     relay::install(logs, (!is_built_in).then(|| log.clone_ref(py)));
+    python_logs::watch(py, logs, is_built_in.then_some(&log))?;
     Ok(log)
 }
 

@@ -10,12 +10,14 @@ use pyo3::prelude::*;
 use super::faults::Faults;
 use super::leave::leave;
 use super::main_thread;
+use super::python_logs;
 use super::python_runtime::Inherited;
 use super::raised::Raised;
 use super::worker_access_log;
 use super::worker_signals::{RequestedExit, WorkerSignals, watch_slot};
 use crate::arbiter::{WorkerContext, signals};
 use crate::config::{Config, VERSION};
+use crate::logging;
 use crate::logging::access::FormatError;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
@@ -83,7 +85,10 @@ fn start(
     let (signals, wakeups) = signals.take(py, faults).map_err(raised)?;
     let has_one_thread = config.workers.threads == 1;
     let mut settings = wsgi_settings(py, &config, &listeners);
-    let access_log = worker_access_log::make(py, &config, &mut settings, age, inherited)?;
+    let touched = touched_logs(py, &config, inherited).map_err(raised)?;
+    let is_python = Arc::new(AtomicBool::new(touched.access));
+    let access_log =
+        worker_access_log::make(py, &config, &mut settings, age, inherited, &is_python)?;
     let heartbeat = without_signals(|| {
         Heartbeat::start(
             config.workers.timeout,
@@ -94,12 +99,19 @@ fn start(
         .workers
         .request_timeout
         .map(|_| Arc::new(Interrupts::new(config.workers.threads)));
-    let logger = (!config.logging.is_built_in()).then(|| inherited.log.clone_ref(py));
+    let has_logger = !config.logging.is_built_in() || touched.error;
+    let logger = has_logger.then(|| inherited.log.clone_ref(py));
+    let logs_access = !config.logging.is_built_in() || touched.access;
+    let request_hooks = |logs_access| request_hooks(py, logs_access, inherited).map_err(raised);
     let app = WsgiApp::new(app, Arc::new(settings), scoreboard.clone(), index)
-        .with_request_hooks(request_hooks(py, &config, inherited).map_err(raised)?)
+        .with_request_hooks(request_hooks(logs_access)?)
         .with_logger(logger)
         .with_interrupts(interrupts.clone());
     let app = Arc::new(app);
+    let may_switch = logging::logs_access(&config) && !logs_access;
+    let later = may_switch.then(|| request_hooks(true)).transpose()?;
+    python_logs::serve(is_python, Arc::clone(&app), later.flatten());
+    python_logs::announce(&touched.names());
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
     let script_name = app.script_name().as_bytes().to_vec();
     let on_timeout = timeout_hook(interrupts, heartbeat.queue());
@@ -155,13 +167,39 @@ pub(super) fn without_signals<T>(start: impl FnOnce() -> io::Result<T>) -> io::R
     start()
 }
 
+/// Which of the built-in logs' loggers the application has changed before the worker serves.
+#[derive(Clone, Copy, Debug, Default)]
+struct Touched {
+    access: bool,
+    error: bool,
+}
+
+impl Touched {
+    fn names(self) -> Vec<&'static str> {
+        let names = [
+            (self.error, python_logs::ERROR),
+            (self.access, python_logs::ACCESS),
+        ];
+        let names = names.into_iter().filter(|(is_touched, _)| *is_touched);
+        names.map(|(_, name)| name).collect()
+    }
+}
+
+fn touched_logs(py: Python<'_>, config: &Config, inherited: &Inherited) -> PyResult<Touched> {
+    if !config.logging.is_built_in() {
+        return Ok(Touched::default());
+    }
+    let (access, error) = python_logs::touched(py, &inherited.log)?;
+    let access = access && logging::logs_access(config);
+    Ok(Touched { access, error })
+}
+
 /// What sees each request: hooks, and the access log of a custom logger.
 fn request_hooks(
     py: Python<'_>,
-    config: &Config,
+    logs_access: bool,
     inherited: &Inherited,
 ) -> PyResult<Option<RequestHooks>> {
-    let logs_access = !config.logging.is_built_in();
     RequestHooks::new(
         py,
         Arc::clone(&inherited.hooks),

@@ -1,7 +1,11 @@
 //! A worker's access log, as the settings want it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pyo3::prelude::*;
 
+use super::python_logs;
 use super::python_runtime::Inherited;
 use super::relay;
 use crate::config::Config;
@@ -17,6 +21,7 @@ pub(super) fn make(
     settings: &mut WsgiSettings,
     number: u64,
     inherited: &Inherited,
+    is_python: &Arc<AtomicBool>,
 ) -> Result<Option<AccessLog>, FormatError> {
     if !config.logging.is_built_in() {
         let relay = relay::access(inherited.log.clone_ref(py));
@@ -38,7 +43,14 @@ pub(super) fn make(
         config.access_log.access_log_slow,
     );
     let logs = inherited.logs;
-    let log = AccessLines::new(format, Box::new(move |lines| logs.write_access(lines)))
+    let is_python = Arc::clone(is_python);
+    let log = Arc::new(inherited.log.clone_ref(py));
+    let write = move |lines: &[u8]| match is_python.load(Ordering::Relaxed) {
+        false => logs.write_access(lines),
+        // What no thread has logged, such as refusals.
+        true => python_logs::write_access(&log, lines),
+    };
+    let log = AccessLines::new(format, Box::new(write))
         .filtered(filter)
         .of_worker(face);
     Ok(Some(log.into()))

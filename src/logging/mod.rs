@@ -17,11 +17,13 @@ pub mod destination;
 mod error_log;
 mod open;
 mod outlet;
+mod own_stream;
 pub mod statsd;
 pub mod syslog;
 mod way;
 mod whole_lines;
 mod writer;
+mod zone;
 
 use std::fmt::{Arguments, Display};
 use std::os::fd::RawFd;
@@ -187,6 +189,14 @@ impl Log {
     pub fn allow_threads(self) {
         self.error_log().destination().allow_thread();
         self.0.with_access(Destination::allow_thread);
+    }
+
+    /// The level of the error log has changed.
+    pub fn set_level(self, level: LogLevel) {
+        self.error_log().set_level(level);
+        if level.filter() > log::max_level() {
+            log::set_max_level(level.filter());
+        }
     }
 
     /// Lets a logger of the operator's take the error log's records, or takes that back.

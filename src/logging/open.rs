@@ -17,6 +17,8 @@ use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{Gid, Uid, fchown, geteuid};
 
+use super::own_stream;
+
 /// A log's file could not be opened; worded as gunicorn words it.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -74,6 +76,11 @@ pub(super) fn open_for_appending(path: &Path, options: FileOptions) -> Result<Ow
         true => Walk::new(path, options.owner).and_then(Walk::open),
         false => open_file(AT_FDCWD, path.as_os_str(), OFlag::O_CREAT).map_err(Failure::from),
     };
+    if let Err(Failure::Errno(Errno::ENXIO)) = &opened
+        && let Some(stream) = own_stream::duplicate(path)
+    {
+        return Ok(stream);
+    }
     let path = || path.to_owned();
     let fd = opened.map_err(|failure| match failure {
         Failure::Errno(errno) => LogError::NotWritable {

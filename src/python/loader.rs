@@ -107,6 +107,7 @@ pub fn load_app(py: Python<'_>, uri: &str) -> Result<Py<PyAny>, AppLoadError> {
         object = object
             .call(positional, Some(named))
             .map_err(|error| call_failed(py, &error))?;
+        refuse_coroutine(&object)?;
     }
     if object.is_none() {
         let target = repr_str(target);
@@ -138,7 +139,66 @@ fn callable(object: Bound<'_, PyAny>) -> Result<Py<PyAny>, AppLoadError> {
             "Application object must be callable.".to_owned(),
         ));
     }
+    if is_asgi(&object).unwrap_or(false) {
+        let class = object.get_type().fully_qualified_name();
+        let class = class.map_or_else(|_| "object".to_owned(), |name| name.to_string());
+        return Err(AppLoadError::Load(format!(
+            "The application ({class}) is ASGI, and ferricorn serves WSGI: run it with an ASGI server, or wrap it in an \
+             adapter such as a2wsgi.ASGIMiddleware."
+        )));
+    }
     Ok(object.unbind())
+}
+
+/// An ASGI application is a coroutine function, or an object whose `__call__` is one (ASGI 3.0, "Applications").
+fn is_asgi(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = object.py();
+    let check = py.import("inspect")?.getattr("iscoroutinefunction")?;
+    let unwrapped = py.import("inspect")?.call_method1("unwrap", (object,));
+    let object = unwrapped.unwrap_or_else(|_| object.clone());
+    if check.call1((&object,))?.is_truthy()? {
+        return Ok(true);
+    }
+    let mut function = object;
+    // Behind `functools.partial` is the function itself.
+    while let Some(inner) = function.getattr_opt("func")? {
+        if function.get_type().name()? != "partial" {
+            break;
+        }
+        function = inner;
+    }
+    if check.call1((&function,))?.is_truthy()? {
+        return Ok(true);
+    }
+    if function.is_instance_of::<PyType>() {
+        return Ok(false);
+    }
+    match function.get_type().getattr_opt("__call__")? {
+        Some(call) => check.call1((call,))?.is_truthy(),
+        None => Ok(false),
+    }
+}
+
+/// A factory that is a coroutine function returns no application but what would make one.
+fn refuse_coroutine(object: &Bound<'_, PyAny>) -> Result<(), AppLoadError> {
+    let py = object.py();
+    let is_coroutine = || -> PyResult<bool> {
+        let check = py.import("inspect")?.getattr("iscoroutine")?;
+        let is_coroutine = check.call1((object,))?.is_truthy()?;
+        if is_coroutine {
+            // Nothing awaits it, which the interpreter would complain about.
+            object.call_method0("close")?;
+        }
+        Ok(is_coroutine)
+    };
+    if is_coroutine().unwrap_or(false) {
+        return Err(AppLoadError::Load(
+            "The application factory is a coroutine function: ferricorn serves WSGI, and its factories are called, not \
+             awaited."
+                .to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 fn app_import_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {

@@ -78,8 +78,10 @@ impl<'r> Arbiter<'r> {
             self.admin = Some(admin.map_err(StartError::AdminAddress)?);
         }
         let threads = self.rollout.config().workers.threads;
-        let plural = if threads == 1 { "" } else { "s" };
-        log::info!("Using worker: hybrid ({threads} thread{plural})");
+        match threads {
+            1 => log::info!("Using worker: sync"),
+            _ => log::info!("Using worker: hybrid ({threads} threads)"),
+        }
         self.hook(Hook::WhenReady)?;
         Ok(())
     }

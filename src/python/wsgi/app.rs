@@ -3,7 +3,7 @@
 //! Runs on the pool threads, attached to the interpreter. The job's reply is sent exactly once, whatever the application
 //! does. Its result's `close()` is called exactly once, on this thread.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
@@ -37,6 +37,8 @@ pub struct WsgiApp {
     scoreboard: Arc<Scoreboard>,
     slot: usize,
     request_hooks: Option<RequestHooks>,
+    /// Those that came while requests ran.
+    late_hooks: OnceLock<RequestHooks>,
     logger: Option<Py<PyAny>>,
     interrupts: Option<Arc<Interrupts>>,
 }
@@ -55,6 +57,7 @@ impl WsgiApp {
             scoreboard,
             slot,
             request_hooks: None,
+            late_hooks: OnceLock::new(),
             logger: None,
             interrupts: None,
         }
@@ -65,6 +68,12 @@ impl WsgiApp {
     pub fn with_request_hooks(mut self, hooks: Option<RequestHooks>) -> Self {
         self.request_hooks = hooks;
         self
+    }
+
+    /// From now on requests are seen by these.
+    pub fn log_through(&self, hooks: RequestHooks) {
+        // Only the first ones count; they are all alike.
+        let _ = self.late_hooks.set(hooks);
     }
 
     /// The custom logger, which is given exceptions as such.
@@ -164,7 +173,7 @@ impl WsgiApp {
             Ok(environ) => environ,
             Err(error) => return self.fail(py, thread, Some(job), &error),
         };
-        let hooks = self.request_hooks.as_ref();
+        let hooks = self.late_hooks.get().or(self.request_hooks.as_ref());
         let hooked = match hooks.map(|hooks| hooks.begin(&environ, &job)).transpose() {
             Ok(None) => None,
             Ok(Some(mut hooked)) => match hooked.pre_request() {
