@@ -23,9 +23,9 @@
 //!
 //! # A request's walk
 //!
-//! `worker/event_loop` → `accept` → `connection` → `http/exchange` → `head`, `fields`, `framing`, `chunked` →
-//! `worker/spool` → `pool/thread_pool` → `python/wsgi/app` → `environ`, `input` → the application → `start_response`, `body`
-//! → `worker/respond` → `http/exchange`, `encode` → `worker/outbox`. CONTRIBUTING.md has it step by step, with the
+//! `worker/event_loop` → `accept` → `connection` → `http1` → `http/exchange` → `head`, `fields`, `framing`, `chunked` →
+//! `worker/spool` → `dispatch` → `pool/thread_pool` → `python/wsgi/app` → `environ`, `input` → the application → `start_response`, `body`
+//! → `worker/deliver` → `connection` → `http1` → `http/exchange`, `encode` → `worker/write_side`. CONTRIBUTING.md has it step by step, with the
 //! invariants.
 
 pub mod arbiter;

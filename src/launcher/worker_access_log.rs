@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::logging::access::{AccessFilter, AccessFormat, FormatError};
 use crate::logging::logs_access;
 use crate::python::wsgi::{ListenerAddress, WsgiSettings};
-use crate::worker::{AccessLines, AccessLog, WorkerFace};
+use crate::worker::{AccessLines, AccessLog, WorkerInfo};
 
 /// The log of worker `number`, if there is to be one. The environ keys that it needs go into `settings`.
 pub(super) fn make(
@@ -34,9 +34,9 @@ pub(super) fn make(
         &config.access_log.access_log_format,
         &config.access_log.access_log_fields,
     )?;
-    let face = worker_face(number, settings);
+    let info = worker_info(number, settings);
     settings.noted_keys = format.environ_keys().to_vec();
-    settings.request_id_seed = format.shows_request_id().then_some(face.request_id_seed);
+    settings.request_id_seed = format.shows_request_id().then_some(info.request_id_seed);
     let filter = AccessFilter::new(
         &config.access_log.access_log_exclude,
         config.access_log.access_log_min_status,
@@ -52,17 +52,17 @@ pub(super) fn make(
     };
     let log = AccessLines::new(format, Box::new(write))
         .filtered(filter)
-        .of_worker(face);
+        .of_worker(info);
     Ok(Some(log.into()))
 }
 
 /// What access log lines show of this worker.
-fn worker_face(number: u64, settings: &WsgiSettings) -> WorkerFace {
+fn worker_info(number: u64, settings: &WsgiSettings) -> WorkerInfo {
     let listeners = settings.listeners.iter().map(|face| match face {
         ListenerAddress::Tcp { name, port } => (name.clone(), port.to_string()),
         ListenerAddress::Unix { .. } => (String::new(), String::new()),
     });
-    WorkerFace {
+    WorkerInfo {
         number,
         listeners: listeners.collect(),
         script_name: settings.script_name.clone().into_bytes(),

@@ -1,29 +1,29 @@
-//! Accepting: until the socket would block or the turn's share is used up; paused at the limit of connections, and
-//! for a moment when the process has no descriptors left.
+//! The listeners, and whether the worker accepts: always while it serves, but for a pause at the limit of connections, and
+//! a moment when the process has no descriptors left.
 //!
 //! Listeners are level-triggered and exclusive (`EPOLLEXCLUSIVE`): of the workers that sleep on a shared listener one
-//! is woken, not all. mio has no word for that, so the registration goes to its epoll instance directly.
+//! is woken, not all. mio does not offer that, so the registration goes to its epoll instance directly.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
 use crate::net::Listener;
-use crate::pool::{ConnId, Peer};
+use crate::pool::Peer;
 
-use super::connection::{Accepted, Connection, Fate};
-use super::connections::token_of;
-use super::event_loop::{EventLoop, FIRST_LISTENER};
-use super::stream::Stream;
+use super::events;
+use super::exhaustion::ExhaustionLog;
+use super::transport::Transport;
 
-/// A worker accepts so many connections in one turn at most, so that its siblings get their share of a burst.
-const TURN_ACCEPTS: usize = 16;
-/// After "too many open files" the listeners rest for so long.
+/// After "too many open files" the listeners rest this long.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(250);
 
 /// A listener in the event loop.
 #[derive(Debug)]
-pub(super) enum Acceptor {
+enum Acceptor {
     Tcp(mio::net::TcpListener),
     Unix(mio::net::UnixListener),
 }
@@ -49,184 +49,190 @@ impl AsFd for Acceptor {
 /// What one attempt to accept gave.
 #[derive(Debug)]
 pub(super) enum Attempt {
-    Accepted(Stream, Peer),
-    /// Nobody waits.
+    Accepted(Transport, Peer),
+    /// No connection waits, or the worker does not accept now.
     Empty,
-    /// The process or the system has no descriptors left.
-    Exhausted(io::Error),
     /// The client was gone before it was accepted; there may be another.
     Gone,
 }
 
-impl Acceptor {
-    pub(super) fn accept(&self) -> Attempt {
-        let result = match self {
-            Self::Tcp(listener) => listener
-                .accept()
-                .map(|(stream, address)| (Stream::Tcp(stream), Peer::Tcp(address))),
-            Self::Unix(listener) => listener
-                .accept()
-                .map(|(stream, _)| (Stream::Unix(stream), Peer::Unix)),
-        };
-        match result {
-            Ok((stream, peer)) => Attempt::Accepted(stream, peer),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Attempt::Empty,
-            Err(error) => match error.raw_os_error().map(nix::errno::Errno::from_raw) {
-                Some(
-                    nix::errno::Errno::EMFILE
-                    | nix::errno::Errno::ENFILE
-                    | nix::errno::Errno::ENOBUFS
-                    | nix::errno::Errno::ENOMEM,
-                ) => Attempt::Exhausted(error),
-                _ => Attempt::Gone,
-            },
-        }
-    }
-}
-
 /// Whether the listeners are in the poll set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Accepting {
+enum Accepting {
     On,
     /// The worker has as many connections as it may.
     Full,
     /// No descriptors are left; try again at this time.
     PausedUntil(Instant),
-    /// The worker stops.
+    /// The worker has not begun to serve, or it stops.
     Over,
 }
 
-/// The poll set's registration of listeners.
+/// See the module.
 #[derive(Debug)]
-pub(super) struct ListenerSet {
-    epoll: nix::sys::epoll::Epoll,
+pub(super) struct Listeners {
+    acceptors: Vec<Acceptor>,
+    accepting: Accepting,
+    epoll: Epoll,
 }
 
-impl ListenerSet {
-    /// Share `poll`'s epoll instance.
-    pub(super) fn new(poll: &mio::Poll) -> io::Result<Self> {
+impl Listeners {
+    /// Listeners that are registered with `poll` when the worker accepts.
+    pub(super) fn new(listeners: Vec<Listener>, poll: &mio::Poll) -> io::Result<Self> {
         // A duplicate of the descriptor names the same instance, and closing it leaves mio's alone.
         let descriptor = nix::unistd::dup(poll.registry())?;
         Ok(Self {
-            epoll: nix::sys::epoll::Epoll(descriptor),
+            acceptors: listeners.into_iter().map(Acceptor::from).collect(),
+            accepting: Accepting::Over,
+            epoll: Epoll(descriptor),
         })
     }
 
-    pub(super) fn add(&self, acceptor: &Acceptor, token: mio::Token) -> io::Result<()> {
-        use nix::sys::epoll::{EpollEvent, EpollFlags};
+    /// Accept a connection that waits.
+    pub(super) fn accept(
+        &mut self,
+        listener: usize,
+        log: &mut ExhaustionLog,
+        now: Instant,
+    ) -> io::Result<Attempt> {
+        if self.accepting != Accepting::On {
+            return Ok(Attempt::Empty);
+        }
+        match self.try_accept(listener) {
+            Ok((transport, peer)) => Ok(Attempt::Accepted(transport, peer)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Attempt::Empty),
+            Err(error) if is_exhaustion(&error) => {
+                log.note(&error, now);
+                self.stop(Accepting::PausedUntil(now + EXHAUSTED_PAUSE))?;
+                Ok(Attempt::Empty)
+            }
+            Err(_) => Ok(Attempt::Gone),
+        }
+    }
+
+    fn try_accept(&self, listener: usize) -> io::Result<(Transport, Peer)> {
+        match &self.acceptors[listener] {
+            Acceptor::Tcp(listener) => listener
+                .accept()
+                .map(|(stream, address)| (Transport::Tcp(stream), Peer::Tcp(address))),
+            Acceptor::Unix(listener) => listener
+                .accept()
+                .map(|(stream, _)| (Transport::Unix(stream), Peer::Unix)),
+        }
+    }
+
+    /// Begin to accept, or begin again.
+    pub(super) fn start(&mut self) -> io::Result<()> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-        Ok(self
-            .epoll
-            .add(acceptor, EpollEvent::new(flags, token.0 as u64))?)
-    }
-
-    pub(super) fn remove(&self, acceptor: &Acceptor) -> io::Result<()> {
-        Ok(self.epoll.delete(acceptor)?)
-    }
-}
-
-impl EventLoop<'_> {
-    /// Take in who waits at a listener.
-    pub(super) fn accept(&mut self, listener: usize) -> io::Result<()> {
-        for _ in 0..TURN_ACCEPTS {
-            if self.accepting != Accepting::On {
-                return Ok(());
-            }
-            if self.connections.len() >= self.connections_max && !self.evict_oldest_idle() {
-                return self.stop_accepting(Accepting::Full);
-            }
-            match self.acceptors[listener].accept() {
-                Attempt::Accepted(stream, peer) => {
-                    if let Some(stream) = self.place(stream, listener) {
-                        self.take_in(stream, peer, listener);
-                        self.tell_siblings();
-                    }
-                }
-                Attempt::Gone => {}
-                Attempt::Empty => return Ok(()),
-                Attempt::Exhausted(error) => {
-                    self.note_exhaustion(&error);
-                    return self
-                        .stop_accepting(Accepting::PausedUntil(self.core.now + EXHAUSTED_PAUSE));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// No descriptors are left: said once, until it has not happened for a while.
-    pub(super) fn note_exhaustion(&mut self, error: &io::Error) {
-        if self.exhausted_at.replace(self.core.now).is_none() {
-            log::error!("No new connections for a moment: {error} (see `ulimit -n`).");
-        }
-    }
-
-    /// A connection is there: what is known of it, and in it goes.
-    pub(super) fn take_in(&mut self, stream: Stream, peer: Peer, listener: usize) -> ConnId {
-        let trust = &self.core.trust;
-        let accepted = Accepted {
-            stream,
-            peer,
-            trusted: trust.trusts(peer),
-            awaits_proxy_header: trust.expects_proxy_header(),
-            listener,
-        };
-        self.open(accepted)
-    }
-
-    /// Take in a new connection and read what it has sent already.
-    fn open(&mut self, mut accepted: Accepted) -> ConnId {
-        let registry = self.poll.registry();
-        let now = self.core.now;
-        let mut registered = Ok(());
-        let id = self.connections.insert(|id| {
-            registered = accepted.stream.register(registry, token_of(id));
-            Connection::new(id, accepted, now)
-        });
-        self.core.pool.connection_opened(id);
-        self.core.newcomers += 1;
-        if registered.is_err() {
-            self.close(id);
-        } else if let Some(connection) = self.connections.get_mut(id) {
-            connection.start(&mut self.core);
-        }
-        id
-    }
-
-    /// At the limit of connections the one that has been idle for longest makes room, unless its next request is
-    /// there already.
-    fn evict_oldest_idle(&mut self) -> bool {
-        let oldest = self
-            .connections
-            .iter()
-            .filter(|connection| connection.is_kept_alive())
-            .min_by_key(|connection| connection.timer.due())
-            .map(Connection::id);
-        let Some(id) = oldest else { return false };
-        let Some(connection) = self.connections.get_mut(id) else {
-            return false;
-        };
-        let fate = connection.close_if_idle(&mut self.core);
-        self.settle_fate(id, fate);
-        fate == Fate::Close
-    }
-
-    pub(super) fn resume_accepting(&mut self) -> io::Result<()> {
         for (index, acceptor) in self.acceptors.iter().enumerate() {
-            self.listener_set
-                .add(acceptor, mio::Token(FIRST_LISTENER + index))?;
+            let token = events::of_listener(index);
+            self.epoll
+                .add(acceptor, EpollEvent::new(flags, token.0 as u64))?;
         }
         self.accepting = Accepting::On;
         Ok(())
     }
 
-    pub(super) fn stop_accepting(&mut self, reason: Accepting) -> io::Result<()> {
+    /// The worker has as many connections as it may.
+    pub(super) fn pause_at_limit(&mut self) -> io::Result<()> {
+        self.stop(Accepting::Full)
+    }
+
+    /// Accept again when the pause at the limit of connections is over because one has closed, or may be.
+    pub(super) fn resume_at_limit(&mut self) -> io::Result<()> {
+        match self.accepting {
+            Accepting::Full => self.start(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Accept again when the pause for descriptors is over.
+    pub(super) fn resume_in_time(&mut self, now: Instant) -> io::Result<()> {
+        match self.accepting {
+            Accepting::PausedUntil(at) if at <= now => self.start(),
+            _ => Ok(()),
+        }
+    }
+
+    /// When that is.
+    pub(super) fn next_check(&self) -> Option<Instant> {
+        match self.accepting {
+            Accepting::PausedUntil(at) => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Accept the connections that wait, until there are no more. Called when the worker stops.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (Transport, Peer, usize)> {
+        (0..self.acceptors.len()).flat_map(move |listener| {
+            std::iter::from_fn(move || {
+                let (transport, peer) = self.try_accept(listener).ok()?;
+                Some((transport, peer, listener))
+            })
+        })
+    }
+
+    /// The worker stops: the listeners are closed here.
+    pub(super) fn close(&mut self) {
+        if let Err(error) = self.stop(Accepting::Over) {
+            log::error!("The listeners could not be left: {error}");
+        }
+        self.acceptors.clear();
+    }
+
+    fn stop(&mut self, reason: Accepting) -> io::Result<()> {
         if self.accepting == Accepting::On {
             for acceptor in &self.acceptors {
-                self.listener_set.remove(acceptor)?;
+                self.epoll.delete(acceptor)?;
             }
         }
         self.accepting = reason;
         Ok(())
+    }
+}
+
+/// The process or the system has no descriptors or memory left.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_paused_listener_accepts_nothing_until_it_is_resumed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let poll = mio::Poll::new().unwrap();
+        let mut listeners = Listeners::new(vec![Listener::Tcp(listener)], &poll).unwrap();
+        let now = Instant::now();
+        listeners.start().unwrap();
+        let _clients = [(); 2].map(|()| TcpStream::connect(address).unwrap());
+        let mut log = ExhaustionLog::default();
+        let mut attempt = |listeners: &mut Listeners| listeners.accept(0, &mut log, now).unwrap();
+        assert!(matches!(attempt(&mut listeners), Attempt::Accepted(..)));
+        listeners.pause_at_limit().unwrap();
+        assert!(matches!(attempt(&mut listeners), Attempt::Empty));
+        listeners.resume_in_time(now).unwrap();
+        assert!(matches!(attempt(&mut listeners), Attempt::Empty));
+        listeners.resume_at_limit().unwrap();
+        assert!(matches!(attempt(&mut listeners), Attempt::Accepted(..)));
+        listeners.close();
+        assert_eq!(listeners.waiting().count(), 0);
+    }
+
+    #[test]
+    fn exhaustion_is_not_a_client_that_left() {
+        for (errno, is) in [(Errno::EMFILE, true), (Errno::ECONNABORTED, false)] {
+            assert_eq!(is_exhaustion(&errno.into()), is, "{errno}");
+        }
     }
 }

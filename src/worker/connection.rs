@@ -1,318 +1,381 @@
-//! One client connection: its socket, its exchange, what it has read and what it has to write.
+//! One client connection: transport, read side, protocol, write side, and what it waits for ([`Lifecycle`]). `receive.rs` is
+//! the way in, this file what is done with a connection and what comes next.
 //!
-//! Lives on the event loop's thread from accept to close. `receive.rs` is its way in (bytes to a job),
-//! `respond.rs` its way out (replies to bytes) and decides what comes next. Each entry point returns a [`Fate`]; the loop closes
-//! the connection when it says so.
+//! Lives on the event loop's thread from accept to close. Each entry point returns an [`Action`] for the loop. At most one
+//! request is under way; nothing is read for the next one until the response is written, so the kernel's buffer holds the
+//! client back.
 //!
-//! Invariants: at most one request is in flight; nothing is read for the next one until the response is written; the
-//! socket is edge-triggered, so `readable` remembers an edge that was not used up.
+//! *Lingering close* (nginx's term): closing a socket with unread input would reset it, and the reset can destroy the
+//! response before the client has read it (RFC 9112 section 9.6). So the end of the stream is sent first, and what still
+//! comes is read and forgotten for a moment.
 
-use std::borrow::Cow;
-use std::sync::Arc;
+use std::io;
 use std::time::{Duration, Instant};
 
-use crate::http::{Exchange, ProxyHeader, ResponseHead, Status};
-use crate::pool::{ConnId, Job, Peer, Window};
+use crate::http::Status;
+use crate::pool::{ConnId, Job, Peer, Reply};
 
-use super::core::Core;
-use super::deadlines::Timer;
-use super::inflow::Arriving;
-use super::outbox::Outbox;
-use super::spool::Spool;
-use super::stream::Stream;
+use super::client::Client;
+use super::connection_lifecycle::{Lifecycle, State};
+use super::deadlines::Deadlines;
+use super::dispatch::Usage;
+use super::events::SocketEvent;
+use super::http1::{Http1, Refusal, TimedOut};
+use super::read_side::ReadSide;
+use super::services::{Services, recycle};
+use super::transport::{Ending, Transport};
+use super::write_side::WriteSide;
+
+mod advance;
+mod receive;
 
 /// At a stop, a connection that was used within this time may have sent its next request.
 const JUST_NOW: Duration = Duration::from_secs(1);
-/// So long it has to arrive.
-const LAST_REQUEST: Duration = Duration::from_millis(500);
+/// Head and bytes read behind it of a connection that is transferred; more stays where it is.
+const TRANSFER_BYTES_MAX: usize = 32 * 1024;
 
-/// What becomes of a connection after it was moved.
+/// What the loop does with a connection after one of its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(super) enum Fate {
+pub(super) enum Action {
     /// It waits for its next event.
-    Keep,
-    /// It has more to read or write than one turn allows.
-    Again,
+    Wait,
+    /// It waits for its next request, and may be closed to make room for another.
+    Idle,
+    /// What it has queued is to be flushed at the end of the iteration.
+    FlushLater,
+    /// It has more to read or write than its share of one iteration.
+    Resume,
     /// It is over.
     Close,
-}
-
-/// What the deadline that runs is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waiting {
-    /// The first byte of the connection's first request.
-    FirstByte,
-    /// The rest of a head.
-    Head,
-    /// More of a body.
-    Body,
-    /// The pool: no deadline.
-    Pool,
-    /// The client, to take more of the response.
-    Send,
-    /// The next request.
-    KeepAlive,
-    /// The client, to close its side after ours is closed.
-    Linger,
-}
-
-/// An answer that is encoded but perhaps not yet written, kept for the access log.
-#[derive(Debug)]
-pub(super) struct Answered {
-    pub(super) job: Box<Job>,
-    pub(super) status: u16,
-    /// Why it is not what was asked for; empty if it is.
-    pub(super) reason: Cow<'static, str>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Connection {
-    id: ConnId,
-    pub(super) stream: Stream,
-    pub(super) exchange: Exchange,
-    /// Read and not yet consumed. Empty, and without memory, on an idle connection.
-    pub(super) inbound: Vec<u8>,
-    pub(super) outbox: Outbox,
-    /// The request that is being received.
-    pub(super) job: Option<Box<Job>>,
-    pub(super) spool: Spool,
-    /// The body of a request that is already with the pool.
-    pub(super) arriving: Option<Arriving>,
-    /// What answers a request whose body could not be received, unless the application does.
-    pub(super) body_fault: Option<Status>,
-    /// The window of the response that is being streamed.
-    pub(super) window: Option<Arc<Window>>,
-    pub(super) answered: Option<Answered>,
-    /// Body bytes of the response that were framed so far.
-    pub(super) body_sent: u64,
-    /// Body bytes that the response's head has no room for, and that were cut.
-    pub(super) cut_bytes: u64,
-    /// Status of the response that is being streamed, and its head for the log.
-    pub(super) status: u16,
-    pub(super) streamed: Option<ResponseHead>,
-    /// Who is connected, or whom the PROXY header names.
-    pub(super) peer: Peer,
-    pub(super) trusted: bool,
-    /// The first bytes may be a PROXY header.
-    pub(super) awaits_proxy_header: bool,
-    pub(super) proxy_header: Option<ProxyHeader>,
-    pub(super) listener: usize,
-    pub(super) timer: Timer,
-    pub(super) waiting: Waiting,
-    /// An edge said that there is something to read, and reading has not yet found the end of it.
-    pub(super) readable: bool,
-    /// The client has closed its side (or everything).
-    pub(super) read_closed: bool,
-    /// When the first byte of the request that is being received arrived.
-    pub(super) began: Instant,
-    /// When the last response was written, or the connection was accepted.
-    pub(super) idle_since: Instant,
-    /// A request was refused: the client may still be sending it.
-    pub(super) refused: bool,
-    /// The application may take the socket (see `upgrade.rs`).
-    pub(super) offered: bool,
-    /// A request has come on it.
-    pub(super) has_asked: bool,
-    /// It was kept after a response.
-    pub(super) was_kept: bool,
-    /// The client was answered for a request that its thread still has (see `overrun.rs`).
-    pub(super) timed_out: bool,
-    /// Pieces of a streamed response have come in this turn and are not written.
-    pub(super) is_streaming: bool,
-}
-
-/// What is known of a connection when it is accepted.
-#[derive(Debug)]
-pub(super) struct Accepted {
-    pub(super) stream: Stream,
-    pub(super) peer: Peer,
-    pub(super) trusted: bool,
-    pub(super) awaits_proxy_header: bool,
-    pub(super) listener: usize,
+    client: Client,
+    transport: Transport,
+    read: ReadSide,
+    protocol: Http1,
+    write: WriteSide,
+    lifecycle: Lifecycle,
+    usage: Usage,
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnId, accepted: Accepted, now: Instant) -> Self {
-        let Accepted {
-            stream,
-            peer,
-            trusted,
-            awaits_proxy_header,
-            listener,
-        } = accepted;
+    /// A connection that was accepted by `listener`, or by another worker's of that number.
+    pub(super) fn new(
+        id: ConnId,
+        transport: Transport,
+        peer: Peer,
+        listener: usize,
+        services: &mut Services,
+    ) -> Self {
+        let (policy, now) = (&services.policy, services.clock.now());
         Self {
-            id,
-            stream,
-            exchange: Exchange::default(),
-            inbound: Vec::new(),
-            outbox: Outbox::default(),
-            job: None,
-            spool: Spool::default(),
-            arriving: None,
-            body_fault: None,
-            window: None,
-            answered: None,
-            body_sent: 0,
-            cut_bytes: 0,
-            status: 0,
-            streamed: None,
-            peer,
-            trusted,
-            awaits_proxy_header,
-            proxy_header: None,
-            listener,
-            timer: Timer::default(),
-            waiting: Waiting::FirstByte,
-            readable: false,
-            read_closed: false,
-            began: now,
-            idle_since: now,
-            refused: false,
-            offered: false,
-            has_asked: false,
-            was_kept: false,
-            timed_out: false,
-            is_streaming: false,
+            client: Client::new(id, peer, policy.trusts(peer), listener),
+            transport,
+            read: ReadSide::new(policy.expects_proxy_header()),
+            protocol: Http1::default(),
+            write: WriteSide::default(),
+            lifecycle: Lifecycle::new(id, &mut services.deadlines, now),
+            usage: Usage::New,
         }
     }
 
     pub(super) fn id(&self) -> ConnId {
-        self.id
+        self.client.conn()
+    }
+
+    pub(super) fn transport(&mut self) -> &mut Transport {
+        &mut self.transport
+    }
+
+    /// When its deadline is over.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.lifecycle.due()
+    }
+
+    /// Whether its deadline is over; the set has found an entry for it.
+    pub(super) fn has_expired(&mut self, deadlines: &mut Deadlines, now: Instant) -> bool {
+        self.lifecycle.has_expired(deadlines, now)
     }
 
     /// Between requests, with nothing to write: may be closed silently.
     pub(super) fn is_idle(&self) -> bool {
-        self.exchange.is_idle() && self.outbox.is_empty() && self.inbound.is_empty()
+        self.protocol.is_idle() && self.write.is_empty() && self.read.is_empty()
     }
 
     /// Idle after at least one request.
     pub(super) fn is_kept_alive(&self) -> bool {
-        self.waiting == Waiting::KeepAlive && self.is_idle()
+        self.lifecycle.is_kept_alive() && self.is_idle()
     }
 
-    /// Close, unless the next request is there already.
-    pub(super) fn close_if_idle(&mut self, core: &mut Core) -> Fate {
-        self.readable = true;
-        let fate = self.read(core);
-        if fate == Fate::Keep && self.is_idle() {
-            Fate::Close
+    /// Whether its client was answered for a request that its thread still has.
+    pub(super) fn is_timed_out(&self) -> bool {
+        self.protocol.is_timed_out()
+    }
+
+    /// The poll set has news of the socket. `is_broken`: both directions are gone.
+    pub(super) fn on_event(&mut self, event: SocketEvent, services: &mut Services) -> Action {
+        // In a lingering close it only means that the client has closed its side too; what it sent before is still read.
+        if event.is_broken && !self.lifecycle.is_lingering_close() {
+            return Action::Close;
+        }
+        let mut action = Action::Wait;
+        if event.is_writable && !self.write.is_empty() {
+            action = self.advance(services);
+        }
+        if action == Action::Wait && (event.is_readable || event.is_read_closed) {
+            self.read.on_edge(event.is_read_closed);
+            action = self.read(services);
+        }
+        action
+    }
+
+    /// The application has replied.
+    pub(super) fn on_reply(&mut self, reply: Reply, services: &mut Services) -> Action {
+        let (protocol, write) = (&mut self.protocol, &mut self.write);
+        match reply {
+            Reply::Whole(job) => return self.answer(job, services),
+            Reply::Head(_, streamed) => protocol.begin_response(*streamed, write, services),
+            Reply::Data(_, piece) => {
+                if !protocol.respond_piece(piece, write, services) {
+                    return Action::Wait;
+                }
+            }
+            Reply::Hints(_, hints) => {
+                // An interim response is a hint: one that would have to wait is not worth sending.
+                if protocol.is_hijackable() || !write.is_empty() {
+                    return Action::Wait;
+                }
+                protocol.hint(&hints, services);
+                self.send_encoded(services);
+                return self.advance(services);
+            }
+            Reply::End(job) => {
+                self.drop_request_body();
+                self.protocol.end_response(job, services);
+                self.send_encoded(services);
+                return self.advance(services);
+            }
+            Reply::Abort(job) => {
+                self.drop_request_body();
+                if self.protocol.abort(job, &self.client, services) {
+                    self.read.give_up();
+                }
+                self.send_encoded(services);
+                return self.advance(services);
+            }
+            Reply::WantsBody(_) => {
+                if !protocol.resume_body(services) {
+                    return Action::Wait;
+                }
+                self.send_encoded(services);
+                return self.read(services);
+            }
+            Reply::Overdue(_) | Reply::Hijacked(_) => {
+                debug_assert!(false, "not a reply to the connection: {reply:?}");
+                return Action::Wait;
+            }
+        }
+        // What the application sends in one iteration leaves in one write.
+        if self.write.schedule_flush() {
+            Action::FlushLater
         } else {
-            fate
+            Action::Wait
         }
     }
 
-    /// Begin the wait for the first request.
-    pub(super) fn start(&mut self, core: &mut Core) {
-        core.set_deadline(self.id, &mut self.timer, core.timeouts.header);
+    /// The whole response has come.
+    fn answer(&mut self, job: Box<Job>, services: &mut Services) -> Action {
+        self.drop_request_body();
+        self.protocol.respond(job, &mut self.write, services);
+        self.send_encoded(services);
+        self.advance(services)
+    }
+
+    /// The loop has answered the request itself.
+    pub(super) fn on_own_answer(&mut self, job: Box<Job>, services: &mut Services) -> Action {
+        if !self.protocol.is_dispatched() {
+            recycle(job, services);
+            return Action::Wait;
+        }
+        self.protocol.set_hijackable(false);
+        self.answer(job, services)
+    }
+
+    /// The iteration's replies are all in: write what came of a streamed response.
+    pub(super) fn flush_scheduled(&mut self, services: &mut Services) -> Action {
+        if self.write.take_scheduled() {
+            self.advance(services)
+        } else {
+            Action::Wait
+        }
+    }
+
+    /// Continue where the share of the last iteration ended.
+    pub(super) fn resume(&mut self, services: &mut Services) -> Action {
+        if !self.write.is_empty() {
+            let action = self.advance(services);
+            if action != Action::Wait || !self.protocol.wants_body() {
+                return action;
+            }
+        }
+        self.read(services)
+    }
+
+    /// The deadline is over.
+    pub(super) fn on_deadline(&mut self, services: &mut Services) -> Action {
+        let (status, what) = match self.lifecycle.state() {
+            State::ReceivingBody if self.protocol.has_streaming_body() => {
+                self.fail_request_body(
+                    Status::REQUEST_TIMEOUT,
+                    io::ErrorKind::TimedOut,
+                    "the request body took too long to arrive (client_body_timeout)",
+                );
+                return Action::Wait;
+            }
+            State::ReceivingHead => (Status::REQUEST_TIMEOUT, "client_header_timeout"),
+            State::ReceivingBody => (Status::REQUEST_TIMEOUT, "client_body_timeout"),
+            State::Dispatched => return Action::Wait,
+            State::AwaitingFirstByte { .. } | State::KeepAlive { .. } | State::LingeringClose => {
+                return Action::Close;
+            }
+            State::Sending => {
+                log::debug!("Closing a connection whose client reads nothing (send_timeout).");
+                self.protocol.note_reason("send_timeout");
+                return Action::Close;
+            }
+        };
+        let now = services.clock.now();
+        let since = self.protocol.began().unwrap_or(now);
+        log::debug!(
+            "Request timed out ({what}) after {:?}.",
+            now.saturating_duration_since(since)
+        );
+        let refusal = Refusal::new(status, "The request took too long to arrive", what);
+        self.refuse(refusal, None, services);
+        self.advance(services)
+    }
+
+    /// The application has had the request for too long. Returns what the client has seen.
+    pub(super) fn time_out(&mut self, services: &mut Services) -> (TimedOut, Action) {
+        let is_hijackable = self.protocol.is_hijackable();
+        self.drop_request_body();
+        let seen = self.protocol.time_out(services);
+        if is_hijackable {
+            return (seen, Action::Close);
+        }
+        self.send_encoded(services);
+        (seen, self.advance(services))
     }
 
     /// The worker stops. A request that is under way gets its answer, which says close. A connection that is idle
     /// closes, unless its next request is there already; one that was used just now, or is new, may have sent a
     /// request that has not yet arrived, so it gets a moment for it.
-    pub(super) fn begin_drain(&mut self, core: &mut Core) -> Fate {
-        if self.waiting == Waiting::Linger {
-            return Fate::Keep;
+    pub(super) fn begin_drain(&mut self, services: &mut Services) -> Action {
+        if self.lifecycle.is_lingering_close() {
+            return Action::Wait;
         }
         if !self.is_idle() {
-            self.exchange.close_after_this();
-            return Fate::Keep;
+            self.protocol.close_after_this();
+            return Action::Wait;
         }
-        let fate = self.close_if_idle(core);
-        let was_used = core.now.saturating_duration_since(self.idle_since) < JUST_NOW;
-        if fate == Fate::Close && was_used && !self.read_closed {
-            self.await_last_request(core);
-            return Fate::Keep;
+        let used_at = self.lifecycle.used_at();
+        let action = self.close_if_idle(services);
+        let now = services.clock.now();
+        let was_used = used_at.is_some_and(|at| now.saturating_duration_since(at) < JUST_NOW);
+        if action == Action::Close && was_used && !self.read.is_closed() {
+            self.lifecycle
+                .await_last_request(&mut services.deadlines, now);
+            return Action::Wait;
         }
-        fate
+        action
     }
 
-    /// The worker stops, and the client does not know it yet.
-    pub(super) fn await_last_request(&mut self, core: &mut Core) {
-        self.waiting = Waiting::KeepAlive;
-        core.set_deadline(self.id(), &mut self.timer, Some(LAST_REQUEST));
-    }
-
-    /// The deadline is over.
-    pub(super) fn on_deadline(&mut self, core: &mut Core) -> Fate {
-        match self.waiting {
-            Waiting::Body if self.arriving.is_some() => {
-                self.break_body(
-                    Status::REQUEST_TIMEOUT,
-                    std::io::ErrorKind::TimedOut,
-                    "the request body took too long to arrive (client_body_timeout)",
-                );
-                Fate::Keep
-            }
-            Waiting::Head | Waiting::Body => {
-                let what = if self.waiting == Waiting::Head {
-                    "client_header_timeout"
-                } else {
-                    "client_body_timeout"
-                };
-                log::debug!(
-                    "Request timed out ({what}) after {:?}.",
-                    core.now.saturating_duration_since(self.began)
-                );
-                self.refuse(
-                    Status {
-                        code: 408,
-                        reason: "Request Timeout",
-                    },
-                    "The request took too long to arrive",
-                    core,
-                );
-                self.note_reason(what);
-                self.settle(core)
-            }
-            Waiting::Pool => Fate::Keep,
-            Waiting::FirstByte | Waiting::KeepAlive | Waiting::Linger => Fate::Close,
-            Waiting::Send => {
-                log::debug!("Closing a connection whose client reads nothing (send_timeout).");
-                self.note_reason("send_timeout");
-                Fate::Close
-            }
+    /// Close, unless the next request is there already.
+    pub(super) fn close_if_idle(&mut self, services: &mut Services) -> Action {
+        self.read.on_edge(false);
+        let action = self.read(services);
+        if action == Action::Wait && self.is_idle() {
+            Action::Close
+        } else {
+            action
         }
     }
 
-    /// Forget the body that was being received.
-    pub(super) fn drop_spool(&mut self, core: &mut Core) {
-        core.spool.give_back(self.spool.held_bytes());
-        self.spool = Spool::default();
+    /// What another worker needs to answer the request of `job` instead: head and bytes read behind it. `None` when the
+    /// connection has to stay.
+    pub(super) fn transfer<'a>(
+        &'a self,
+        job: &'a Job,
+    ) -> Option<(std::os::fd::BorrowedFd<'a>, [&'a [u8]; 2])> {
+        let (head, behind) = (job.head.bytes(), self.read.buffered());
+        let is_transferable = self.protocol.is_transferable()
+            && job.socket.is_none()
+            && job.body.is_empty()
+            && self.write.is_empty()
+            && !self.client.has_proxy_header()
+            && head.len() + behind.len() <= TRANSFER_BYTES_MAX;
+        let socket = self.transport.transferable().filter(|_| is_transferable)?;
+        Some((socket, [head, behind]))
     }
 
-    /// Whether bytes of the client may be unread when the connection closes.
-    pub(super) fn may_have_unread_input(&self) -> bool {
-        !self.inbound.is_empty() || self.readable
-    }
-
-    /// Go on where the last turn's share ended.
-    pub(super) fn go_on(&mut self, core: &mut Core) -> Fate {
-        if !self.outbox.is_empty() {
-            let fate = self.settle(core);
-            if fate != Fate::Keep || !self.wants_arriving() {
-                return fate;
-            }
+    /// Continue with what another worker has read.
+    pub(super) fn resume_transferred(&mut self, bytes: &[u8], services: &mut Services) -> Action {
+        // A PROXY header would have stood before it.
+        self.read.end_preamble();
+        self.read.keep(bytes);
+        let action = self.receive_buffered(services);
+        if action == Action::Wait {
+            self.await_input(services);
         }
-        self.read(core)
+        action
     }
 
-    /// Whether reading can go on at once.
-    pub(super) fn is_readable(&self) -> bool {
-        self.readable
+    /// The connection lives on elsewhere: with the application, or with another worker.
+    pub(super) fn give_up(self, registry: &mio::Registry) {
+        self.transport.give_up(registry);
+    }
+
+    /// The connection is over: wake the thread that it holds, give back what it holds.
+    pub(super) fn close(mut self, services: &mut Services) {
+        services.dispatch.note_usage(self.usage);
+        self.drop_request_body();
+        let unsent_bytes = self.write.unsent_bytes();
+        let ending = match self.protocol.would_look_whole(self.write.is_empty()) {
+            true => Ending::Reset,
+            false => Ending::Orderly,
+        };
+        self.write.close(&mut services.drops);
+        self.protocol.close(unsent_bytes, services);
+        self.transport.close(ending);
     }
 }
 
-/// A peer's address as logs show it: without the port, empty on a unix socket.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PeerText(pub(super) Peer);
-
-impl std::fmt::Display for PeerText {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0.ip() {
-            Some(ip) => write!(f, "{ip}"),
-            None => Ok(()),
+#[cfg(test)]
+impl Connection {
+    /// What must hold after every iteration: the connection waits for the application, or it has a deadline.
+    pub(super) fn check_invariants(&self) {
+        self.protocol.check_invariants();
+        if self.lifecycle.state() == State::Dispatched {
+            assert!(self.protocol.is_with_application(), "{self:?}");
+        } else {
+            assert!(self.due().is_some(), "waits for ever: {self:?}");
         }
+        if !self.write.is_empty() {
+            assert_eq!(self.lifecycle.state(), State::Sending, "{self:?}");
+        }
+        if self.is_idle() {
+            assert!(!self.write.has_window(), "{self:?}");
+            assert!(!self.protocol.has_answer(), "{self:?}");
+            assert_eq!(self.protocol.held_bytes(), 0);
+        }
+    }
+
+    /// Memory of the body budget that the request holds.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.protocol.held_bytes()
     }
 }

@@ -5,30 +5,10 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 use nix::sys::signal::Signal;
 
-/// Which of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub(super) enum Descriptor {
-    /// One byte per signal to the worker: its number.
-    Signals = 0,
-    /// Bytes that say that the interpreter has something pending (its wake-up descriptor).
-    Interrupts = 1,
-    /// The way on which siblings pass connections on (`siblings.rs` reads it).
-    Siblings = 2,
-}
-
-impl Descriptor {
-    pub(super) fn of(index: usize) -> Self {
-        match index {
-            0 => Self::Signals,
-            1 => Self::Interrupts,
-            _ => Self::Siblings,
-        }
-    }
-}
+use super::events::{self, Descriptor};
 
 /// The read ends, non-blocking.
 #[derive(Debug, Default)]
@@ -43,7 +23,6 @@ impl Descriptors {
         signals: Option<OwnedFd>,
         interrupts: Option<OwnedFd>,
         registry: &Registry,
-        token_of: impl Fn(Descriptor) -> Token,
     ) -> io::Result<Self> {
         for (fd, descriptor) in [
             (&signals, Descriptor::Signals),
@@ -52,7 +31,7 @@ impl Descriptors {
             if let Some(fd) = fd {
                 registry.register(
                     &mut SourceFd(&fd.as_raw_fd()),
-                    token_of(descriptor),
+                    events::of_descriptor(descriptor),
                     Interest::READABLE,
                 )?;
             }
@@ -63,7 +42,7 @@ impl Descriptors {
         })
     }
 
-    /// Signals that have arrived, in order. Unknown bytes are nobody's signals.
+    /// Signals that have arrived, in order. A byte that is no signal's number is dropped.
     pub(super) fn signals(&mut self) -> Vec<Signal> {
         let mut arrived = Vec::new();
         drain(self.signals.as_mut(), |byte| {

@@ -1,309 +1,244 @@
 //! The event loop: wait, collect what has happened, move each thing once, and again.
 //!
-//! One turn: events of the poll set (accept, read, write, wake-up, signals), then replies of the pool, then
-//! connections that had more to read, then deadlines. Everything in a turn is bounded. The loop's thread never waits
+//! One iteration: events of the poll set (accept, read, write, wake-up, signals), then replies of the pool, then
+//! connections that had more to read, then deadlines. Everything in an iteration is bounded. The loop's thread never waits
 //! for anything but the poll set, and never touches the interpreter while it serves.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use mio::event::Event as PollEvent;
-use mio::{Events, Poll, Token};
+use mio::Poll;
 use nix::sys::signal::Signal;
 
-use crate::pool::policy::StallDetector;
-use crate::pool::{Application, ConnId, Reply};
+use crate::config::Config;
+use crate::net::Listener;
+use crate::pool::{Application, policy};
+use crate::scoreboard::SlotState;
 
-use super::accept::{Accepting, Acceptor, ListenerSet};
-use super::connection::{Fate, Waiting};
-use super::connections::{Connections, FIRST_CONNECTION_TOKEN};
-use super::core::Core;
-use super::descriptors::{Descriptor, Descriptors};
-use super::overload::Excess;
-use super::shutdown::Phase;
-use super::siblings::Siblings;
-use super::upgrade::HandedOver;
+use super::accept::{Attempt, Listeners};
+use super::connections::Connections;
+use super::deliver;
+use super::descriptors::Descriptors;
+use super::events::{self, Descriptor, Event};
+use super::loop_heartbeat::{Figures, Heartbeat};
+use super::peer_workers::PeerWorkers;
+use super::services::{Services, recycle};
+use super::shutdown::Next;
+use super::sleep::Sleeper;
+use super::timed_out::TimedOutRequests;
 
-/// So many replies are handled in one turn at most.
-const TURN_REPLIES: usize = 1024;
-/// A stream whose pieces come within this of one another is awaited with short sleeps.
-const QUICK_STREAM: Duration = Duration::from_millis(1);
-/// So many events are taken from the poll set in one turn at most.
-const TURN_EVENTS: usize = 512;
-
-const WAKER: Token = Token(0);
-const FIRST_DESCRIPTOR: usize = 1;
-pub(super) const FIRST_LISTENER: usize = 16;
-
-/// Every reason why the loop moves something.
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    Accept(usize),
-    Connection {
-        token: Token,
-        readable: bool,
-        writable: bool,
-        read_closed: bool,
-        broken: bool,
-    },
-    Descriptor(Descriptor),
-    Woken,
-}
+/// A worker accepts at most this many connections in one iteration, so that the others get their share of many.
+const ITERATION_ACCEPTS: usize = 16;
 
 /// See the module.
 pub(super) struct EventLoop<'a> {
+    sleeper: Sleeper,
+    descriptors: Descriptors,
+    listeners: Listeners,
+    connections: Connections,
+    connections_max: usize,
+    peers: PeerWorkers,
+    timed_out: TimedOutRequests,
+    services: Services,
+    heartbeat: Heartbeat,
+    application: &'a dyn Application,
+}
+
+/// What a loop is made of.
+pub(super) struct Parts<'a, 'b> {
     pub(super) poll: Poll,
-    pub(super) events: Events,
-    pub(super) listener_set: ListenerSet,
-    pub(super) acceptors: Vec<Acceptor>,
-    pub(super) accepting: Accepting,
-    pub(super) connections: Connections,
-    pub(super) connections_max: usize,
-    pub(super) handed_over: HandedOver,
-    pub(super) core: Core,
+    pub(super) listeners: Vec<Listener>,
     pub(super) descriptors: Descriptors,
+    pub(super) services: Services,
+    pub(super) peers: PeerWorkers,
     pub(super) application: &'a dyn Application,
-    pub(super) phase: Phase,
-    pub(super) graceful_timeout: Duration,
-    pub(super) exit_code: i32,
-    /// The loop sleeps at most this long, so that the heartbeat goes on.
-    pub(super) sleep_max: Duration,
-    /// The last brief sleep brought nothing, so the next one is long.
-    pub(super) brief_sleep_was_idle: bool,
-    /// The last round found replies and did not look at the poll set.
-    pub(super) skipped_poll: bool,
-    pub(super) stalls: StallDetector,
-    /// When pieces of streamed responses were last written: more may follow at once.
-    pub(super) streamed: Option<Instant>,
-    /// The last pieces followed others so closely that the next are waited for.
-    pub(super) stream_is_quick: bool,
-    /// When there were no descriptors left for the last time. That was logged.
-    pub(super) exhausted_at: Option<Instant>,
-    pub(super) siblings: Option<Siblings>,
-    /// There may be messages of siblings although none was announced.
-    pub(super) more_messages: bool,
-    /// Messages of siblings wait for descriptors.
-    pub(super) messages_wait: bool,
-    pub(super) last_beat: Option<Instant>,
+    pub(super) config: &'b Config,
     pub(super) parent: Option<i32>,
 }
 
-impl EventLoop<'_> {
-    /// Serve until the phase is `Stopped`.
+impl<'a> EventLoop<'a> {
+    /// A loop that does not accept yet.
     ///
     /// # Errors
-    /// The poll set failed, which no valid state of ours can cause.
-    pub(super) fn run(&mut self) -> io::Result<()> {
-        self.resume_accepting()?;
-        while !matches!(self.phase, Phase::Stopped) {
-            self.wait()?;
-            self.core.tick();
-            self.turn()?;
+    /// The poll set refused something.
+    pub(super) fn new(parts: Parts<'a, '_>) -> io::Result<Self> {
+        let Parts {
+            poll,
+            listeners,
+            descriptors,
+            services,
+            mut peers,
+            application,
+            config,
+            parent,
+        } = parts;
+        let now = services.clock.now();
+        let workers = &config.workers;
+        let registry = poll.registry();
+        peers.register(registry, events::of_descriptor(Descriptor::Peers))?;
+        Ok(Self {
+            listeners: Listeners::new(listeners, &poll)?,
+            connections: Connections::new(registry.try_clone()?),
+            connections_max: workers.worker_connections.max(1),
+            timed_out: TimedOutRequests::new(workers.request_timeout, now),
+            heartbeat: Heartbeat::new(services.slot().clone(), workers.timeout, parent),
+            sleeper: Sleeper::new(poll, now),
+            services,
+            descriptors,
+            peers,
+            application,
+        })
+    }
+
+    /// Serve until the worker is stopped. Returns the exit code.
+    ///
+    /// # Errors
+    /// The poll set failed, which no valid state of the worker can cause.
+    pub(super) fn run(&mut self) -> io::Result<i32> {
+        self.services.arbiter.report(SlotState::Serving);
+        self.listeners.start()?;
+        while !self.services.shutdown.is_over() {
+            self.sleep()?;
+            self.services.clock.tick();
+            self.services.writes.renew();
+            self.iterate()?;
         }
         // What the last step to the end has logged.
-        self.core.end_turn();
-        Ok(())
+        self.end_iteration();
+        Ok(self.services.shutdown.exit_code())
     }
 
     /// Move everything that has something to do, once.
-    pub(super) fn turn(&mut self) -> io::Result<()> {
-        self.beat();
-        if self.core.ran_dry {
-            // Who was left over comes before whoever comes now.
-            self.go_on();
+    pub(super) fn iterate(&mut self) -> io::Result<()> {
+        self.on_heartbeat();
+        if self.services.writes.was_exhausted() {
+            // Connections that ran out of budget in the last iteration go first.
+            self.connections.resume(&mut self.services);
         }
         self.handle_events()?;
-        self.core.announce_jobs();
+        self.services.dispatch.announce();
         self.handle_replies();
-        self.go_on();
-        self.send_own_answers();
-        self.core.announce_jobs();
-        self.expire();
-        self.check_overruns();
-        if std::mem::take(&mut self.core.room_made) && self.accepting == Accepting::Full {
-            self.resume_accepting()?;
+        self.connections.expire(&mut self.services);
+        self.check_timed_out();
+        if self.connections.take_room() {
+            self.listeners.resume_at_limit()?;
         }
-        if std::mem::take(&mut self.more_messages) {
-            self.on_siblings();
-        }
-        self.core.end_turn();
-        self.advance_phase();
-        self.tell_siblings();
+        self.peers
+            .receive_more(&mut self.connections, &mut self.services);
+        self.end_iteration();
+        self.advance_shutdown();
+        self.publish();
         Ok(())
     }
 
+    /// Sleep until something happens. Before that, what stands still goes to other workers.
+    fn sleep(&mut self) -> io::Result<()> {
+        let services = &mut self.services;
+        let pool = services.dispatch.pool();
+        let watched = self.sleeper.watch(pool, services.clock.now());
+        if watched.is_stuck {
+            self.peers
+                .offload(&mut self.connections, &mut self.timed_out, services);
+        }
+        let has_work = self.connections.has_to_resume()
+            || services.dispatch.has_answered()
+            || self.peers.has_more();
+        let awaits_peer = watched.jobs_wait && self.peers.may_offload();
+        let (listeners, timed_out) = (&self.listeners, &self.timed_out);
+        let sleep_max = self.heartbeat.period();
+        self.sleeper
+            .sleep(has_work, watched.jobs_wait, services, |services| {
+                let now = Instant::now();
+                let deadline = services.deadlines.next_in(now);
+                let due = [
+                    listeners.next_check(),
+                    services.dispatch.next_overdue(),
+                    timed_out.next_check(),
+                    services.drops.next_check(),
+                    services.shutdown.next_check(),
+                ];
+                let sleep_max = deadline.map_or(sleep_max, |time| time.min(sleep_max));
+                policy::poll_timeout(now, sleep_max, awaits_peer, due)
+            })
+    }
+
+    /// Borrowed buffers go back, log lines go out.
+    fn end_iteration(&mut self) {
+        let services = &mut self.services;
+        let (pool, now) = (services.dispatch.pool(), services.clock.now());
+        services.drops.give_back(pool);
+        services.drops.check(pool, now);
+        services.accounting.flush_due(now);
+    }
+
+    /// Show the other workers how this one is doing.
+    fn publish(&self) {
+        self.peers
+            .publish(self.connections.len(), &self.services.dispatch);
+    }
+
     fn handle_events(&mut self) -> io::Result<()> {
-        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let events = self.sleeper.take_events();
         for event in &events {
-            match classify(event) {
+            match Event::of(event) {
                 Event::Accept(listener) => self.accept(listener)?,
-                Event::Connection {
-                    token,
-                    readable,
-                    writable,
-                    read_closed,
-                    broken,
-                } => {
-                    self.on_connection_event(token, readable, writable, read_closed, broken);
+                Event::Connection(token, event) => {
+                    self.connections.on_event(token, event, &mut self.services);
                 }
                 Event::Descriptor(descriptor) => self.on_descriptor(descriptor),
                 Event::Woken => {}
             }
         }
-        self.events = events;
-        if let Accepting::PausedUntil(at) = self.accepting
-            && at <= self.core.now
-        {
-            self.resume_accepting()?;
+        self.sleeper.give_back(events);
+        self.listeners.resume_in_time(self.services.clock.now())
+    }
+
+    /// Take in the connections that wait at a listener.
+    fn accept(&mut self, listener: usize) -> io::Result<()> {
+        let (connections, services) = (&mut self.connections, &mut self.services);
+        for _ in 0..ITERATION_ACCEPTS {
+            let now = services.clock.now();
+            if connections.len() >= self.connections_max && !connections.evict_oldest_idle(services)
+            {
+                return self.listeners.pause_at_limit();
+            }
+            match self
+                .listeners
+                .accept(listener, &mut services.exhaustion, now)?
+            {
+                Attempt::Accepted(transport, peer) => {
+                    let stays = self.peers.place(transport, listener, connections, services);
+                    if let Some(transport) = stays {
+                        connections.open(transport, peer, listener, services);
+                        self.peers.publish(connections.len(), &services.dispatch);
+                    }
+                }
+                Attempt::Gone => {}
+                Attempt::Empty => return Ok(()),
+            }
         }
         Ok(())
     }
 
-    fn on_connection_event(
-        &mut self,
-        token: Token,
-        readable: bool,
-        writable: bool,
-        read_closed: bool,
-        broken: bool,
-    ) {
-        let Some(connection) = self.connections.at_token(token) else {
-            return;
-        };
-        let id = connection.id();
-        let mut fate = Fate::Keep;
-        if broken && connection.waiting != Waiting::Linger {
-            // Both directions are gone: no answer can reach the client. (Lingering, it only means that the client has
-            // closed its side too, and what it has sent before that is still read: see `close_or_linger`.)
-            fate = Fate::Close;
-        }
-        if fate == Fate::Keep && writable {
-            fate = connection.on_writable(&mut self.core);
-        }
-        if fate == Fate::Keep && (readable || read_closed) {
-            fate = connection.on_readable(read_closed, &mut self.core);
-        }
-        self.settle_fate(id, fate);
-    }
-
     fn handle_replies(&mut self) {
-        for _ in 0..TURN_REPLIES {
-            let Some(reply) = self.core.pool.receive() else {
-                break;
-            };
-            self.on_reply(reply);
+        let (connections, services) = (&mut self.connections, &mut self.services);
+        deliver::replies(connections, &mut self.timed_out, services);
+        if connections.flush_streams(services) {
+            let now = services.clock.now();
+            self.sleeper.note_stream(now);
         }
-        if !self.core.streaming.is_empty() {
-            self.write_streamed();
-        }
+        connections.resume(services);
+        deliver::own_answers(connections, &mut self.timed_out, services);
+        services.dispatch.announce();
     }
 
-    fn write_streamed(&mut self) {
-        let streaming = std::mem::take(&mut self.core.streaming);
-        for &id in &streaming {
-            if let Some(connection) = self.connections.get_mut(id) {
-                let fate = connection.write_streamed(&mut self.core);
-                self.settle_fate(id, fate);
-            }
-        }
-        let mut streaming = streaming;
-        streaming.clear();
-        self.core.streaming = streaming;
-        let last = self.streamed.replace(self.core.now);
-        self.stream_is_quick =
-            last.is_some_and(|last| self.core.now.saturating_duration_since(last) < QUICK_STREAM);
-    }
-
-    fn on_reply(&mut self, reply: Reply) {
-        let id = match &reply {
-            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) | Reply::Overdue(job) => {
-                self.core.job_is_back();
-                job.conn
-            }
-            Reply::Head(id, _) | Reply::Data(id, _) | Reply::Hints(id, _) => *id,
-            Reply::WantsBody(id) => *id,
-            Reply::Hijacked(id) => return self.on_taken(*id),
-        };
-        let connection = self.connections.get_mut(id);
-        let Some(connection) = connection.filter(|connection| !connection.timed_out) else {
-            return self.on_late_reply(reply);
-        };
-        let core = &mut self.core;
-        let fate = match reply {
-            Reply::Whole(job) => connection.on_whole(job, core),
-            Reply::Head(_, streaming) => connection.on_head_reply(*streaming, core),
-            Reply::Hints(_, hints) => connection.on_hints(&hints, core),
-            Reply::Data(_, piece) => connection.on_data(piece, core),
-            Reply::End(job) => connection.on_end(job, core),
-            Reply::Abort(job) => connection.on_abort(job, core),
-            Reply::WantsBody(_) => connection.on_wants_body(core),
-            Reply::Hijacked(_) => Fate::Keep,
-            Reply::Overdue(job) => {
-                core.turn_away(job, Excess::Waited);
-                Fate::Keep
-            }
-        };
-        self.settle_fate(id, fate);
-    }
-
-    /// The connection that a reply is for is gone.
-    fn on_late_reply(&mut self, reply: Reply) {
-        match reply {
-            Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) | Reply::Overdue(job) => {
-                self.on_orphaned_job(job);
-            }
-            Reply::Head(_, streaming) => streaming.window.close(),
-            Reply::Data(_, crate::pool::Piece::Borrowed(shared)) => self.core.finished.push(shared),
-            Reply::Data(..) | Reply::Hints(..) | Reply::Hijacked(_) | Reply::WantsBody(_) => {}
-        }
-    }
-
-    pub(super) fn settle_fate(&mut self, id: ConnId, fate: Fate) {
-        match fate {
-            Fate::Keep => {}
-            Fate::Again => self.core.again.push(id),
-            Fate::Close => self.close(id),
-        }
-    }
-
-    pub(super) fn close(&mut self, id: ConnId) {
-        if let Some(mut connection) = self.connections.remove(id) {
-            self.core.pool.connection_closed(id);
-            connection.on_close(&mut self.core);
-            self.core.release_finished();
-        }
-        self.core.room_made = true;
-    }
-
-    /// Connections that used up their share of the last turn.
-    fn go_on(&mut self) {
-        let mut waiting = std::mem::take(&mut self.core.again).into_iter();
-        for id in waiting.by_ref() {
-            if let Some(connection) = self.connections.get_mut(id) {
-                let fate = connection.go_on(&mut self.core);
-                self.settle_fate(id, fate);
-            }
-            if self.core.turn_bytes_left == 0 {
-                break;
-            }
-        }
-        // Who had no turn comes before who had one.
-        let had_turn = std::mem::take(&mut self.core.again);
-        self.core.again.extend(waiting.chain(had_turn));
-    }
-
-    fn expire(&mut self) {
-        let mut up = Vec::new();
-        let now = self.core.now;
-        self.core.deadlines.take_up(now, &mut up);
-        for id in up {
-            let Some(connection) = self.connections.get_mut(id) else {
-                continue;
-            };
-            if self.core.deadlines.expired(id, &mut connection.timer, now) {
-                let fate = connection.on_deadline(&mut self.core);
-                self.settle_fate(id, fate);
-            }
+    fn check_timed_out(&mut self) {
+        let (connections, services) = (&mut self.connections, &mut self.services);
+        if self
+            .timed_out
+            .check(connections, self.application, services)
+        {
+            self.begin_drain();
         }
     }
 
@@ -313,7 +248,10 @@ impl EventLoop<'_> {
                 self.descriptors.drain_interrupts();
                 self.application.on_interrupt();
             }
-            Descriptor::Siblings => self.on_siblings(),
+            Descriptor::Peers => {
+                self.peers
+                    .receive(&mut self.connections, &mut self.services);
+            }
             Descriptor::Signals => {
                 for signal in self.descriptors.signals() {
                     self.on_signal(signal);
@@ -336,41 +274,126 @@ impl EventLoop<'_> {
             other => self.application.on_signal(other as i32),
         }
     }
-}
 
-pub(super) fn saturating_u32(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
+    // A few times a second.
 
-fn classify(event: &PollEvent) -> Event {
-    let token = event.token();
-    match token.0 {
-        0 => Event::Woken,
-        FIRST_DESCRIPTOR..FIRST_LISTENER => {
-            Event::Descriptor(Descriptor::of(token.0 - FIRST_DESCRIPTOR))
+    /// Show the arbiter that the loop is alive, and see whether the arbiter is.
+    fn on_heartbeat(&mut self) {
+        let now = self.services.clock.now();
+        if !self.heartbeat.is_due(now) {
+            return;
         }
-        FIRST_LISTENER..FIRST_CONNECTION_TOKEN => Event::Accept(token.0 - FIRST_LISTENER),
-        _ => Event::Connection {
-            token,
-            readable: event.is_readable(),
-            writable: event.is_writable(),
-            read_closed: event.is_read_closed(),
-            broken: event.is_error() || event.is_write_closed(),
-        },
+        self.services.dispatch.log_shed(now, false);
+        crate::logging::Log::of_process().tick();
+        self.heartbeat.publish(Figures {
+            open: self.connections.len_with_hijacked(),
+            idle: self.connections.idle_count(),
+            queue_length: self.services.dispatch.pool().queue_length(),
+        });
+        self.peers
+            .on_heartbeat(&mut self.connections, &mut self.services);
+        self.services.exhaustion.on_heartbeat(now);
+        if self.services.shutdown.is_serving() && self.heartbeat.is_orphan() {
+            log::info!(
+                "Parent changed, shutting down: <Worker {}>",
+                std::process::id()
+            );
+            self.begin_drain();
+        }
+    }
+
+    // The stop.
+
+    /// Stop gracefully: take what waits in the accept queue, then no more; close what is idle; finish the rest.
+    pub(super) fn begin_drain(&mut self) {
+        let services = &mut self.services;
+        if !services.shutdown.begin(services.clock.now()) {
+            return;
+        }
+        services.arbiter.report(SlotState::Draining);
+        for (transport, peer, listener) in self.listeners.waiting() {
+            self.connections.open(transport, peer, listener, services);
+        }
+        self.peers.drain(&mut self.connections, services);
+        self.listeners.close();
+        self.connections.begin_drain(services);
+    }
+
+    /// Stop at once: whatever is open is closed.
+    fn stop_now(&mut self, exit_code: i32) {
+        let now = self.services.clock.now();
+        self.services.shutdown.stop_now(exit_code, now);
+        self.listeners.close();
+        self.connections.close_all(&mut self.services);
+        self.leave();
+    }
+
+    /// Continue to the next phase of the stop when this one is over.
+    fn advance_shutdown(&mut self) {
+        let services = &mut self.services;
+        let now = services.clock.now();
+        let open = self.connections.len_with_hijacked();
+        match services.shutdown.advance(open, now) {
+            Next::Nothing => {}
+            Next::Leave => self.leave(),
+            Next::Cut => {
+                let cut = self.connections.close_all(services);
+                if cut > 0 {
+                    services.accounting.slot().add_cut(cut as u64);
+                    log::warn!(
+                        "graceful_timeout is over: {cut} connection(s) with a request under way were cut."
+                    );
+                }
+                self.leave();
+            }
+        }
+        let services = &mut self.services;
+        let threads = services.dispatch.pool().live_threads();
+        services.shutdown.end(threads, now);
+    }
+
+    /// All connections are closed: let the threads leave.
+    fn leave(&mut self) {
+        let services = &mut self.services;
+        services.dispatch.pool().close();
+        services.dispatch.log_shed(services.clock.now(), true);
+        // The answers of these are not awaited any more.
+        while let Some(job) = services.dispatch.pool().pop_front() {
+            services.accounting.connection_gone(
+                &job,
+                services.shutdown.reason_of_gone(),
+                &services.clock,
+            );
+            recycle(job, services);
+        }
     }
 }
 
-/// The token of the pool's waker.
-pub(super) const fn waker_token() -> Token {
-    WAKER
-}
+/// What a simulation plays and checks.
+#[cfg(test)]
+impl EventLoop<'_> {
+    pub(super) fn take_in(
+        &mut self,
+        transport: super::transport::Transport,
+        peer: crate::pool::Peer,
+    ) {
+        self.connections
+            .open(transport, peer, 0, &mut self.services);
+    }
 
-/// The token of a descriptor of ours.
-pub(super) const fn descriptor_token(descriptor: Descriptor) -> Token {
-    Token(FIRST_DESCRIPTOR + descriptor as usize)
-}
+    pub(super) fn poll_at_once(&mut self) -> io::Result<()> {
+        self.sleeper.poll_at_once()
+    }
 
-/// A poll set's events, sized for one turn.
-pub(super) fn turn_events() -> Events {
-    Events::with_capacity(TURN_EVENTS)
+    pub(super) fn advance_clock(&mut self, by: std::time::Duration) {
+        self.services.clock.advance(by);
+    }
+
+    pub(super) fn connections(&self) -> impl Iterator<Item = &super::connection::Connection> {
+        self.connections.iter()
+    }
+
+    pub(super) fn services(&self) -> &Services {
+        &self.services
+    }
 }

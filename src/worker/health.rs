@@ -9,9 +9,9 @@ use crate::config::Config;
 use crate::http::{RequestHead, Status};
 use crate::pool::Job;
 
-use super::core::Core;
+use super::worker_slot::WorkerSlot;
 
-/// Where health is told.
+/// The path, and when the server counts as ready.
 #[derive(Debug)]
 pub(super) struct Health {
     path: Vec<u8>,
@@ -46,22 +46,12 @@ impl Health {
             _ => None,
         }
     }
-}
 
-impl Core {
-    /// The question about our health that a request asks, if it does.
-    pub(super) fn health_asked(&self, head: &RequestHead) -> Option<Question> {
-        self.health.as_ref()?.asked(head)
-    }
-
-    /// Answer it, in the next step of the turn.
-    pub(super) fn tell_health(&mut self, mut job: Box<Job>, question: Question) {
-        let queue_length = u32::try_from(self.pool.queue_length()).unwrap_or(u32::MAX);
-        self.slot().set_queue_length(queue_length);
-        let max_queue = self.health.as_ref().map_or(0, |health| health.max_queue);
+    /// Fill `job` with the answer.
+    pub(super) fn answer(&self, job: &mut Job, question: Question, slot: &WorkerSlot) {
         let (status, text) = match question {
             Question::Live => (Status::OK, "alive\n".to_owned()),
-            Question::Ready => match self.readiness(max_queue) {
+            Question::Ready => match slot.scoreboard().readiness(self.max_queue) {
                 Ok(()) => (Status::OK, "ready\n".to_owned()),
                 Err(why) => (
                     Status::SERVICE_UNAVAILABLE,
@@ -73,12 +63,11 @@ impl Core {
         job.unlogged = true;
         job.response.clear();
         let line = format!("{} {}", status.code, status.reason);
-        // None of these can be refused: they are ours.
+        // These are constants of this program, and valid.
         let _ = job.response.set_status(line.as_bytes());
         let _ = job.response.push(b"Content-Type", b"text/plain");
         let _ = job.response.push(b"Cache-Control", b"no-store");
         job.response_body.bytes.extend_from_slice(text.as_bytes());
-        self.overload.answer(job);
     }
 }
 

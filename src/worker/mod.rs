@@ -4,61 +4,64 @@
 //! [`Application`]; a closure in Rust serves as well as a WSGI application (see `tests/integration`).
 
 mod accept;
-mod access_log;
-mod arbiter_line;
-mod beat;
+mod access_lines;
+mod accounting;
+mod arbiter_channel;
+mod body_stream;
+mod client;
 mod connection;
+mod connection_lifecycle;
 mod connections;
-mod core;
 mod deadlines;
+mod deferred_drop;
+mod deliver;
+mod describe;
 mod descriptors;
+mod dispatch;
 mod event_loop;
+mod events;
+mod exhaustion;
 mod health;
-mod in_place;
-mod inflow;
-mod outbox;
-mod overload;
-mod overrun;
-mod receive;
-mod refuse;
-mod released;
-mod request_line;
-mod respond;
+mod http1;
+mod load_shedding;
+mod loop_clock;
+mod loop_heartbeat;
+mod peer_workers;
+mod read_side;
+mod request_policy;
+mod services;
 mod shutdown;
-mod siblings;
 #[cfg(test)]
 mod simulation;
 mod sleep;
 mod spool;
-mod stream;
-mod trust;
-mod upgrade;
+mod timed_out;
+mod transport;
+mod worker_slot;
+mod write_budget;
+mod write_queue;
+mod write_side;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mio::{Poll, Waker};
 
 use crate::config::Config;
 use crate::logging::statsd::Statsd;
 use crate::net::{Channels, Listener};
-use crate::pool::policy::StallDetector;
 use crate::pool::{Application, Pool};
-use crate::scoreboard::{Scoreboard, SlotState};
+use crate::scoreboard::Scoreboard;
 
-pub use access_log::{AccessLines, AccessLog, AccessRelay, AccessSink, WorkerFace};
+pub use access_lines::{AccessLines, AccessLog, AccessRelay, AccessSink, WorkerInfo};
 
-use self::accept::{Accepting, Acceptor, ListenerSet};
-use self::arbiter_line::ArbiterLine;
-use self::connections::Connections;
-use self::core::{Core, CoreSetup};
+use self::arbiter_channel::ArbiterChannel;
 use self::descriptors::Descriptors;
-use self::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
-use self::shutdown::Phase;
-use self::siblings::Siblings;
-use self::upgrade::HandedOver;
+use self::event_loop::{EventLoop, Parts};
+use self::peer_workers::PeerWorkers;
+use self::services::{Services, ServicesSetup};
+use self::worker_slot::WorkerSlot;
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -102,98 +105,57 @@ pub struct Exit {
     pub stuck_threads: usize,
 }
 
-/// Serve until told to stop.
+/// Serve until a signal stops the worker.
 ///
 /// # Errors
 /// The system refused what the loop is made of (poll set, waker), or a thread could not be started.
 pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
-    let Setup {
-        listeners,
-        config,
-        scoreboard,
-        slot,
-        signals,
-        interrupts,
-        booted,
-        parent,
-        ..
-    } = setup;
+    let config = setup.config;
     let poll = Poll::new()?;
-    let waker = Waker::new(poll.registry(), waker_token())?;
+    let waker = Waker::new(poll.registry(), events::WAKER)?;
     let wake = move || {
         // The waker is an eventfd: writing to it fails only when it is already signalled.
         let _ = waker.wake();
     };
-    let connections_max = config.workers.worker_connections.max(1);
-    // One job per connection at most; at a stop the accept queue is emptied beyond the limit.
-    let jobs_max = connections_max + config.socket.backlog as usize;
-    let pool = Pool::new(config.workers.threads, jobs_max, Box::new(wake));
+    let pool = Pool::new(config.workers.threads, jobs_max(&config), Box::new(wake));
     let pool = Arc::new(
         pool.with_parallel_threads(application.is_parallel())
             .with_queue_timeout(config.workers.queue_timeout)
             .with_in_flight(config.workers.request_timeout.is_some())
             .with_take_back(setup.channels.is_some()),
     );
-    let mut core = Core::new(CoreSetup {
+    let slot = WorkerSlot::new(setup.scoreboard, setup.slot);
+    let services = Services::new(ServicesSetup {
         config: &config,
         pool: pool.clone(),
         server: setup.server,
         script_name: setup.script_name,
-        requests_max: setup.max_requests,
         access_log: setup.access_log,
         metrics: setup.metrics,
-        scoreboard,
-        slot,
+        arbiter: ArbiterChannel::new(slot.clone(), setup.booted, setup.max_requests),
+        slot: slot.clone(),
     });
-    core.arbiter = ArbiterLine::new(booted);
-    let mut event_loop = EventLoop {
-        listener_set: ListenerSet::new(&poll)?,
-        acceptors: listeners.into_iter().map(Acceptor::from).collect(),
-        accepting: Accepting::Over,
-        connections: Connections::default(),
-        connections_max,
-        handed_over: HandedOver::default(),
-        descriptors: Descriptors::new(signals, interrupts, poll.registry(), descriptor_token)?,
-        events: turn_events(),
+    let mut event_loop = EventLoop::new(Parts {
+        descriptors: Descriptors::new(setup.signals, setup.interrupts, poll.registry())?,
         poll,
+        listeners: setup.listeners,
+        config: &config,
+        services,
+        peers: PeerWorkers::new(slot.clone(), setup.channels, config.workers.handover),
+        parent: setup.parent,
         application,
-        phase: Phase::Serving,
-        graceful_timeout: config.workers.graceful_timeout,
-        exit_code: 0,
-        sleep_max: beat_period(config.workers.timeout),
-        brief_sleep_was_idle: false,
-        streamed: None,
-        stream_is_quick: false,
-        skipped_poll: false,
-        stalls: StallDetector::new(core.now),
-        exhausted_at: None,
-        siblings: setup
-            .channels
-            .map(|channels| Siblings::new(channels, config.workers.handover)),
-        more_messages: true,
-        messages_wait: false,
-        last_beat: None,
-        parent,
-        core,
-    };
-    event_loop.listen_to_siblings()?;
+    })?;
     application.start_threads(&pool).map_err(io::Error::other)?;
-    let slot = event_loop.core.slot();
-    slot.set_threads_count(u32::try_from(config.workers.threads).unwrap_or(u32::MAX));
-    slot.set_state(SlotState::Serving);
-    event_loop.core.arbiter.nudge();
-    event_loop.run()?;
+    let threads = u32::try_from(config.workers.threads).unwrap_or(u32::MAX);
+    slot.get().set_threads_count(threads);
+    let code = event_loop.run()?;
     Ok(Exit {
-        code: event_loop.exit_code,
+        code,
         stuck_threads: pool.live_threads(),
     })
 }
 
-/// Beats must come well within the arbiter's patience (`timeout`).
-fn beat_period(timeout: Option<Duration>) -> Duration {
-    timeout.map_or(BEAT_PERIOD_MAX, |timeout| {
-        (timeout / 4).min(BEAT_PERIOD_MAX)
-    })
+/// One job per connection at most; at a stop the accept queue is emptied beyond the limit.
+fn jobs_max(config: &Config) -> usize {
+    config.workers.worker_connections.max(1) + config.socket.backlog as usize
 }
-
-const BEAT_PERIOD_MAX: Duration = Duration::from_secs(1);

@@ -1,16 +1,14 @@
-//! How a worker stops: it drains, waits for its pool threads, and is over.
+//! How a worker stops: it drains, waits for its pool threads, and is over. The only place that knows whether the worker
+//! drains; connections ask here.
 
 use std::time::{Duration, Instant};
-
-use super::accept::Accepting;
-use super::event_loop::EventLoop;
 
 /// Threads that are in the middle of a request get this long to end it at a quick stop.
 const QUICK_STOP_GRACE: Duration = Duration::from_millis(100);
 
 /// How far the worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+enum Phase {
     Serving,
     /// No new connections; requests in flight are finished until then.
     Draining {
@@ -23,113 +21,158 @@ pub(super) enum Phase {
     Stopped,
 }
 
-impl Phase {
-    /// When the phase must be looked at again if nothing else happens.
-    pub(super) fn next_look(self) -> Option<Instant> {
-        match self {
-            Self::Draining { until } | Self::Leaving { until } => Some(until),
-            Self::Serving | Self::Stopped => None,
-        }
-    }
+/// What the event loop has to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Nothing,
+    /// All requests are answered: let the threads leave.
+    Leave,
+    /// `graceful_timeout` is over: close what is open, then let the threads leave.
+    Cut,
 }
 
-impl EventLoop<'_> {
-    /// Stop gracefully: take what waits in the accept queue, then no more; close what is idle; finish the rest.
-    pub(super) fn begin_drain(&mut self) {
-        if !matches!(self.phase, Phase::Serving) {
-            return;
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Shutdown {
+    phase: Phase,
+    graceful_timeout: Duration,
+    /// The worker has closed connections that waited for an answer.
+    has_cut: bool,
+    exit_code: i32,
+}
+
+impl Shutdown {
+    pub(super) fn new(graceful_timeout: Duration) -> Self {
+        Self {
+            phase: Phase::Serving,
+            graceful_timeout,
+            has_cut: false,
+            exit_code: 0,
         }
-        let until = self.core.now + self.graceful_timeout;
+    }
+
+    pub(super) fn is_serving(&self) -> bool {
+        self.phase == Phase::Serving
+    }
+
+    /// Every answer says close.
+    pub(super) fn is_draining(&self) -> bool {
+        !self.is_serving()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Stopped
+    }
+
+    pub(super) fn exit_code(&self) -> i32 {
+        self.exit_code
+    }
+
+    /// Why a connection is gone whose request was not answered.
+    pub(super) fn reason_of_gone(&self) -> &'static str {
+        if self.has_cut {
+            "cut by the stop"
+        } else {
+            "client gone"
+        }
+    }
+
+    /// Begin to stop gracefully. Returns false when the worker stops already.
+    pub(super) fn begin(&mut self, now: Instant) -> bool {
+        if !self.is_serving() {
+            return false;
+        }
+        let until = now + self.graceful_timeout;
         self.phase = Phase::Draining { until };
-        self.core.draining = true;
-        self.core
-            .slot()
-            .set_state(crate::scoreboard::SlotState::Draining);
-        self.core.arbiter.nudge();
-        self.empty_accept_queues();
-        self.empty_way();
-        if let Err(error) = self.stop_accepting(Accepting::Over) {
-            log::error!("The listeners could not be left: {error}");
-        }
-        self.acceptors.clear();
-        for id in self.connections.ids() {
-            let Some(connection) = self.connections.get_mut(id) else {
-                continue;
-            };
-            let fate = connection.begin_drain(&mut self.core);
-            self.settle_fate(id, fate);
-        }
+        true
     }
 
-    /// Stop at once: whatever is open is closed. `code` is the worker's exit code.
-    pub(super) fn stop_now(&mut self, code: i32) {
-        self.exit_code = code;
-        self.core.draining = true;
-        self.core.cut = true;
-        // Failing to leave a listener that is about to be closed changes nothing.
-        let _ = self.stop_accepting(Accepting::Over);
-        self.acceptors.clear();
-        for id in self.connections.ids() {
-            self.close(id);
-        }
-        self.leave(self.core.now + QUICK_STOP_GRACE);
+    /// Stop at once, with this exit code: the connections are closed next, then the threads may leave.
+    pub(super) fn stop_now(&mut self, exit_code: i32, now: Instant) {
+        self.exit_code = exit_code;
+        self.cut(now);
     }
 
-    fn leave(&mut self, until: Instant) {
+    /// Connections with a request under way are closed next.
+    pub(super) fn cut(&mut self, now: Instant) {
+        self.has_cut = true;
+        let until = now + QUICK_STOP_GRACE;
         self.phase = Phase::Leaving { until };
-        self.core.pool.close();
-        self.core.end_burst(true);
-        // Nobody waits for these any more: all connections are closed.
-        while let Some(job) = self.core.pool.pop_front() {
-            self.core.log_gone(&job);
-            self.core.recycle(job);
-        }
     }
 
-    /// Go on to the next phase when this one is over.
-    pub(super) fn advance_phase(&mut self) {
-        if let Phase::Draining { until } = self.phase {
-            if self.connections.len() + self.handed_over.len() == 0 {
-                self.leave(until.max(self.core.now + QUICK_STOP_GRACE));
-            } else if until <= self.core.now {
-                self.cut_connections();
-                self.leave(self.core.now + QUICK_STOP_GRACE);
-            }
+    /// What is next while the worker drains, when it has `connections`.
+    pub(super) fn advance(&mut self, connections: usize, now: Instant) -> Next {
+        let Phase::Draining { until } = self.phase else {
+            return Next::Nothing;
+        };
+        if connections == 0 {
+            let until = until.max(now + QUICK_STOP_GRACE);
+            self.phase = Phase::Leaving { until };
+            return Next::Leave;
         }
+        if until > now {
+            return Next::Nothing;
+        }
+        self.cut(now);
+        Next::Cut
+    }
+
+    /// The worker stops when its last thread has left, or in time.
+    pub(super) fn end(&mut self, threads: usize, now: Instant) {
         if let Phase::Leaving { until } = self.phase
-            && (self.core.pool.live_threads() == 0 || until <= self.core.now)
+            && (threads == 0 || until <= now)
         {
             self.phase = Phase::Stopped;
         }
     }
 
-    fn cut_connections(&mut self) {
-        self.core.cut = true;
-        let cut = self
-            .connections
-            .iter()
-            .filter(|connection| !connection.is_idle())
-            .count()
-            + self.handed_over.len();
-        if cut > 0 {
-            self.core.slot().add_cut(cut as u64);
-            log::warn!(
-                "graceful_timeout is over: {cut} connection(s) with a request under way were cut."
-            );
-        }
-        self.handed_over.clear();
-        for id in self.connections.ids() {
-            self.close(id);
+    /// When the phase must be checked again if nothing else happens.
+    pub(super) fn next_check(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Draining { until } | Phase::Leaving { until } => Some(until),
+            Phase::Serving | Phase::Stopped => None,
         }
     }
+}
 
-    fn empty_accept_queues(&mut self) {
-        for listener in 0..self.acceptors.len() {
-            while let super::accept::Attempt::Accepted(stream, peer) =
-                self.acceptors[listener].accept()
-            {
-                self.take_in(stream, peer, listener);
-            }
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACEFUL: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_worker_without_connections_leaves_and_waits_for_its_threads() {
+        let (mut shutdown, now) = (Shutdown::new(GRACEFUL), Instant::now());
+        assert_eq!(shutdown.advance(0, now), Next::Nothing);
+        assert!(shutdown.begin(now) && !shutdown.begin(now));
+        assert!(shutdown.is_draining());
+        assert_eq!(shutdown.advance(1, now), Next::Nothing);
+        assert_eq!(shutdown.advance(0, now), Next::Leave);
+        assert_eq!(shutdown.next_check(), Some(now + GRACEFUL));
+        shutdown.end(1, now);
+        assert!(!shutdown.is_over());
+        shutdown.end(0, now);
+        assert!(shutdown.is_over());
+        assert_eq!(shutdown.reason_of_gone(), "client gone");
+    }
+
+    #[test]
+    fn what_is_open_at_the_end_of_the_grace_is_cut() {
+        let (mut shutdown, now) = (Shutdown::new(GRACEFUL), Instant::now());
+        shutdown.begin(now);
+        assert_eq!(shutdown.advance(1, now + GRACEFUL), Next::Cut);
+        assert_eq!(shutdown.reason_of_gone(), "cut by the stop");
+        shutdown.end(1, now + GRACEFUL + QUICK_STOP_GRACE);
+        assert!(shutdown.is_over() && shutdown.exit_code() == 0);
+    }
+
+    #[test]
+    fn a_quick_stop_gives_threads_a_moment() {
+        let (mut shutdown, now) = (Shutdown::new(GRACEFUL), Instant::now());
+        shutdown.stop_now(1, now);
+        assert_eq!(shutdown.advance(0, now), Next::Nothing);
+        assert_eq!(shutdown.next_check(), Some(now + QUICK_STOP_GRACE));
+        assert_eq!(shutdown.exit_code(), 1);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One thread plays everything a step at a time: clients send in pieces of any size, read or do not, close one side or
 //! go away; the application answers in any order, whole, in a stream, too short, too long or not at all; time jumps; the
-//! worker is told to stop. After each turn of the loop what must always hold is checked, and at the end every byte that
+//! worker is asked to stop. After each iteration of the loop what must always hold is checked, and at the end every byte that
 //! a client got is held against a model that knows only what was asked and what was answered.
 //!
 //! A failure prints its seed: `SIM_SEED=n cargo test --no-default-features simulation` replays it, and
@@ -22,27 +22,25 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::config::{Config, ProxyProtocol};
 use crate::logging::access::AccessFormat;
-use crate::pool::policy::StallDetector;
 use crate::pool::{Peer, Pool, PoolThread, ThreadStartError};
 use crate::scoreboard::Scoreboard;
 
 use self::application::{Application, Taken};
 use self::client::{Circumstances, Client};
 use self::plan::{BODY_BYTES_MAX, Plan, Rng};
-use super::accept::{Accepting, ListenerSet};
-use super::access_log::AccessLog;
-use super::connection::{Connection, Waiting};
-use super::connections::Connections;
-use super::core::{Core, CoreSetup};
+use super::access_lines::AccessLog;
+use super::arbiter_channel::ArbiterChannel;
 use super::descriptors::Descriptors;
-use super::event_loop::{EventLoop, descriptor_token, turn_events, waker_token};
-use super::shutdown::Phase;
-use super::stream::Stream;
-use super::upgrade::HandedOver;
+use super::event_loop::{EventLoop, Parts};
+use super::events;
+use super::peer_workers::PeerWorkers;
+use super::services::{Services, ServicesSetup};
+use super::transport::Transport;
+use super::worker_slot::WorkerSlot;
 
 const ROUNDS: u64 = 2000;
 /// Far more than the longest plan takes.
-const ROUNDS_TO_SETTLE: usize = 20_000;
+const ROUNDS_TO_FINISH: usize = 20_000;
 /// Longer than any timeout of the worker's.
 const LONG: Duration = Duration::from_secs(200);
 
@@ -101,7 +99,7 @@ impl World {
         config.limits.body_buffer_size = rng.pick(&[16, 500, 1 << 20]);
         config.limits.body_buffer_total = rng.pick(&[64, 2000, 64 << 20]);
         let poll = Poll::new().unwrap();
-        let waker = Waker::new(poll.registry(), waker_token()).unwrap();
+        let waker = Waker::new(poll.registry(), events::WAKER).unwrap();
         let wake = move || waker.wake().unwrap();
         let pool = Arc::new(Pool::new(1, 1000, Box::new(wake)));
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -138,8 +136,8 @@ impl World {
             setsockopt(&ours, sockopt::SndBuf, &1).unwrap();
             setsockopt(&theirs, sockopt::SndBuf, &1).unwrap();
         }
-        let ours = Stream::Unix(mio::net::UnixStream::from_std(ours));
-        self.event_loop.take_in(ours, Peer::Unix, 0);
+        let ours = Transport::Unix(mio::net::UnixStream::from_std(ours));
+        self.event_loop.take_in(ours, Peer::Unix);
         self.clients.push(Client::new(theirs));
     }
 
@@ -147,7 +145,7 @@ impl World {
         for _ in 0..50 + self.rng.below(300) {
             self.step();
         }
-        self.settle();
+        self.finish();
         for client in &self.clients {
             client.check(self.circumstances);
         }
@@ -168,28 +166,27 @@ impl World {
             45 if self.may_stop => self.stop(),
             46..60 => self.take_job(),
             60..75 => self.reply(),
-            _ => self.turn(),
+            _ => self.iterate(),
         }
     }
 
-    fn turn(&mut self) {
-        let (poll, events) = (&mut self.event_loop.poll, &mut self.event_loop.events);
-        poll.poll(events, Some(Duration::ZERO)).unwrap();
-        self.event_loop.turn().unwrap();
+    fn iterate(&mut self) {
+        self.event_loop.poll_at_once().unwrap();
+        self.event_loop.iterate().unwrap();
         self.check_always();
     }
 
     fn jump(&mut self) {
         self.circumstances.time_jumped = true;
         let seconds = self.rng.below(70) as u64;
-        self.event_loop.core.now += Duration::from_secs(seconds);
-        self.turn();
+        self.event_loop.advance_clock(Duration::from_secs(seconds));
+        self.iterate();
     }
 
     fn stop(&mut self) {
         self.circumstances.stopped = true;
         self.event_loop.begin_drain();
-        self.turn();
+        self.iterate();
     }
 
     fn take_job(&mut self) {
@@ -200,7 +197,7 @@ impl World {
         let (client, number) = place_of(&target);
         let client = &mut self.clients[client];
         let ask = &client.plan.asks[number];
-        assert_eq!(number, client.answers.len(), "{target} is run out of turn");
+        assert_eq!(number, client.answers.len(), "{target} is run out of order");
         assert!(
             !client.in_flight,
             "{target} is run before the last one is over"
@@ -219,12 +216,12 @@ impl World {
     }
 
     /// Everybody does what is left to do, until nothing moves any more.
-    fn settle(&mut self) {
+    fn finish(&mut self) {
         let (mut rounds, mut quiet_rounds) = (0, 0);
         while quiet_rounds < 3 {
             rounds += 1;
             assert!(
-                rounds < ROUNDS_TO_SETTLE,
+                rounds < ROUNDS_TO_FINISH,
                 "somebody waits for ever: {:?}",
                 self.application
             );
@@ -238,25 +235,21 @@ impl World {
             }
             self.take_job();
             self.reply();
-            self.turn();
+            self.iterate();
             quiet_rounds = if moved { 0 } else { quiet_rounds + 1 };
         }
     }
 
-    /// What must hold after every turn.
+    /// What must hold after every iteration.
     fn check_always(&self) {
         let mut held_bytes = self.application.held_bytes();
-        for connection in self.event_loop.connections.iter() {
-            connection.exchange.check_invariants();
-            check_connection(connection);
-            held_bytes += connection.spool.held_bytes();
-            if let Some(answered) = &connection.answered {
-                held_bytes += answered.job.body_held_bytes;
-            }
+        for connection in self.event_loop.connections() {
+            connection.check_invariants();
+            held_bytes += connection.held_bytes();
         }
         // The rest is with jobs that wait.
-        let account = self.event_loop.core.spool.held_bytes;
-        let is_whole = self.event_loop.core.pool.queue_length() == 0;
+        let account = self.event_loop.services().bodies.held_bytes();
+        let is_whole = self.event_loop.services().dispatch.pool().queue_length() == 0;
         assert!(
             held_bytes <= account,
             "{held_bytes} held, {account} accounted for"
@@ -270,15 +263,15 @@ impl World {
     /// What must hold when all is over: nothing is left of anything.
     fn check_end(mut self) {
         for _ in 0..3 {
-            self.event_loop.core.now += LONG;
-            self.turn();
+            self.event_loop.advance_clock(LONG);
+            self.iterate();
         }
         assert_eq!(
-            self.event_loop.connections.len(),
+            self.event_loop.connections().count(),
             0,
             "a connection without a deadline"
         );
-        assert_eq!(self.event_loop.core.spool.held_bytes, 0);
+        assert_eq!(self.event_loop.services().bodies.held_bytes(), 0);
         self.application.check_over();
         let log = self.log.lock().unwrap();
         let log = String::from_utf8_lossy(&log);
@@ -286,32 +279,6 @@ impl World {
             let lines = log.lines().filter(|line| line == target).count();
             assert_eq!(lines, 1, "{target} in the access log");
         }
-    }
-}
-
-/// A connection waits for the pool, or it has a deadline.
-fn check_connection(connection: &Connection) {
-    let exchange = &connection.exchange;
-    if connection.waiting == Waiting::Pool {
-        assert!(
-            exchange.is_dispatched() || exchange.is_responding(),
-            "{connection:?}"
-        );
-    } else {
-        assert!(
-            connection.timer.due().is_some(),
-            "waits for ever: {connection:?}"
-        );
-    }
-    if !connection.outbox.is_empty() {
-        assert_eq!(connection.waiting, Waiting::Send, "{connection:?}");
-    }
-    if connection.is_idle() {
-        assert!(
-            connection.window.is_none() && connection.answered.is_none(),
-            "{connection:?}"
-        );
-        assert_eq!(connection.spool.held_bytes(), 0);
     }
 }
 
@@ -329,43 +296,26 @@ fn event_loop(
 ) -> EventLoop<'static> {
     let sink = move |lines: &[u8]| log.lock().unwrap().extend_from_slice(lines);
     let format = AccessFormat::compile("%(U)s").unwrap();
-    let core = Core::new(CoreSetup {
+    let slot = WorkerSlot::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0);
+    let services = Services::new(ServicesSetup {
         config,
         pool,
         server: b"simulated".to_vec(),
         script_name: Vec::new(),
-        requests_max: None,
         access_log: Some(AccessLog::new(format, Box::new(sink))),
         metrics: None,
-        scoreboard: Arc::new(Scoreboard::new(1, 1).unwrap()),
-        slot: 0,
+        arbiter: ArbiterChannel::new(slot.clone(), None, None),
+        slot: slot.clone(),
     });
-    EventLoop {
-        listener_set: ListenerSet::new(&poll).unwrap(),
-        acceptors: Vec::new(),
-        accepting: Accepting::On,
-        connections: Connections::default(),
-        connections_max: 1000,
-        handed_over: HandedOver::default(),
-        descriptors: Descriptors::new(None, None, poll.registry(), descriptor_token).unwrap(),
-        events: turn_events(),
+    EventLoop::new(Parts {
+        descriptors: Descriptors::new(None, None, poll.registry()).unwrap(),
         poll,
-        application: &NoThreads,
-        phase: Phase::Serving,
-        graceful_timeout: config.workers.graceful_timeout,
-        exit_code: 0,
-        sleep_max: Duration::ZERO,
-        brief_sleep_was_idle: false,
-        streamed: None,
-        stream_is_quick: false,
-        skipped_poll: false,
-        stalls: StallDetector::new(core.now),
-        exhausted_at: None,
-        siblings: None,
-        more_messages: false,
-        messages_wait: false,
-        last_beat: None,
+        listeners: Vec::new(),
+        config,
+        services,
+        peers: PeerWorkers::new(slot, None, false),
         parent: None,
-        core,
-    }
+        application: &NoThreads,
+    })
+    .unwrap()
 }

@@ -8,23 +8,122 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use mio::{Events, Poll};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-use crate::pool::policy::{self, BriefSleep, LoopSleep, LoopView};
-use crate::pool::{Reason, SleepMode};
+use crate::pool::policy::{self, BriefSleep, LoopSleep, LoopView, StallDetector};
+use crate::pool::{Pool, Reason, SleepMode};
 
-use super::accept::Accepting;
-use super::event_loop::EventLoop;
-use super::siblings::Siblings;
+use super::services::Services;
 
-impl EventLoop<'_> {
-    /// Sleep until something happens, for a time that depends on what is known to be waiting.
-    pub(super) fn wait(&mut self) -> io::Result<()> {
-        let jobs_wait = self.watch_pool();
+/// How many events are taken from the poll set in one iteration at most.
+const ITERATION_EVENTS: usize = 512;
+/// A stream whose pieces come within this of one another is awaited with brief sleeps.
+const QUICK_STREAM: Duration = Duration::from_millis(1);
+
+/// The loop's poll set, and what its last sleeps have shown.
+#[derive(Debug)]
+pub(super) struct Sleeper {
+    poll: Poll,
+    events: Events,
+    stalls: StallDetector,
+    /// The last brief sleep brought nothing, so the next one is long.
+    brief_sleep_was_idle: bool,
+    /// The last sleep found replies and did not look at the poll set.
+    skipped_poll: bool,
+    stream: Stream,
+}
+
+/// The pieces of streamed responses.
+#[derive(Clone, Copy, Debug)]
+enum Stream {
+    None,
+    /// Pieces were written at this time.
+    WrittenAt(Instant),
+    /// They followed others so closely that the next are waited for.
+    Quick(Instant),
+}
+
+/// What the pool shows before a sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Watched {
+    /// Jobs wait in the queue.
+    pub(super) jobs_wait: bool,
+    /// They wait for threads that stand still: peer workers may have them.
+    pub(super) is_stuck: bool,
+}
+
+impl Sleeper {
+    pub(super) fn new(poll: Poll, now: Instant) -> Self {
+        Self {
+            poll,
+            events: Events::with_capacity(ITERATION_EVENTS),
+            stalls: StallDetector::new(now),
+            brief_sleep_was_idle: false,
+            skipped_poll: false,
+            stream: Stream::None,
+        }
+    }
+
+    /// Take the events of the last sleep. They are to be given back with [`Sleeper::give_back`].
+    pub(super) fn take_events(&mut self) -> Events {
+        std::mem::replace(&mut self.events, Events::with_capacity(0))
+    }
+
+    pub(super) fn give_back(&mut self, events: Events) {
+        self.events = events;
+    }
+
+    /// Pieces of streamed responses were written: more may follow at once.
+    pub(super) fn note_stream(&mut self, now: Instant) {
+        self.stream = match self.stream {
+            Stream::WrittenAt(last) | Stream::Quick(last)
+                if now.saturating_duration_since(last) < QUICK_STREAM =>
+            {
+                Stream::Quick(now)
+            }
+            _ => Stream::WrittenAt(now),
+        };
+    }
+
+    fn take_quick_stream(&mut self) -> bool {
+        let Stream::Quick(last) = self.stream else {
+            return false;
+        };
+        self.stream = Stream::WrittenAt(last);
+        true
+    }
+
+    /// Look at the pool before a sleep. In a stall another thread is notified.
+    pub(super) fn watch(&mut self, pool: &Pool, now: Instant) -> Watched {
+        let jobs_wait = pool.queue_length() > 0;
+        let stall = self.stalls.look(jobs_wait, pool.jobs_taken(), now);
+        let is_stuck = stall.is_some_and(|stall| {
+            pool.notify_one(Reason::Stall);
+            policy::offloads(stall, pool.has_parked_threads(), pool.is_fast())
+        });
+        Watched {
+            jobs_wait,
+            is_stuck,
+        }
+    }
+
+    /// Sleep until something happens, for a time that depends on what is known to be waiting. `has_work`: the loop has
+    /// more to do itself. `timeout` is how long a sleep that nothing ends may last; it is asked for such a sleep only.
+    ///
+    /// # Errors
+    /// The poll set failed.
+    pub(super) fn sleep(
+        &mut self,
+        has_work: bool,
+        jobs_wait: bool,
+        services: &mut Services,
+        timeout: impl FnOnce(&mut Services) -> Duration,
+    ) -> io::Result<()> {
         let asleep_since = jobs_wait.then(Instant::now);
-        let result = self.sleep(jobs_wait);
-        self.core.pool.unpark();
+        let result = self.choose_and_sleep(has_work, jobs_wait, services, timeout);
+        services.dispatch.pool().unpark();
         if let Some(since) = asleep_since {
             self.stalls.note_sleep(since.elapsed());
         }
@@ -34,21 +133,26 @@ impl EventLoop<'_> {
         }
     }
 
-    fn sleep(&mut self, jobs_wait: bool) -> io::Result<()> {
+    fn choose_and_sleep(
+        &mut self,
+        has_work: bool,
+        jobs_wait: bool,
+        services: &mut Services,
+        timeout: impl FnOnce(&mut Services) -> Duration,
+    ) -> io::Result<()> {
         let view = LoopView {
-            has_work: !self.core.again.is_empty()
-                || self.core.overload.has_answers()
-                || self.more_messages,
+            has_work,
             jobs_wait,
             brief_sleep_was_idle: self.brief_sleep_was_idle,
-            stream_is_quick: std::mem::take(&mut self.stream_is_quick),
+            stream_is_quick: self.take_quick_stream(),
         };
-        let timeout = match policy::loop_sleep(view, || self.core.pool.has_parked_threads()) {
+        let pool = services.dispatch.pool();
+        let time = match policy::loop_sleep(view, || pool.has_parked_threads()) {
             LoopSleep::No => Duration::ZERO,
             LoopSleep::Brief => {
-                self.sleep_briefly();
-                if jobs_wait && !self.skipped_poll && self.core.pool.has_replies() {
-                    // There is something to do already; the poll set has its turn in the next round.
+                self.sleep_briefly(pool);
+                if jobs_wait && !self.skipped_poll && pool.has_replies() {
+                    // There is something to do already; the poll set is looked at in the next iteration.
                     self.skipped_poll = true;
                     self.events.clear();
                     return Ok(());
@@ -57,79 +161,87 @@ impl EventLoop<'_> {
             }
             LoopSleep::UntilWoken => {
                 self.brief_sleep_was_idle = false;
-                if let Some(log) = &mut self.core.access_log {
-                    log.flush();
-                }
-                if self.core.pool.park(SleepMode::UntilWoken) {
-                    self.poll_timeout(jobs_wait)
-                } else {
-                    Duration::ZERO
+                services.accounting.flush_log();
+                match pool.park(SleepMode::UntilWoken) {
+                    true => timeout(services),
+                    false => Duration::ZERO,
                 }
             }
         };
         self.skipped_poll = false;
-        self.poll.poll(&mut self.events, Some(timeout))
+        self.poll.poll(&mut self.events, Some(time))
     }
 
-    /// Whether jobs wait. In a stall another thread is notified, or the jobs are offloaded to peers.
-    fn watch_pool(&mut self) -> bool {
-        let pool = &self.core.pool;
-        let jobs_wait = pool.queue_length() > 0;
-        let stall = self
-            .stalls
-            .look(jobs_wait, pool.jobs_taken(), self.core.now);
-        if let Some(stall) = stall {
-            pool.notify_one(Reason::Stall);
-            if policy::offloads(stall, pool.has_parked_threads(), pool.is_fast()) {
-                self.relieve();
-            }
-        }
-        jobs_wait
-    }
-
-    fn sleep_briefly(&mut self) {
-        match self.core.pool.brief_sleep() {
+    fn sleep_briefly(&mut self, pool: &Pool) {
+        match pool.brief_sleep() {
             BriefSleep::Batching(time) => {
-                if self.core.pool.park(SleepMode::Batching) {
-                    self.core.pool.sleep_as_thread(time);
-                    self.brief_sleep_was_idle = !self.core.pool.has_replies();
+                if pool.park(SleepMode::Batching) {
+                    pool.sleep_as_thread(time);
+                    self.brief_sleep_was_idle = !pool.has_replies();
                 }
             }
             BriefSleep::Timed(time) => {
-                if self.core.pool.park(SleepMode::Timed) {
+                if pool.park(SleepMode::Timed) {
                     let mut descriptors =
                         [PollFd::new(self.poll.registry().as_fd(), PollFlags::POLLIN)];
                     // An interrupted sleep is a short one.
                     let ready = ppoll(&mut descriptors, Some(TimeSpec::from_duration(time)), None)
                         .unwrap_or(0);
-                    self.brief_sleep_was_idle = ready == 0 && !self.core.pool.has_replies();
+                    self.brief_sleep_was_idle = ready == 0 && !pool.has_replies();
                 }
             }
         }
     }
+}
 
-    /// How long the poll set may sleep.
-    fn poll_timeout(&mut self, jobs_wait: bool) -> Duration {
-        let now = Instant::now();
-        let deadline = self.core.deadlines.next_in(now);
-        let accepting_again = match self.accepting {
-            Accepting::PausedUntil(at) => Some(at),
-            _ => None,
-        };
-        policy::poll_timeout(
-            now,
-            deadline.map_or(self.sleep_max, |time| time.min(self.sleep_max)),
-            jobs_wait && self.siblings.as_ref().is_some_and(Siblings::may_relieve),
-            [
-                accepting_again,
-                self.core.overload.next_due(&self.core.pool),
-                self.core
-                    .overruns
-                    .as_ref()
-                    .map(|overruns| overruns.next_look()),
-                self.core.released.next_look(),
-                self.phase.next_look(),
-            ],
-        )
+#[cfg(test)]
+impl Sleeper {
+    /// Collect the events that there are.
+    pub(super) fn poll_at_once(&mut self) -> io::Result<()> {
+        self.poll.poll(&mut self.events, Some(Duration::ZERO))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::pool::Job;
+
+    fn sleeper() -> (Sleeper, Services, Instant) {
+        let services = Services::for_tests();
+        let now = services.clock.now();
+        (Sleeper::new(Poll::new().unwrap(), now), services, now)
+    }
+
+    #[test]
+    fn a_stream_is_quick_while_its_pieces_follow_closely() {
+        let (mut sleeper, _, now) = sleeper();
+        sleeper.note_stream(now);
+        assert!(!sleeper.take_quick_stream());
+        sleeper.note_stream(now + QUICK_STREAM / 2);
+        assert!(sleeper.take_quick_stream() && !sleeper.take_quick_stream());
+        sleeper.note_stream(now + QUICK_STREAM * 2);
+        assert!(!sleeper.take_quick_stream());
+    }
+
+    #[test]
+    fn a_loop_with_work_does_not_ask_how_long_it_may_sleep() {
+        let (mut sleeper, mut services, _) = sleeper();
+        let timeout = |_: &mut Services| panic!("it does not sleep");
+        sleeper.sleep(true, false, &mut services, timeout).unwrap();
+        assert_eq!(sleeper.take_events().iter().count(), 0);
+    }
+
+    #[test]
+    fn a_pool_that_takes_nothing_while_the_loop_sleeps_is_stuck() {
+        let (mut sleeper, services, now) = sleeper();
+        let pool = services.dispatch.pool();
+        let no_stall = sleeper.watch(pool, now);
+        assert!(!no_stall.jobs_wait && !no_stall.is_stuck);
+        pool.push(Box::new(Job::new(now))).unwrap();
+        assert!(sleeper.watch(pool, now).jobs_wait);
+        sleeper.stalls.note_sleep(Duration::from_millis(1));
+        assert!(sleeper.watch(pool, now).is_stuck);
     }
 }

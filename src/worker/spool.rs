@@ -1,41 +1,41 @@
 //! A request's body on its way in: memory, then an unlinked temporary file past a size.
 //!
 //! A body leaves memory when it alone is past `body_buffer_size`, or when the worker as a whole holds more than
-//! `body_buffer_total` ([`SpoolBudget`]). The temporary file lives in `worker_tmp_dir`, or where the system puts
+//! `body_buffer_total` ([`BodyBudget`]). The temporary file lives in `worker_tmp_dir`, or where the system puts
 //! such files.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::buffer::spare_capacity;
+use crate::config::Config;
+use crate::pool::{BodyBytes, BufferPool, REUSED_BYTES_MIN, RequestBody};
 
-use crate::pool::{BodyBytes, BufferPool, RequestBody};
+use super::transport::Transport;
 
 /// A declared length reserves at most this much new memory before bytes are there.
 const RESERVE_BYTES_MAX: usize = 64 * 1024;
 
-/// So many times what a client has sent of a body is reserved for the rest of it.
+/// Room for the rest of a body is this many times what the client has sent of it.
 const RESERVE_FACTOR: usize = 16;
 
 /// A body in chunks begins in memory that was used for one of this length.
 const UNKNOWN_BYTES: usize = 64 * 1024;
 
-/// What all bodies of the worker share.
+/// The memory that all bodies of the worker share.
 #[derive(Debug)]
-pub(super) struct SpoolBudget {
+pub(super) struct BodyBudget {
     /// One body in memory may be this long (`body_buffer_size`).
-    pub(super) body_bytes_max: usize,
+    body_bytes_max: usize,
     /// All bodies in memory together (`body_buffer_total`).
-    pub(super) total_bytes_max: usize,
+    total_bytes_max: usize,
     /// Where temporary files go (`worker_tmp_dir`).
-    pub(super) directory: Option<PathBuf>,
+    directory: Option<PathBuf>,
     /// Bytes in memory now.
-    pub(super) held_bytes: usize,
+    held_bytes: usize,
     /// Memory that other bodies have left.
-    pub(super) buffer_pool: Arc<BufferPool>,
+    buffer_pool: Arc<BufferPool>,
 }
 
 /// One body being received.
@@ -53,8 +53,8 @@ pub(super) enum Spool {
 
 /// What one read has brought.
 #[derive(Debug)]
-pub(super) struct Arrived {
-    /// So many bytes of the body.
+pub(super) struct DirectRead {
+    /// Bytes of the body.
     pub(super) bytes: usize,
     /// What the client has sent behind it.
     pub(super) beyond: Vec<u8>,
@@ -63,8 +63,11 @@ pub(super) struct Arrived {
 }
 
 impl Spool {
-    /// Begin a body of a declared length.
-    pub(super) fn reserve(&mut self, declared: u64, budget: &SpoolBudget) {
+    /// Begin a body of a declared length, if it may stay in memory.
+    pub(super) fn reserve(&mut self, declared: u64, budget: &BodyBudget) {
+        if declared > budget.body_bytes_max as u64 {
+            return;
+        }
         debug_assert!(matches!(self, Self::Empty), "a body begins once");
         let declared = usize::try_from(declared).unwrap_or(usize::MAX);
         let mut bytes = BodyBytes::expecting(declared, &budget.buffer_pool);
@@ -75,36 +78,39 @@ impl Spool {
         *self = Self::Memory(bytes);
     }
 
-    /// Of `left` bytes that are to come and will be held in memory, how many there may be room made for now. A length
-    /// alone reserves little: what the client has sent allows for more.
-    pub(super) fn room_for(&self, left: usize, budget: &SpoolBudget) -> Option<usize> {
+    /// Of `left` bytes that are to come, how many may be read to where they stay, if at most `max` are read. `None` when
+    /// that is not worth while: small ones are cheaper to copy. A length alone reserves little: what the client has sent
+    /// allows for more.
+    pub(super) fn room_for(&self, left: usize, max: usize, budget: &BodyBudget) -> Option<usize> {
         let Self::Memory(held) = self else {
             return None;
         };
-        let fits = held.len() + left <= budget.body_bytes_max
-            && budget.held_bytes + left <= budget.total_bytes_max;
-        fits.then_some(left.min(held.len() * RESERVE_FACTOR))
+        if left < REUSED_BYTES_MIN || !budget.has_room(held.len(), left) {
+            return None;
+        }
+        let room = left.min(held.len() * RESERVE_FACTOR).min(max);
+        (room >= REUSED_BYTES_MIN).then_some(room)
     }
 
-    /// Read to where the bytes stay, with room for `len` of the `left` that are to come. 0 is the end.
+    /// Read to where the bytes stay, with room for `room` of the `left` that are to come. 0 is the end.
     ///
     /// # Errors
     /// The socket's, among them "would block"; the system has no memory for so much.
     pub(super) fn read(
         &mut self,
-        len: usize,
+        room: usize,
         left: usize,
-        socket: impl AsFd,
-        budget: &mut SpoolBudget,
-    ) -> io::Result<Arrived> {
+        transport: &mut Transport,
+        budget: &mut BodyBudget,
+    ) -> io::Result<DirectRead> {
         let Self::Memory(held) = self else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let memory = held.memory();
         memory
-            .try_reserve_exact(len)
+            .try_reserve_exact(room)
             .map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let got = rustix::io::read(socket, spare_capacity(memory))?;
+        let got = transport.read_spare(memory)?;
         let beyond = match got.checked_sub(left) {
             // Used memory may have room for more than the body.
             Some(beyond @ 1..) => memory.split_off(memory.len() - beyond),
@@ -112,7 +118,7 @@ impl Spool {
         };
         let bytes = got - beyond.len();
         budget.held_bytes += bytes;
-        Ok(Arrived {
+        Ok(DirectRead {
             bytes,
             beyond,
             is_full: memory.len() == memory.capacity(),
@@ -123,19 +129,17 @@ impl Spool {
     ///
     /// # Errors
     /// The temporary file could not be made or written.
-    pub(super) fn write(&mut self, bytes: &[u8], budget: &mut SpoolBudget) -> io::Result<()> {
+    pub(super) fn write(&mut self, bytes: &[u8], budget: &mut BodyBudget) -> io::Result<()> {
         if matches!(self, Self::Empty) {
             *self = Self::Memory(BodyBytes::expecting(UNKNOWN_BYTES, &budget.buffer_pool));
         }
         if let Self::Memory(held) = self {
-            let fits = held.len() + bytes.len() <= budget.body_bytes_max
-                && budget.held_bytes + bytes.len() <= budget.total_bytes_max;
-            if fits {
+            if budget.has_room(held.len(), bytes.len()) {
                 held.memory().extend_from_slice(bytes);
                 budget.held_bytes += bytes.len();
                 return Ok(());
             }
-            let mut file = temporary_file(budget)?;
+            let mut file = budget.temporary_file()?;
             file.write_all(held)?;
             budget.held_bytes -= held.len();
             *self = Self::File {
@@ -150,7 +154,7 @@ impl Spool {
         Ok(())
     }
 
-    /// The body is whole: hand it over. Its memory stays counted until [`SpoolBudget::give_back`].
+    /// The body is whole: it leaves. Its memory stays counted until [`BodyBudget::give_back`].
     ///
     /// # Errors
     /// The temporary file could not be rewound.
@@ -175,21 +179,42 @@ impl Spool {
     }
 }
 
-impl SpoolBudget {
+impl BodyBudget {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            body_bytes_max: config.limits.body_buffer_size,
+            total_bytes_max: config.limits.body_buffer_total,
+            directory: config.workers.worker_tmp_dir.clone(),
+            held_bytes: 0,
+            buffer_pool: Arc::default(),
+        }
+    }
+
+    /// Whether a body that holds `held` bytes of memory may hold `more`.
+    fn has_room(&self, held: usize, more: usize) -> bool {
+        held + more <= self.body_bytes_max && self.held_bytes + more <= self.total_bytes_max
+    }
+
+    /// Bytes of bodies in memory.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// A body that held `bytes` of memory is done with.
     pub(super) fn give_back(&mut self, bytes: usize) {
         debug_assert!(self.held_bytes >= bytes, "more was given back than held");
         self.held_bytes = self.held_bytes.saturating_sub(bytes);
     }
-}
 
-fn temporary_file(budget: &SpoolBudget) -> io::Result<File> {
-    if let Some(directory) = &budget.directory
-        && let Ok(file) = tempfile::tempfile_in(directory)
-    {
-        return Ok(file);
+    fn temporary_file(&self) -> io::Result<File> {
+        if let Some(directory) = &self.directory
+            && let Ok(file) = tempfile::tempfile_in(directory)
+        {
+            return Ok(file);
+        }
+        tempfile::tempfile()
     }
-    tempfile::tempfile()
 }
 
 #[cfg(test)]
@@ -199,8 +224,8 @@ mod tests {
 
     use super::*;
 
-    fn budget(body: usize, total: usize) -> SpoolBudget {
-        SpoolBudget {
+    fn budget(body: usize, total: usize) -> BodyBudget {
+        BodyBudget {
             body_bytes_max: body,
             total_bytes_max: total,
             directory: None,

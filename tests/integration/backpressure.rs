@@ -10,7 +10,7 @@ use crate::support::{Server, echo, eventually};
 const STEP: usize = 64 * 1024;
 const STEPS: usize = 1024;
 
-/// Streams 64 MiB, counts the pieces handed over and whether the client was gone.
+/// Streams 64 MiB, counts the pieces that were sent and whether the client was gone.
 fn streaming_server(handed: &Arc<AtomicUsize>, gone: &Arc<AtomicUsize>) -> Server {
     let (handed, gone) = (handed.clone(), gone.clone());
     Server::start(

@@ -123,7 +123,7 @@ fn a_large_body_of_many_pieces_and_a_file_arrive_in_order() {
 }
 
 #[test]
-fn a_file_that_is_shorter_than_promised_breaks_the_connection() {
+fn a_file_that_is_shorter_than_declared_breaks_the_connection() {
     let server = Server::start(
         |_| {},
         |thread, mut job| {

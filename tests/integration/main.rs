@@ -16,15 +16,17 @@ mod keepalive;
 mod bodies;
 // Clients that are too slow, or gone.
 mod deadlines;
-// Bodies that arrive while their requests are with the application.
-mod arriving;
+// Streaming request bodies.
+mod request_streaming;
+// An application that holds requests until the test lets them go.
+mod hold;
 // Clients that leave while their request waits or runs.
 mod gone;
 // More requests than threads.
 mod overload;
 // Streams that are faster than their reader, and many at once.
 mod backpressure;
-// What proxies say of a request's way, and whom the worker believes.
+// What proxies say of a request's way, and which peers the worker trusts.
 mod proxy;
 // Stopping.
 mod drain;

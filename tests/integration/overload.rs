@@ -1,57 +1,13 @@
 //! More requests than threads: who waits, for how long, and who is sent away.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ferricorn::pool::{Job, PoolThread};
-
-use crate::support::{Client, Server, answer};
-
-type Seen = Arc<Mutex<Vec<String>>>;
-
-/// Notes each target; `/hold` says that it began, and waits for the test.
-#[expect(
-    clippy::type_complexity,
-    reason = "an application, and the ends the test holds"
-)]
-fn holding() -> (
-    Seen,
-    Receiver<()>,
-    Sender<()>,
-    impl Fn(&PoolThread, Box<Job>) + Send + Sync,
-) {
-    let seen = Seen::default();
-    let (began, began_at) = channel();
-    let (go, go_at) = channel();
-    let (began, go_at) = (Mutex::new(began), Mutex::new(go_at));
-    let noted = seen.clone();
-    let run = move |thread: &PoolThread, job: Box<Job>| {
-        let target = String::from_utf8_lossy(job.head.target()).into_owned();
-        if target == "/hold" {
-            let began = began.lock().expect("no panic");
-            began.send(()).expect("the test waits");
-            // A test that is over lets everything go.
-            let _ = go_at.lock().expect("no panic").recv();
-        }
-        noted.lock().expect("no panic").push(target);
-        answer(thread, job, b"done");
-    };
-    (seen, began_at, go, run)
-}
-
-fn get(client: &mut Client, target: &str) {
-    client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
-}
-
-/// The loop has handled what came before when it has refused something that came after; no thread is needed for that.
-fn let_the_loop_see(server: &Server) {
-    server.connect().send("BAD\r\n\r\n").response();
-}
+use crate::hold::{get, holding, let_the_loop_see};
+use crate::support::{Client, Server};
 
 #[test]
 fn a_request_that_waited_too_long_is_answered_with_503_and_never_run() {
-    let (seen, began, go, run) = holding();
+    let (hold, run) = holding();
     let server = Server::start(
         |config| {
             config.workers.threads = 1;
@@ -60,8 +16,7 @@ fn a_request_that_waited_too_long_is_answered_with_503_and_never_run() {
         run,
     );
     let (mut slow, mut queued) = (server.connect(), server.connect());
-    get(&mut slow, "/hold");
-    began.recv().expect("the request runs");
+    hold.begin(&mut slow);
     let sent = Instant::now();
     get(&mut queued, "/queued");
     let refused = queued.response();
@@ -76,18 +31,18 @@ fn a_request_that_waited_too_long_is_answered_with_503_and_never_run() {
     assert!(refused.text().contains("waited too long"));
     assert!(waited >= Duration::from_millis(95), "{waited:?}");
     assert!(waited < Duration::from_millis(1000), "{waited:?}");
-    go.send(()).expect("the request waits");
+    hold.release();
     assert_eq!(slow.response().status(), 200);
     get(&mut queued, "/again");
     assert_eq!(queued.response().status(), 200);
-    assert_eq!(*seen.lock().expect("no panic"), ["/hold", "/again"]);
+    assert_eq!(hold.ran(), ["/hold", "/again"]);
     let log = server.log_lines(3);
     assert!(log[0].starts_with("GET /queued 503 "), "{log:?}");
 }
 
 #[test]
 fn more_requests_than_may_wait_are_answered_with_503_at_once() {
-    let (seen, began, go, run) = holding();
+    let (hold, run) = holding();
     let server = Server::start(
         |config| {
             config.workers.threads = 1;
@@ -96,8 +51,7 @@ fn more_requests_than_may_wait_are_answered_with_503_at_once() {
         run,
     );
     let mut slow = server.connect();
-    get(&mut slow, "/hold");
-    began.recv().expect("the request runs");
+    hold.begin(&mut slow);
     let mut waiting = server.connect();
     get(&mut waiting, "/waiting");
     let_the_loop_see(&server);
@@ -116,15 +70,15 @@ fn more_requests_than_may_wait_are_answered_with_503_at_once() {
         assert_eq!(refused.status(), 503);
         assert!(refused.has("Retry-After: 1"), "{}", refused.head);
     }
-    go.send(()).expect("the request waits");
+    hold.release();
     assert_eq!(slow.response().status(), 200);
     assert_eq!(waiting.response().status(), 200);
-    assert_eq!(*seen.lock().expect("no panic"), ["/hold", "/waiting"]);
+    assert_eq!(hold.ran(), ["/hold", "/waiting"]);
 }
 
 #[test]
 fn a_refused_request_with_a_body_leaves_the_connection_in_order() {
-    let (_, began, go, run) = holding();
+    let (hold, run) = holding();
     let server = Server::start(
         |config| {
             config.workers.threads = 1;
@@ -133,15 +87,14 @@ fn a_refused_request_with_a_body_leaves_the_connection_in_order() {
         run,
     );
     let (mut slow, mut queued) = (server.connect(), server.connect());
-    get(&mut slow, "/hold");
-    began.recv().expect("the request runs");
+    hold.begin(&mut slow);
     queued.send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
     assert_eq!(queued.response().status(), 503);
     queued.send(
         "POST /b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     );
     assert_eq!(queued.response().status(), 503);
-    go.send(()).expect("the request waits");
+    hold.release();
     assert_eq!(slow.response().status(), 200);
     queued.send("POST /c HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
     assert_eq!(queued.response().status(), 200);
@@ -149,11 +102,10 @@ fn a_refused_request_with_a_body_leaves_the_connection_in_order() {
 
 #[test]
 fn requests_run_in_the_order_in_which_they_were_whole() {
-    let (seen, began, go, run) = holding();
+    let (hold, run) = holding();
     let server = Server::start(|config| config.workers.threads = 1, run);
     let mut slow = server.connect();
-    get(&mut slow, "/hold");
-    began.recv().expect("the request runs");
+    hold.begin(&mut slow);
     // The first to begin is the last to be whole.
     let mut late = server.connect();
     late.send("GET /late HTTP/1.1\r\nHo");
@@ -168,23 +120,22 @@ fn requests_run_in_the_order_in_which_they_were_whole() {
         .collect();
     late.send("st: a\r\n\r\n");
     let_the_loop_see(&server);
-    go.send(()).expect("the request waits");
+    hold.release();
     for client in clients.iter_mut().chain([&mut slow, &mut late]) {
         assert_eq!(client.response().status(), 200);
     }
     let mut order = vec!["/hold".to_owned()];
     order.extend((0..20).map(|number| format!("/{number}")));
     order.push("/late".to_owned());
-    assert_eq!(*seen.lock().expect("no panic"), order);
+    assert_eq!(hold.ran(), order);
 }
 
 #[test]
 fn a_client_that_pipelines_gets_one_turn_like_everybody() {
-    let (seen, began, go, run) = holding();
+    let (hold, run) = holding();
     let server = Server::start(|config| config.workers.threads = 1, run);
     let mut slow = server.connect();
-    get(&mut slow, "/hold");
-    began.recv().expect("the request runs");
+    hold.begin(&mut slow);
     let mut greedy = server.connect();
     greedy.send("GET /greedy HTTP/1.1\r\nHost: a\r\n\r\n".repeat(50));
     let_the_loop_see(&server);
@@ -196,14 +147,14 @@ fn a_client_that_pipelines_gets_one_turn_like_everybody() {
         })
         .collect();
     let_the_loop_see(&server);
-    go.send(()).expect("the request waits");
+    hold.release();
     for client in &mut modest {
         assert_eq!(client.response().status(), 200);
     }
     for _ in 0..50 {
         assert_eq!(greedy.response().status(), 200);
     }
-    let seen = seen.lock().expect("no panic");
+    let seen = hold.ran();
     let before: Vec<&str> = seen[1..7].iter().map(String::as_str).collect();
     assert_eq!(
         before,

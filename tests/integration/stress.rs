@@ -70,7 +70,7 @@ fn threads_held_up_among_fast_requests_hold_up_nobody_else() {
             echo(thread, job);
         },
     );
-    // So many that the pool takes all requests for fast ones.
+    // After this many the pool takes all requests for fast ones.
     hammer(&server, 100);
     let mut held: Vec<_> = (0..3).map(|_| server.connect()).collect();
     for client in &mut held {
@@ -100,7 +100,7 @@ fn requests_that_wait_a_little_are_run_by_all_threads() {
             echo(thread, job);
         },
     );
-    // So many that the pool knows how long they last.
+    // After this many the pool knows how long they last.
     hammer(&server, 200);
     seen.lock().expect("nobody panicked").clear();
     hammer(&server, 100);

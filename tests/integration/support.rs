@@ -52,8 +52,8 @@ pub(crate) fn echo(thread: &PoolThread, mut job: Box<Job>) {
     match std::mem::take(&mut job.body) {
         ferricorn::pool::RequestBody::Empty => {}
         ferricorn::pool::RequestBody::Memory(bytes) => body.extend_from_slice(&bytes),
-        ferricorn::pool::RequestBody::Streaming(inflow) => {
-            while inflow.take(&mut body).expect("a whole body") {}
+        ferricorn::pool::RequestBody::Streaming(stream) => {
+            while stream.take(&mut body).expect("a whole body") {}
         }
         ferricorn::pool::RequestBody::File { mut file, .. } => {
             file.read_to_end(&mut body).expect("the spool can be read");
@@ -203,7 +203,7 @@ pub(crate) fn eventually(mut fact: impl FnMut() -> bool) {
     }
 }
 
-/// A client that says exactly what it is told.
+/// A client that sends exactly the bytes that a test names.
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     read: Vec<u8>,

@@ -46,8 +46,8 @@ pub(crate) fn play(bytes: &[u8], ends: &[usize], limits: &Limits) -> Transcript 
     let mut from = 0;
     for &end in ends {
         loop {
-            let inbound = &bytes[from..end];
-            let step = match exchange.receive(inbound, limits, &mut head) {
+            let received = &bytes[from..end];
+            let step = match exchange.receive(received, limits, &mut head) {
                 Ok(step) => step,
                 Err(error) => {
                     refuse(&mut exchange, &error);
@@ -58,7 +58,7 @@ pub(crate) fn play(bytes: &[u8], ends: &[usize], limits: &Limits) -> Transcript 
                     return transcript;
                 }
             };
-            assert!(step.consumed <= inbound.len());
+            assert!(step.consumed <= received.len());
             from += step.consumed;
             if matches!(step.received, Received::Head | Received::Whole) {
                 seen = describe(&head);
@@ -69,7 +69,7 @@ pub(crate) fn play(bytes: &[u8], ends: &[usize], limits: &Limits) -> Transcript 
                 Received::Head => {}
                 Received::Data(range) => {
                     assert!(!range.is_empty() && range.end <= step.consumed);
-                    seen.body.extend_from_slice(&inbound[range]);
+                    seen.body.extend_from_slice(&received[range]);
                 }
                 Received::Whole | Received::End => {
                     assert!(exchange.is_dispatched());

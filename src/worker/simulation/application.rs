@@ -125,7 +125,7 @@ impl Answer {
     }
 }
 
-/// A job that a thread of the application's has in hand.
+/// A job that a thread of the application runs.
 #[derive(Debug)]
 struct Running {
     job: Box<Job>,
@@ -154,8 +154,8 @@ pub(super) struct Application {
     running: Vec<Running>,
     /// Windows of all streams, to be found empty or closed at the end.
     windows: Vec<Arc<Window>>,
-    /// Objects lent to the loop and not yet dropped.
-    lent: Arc<AtomicUsize>,
+    /// Buffers that the loop has borrowed and that are not yet dropped.
+    borrowed: Arc<AtomicUsize>,
 }
 
 impl Application {
@@ -166,7 +166,7 @@ impl Application {
             window_bytes: rng.pick(&[1, 1000, 64 * 1024]),
             running: Vec::new(),
             windows: Vec::new(),
-            lent: Arc::default(),
+            borrowed: Arc::default(),
         }
     }
 
@@ -285,10 +285,10 @@ impl Application {
         match rng.below(3) {
             0 => Piece::Bytes(part),
             1 => {
-                self.lent.fetch_add(1, Ordering::Relaxed);
-                Piece::Borrowed(Box::new(Lent {
+                self.borrowed.fetch_add(1, Ordering::Relaxed);
+                Piece::Borrowed(Box::new(Borrowed {
                     bytes: part,
-                    lent: self.lent.clone(),
+                    borrowed: self.borrowed.clone(),
                 }))
             }
             _ => {
@@ -305,7 +305,7 @@ impl Application {
         }
     }
 
-    /// What the bodies of the jobs in hand count in the worker's budget.
+    /// What the bodies of the running jobs count in the worker's budget.
     pub(super) fn held_bytes(&self) -> usize {
         self.running
             .iter()
@@ -317,7 +317,7 @@ impl Application {
         !self.running.is_empty() || self.thread.pool().queue_length() > 0
     }
 
-    /// Everything that was lent has come back, and every window is as it was.
+    /// Every borrowed buffer has come back, and every window is as it was.
     pub(super) fn check_over(&self) {
         assert!(self.running.is_empty());
         self.thread.pool().close();
@@ -327,7 +327,7 @@ impl Application {
                 .is_none()
         );
         assert_eq!(
-            self.lent.load(Ordering::Relaxed),
+            self.borrowed.load(Ordering::Relaxed),
             0,
             "objects did not come back"
         );
@@ -343,19 +343,19 @@ impl Application {
 }
 
 #[derive(Debug)]
-struct Lent {
+struct Borrowed {
     bytes: Vec<u8>,
-    lent: Arc<AtomicUsize>,
+    borrowed: Arc<AtomicUsize>,
 }
 
-impl BorrowedBuffer for Lent {
+impl BorrowedBuffer for Borrowed {
     fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Lent {
+impl Drop for Borrowed {
     fn drop(&mut self) {
-        self.lent.fetch_sub(1, Ordering::Relaxed);
+        self.borrowed.fetch_sub(1, Ordering::Relaxed);
     }
 }

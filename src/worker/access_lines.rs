@@ -1,25 +1,15 @@
 //! The access log's lines: one for every request that was answered, refused, timed out or cut.
 //!
-//! Lines of one turn of the loop are collected and written together.
+//! Lines of one iteration of the loop are collected and written together.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::http::{
-    ParseError, Status, TraceParent, client_request_id, made_request_id, trace_parent,
-};
+use crate::http::{TraceParent, client_request_id, made_request_id, trace_parent};
 use crate::logging::access::{AccessEntry, AccessFilter, AccessFormat};
 use crate::pool::{Job, Peer};
 
-use super::connection::{Answered, Connection};
-use super::core::Core;
-
-/// Status of a request whose client was gone before it was answered (nginx's number for it).
-const CLIENT_GONE: u16 = 499;
-/// Status of a request whose connection the application took over.
-const SWITCHED: u16 = 101;
-/// Lines are written when they are this long together, or when the turn is over.
+/// Lines are written when they are this many bytes together, or when the iteration is over.
 const FLUSH_BYTES: usize = 32 * 1024;
 
 /// Appends whole lines to the log, in one piece.
@@ -27,12 +17,12 @@ pub type AccessSink = Box<dyn Fn(&[u8]) + Send>;
 
 /// What lines show of the worker.
 #[derive(Clone, Debug, Default)]
-pub struct WorkerFace {
+pub struct WorkerInfo {
     /// Its number (`worker.age`).
     pub number: u64,
     /// Address and port of each listener, in their order; empty for unix sockets.
     pub listeners: Vec<(String, String)>,
-    /// Where the application is mounted, unless a proxy says it.
+    /// Where the application is mounted, unless a proxy names the place.
     pub script_name: Vec<u8>,
     /// Distinguishes its made-up request ids from those of all other workers.
     pub request_id_seed: u64,
@@ -41,10 +31,10 @@ pub struct WorkerFace {
 /// Is given a request that no thread has logged, its status, the bytes sent and how long it took.
 pub type AccessRelay = Box<dyn Fn(&Job, u16, u64, Duration) + Send>;
 
-/// Who writes the lines.
+/// What writes the lines.
 pub enum AccessLog {
     Lines(Box<AccessLines>),
-    /// Threads do, and somebody else for the requests that no thread has seen.
+    /// The pool threads do; the relay gets the requests that no thread has logged.
     Relay(AccessRelay),
 }
 
@@ -66,11 +56,17 @@ impl AccessLog {
         AccessLines::new(format, sink).into()
     }
 
-    fn record(&mut self, exchange: &Exchange<'_>, duration: Duration, now: (i64, u32)) {
+    pub(super) fn record(
+        &mut self,
+        job: &Job,
+        outcome: &Outcome<'_>,
+        duration: Duration,
+        now: (i64, u32),
+    ) {
         match self {
-            Self::Lines(lines) => lines.record(exchange, duration, now),
-            Self::Relay(relay) if !exchange.job.is_logged => {
-                relay(exchange.job, exchange.status, exchange.bytes_sent, duration);
+            Self::Lines(lines) => lines.record(job, outcome, duration, now),
+            Self::Relay(relay) if !job.is_logged => {
+                relay(job, outcome.status, outcome.bytes_sent, duration);
             }
             Self::Relay(_) => {}
         }
@@ -83,7 +79,7 @@ impl AccessLog {
         }
     }
 
-    /// The end of a busy turn: lines wait for others, but not for long.
+    /// The end of an iteration: lines wait for others, but at most [`LINES_WAIT_MAX`].
     pub(super) fn flush_if_due(&mut self, now: Instant) {
         if let Self::Lines(lines) = self
             && !lines.lines.is_empty()
@@ -101,12 +97,12 @@ const LINES_WAIT_MAX: Duration = Duration::from_millis(5);
 pub struct AccessLines {
     format: AccessFormat,
     filter: AccessFilter,
-    face: WorkerFace,
+    info: WorkerInfo,
     lines: Vec<u8>,
-    /// The end of the turn in which the oldest of them was made.
+    /// The end of the iteration in which the oldest of them was made.
     oldest: Option<Instant>,
     sink: AccessSink,
-    /// The last peer's address as text: most lines of a turn are of few peers.
+    /// The last peer's address as text: most lines of an iteration are of few peers.
     peer: Option<(IpAddr, String)>,
     pid: u32,
 }
@@ -125,7 +121,7 @@ impl AccessLines {
         Self {
             format,
             filter: AccessFilter::default(),
-            face: WorkerFace::default(),
+            info: WorkerInfo::default(),
             lines: Vec::new(),
             oldest: None,
             sink,
@@ -143,29 +139,28 @@ impl AccessLines {
 
     /// With what the lines may show of the worker.
     #[must_use]
-    pub fn of_worker(mut self, face: WorkerFace) -> Self {
-        self.face = face;
+    pub fn of_worker(mut self, info: WorkerInfo) -> Self {
+        self.info = info;
         self
     }
 
-    fn record(&mut self, exchange: &Exchange<'_>, duration: Duration, now: (i64, u32)) {
-        let job = exchange.job;
+    fn record(&mut self, job: &Job, outcome: &Outcome<'_>, duration: Duration, now: (i64, u32)) {
         let path = job.head.path();
-        if !self.filter.admits(path, exchange.status, duration) {
+        if !self.filter.admits(path, outcome.status, duration) {
             return;
         }
-        self.know(job.peer);
+        self.cache_peer(job.peer);
         let peer = job.peer.ip().and(self.peer.as_ref());
         // Looked for and made only to be shown: both cost about as much as the line.
         let made;
         let request_id = if self.format.shows_request_id() {
-            made = made_request_id(self.face.request_id_seed, job.serial);
+            made = made_request_id(self.info.request_id_seed, job.serial);
             client_request_id(&job.head).unwrap_or(&made)
         } else {
             &[]
         };
         let trace = self.format.shows_trace().then(|| trace_parent(&job.head));
-        let listener = self.face.listeners.get(job.listener);
+        let listener = self.info.listeners.get(job.listener);
         let entry = AccessEntry {
             peer: peer.map_or("", |(_, text)| text),
             peer_port: match job.peer {
@@ -177,30 +172,30 @@ impl AccessLines {
             path,
             script_name: match job.forwarded.has_script_name {
                 true => job.head.field(b"script_name").unwrap_or_default(),
-                false => &self.face.script_name,
+                false => &self.info.script_name,
             },
             query: job.head.query(),
             version: job.head.version().as_str(),
             is_https: job.forwarded.is_https == Some(true),
             server: listener.map_or(("", ""), |(address, port)| (address, port)),
             request: &job.head,
-            status: exchange.status,
+            status: outcome.status,
             response: &job.response,
             environ: &job.noted,
             bytes_received: job.body_bytes,
-            bytes_sent: exchange.bytes_sent,
+            bytes_sent: outcome.bytes_sent,
             duration,
             queued: queued(job),
             gil_wait: queued(job).map(|_| job.gil_wait),
             now,
             pid: self.pid,
-            worker: self.face.number,
+            worker: self.info.number,
             connection: (job.conn.slot, job.conn.generation),
             request_id,
             trace: trace
                 .flatten()
                 .map(|TraceParent { trace_id, span_id }| (trace_id, span_id)),
-            reason: exchange.reason,
+            reason: outcome.reason,
         };
         self.format.write(&entry, &mut self.lines);
         if self.lines.len() >= FLUSH_BYTES {
@@ -208,13 +203,13 @@ impl AccessLines {
         }
     }
 
-    /// Have the peer's address as text.
-    fn know(&mut self, peer: Peer) {
+    /// Keep the peer's address as text.
+    fn cache_peer(&mut self, peer: Peer) {
         let Some(address) = peer.ip() else { return };
         if self
             .peer
             .as_ref()
-            .is_none_or(|(known, _)| *known != address)
+            .is_none_or(|(cached, _)| *cached != address)
         {
             self.peer = Some((address, address.to_string()));
         }
@@ -243,95 +238,45 @@ fn queued(job: &Job) -> Option<Duration> {
     queued.filter(|queued| !queued.is_zero())
 }
 
-/// How an exchange ended.
+/// How a request ended.
 #[derive(Debug)]
-struct Exchange<'a> {
-    job: &'a Job,
-    status: u16,
-    bytes_sent: u64,
-    reason: &'a str,
+pub(super) struct Outcome<'a> {
+    pub(super) status: u16,
+    /// Body bytes that the client's socket has taken.
+    pub(super) bytes_sent: u64,
+    /// Why it is not the application's answer; empty if it is.
+    pub(super) reason: &'a str,
 }
 
-impl Core {
-    fn log_access(&mut self, exchange: &Exchange<'_>) {
-        let now = std::time::Instant::now();
-        let duration = now.saturating_duration_since(exchange.job.arrived);
-        let slot = self.slot();
-        slot.add_requests(1);
-        slot.add_bytes_out(exchange.bytes_sent);
-        slot.latency().record_alone(duration);
-        if let Some(metrics) = &mut self.metrics {
-            metrics.request(duration, exchange.status);
-        }
-        let now = self.clock.unix_time(now);
-        if let Some(log) = &mut self.access_log {
-            log.record(exchange, duration, now);
-        }
-    }
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::{Arc, Mutex};
 
-    /// Nothing was answered.
-    fn log_unanswered(&mut self, job: &Job, status: u16, reason: &str) {
-        self.log_access(&Exchange {
-            job,
+    use super::*;
+
+    #[test]
+    fn lines_wait_for_others_but_not_for_long_and_none_is_lost_at_the_end() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let sink = written.clone();
+        let format = AccessFormat::compile("%(s)s").unwrap();
+        let sink = move |lines: &[u8]| sink.lock().unwrap().extend_from_slice(lines);
+        let mut log = AccessLog::new(format, Box::new(sink));
+        let text = || String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        let (now, job) = (Instant::now(), Job::new(Instant::now()));
+        let outcome = |status| Outcome {
             status,
             bytes_sent: 0,
-            reason,
-        });
-    }
-
-    /// The client was gone when the answer came, or we had closed its connection ourselves.
-    pub(super) fn log_gone(&mut self, job: &Job) {
-        let reason = match self.cut {
-            true => "cut by the stop",
-            false => "client gone",
+            reason: "",
         };
-        self.log_unanswered(job, CLIENT_GONE, reason);
-    }
-
-    /// The request ran for too long and was answered without the application.
-    pub(super) fn log_overrun(&mut self, job: &Job, status: u16, bytes_sent: u64) {
-        self.log_access(&Exchange {
-            job,
-            status,
-            bytes_sent,
-            reason: "request_timeout",
-        });
-    }
-
-    /// The application took the connection over, and its request has ended.
-    pub(super) fn log_upgraded(&mut self, job: &Job) {
-        self.log_unanswered(job, SWITCHED, "");
-    }
-}
-
-impl Connection {
-    pub(super) fn log_answered(&mut self, answered: &Answered, core: &mut Core) {
-        core.log_access(&Exchange {
-            job: &answered.job,
-            status: answered.status,
-            bytes_sent: self.body_sent,
-            reason: &answered.reason,
-        });
-        self.body_sent = 0;
-    }
-
-    /// A request that was given up while it was being received: nothing is answered, but it leaves a line.
-    pub(super) fn log_refused(&mut self, status: Status, reason: &str, core: &mut Core) {
-        if let Some(job) = self.job.take() {
-            core.log_unanswered(&job, status.code, reason);
-            core.recycle(job);
-        }
-    }
-
-    /// Why the answer that is on its way is not what was asked for.
-    pub(super) fn note_reason(&mut self, reason: impl Into<Cow<'static, str>>) {
-        if let Some(answered) = &mut self.answered {
-            answered.reason = reason.into();
-        }
-    }
-
-    /// See `note_reason`.
-    pub(super) fn note_parse_error(&mut self, error: &ParseError) {
-        self.note_reason(error.to_string());
+        log.record(&job, &outcome(200), Duration::ZERO, (0, 0));
+        log.flush_if_due(now);
+        assert_eq!(text(), "");
+        log.record(&job, &outcome(404), Duration::ZERO, (0, 0));
+        log.flush_if_due(now + LINES_WAIT_MAX);
+        assert_eq!(text(), "200\n404\n");
+        log.record(&job, &outcome(500), Duration::ZERO, (0, 0));
+        drop(log);
+        assert_eq!(text(), "200\n404\n500\n");
     }
 }

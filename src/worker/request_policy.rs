@@ -1,28 +1,30 @@
-//! Whom the worker believes about where a request came from, and what follows from it.
+//! Which requests a worker accepts, and which peers it trusts about where they came from.
 //!
-//! Four settings name the believed (`forwarded_allow_ips`, `proxy_allow_ips`) and what is believed
-//! (`proxy_protocol`, `proxy_headers`); the rules about names and schemes are [`HeaderPolicy`]'s. Asked by the
-//! connections, on the event loop's thread.
+//! The limits and leniencies are [`Limits`]. Two settings name the trusted peers (`forwarded_allow_ips`,
+//! `proxy_allow_ips`), two what they are trusted about (`proxy_protocol`, `proxy_headers`); the rules about names and
+//! schemes are [`HeaderPolicy`]'s.
 
 use std::collections::HashSet;
 
 use crate::config::{self, AllowedPeers, Config};
 use crate::http::{
-    ClientAddress, ClientField, ClientUnknown, HeaderPolicy, Limits, ParseError, ProxyHeader,
-    ProxyMode, ProxyParse, ProxyRoute, Rules, Underscores, forwarded_client, parse_proxy_header,
+    ClientAddress, ClientField, ClientUnknown, HeaderPolicy, Limits, ParseError, ProxyMode,
+    ProxyParse, Rules, Underscores, forwarded_client, parse_proxy_header,
 };
 use crate::pool::{Job, Peer};
 
-use super::connection::{Connection, PeerText};
-use super::core::Core;
+use super::describe::PeerText;
 
-/// So many dropped names are remembered; a client that invents more is not worth more lines.
+/// How many dropped names are remembered; a client that invents more is not worth more lines.
 const DROPPED_NAMES_MAX: usize = 256;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Trust {
-    /// Peers whose fields are believed (`forwarded_allow_ips`).
+pub(super) struct RequestPolicy {
+    limits: Limits,
+    /// Requests wait for their bodies (`request_buffering`).
+    buffers_requests: bool,
+    /// Peers whose fields are trusted (`forwarded_allow_ips`).
     forwarders: AllowedPeers,
     policy: HeaderPolicy,
     /// `proxy_headers`, and how many proxies stand in front (`proxy_headers_hops`).
@@ -35,7 +37,7 @@ pub(super) struct Trust {
     dropped: HashSet<Box<[u8]>>,
 }
 
-impl Trust {
+impl RequestPolicy {
     /// `script_name` is that of the environment.
     pub(super) fn new(config: &Config, script_name: &[u8]) -> Self {
         let underscores = match config.http.header_map {
@@ -49,6 +51,8 @@ impl Trust {
             config::ProxyHeaders::Forwarded => Some(ClientField::Forwarded),
         };
         Self {
+            limits: limits(config),
+            buffers_requests: config.limits.request_buffering,
             forwarders: config.proxy.forwarded_allow_ips.clone(),
             policy: HeaderPolicy::new(
                 underscores,
@@ -68,7 +72,16 @@ impl Trust {
         }
     }
 
-    /// Whether the peer's fields are believed. Asked once per connection.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whether requests wait for their bodies.
+    pub(super) fn buffers_requests(&self) -> bool {
+        self.buffers_requests
+    }
+
+    /// Whether the peer's fields are trusted. Asked once per connection.
     pub(super) fn trusts(&self, peer: Peer) -> bool {
         is_among(&self.forwarders, peer)
     }
@@ -78,8 +91,38 @@ impl Trust {
         self.proxy_mode.is_some()
     }
 
-    /// Judge the head of a request, and find out from whom it is. `job.peer` and `job.trusted` are the connection's.
-    fn judge(&mut self, job: &mut Job) -> Result<(), ParseError> {
+    /// Parse the PROXY header at the start of a connection's first bytes.
+    ///
+    /// # Errors
+    /// It is malformed, or `peer` may not send one (`proxy_allow_ips`).
+    pub(super) fn parse_proxy_header(
+        &self,
+        bytes: &[u8],
+        peer: Peer,
+    ) -> Result<ProxyParse, ParseError> {
+        let Some(mode) = self.proxy_mode else {
+            return Ok(ProxyParse::Absent);
+        };
+        let parsed = parse_proxy_header(bytes, mode);
+        let is_header = !matches!(
+            parsed,
+            Ok(ProxyParse::Absent
+                | ProxyParse::NeedData {
+                    is_announced: false
+                })
+        );
+        if is_header && !is_among(&self.proxies, peer) {
+            return Err(ParseError::ProxyForbidden(PeerText(peer).to_string()));
+        }
+        parsed
+    }
+
+    /// Apply the header policy to the head of a request, and find out which client it is from. `job.peer` and
+    /// `job.trusted` are the connection's.
+    ///
+    /// # Errors
+    /// The policy refuses the request.
+    pub(super) fn apply(&mut self, job: &mut Job) -> Result<(), ParseError> {
         let Self {
             policy, dropped, ..
         } = self;
@@ -126,7 +169,7 @@ fn log_dropped(dropped: &mut HashSet<Box<[u8]>>, name: &[u8]) {
 }
 
 /// The bounds and leniencies that the settings ask for.
-pub(super) fn limits(config: &Config) -> Limits {
+fn limits(config: &Config) -> Limits {
     Limits {
         rules: Rules {
             permit_unconventional_method: config.http.permit_unconventional_http_method,
@@ -144,68 +187,29 @@ pub(super) fn limits(config: &Config) -> Limits {
     }
 }
 
-impl Connection {
-    /// A job for the next request of this connection.
-    pub(super) fn fresh_job(&self, core: &mut Core) -> Box<Job> {
-        let mut job = core.fresh_job();
-        job.conn = self.id();
-        job.peer = self.peer;
-        job.proxy = self.proxy_header;
-        job.trusted = self.trusted;
-        job.listener = self.listener;
-        job.arrived = core.now;
-        job.serial = core.next_serial();
-        job
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_proxy_header_is_taken_from_the_peers_that_may_send_one() {
+        let mut config = Config::default();
+        config.proxy.proxy_protocol = config::ProxyProtocol::Auto;
+        let policy = RequestPolicy::new(&config, b"");
+        assert!(policy.expects_proxy_header());
+        let line = b"PROXY TCP4 192.0.2.1 192.0.2.2 4000 80\r\n";
+        let parse = |ip: [u8; 4]| policy.parse_proxy_header(line, Peer::Tcp((ip, 1).into()));
+        let parsed = parse([127, 0, 0, 1]);
+        assert!(matches!(parsed, Ok(ProxyParse::Present { length, .. }) if length == line.len()));
+        let refused = parse([198, 51, 100, 1]);
+        assert!(matches!(refused, Err(ParseError::ProxyForbidden(_))));
     }
 
-    /// The head of `job` is whole.
-    pub(super) fn judge_head(&self, job: &mut Job, core: &mut Core) -> Result<(), ParseError> {
-        core.trust.judge(job)
-    }
-
-    /// Take the PROXY header from the start of the connection's first bytes. How many bytes it is, 0 when there is
-    /// none; `None` while that is not known.
-    pub(super) fn receive_proxy_header(
-        &mut self,
-        bytes: &[u8],
-        core: &Core,
-    ) -> Result<Option<usize>, ParseError> {
-        let Some(mode) = core.trust.proxy_mode.filter(|_| self.awaits_proxy_header) else {
-            return Ok(Some(0));
-        };
-        let parsed = parse_proxy_header(bytes, mode);
-        let is_header = !matches!(
-            parsed,
-            Ok(ProxyParse::Absent
-                | ProxyParse::NeedData {
-                    is_announced: false
-                })
-        );
-        if is_header && !is_among(&core.trust.proxies, self.peer) {
-            return Err(ParseError::ProxyForbidden(PeerText(self.peer).to_string()));
-        }
-        Ok(match parsed? {
-            ProxyParse::NeedData { .. } => None,
-            ProxyParse::Absent => {
-                self.awaits_proxy_header = false;
-                Some(0)
-            }
-            ProxyParse::Present { length, header } => {
-                self.awaits_proxy_header = false;
-                self.take_proxy_header(header);
-                Some(length)
-            }
-        })
-    }
-
-    /// Whether fields are trusted stays a question of who is connected, as in gunicorn: that is the proxy.
-    fn take_proxy_header(&mut self, header: ProxyHeader) {
-        self.proxy_header = Some(header);
-        match header.route {
-            ProxyRoute::Ip { client, .. } => self.peer = Peer::Tcp(client),
-            ProxyRoute::Unix => self.peer = Peer::Unix,
-            // A health check of the proxy itself, or a protocol it has no words for.
-            ProxyRoute::Unknown => {}
-        }
+    #[test]
+    fn peers_on_a_unix_socket_are_trusted() {
+        let policy = RequestPolicy::new(&Config::default(), b"");
+        assert!(policy.trusts(Peer::Unix) && !policy.expects_proxy_header());
+        assert!(!policy.trusts(Peer::Tcp(([198, 51, 100, 1], 1).into())));
     }
 }

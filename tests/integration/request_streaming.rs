@@ -14,9 +14,9 @@ fn unbuffered(config: &mut Config) {
     config.limits.request_buffering = false;
 }
 
-fn inflow_of(job: &mut Job) -> Arc<StreamingBody> {
+fn streaming_body_of(job: &mut Job) -> Arc<StreamingBody> {
     match std::mem::take(&mut job.body) {
-        RequestBody::Streaming(inflow) => inflow,
+        RequestBody::Streaming(stream) => stream,
         other => panic!("the body was not to be waited for: {other:?}"),
     }
 }
@@ -35,7 +35,7 @@ fn reading() -> (
     let (go, go_at) = channel();
     let (began, go_at) = (Mutex::new(began), Mutex::new(go_at));
     let run = move |thread: &PoolThread, mut job: Box<Job>| {
-        let inflow = inflow_of(&mut job);
+        let stream = streaming_body_of(&mut job);
         began
             .lock()
             .expect("no panic")
@@ -45,7 +45,7 @@ fn reading() -> (
         let _ = go_at.lock().expect("no panic").recv();
         let mut body = Vec::new();
         let text = loop {
-            match inflow.take(&mut body) {
+            match stream.take(&mut body) {
                 Ok(true) => {}
                 Ok(false) => break body.len().to_string(),
                 Err(error) => break format!("{:?} after {}", error.kind(), body.len()),

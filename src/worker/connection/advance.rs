@@ -1,0 +1,164 @@
+//! What comes next on a connection: write what is queued; then close, take the next request, or wait.
+
+use crate::pool::Job;
+
+use super::{Action, Connection};
+use crate::worker::connection_lifecycle::State;
+use crate::worker::dispatch::Usage;
+use crate::worker::http1::{Part, Refusal};
+use crate::worker::services::Services;
+use crate::worker::write_side::{Progress, WriteError};
+
+impl Connection {
+    /// Answer with an error page.
+    pub(super) fn refuse(
+        &mut self,
+        refusal: Refusal,
+        job: Option<Box<Job>>,
+        services: &mut Services,
+    ) {
+        self.read.give_up();
+        self.protocol.refuse(refusal, job, &self.client, services);
+        self.send_encoded(services);
+    }
+
+    pub(super) fn refuse_and_advance(
+        &mut self,
+        refusal: Refusal,
+        services: &mut Services,
+    ) -> Action {
+        self.refuse(refusal, None, services);
+        self.advance(services)
+    }
+
+    /// Write what is encoded, and queue what the socket does not take.
+    pub(super) fn send_encoded(&mut self, services: &mut Services) {
+        if !services.encoded.is_empty() {
+            self.write.send(&mut services.encoded, &mut self.transport);
+        }
+    }
+
+    /// Write what is queued, and when all is written decide what comes next.
+    pub(super) fn advance(&mut self, services: &mut Services) -> Action {
+        if !self.write.is_empty()
+            && let Some(action) = self.flush(services)
+        {
+            return action;
+        }
+        if self.protocol.on_written(services) {
+            self.write.forget_window();
+        }
+        if self.protocol.is_closing() {
+            return self.begin_close(services);
+        }
+        if self.protocol.is_idle() {
+            return self.next_request(services);
+        }
+        // A streamed response has caught up; the next move is the application's.
+        self.lifecycle.caught_up();
+        // An interim answer (100) was held up by the socket: the body it asked for may have come meanwhile.
+        self.await_input(services);
+        if self.wants_input() && self.read.is_ready() {
+            return Action::Resume;
+        }
+        Action::Wait
+    }
+
+    /// Returns what becomes of the connection when not everything was written.
+    pub(super) fn flush(&mut self, services: &mut Services) -> Option<Action> {
+        let flushed = self.write.flush(
+            &mut self.transport,
+            &mut services.writes,
+            &mut services.drops,
+        );
+        let (action, has_moved) = match flushed {
+            Ok(Progress::Done) => return None,
+            Ok(Progress::BudgetExhausted) => return Some(Action::Resume),
+            Ok(Progress::Blocked { has_moved }) => (Action::Wait, has_moved),
+            Ok(Progress::ShareUsed) => (Action::Resume, true),
+            Err(WriteError::FileShort) => {
+                self.protocol.log_short_file();
+                return Some(Action::Close);
+            }
+            Err(WriteError::Socket) => return Some(Action::Close),
+        };
+        let now = services.clock.now();
+        self.lifecycle
+            .await_client(has_moved, &mut services.deadlines, now);
+        Some(action)
+    }
+
+    /// The response is written and the connection stays: continue with what was pipelined, or wait.
+    pub(super) fn next_request(&mut self, services: &mut Services) -> Action {
+        let now = services.clock.now();
+        self.lifecycle.keep_alive(now);
+        self.usage = Usage::Kept;
+        if !self.read.is_empty() {
+            let action = self.receive_buffered(services);
+            if action != Action::Wait {
+                return action;
+            }
+            // Refused, or asked to continue by a `100 Continue` that the socket does not take.
+            if self.protocol.is_closing() || !self.write.is_empty() {
+                return self.advance(services);
+            }
+        }
+        if self.read.is_ready() && self.wants_input() {
+            // Read in a later step of this iteration: a client that pipelines must not starve the others.
+            return Action::Resume;
+        }
+        if !self.protocol.is_idle() {
+            self.await_input(services);
+            return Action::Wait;
+        }
+        if services.shutdown.is_draining() {
+            // The response began before the stop and could not say close.
+            self.lifecycle
+                .await_last_request(&mut services.deadlines, now);
+            return Action::Wait;
+        }
+        self.lifecycle.await_request(&mut services.deadlines, now);
+        Action::Idle
+    }
+
+    pub(super) fn begin_close(&mut self, services: &mut Services) -> Action {
+        if self.lifecycle.is_lingering_close() {
+            return Action::Wait;
+        }
+        self.drop_request_body();
+        if self.protocol.would_look_whole(true)
+            || !self.read.may_have_unread()
+            || self.transport.shutdown_write().is_err()
+        {
+            return Action::Close;
+        }
+        drop(self.read.take());
+        let now = services.clock.now();
+        self.lifecycle
+            .begin_lingering_close(&mut services.deadlines, now);
+        // Not read here: the buffer that is read into may be in use.
+        Action::Resume
+    }
+
+    /// Set the deadline for the input that the connection waits for now.
+    pub(super) fn await_input(&mut self, services: &mut Services) {
+        let (deadlines, now) = (&mut services.deadlines, services.clock.now());
+        if self.protocol.has_streaming_body() {
+            if self.lifecycle.state() == State::Sending {
+                return;
+            }
+            // While the window has room the next move is the client's.
+            if self.protocol.wants_body() && !self.protocol.wants_continue() {
+                self.lifecycle.await_body(deadlines, now);
+            } else {
+                self.lifecycle.end_body();
+            }
+        } else if self.wants_input() {
+            match self.protocol.part() {
+                Some(Part::Head) => self.lifecycle.await_head(deadlines, now),
+                Some(Part::Body) => self.lifecycle.await_body(deadlines, now),
+                None => self.lifecycle.await_request(deadlines, now),
+            }
+        }
+    }
+}

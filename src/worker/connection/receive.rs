@@ -1,0 +1,282 @@
+//! A connection's way in: bytes of the transport to the protocol, a request to the pool.
+//!
+//! Reads until the socket would block, a request is whole, or the connection's share of the iteration is used up. What the
+//! protocol refuses is answered and the connection closes; what the client does not finish never reaches the application.
+
+use std::io;
+
+use crate::http::{ProxyParse, Status};
+use crate::pool::Job;
+
+use super::{Action, Connection};
+use crate::worker::dispatch::Usage;
+use crate::worker::http1::{Arrived, Part, Refusal};
+use crate::worker::read_side::Input;
+use crate::worker::services::Services;
+
+/// One connection reads at most this many bytes in one iteration of the loop, so that none starves the others.
+const SHARE_BYTES: usize = 512 * 1024;
+/// A head, and what comes with it, is read in steps of this many bytes.
+const FIRST_BYTES: usize = 16 * 1024;
+/// How often a connection in lingering close is read in one iteration.
+const LINGERING_CLOSE_READS: usize = 8;
+
+impl Connection {
+    /// Whether bytes are wanted now. While a request is with the pool or a response is under way they are not.
+    pub(super) fn wants_input(&self) -> bool {
+        self.write.is_empty() && self.protocol.wants_request() || self.protocol.wants_body()
+    }
+
+    /// Read until the socket would block, a request is whole, or the share of this iteration is used up.
+    pub(super) fn read(&mut self, services: &mut Services) -> Action {
+        let mut input = std::mem::take(&mut services.input);
+        let action = if self.lifecycle.is_lingering_close() {
+            self.discard_input(&mut input)
+        } else {
+            self.read_into(&mut input, services)
+        };
+        services.input = input;
+        action
+    }
+
+    pub(super) fn read_into(&mut self, buffer: &mut [u8], services: &mut Services) -> Action {
+        let mut share = SHARE_BYTES;
+        while self.read.is_ready() && self.wants_input() {
+            let result = match self.direct_read(share, services) {
+                Some(parts) => self.read_direct(parts, services),
+                None => self.read_once(buffer, services),
+            };
+            match result {
+                Ok(Input::Bytes(len)) => share = share.saturating_sub(len),
+                Ok(Input::Blocked) => break,
+                Ok(Input::End) => return self.on_end_of_input(services),
+                Err(action) => return action,
+            }
+            if share == 0 && self.read.is_ready() && self.wants_input() {
+                return Action::Resume;
+            }
+        }
+        if self.protocol.is_closing() || self.is_continue_stuck() {
+            // Refused on the way in, or asked to continue: the client has to take that first.
+            return self.advance(services);
+        }
+        self.await_input(services);
+        Action::Wait
+    }
+
+    /// A `100 Continue` waits for the socket.
+    pub(super) fn is_continue_stuck(&self) -> bool {
+        !self.write.is_empty() && self.protocol.part() == Some(Part::Body)
+    }
+
+    pub(super) fn read_once(
+        &mut self,
+        buffer: &mut [u8],
+        services: &mut Services,
+    ) -> Result<Input, Action> {
+        // What follows a head is better read to where it stays.
+        let is_body =
+            self.protocol.part() == Some(Part::Body) || self.protocol.has_streaming_body();
+        let buffer = match is_body {
+            true => buffer,
+            false => &mut buffer[..FIRST_BYTES],
+        };
+        let input = self.read.read(buffer, &mut self.transport);
+        let input = input.map_err(|_| Action::Close)?;
+        if let Input::Bytes(len) = input {
+            let action = self.on_input(&buffer[..len], services);
+            if action != Action::Wait {
+                return Err(action);
+            }
+        }
+        Ok(input)
+    }
+
+    pub(super) fn direct_read(&self, share: usize, services: &Services) -> Option<(usize, usize)> {
+        if !self.read.is_empty() {
+            return None;
+        }
+        self.protocol.direct_read(share, services)
+    }
+
+    /// Read a large body to where it stays.
+    pub(super) fn read_direct(
+        &mut self,
+        parts: (usize, usize),
+        services: &mut Services,
+    ) -> Result<Input, Action> {
+        let input = self
+            .protocol
+            .read_direct(parts, &mut self.read, &mut self.transport, services);
+        let input = input.map_err(|_| Action::Close)?;
+        if let Input::Bytes(len) = input
+            && len == parts.0
+        {
+            // The last bytes of the body are in.
+            if let Err(refusal) = self.feed(&[], services) {
+                self.refuse(refusal, None, services);
+            }
+        }
+        Ok(input)
+    }
+
+    /// The client has closed its side and everything before that is consumed.
+    pub(super) fn on_end_of_input(&mut self, services: &mut Services) -> Action {
+        if self.protocol.has_streaming_body() {
+            // It may still read the answer of an application that finds the body incomplete.
+            self.fail_request_body(
+                Status::BAD_REQUEST,
+                io::ErrorKind::UnexpectedEof,
+                "the client closed the connection before the end of the request body",
+            );
+            return Action::Wait;
+        }
+        if self.protocol.part().is_some() {
+            // A truncated request is never shown to the application, and no answer is awaited.
+            let reason = "client gone before the end of the request";
+            self.protocol.abandon(reason, services);
+        }
+        Action::Close
+    }
+
+    /// Bytes have arrived.
+    pub(super) fn on_input(&mut self, bytes: &[u8], services: &mut Services) -> Action {
+        if !self.read.is_empty() {
+            self.read.keep(bytes);
+            return self.receive_buffered(services);
+        }
+        // The usual case: a whole request in one read is parsed where it lies.
+        match self.receive(bytes, services) {
+            Ok(consumed) => {
+                self.read.keep(&bytes[consumed..]);
+                Action::Wait
+            }
+            Err(refusal) => self.refuse_and_advance(refusal, services),
+        }
+    }
+
+    /// Continue with what was read before: the rest of a request, or the next of a pipeline.
+    pub(super) fn receive_buffered(&mut self, services: &mut Services) -> Action {
+        let buffer = self.read.take();
+        match self.receive(&buffer, services) {
+            Ok(consumed) => {
+                self.read.give_back(buffer, consumed);
+                Action::Wait
+            }
+            Err(refusal) => self.refuse_and_advance(refusal, services),
+        }
+    }
+
+    /// Consume bytes as far as they are wanted. Returns how many; the rest is to be given again with what follows.
+    pub(super) fn receive(
+        &mut self,
+        bytes: &[u8],
+        services: &mut Services,
+    ) -> Result<usize, Refusal> {
+        if bytes.is_empty() || !self.wants_input() {
+            return Ok(0);
+        }
+        let mut consumed = 0;
+        if self.read.expects_proxy_header() {
+            let invalid = |error| Refusal::invalid(&error, &self.client);
+            match services
+                .policy
+                .parse_proxy_header(bytes, self.client.peer())
+                .map_err(invalid)?
+            {
+                ProxyParse::NeedData { .. } => return Ok(0),
+                ProxyParse::Absent => {}
+                ProxyParse::Present { length, header } => {
+                    self.client.apply_proxy_header(header);
+                    consumed = length;
+                }
+            }
+            self.read.end_preamble();
+            if consumed == bytes.len() {
+                return Ok(consumed);
+            }
+        }
+        Ok(consumed + self.feed(&bytes[consumed..], services)?)
+    }
+
+    /// Feed the protocol, and dispatch the request that comes of it.
+    pub(super) fn feed(&mut self, bytes: &[u8], services: &mut Services) -> Result<usize, Refusal> {
+        let mut consumed = 0;
+        loop {
+            let rest = &bytes[consumed..];
+            let (step, arrived) = self.protocol.receive(rest, &self.client, services)?;
+            consumed += step;
+            self.send_encoded(services);
+            match arrived {
+                Arrived::Nothing => return Ok(consumed),
+                Arrived::Request(mut job) => {
+                    if self.protocol.asks_for_upgrade() && consumed == bytes.len() {
+                        job.socket = self.transport.hijack();
+                    }
+                    self.dispatch(job, services);
+                }
+                Arrived::BodyOver { is_whole } => {
+                    if !is_whole {
+                        self.read.give_up();
+                    }
+                    self.lifecycle.end_body();
+                }
+            }
+            if consumed == bytes.len() || !self.wants_input() {
+                return Ok(consumed);
+            }
+        }
+    }
+
+    /// Hand a request to the pool.
+    pub(super) fn dispatch(&mut self, mut job: Box<Job>, services: &mut Services) {
+        job.arrived = services.clock.now();
+        job.body_bytes = job.body.len();
+        if services.shutdown.is_draining() || !services.deadlines.has_keep_alive() {
+            self.protocol.close_after_this();
+        }
+        if self.usage == Usage::New {
+            self.usage = Usage::Asked;
+            services.dispatch.newcomer_asked();
+        }
+        self.lifecycle.dispatched();
+        self.protocol.set_hijackable(job.socket.is_some());
+        if let Err(job) = services.dispatch.submit(job, &mut services.arbiter) {
+            self.drop_request_body();
+            let message = "The worker is stopping";
+            let refusal = Refusal::new(Status::SERVICE_UNAVAILABLE, message, message);
+            self.refuse(refusal, Some(job), services);
+        }
+    }
+
+    /// Read and forget, until the client closes its side too.
+    pub(super) fn discard_input(&mut self, buffer: &mut [u8]) -> Action {
+        for _ in 0..LINGERING_CLOSE_READS {
+            match self.read.read(buffer, &mut self.transport) {
+                Ok(Input::Bytes(_)) => {}
+                Ok(Input::Blocked) => return Action::Wait,
+                Ok(Input::End) | Err(_) => return Action::Close,
+            }
+        }
+        Action::Resume
+    }
+
+    /// The rest of a streaming body will not come.
+    pub(super) fn fail_request_body(
+        &mut self,
+        status: Status,
+        kind: io::ErrorKind,
+        why: &'static str,
+    ) {
+        self.protocol.fail_body(status, kind, why);
+        self.read.give_up();
+        self.lifecycle.end_body();
+    }
+
+    /// The rest of a streaming body is not wanted. The client may still be sending it.
+    pub(super) fn drop_request_body(&mut self) {
+        if self.protocol.drop_body() {
+            self.read.give_up();
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! What a connection waits for, and the deadline for it. Only this file assigns [`State`].
+
+use std::time::Instant;
+
+use crate::pool::ConnId;
+
+use super::deadlines::{Deadlines, Timeout, Timer};
+
+/// What the connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The first byte of the connection's first request.
+    AwaitingFirstByte { accepted: Instant },
+    /// The rest of a head.
+    ReceivingHead,
+    /// More of a body, also of one whose request is with the application.
+    ReceivingBody,
+    /// The application: no deadline.
+    Dispatched,
+    /// The client, to take more of the response.
+    Sending,
+    /// The next request.
+    KeepAlive { since: Instant },
+    /// The client, to close its side after ours is closed.
+    LingeringClose,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Lifecycle {
+    state: State,
+    timer: Timer,
+}
+
+impl Lifecycle {
+    /// A connection that was accepted now: its first request has `client_header_timeout` to arrive.
+    pub(super) fn new(conn: ConnId, deadlines: &mut Deadlines, now: Instant) -> Self {
+        let mut lifecycle = Self {
+            state: State::AwaitingFirstByte { accepted: now },
+            timer: Timer::new(conn),
+        };
+        lifecycle.arm(Timeout::Header, deadlines, now);
+        lifecycle
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    pub(super) fn is_lingering_close(&self) -> bool {
+        self.state == State::LingeringClose
+    }
+
+    /// It has answered a request and waits for the next.
+    pub(super) fn is_kept_alive(&self) -> bool {
+        matches!(self.state, State::KeepAlive { .. })
+    }
+
+    /// When an idle connection was last used.
+    pub(super) fn used_at(&self) -> Option<Instant> {
+        match self.state {
+            State::AwaitingFirstByte { accepted: at } | State::KeepAlive { since: at } => Some(at),
+            _ => None,
+        }
+    }
+
+    /// When its deadline is over.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.timer.due()
+    }
+
+    /// Whether its deadline is over; the set has found an entry for it.
+    pub(super) fn has_expired(&mut self, deadlines: &mut Deadlines, now: Instant) -> bool {
+        deadlines.expired(&mut self.timer, now)
+    }
+
+    /// A part of a head has arrived. A head has one deadline from its first byte on: a byte now and then must not extend
+    /// it.
+    pub(super) fn await_head(&mut self, deadlines: &mut Deadlines, now: Instant) {
+        if self.state != State::ReceivingHead {
+            self.state = State::ReceivingHead;
+            self.arm(Timeout::Header, deadlines, now);
+        }
+    }
+
+    /// More of a body is to come.
+    pub(super) fn await_body(&mut self, deadlines: &mut Deadlines, now: Instant) {
+        self.state = State::ReceivingBody;
+        self.arm(Timeout::Body, deadlines, now);
+    }
+
+    /// A streaming body is whole, or the window for it is full: the next move is the application's.
+    pub(super) fn end_body(&mut self) {
+        if self.state == State::ReceivingBody {
+            self.dispatched();
+        }
+    }
+
+    /// The request is with the application.
+    pub(super) fn dispatched(&mut self) {
+        self.state = State::Dispatched;
+        self.timer.clear();
+    }
+
+    /// A response waits for the client to take more of it, who has taken something just now (`has_moved`) or not.
+    pub(super) fn await_client(
+        &mut self,
+        has_moved: bool,
+        deadlines: &mut Deadlines,
+        now: Instant,
+    ) {
+        if has_moved || self.state != State::Sending {
+            self.state = State::Sending;
+            self.arm(Timeout::Send, deadlines, now);
+        }
+    }
+
+    /// Everything is written of a response that goes on.
+    pub(super) fn caught_up(&mut self) {
+        if self.state == State::Sending {
+            self.dispatched();
+        }
+    }
+
+    /// A response is written, and the connection stays.
+    pub(super) fn keep_alive(&mut self, now: Instant) {
+        self.state = State::KeepAlive { since: now };
+    }
+
+    /// Nothing of the next request has arrived.
+    pub(super) fn await_request(&mut self, deadlines: &mut Deadlines, now: Instant) {
+        match self.state {
+            State::AwaitingFirstByte { .. } => return,
+            State::KeepAlive { .. } => {}
+            _ => self.state = State::KeepAlive { since: now },
+        }
+        self.arm(Timeout::KeepAlive, deadlines, now);
+    }
+
+    /// The worker stops, and the client does not know it yet: it has a moment for a last request.
+    pub(super) fn await_last_request(&mut self, deadlines: &mut Deadlines, now: Instant) {
+        let since = self.used_at().unwrap_or(now);
+        self.state = State::KeepAlive { since };
+        self.arm(Timeout::LastRequest, deadlines, now);
+    }
+
+    /// The end of the stream is sent, and the client may still be sending.
+    pub(super) fn begin_lingering_close(&mut self, deadlines: &mut Deadlines, now: Instant) {
+        self.state = State::LingeringClose;
+        self.arm(Timeout::LingeringClose, deadlines, now);
+    }
+
+    fn arm(&mut self, timeout: Timeout, deadlines: &mut Deadlines, now: Instant) {
+        deadlines.arm(&mut self.timer, timeout, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn lifecycle() -> (Lifecycle, Deadlines, Instant) {
+        let now = Instant::now();
+        let mut deadlines = Deadlines::new(&Config::default(), now);
+        let conn = ConnId {
+            slot: 0,
+            generation: 0,
+        };
+        let lifecycle = Lifecycle::new(conn, &mut deadlines, now);
+        (lifecycle, deadlines, now)
+    }
+
+    const MOMENT: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn bytes_of_a_head_do_not_extend_its_deadline_and_those_of_a_body_do() {
+        let (mut lifecycle, mut deadlines, now) = lifecycle();
+        lifecycle.await_head(&mut deadlines, now);
+        let due = lifecycle.due();
+        lifecycle.await_head(&mut deadlines, now + MOMENT);
+        assert_eq!(lifecycle.due(), due);
+        lifecycle.await_body(&mut deadlines, now);
+        let due = lifecycle.due();
+        lifecycle.await_body(&mut deadlines, now + MOMENT);
+        assert_eq!(lifecycle.due(), due.map(|due| due + MOMENT));
+    }
+
+    #[test]
+    fn a_dispatched_request_has_no_deadline() {
+        let (mut lifecycle, mut deadlines, now) = lifecycle();
+        lifecycle.dispatched();
+        assert_eq!(lifecycle.due(), None);
+        lifecycle.await_client(false, &mut deadlines, now);
+        let due = lifecycle.due();
+        lifecycle.await_client(false, &mut deadlines, now + MOMENT);
+        assert_eq!(lifecycle.due(), due, "the client has taken nothing");
+        lifecycle.caught_up();
+        assert_eq!(
+            (lifecycle.state(), lifecycle.due()),
+            (State::Dispatched, None)
+        );
+    }
+
+    #[test]
+    fn a_first_request_has_the_deadline_of_the_accept_and_the_next_one_keepalive() {
+        let (mut lifecycle, mut deadlines, now) = lifecycle();
+        let due = lifecycle.due();
+        lifecycle.await_request(&mut deadlines, now + MOMENT);
+        assert_eq!((lifecycle.due(), lifecycle.used_at()), (due, Some(now)));
+        lifecycle.keep_alive(now + MOMENT);
+        lifecycle.await_request(&mut deadlines, now + MOMENT);
+        assert!(lifecycle.is_kept_alive() && lifecycle.due() > due);
+        lifecycle.await_last_request(&mut deadlines, now + MOMENT);
+        assert!(lifecycle.due() < due);
+        assert_eq!(lifecycle.used_at(), Some(now + MOMENT));
+    }
+}

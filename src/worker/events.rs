@@ -1,0 +1,131 @@
+//! The poll set's events: of what each is ([`Event`]), by the token that was registered.
+
+use mio::Token;
+use mio::event::Event as PollEvent;
+
+use crate::pool::ConnId;
+
+/// The pool's waker.
+pub(super) const WAKER: Token = Token(0);
+const FIRST_DESCRIPTOR: usize = 1;
+const FIRST_LISTENER: usize = 16;
+const FIRST_CONNECTION: usize = 1024;
+/// Half of a connection's token names its slot, the other half its generation.
+const SLOT_BITS: u32 = usize::BITS / 2;
+const SLOT_MASK: usize = (1 << SLOT_BITS) - 1;
+
+/// Every reason why the loop moves something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Replies of the pool.
+    Woken,
+    Descriptor(Descriptor),
+    /// Connections wait at the listener of this number.
+    Accept(usize),
+    /// News of a client socket, whose connection is found with [`slot_of`].
+    Connection(Token, SocketEvent),
+}
+
+/// Descriptors that other parts of the process, or other workers, write to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum Descriptor {
+    /// One byte per signal to the worker: its number.
+    Signals = 0,
+    /// Bytes that say that the interpreter has something pending (its wake-up descriptor).
+    Interrupts = 1,
+    /// The channel from peer workers (`peer_workers.rs` reads it).
+    Peers = 2,
+}
+
+impl Descriptor {
+    pub(super) fn of(index: usize) -> Self {
+        match index {
+            0 => Self::Signals,
+            1 => Self::Interrupts,
+            _ => Self::Peers,
+        }
+    }
+}
+
+/// What is announced of a client socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SocketEvent {
+    pub(super) is_readable: bool,
+    pub(super) is_writable: bool,
+    pub(super) is_read_closed: bool,
+    pub(super) is_broken: bool,
+}
+
+impl Event {
+    pub(super) fn of(event: &PollEvent) -> Self {
+        let socket = SocketEvent {
+            is_readable: event.is_readable(),
+            is_writable: event.is_writable(),
+            is_read_closed: event.is_read_closed(),
+            is_broken: event.is_error() || event.is_write_closed(),
+        };
+        Self::with_token(event.token(), socket)
+    }
+
+    fn with_token(token: Token, socket: SocketEvent) -> Self {
+        match token.0 {
+            0 => Self::Woken,
+            FIRST_DESCRIPTOR..FIRST_LISTENER => {
+                Self::Descriptor(Descriptor::of(token.0 - FIRST_DESCRIPTOR))
+            }
+            FIRST_LISTENER..FIRST_CONNECTION => Self::Accept(token.0 - FIRST_LISTENER),
+            _ => Self::Connection(token, socket),
+        }
+    }
+}
+
+pub(super) fn of_descriptor(descriptor: Descriptor) -> Token {
+    Token(FIRST_DESCRIPTOR + descriptor as usize)
+}
+
+pub(super) fn of_listener(number: usize) -> Token {
+    Token(FIRST_LISTENER + number)
+}
+
+/// The token of a connection's socket.
+pub(super) fn of_connection(id: ConnId) -> Token {
+    let generation = (id.generation as usize) << SLOT_BITS;
+    Token(generation | (FIRST_CONNECTION + id.slot as usize))
+}
+
+/// The slot of the connection that a token means.
+pub(super) fn slot_of(token: Token) -> Option<usize> {
+    (token.0 & SLOT_MASK).checked_sub(FIRST_CONNECTION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_is_known_by_its_token() {
+        let socket = SocketEvent {
+            is_readable: true,
+            is_writable: false,
+            is_read_closed: false,
+            is_broken: false,
+        };
+        let event = |token| Event::with_token(token, socket);
+        assert_eq!(event(WAKER), Event::Woken);
+        for descriptor in [
+            Descriptor::Signals,
+            Descriptor::Interrupts,
+            Descriptor::Peers,
+        ] {
+            let token = of_descriptor(descriptor);
+            assert_eq!(event(token), Event::Descriptor(descriptor));
+        }
+        assert_eq!(event(of_listener(0)), Event::Accept(0));
+        for (slot, generation) in [(0, 0), (7, 1), (9_999, u32::MAX)] {
+            let token = of_connection(ConnId { slot, generation });
+            assert_eq!(event(token), Event::Connection(token, socket));
+            assert_eq!(slot_of(token), Some(slot as usize));
+        }
+    }
+}

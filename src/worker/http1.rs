@@ -1,0 +1,338 @@
+//! HTTP/1 on one connection: bytes of the transport become whole requests, replies become bytes.
+//!
+//! One request is under way at a time ([`Request`]); a reply is addressed to its connection. A protocol with several
+//! (HTTP/2) will be a file beside this one, with one [`Request`] per stream: what is here the request's stays the request's,
+//! and what ends a connection (`close_after_this`, [`Http1::is_closing`]) becomes its GOAWAY.
+//!
+//! `request_state.rs` is that request, `respond.rs` the way from replies to bytes, this file the way from bytes to requests. The
+//! framing is [`Exchange`]'s. Encoded bytes are left in `Services::encoded`; large bodies go to the write queue directly.
+
+use std::io;
+use std::time::Instant;
+
+use crate::http::{BodyLength, Exchange, Received, Status};
+use crate::pool::Job;
+
+use super::body_stream::StreamingRequestBody;
+use super::client::Client;
+use super::describe::PeerText;
+use super::read_side::{Input, ReadSide};
+use super::services::Services;
+use super::transport::Transport;
+
+mod request_state;
+mod respond;
+
+use request_state::{Receiving, Request, Running};
+pub(super) use request_state::{Refusal, TimedOut};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Http1 {
+    exchange: Exchange,
+    request: Request,
+}
+
+/// What came of bytes.
+#[derive(Debug)]
+pub(super) enum Arrived {
+    /// All that can be made of them now was made.
+    Nothing,
+    /// A request, whole or with a streaming body.
+    Request(Box<Job>),
+    /// The end of a streaming body, or bytes that break it.
+    BodyOver { is_whole: bool },
+}
+
+/// The part of a request that is being received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Head,
+    Body,
+}
+
+impl Http1 {
+    /// Between requests: nothing of the next one has arrived.
+    pub(super) fn is_idle(&self) -> bool {
+        self.exchange.is_idle()
+    }
+
+    /// No other request will be taken.
+    pub(super) fn is_closing(&self) -> bool {
+        self.exchange.is_closing()
+    }
+
+    /// No more requests after the one that is under way, or the next.
+    pub(super) fn close_after_this(&mut self) {
+        self.exchange.close_after_this();
+    }
+
+    /// What is being received.
+    pub(super) fn part(&self) -> Option<Part> {
+        if self.exchange.is_reading_head() {
+            Some(Part::Head)
+        } else {
+            self.exchange.is_reading_body().then_some(Part::Body)
+        }
+    }
+
+    /// Whether bytes of a request are wanted: the next, or the one that is being received.
+    pub(super) fn wants_request(&self) -> bool {
+        self.exchange.is_idle() || self.part().is_some()
+    }
+
+    fn streaming_body(&mut self) -> Option<&mut StreamingRequestBody> {
+        match &mut self.request {
+            Request::Running(running) => running.body.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// Whether a request is with the application whose body is still arriving.
+    pub(super) fn has_streaming_body(&self) -> bool {
+        matches!(
+            &self.request,
+            Request::Running(Running { body: Some(_), .. })
+        )
+    }
+
+    /// Whether there is room for more of that body.
+    pub(super) fn wants_body(&self) -> bool {
+        matches!(&self.request, Request::Running(Running { body: Some(body), .. }) if body.is_wanted())
+    }
+
+    /// Whether the client waits for `100 Continue`.
+    pub(super) fn wants_continue(&self) -> bool {
+        self.exchange.wants_continue()
+    }
+
+    /// Whether the request asks for another protocol on this connection. It has no body.
+    pub(super) fn asks_for_upgrade(&self) -> bool {
+        self.exchange.asks_for_upgrade()
+    }
+
+    /// When the first byte of the request that is being received arrived.
+    pub(super) fn began(&self) -> Option<Instant> {
+        match &self.request {
+            Request::Receiving(receiving) => Some(receiving.began),
+            _ => None,
+        }
+    }
+
+    /// Take what has arrived. Returns how many bytes were consumed; the rest is to be given again with what follows.
+    ///
+    /// # Errors
+    /// The request is to be refused ([`Http1::refuse`]); nothing more is read.
+    pub(super) fn receive(
+        &mut self,
+        bytes: &[u8],
+        client: &Client,
+        services: &mut Services,
+    ) -> Result<(usize, Arrived), Refusal> {
+        if self.has_streaming_body() {
+            return Ok(self.receive_streaming(bytes, client, services));
+        }
+        if !matches!(self.request, Request::Receiving(_)) {
+            self.request = Request::Receiving(Receiving::begin(client, services));
+        }
+        let Request::Receiving(receiving) = &mut self.request else {
+            unreachable!("assigned just now")
+        };
+        let mut consumed = 0;
+        loop {
+            let rest = &bytes[consumed..];
+            let limits = services.policy.limits();
+            let step = self
+                .exchange
+                .receive(rest, limits, &mut receiving.job.head)
+                .map_err(|error| Refusal::invalid(&error, client))?;
+            consumed += step.consumed;
+            match step.received {
+                Received::NeedData => return Ok((consumed, Arrived::Nothing)),
+                Received::Whole => {
+                    services
+                        .policy
+                        .apply(&mut receiving.job)
+                        .map_err(|error| Refusal::invalid(&error, client))?;
+                    break;
+                }
+                Received::Head => {
+                    services
+                        .policy
+                        .apply(&mut receiving.job)
+                        .map_err(|error| Refusal::invalid(&error, client))?;
+                    if !services.policy.buffers_requests() {
+                        let job = self.run_at_head(client, services);
+                        return Ok((consumed, Arrived::Request(job)));
+                    }
+                    if let BodyLength::Known(declared) = self.exchange.body_length() {
+                        receiving.body.reserve(declared, &services.bodies);
+                    }
+                    self.exchange.send_continue(&mut services.encoded);
+                }
+                Received::Data(range) => receiving
+                    .body
+                    .write(&rest[range], &mut services.bodies)
+                    .map_err(|error| Refusal::no_storage(&error))?,
+                Received::End => break,
+            }
+        }
+        Ok((consumed, Arrived::Request(self.run()?)))
+    }
+
+    /// The request is whole: it leaves for the application.
+    fn run(&mut self) -> Result<Box<Job>, Refusal> {
+        let Request::Receiving(receiving) = &mut self.request else {
+            unreachable!("only what was received can be whole")
+        };
+        let held_bytes = receiving.body.held_bytes();
+        let body = receiving
+            .body
+            .take()
+            .map_err(|error| Refusal::no_storage(&error))?;
+        let running = Request::Running(Running::default());
+        let Request::Receiving(Receiving { mut job, .. }) =
+            std::mem::replace(&mut self.request, running)
+        else {
+            unreachable!("matched above")
+        };
+        job.body_held_bytes = held_bytes;
+        job.body = body;
+        Ok(job)
+    }
+
+    /// The head is in: the request leaves for the application, and its body after it.
+    fn run_at_head(&mut self, client: &Client, services: &Services) -> Box<Job> {
+        let (body, theirs) = StreamingRequestBody::new(services.dispatch.pool(), client.conn());
+        let running = Request::Running(Running {
+            body: Some(body),
+            ..Running::default()
+        });
+        let Request::Receiving(Receiving { mut job, .. }) =
+            std::mem::replace(&mut self.request, running)
+        else {
+            unreachable!("its head was received")
+        };
+        job.body = theirs;
+        self.exchange.dispatch_at_head();
+        job
+    }
+
+    fn receive_streaming(
+        &mut self,
+        bytes: &[u8],
+        client: &Client,
+        services: &Services,
+    ) -> (usize, Arrived) {
+        let Request::Running(Running { body, .. }) = &mut self.request else {
+            return (0, Arrived::Nothing);
+        };
+        let mut consumed = 0;
+        while let Some(streaming) = body {
+            let rest = &bytes[consumed..];
+            let limits = services.policy.limits();
+            let step = match self.exchange.receive_streamed_body(rest, limits) {
+                Ok(step) => step,
+                Err(error) => {
+                    log::warn!(
+                        "Invalid request from ip={}: {error}",
+                        PeerText(client.peer())
+                    );
+                    services.accounting.slot().add_errors(1);
+                    self.fail_body(
+                        error.status(),
+                        io::ErrorKind::InvalidData,
+                        "the request body is malformed or too large",
+                    );
+                    return (bytes.len(), Arrived::BodyOver { is_whole: false });
+                }
+            };
+            consumed += step.consumed;
+            match step.received {
+                Received::Data(range) => streaming.push(&rest[range]),
+                Received::NeedData | Received::Head | Received::Whole => break,
+                Received::End => {
+                    if let Some(body) = body.take() {
+                        body.end();
+                    }
+                    return (consumed, Arrived::BodyOver { is_whole: true });
+                }
+            }
+        }
+        (consumed, Arrived::Nothing)
+    }
+
+    /// The rest of a streaming body will not come. When the application leaves it at that, `status` is the answer.
+    pub(super) fn fail_body(&mut self, status: Status, kind: io::ErrorKind, why: &'static str) {
+        if let Request::Running(running) = &mut self.request
+            && let Some(body) = running.body.take()
+        {
+            body.fail(kind, why);
+            running.body_fault = Some(status);
+            self.exchange.give_up_body();
+        }
+    }
+
+    /// The response is over, or the connection is: the rest of a streaming body is not wanted. Returns whether there is
+    /// one.
+    pub(super) fn drop_body(&mut self) -> bool {
+        let Request::Running(running) = &mut self.request else {
+            return false;
+        };
+        let Some(body) = running.body.take() else {
+            return false;
+        };
+        body.fail(
+            io::ErrorKind::ConnectionReset,
+            "the client has disconnected or was answered",
+        );
+        true
+    }
+
+    /// The application waits for a streaming body, or has room for more of it. Encodes `100 Continue` if the client
+    /// waits for that. Returns whether there is such a body.
+    pub(super) fn resume_body(&mut self, services: &mut Services) -> bool {
+        let Some(body) = self.streaming_body() else {
+            return false;
+        };
+        body.resume();
+        self.exchange.send_continue(&mut services.encoded);
+        true
+    }
+
+    /// How many bytes of a counted body are to come, and how many of them may be read to where they stay.
+    pub(super) fn direct_read(&self, max: usize, services: &Services) -> Option<(usize, usize)> {
+        let left = self.exchange.counted_body_left()?;
+        let Request::Receiving(receiving) = &self.request else {
+            return None;
+        };
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let room = receiving.body.room_for(left, max, &services.bodies)?;
+        Some((left, room))
+    }
+
+    /// Read `room` of the `left` bytes of a body to where they stay: through the shared buffer they would be copied.
+    ///
+    /// # Errors
+    /// The socket is broken, or the system has no memory for so much.
+    pub(super) fn read_direct(
+        &mut self,
+        (left, room): (usize, usize),
+        read: &mut ReadSide,
+        transport: &mut Transport,
+        services: &mut Services,
+    ) -> io::Result<Input> {
+        let Request::Receiving(receiving) = &mut self.request else {
+            return Ok(Input::Blocked);
+        };
+        let body = &mut receiving.body;
+        let input = read.read_body(room, left, body, transport, &mut services.bodies)?;
+        if let Input::Bytes(len) = input {
+            self.exchange.take_counted(len as u64);
+        }
+        Ok(input)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! One request and what is known of it, from its first byte to its line in the access log.
+
+use std::borrow::Cow;
+use std::io;
+use std::time::Instant;
+
+use crate::http::{ParseError, ResponseHead, Status};
+use crate::pool::Job;
+
+use crate::worker::access_lines::Outcome;
+use crate::worker::body_stream::StreamingRequestBody;
+use crate::worker::client::Client;
+use crate::worker::describe::PeerText;
+use crate::worker::services::{Services, recycle};
+use crate::worker::spool::Spool;
+
+/// The request that is under way.
+#[derive(Debug, Default)]
+pub(super) enum Request {
+    #[default]
+    None,
+    Receiving(Receiving),
+    /// The application has it.
+    Running(Running),
+    /// Its answer is encoded, but perhaps not yet written.
+    Answered(Answered),
+    /// The client was answered for it; its thread still has it (see `timed_out.rs`).
+    TimedOut,
+}
+
+#[derive(Debug)]
+pub(super) struct Receiving {
+    pub(super) job: Box<Job>,
+    pub(super) body: Spool,
+    /// When its first byte arrived.
+    pub(super) began: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    /// Its body, when it did not wait for it.
+    pub(super) body: Option<StreamingRequestBody>,
+    /// What answers it when its body could not be received, unless the application does.
+    pub(super) body_fault: Option<Status>,
+    /// The application may take the socket.
+    pub(super) is_hijackable: bool,
+    /// The head of the response that is being streamed.
+    pub(super) response: Option<ResponseHead>,
+    /// Body bytes of the response that were framed so far.
+    pub(super) sent_bytes: u64,
+    /// Body bytes that the response's head has no room for, and that were cut.
+    pub(super) cut_bytes: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) job: Box<Job>,
+    pub(super) status: u16,
+    pub(super) sent_bytes: u64,
+    /// Why it is not what was asked for; empty if it is.
+    pub(super) reason: Cow<'static, str>,
+}
+
+impl Receiving {
+    pub(super) fn begin(client: &Client, services: &mut Services) -> Self {
+        let began = services.clock.now();
+        let mut job = services.dispatch.new_job(began);
+        client.address(&mut job);
+        Self {
+            job,
+            body: Spool::default(),
+            began,
+        }
+    }
+
+    /// The request will not be whole: the memory of its body is free again.
+    pub(super) fn give_up(self, services: &mut Services) -> Box<Job> {
+        services.bodies.give_back(self.body.held_bytes());
+        self.job
+    }
+}
+
+impl Answered {
+    /// The request is over.
+    pub(super) fn log(self, services: &mut Services) {
+        if !self.job.unlogged {
+            let outcome = Outcome {
+                status: self.status,
+                bytes_sent: self.sent_bytes,
+                reason: &self.reason,
+            };
+            services
+                .accounting
+                .request(&self.job, &outcome, &services.clock);
+        }
+        recycle(self.job, services);
+    }
+}
+
+/// A request that the worker answers with an error page.
+#[derive(Debug)]
+pub(in crate::worker) struct Refusal {
+    pub(super) status: Status,
+    /// For the client.
+    pub(super) message: Cow<'static, str>,
+    /// For the access log.
+    pub(super) reason: Cow<'static, str>,
+}
+
+impl Refusal {
+    pub(in crate::worker) fn new(
+        status: Status,
+        message: &'static str,
+        reason: &'static str,
+    ) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            reason: reason.into(),
+        }
+    }
+
+    /// The request breaks a rule.
+    pub(in crate::worker) fn invalid(error: &ParseError, client: &Client) -> Self {
+        log::warn!(
+            "Invalid request from ip={}: {error}",
+            PeerText(client.peer())
+        );
+        Self {
+            status: error.status(),
+            message: error.page_message().into(),
+            reason: error.to_string().into(),
+        }
+    }
+
+    pub(super) fn no_storage(error: &io::Error) -> Self {
+        log::error!("A request body could not be spooled (worker_tmp_dir): {error}");
+        Self::new(
+            Status::INSUFFICIENT_STORAGE,
+            "The request body could not be stored",
+            "no room for the request body",
+        )
+    }
+}
+
+/// What a client has seen of a request that timed out.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::worker) struct TimedOut {
+    pub(in crate::worker) status: u16,
+    pub(in crate::worker) body_bytes: u64,
+}

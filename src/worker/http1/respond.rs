@@ -1,0 +1,387 @@
+//! Replies to bytes, and what becomes of a request in the end.
+
+use std::borrow::Cow;
+
+use crate::http::{BodyLength, BodySize, Finish, ResponseHead, Status};
+use crate::pool::{Job, Piece, ResponseBody, StreamedResponse};
+
+use super::Http1;
+use super::request_state::{Answered, Receiving, Refusal, Request, Running, TimedOut};
+use crate::worker::client::Client;
+use crate::worker::describe::{RequestLine, log_overlong_body};
+use crate::worker::services::{Services, recycle};
+use crate::worker::write_side::{WriteSide, discard};
+
+/// A whole body up to this many bytes is copied behind its head, so that one plain write sends both.
+const ONE_WRITE_BYTES: usize = 16 * 1024;
+
+/// Bytes of a response's body: framed, and cut because its head has no room for them.
+#[derive(Clone, Copy, Debug, Default)]
+struct BodyCount {
+    sent: u64,
+    cut: u64,
+}
+
+impl Http1 {
+    /// The application may take the socket of the request that is under way, or may not.
+    pub(in crate::worker) fn set_hijackable(&mut self, is_hijackable: bool) {
+        if let Request::Running(running) = &mut self.request {
+            running.is_hijackable = is_hijackable;
+        }
+    }
+
+    /// Whether the application may be about to take the socket: nothing may be written to it.
+    pub(in crate::worker) fn is_hijackable(&self) -> bool {
+        matches!(&self.request, Request::Running(running) if running.is_hijackable)
+    }
+
+    /// Whether the request is whole and with the pool, and nothing was answered.
+    pub(in crate::worker) fn is_dispatched(&self) -> bool {
+        self.exchange.is_dispatched()
+    }
+
+    /// The client was answered without the application: its reply is late.
+    pub(in crate::worker) fn is_timed_out(&self) -> bool {
+        matches!(self.request, Request::TimedOut)
+    }
+
+    /// Whether the request can be answered by another worker: nothing of the connection's past matters.
+    pub(in crate::worker) fn is_transferable(&self) -> bool {
+        self.exchange.is_dispatched()
+            && matches!(
+                self.exchange.body_length(),
+                BodyLength::Empty | BodyLength::Known(0)
+            )
+            && matches!(&self.request, Request::Running(running) if running.body.is_none())
+    }
+
+    /// The whole response has come.
+    pub(in crate::worker) fn respond(
+        &mut self,
+        mut job: Box<Job>,
+        write: &mut WriteSide,
+        services: &mut Services,
+    ) {
+        let body = std::mem::take(&mut job.response_body);
+        let total = body.len();
+        let defaults = services.clock.response_defaults();
+        let out = &mut services.encoded;
+        self.exchange
+            .respond(&job.response, BodySize::Exact(total), &defaults, out);
+        let mut taken = 0;
+        if total > 0 {
+            taken = self
+                .exchange
+                .data(usize::try_from(total).unwrap_or(usize::MAX), out);
+        }
+        job.response_body = encode_whole_body(body, taken, write, services);
+        if total > 0 {
+            self.exchange.data_end(&mut services.encoded);
+        }
+        let count = BodyCount {
+            sent: taken as u64,
+            cut: total.saturating_sub(taken as u64),
+        };
+        self.finish(job, count, services);
+    }
+
+    /// Encode an interim response. Nothing comes of it when the response has begun.
+    pub(in crate::worker) fn hint(&self, hints: &ResponseHead, services: &mut Services) {
+        self.exchange.hint(hints, &mut services.encoded);
+    }
+
+    /// The head of a streamed response has come.
+    pub(in crate::worker) fn begin_response(
+        &mut self,
+        streamed: StreamedResponse,
+        write: &mut WriteSide,
+        services: &mut Services,
+    ) {
+        let StreamedResponse { response, window } = streamed;
+        let defaults = services.clock.response_defaults();
+        let out = &mut services.encoded;
+        self.exchange
+            .respond(&response, BodySize::Unknown, &defaults, out);
+        write.open_window(window);
+        write.queue_bytes(out);
+        if let Request::Running(running) = &mut self.request {
+            running.response = Some(response);
+        }
+    }
+
+    /// A piece of a streamed body has come. Returns whether it was queued.
+    pub(in crate::worker) fn respond_piece(
+        &mut self,
+        piece: Piece,
+        write: &mut WriteSide,
+        services: &mut Services,
+    ) -> bool {
+        let Request::Running(running) = &mut self.request else {
+            discard(piece, &mut services.drops);
+            return false;
+        };
+        if !self.exchange.is_responding() {
+            // The connection is on its way to its end; the thread learns it from the window.
+            discard(piece, &mut services.drops);
+            return false;
+        }
+        let len = usize::try_from(piece.len()).unwrap_or(usize::MAX);
+        let out = &mut services.encoded;
+        let taken = self.exchange.data(len, out);
+        running.sent_bytes += taken as u64;
+        running.cut_bytes += (len - taken) as u64;
+        write.queue_bytes(out);
+        write.queue_piece(piece, taken as u64, len, &mut services.drops);
+        self.exchange.data_end(out);
+        write.queue_bytes(out);
+        true
+    }
+
+    /// A streamed response is over.
+    pub(in crate::worker) fn end_response(&mut self, mut job: Box<Job>, services: &mut Services) {
+        let running = self.take_running();
+        let count = BodyCount {
+            sent: running.sent_bytes,
+            cut: running.cut_bytes,
+        };
+        job.response = running.response.unwrap_or_default();
+        if self.exchange.is_responding() {
+            self.finish(job, count, services);
+        } else {
+            self.answered(job, count, "client gone");
+        }
+    }
+
+    /// The application failed: 500 if nothing was sent, else break off so that the client can tell. Returns whether a
+    /// page was sent.
+    pub(in crate::worker) fn abort(
+        &mut self,
+        mut job: Box<Job>,
+        client: &Client,
+        services: &mut Services,
+    ) -> bool {
+        services.accounting.slot().add_errors(1);
+        let running = self.take_running();
+        if self.exchange.is_dispatched() {
+            let (status, reason) = match running.body_fault {
+                Some(fault) => (fault, "request body incomplete"),
+                None => (Status::INTERNAL_SERVER_ERROR, "application failed"),
+            };
+            self.refuse(
+                Refusal::new(status, "", reason),
+                Some(job),
+                client,
+                services,
+            );
+            return true;
+        }
+        log::error!(
+            "Response to {} was broken off after {} bytes of its body; closing the connection.",
+            RequestLine(&job),
+            running.sent_bytes
+        );
+        self.exchange.abort();
+        job.response = running.response.unwrap_or_default();
+        let count = BodyCount {
+            sent: running.sent_bytes,
+            cut: 0,
+        };
+        self.answered(job, count, "application failed");
+        false
+    }
+
+    /// Answer with an error page, after which the connection closes.
+    pub(in crate::worker) fn refuse(
+        &mut self,
+        refusal: Refusal,
+        job: Option<Box<Job>>,
+        client: &Client,
+        services: &mut Services,
+    ) {
+        let received = match std::mem::take(&mut self.request) {
+            Request::Receiving(receiving) => Some(receiving.give_up(services)),
+            _ => None,
+        };
+        let job = job
+            .or(received)
+            .unwrap_or_else(|| Receiving::begin(client, services).job);
+        let Refusal {
+            status,
+            message,
+            reason,
+        } = refusal;
+        if status.code != Status::INTERNAL_SERVER_ERROR.code {
+            services.accounting.slot().add_refused(1);
+        }
+        let defaults = services.clock.response_defaults();
+        self.exchange
+            .refuse(status, &message, &defaults, &mut services.encoded);
+        self.request = Request::Answered(Answered {
+            job,
+            status: status.code,
+            sent_bytes: 0,
+            reason,
+        });
+    }
+
+    /// The client left before its request was whole. Nothing is answered, but the request is logged.
+    pub(in crate::worker) fn abandon(&mut self, reason: &str, services: &mut Services) {
+        if let Request::Receiving(receiving) = std::mem::take(&mut self.request) {
+            let job = receiving.give_up(services);
+            let status = Status::BAD_REQUEST.code;
+            services
+                .accounting
+                .unanswered(&job, status, reason, &services.clock);
+            recycle(job, services);
+        }
+    }
+
+    /// The application has had the request for too long: the client gets 504, or its response is broken off.
+    pub(in crate::worker) fn time_out(&mut self, services: &mut Services) -> TimedOut {
+        let running = match std::mem::take(&mut self.request) {
+            Request::Running(running) => running,
+            other => {
+                // It was answered just now.
+                self.request = other;
+                return TimedOut {
+                    status: Status::GATEWAY_TIMEOUT.code,
+                    body_bytes: 0,
+                };
+            }
+        };
+        self.request = Request::TimedOut;
+        let mut status = Status::GATEWAY_TIMEOUT.code;
+        if running.is_hijackable {
+            // Nothing may be written: the application may be about to take the socket.
+        } else if self.exchange.is_dispatched() {
+            let defaults = services.clock.response_defaults();
+            self.exchange.refuse(
+                Status::GATEWAY_TIMEOUT,
+                "The request took too long",
+                &defaults,
+                &mut services.encoded,
+            );
+        } else {
+            self.exchange.abort();
+            status = running
+                .response
+                .as_ref()
+                .map_or(status, ResponseHead::status_code);
+        }
+        TimedOut {
+            status,
+            body_bytes: running.sent_bytes,
+        }
+    }
+
+    /// Why the answer that is on its way will not arrive as it should.
+    pub(in crate::worker) fn note_reason(&mut self, why: impl Into<Cow<'static, str>>) {
+        if let Request::Answered(answered) = &mut self.request {
+            answered.reason = why.into();
+        }
+    }
+
+    /// The file that is sent became shorter meanwhile.
+    pub(in crate::worker) fn log_short_file(&self) {
+        if let Request::Answered(answered) = &self.request {
+            log::error!(
+                "The file sent to {} became shorter meanwhile; closing the connection.",
+                RequestLine(&answered.job)
+            );
+        }
+    }
+
+    /// Everything is written: a request that was answered is over. Returns whether there was one.
+    pub(in crate::worker) fn on_written(&mut self, services: &mut Services) -> bool {
+        if !matches!(self.request, Request::Answered(_)) {
+            return false;
+        }
+        if let Request::Answered(answered) = std::mem::take(&mut self.request) {
+            answered.log(services);
+        }
+        true
+    }
+
+    /// If the connection closed in good order now, the client would take a part of the response for all of it.
+    pub(in crate::worker) fn would_look_whole(&self, all_written: bool) -> bool {
+        self.exchange.would_look_whole(all_written)
+    }
+
+    /// The connection is gone, with `unsent_bytes` that were encoded and not written.
+    pub(in crate::worker) fn close(mut self, unsent_bytes: u64, services: &mut Services) {
+        match std::mem::take(&mut self.request) {
+            Request::Receiving(receiving) => {
+                let job = receiving.give_up(services);
+                recycle(job, services);
+            }
+            Request::Answered(mut answered) => {
+                answered.sent_bytes = answered.sent_bytes.saturating_sub(unsent_bytes);
+                if unsent_bytes > 0 && answered.reason.is_empty() {
+                    answered.reason = services.shutdown.reason_of_gone().into();
+                }
+                answered.log(services);
+            }
+            Request::None | Request::Running(_) | Request::TimedOut => {}
+        }
+    }
+
+    fn take_running(&mut self) -> Running {
+        match std::mem::take(&mut self.request) {
+            Request::Running(running) => running,
+            other => {
+                debug_assert!(false, "a reply to a request that does not run: {other:?}");
+                Running::default()
+            }
+        }
+    }
+
+    /// Close the response's framing.
+    fn finish(&mut self, job: Box<Job>, count: BodyCount, services: &mut Services) {
+        if count.cut > 0 && !self.exchange.is_head_request() {
+            log_overlong_body(&job, job.response.status_code(), count.cut);
+        }
+        let mut reason = job.refusal;
+        if let Finish::Short { missing } = self.exchange.finish(&mut services.encoded) {
+            reason = "response too short";
+            log::error!(
+                "Response to {} is {missing} bytes shorter than its Content-Length; closing the connection.",
+                RequestLine(&job)
+            );
+        }
+        self.answered(job, count, reason);
+    }
+
+    fn answered(&mut self, job: Box<Job>, count: BodyCount, reason: &'static str) {
+        self.request = Request::Answered(Answered {
+            status: job.response.status_code(),
+            job,
+            sent_bytes: count.sent,
+            reason: reason.into(),
+        });
+    }
+}
+
+/// Encode or queue the first `taken` bytes of the body behind the encoded head. Returns the body's buffers, emptied.
+fn encode_whole_body(
+    mut body: ResponseBody,
+    taken: usize,
+    write: &mut WriteSide,
+    services: &mut Services,
+) -> ResponseBody {
+    let taken_bytes = taken.min(body.bytes.len());
+    if body.pieces.is_empty() && taken_bytes <= ONE_WRITE_BYTES {
+        services
+            .encoded
+            .extend_from_slice(&body.bytes[..taken_bytes]);
+        return body;
+    }
+    write.queue_bytes(&mut services.encoded);
+    let bytes = Piece::Bytes(std::mem::take(&mut body.bytes));
+    let mut left = taken as u64;
+    for piece in std::iter::once(bytes).chain(body.pieces.drain(..)) {
+        let step = left.min(piece.len());
+        left -= step;
+        write.queue_piece(piece, step, 0, &mut services.drops);
+    }
+    body
+}

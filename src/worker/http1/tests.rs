@@ -1,0 +1,106 @@
+//! A request through the protocol, and what a simulation checks of it.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::pool::{ConnId, Peer};
+use crate::worker::services::recycle;
+use crate::worker::write_side::WriteSide;
+
+impl Http1 {
+    pub(in crate::worker) fn check_invariants(&self) {
+        self.exchange.check_invariants();
+    }
+
+    /// Whether the application has the request.
+    pub(in crate::worker) fn is_with_application(&self) -> bool {
+        self.exchange.is_dispatched() || self.exchange.is_responding()
+    }
+
+    pub(in crate::worker) fn has_answer(&self) -> bool {
+        matches!(self.request, Request::Answered(_))
+    }
+
+    /// Memory of the body budget that the request holds.
+    pub(in crate::worker) fn held_bytes(&self) -> usize {
+        match &self.request {
+            Request::Receiving(receiving) => receiving.body.held_bytes(),
+            Request::Answered(answered) => answered.job.body_held_bytes,
+            _ => 0,
+        }
+    }
+}
+
+fn client() -> Client {
+    let conn = ConnId {
+        slot: 1,
+        generation: 2,
+    };
+    Client::new(conn, Peer::Unix, true, 0)
+}
+
+#[test]
+fn a_whole_request_is_answered_and_makes_room_for_the_next() {
+    let (mut protocol, client, mut services) = (Http1::default(), client(), Services::for_tests());
+    let bytes = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\nGET /b";
+    let (consumed, arrived) = protocol.receive(bytes, &client, &mut services).unwrap();
+    let Arrived::Request(mut job) = arrived else {
+        panic!("{arrived:?}")
+    };
+    assert_eq!((consumed, job.conn), (bytes.len() - 6, client.conn()));
+    assert!(protocol.is_dispatched() && !protocol.wants_request());
+    job.response.set_status(b"200 OK").unwrap();
+    job.response_body.bytes.extend_from_slice(b"hello");
+    let mut write = WriteSide::default();
+    protocol.respond(job, &mut write, &mut services);
+    assert!(services.encoded.ends_with(b"\r\n\r\nhello"));
+    assert!(protocol.has_answer() && protocol.on_written(&mut services));
+    assert!(protocol.is_idle() && protocol.wants_request());
+    let slot = services.accounting.slot();
+    assert_eq!((slot.requests(), slot.bytes_out()), (1, 5));
+}
+
+#[test]
+fn a_body_is_collected_and_its_memory_counted_until_the_job_is_back() {
+    let (mut protocol, client, mut services) = (Http1::default(), client(), Services::for_tests());
+    let bytes = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhel";
+    let (_, arrived) = protocol.receive(bytes, &client, &mut services).unwrap();
+    assert!(matches!(arrived, Arrived::Nothing));
+    assert_eq!(
+        (protocol.part(), protocol.held_bytes()),
+        (Some(Part::Body), 3)
+    );
+    let (_, arrived) = protocol.receive(b"lo", &client, &mut services).unwrap();
+    let Arrived::Request(job) = arrived else {
+        panic!("{arrived:?}")
+    };
+    assert_eq!((job.body.len(), services.bodies.held_bytes()), (Some(5), 5));
+    recycle(job, &mut services);
+    assert_eq!(services.bodies.held_bytes(), 0);
+}
+
+#[test]
+fn a_refused_request_is_answered_with_a_page_and_is_the_last() {
+    let (mut protocol, client, mut services) = (Http1::default(), client(), Services::for_tests());
+    let bytes = b"BAD\r\n\r\n";
+    let refusal = protocol.receive(bytes, &client, &mut services).unwrap_err();
+    protocol.refuse(refusal, None, &client, &mut services);
+    assert!(
+        services
+            .encoded
+            .starts_with(b"HTTP/1.1 400 Bad Request\r\n")
+    );
+    assert!(protocol.is_closing() && !protocol.wants_request());
+    protocol.close(0, &mut services);
+    assert_eq!(services.accounting.slot().requests(), 1);
+}
+
+#[test]
+fn a_request_that_times_out_is_answered_once() {
+    let (mut protocol, client, mut services) = (Http1::default(), client(), Services::for_tests());
+    let bytes = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+    drop(protocol.receive(bytes, &client, &mut services).unwrap());
+    let seen = protocol.time_out(&mut services);
+    assert_eq!((seen.status, seen.body_bytes), (504, 0));
+    assert!(services.encoded.starts_with(b"HTTP/1.1 504 "));
+    assert!(protocol.is_timed_out() && protocol.is_closing());
+}

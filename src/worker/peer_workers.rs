@@ -1,0 +1,412 @@
+//! Peer workers: this worker offloads connections to them, and takes theirs, so that none waits here while a thread is free
+//! there.
+//!
+//! 1. *A new connection* goes where it is best off (`policy::place`). The worker that was woken accepts it and passes it
+//!    on; the right one need not be woken.
+//! 2. *A request that waits* in a stall goes to a peer with a free thread: its connection is transferred with the bytes
+//!    that were read. Only whole requests without a body, on connections that can be transferred.
+//!
+//! The scoreboard shows how the peers are doing, `net/channel.rs` carries the sockets. A transfer is reserved at the peer
+//! before it is sent and counts at once, so that many that come together are spread before the peer has run. A connection that was
+//! transferred stays.
+//!
+//! No message is lost: a peer that stops empties its channel after it has said so, and a sender that finds it stopping
+//! after it has sent takes back what is still there. The channel of a worker that died is emptied by the others.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use crate::net::Channels;
+use crate::pool::policy::{self, Peer};
+use crate::scoreboard::{SlotState, monotonic_ms};
+
+use super::connections::Connections;
+use super::deliver;
+use super::dispatch::{Dispatch, saturating_u32};
+use super::services::Services;
+use super::timed_out::TimedOutRequests;
+use super::transport::Transport;
+use super::worker_slot::WorkerSlot;
+
+/// How many messages are taken in one iteration.
+const ITERATION_MESSAGES: usize = 64;
+/// What a message begins with: its kind and the listener's number.
+const HEADER_BYTES: usize = 2;
+const KIND_CONNECTION: u8 = 1;
+
+/// Messages that may wait although none was announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pending {
+    None,
+    /// There may be more than one iteration takes, and they make no new edge.
+    More,
+    /// No descriptors were left: they are looked for at the next heartbeat.
+    Stuck,
+}
+
+/// What became of a message that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Delivery {
+    Done,
+    /// The peer stops, and may have looked for messages for the last time.
+    ToTakeBack,
+}
+
+/// The channels to the peers. A worker without peers has none, and every method does nothing.
+#[derive(Debug)]
+pub(super) struct PeerWorkers {
+    slot: WorkerSlot,
+    channels: Option<Arc<Channels>>,
+    /// Requests that wait are offloaded too (`handover`).
+    offloads_requests: bool,
+    /// Slots that had a living worker at the last heartbeat.
+    occupied: Vec<bool>,
+    pending: Pending,
+}
+
+impl PeerWorkers {
+    pub(super) fn new(
+        slot: WorkerSlot,
+        channels: Option<Arc<Channels>>,
+        offloads_requests: bool,
+    ) -> Self {
+        let count = channels.as_ref().map_or(0, |channels| channels.count());
+        Self {
+            slot,
+            channels,
+            offloads_requests,
+            occupied: vec![false; count],
+            pending: Pending::None,
+        }
+    }
+
+    /// Register for messages. A slot beyond the channels gets none and sends.
+    ///
+    /// # Errors
+    /// The poll set refused the channel.
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let Some(channels) = &self.channels else {
+            return Ok(());
+        };
+        let Some(receiver) = channels.receiver(self.slot.index()) else {
+            return Ok(());
+        };
+        // Some may have come before.
+        self.pending = Pending::More;
+        let mut source = SourceFd(&receiver.as_raw_fd());
+        registry.register(&mut source, token, Interest::READABLE)
+    }
+
+    /// Whether requests that wait may find a thread elsewhere.
+    pub(super) fn may_offload(&self) -> bool {
+        self.channels.is_some() && self.offloads_requests
+    }
+
+    /// Messages wait that were not announced.
+    pub(super) fn has_more(&self) -> bool {
+        self.pending == Pending::More
+    }
+
+    /// Publish how this worker is doing.
+    pub(super) fn publish(&self, connections: usize, dispatch: &Dispatch) {
+        if self.channels.is_some() {
+            let slot = self.slot.get();
+            slot.set_load(dispatch.load());
+            slot.set_connections_open(saturating_u32(connections));
+        }
+    }
+
+    /// The peers that can take something now.
+    fn peers(&self) -> impl Iterator<Item = Peer> + '_ {
+        let now = monotonic_ms();
+        let generation = self.slot.get().generation();
+        let scoreboard = self.slot.scoreboard();
+        (0..self.occupied.len().min(scoreboard.slots())).filter_map(move |index| {
+            let slot = scoreboard.slot(index);
+            let is_well = index != self.slot.index()
+                && slot.state() == SlotState::Serving
+                && slot.generation() == generation
+                && policy::is_responsive(now, slot.loop_beat_at());
+            is_well.then(|| Peer {
+                slot: index,
+                connections: slot.connections_open(),
+                threads: slot.threads_count(),
+                load: slot.load(),
+                reserved: slot.reserved_transfers(),
+            })
+        })
+    }
+
+    /// Reserve a place with the worker of `slot`, and send it a message and a socket.
+    fn send(&self, slot: usize, message: &[u8], socket: BorrowedFd<'_>) -> io::Result<Delivery> {
+        let Some(channels) = &self.channels else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let theirs = self.slot.scoreboard().slot(slot);
+        theirs.reserve_transfer();
+        if let Err(error) = channels.send(slot, message, socket) {
+            theirs.release_transfer();
+            return Err(error);
+        }
+        // Pairs with the fence in `drain`: either the peer sees the message, or this worker sees that it stops.
+        fence(Ordering::SeqCst);
+        self.slot.get().add_passed_on(1);
+        Ok(match theirs.state() {
+            SlotState::Serving => Delivery::Done,
+            _ => Delivery::ToTakeBack,
+        })
+    }
+
+    /// Pass a new connection on to a peer that is better off with it. Returns it when it stays.
+    pub(super) fn place(
+        &mut self,
+        transport: Transport,
+        listener: usize,
+        connections: &mut Connections,
+        services: &mut Services,
+    ) -> Option<Transport> {
+        if self.channels.is_none() {
+            return Some(transport);
+        }
+        let open = saturating_u32(connections.len());
+        let own = open.saturating_add(self.slot.get().reserved_transfers());
+        let own = services.dispatch.own_load(own);
+        let (Some(slot), Ok(listener)) =
+            (policy::place(&own, self.peers()), u8::try_from(listener))
+        else {
+            return Some(transport);
+        };
+        match self.send(slot, &[KIND_CONNECTION, listener], transport.as_fd()) {
+            Ok(Delivery::Done) => None,
+            Ok(Delivery::ToTakeBack) => {
+                self.take_messages(slot, connections, services);
+                None
+            }
+            Err(_) => Some(transport),
+        }
+    }
+
+    /// Requests wait and the threads stand still: let the peers that have threads to spare take them.
+    pub(super) fn offload(
+        &mut self,
+        connections: &mut Connections,
+        timed_out: &mut TimedOutRequests,
+        services: &mut Services,
+    ) {
+        while self.may_offload()
+            && !services.shutdown.is_draining()
+            && let Some(slot) = policy::freest_peer(self.peers())
+            && let Some(job) = services.dispatch.take_first()
+        {
+            if connections.get(job.conn).is_none() {
+                deliver::orphan(job, connections, timed_out, services);
+                continue;
+            }
+            let Ok(listener) = u8::try_from(job.listener) else {
+                return services.dispatch.put_back(job);
+            };
+            let mut delivery = Delivery::Done;
+            let header = [KIND_CONNECTION, listener];
+            let send = |message: &[u8], socket: BorrowedFd<'_>| {
+                delivery = self.send(slot, message, socket)?;
+                Ok(())
+            };
+            if let Err(job) = connections.transfer(job, header, services, send) {
+                return services.dispatch.put_back(job);
+            }
+            if delivery == Delivery::ToTakeBack {
+                self.take_messages(slot, connections, services);
+            }
+        }
+    }
+
+    /// Take in what peers have sent.
+    pub(super) fn receive(&mut self, connections: &mut Connections, services: &mut Services) {
+        self.take_messages(self.slot.index(), connections, services);
+    }
+
+    /// Take in what was not announced.
+    pub(super) fn receive_more(&mut self, connections: &mut Connections, services: &mut Services) {
+        if self.pending == Pending::More {
+            self.pending = Pending::None;
+            self.receive(connections, services);
+        }
+    }
+
+    /// Take the messages to the worker of `slot`, this one or another.
+    fn take_messages(
+        &mut self,
+        slot: usize,
+        connections: &mut Connections,
+        services: &mut Services,
+    ) {
+        for _ in 0..ITERATION_MESSAGES {
+            let Some(channels) = &self.channels else {
+                return;
+            };
+            let mut buffer = std::mem::take(&mut services.input);
+            let received = channels.receive(slot, &mut buffer);
+            if let Ok(Some((len, socket))) = received {
+                take_in(socket, &buffer[..len], connections, services);
+                services.input = buffer;
+                // In this order, so that it is never missing from both counts.
+                self.publish(connections.len(), &services.dispatch);
+                self.slot.scoreboard().slot(slot).release_transfer();
+                continue;
+            }
+            services.input = buffer;
+            if let Err(error) = received {
+                services.exhaustion.note(&error, services.clock.now());
+                self.pending = Pending::Stuck;
+            }
+            return;
+        }
+        if slot == self.slot.index() {
+            self.pending = Pending::More;
+        }
+    }
+
+    /// The worker stops, and its state says so: what was sent before that is still its own.
+    pub(super) fn drain(&mut self, connections: &mut Connections, services: &mut Services) {
+        if self.channels.is_none() {
+            return;
+        }
+        // Pairs with the fence in `send`.
+        fence(Ordering::SeqCst);
+        self.pending = Pending::More;
+        while self.has_more() {
+            self.receive_more(connections, services);
+        }
+    }
+
+    /// A few times a second: messages that waited for descriptors are looked for again, and those to workers that have
+    /// died since the last heartbeat go to the first that takes them.
+    pub(super) fn on_heartbeat(&mut self, connections: &mut Connections, services: &mut Services) {
+        if self.pending == Pending::Stuck {
+            self.pending = Pending::More;
+        }
+        let scoreboard = self.slot.scoreboard();
+        let mut dead = Vec::new();
+        for (index, was_occupied) in self.occupied.iter_mut().enumerate() {
+            let is_occupied =
+                index < scoreboard.slots() && scoreboard.slot(index).state() != SlotState::Free;
+            if std::mem::replace(was_occupied, is_occupied) && !is_occupied {
+                dead.push(index);
+            }
+        }
+        for slot in dead {
+            self.take_messages(slot, connections, services);
+        }
+    }
+}
+
+fn take_in(
+    socket: OwnedFd,
+    message: &[u8],
+    connections: &mut Connections,
+    services: &mut Services,
+) {
+    let (Some(&[KIND_CONNECTION, listener]), Some(bytes)) =
+        (message.get(..HEADER_BYTES), message.get(HEADER_BYTES..))
+    else {
+        log::error!("A message from another worker was not understood.");
+        return;
+    };
+    // A client that is gone has no address any more.
+    let Some((transport, peer)) = Transport::from_transferred(socket) else {
+        return;
+    };
+    let id = connections.open(transport, peer, usize::from(listener), services);
+    if !bytes.is_empty() {
+        connections.resume_transferred(id, bytes, services);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::scoreboard::Scoreboard;
+
+    struct Worker {
+        peers: PeerWorkers,
+        connections: Connections,
+        services: Services,
+        _poll: mio::Poll,
+    }
+
+    fn worker(scoreboard: &Arc<Scoreboard>, index: usize, channels: &Arc<Channels>) -> Worker {
+        let poll = mio::Poll::new().unwrap();
+        let slot = WorkerSlot::new(scoreboard.clone(), index);
+        slot.get().set_state(SlotState::Serving);
+        slot.get().set_threads_count(1);
+        slot.get().loop_beat(monotonic_ms());
+        Worker {
+            peers: PeerWorkers::new(slot, Some(channels.clone()), true),
+            connections: Connections::new(poll.registry().try_clone().unwrap()),
+            services: Services::for_tests(),
+            _poll: poll,
+        }
+    }
+
+    impl Worker {
+        /// A client connects. Returns whether its connection stays.
+        fn accept(&mut self) -> (bool, UnixStream) {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let ours = Transport::Unix(mio::net::UnixStream::from_std(ours));
+            let (connections, services) = (&mut self.connections, &mut self.services);
+            let ours = self.peers.place(ours, 0, connections, services);
+            let stays = ours.is_some();
+            if let Some(ours) = ours {
+                connections.open(ours, crate::pool::Peer::Unix, 0, services);
+            }
+            (stays, theirs)
+        }
+
+        fn receive(&mut self) {
+            self.peers
+                .receive(&mut self.connections, &mut self.services);
+        }
+    }
+
+    #[test]
+    fn a_new_connection_goes_to_the_peer_that_has_fewer_and_counts_there_at_once() {
+        let scoreboard = Arc::new(Scoreboard::new(2, 1).unwrap());
+        let channels = Arc::new(Channels::new(2).unwrap());
+        let mut first = worker(&scoreboard, 0, &channels);
+        let mut second = worker(&scoreboard, 1, &channels);
+        let clients = [(); 3].map(|()| first.accept());
+        let stays: Vec<bool> = clients.iter().map(|(stays, _)| *stays).collect();
+        assert_eq!(stays, [true, false, true]);
+        assert_eq!(scoreboard.slot(1).reserved_transfers(), 1);
+        second.receive();
+        assert_eq!((first.connections.len(), second.connections.len()), (2, 1));
+        assert_eq!(scoreboard.slot(1).reserved_transfers(), 0);
+    }
+
+    #[test]
+    fn what_was_sent_to_a_worker_that_died_goes_to_another() {
+        let scoreboard = Arc::new(Scoreboard::new(2, 1).unwrap());
+        let channels = Arc::new(Channels::new(2).unwrap());
+        let mut first = worker(&scoreboard, 0, &channels);
+        let second = worker(&scoreboard, 1, &channels);
+        let (connections, services) = (&mut first.connections, &mut first.services);
+        first.peers.on_heartbeat(connections, services);
+        let (_, _client) = first.accept();
+        let (stays, _other) = first.accept();
+        assert!(!stays);
+        drop(second);
+        scoreboard.slot(1).set_state(SlotState::Free);
+        let (connections, services) = (&mut first.connections, &mut first.services);
+        first.peers.on_heartbeat(connections, services);
+        assert_eq!(connections.len(), 2);
+    }
+}
