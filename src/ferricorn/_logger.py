@@ -45,7 +45,7 @@ for _name in ("append", "extend", "insert", "remove", "pop", "clear", "__setitem
 class _Watched:
     """Mixed into the two loggers and their handlers: the server learns of each change."""
 
-    _watched = ("level", "disabled", "propagate", "handlers", "filters", "formatter", "stream")
+    _watched = ("level", "disabled", "propagate", "handlers", "filters", "formatter", "stream", "disable")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("handlers", "filters"):
@@ -55,11 +55,13 @@ class _Watched:
             announce()
 
 
-def _watch(log: logging.Logger) -> None:
-    kind = type(log)
+def _watch(one: Any) -> None:
+    """A logger, or what all loggers have in common."""
+    kind = type(one)
     if not issubclass(kind, _Watched):
-        log.__class__ = type(kind.__name__, (_Watched, kind), {"__module__": kind.__module__})
-        log.handlers, log.filters = log.handlers, log.filters
+        one.__class__ = type(kind.__name__, (_Watched, kind), {"__module__": kind.__module__})
+        if isinstance(one, logging.Logger):
+            one.handlers, one.filters = one.handlers, one.filters
 
 
 def _own_handlers(log: logging.Logger) -> list[Handler]:
@@ -131,8 +133,8 @@ class BuiltIn(Logger):
         _current = None
         super().setup(cfg)
         self._own = {log.name: _own_handlers(log) for log in (self.error_log, self.access_log)}
-        for log in (self.error_log, self.access_log):
-            _watch(log)
+        for one in (self.error_log, self.access_log, self.error_log.manager):
+            _watch(one)
         _current = self
 
     def state(self) -> tuple[bool, bool, int]:

@@ -41,9 +41,15 @@ pub(super) fn run(
                 AppLoadError::Import { traceback, .. } => {
                     log::error!("Exception while preloading\n{traceback}");
                 }
-                AppLoadError::Load(_) | AppLoadError::Exit { .. } => log::error!("{error}"),
+                AppLoadError::Load(_) | AppLoadError::Refused(_) | AppLoadError::Exit { .. } => {
+                    log::error!("{error}");
+                }
             }
-            return error.exit_code();
+            // The server's exit code, as gunicorn's: there the application is loaded in the master.
+            return match error {
+                AppLoadError::Import { .. } | AppLoadError::Load(_) => 1,
+                AppLoadError::Refused(_) | AppLoadError::Exit { .. } => error.exit_code(),
+            };
         }
     }
     report_threads(py);

@@ -78,7 +78,8 @@ pub(super) fn changed(py: Python<'_>, access: bool, error: bool, level: i64) {
         if error && !std::mem::replace(&mut switch.has_error_log, true) {
             relayed = Some((switch.logs, switch.log.clone_ref(py)));
             // Before the worker serves it says so once, of both.
-            if switch.access.is_some() {
+            if let Some(access) = &switch.access {
+                access.app.log_exceptions_through(switch.log.clone_ref(py));
                 names.push(ERROR);
             }
         }

@@ -176,7 +176,7 @@ fn describe(
 fn load_failure(error: &AppLoadError) -> i32 {
     match error {
         AppLoadError::Import { traceback, .. } => boot_failure(traceback),
-        AppLoadError::Load(reason) => {
+        AppLoadError::Load(reason) | AppLoadError::Refused(reason) => {
             log::error!("{reason}");
             error.exit_code()
         }

@@ -23,6 +23,9 @@ pub enum AppLoadError {
     /// The module is there, the application is not in it. One line; the worker leaves with 4.
     #[error("{0}")]
     Load(String),
+    /// There is an application, but of a kind that cannot be served. One line; worker and server leave with 4.
+    #[error("{0}")]
+    Refused(String),
     /// The application's code has ended the process (`sys.exit`): that is its exit code.
     #[error("The application ended the process with exit code {code}.")]
     Exit { code: i32, raised: PyErr },
@@ -32,7 +35,7 @@ impl AppLoadError {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Import { .. } => 3,
-            Self::Load(_) => 4,
+            Self::Load(_) | Self::Refused(_) => 4,
             Self::Exit { code, .. } => *code,
         }
     }
@@ -52,7 +55,7 @@ impl AppLoadError {
     pub fn into_exception(self, py: Python<'_>) -> PyErr {
         match self {
             Self::Import { raised, .. } | Self::Exit { raised, .. } => raised,
-            Self::Load(message) => match app_import_error(py) {
+            Self::Load(message) | Self::Refused(message) => match app_import_error(py) {
                 Ok(class) => PyErr::from_type(class, (message,)),
                 Err(error) => error,
             },
@@ -142,7 +145,7 @@ fn callable(object: Bound<'_, PyAny>) -> Result<Py<PyAny>, AppLoadError> {
     if is_asgi(&object).unwrap_or(false) {
         let class = object.get_type().fully_qualified_name();
         let class = class.map_or_else(|_| "object".to_owned(), |name| name.to_string());
-        return Err(AppLoadError::Load(format!(
+        return Err(AppLoadError::Refused(format!(
             "The application ({class}) is ASGI, and ferricorn serves WSGI: run it with an ASGI server, or wrap it in an \
              adapter such as a2wsgi.ASGIMiddleware."
         )));
@@ -192,7 +195,7 @@ fn refuse_coroutine(object: &Bound<'_, PyAny>) -> Result<(), AppLoadError> {
         Ok(is_coroutine)
     };
     if is_coroutine().unwrap_or(false) {
-        return Err(AppLoadError::Load(
+        return Err(AppLoadError::Refused(
             "The application factory is a coroutine function: ferricorn serves WSGI, and its factories are called, not \
              awaited."
                 .to_owned(),

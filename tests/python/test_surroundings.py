@@ -14,7 +14,7 @@ import pytest
 
 from harness import APPS, COMMAND, Finished, Server, clean_environment, wait_until
 
-# A pod beside services called ferricorn, ferricorn-workers, ferricorn-bind and database, and a container of `docker --link`.
+# A pod beside services of such names, and a container of `docker --link`.
 POD = {
     "KUBERNETES_SERVICE_HOST": "10.96.0.1",
     "KUBERNETES_SERVICE_PORT": "443",
@@ -282,7 +282,9 @@ def test_a_custom_worker_class_is_refused_with_what_to_use(tmp_path, arguments, 
 
 
 @pytest.mark.ours
-@pytest.mark.parametrize(("arguments", "name"), [((), "sync"), (("-k", "sync"), "sync"), (("--threads", "3"), "hybrid (3 threads)")])
+@pytest.mark.parametrize(
+    ("arguments", "name"), [((), "sync"), (("-k", "sync"), "sync"), (("--threads", "3"), "hybrid (3 threads)")]
+)
 def test_the_log_names_the_worker_that_was_asked_for(server, arguments, name):
     one = server("hello", *arguments)
     assert one.log.wait(r"Using worker: (.+)$")[0].group(1) == name
@@ -328,5 +330,3 @@ def test_threads_of_a_preloaded_application_are_no_warning(server, tmp_path):
     log = one.log.join()
     assert "exporter" in log, "the line names it"
     assert "WARNING" not in log
-
-

@@ -235,7 +235,11 @@ impl<'r> Arbiter<'r> {
         } else if self.rollout.is_unproven() {
             self.fail_rollout(PRELOAD_FAILED);
         } else if !self.rollout.has_started() {
-            self.stopping.halt(PRELOAD_FAILED, EXIT_PRELOAD);
+            let code = match status {
+                ExitStatus::Code(code) => code,
+                ExitStatus::Signal(_) => EXIT_PRELOAD,
+            };
+            self.stopping.halt(PRELOAD_FAILED, code);
         } else {
             let delay = self.spawner.preload_delay().failed(now, exit.lived_ms);
             log::warn!("{PRELOAD_FAILED} The next attempt is in {delay:.1?}");

@@ -39,6 +39,7 @@ pub struct WsgiApp {
     request_hooks: Option<RequestHooks>,
     /// Those that came while requests ran.
     late_hooks: OnceLock<RequestHooks>,
+    late_logger: OnceLock<Py<PyAny>>,
     logger: Option<Py<PyAny>>,
     interrupts: Option<Arc<Interrupts>>,
 }
@@ -58,6 +59,7 @@ impl WsgiApp {
             slot,
             request_hooks: None,
             late_hooks: OnceLock::new(),
+            late_logger: OnceLock::new(),
             logger: None,
             interrupts: None,
         }
@@ -74,6 +76,11 @@ impl WsgiApp {
     pub fn log_through(&self, hooks: RequestHooks) {
         // Only the first ones count; they are all alike.
         let _ = self.late_hooks.set(hooks);
+    }
+
+    /// From now on exceptions are given to this logger.
+    pub fn log_exceptions_through(&self, logger: Py<PyAny>) {
+        let _ = self.late_logger.set(logger);
     }
 
     /// The custom logger, which is given exceptions as such.
@@ -339,7 +346,7 @@ impl WsgiApp {
             Some(job) => format!("Error handling request {}", named(job)),
             None => "Error after the response was sent".to_owned(),
         };
-        if let Some(logger) = &self.logger
+        if let Some(logger) = self.late_logger.get().or(self.logger.as_ref())
             && log_exception(py, logger, &message, error).is_ok()
         {
             return;
