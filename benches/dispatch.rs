@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ferricorn::pool::{Job, Pool, PoolThread, Reply, SleepMode};
+use ferricorn::pool::{Job, Pool, PoolThread, Reason, Reply, SleepMode};
 
 /// A pool whose threads send every job straight back, and jobs to send.
 struct Loop {
@@ -44,6 +44,7 @@ impl Loop {
         for job in self.jobs.drain(..) {
             assert!(self.pool.push(job).is_ok(), "there is room for every job");
         }
+        self.pool.notify_one(Reason::JobsQueued);
         while self.jobs.len() < count {
             match self.pool.receive() {
                 Some(Reply::Whole(job)) => self.jobs.push(job),

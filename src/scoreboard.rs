@@ -22,10 +22,12 @@
 )]
 
 mod histogram;
-mod lifecycle;
 mod readiness;
+mod reports;
+mod retirement;
 mod running;
 mod slot;
+mod slot_state;
 mod vitals;
 
 use std::fmt;
@@ -41,8 +43,9 @@ pub use self::histogram::{HISTOGRAM_BUCKETS, Histogram, HistogramSnapshot};
 pub use self::readiness::Unready;
 use self::running::ThreadData;
 pub use self::running::{Running, ThreadSlot};
+pub use self::slot::Slot;
 use self::slot::SlotData;
-pub use self::slot::{Slot, SlotState};
+pub use self::slot_state::SlotState;
 use self::vitals::Vitals;
 
 /// Milliseconds of the monotonic clock: the time base of every beat and start on the scoreboard.

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::bad_value::BadValue;
+use super::choices::StatsdAddress;
 use super::host;
 use super::peers::Network;
 use super::settings::{Kind, Setting};
@@ -334,16 +335,16 @@ fn statsd_address(value: &Value) -> Result<Value, BadValue> {
 }
 
 /// `HOST[:PORT]` or `unix:PATH`; but `unix:8125` is a host of that name, as it always was.
-pub(super) fn split_statsd(address: &str) -> Option<super::StatsdAddress> {
+pub(super) fn split_statsd(address: &str) -> Option<StatsdAddress> {
     if let Some(path) = address.strip_prefix("unix:") {
         if let Ok(port) = path.parse() {
-            return Some(super::StatsdAddress::Udp {
+            return Some(StatsdAddress::Udp {
                 host: "unix".to_owned(),
                 port,
             });
         }
         let path = path.strip_prefix("//").unwrap_or(path);
-        return Some(super::StatsdAddress::Unix(PathBuf::from(path)));
+        return Some(StatsdAddress::Unix(PathBuf::from(path)));
     }
     let (host, port) = if let Some((host, rest)) = address
         .strip_prefix('[')
@@ -356,7 +357,7 @@ pub(super) fn split_statsd(address: &str) -> Option<super::StatsdAddress> {
         (address, None)
     };
     let port = port.map_or(Ok(8125), str::parse).ok()?;
-    Some(super::StatsdAddress::Udp {
+    Some(StatsdAddress::Udp {
         host: host.to_ascii_lowercase(),
         port,
     })

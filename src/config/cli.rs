@@ -269,7 +269,7 @@ fn unknown(arg: &str) -> String {
     }
 }
 
-/// The name messages speak of: ours, or gunicorn's when called by a link of that name.
+/// The name in messages: `gunicorn` when called by a link of that name.
 fn program(argv: &[OsString]) -> String {
     let called = argv.first().and_then(|path| Path::new(path).file_name());
     if called.is_some_and(|name| name == "gunicorn") {

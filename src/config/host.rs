@@ -1,4 +1,4 @@
-//! What settings ask of the machine: directories that exist, users and groups by name.
+//! What settings ask of the machine: directories that exist, users and groups by name, places of the environment.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -25,6 +25,19 @@ pub fn start_directory() -> PathBuf {
     let inode = |path: &Path| path.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
     let same = typed.is_absolute() && inode(&typed).is_some() && inode(&typed) == inode(&current);
     if same { typed } else { current }
+}
+
+/// A path of each server's own: with one for all, a second server would take the first one's socket away.
+/// `src/ferricorn/ctl.py` looks in the same places.
+pub(super) fn control_socket_path() -> String {
+    let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+    if let Some(runtime) = variable("XDG_RUNTIME_DIR") {
+        return format!("{runtime}/ferricorn/{{pid}}.ctl");
+    }
+    match variable("HOME") {
+        Some(home) => format!("{home}/.ferricorn/{{pid}}.ctl"),
+        None => format!("/tmp/ferricorn-{}/{{pid}}.ctl", nix::unistd::geteuid()),
+    }
 }
 
 /// Without `.` and `..`, by text alone.

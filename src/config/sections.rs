@@ -1,13 +1,47 @@
-//! The sections of `Config`: plain values, each named as its setting, grouped by who reads them.
+//! `Config` and its sections: plain values, each named as its setting, grouped by who reads them.
 //!
 //! A time of 0 seconds is `None`. Nothing here changes after validation.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::choices::{
+    HeaderMap, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine, StatsdAddress,
+};
 use super::peers::AllowedPeers;
+use super::resolved::Resolved;
 use super::value::Value;
-use super::{HeaderMap, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine, StatsdAddress};
+
+/// Everything the operator decided, checked. Names are gunicorn's; a time of 0 seconds is `None`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub app: App,
+    pub socket: Socket,
+    pub workers: Workers,
+    pub lifecycle: Lifecycle,
+    pub http: Http,
+    pub limits: RequestLimits,
+    pub proxy: Proxy,
+    pub debugging: Debugging,
+    pub process: Process,
+    pub logging: Logging,
+    pub access_log: AccessLog,
+    pub syslog: Syslog,
+    pub statsd: Statsd,
+    pub control: Control,
+
+    /// Every row of the table with its final value and where it came from.
+    pub resolved: Resolved,
+    /// Lines for the log at start: settings without effect here, unknown names.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The final value of any row by its name, also of those without a field.
+    pub fn value(&self, name: &str) -> Option<&Value> {
+        self.resolved.value(name)
+    }
+}
 
 /// What is served, and the surroundings in which it is imported.
 #[derive(Clone, Debug)]

@@ -1,14 +1,14 @@
 //! `Resolved` -> `Config`: each checked value in the type its readers want.
 
 use super::check::split_statsd;
+use super::choices::{HeaderMap, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine};
 use super::resolved::Resolved;
 use super::sections::{
-    AccessLog, App, Control, Debugging, Http, Lifecycle, Logging, Process, Proxy, RequestLimits,
-    Socket, Statsd, Syslog, Workers,
+    AccessLog, App, Config, Control, Debugging, Http, Lifecycle, Logging, Process, Proxy,
+    RequestLimits, Socket, Statsd, Syslog, Workers,
 };
 use super::sources::RawSettings;
 use super::value::Value;
-use super::{Config, HeaderMap, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine};
 
 /// A section whose fields are read from the rows of the same name by the reader of their line;
 /// the fields in braces are worked out one by one.

@@ -2,12 +2,13 @@
 
 use super::bad_value::BadValue;
 use super::check::check;
+use super::error::Error;
 use super::resolved::Resolved;
+use super::sections::Config;
 use super::settings::{self, Setting, Verdict, workers};
 use super::sources::{RawSettings, Source};
 use super::typed::typed;
 use super::value::Value;
-use super::{Config, Error};
 
 /// The settings of a server that is to serve: also asks for an application.
 pub fn validate(raw: RawSettings) -> Result<Config, Vec<Error>> {
@@ -41,6 +42,13 @@ pub fn build(raw: RawSettings) -> Result<Config, Vec<Error>> {
         Ok(typed(resolved, &raw, warnings))
     } else {
         Err(errors)
+    }
+}
+
+/// gunicorn's defaults (and ours), with no application: what tests start from.
+impl Default for Config {
+    fn default() -> Self {
+        build(RawSettings::default()).expect("the table's own defaults are valid")
     }
 }
 

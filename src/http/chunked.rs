@@ -60,20 +60,16 @@ pub struct ChunkedDecoder {
 }
 
 impl ChunkedDecoder {
-    /// Reads from the start of `inbound`; returns how many bytes are done with and what came out. Data is to be
+    /// Reads from the start of `input`; returns how many bytes are done with and what came out. Data is to be
     /// used before the next call; the bytes not consumed are to be given again, with more behind them.
-    pub fn decode(
-        &mut self,
-        inbound: &[u8],
-        limits: &Limits,
-    ) -> Result<(usize, Piece), ParseError> {
+    pub fn decode(&mut self, input: &[u8], limits: &Limits) -> Result<(usize, Piece), ParseError> {
         let mut at = 0;
-        while at < inbound.len() {
+        while at < input.len() {
             match self.phase {
                 Phase::Data => {
                     let length = usize::try_from(self.remaining)
                         .unwrap_or(usize::MAX)
-                        .min(inbound.len() - at);
+                        .min(input.len() - at);
                     self.remaining -= length as u64;
                     if self.remaining == 0 {
                         self.phase = Phase::DataCarriageReturn;
@@ -81,16 +77,16 @@ impl ChunkedDecoder {
                     return Ok((at + length, Piece::Data(at..at + length)));
                 }
                 Phase::DataCarriageReturn | Phase::DataLineFeed => {
-                    self.end_chunk(inbound[at])?;
+                    self.end_chunk(input[at])?;
                     at += 1;
                 }
                 Phase::Trailers => {
-                    let (length, piece) = self.read_trailers(&inbound[at..], limits)?;
+                    let (length, piece) = self.read_trailers(&input[at..], limits)?;
                     return Ok((at + length, piece));
                 }
                 Phase::Done => return Ok((at, Piece::End)),
                 _ => {
-                    self.read_size_line(inbound[at], limits)?;
+                    self.read_size_line(input[at], limits)?;
                     at += 1;
                 }
             }
@@ -168,12 +164,12 @@ impl ChunkedDecoder {
     /// Whole trailer lines up to the empty one. They are checked as fields are, and dropped (RFC 9112 section 7.1.2).
     fn read_trailers(
         &mut self,
-        inbound: &[u8],
+        input: &[u8],
         limits: &Limits,
     ) -> Result<(usize, Piece), ParseError> {
         let mut at = 0;
-        while let Some(found) = memchr::memchr(b'\n', &inbound[at + self.scanned as usize..]) {
-            let line = &inbound[at..at + self.scanned as usize + found + 1];
+        while let Some(found) = memchr::memchr(b'\n', &input[at + self.scanned as usize..]) {
+            let line = &input[at..at + self.scanned as usize + found + 1];
             self.scanned = 0;
             at += line.len();
             let Some(content) = line.strip_suffix(b"\r\n") else {
@@ -196,7 +192,7 @@ impl ChunkedDecoder {
             }
             check_trailer(content)?;
         }
-        let pending = inbound.len() - at;
+        let pending = input.len() - at;
         if pending > limits.field_bytes_max {
             return Err(ParseError::FieldTooLarge);
         }
@@ -278,7 +274,7 @@ const FORBIDDEN_TRAILERS: [&[u8]; 6] = [
     b"te",
 ];
 
-/// Sums of sizes stay far from overflow, also in whoever reads a length as a signed number.
+/// Sums of sizes stay far from overflow, also for a reader that takes a length for a signed number.
 const CHUNK_BYTES_MAX: u64 = i64::MAX as u64;
 
 #[cfg(test)]

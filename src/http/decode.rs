@@ -31,8 +31,8 @@ impl IncomingBody {
         }
     }
 
-    pub(super) fn receive(&mut self, inbound: &[u8], limits: &Limits) -> Result<Step, ParseError> {
-        let (consumed, piece) = self.decoder.decode(inbound, limits)?;
+    pub(super) fn receive(&mut self, input: &[u8], limits: &Limits) -> Result<Step, ParseError> {
+        let (consumed, piece) = self.decoder.decode(input, limits)?;
         if consumed > 0 || piece == Piece::End {
             self.expectation = Expectation::Nothing;
         }
@@ -90,19 +90,19 @@ impl BodyDecoder {
         }
     }
 
-    /// Reads from the start of `inbound`: how many bytes are done with, and what came out.
-    fn decode(&mut self, inbound: &[u8], limits: &Limits) -> Result<(usize, Piece), ParseError> {
+    /// Reads from the start of `input`: how many bytes are done with, and what came out.
+    fn decode(&mut self, input: &[u8], limits: &Limits) -> Result<(usize, Piece), ParseError> {
         match self {
             Self::Length { remaining: 0 } => Ok((0, Piece::End)),
-            Self::Length { .. } if inbound.is_empty() => Ok((0, Piece::NeedData)),
+            Self::Length { .. } if input.is_empty() => Ok((0, Piece::NeedData)),
             Self::Length { remaining } => {
                 let length = usize::try_from(*remaining)
                     .unwrap_or(usize::MAX)
-                    .min(inbound.len());
+                    .min(input.len());
                 *remaining -= length as u64;
                 Ok((length, Piece::Data(0..length)))
             }
-            Self::Chunked(decoder) => decoder.decode(inbound, limits),
+            Self::Chunked(decoder) => decoder.decode(input, limits),
         }
     }
 

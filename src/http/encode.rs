@@ -3,8 +3,8 @@
 //! Decides nothing about the connection; `exchange.rs` does and passes it in.
 
 use super::error::Status;
-use super::head::Version;
 use super::response::ResponseHead;
+use super::version::Version;
 
 /// What is known of a response's body when its head is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ pub(super) fn write_head(
     out.extend_from_slice(b"\r\n");
 }
 
-/// `100 Continue`, which promises the peer that its body is wanted.
+/// `100 Continue`: the body is wanted.
 pub fn write_continue(out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
 }

@@ -130,7 +130,7 @@ impl ParseError {
     }
 }
 
-/// The application handed over what cannot be sent.
+/// The application gave what cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseError {
     #[error("Invalid status {0}")]
@@ -180,7 +180,7 @@ pub(super) fn quoted(bytes: &[u8]) -> String {
     text
 }
 
-/// Longer quotations only help whoever wants to fill our log.
+/// Longer quotations only help a peer that wants to fill the log.
 const QUOTED_BYTES_MAX: usize = 128;
 
 #[cfg(test)]

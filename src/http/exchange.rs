@@ -5,7 +5,7 @@
 //! a time, so nothing is read between its end and the end of its response; after a refusal or in `Closing`
 //! nothing received is looked at; a response that could not be delimited closes.
 
-use self::request::{Next, Request};
+use self::current_request::{Next, Request};
 use super::decode::IncomingBody;
 use super::encode::{
     BodyEncoder, BodySize, HeadPlan, ResponseDefaults, write_continue, write_error_page,
@@ -13,19 +13,20 @@ use super::encode::{
 };
 use super::error::{ParseError, Status};
 use super::framing::BodyLength;
-use super::head::{HeadScan, RequestHead, Version, parse_head};
+use super::head::{HeadScan, RequestHead, parse_head};
 use super::limits::Limits;
 use super::response::ResponseHead;
 use super::step::{Received, Step, need_data};
+use super::version::Version;
 
+mod current_request;
 mod queries;
-mod request;
 
 /// The state of a connection, as HTTP sees it.
 #[derive(Debug, Default)]
 pub struct Exchange {
     state: State,
-    /// Every answer says `Connection: close`, whatever the peer wishes. This outlives the exchange.
+    /// Every answer says `Connection: close`, whatever the peer asks for. This outlives the exchange.
     is_draining: bool,
 }
 
@@ -40,7 +41,7 @@ enum State {
     AfterBlank,
     /// Part of a head has arrived.
     Head(HeadScan),
-    /// Head accepted, body arriving.
+    /// Head accepted, body on its way.
     Body(Request, IncomingBody),
     /// The request is with the pool. Reading is paused, unless it was dispatched at its head: then the body is streamed.
     Dispatched(Request, Option<Box<IncomingBody>>),
@@ -79,28 +80,28 @@ impl Exchange {
     /// line can show of it.
     pub fn receive(
         &mut self,
-        inbound: &[u8],
+        input: &[u8],
         limits: &Limits,
         head: &mut RequestHead,
     ) -> Result<Step, ParseError> {
         self.check_invariants();
         let step = match &mut self.state {
-            State::Idle | State::HalfBlank => self.receive_first(inbound, limits, head),
-            State::AfterBlank => self.receive_head(inbound, HeadScan::default(), limits, head),
+            State::Idle | State::HalfBlank => self.receive_first(input, limits, head),
+            State::AfterBlank => self.receive_head(input, HeadScan::default(), limits, head),
             State::Head(scan) => {
                 let scan = *scan;
-                self.receive_head(inbound, scan, limits, head)
+                self.receive_head(input, scan, limits, head)
             }
             State::Body(request, body) => {
                 let request = *request;
-                body.receive(inbound, limits).inspect(|step| {
+                body.receive(input, limits).inspect(|step| {
                     if step.received == Received::End {
                         self.state = State::Dispatched(request, None);
                     }
                 })
             }
             State::Dispatched(..) | State::Responding(..) => Ok(need_data(0)),
-            State::Refused(_) | State::Closing(_) => Ok(need_data(inbound.len())),
+            State::Refused(_) | State::Closing(_) => Ok(need_data(input.len())),
         };
         if step.is_err() {
             self.state = State::Refused(self.request().copied());
@@ -138,7 +139,7 @@ impl Exchange {
     /// Feeds bytes of the body of a request that was dispatched at its head. After `End` or an error there is no more.
     pub fn receive_streamed_body(
         &mut self,
-        inbound: &[u8],
+        input: &[u8],
         limits: &Limits,
     ) -> Result<Step, ParseError> {
         let (State::Dispatched(request, streamed) | State::Responding(request, _, streamed)) =
@@ -150,7 +151,7 @@ impl Exchange {
             return Ok(need_data(0));
         };
         let step = body
-            .receive(inbound, limits)
+            .receive(input, limits)
             .inspect_err(|_| request.next = Next::Close)?;
         if step.received == Received::End {
             *streamed = None;
@@ -313,11 +314,11 @@ impl Exchange {
     /// The start of a request, before which one empty line may stand.
     fn receive_first(
         &mut self,
-        inbound: &[u8],
+        input: &[u8],
         limits: &Limits,
         head: &mut RequestHead,
     ) -> Result<Step, ParseError> {
-        match inbound {
+        match input {
             // May become the empty line; a byte has arrived, so the peer is no longer idle.
             [b'\r'] => {
                 self.state = State::HalfBlank;
@@ -329,22 +330,22 @@ impl Exchange {
                 step.consumed += 2;
                 Ok(step)
             }
-            _ => self.receive_head(inbound, HeadScan::default(), limits, head),
+            _ => self.receive_head(input, HeadScan::default(), limits, head),
         }
     }
 
     fn receive_head(
         &mut self,
-        inbound: &[u8],
+        input: &[u8],
         mut scan: HeadScan,
         limits: &Limits,
         head: &mut RequestHead,
     ) -> Result<Step, ParseError> {
-        if inbound.is_empty() {
+        if input.is_empty() {
             return Ok(need_data(0));
         }
-        let parsed = parse_head(inbound, &mut scan, limits, head)
-            .inspect_err(|_| head.keep_refused(inbound, limits))?;
+        let parsed = parse_head(input, &mut scan, limits, head)
+            .inspect_err(|_| head.keep_refused(input, limits))?;
         let Some((length, framing)) = parsed else {
             self.state = State::Head(scan);
             return Ok(need_data(0));
@@ -356,7 +357,7 @@ impl Exchange {
                 Received::Whole
             }
             BodyLength::Known(_) | BodyLength::Chunked => {
-                let more_has_arrived = inbound.len() > length;
+                let more_has_arrived = input.len() > length;
                 self.state = State::Body(request, IncomingBody::new(&framing, more_has_arrived));
                 Received::Head
             }

@@ -16,6 +16,10 @@ impl Span {
         }
     }
 
+    pub(super) fn start(self) -> usize {
+        self.start as usize
+    }
+
     pub(super) fn of(self, bytes: &[u8]) -> &[u8] {
         &bytes[self.start as usize..self.end as usize]
     }
@@ -58,7 +62,7 @@ pub(super) fn trim_ows(bytes: &[u8]) -> &[u8] {
     rest
 }
 
-/// The elements of a comma-separated list, trimmed; empty ones are kept for the caller to judge.
+/// The elements of a comma-separated list, trimmed; empty ones are kept for the caller to look at.
 pub(super) fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(trim_ows)
 }

@@ -1,9 +1,9 @@
 //! What a request's own fields may say about how it came here, and which names are taken at all.
 //!
-//! One look at a head, on the event loop, before the request is dispatched; what is refused is answered there. What
-//! is dropped is taken out of the head, so that nobody behind this can mistake it. The rules are gunicorn's
-//! (`header_map`, `forwarder_headers`, `secure_scheme_headers`, `SCRIPT_NAME`), and one of ours: what the application
-//! is to believe is said once.
+//! The policy is applied to each head once, on the event loop, before the request is dispatched; what is refused is
+//! answered there. What is dropped is taken out of the head, so that nothing behind this can mistake it. The rules are
+//! gunicorn's (`header_map`, `forwarder_headers`, `secure_scheme_headers`, `SCRIPT_NAME`), and one more: what the
+//! application is to believe must be said once.
 
 use super::error::{ParseError, quoted};
 use super::fields::is_named;
@@ -70,7 +70,8 @@ impl HeaderPolicy {
         }
     }
 
-    /// Judges a head; `is_trusted` as `forwarded_allow_ips` has it. Tells `on_dropped` each name that is taken out.
+    /// Applies the policy to a head; `is_trusted` as `forwarded_allow_ips` has it. `on_dropped` gets each name that is
+    /// taken out.
     ///
     /// # Errors
     /// The request must be refused.
@@ -89,7 +90,7 @@ impl HeaderPolicy {
             }
         }
         if has_underscores {
-            self.judge_underscores(head, is_trusted, on_dropped)?;
+            self.apply_to_underscores(head, is_trusted, on_dropped)?;
             forwarded.has_script_name = is_trusted && has_one_script_name(head)?;
         }
         self.check_path(head, forwarded)?;
@@ -117,7 +118,7 @@ impl HeaderPolicy {
         }
     }
 
-    fn judge_underscores(
+    fn apply_to_underscores(
         &self,
         head: &mut RequestHead,
         is_trusted: bool,

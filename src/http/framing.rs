@@ -5,9 +5,9 @@
 
 use super::error::{ParseError, quoted};
 use super::fields::{is_named, list_elements};
-use super::head::Version;
 use super::limits::Limits;
 use super::target::is_host;
+use super::version::Version;
 
 /// How long the body of a request is. A request's body never ends with the connection (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,15 +36,44 @@ pub(super) struct FramingFields<'a> {
     host: Option<&'a [u8]>,
     content_length: Option<&'a [u8]>,
     has_content_type: bool,
-    has_transfer_encoding: bool,
-    is_chunked: bool,
-    /// The first fault of Transfer-Encoding. Kept back because a 1.0 request with the field at all is the graver one.
-    transfer_fault: Option<ParseError>,
-    says_close: bool,
-    says_keep_alive: bool,
-    says_upgrade: bool,
-    has_upgrade: bool,
+    transfer: Transfer,
+    persistence: Persistence,
+    upgrade: Upgrade,
     expects_continue: bool,
+}
+
+/// What Transfer-Encoding says, as far as its codings were read.
+#[derive(Debug, Default)]
+enum Transfer {
+    /// There is no such field.
+    #[default]
+    Absent,
+    Chunked,
+    /// A coding that is not understood, and chunked not behind it.
+    Unknown(ParseError),
+    UnknownThenChunked(ParseError),
+    /// What no reader could understand. Kept back because a 1.0 request with the field at all is the graver fault.
+    Invalid,
+}
+
+/// What Connection says of the time after the response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Persistence {
+    /// Nothing: the version decides.
+    #[default]
+    ByVersion,
+    KeepAlive,
+    /// This outweighs keep-alive.
+    Close,
+}
+
+/// An upgrade takes two fields.
+#[derive(Debug, Default)]
+struct Upgrade {
+    /// Connection names the field Upgrade.
+    is_named: bool,
+    /// Upgrade names a protocol.
+    has_protocol: bool,
 }
 
 impl<'a> FramingFields<'a> {
@@ -68,7 +97,8 @@ impl<'a> FramingFields<'a> {
             7 if is_named(name, b"upgrade") => {
                 // RFC 9113 section 3.1: the upgrade to HTTP/2 is obsolete. Some clients offer it with every first
                 // request, and no application wants it.
-                self.has_upgrade = !value.is_empty() && !value.eq_ignore_ascii_case(b"h2c");
+                self.upgrade.has_protocol =
+                    !value.is_empty() && !value.eq_ignore_ascii_case(b"h2c");
             }
             10 if is_named(name, b"connection") => self.note_connection(value),
             12 if is_named(name, b"content-type") => {
@@ -102,10 +132,14 @@ impl<'a> FramingFields<'a> {
         }
         let length = self.decide_length(version, limits)?;
         // RFC 9112 section 9.3. After CONNECT the bytes belong to a tunnel, whatever was answered.
-        let by_default = version >= Version::HTTP_11 || self.says_keep_alive;
+        let keeps_alive = match self.persistence {
+            Persistence::ByVersion => version >= Version::HTTP_11,
+            Persistence::KeepAlive => true,
+            Persistence::Close => false,
+        };
         Ok(Framing {
             length,
-            keep_alive: by_default && !self.says_close && method != b"CONNECT",
+            keep_alive: keeps_alive && method != b"CONNECT",
             // RFC 9110 section 10.1.1: a 1.0 request's expectation is ignored; without a body nobody waits.
             expects_continue: self.expects_continue
                 && version >= Version::HTTP_11
@@ -113,32 +147,31 @@ impl<'a> FramingFields<'a> {
                 && length != BodyLength::Known(0),
             // RFC 9110 section 7.8: the field counts only when Connection names it, and not from a 1.0 peer. With a
             // body on its way the connection is still HTTP's.
-            asks_for_upgrade: self.says_upgrade
-                && self.has_upgrade
+            asks_for_upgrade: self.upgrade.is_named
+                && self.upgrade.has_protocol
                 && version >= Version::HTTP_11
                 && matches!(length, BodyLength::Empty | BodyLength::Known(0)),
         })
     }
 
     fn decide_length(&self, version: Version, limits: &Limits) -> Result<BodyLength, ParseError> {
-        if self.has_transfer_encoding {
+        match &self.transfer {
+            Transfer::Absent => self.decide_counted_length(limits),
             // RFC 9112 section 6.1: a 1.0 message with Transfer-Encoding has faulty framing.
-            if version < Version::HTTP_11 {
-                return Err(invalid_field("TRANSFER-ENCODING"));
-            }
-            if let Some(fault) = &self.transfer_fault {
-                return Err(fault.clone());
-            }
-            // RFC 9112 section 6.3 item 4: a request that does not end in chunked has no length.
-            if !self.is_chunked {
-                return Err(invalid_field("TRANSFER-ENCODING"));
-            }
+            _ if version < Version::HTTP_11 => Err(invalid_field("TRANSFER-ENCODING")),
             // RFC 9112 section 6.3 item 3: both at once is how requests are smuggled.
-            if self.content_length.is_some() {
-                return Err(invalid_field("CONTENT-LENGTH"));
+            Transfer::Chunked if self.content_length.is_some() => {
+                Err(invalid_field("CONTENT-LENGTH"))
             }
-            return Ok(BodyLength::Chunked);
+            Transfer::Chunked => Ok(BodyLength::Chunked),
+            // RFC 9112 section 6.1: 501 for a coding that is not understood.
+            Transfer::UnknownThenChunked(unknown) => Err(unknown.clone()),
+            // RFC 9112 section 6.3 item 4: a request that does not end in chunked has no length, and is answered 400.
+            Transfer::Unknown(_) | Transfer::Invalid => Err(invalid_field("TRANSFER-ENCODING")),
         }
+    }
+
+    fn decide_counted_length(&self, limits: &Limits) -> Result<BodyLength, ParseError> {
         let Some(value) = self.content_length else {
             return Ok(BodyLength::Empty);
         };
@@ -151,31 +184,38 @@ impl<'a> FramingFields<'a> {
 
     fn note_connection(&mut self, value: &[u8]) {
         for option in list_elements(value) {
-            self.says_close |= option.eq_ignore_ascii_case(b"close");
-            self.says_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-            self.says_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+            if option.eq_ignore_ascii_case(b"close") {
+                self.persistence = Persistence::Close;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                if self.persistence == Persistence::ByVersion {
+                    self.persistence = Persistence::KeepAlive;
+                }
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.upgrade.is_named = true;
+            }
         }
     }
 
     /// Codings accumulate over repeated fields, in order (RFC 9110 section 5.3).
     fn note_transfer_encoding(&mut self, value: &[u8]) {
-        self.has_transfer_encoding = true;
         for coding in list_elements(value) {
-            let fault =
-                if self.is_chunked || coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
-                {
-                    // RFC 9112 section 7.1: chunked comes once and last. "identity" and empty elements mean
-                    // nothing, and have been used to hide a coding from the next reader.
-                    invalid_field("TRANSFER-ENCODING")
-                } else if coding.eq_ignore_ascii_case(b"chunked") {
-                    self.is_chunked = true;
-                    continue;
-                } else {
-                    // RFC 9112 section 6.1: 501 for a coding that is not understood. Compression belongs here too:
-                    // an application cannot be handed bytes in a coding that WSGI has no place to name.
-                    ParseError::TransferCoding(quoted(value))
-                };
-            self.transfer_fault.get_or_insert(fault);
+            let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+            self.transfer = match std::mem::take(&mut self.transfer) {
+                // "identity" and empty elements mean nothing, and have been used to hide a coding from the next reader.
+                _ if coding.is_empty() || coding.eq_ignore_ascii_case(b"identity") => {
+                    Transfer::Invalid
+                }
+                Transfer::Absent if is_chunked => Transfer::Chunked,
+                Transfer::Unknown(unknown) if is_chunked => Transfer::UnknownThenChunked(unknown),
+                // Compression belongs here too: WSGI has no place to name a coding, so an application cannot be given
+                // bytes in one.
+                Transfer::Absent => Transfer::Unknown(ParseError::TransferCoding(quoted(value))),
+                Transfer::Unknown(unknown) => Transfer::Unknown(unknown),
+                // RFC 9112 section 7.1: chunked comes once and last.
+                Transfer::Chunked | Transfer::UnknownThenChunked(_) | Transfer::Invalid => {
+                    Transfer::Invalid
+                }
+            };
         }
     }
 }

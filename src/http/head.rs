@@ -6,54 +6,20 @@
 
 use std::mem::MaybeUninit;
 
-use super::error::ParseError;
+use super::error::{ParseError, quoted};
 use super::fields::{FieldSpan, Span, is_named};
 use super::framing::{Framing, FramingFields};
 use super::limits::Limits;
 use super::refusal::{self, RequestLine};
-
-/// The version of HTTP in a request line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    major: u8,
-    minor: u8,
-}
-
-impl Version {
-    pub const HTTP_10: Self = Self { major: 1, minor: 0 };
-    pub const HTTP_11: Self = Self { major: 1, minor: 1 };
-
-    /// Both numbers are one digit (RFC 9112 section 2.3).
-    pub(super) fn new(major: u8, minor: u8) -> Self {
-        debug_assert!(major < 10 && minor < 10);
-        Self { major, minor }
-    }
-
-    pub fn major(self) -> u8 {
-        self.major
-    }
-
-    pub fn minor(self) -> u8 {
-        self.minor
-    }
-
-    /// As in a request line: `HTTP/1.1`.
-    pub fn as_str(self) -> &'static str {
-        std::str::from_utf8(&VERSION_NAMES[usize::from(self.major) * 10 + usize::from(self.minor)])
-            .unwrap_or("HTTP/1.1")
-    }
-}
-
-impl Default for Version {
-    fn default() -> Self {
-        Self::HTTP_11
-    }
-}
+use super::target::is_same_authority;
+use super::version::Version;
 
 /// A request's head. Reusable: `clear` keeps the capacity.
 #[derive(Clone, Debug, Default)]
 pub struct RequestHead {
+    /// The head as received, and behind it what it implies.
     bytes: Vec<u8>,
+    length: usize,
     fields: Vec<FieldSpan>,
     line: Span,
     method: Span,
@@ -66,6 +32,7 @@ pub struct RequestHead {
 impl RequestHead {
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.length = 0;
         self.fields.clear();
         self.line = Span::default();
         self.method = Span::default();
@@ -107,7 +74,7 @@ impl RequestHead {
 
     /// The whole head as it was received, with the blank line at its end.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[..self.length]
     }
 
     /// The fields again, the last one first.
@@ -138,14 +105,15 @@ impl RequestHead {
     }
 
     /// The start of a head that was refused, so that its log line can show what was sent.
-    pub(super) fn keep_refused(&mut self, inbound: &[u8], limits: &Limits) {
+    pub(super) fn keep_refused(&mut self, input: &[u8], limits: &Limits) {
         self.clear();
-        let shown = &inbound[..inbound.len().min(limits.request_line_bytes_max)];
+        let shown = &input[..input.len().min(limits.request_line_bytes_max)];
         let end = shown
             .iter()
             .position(|byte| b"\r\n".contains(byte))
             .unwrap_or(shown.len());
         self.bytes.extend_from_slice(&shown[..end]);
+        self.length = end;
         self.line = Span::new(0, end);
         if let Ok(line) = RequestLine::parse(&shown[..end], &limits.rules) {
             self.set_request_line(&line, end);
@@ -160,6 +128,37 @@ impl RequestHead {
         self.path = Span::new(at + line.parts.path.0, at + line.parts.path.1);
         self.query = Span::new(at + line.parts.query.0, at + line.parts.query.1);
         self.version = line.version;
+    }
+
+    /// RFC 9112 section 3.2.2: the authority of an absolute target counts, not `Host`. One that names another place is
+    /// refused: of two readers each could believe another.
+    fn replace_host(&mut self, authority: (usize, usize)) -> Result<(), ParseError> {
+        let target = self.target();
+        let (scheme, value) = (
+            &target[..authority.0 - "://".len()],
+            &target[authority.0..authority.1],
+        );
+        let start = self.target.start();
+        let span = Span::new(start + authority.0, start + authority.1);
+        let place = self.fields().position(|(name, _)| is_named(name, b"host"));
+        match place {
+            Some(place) => {
+                let host = self.fields[place].value.of(&self.bytes);
+                if !is_same_authority(scheme, value, host) {
+                    return Err(ParseError::Field(quoted(b"HOST")));
+                }
+                self.fields[place].value = span;
+            }
+            // Only HTTP/1.0 does without.
+            None => {
+                self.bytes.extend_from_slice(b"Host");
+                self.fields.push(FieldSpan {
+                    name: Span::new(self.length, self.length + 4),
+                    value: span,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Takes over a head that httparse has tokenised, if it also keeps our rules.
@@ -224,7 +223,11 @@ impl RequestHead {
             return Err(refusal::bare_line_feed(1));
         }
         self.bytes.extend_from_slice(bytes);
+        self.length = end;
         self.set_request_line(&line, line_end);
+        if let Some(authority) = line.parts.authority {
+            self.replace_host(authority)?;
+        }
         if limits.rules.casefold_method {
             self.bytes[..line.method_end].make_ascii_uppercase();
         }
@@ -236,47 +239,47 @@ impl RequestHead {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeadScan {
     /// Bytes searched.
-    pub(super) scanned: u32,
+    scanned: u32,
     /// Start of the line being received; `line_start <= scanned`.
     line_start: u32,
     /// Whole lines seen.
     lines: u32,
 }
 
-/// Reads a head from the start of `inbound`. `None`: it is not whole yet; call again with the same bytes and more.
-/// Else its length and what it says. `inbound` must not be empty.
+/// Reads a head from the start of `input`. `None`: it is not whole yet; call again with the same bytes and more.
+/// Else its length and what it says. `input` must not be empty.
 pub fn parse_head(
-    inbound: &[u8],
+    input: &[u8],
     scan: &mut HeadScan,
     limits: &Limits,
     head: &mut RequestHead,
 ) -> Result<Option<(usize, Framing)>, ParseError> {
     if scan.scanned == 0 {
-        if let [b'\r' | b'\n', _, ..] | b"\n" = inbound {
+        if let [b'\r' | b'\n', _, ..] | b"\n" = input {
             // httparse would skip any number of empty lines.
-            return Err(ParseError::RequestLine(super::error::quoted(b"")));
+            return Err(ParseError::RequestLine(quoted(b"")));
         }
         let mut tokens = [const { MaybeUninit::uninit() }; TOKENS];
         let mut request = httparse::Request::new(&mut []);
-        match request.parse_with_uninit_headers(inbound, &mut tokens) {
+        match request.parse_with_uninit_headers(input, &mut tokens) {
             Ok(httparse::Status::Complete(end)) => {
-                let framing = head.accept(&inbound[..end], request.headers, limits)?;
+                let framing = head.accept(&input[..end], request.headers, limits)?;
                 return Ok(Some((end, framing)));
             }
             Ok(httparse::Status::Partial) => {}
             // Refuse now what no further byte can mend; otherwise it is one of the settings' leniencies, or a head
             // with many fields, and is read when it is whole.
             Err(_) => {
-                if let Some(error) = refusal::find(inbound, limits) {
+                if let Some(error) = refusal::find(input, limits) {
                     return Err(error);
                 }
             }
         }
     }
-    let Some(end) = scan.advance(inbound, limits)? else {
+    let Some(end) = scan.advance(input, limits)? else {
         return Ok(None);
     };
-    let bytes = &inbound[..end];
+    let bytes = &input[..end];
     let mut tokens = [const { MaybeUninit::uninit() }; TOKENS];
     let mut request = httparse::Request::new(&mut []);
     let framing = match request.parse_with_uninit_headers(bytes, &mut tokens) {
@@ -319,13 +322,13 @@ fn parse_unusual(
 
 impl HeadScan {
     /// Searches what has not been searched. The end of the head, if it is there.
-    fn advance(&mut self, inbound: &[u8], limits: &Limits) -> Result<Option<usize>, ParseError> {
+    fn advance(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, ParseError> {
         let from = self.scanned as usize;
-        debug_assert!(self.line_start <= self.scanned && from <= inbound.len());
-        for found in memchr::memchr_iter(b'\n', &inbound[from..]) {
+        debug_assert!(self.line_start <= self.scanned && from <= input.len());
+        for found in memchr::memchr_iter(b'\n', &input[from..]) {
             let line_start = self.line_start as usize;
             let next = from + found + 1;
-            let line = &inbound[line_start..next];
+            let line = &input[line_start..next];
             let Some(content) = line.strip_suffix(b"\r\n") else {
                 return Err(refusal::bare_line_feed(self.lines));
             };
@@ -346,7 +349,7 @@ impl HeadScan {
             self.lines += 1;
             self.line_start = next as u32;
         }
-        let pending = inbound.len() - self.line_start as usize;
+        let pending = input.len() - self.line_start as usize;
         if self.lines == 0 {
             // The last byte may be the CR of the line's end.
             if pending > limits.request_line_bytes_max + 1 {
@@ -355,28 +358,16 @@ impl HeadScan {
         } else if pending > limits.field_bytes_max {
             return Err(ParseError::FieldTooLarge);
         }
-        if inbound.len() > limits.head_bytes_max {
+        if input.len() > limits.head_bytes_max {
             return Err(ParseError::HeadTooLarge);
         }
-        self.scanned = inbound.len() as u32;
+        self.scanned = input.len() as u32;
         Ok(None)
     }
 }
 
 /// Enough for all but one request in a million; the rest take a slower way.
 const TOKENS: usize = 128;
-
-/// `HTTP/0.0` to `HTTP/9.9`.
-static VERSION_NAMES: [[u8; 8]; 100] = {
-    let mut names = [*b"HTTP/0.0"; 100];
-    let mut at = 0;
-    while at < 100 {
-        names[at][5] += (at / 10) as u8;
-        names[at][7] += (at % 10) as u8;
-        at += 1;
-    }
-    names
-};
 
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,9 @@
 
 use super::error::{ParseError, quoted};
 use super::fields::{is_field_value, is_token, trim_ows};
-use super::head::Version;
 use super::limits::{Limits, Rules};
 use super::target::{TargetParts, split_target};
+use super::version::Version;
 
 /// The parts of a valid request line; the method starts at 0 and the target one byte after the method.
 #[derive(Clone, Copy, Debug)]

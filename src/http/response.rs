@@ -18,8 +18,18 @@ pub struct ResponseHead {
     content_length: Option<(u64, Range<usize>)>,
     has_server: bool,
     has_date: bool,
-    closes: bool,
-    upgrades: bool,
+    connection: Connection,
+}
+
+/// What the application said in Connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Connection {
+    /// Nothing that matters: keep-alive is what happens anyway.
+    #[default]
+    Unsaid,
+    Close,
+    Upgrade,
+    UpgradeAndClose,
 }
 
 impl ResponseHead {
@@ -30,8 +40,7 @@ impl ResponseHead {
         self.content_length = None;
         self.has_server = false;
         self.has_date = false;
-        self.closes = false;
-        self.upgrades = false;
+        self.connection = Connection::Unsaid;
     }
 
     /// `200 OK`, or the code alone (RFC 9112 section 4). Latin-1 bytes.
@@ -134,12 +143,18 @@ impl ResponseHead {
 
     /// The application said `Connection: close`.
     pub(super) fn closes(&self) -> bool {
-        self.closes
+        matches!(
+            self.connection,
+            Connection::Close | Connection::UpgradeAndClose
+        )
     }
 
     /// The application said `Connection: upgrade`.
     pub(super) fn upgrades(&self) -> bool {
-        self.upgrades
+        matches!(
+            self.connection,
+            Connection::Upgrade | Connection::UpgradeAndClose
+        )
     }
 
     pub(super) fn field_bytes(&self) -> &[u8] {
@@ -162,9 +177,15 @@ impl ResponseHead {
     fn note_connection(&mut self, name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
         for option in list_elements(value) {
             if option.eq_ignore_ascii_case(b"close") {
-                self.closes = true;
+                self.connection = match self.upgrades() {
+                    true => Connection::UpgradeAndClose,
+                    false => Connection::Close,
+                };
             } else if option.eq_ignore_ascii_case(b"upgrade") {
-                self.upgrades = true;
+                self.connection = match self.closes() {
+                    true => Connection::UpgradeAndClose,
+                    false => Connection::Upgrade,
+                };
             } else if !option.eq_ignore_ascii_case(b"keep-alive") {
                 // Many applications ask for keep-alive; it is what happens anyway. Anything else would make a
                 // field hop-by-hop behind our back.

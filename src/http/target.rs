@@ -1,10 +1,12 @@
 //! The request target (RFC 9112 section 3.2): which form it has, and where its path and query are.
 
-/// Where path and query lie within a target. Both may be empty.
+/// Where the parts of a target lie within it. Path and query may be empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TargetParts {
     pub(super) path: (usize, usize),
     pub(super) query: (usize, usize),
+    /// Of the absolute form. The scheme ends three bytes before it.
+    pub(super) authority: Option<(usize, usize)>,
 }
 
 /// Finds the parts, or `None` when the target does not fit the method.
@@ -24,6 +26,7 @@ pub(super) fn split_target(method: &[u8], target: &[u8]) -> Option<TargetParts> 
         b'*' => (target == b"*" && method == b"OPTIONS").then_some(TargetParts {
             path: (0, 1),
             query: (1, 1),
+            authority: None,
         }),
         _ => split_path_after_authority(target),
     }
@@ -142,7 +145,33 @@ fn split_path_after_authority(target: &[u8]) -> Option<TargetParts> {
     if authority.is_empty() || !is_host(authority) {
         return None;
     }
-    Some(split_path(target, authority_end))
+    Some(TargetParts {
+        authority: Some((authority_start, authority_end)),
+        ..split_path(target, authority_end)
+    })
+}
+
+/// Whether a valid authority of a target with this scheme and a valid `Host` name the same place.
+pub(super) fn is_same_authority(scheme: &[u8], authority: &[u8], host: &[u8]) -> bool {
+    let default: &[u8] = match scheme.len() {
+        4 if scheme.eq_ignore_ascii_case(b"http") => b"80",
+        5 if scheme.eq_ignore_ascii_case(b"https") => b"443",
+        _ => b"",
+    };
+    let parts = |text| {
+        let (name, port) = split_port(text);
+        (name, if port.is_empty() { default } else { port })
+    };
+    let ((name, port), (host_name, host_port)) = (parts(authority), parts(host));
+    name.eq_ignore_ascii_case(host_name) && port == host_port
+}
+
+/// Name and port of a valid `Host`; the port is empty if there is none.
+fn split_port(host: &[u8]) -> (&[u8], &[u8]) {
+    match memchr::memrchr(b':', host) {
+        Some(colon) if host.last() != Some(&b']') => (&host[..colon], &host[colon + 1..]),
+        _ => (host, b""),
+    }
 }
 
 /// Path from `start` to `?`, query from there to the end. A fragment is not for servers; it is kept apart from
@@ -153,10 +182,12 @@ fn split_path(target: &[u8], start: usize) -> TargetParts {
         Some(length) => TargetParts {
             path: (start, start + length),
             query: (start + length + 1, end),
+            authority: None,
         },
         None => TargetParts {
             path: (start, end),
             query: (end, end),
+            authority: None,
         },
     }
 }
@@ -217,6 +248,39 @@ mod tests {
             ("GET", "http:/a"),
         ] {
             assert_eq!(split(method, target), None, "{method} {target:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_place_may_be_spelt_differently() {
+        let same = |target: &str, host: &str| {
+            let (authority_start, end) = split_target(b"GET", target.as_bytes())
+                .and_then(|parts| parts.authority)
+                .expect("an absolute form");
+            let scheme = &target.as_bytes()[..authority_start - 3];
+            is_same_authority(
+                scheme,
+                &target.as_bytes()[authority_start..end],
+                host.as_bytes(),
+            )
+        };
+        assert!(same("http://h/", "h"));
+        assert!(same("http://Example.COM/a", "example.com:80"));
+        assert!(same("HTTPS://h:443?a", "h"));
+        assert!(same("http://h:/", "h"));
+        assert!(same("http://[::1]:8000/", "[::1]:8000"));
+        assert!(same("ftp://h:21/", "h:21"));
+        for (target, host) in [
+            ("http://h/", "i"),
+            ("http://h/", ""),
+            ("http://h:8000/", "h"),
+            ("http://h/", "h:443"),
+            ("https://h/", "h:80"),
+            ("ftp://h/", "h:21"),
+            ("http://[::1]/", "[::2]"),
+            ("http://[::1]/", "[:"),
+        ] {
+            assert!(!same(target, host), "{target} {host}");
         }
     }
 

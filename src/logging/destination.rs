@@ -23,7 +23,7 @@ pub use super::open::{FileOptions, LogError};
 use super::outlet::Outlet;
 use super::way::identity;
 
-/// A stream of ours.
+/// A standard stream of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standard {
     Output,

@@ -278,7 +278,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("statsd");
         let mut statsd = statsd(StatsdAddress::Unix(path.clone()), "", "");
-        // Nobody is there yet.
+        // Nothing is bound there yet.
         statsd.logged(LogLevel::Error, b"lost");
         let receiver = UnixDatagram::bind(&path).unwrap();
         statsd.next_try = None;

@@ -161,7 +161,7 @@ impl Syslog {
                     send(link.fd.as_raw_fd(), frame, SEND_FLAGS)
                 }
             };
-            return self.judge(sent.map(drop));
+            return self.give_up_on(sent.map(drop));
         }
         if self.pending.len() + frame.len() > PENDING_BYTES_MAX {
             // There may be room by now.
@@ -184,14 +184,14 @@ impl Syslog {
             match send(link.fd.as_raw_fd(), &self.pending, SEND_FLAGS) {
                 Ok(taken) => drop(self.pending.drain(..taken)),
                 Err(Errno::EINTR) => {}
-                Err(errno) => return self.judge(Err(errno)),
+                Err(errno) => return self.give_up_on(Err(errno)),
             }
         }
         Ok(())
     }
 
     /// After an error that will not go away by itself the link is given up.
-    fn judge(&mut self, sent: Result<(), Errno>) -> Result<(), Errno> {
+    fn give_up_on(&mut self, sent: Result<(), Errno>) -> Result<(), Errno> {
         if let Err(errno) = sent
             && !matches!(errno, Errno::EAGAIN | Errno::ENOBUFS | Errno::EMSGSIZE)
         {

@@ -8,7 +8,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::UnixListener;
 
 use super::address::BindAddress;
-use super::resolve;
+use super::resolve::resolve;
 
 /// A non-blocking listening socket.
 #[derive(Debug)]

@@ -4,7 +4,8 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use super::{Attempt, BindOptions, Listener, bind_path};
+use super::Listener;
+use super::bind::{Attempt, BindOptions, bind_path};
 
 /// A unix socket for whom `mode` lets in, apart from those that serve: see the control interface. A path that a
 /// living process listens on is `AddrInUse`, and a file that is no socket stays.

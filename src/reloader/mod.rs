@@ -19,23 +19,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::inotify::Notify;
 use self::stamps::Stamps;
+pub use self::stamps::{Files, Imported};
 use crate::config::ReloadEngine;
-
-/// The files of one check.
-#[derive(Clone, Debug, Default)]
-pub struct Files {
-    /// The application's modules. One that is new has just been imported.
-    pub modules: Vec<Imported>,
-    /// What patterns match. One that is new has just been made, which is a change.
-    pub matched: Vec<PathBuf>,
-}
-
-/// A module's file, and what it looked like when it was imported: nanoseconds and bytes.
-#[derive(Clone, Debug)]
-pub struct Imported {
-    pub path: PathBuf,
-    pub stamp: Option<(i64, u64)>,
-}
 
 /// Remembers what files looked like.
 #[derive(Debug)]

@@ -5,7 +5,21 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Files;
+/// The files of one check.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// The application's modules. One that is new has just been imported.
+    pub modules: Vec<Imported>,
+    /// What patterns match. One that is new has just been made, which is a change.
+    pub matched: Vec<PathBuf>,
+}
+
+/// A module's file, and what it looked like when it was imported: nanoseconds and bytes.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    pub path: PathBuf,
+    pub stamp: Option<(i64, u64)>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Stamps {

@@ -3,19 +3,10 @@
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::histogram::{Histogram, HistogramData};
-use super::lifecycle::LifecycleData;
+use super::retirement::RetirementData;
 use super::running::{Running, ThreadData, ThreadSlot};
+use super::slot_state::SlotState;
 use super::vitals::VitalsData;
-
-/// What the worker of a slot is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SlotState {
-    #[default]
-    Free,
-    Booting,
-    Serving,
-    Draining,
-}
 
 /// One worker's view of the scoreboard. `Copy`, so it can be taken wherever it is needed.
 #[derive(Clone, Copy, Debug)]
@@ -23,18 +14,6 @@ pub struct Slot<'a> {
     pub(super) data: &'a SlotData,
     pub(super) vitals: &'a VitalsData,
     threads: &'a [ThreadData],
-}
-
-impl SlotState {
-    /// A number that stands for no state is that of a free slot.
-    pub(super) fn of(number: u32) -> Self {
-        match number {
-            1 => Self::Booting,
-            2 => Self::Serving,
-            3 => Self::Draining,
-            _ => Self::Free,
-        }
-    }
 }
 
 impl<'a> Slot<'a> {
@@ -200,7 +179,7 @@ impl<'a> Slot<'a> {
         }
         data.latency.wipe();
         data.queue_time.wipe();
-        data.lifecycle.wipe();
+        data.retirement.wipe();
         for thread in self.threads {
             thread.wipe();
         }
@@ -323,7 +302,7 @@ pub(super) struct SlotData {
     of_threads: OfThreads,
     threads_busy: AtomicU32,
     queue_time: HistogramData,
-    pub(super) lifecycle: LifecycleData,
+    pub(super) retirement: RetirementData,
 }
 
 /// Where the part that the pool threads write begins.

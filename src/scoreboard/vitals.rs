@@ -16,8 +16,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::Slot;
-use super::slot::SlotState;
+use super::slot_state::SlotState;
 
 /// The pages of all slots.
 pub(super) struct Vitals {
@@ -106,49 +105,37 @@ impl VitalsData {
     pub(super) fn set_loop_beat(&self, now_ms: u64) {
         self.loop_beat.store(now_ms, Ordering::Relaxed);
     }
-}
 
-impl Slot<'_> {
-    /// Arbiter: the state that the slot's own worker has set.
-    #[must_use]
-    pub fn reported_state(self) -> SlotState {
-        SlotState::of(self.vitals.state.load(Ordering::Relaxed))
+    pub(super) fn reported_state(&self) -> SlotState {
+        SlotState::of(self.state.load(Ordering::Relaxed))
     }
 
-    /// Arbiter: the last heartbeat of the slot's own worker's loop.
-    #[must_use]
-    pub fn reported_loop_beat(self) -> u64 {
-        self.vitals.loop_beat.load(Ordering::Relaxed)
+    pub(super) fn reported_loop_beat(&self) -> u64 {
+        self.loop_beat.load(Ordering::Relaxed)
     }
 
-    /// Some thread held the GIL just now. A worker that never calls this is never judged by it.
-    pub fn python_beat(self, now_ms: u64) {
-        self.vitals.python_beat.store(now_ms, Ordering::Relaxed);
+    pub(super) fn python_beat(&self, now_ms: u64) {
+        self.python_beat.store(now_ms, Ordering::Relaxed);
     }
 
-    #[must_use]
-    pub fn python_beat_at(self) -> u64 {
-        self.vitals.python_beat.load(Ordering::Relaxed)
+    pub(super) fn python_beat_at(&self) -> u64 {
+        self.python_beat.load(Ordering::Relaxed)
     }
 
-    /// Worker: it has served as many requests as it may. It goes on until the arbiter sends TERM.
-    pub fn ask_to_go(self) {
-        self.vitals.asks_to_go.store(1, Ordering::Relaxed);
+    pub(super) fn ask_to_go(&self) {
+        self.asks_to_go.store(1, Ordering::Relaxed);
     }
 
-    #[must_use]
-    pub fn asks_to_go(self) -> bool {
-        self.vitals.asks_to_go.load(Ordering::Relaxed) != 0
+    pub(super) fn asks_to_go(&self) -> bool {
+        self.asks_to_go.load(Ordering::Relaxed) != 0
     }
 
-    /// The worker has lost a thread for good: it would like to be replaced, and asked to stop once that is done.
-    pub fn set_wants_replacement(self) {
-        self.vitals.wants_replacement.store(1, Ordering::Relaxed);
+    pub(super) fn set_wants_replacement(&self) {
+        self.wants_replacement.store(1, Ordering::Relaxed);
     }
 
-    #[must_use]
-    pub fn wants_replacement(self) -> bool {
-        self.vitals.wants_replacement.load(Ordering::Relaxed) != 0
+    pub(super) fn wants_replacement(&self) -> bool {
+        self.wants_replacement.load(Ordering::Relaxed) != 0
     }
 }
 

@@ -219,6 +219,9 @@ REFUSED = {
 REFUSED_BY_US = {
     "no host": (b"GET / HTTP/1.1\r\n\r\n", 400, "Bad Request"),
     "unknown coding": (POST + b"Transfer-Encoding: magic, chunked\r\n\r\n0\r\n\r\n", 501, "Not Implemented"),
+    "coding alone": (POST + b"Transfer-Encoding: gzip\r\n\r\n", 400, "Bad Request"),
+    "padded length": (POST + b"Content-Length: 01\r\n\r\na", 400, "Bad Request"),
+    "target and host of two places": (b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "Bad Request"),
     "next major version": (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "HTTP Version Not Supported"),
 }
 

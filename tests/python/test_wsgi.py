@@ -109,12 +109,30 @@ def test_field_values_are_trimmed_and_latin1(probe):
         ("/environ?", "/environ", ""),
         ("/environ?a=%20&b=?c/../", "/environ", "a=%20&b=?c/../"),
         ("//environ", "//environ", ""),
-        ("http://other.test:80/environ/x?y", "/environ/x", "y"),
+        ("http://example.test:80/environ/x?y", "/environ/x", "y"),
     ],
 )
 def test_path_is_decoded_and_query_is_not(probe, target, path, query):
     environ = environ_of(probe, target)
     assert (environ["PATH_INFO"], environ["QUERY_STRING"], environ["RAW_URI"]) == (path, query, target)
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
+def test_the_authority_of_an_absolute_target_is_the_host(server, tmp_path, version):
+    """RFC 9112 section 3.2.2. On a unix socket the server's name comes from there too."""
+    one = server(VALIDATED, bind=(f"unix:{tmp_path}/s",))
+    environ = environ_of(one, "http://Example.test:80/environ", version=version)
+    assert environ["HTTP_HOST"] == "Example.test:80"
+    assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("Example.test", "80")
+
+
+@pytest.mark.ours
+def test_the_authority_of_an_absolute_target_needs_no_host_in_http_1_0(probe):
+    with probe.connect() as client:
+        client.send(b"GET http://other.test/environ HTTP/1.0\r\n\r\n")
+        environ = json.loads(client.read_response().body)
+    assert environ["HTTP_HOST"] == "other.test"
 
 
 def test_http_1_0_is_told(probe):

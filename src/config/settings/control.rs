@@ -1,6 +1,6 @@
 //! Rows: Dirty Arbiters, Control.
 
-use super::{Default, Kind, Section, Setting, row};
+use super::row::{Default, Kind, Section, Setting, row};
 
 const DIRTY: Section = Section::DirtyArbiters;
 const NO_DIRTY: &str = "there is no dirty arbiter: use a task queue";
@@ -78,16 +78,3 @@ pub(super) const ROWS: &[Setting] = &[
     )
     .flags(&["--no-control-socket"]),
 ];
-
-/// A path of each server's own: with one for all, a second server would take the first one's socket away.
-/// `src/ferricorn/ctl.py` looks in the same places.
-pub(super) fn default_path() -> String {
-    let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
-    if let Some(runtime) = variable("XDG_RUNTIME_DIR") {
-        return format!("{runtime}/ferricorn/{{pid}}.ctl");
-    }
-    match variable("HOME") {
-        Some(home) => format!("{home}/.ferricorn/{{pid}}.ctl"),
-        None => format!("/tmp/ferricorn-{}/{{pid}}.ctl", nix::unistd::geteuid()),
-    }
-}

@@ -1,6 +1,6 @@
 //! Rows: Debugging.
 
-use super::{Default, Kind, Section, Setting, row};
+use super::row::{Default, Kind, Section, Setting, row};
 
 const SECTION: Section = Section::Debugging;
 

@@ -1,6 +1,6 @@
 //! Rows: Server Hooks, Dirty Arbiter Hooks. Their values are Python callables.
 
-use super::{Default, Kind, Section, Setting, row};
+use super::row::{Default, Kind, Section, Setting, row};
 
 const DIRTY: &str = "there is no dirty arbiter";
 

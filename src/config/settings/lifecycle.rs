@@ -1,6 +1,6 @@
 //! Rows that gunicorn does not have: how workers are replaced and how the server stops. Part of the section Worker Processes.
 
-use super::{Default, Kind, Section, Setting, row};
+use super::row::{Default, Kind, Section, Setting, row};
 
 const SECTION: Section = Section::WorkerProcesses;
 

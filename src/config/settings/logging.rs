@@ -1,6 +1,6 @@
 //! Rows: Logging, Process Naming.
 
-use super::{Default, Kind, Section, Setting, row};
+use super::row::{Default, Kind, Section, Setting, row};
 
 const SECTION: Section = Section::Logging;
 const SWITCH: Kind = Kind::Bool { cli: true };

@@ -1,6 +1,6 @@
 //! Rows: Server Mechanics.
 
-use super::{Default, Kind, Section, Setting, row};
+use super::row::{Default, Kind, Section, Setting, row};
 use crate::config::value::Value;
 
 const SECTION: Section = Section::ServerMechanics;

@@ -1,6 +1,6 @@
 //! Rows: Security, which here also means the size of bodies.
 
-use super::{Default, Kind, Section, Setting, row};
+use super::row::{Default, Kind, Section, Setting, row};
 
 const SECTION: Section = Section::Security;
 

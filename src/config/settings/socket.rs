@@ -1,6 +1,6 @@
 //! Rows: Config File, Server Socket.
 
-use super::{Default, Kind, Section, Setting, row};
+use super::row::{Default, Kind, Section, Setting, row};
 use crate::config::value::Value;
 
 pub(super) const ROWS: &[Setting] = &[

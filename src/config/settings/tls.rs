@@ -1,6 +1,6 @@
 //! Rows: SSL, HTTP/2.
 
-use super::{Default, Kind, Section, Setting, row};
+use super::row::{Default, Kind, Section, Setting, row};
 
 const SECTION: Section = Section::Tls;
 const SWITCH: Kind = Kind::Bool { cli: true };

@@ -1,6 +1,6 @@
 //! Rows: Worker Processes.
 
-use super::{Default, Kind, Section, Setting, row};
+use super::row::{Default, Kind, Section, Setting, row};
 use crate::config::value::{Value, repr_str};
 
 const SECTION: Section = Section::WorkerProcesses;

@@ -1,6 +1,6 @@
 //! What can be asked of an [`Exchange`]; nothing here changes it.
 
-use super::request::{Next, Request};
+use super::current_request::{Next, Request};
 use super::{Exchange, LastBody, State};
 use crate::http::decode::IncomingBody;
 use crate::http::encode::BodyEncoder;

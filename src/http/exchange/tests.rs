@@ -505,7 +505,7 @@ fn random_walks_keep_the_invariants() {
             state ^= state << 17;
             (state >> 33) as usize % bound
         };
-        let (mut exchange, mut head, mut inbound, mut out) = (
+        let (mut exchange, mut head, mut input, mut out) = (
             Exchange::default(),
             RequestHead::default(),
             Vec::new(),
@@ -514,14 +514,14 @@ fn random_walks_keep_the_invariants() {
         for _ in 0..60 {
             let was_closing = exchange.is_closing();
             match below(14) {
-                0..=3 => inbound.extend_from_slice(ARRIVALS[below(ARRIVALS.len())].as_bytes()),
+                0..=3 => input.extend_from_slice(ARRIVALS[below(ARRIVALS.len())].as_bytes()),
                 4..=8 => {
-                    if let Ok(step) = exchange.receive(&inbound, &Limits::default(), &mut head) {
+                    if let Ok(step) = exchange.receive(&input, &Limits::default(), &mut head) {
                         assert!(
                             !was_closing || step.received == Received::NeedData,
                             "seed {seed}"
                         );
-                        inbound.drain(..step.consumed);
+                        input.drain(..step.consumed);
                     }
                 }
                 9 => exchange.send_continue(&mut out),

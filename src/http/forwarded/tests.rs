@@ -43,7 +43,7 @@ fn by_default() -> HeaderPolicy {
 }
 
 /// What is left of the fields' names, what was dropped, and what was found out.
-fn judged(
+fn applied(
     policy: &HeaderPolicy,
     is_trusted: bool,
     path: &str,
@@ -63,7 +63,7 @@ fn judged(
 fn an_ordinary_head_is_left_alone() {
     let fields = ["Host: a", "Cookie: a_b=c_d", "X-Forwarded-For: 1.1.1.1"];
     for is_trusted in [false, true] {
-        let (kept, dropped, forwarded) = judged(&by_default(), is_trusted, "/", &fields).unwrap();
+        let (kept, dropped, forwarded) = applied(&by_default(), is_trusted, "/", &fields).unwrap();
         assert_eq!(kept, ["Host", "Cookie", "X-Forwarded-For"]);
         assert!(dropped.is_empty());
         assert_eq!(forwarded, Forwarded::default());
@@ -74,7 +74,7 @@ fn an_ordinary_head_is_left_alone() {
 fn names_with_underscores_by_setting_and_peer() {
     let fields = ["X_One: 1", "X-One: 2", "script_name: /a", "Path_Info: /b"];
     let names = |policy: &HeaderPolicy, is_trusted| {
-        judged(policy, is_trusted, "/a", &fields).map(|(kept, dropped, _)| (kept, dropped))
+        applied(policy, is_trusted, "/a", &fields).map(|(kept, dropped, _)| (kept, dropped))
     };
     let lists = |kept: &[&str], dropped: &[&str]| {
         let owned = |texts: &[&str]| {
@@ -97,7 +97,7 @@ fn names_with_underscores_by_setting_and_peer() {
     let refusal = |name: &str| Err(format!("400 Invalid HTTP header name: '{name}'"));
     assert_eq!(names(&refuse, false), refusal("X_ONE"));
     let without_x = |is_trusted| {
-        judged(&refuse, is_trusted, "/a", &fields[1..3]).map(|(kept, dropped, _)| (kept, dropped))
+        applied(&refuse, is_trusted, "/a", &fields[1..3]).map(|(kept, dropped, _)| (kept, dropped))
     };
     assert_eq!(without_x(true), lists(&["X-One", "script_name"], &[]));
     assert_eq!(without_x(false), refusal("SCRIPT_NAME"));
@@ -125,24 +125,25 @@ fn a_forwarded_name_stands_alone() {
                 [field.as_str(), "remote_user: good"],
             ] {
                 assert_eq!(
-                    judged(&policy, true, "/", &fields),
+                    applied(&policy, true, "/", &fields),
                     Err("400 Invalid HTTP header name: 'REMOTE-USER'".to_owned())
                 );
             }
         }
-        let (kept, ..) = judged(&policy, true, "/", &["REMOTE_USER: a", "remote_user: b"]).unwrap();
+        let (kept, ..) =
+            applied(&policy, true, "/", &["REMOTE_USER: a", "remote_user: b"]).unwrap();
         assert_eq!(kept.len(), 2);
     }
     // Without a forwarder the field with hyphens is an ordinary one.
     let fields = ["REMOTE_USER: good", "Remote-User: evil"];
-    let (kept, ..) = judged(&by_default(), true, "/", &fields).unwrap();
+    let (kept, ..) = applied(&by_default(), true, "/", &fields).unwrap();
     assert_eq!(kept, ["Remote-User"]);
 }
 
 #[test]
 fn the_scheme_is_what_trusted_peers_say() {
     let https = |fields: &[&str], is_trusted| {
-        judged(&by_default(), is_trusted, "/", fields).map(|(.., forwarded)| forwarded.is_https)
+        applied(&by_default(), is_trusted, "/", fields).map(|(.., forwarded)| forwarded.is_https)
     };
     assert_eq!(https(&["X-Forwarded-Proto: https"], true), Ok(Some(true)));
     assert_eq!(https(&["x-forwarded-proto: https"], false), Ok(None));
@@ -170,7 +171,7 @@ fn the_scheme_is_what_trusted_peers_say() {
 fn the_mount_point_comes_from_a_trusted_peer_or_the_environment() {
     let mounted = policy(Underscores::Drop, &["SCRIPT_NAME"], "/env");
     let check = |is_trusted, path, fields: &[&str]| {
-        judged(&mounted, is_trusted, path, fields).map(|(.., forwarded)| forwarded.has_script_name)
+        applied(&mounted, is_trusted, path, fields).map(|(.., forwarded)| forwarded.has_script_name)
     };
     let problem = |path, name| {
         Err(format!(
@@ -196,7 +197,7 @@ fn the_mount_point_comes_from_a_trusted_peer_or_the_environment() {
     );
     // Mapped by `dangerous`, but nobody vouches for it.
     let dangerous = policy(Underscores::Map, &[], "");
-    let (kept, _, forwarded) = judged(&dangerous, false, "/", &["SCRIPT_NAME: /x"]).unwrap();
+    let (kept, _, forwarded) = applied(&dangerous, false, "/", &["SCRIPT_NAME: /x"]).unwrap();
     assert_eq!((kept.len(), forwarded.has_script_name), (1, false));
 }
 

@@ -77,6 +77,16 @@ fn transfer_encoding_is_chunked_once_and_alone() {
         ",chunked",
         "chunked, identity",
         "chunked, gzip",
+        // RFC 9112 section 6.3 item 4: chunked is not the last, so the body has no end.
+        "gzip",
+        "gzip, cow",
+        "gzip, identity",
+        "gzip, chunked, chunked",
+        "xchunked",
+        "chunked;q=1",
+        "\"chunked\"",
+        "chunked chunked",
+        "chunked\x0b",
     ] {
         assert_eq!(
             length_of(&[("Transfer-Encoding", value)]),
@@ -86,12 +96,10 @@ fn transfer_encoding_is_chunked_once_and_alone() {
     }
     for value in [
         "gzip, chunked",
-        "gzip",
-        "xchunked",
-        "chunked;q=1",
-        "\"chunked\"",
-        "chunked chunked",
-        "chunked\x0b",
+        "cow, gzip, chunked",
+        "xchunked, chunked",
+        "chunked;q=1, chunked",
+        "\"chunked\", chunked",
     ] {
         assert_eq!(
             length_of(&[("Transfer-Encoding", value)]),

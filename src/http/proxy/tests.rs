@@ -277,10 +277,10 @@ fn garbage_behind_a_signature_ends() {
             assert!(length <= bytes.len());
         }
         bytes.resize(V2_BYTES_MAX, b'x');
-        let settled = parse(&bytes, ProxyMode::Auto);
-        assert!(!matches!(settled, Ok(ProxyParse::NeedData { .. })));
+        let whole = parse(&bytes, ProxyMode::Auto);
+        assert!(!matches!(whole, Ok(ProxyParse::NeedData { .. })));
         if let Err(error) = first {
-            assert_eq!(Err(error), settled);
+            assert_eq!(Err(error), whole);
         }
     }
 }

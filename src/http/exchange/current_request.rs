@@ -1,7 +1,8 @@
 //! What an exchange keeps of a request's head until the request is answered.
 
 use crate::http::framing::{BodyLength, Framing};
-use crate::http::head::{RequestHead, Version};
+use crate::http::head::RequestHead;
+use crate::http::version::Version;
 
 /// What the head said of the request that is being received or answered.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,26 @@
+//! `Error`: what is wrong with a setting, with its name, its value and the place it came from.
+
+use super::bad_value::BadValue;
+use super::sources::Source;
+
+/// What the operator got wrong. Display is one line; the launcher prints each after `Error: `.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("Invalid value for {name}: {value} ({origin}): {reason}")]
+    Invalid {
+        name: &'static str,
+        value: String,
+        origin: Source,
+        reason: BadValue,
+    },
+    /// A value gunicorn takes and we do not; the message says what to do instead.
+    #[error("{name} = {value} ({origin}) is not available: {message}")]
+    Refused {
+        name: &'static str,
+        value: String,
+        origin: Source,
+        message: String,
+    },
+    #[error("No application module specified.")]
+    NoApplication,
+}

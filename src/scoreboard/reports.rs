@@ -1,0 +1,95 @@
+//! What a worker reports on its slot and the arbiter reads: vitals, and how it ends.
+
+use super::Slot;
+use super::slot_state::SlotState;
+
+impl Slot<'_> {
+    /// Arbiter: the state that the slot's own worker has set.
+    #[must_use]
+    pub fn reported_state(self) -> SlotState {
+        self.vitals.reported_state()
+    }
+
+    /// Arbiter: the last heartbeat of the slot's own worker's loop.
+    #[must_use]
+    pub fn reported_loop_beat(self) -> u64 {
+        self.vitals.reported_loop_beat()
+    }
+
+    /// Some thread held the GIL just now. A worker that never calls this is not killed for its absence.
+    pub fn python_beat(self, now_ms: u64) {
+        self.vitals.python_beat(now_ms);
+    }
+
+    #[must_use]
+    pub fn python_beat_at(self) -> u64 {
+        self.vitals.python_beat_at()
+    }
+
+    /// Worker: it has served as many requests as it may. It keeps serving until the arbiter sends TERM.
+    pub fn ask_to_go(self) {
+        self.vitals.ask_to_go();
+    }
+
+    #[must_use]
+    pub fn asks_to_go(self) -> bool {
+        self.vitals.asks_to_go()
+    }
+
+    /// The worker has lost a thread for good: it would like to be replaced, and asked to stop once that is done.
+    pub fn set_wants_replacement(self) {
+        self.vitals.set_wants_replacement();
+    }
+
+    #[must_use]
+    pub fn wants_replacement(self) -> bool {
+        self.vitals.wants_replacement()
+    }
+
+    /// Arbiter: TERM has come and `stop_delay` runs. The worker serves, but is not ready for more.
+    pub fn announce_stop(self) {
+        self.data.retirement.announce_stop();
+    }
+
+    #[must_use]
+    pub fn server_stops(self) -> bool {
+        self.data.retirement.server_stops()
+    }
+
+    /// Arbiter: the worker has been sent this signal and is to stop, also when its application keeps the signal to itself.
+    pub fn ask_to_stop(self, signal: i32, now_ms: u64) {
+        self.data.retirement.ask_to_stop(signal, now_ms);
+    }
+
+    /// Which signal that was.
+    #[must_use]
+    pub fn stop_signal(self) -> Option<i32> {
+        self.data.retirement.stop_signal()
+    }
+
+    /// When that was, by the scoreboard's clock.
+    #[must_use]
+    pub fn stop_asked_ms(self) -> Option<u64> {
+        self.data.retirement.stop_asked_ms()
+    }
+
+    /// A request that the server answered without the application (400, 408, 413, 503 and the like).
+    pub fn add_refused(self, count: u64) {
+        self.data.retirement.add_refused(count);
+    }
+
+    #[must_use]
+    pub fn refused(self) -> u64 {
+        self.data.retirement.refused()
+    }
+
+    /// A request that was under way when its time to end was over.
+    pub fn add_cut(self, count: u64) {
+        self.data.retirement.add_cut(count);
+    }
+
+    #[must_use]
+    pub fn cut(self) -> u64 {
+        self.data.retirement.cut()
+    }
+}
