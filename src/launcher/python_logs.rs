@@ -79,7 +79,10 @@ pub(super) fn changed(py: Python<'_>, access: bool, error: bool, level: i64) {
             relayed = Some((switch.logs, switch.log.clone_ref(py)));
             // Before the worker serves it says so once, of both.
             if let Some(access) = &switch.access {
-                access.app.log_exceptions_through(switch.log.clone_ref(py));
+                access
+                    .app
+                    .late_logging()
+                    .log_exceptions_through(switch.log.clone_ref(py));
                 names.push(ERROR);
             }
         }
@@ -88,7 +91,7 @@ pub(super) fn changed(py: Python<'_>, access: bool, error: bool, level: i64) {
         }
         if access && let Some(access) = &mut switch.access {
             if let Some(hooks) = access.hooks.take() {
-                access.app.log_through(hooks);
+                access.app.late_logging().log_through(hooks);
             }
             if !access.is_python.swap(true, Ordering::Relaxed) {
                 names.push(ACCESS);

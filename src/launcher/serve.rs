@@ -17,7 +17,6 @@ use super::worker_access_log;
 use super::worker_signals::{RequestedExit, WorkerSignals, watch_slot};
 use crate::arbiter::{WorkerContext, signals};
 use crate::config::{Config, VERSION};
-use crate::logging;
 use crate::logging::access::FormatError;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
@@ -108,7 +107,7 @@ fn start(
         .with_logger(logger)
         .with_interrupts(interrupts.clone());
     let app = Arc::new(app);
-    let may_switch = logging::logs_access(&config) && !logs_access;
+    let may_switch = worker_access_log::logs_access(&config) && !logs_access;
     let later = may_switch.then(|| request_hooks(true)).transpose()?;
     python_logs::serve(is_python, Arc::clone(&app), later.flatten());
     python_logs::announce(&touched.names());
@@ -190,7 +189,7 @@ fn touched_logs(py: Python<'_>, config: &Config, inherited: &Inherited) -> PyRes
         return Ok(Touched::default());
     }
     let (access, error) = python_logs::touched(py, &inherited.log)?;
-    let access = access && logging::logs_access(config);
+    let access = access && worker_access_log::logs_access(config);
     Ok(Touched { access, error })
 }
 

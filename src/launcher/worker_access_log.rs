@@ -10,7 +10,6 @@ use super::python_runtime::Inherited;
 use super::relay;
 use crate::config::Config;
 use crate::logging::access::{AccessFilter, AccessFormat, FormatError};
-use crate::logging::logs_access;
 use crate::python::wsgi::{ListenerAddress, WsgiSettings};
 use crate::worker::{AccessLines, AccessLog, WorkerInfo};
 
@@ -54,6 +53,12 @@ pub(super) fn make(
         .filtered(filter)
         .of_worker(info);
     Ok(Some(log.into()))
+}
+
+/// Whether there is an access log to write to.
+pub(super) fn logs_access(config: &Config) -> bool {
+    config.access_log.accesslog.is_some()
+        || config.syslog.syslog && !config.syslog.disable_redirect_access_to_syslog
 }
 
 /// What access log lines show of this worker.

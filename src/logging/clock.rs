@@ -1,8 +1,8 @@
 //! Local time as log lines show it, formatted at most once a second.
 
-use chrono::{DateTime, FixedOffset, Offset as _, Utc};
+mod zone;
 
-use super::zone;
+use chrono::{DateTime, FixedOffset, Offset as _, Utc};
 
 /// The text of one moment in one format, kept until the second changes.
 #[derive(Debug)]

@@ -17,13 +17,11 @@ pub mod destination;
 mod error_log;
 mod open;
 mod outlet;
-mod own_stream;
 pub mod statsd;
 pub mod syslog;
 mod way;
 mod whole_lines;
 mod writer;
-mod zone;
 
 use std::fmt::{Arguments, Display};
 use std::os::fd::RawFd;
@@ -194,9 +192,7 @@ impl Log {
     /// The level of the error log has changed.
     pub fn set_level(self, level: LogLevel) {
         self.error_log().set_level(level);
-        if level.filter() > log::max_level() {
-            log::set_max_level(level.filter());
-        }
+        log::set_max_level(log::max_level().max(level.filter()));
     }
 
     /// Lets a logger of the operator's take the error log's records, or takes that back.
@@ -246,12 +242,6 @@ impl Log {
     fn error_log(self) -> impl std::ops::DerefMut<Target = ErrorLog> {
         self.0.error_log()
     }
-}
-
-/// Whether there is an access log to write to.
-pub fn logs_access(config: &Config) -> bool {
-    config.access_log.accesslog.is_some()
-        || config.syslog.syslog && !config.syslog.disable_redirect_access_to_syslog
 }
 
 /// A process that ends waits at most this for its logs to take what is pending.

@@ -6,6 +6,8 @@
 //! has no second name. It gives away only a file that it has made. Every step starts from an open directory, so nothing
 //! can be exchanged between a check and its use.
 
+mod own_stream;
+
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -16,8 +18,6 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{Gid, Uid, fchown, geteuid};
-
-use super::own_stream;
 
 /// A log's file could not be opened; worded as gunicorn words it.
 #[derive(Debug, thiserror::Error)]

@@ -77,11 +77,7 @@ impl<'r> Arbiter<'r> {
             let admin = AdminServer::open(address, monotonic_ms());
             self.admin = Some(admin.map_err(StartError::AdminAddress)?);
         }
-        let threads = self.rollout.config().workers.threads;
-        match threads {
-            1 => log::info!("Using worker: sync"),
-            _ => log::info!("Using worker: hybrid ({threads} threads)"),
-        }
+        log::info!("Using worker: {}", self.rollout.config().workers.kind());
         self.hook(Hook::WhenReady)?;
         Ok(())
     }
@@ -235,11 +231,8 @@ impl<'r> Arbiter<'r> {
         } else if self.rollout.is_unproven() {
             self.fail_rollout(PRELOAD_FAILED);
         } else if !self.rollout.has_started() {
-            let code = match status {
-                ExitStatus::Code(code) => code,
-                ExitStatus::Signal(_) => EXIT_PRELOAD,
-            };
-            self.stopping.halt(PRELOAD_FAILED, code);
+            self.stopping
+                .halt(PRELOAD_FAILED, status.code_or(EXIT_PRELOAD));
         } else {
             let delay = self.spawner.preload_delay().failed(now, exit.lived_ms);
             log::warn!("{PRELOAD_FAILED} The next attempt is in {delay:.1?}");

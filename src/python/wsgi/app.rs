@@ -3,7 +3,7 @@
 //! Runs on the pool threads, attached to the interpreter. The job's reply is sent exactly once, whatever the application
 //! does. Its result's `close()` is called exactly once, on this thread.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
@@ -22,6 +22,7 @@ use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 use super::body::{self, Sent};
 use super::environ::EnvironMaker;
 use super::hijack::HijackableSocket;
+use super::late_logging::LateLogging;
 use super::request_hooks::{HookedRequest, RequestHooks};
 use super::scoreboard_clock::ScoreboardClock;
 use super::settings::WsgiSettings;
@@ -37,9 +38,7 @@ pub struct WsgiApp {
     scoreboard: Arc<Scoreboard>,
     slot: usize,
     request_hooks: Option<RequestHooks>,
-    /// Those that came while requests ran.
-    late_hooks: OnceLock<RequestHooks>,
-    late_logger: OnceLock<Py<PyAny>>,
+    late: LateLogging,
     logger: Option<Py<PyAny>>,
     interrupts: Option<Arc<Interrupts>>,
 }
@@ -58,8 +57,7 @@ impl WsgiApp {
             scoreboard,
             slot,
             request_hooks: None,
-            late_hooks: OnceLock::new(),
-            late_logger: OnceLock::new(),
+            late: LateLogging::default(),
             logger: None,
             interrupts: None,
         }
@@ -72,15 +70,9 @@ impl WsgiApp {
         self
     }
 
-    /// From now on requests are seen by these.
-    pub fn log_through(&self, hooks: RequestHooks) {
-        // Only the first ones count; they are all alike.
-        let _ = self.late_hooks.set(hooks);
-    }
-
-    /// From now on exceptions are given to this logger.
-    pub fn log_exceptions_through(&self, logger: Py<PyAny>) {
-        let _ = self.late_logger.set(logger);
+    /// What may come while requests run.
+    pub fn late_logging(&self) -> &LateLogging {
+        &self.late
     }
 
     /// The custom logger, which is given exceptions as such.
@@ -180,7 +172,7 @@ impl WsgiApp {
             Ok(environ) => environ,
             Err(error) => return self.fail(py, thread, Some(job), &error),
         };
-        let hooks = self.late_hooks.get().or(self.request_hooks.as_ref());
+        let hooks = self.late.hooks().or(self.request_hooks.as_ref());
         let hooked = match hooks.map(|hooks| hooks.begin(&environ, &job)).transpose() {
             Ok(None) => None,
             Ok(Some(mut hooked)) => match hooked.pre_request() {
@@ -346,7 +338,7 @@ impl WsgiApp {
             Some(job) => format!("Error handling request {}", named(job)),
             None => "Error after the response was sent".to_owned(),
         };
-        if let Some(logger) = self.late_logger.get().or(self.logger.as_ref())
+        if let Some(logger) = self.late.logger().or(self.logger.as_ref())
             && log_exception(py, logger, &message, error).is_ok()
         {
             return;

@@ -16,7 +16,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "src/net/backlog.rs",
     "src/net/inherit.rs",
     "src/net/channel.rs",
-    "src/logging/zone.rs",
+    "src/logging/clock/zone.rs",
     "src/python/",
 ];
 
