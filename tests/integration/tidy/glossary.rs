@@ -82,7 +82,7 @@ const GLOSSARY: &[Term] = &[
             "in turn|turn into|turns into|turn out|turns out|turn on|turns on|turn off|turns off",
         ),
     term("linger|lingers|lingered|lingering", "lingering close")
-        .except("lingering close|lingering closes|so linger"),
+        .except("lingering close|lingering closes|so linger|libc linger|l linger|sockopt linger"),
     term("beat|beats", "heartbeat"),
     term("ran dry|run dry|runs dry", "exhausted"),
     term("turn bytes left", "write budget"),
