@@ -34,8 +34,8 @@ pub(super) fn run(
         "fork server [{}]",
         context.config.process.proc_name
     ));
-    match runtime.load_app(&context.config) {
-        Ok(app) => runtime.set_app(app),
+    match runtime.preload() {
+        Ok(()) => {}
         Err(error) => {
             match &error {
                 AppLoadError::Import { traceback, .. } => {

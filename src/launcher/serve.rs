@@ -22,7 +22,7 @@ use crate::logging::statsd::Statsd;
 use crate::net::Listener;
 use crate::python::gil::{Reason, release};
 use crate::python::heartbeat::{self, GilTaskQueue, Heartbeat};
-use crate::python::hooks::{Hook, leaving, reopen_files};
+use crate::python::hooks::{Hook, leaving, reopen_files, store};
 use crate::python::interrupts::Interrupts;
 use crate::python::native_thread::ThreadEnd;
 use crate::python::threads::{PythonApplication, TimeoutHook};
@@ -76,12 +76,13 @@ fn start(
         scoreboard,
         notifier,
         parent,
-        max_requests,
         channels,
         ..
     } = context;
     let raised = |error: PyErr| Raised::new(py, &error);
+    let max_requests = max_requests(py, &inherited.worker).map_err(raised)?;
     let (signals, wakeups) = signals.take(py, faults).map_err(raised)?;
+    start_object(py, &inherited.worker).map_err(raised)?;
     let has_one_thread = config.workers.threads == 1;
     let mut settings = wsgi_settings(py, &config, &listeners);
     let touched = touched_logs(py, &config, inherited).map_err(raised)?;
@@ -164,6 +165,24 @@ fn start(
 pub(super) fn without_signals<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let _blocked = signals::Blocked::new()?;
     start()
+}
+
+/// As hooks have left it.
+fn max_requests(py: Python<'_>, worker: &Py<PyAny>) -> PyResult<Option<u64>> {
+    let most: i64 = worker.getattr(py, "max_requests")?.extract(py)?;
+    let most = u64::try_from(most).unwrap_or(0).max(1);
+    // `sys.maxsize` stands for none.
+    Ok(Some(most).filter(|most| *most < i64::MAX as u64))
+}
+
+/// From now on the worker's object passes on what hooks set. One that a hook has told to stop stops.
+fn start_object(py: Python<'_>, worker: &Py<PyAny>) -> PyResult<()> {
+    let worker = worker.bind(py);
+    store(worker, "_serves", true)?;
+    if !worker.getattr("alive")?.is_truthy()? {
+        let _ = signals::deliver(Signal::SIGTERM);
+    }
+    Ok(())
 }
 
 /// Which of the built-in logs' loggers the application has changed before the worker serves.

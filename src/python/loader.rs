@@ -55,7 +55,12 @@ impl AppLoadError {
     pub fn into_exception(self, py: Python<'_>) -> PyErr {
         match self {
             Self::Import { raised, .. } | Self::Exit { raised, .. } => raised,
-            Self::Load(message) | Self::Refused(message) => match app_import_error(py) {
+            Self::Refused(message) => {
+                let class = errors(py).and_then(|errors| errors.getattr("NotWSGIError"));
+                let raised = class.and_then(|class| class.call1((message,)));
+                raised.map_or_else(|error| error, PyErr::from_value)
+            }
+            Self::Load(message) => match app_import_error(py) {
                 Ok(class) => PyErr::from_type(class, (message,)),
                 Err(error) => error,
             },
@@ -127,8 +132,31 @@ pub fn load_app(py: Python<'_>, uri: &str) -> Result<Py<PyAny>, AppLoadError> {
 /// It raised, or returned no application.
 pub fn load_embedded(application: &Bound<'_, PyAny>) -> Result<Py<PyAny>, AppLoadError> {
     let py = application.py();
-    match application.call_method0("wsgi") {
+    let agents = py.import("ferricorn._agents");
+    refine(
+        py,
+        agents.and_then(|agents| agents.call_method1("wsgi", (application,))),
+    )
+}
+
+/// Has the worker's object load the application, by the methods that gunicorn has for it.
+///
+/// # Errors
+/// It raised, or there is no application afterwards.
+pub fn load_into_worker(worker: &Bound<'_, PyAny>) -> Result<(), AppLoadError> {
+    let loaded = worker.call_method0("load_wsgi");
+    refine(worker.py(), loaded.and_then(|_| worker.getattr("wsgi"))).map(drop)
+}
+
+/// An exception as what it means.
+fn refine(py: Python<'_>, loaded: PyResult<Bound<'_, PyAny>>) -> Result<Py<PyAny>, AppLoadError> {
+    let is_refusal = |error: &PyErr| {
+        let class = errors(py).and_then(|errors| errors.getattr("NotWSGIError"));
+        class.is_ok_and(|class| error.is_instance(py, &class))
+    };
+    match loaded {
         Ok(object) => callable(object),
+        Err(error) if is_refusal(&error) => Err(AppLoadError::Refused(error.value(py).to_string())),
         Err(error) if app_import_error(py).is_ok_and(|class| error.is_instance(py, &class)) => {
             Err(AppLoadError::Load(error.value(py).to_string()))
         }
@@ -205,10 +233,12 @@ fn refuse_coroutine(object: &Bound<'_, PyAny>) -> Result<(), AppLoadError> {
 }
 
 fn app_import_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    let class = py
-        .import("ferricorn._gunicorn.errors")?
-        .getattr("AppImportError")?;
+    let class = errors(py)?.getattr("AppImportError")?;
     Ok(class.cast_into::<PyType>()?)
+}
+
+fn errors(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    py.import("ferricorn._gunicorn.errors")
 }
 
 fn import<'py>(
