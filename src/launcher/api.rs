@@ -11,6 +11,7 @@ use super::python_logs;
 use crate::arbiter::signals;
 use crate::config::settings::{Kind, Setting, all, find};
 use crate::config::{self, LogLevel};
+use crate::fork_guard;
 use crate::logging::Log;
 use crate::logging::statsd::Metric;
 use crate::python::config_file;
@@ -106,6 +107,20 @@ pub(crate) fn load_app(py: Python<'_>, uri: &str) -> PyResult<Py<PyAny>> {
 #[pyfunction]
 pub(crate) fn loggers_changed(py: Python<'_>, access: bool, error: bool, level: i64) {
     python_logs::changed(py, access, error, level);
+}
+
+/// Whether this process is a child that the application has forked.
+#[pyfunction]
+pub(crate) fn is_forked_child() -> bool {
+    fork_guard::is_child()
+}
+
+/// Puts the default in the place of the server's signal handlers, in a child that the application has forked.
+#[pyfunction]
+pub(crate) fn reset_signal_handlers() {
+    if fork_guard::is_child() {
+        fork_guard::reset_handlers();
+    }
 }
 
 /// A record that Python's `gunicorn.error` has let through.

@@ -68,6 +68,12 @@ pub(super) fn serve(is_python: Arc<AtomicBool>, app: Arc<WsgiApp>, hooks: Option
     }
 }
 
+/// The worker has served. What is kept for a switch would keep the application's objects from their finalizers.
+pub(super) fn served() {
+    let access = switch().as_mut().and_then(|switch| switch.access.take());
+    drop(access);
+}
+
 /// Something about the loggers is different.
 pub(super) fn changed(py: Python<'_>, access: bool, error: bool, level: i64) {
     let mut relayed = None;

@@ -152,6 +152,7 @@ fn start(
         let serve = || main_thread::serve_or_fail(setup, &application, threads);
         release(py, Reason::MainThread, serve)
     };
+    python_logs::served();
     if heartbeat.stop(py) == ThreadEnd::Stuck {
         exit.stuck_threads += 1;
     }

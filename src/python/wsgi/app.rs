@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyString};
 
 use crate::http::{client_request_id, made_request_id};
 use crate::pool::{Job, PoolThread, Reply};
+use crate::python::fork_guard::end_child;
 use crate::python::gil::{Reason, release};
 use crate::python::hooks::HookError;
 use crate::python::interrupts::{Interrupts, RequestTimeout};
@@ -99,16 +100,11 @@ impl WsgiApp {
         self.scoreboard.slot(self.slot)
     }
 
-    /// The life of a pool thread: run jobs until there are no more. `before_sleep` is called each time that there is none.
+    /// The life of a pool thread: run jobs until there are no more. `rest` is called each time that there is none.
     ///
     /// # Errors
     /// The interpreter had no memory for what a thread needs.
-    pub fn run_thread(
-        &self,
-        py: Python<'_>,
-        thread: &PoolThread,
-        before_sleep: impl Fn(),
-    ) -> PyResult<()> {
+    pub fn run_thread(&self, py: Python<'_>, thread: &PoolThread, rest: impl Fn()) -> PyResult<()> {
         let mut environs = EnvironMaker::new(py, self.settings.clone())?;
         let callable = self.callable.bind(py);
         let clock = ScoreboardClock::new();
@@ -116,7 +112,7 @@ impl WsgiApp {
             interrupts.enter(py, thread.index())?;
         }
         let idle = |sleep: &(dyn Fn() + Sync)| {
-            before_sleep();
+            rest();
             release(py, Reason::NextJob, sleep);
         };
         while let Some(job) = thread.next_job(idle) {
@@ -196,6 +192,7 @@ impl WsgiApp {
             Err(error) => return self.fail(py, thread, Some(job), &error),
         };
         let called = callable.call1((&environ, &start));
+        end_child(py, called.as_ref().err());
         if !self.settings.noted_keys.is_empty() {
             job.noted = note(&environ, &self.settings.noted_keys);
         }
@@ -257,7 +254,9 @@ impl WsgiApp {
         if let Some(hooked) = hooked {
             hooked.log_access(start.get());
         }
+        end_child(py, None);
         let closed = close(result);
+        end_child(py, closed.as_ref().err());
         match (sent, closed) {
             // The application has answered on the client's socket itself.
             (Sent::Streamed(job) | Sent::Gone(job), Ok(())) if start.get().is_hijacked() => {
