@@ -142,7 +142,7 @@ fn a_file_that_is_shorter_than_declared_resets_the_connection() {
     );
     let mut client = server.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(client.is_reset());
+    assert!(client.ends_in_reset());
 }
 
 #[test]

@@ -322,7 +322,7 @@ impl Client {
     }
 
     /// Whether the server resets the connection, after whatever bytes.
-    pub(crate) fn is_reset(mut self) -> bool {
+    pub(crate) fn ends_in_reset(mut self) -> bool {
         let mut buffer = [0; 65536];
         loop {
             match self.stream.read(&mut buffer) {
