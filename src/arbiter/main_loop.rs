@@ -177,7 +177,7 @@ impl Arbiter<'_> {
                 Err(error) => {
                     self.give_up(&birth);
                     if !answer.is_cancelled {
-                        self.cannot_start(Some(birth.slot), &error);
+                        self.cannot_start(&error);
                     }
                 }
             }
