@@ -122,6 +122,7 @@ impl Server {
             server: b"ferricorn-test".to_vec(),
             script_name: Vec::new(),
             metrics: None,
+            log: None,
             access_log: Some(AccessLog::new(
                 format,
                 Box::new(move |lines| {
@@ -318,6 +319,18 @@ impl Client {
     pub(crate) fn rest(mut self) -> Vec<u8> {
         while self.fill() {}
         self.read
+    }
+
+    /// Whether the server resets the connection, after whatever bytes.
+    pub(crate) fn ends_in_reset(mut self) -> bool {
+        let mut buffer = [0; 65536];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
     }
 
     /// Whether the server closes without another byte.
