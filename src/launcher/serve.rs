@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
 use super::faults::Faults;
-use super::leave::{exit_now, leave};
+use super::leave::leave;
 use super::main_thread;
 use super::python_runtime::Inherited;
 use super::raised::Raised;
@@ -26,7 +26,7 @@ use crate::python::interrupts::Interrupts;
 use crate::python::native_thread::ThreadEnd;
 use crate::python::threads::{PythonApplication, TimeoutHook};
 use crate::python::wsgi::{ListenerAddress, RequestHooks, WsgiApp, WsgiSettings};
-use crate::scoreboard::{Scoreboard, Slot, SlotState, monotonic_ms};
+use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 use crate::worker::{Exit, Setup};
 
 /// Why a worker could not serve.
@@ -48,18 +48,8 @@ pub(super) fn serve(
     inherited: &Arc<Inherited>,
     boot: (WorkerSignals, &Faults),
 ) -> Exit {
-    let (scoreboard, index) = (Arc::clone(&context.scoreboard), context.index);
-    let has_served = || scoreboard.slot(index).reported_state() != SlotState::Booting;
     match start(py, app, context, inherited, boot) {
         Ok(exit) => exit,
-        // Helper threads wait on these descriptors and cannot be reached any more: none is waited for.
-        Err(ServeError::Io(error))
-            if error.raw_os_error() == Some(nix::libc::EBADF) && has_served() =>
-        {
-            log::error!("The application has closed this worker's descriptors: it leaves at once");
-            inherited.logs.close();
-            exit_now(py, EXIT_DESCRIPTORS_LOST)
-        }
         Err(error) => {
             log::error!("The worker could not serve: {error}");
             Exit {
@@ -324,6 +314,3 @@ fn face(listener: &Listener) -> ListenerAddress {
         }
     }
 }
-
-/// Not that of a failed boot.
-const EXIT_DESCRIPTORS_LOST: i32 = 1;
