@@ -65,7 +65,7 @@ pub(super) const ROWS: &[Setting] = &[
         "Seconds without a heartbeat after which a worker is killed. 0: never.",
     )
     .flags(&["-t", "--timeout"])
-    .differs("The event loop and the interpreter have a heartbeat each; a long request does not stop either."),
+    .differs("With one thread it bounds each request, as gunicorn's sync worker does. With more, the event loop and the interpreter have a heartbeat each, and a long request stops neither: see request_timeout."),
     row(
         "graceful_timeout",
         SECTION,
