@@ -224,15 +224,15 @@ impl Connections {
         }
     }
 
-    /// Close the connection that has been idle for longest, unless its next request is there already. Returns whether
-    /// one was closed.
+    /// Close the connection that has been idle for longest, those that have sent nothing yet first, unless its request is
+    /// there already. Returns whether one was closed.
     pub(super) fn evict_oldest_idle(&mut self, services: &mut Services) -> bool {
+        let now = services.clock.now();
         let oldest = self
             .iter()
-            .filter(|connection| connection.is_kept_alive())
-            .min_by_key(|connection| connection.due())
-            .map(Connection::id);
-        let Some(id) = oldest else { return false };
+            .filter_map(|connection| Some((connection.idle_since(now)?, connection.id())))
+            .min_by_key(|(idle_since, _)| *idle_since);
+        let Some((_, id)) = oldest else { return false };
         self.act(id, services, Connection::close_if_idle);
         self.get(id).is_none()
     }

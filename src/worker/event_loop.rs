@@ -37,6 +37,8 @@ pub(super) struct EventLoop<'a> {
     listeners: Listeners,
     connections: Connections,
     connections_max: usize,
+    /// Connections that may wait at a listener.
+    backlog: usize,
     /// `None` when the worker is the only one.
     peers: Option<PeerWorkers>,
     /// `None` without `request_timeout`.
@@ -84,6 +86,7 @@ impl<'a> EventLoop<'a> {
             listeners: Listeners::new(listeners, &poll)?,
             connections: Connections::new(registry.try_clone()?),
             connections_max: workers.worker_connections.max(1),
+            backlog: config.socket.backlog as usize,
             timed_out: workers
                 .request_timeout
                 .map(|timeout| TimedOutRequests::new(timeout, now)),
@@ -214,7 +217,7 @@ impl<'a> EventLoop<'a> {
             let now = services.clock.now();
             if connections.len() >= self.connections_max && !connections.evict_oldest_idle(services)
             {
-                return self.listeners.pause_at_limit();
+                return self.listeners.pause_at_limit(now);
             }
             match self
                 .listeners
@@ -330,7 +333,7 @@ impl<'a> EventLoop<'a> {
             return;
         }
         services.arbiter.report(SlotState::Draining);
-        for (transport, peer, listener) in self.listeners.waiting() {
+        for (transport, peer, listener) in self.listeners.waiting(self.backlog) {
             self.connections.open(transport, peer, listener, services);
         }
         if let Some(peers) = &mut self.peers {
