@@ -16,6 +16,7 @@ pub use objects::{
 };
 
 use super::config_file::python_str;
+use super::fork_guard::end_child;
 use super::traceback;
 use crate::config::settings::{Kind, Setting};
 
@@ -187,6 +188,7 @@ impl Hooks {
                 }
             })
             .and_then(|wanted| callable.object.bind(py).call1(wanted));
+        end_child(py, called.as_ref().err());
         called
             .map(drop)
             .map_err(|error| HookError::new(py, hook, &error))

@@ -14,7 +14,10 @@ const BOOLS_MAX: usize = 3;
 /// Where structs have states.
 const STATEFUL: &[&str] = &["http", "pool", "worker"];
 
-const MANY_BOOLS: &[Excuse] = &[];
+const MANY_BOOLS: &[Excuse] = &[(
+    "src/http/limits.rs Rules",
+    "each is a setting of its own, and any of them may be on",
+)];
 const VISIBLE_FIELDS: &[Excuse] = &[];
 
 /// A struct with named fields.
