@@ -74,18 +74,25 @@ enum Accepting {
 #[derive(Debug)]
 pub(super) struct Listeners {
     acceptors: Vec<Acceptor>,
+    /// Connections that may wait at a listener.
+    backlog: usize,
     accepting: Accepting,
     epoll: Epoll,
 }
 
 impl Listeners {
     /// Listeners that are registered with `poll` when the worker accepts.
-    pub(super) fn new(listeners: Vec<Listener>, poll: &mio::Poll) -> io::Result<Self> {
+    pub(super) fn new(
+        listeners: Vec<Listener>,
+        backlog: u32,
+        poll: &mio::Poll,
+    ) -> io::Result<Self> {
         // A duplicate of the descriptor names the same instance, and closing it leaves mio's alone.
         let descriptor = poll.registry().as_fd().try_clone_to_owned()?;
         crate::fork_guard::register_poll_set(&descriptor);
         Ok(Self {
             acceptors: listeners.into_iter().map(Acceptor::from).collect(),
+            backlog: backlog as usize,
             accepting: Accepting::Over,
             epoll: Epoll(descriptor),
         })
@@ -167,13 +174,13 @@ impl Listeners {
 
     /// Accept the connections that wait, `backlog` per listener at most: that many can have come before the worker stops,
     /// and those that come later are another worker's.
-    pub(super) fn waiting(&self, backlog: usize) -> impl Iterator<Item = (Transport, Peer, usize)> {
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (Transport, Peer, usize)> {
         (0..self.acceptors.len()).flat_map(move |listener| {
             std::iter::from_fn(move || {
                 let (transport, peer) = self.try_accept(listener).ok()?;
                 Some((transport, peer, listener))
             })
-            .take(backlog)
+            .take(self.backlog)
         })
     }
 
@@ -217,7 +224,7 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let poll = mio::Poll::new().unwrap();
-        let mut listeners = Listeners::new(vec![Listener::Tcp(listener)], &poll).unwrap();
+        let mut listeners = Listeners::new(vec![Listener::Tcp(listener)], 2, &poll).unwrap();
         let now = Instant::now();
         listeners.start().unwrap();
         let _clients = [(); 2].map(|()| TcpStream::connect(address).unwrap());
@@ -231,13 +238,13 @@ mod tests {
         listeners.resume_at_limit().unwrap();
         assert!(matches!(attempt(&mut listeners), Attempt::Accepted(..)));
         listeners.close();
-        assert_eq!(listeners.waiting(9).count(), 0);
+        assert_eq!(listeners.waiting().count(), 0);
     }
 
     #[test]
     fn at_the_limit_it_looks_again_after_a_moment() {
         let poll = mio::Poll::new().unwrap();
-        let mut listeners = Listeners::new(Vec::new(), &poll).unwrap();
+        let mut listeners = Listeners::new(Vec::new(), 2, &poll).unwrap();
         let now = Instant::now();
         listeners.pause_at_limit(now).unwrap();
         let at = listeners.next_check().unwrap();
@@ -253,10 +260,10 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let poll = mio::Poll::new().unwrap();
-        let listeners = Listeners::new(vec![Listener::Tcp(listener)], &poll).unwrap();
+        let listeners = Listeners::new(vec![Listener::Tcp(listener)], 2, &poll).unwrap();
         let _clients = [(); 3].map(|()| TcpStream::connect(address).unwrap());
-        assert_eq!(listeners.waiting(2).count(), 2);
-        assert_eq!(listeners.waiting(2).count(), 1);
+        assert_eq!(listeners.waiting().count(), 2);
+        assert_eq!(listeners.waiting().count(), 1);
     }
 
     #[test]

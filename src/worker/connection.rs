@@ -32,7 +32,7 @@ mod receive;
 const JUST_NOW: Duration = Duration::from_secs(1);
 /// A client that has sent nothing for this long after it was accepted may be closed to make room for another: what it sent
 /// at once would have arrived.
-const SILENCE: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_millis(500);
 /// Head and bytes read behind it of a connection that is transferred; more stays where it is.
 const TRANSFER_BYTES_MAX: usize = 32 * 1024;
 

@@ -38,8 +38,6 @@ pub(super) struct EventLoop<'a> {
     listeners: Listeners,
     connections: Connections,
     connections_max: usize,
-    /// Connections that may wait at a listener.
-    backlog: usize,
     /// `None` when the worker is the only one.
     peers: Option<PeerWorkers>,
     /// `None` without `request_timeout`.
@@ -86,10 +84,9 @@ impl<'a> EventLoop<'a> {
             peers.register(registry, events::of_descriptor(Descriptor::Peers))?;
         }
         Ok(Self {
-            listeners: Listeners::new(listeners, &poll)?,
+            listeners: Listeners::new(listeners, config.socket.backlog, &poll)?,
             connections: Connections::new(registry.try_clone()?),
             connections_max: workers.worker_connections.max(1),
-            backlog: config.socket.backlog as usize,
             timed_out: workers
                 .request_timeout
                 .map(|timeout| TimedOutRequests::new(timeout, now)),
@@ -218,8 +215,9 @@ impl<'a> EventLoop<'a> {
         let (connections, services) = (&mut self.connections, &mut self.services);
         for _ in 0..ITERATION_ACCEPTS {
             let now = services.clock.now();
-            if connections.len() >= self.connections_max && !connections.evict_oldest_idle(services)
-            {
+            let is_full = connections.len() >= self.connections_max;
+            let evicted = is_full.then(|| connections.oldest_idle(now)).flatten();
+            if is_full && evicted.is_none() {
                 return self.listeners.pause_at_limit(now);
             }
             match self
@@ -227,6 +225,9 @@ impl<'a> EventLoop<'a> {
                 .accept(listener, &mut services.exhaustion, now)?
             {
                 Attempt::Accepted(transport, peer) => {
+                    if let Some(evicted) = evicted {
+                        connections.evict(evicted, services);
+                    }
                     let Some(peers) = &mut self.peers else {
                         connections.open(transport, peer, listener, services);
                         continue;
@@ -335,7 +336,7 @@ impl<'a> EventLoop<'a> {
             return;
         }
         services.arbiter.report(SlotState::Draining);
-        for (transport, peer, listener) in self.listeners.waiting(self.backlog) {
+        for (transport, peer, listener) in self.listeners.waiting() {
             self.connections.open(transport, peer, listener, services);
         }
         if let Some(peers) = &mut self.peers {
