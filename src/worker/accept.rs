@@ -145,7 +145,11 @@ impl Listeners {
 
     /// The worker has as many connections as it may.
     pub(super) fn pause_at_limit(&mut self, now: Instant) -> io::Result<()> {
-        self.stop(Accepting::FullUntil(now + FULL_PAUSE))
+        match self.accepting {
+            Accepting::On => self.stop(Accepting::FullUntil(now + FULL_PAUSE)),
+            // Its listeners rest for another reason.
+            _ => Ok(()),
+        }
     }
 
     /// Accept again when the pause at the limit of connections is over because one has closed, or may be.
@@ -246,6 +250,7 @@ mod tests {
         let poll = mio::Poll::new().unwrap();
         let mut listeners = Listeners::new(Vec::new(), 2, &poll).unwrap();
         let now = Instant::now();
+        listeners.start().unwrap();
         listeners.pause_at_limit(now).unwrap();
         let at = listeners.next_check().unwrap();
         listeners.resume_in_time(now).unwrap();
