@@ -165,6 +165,15 @@ pub(super) const ROWS: &[Setting] = &[
     .flags(&["--client-body-timeout"])
     .ours(),
     row(
+        "client_body_min_rate",
+        SECTION,
+        Kind::Int,
+        Default::Int(500),
+        "Bytes per second of a request body, on average: a slower client uses client_body_timeout up. 0: no minimum.",
+    )
+    .flags(&["--client-body-min-rate"])
+    .ours(),
+    row(
         "send_timeout",
         SECTION,
         Kind::Int,
