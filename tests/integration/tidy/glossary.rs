@@ -82,7 +82,7 @@ const GLOSSARY: &[Term] = &[
             "in turn|turn into|turns into|turn out|turns out|turn on|turns on|turn off|turns off",
         ),
     term("linger|lingers|lingered|lingering", "lingering close")
-        .except("lingering close|lingering closes|so linger"),
+        .except("lingering close|lingering closes|so linger|libc linger|sockopt linger|l linger|stream linger"),
     term("beat|beats", "heartbeat"),
     term("ran dry|run dry|runs dry", "exhausted"),
     term("turn bytes left", "write budget"),
@@ -135,7 +135,9 @@ const GLOSSARY: &[Term] = &[
         .except("told apart"),
     term("face|faces", "info, address"),
     term("board|boards", "scoreboard"),
-    term("Look", "ResponseDefaults").within(&["src/"]),
+    term("Look", "ResponseDefaults")
+        .within(&["src/"])
+        .except("Look at|Look for"),
     term(
         "judge|judges|judged|judging",
         "apply the header policy, decide",
@@ -199,8 +201,12 @@ fn places<T: AsRef<str>>(words: &[T], forms: &str) -> Vec<(usize, usize)> {
 
 fn is_in_line(term: &Term, words: &[String], identifiers: &[&str]) -> bool {
     if term.found.contains(|c: char| c.is_uppercase() || c == '_') {
-        return !places(identifiers, term.found).is_empty();
+        return is_among(term, identifiers);
     }
+    is_among(term, words)
+}
+
+fn is_among<T: AsRef<str>>(term: &Term, words: &[T]) -> bool {
     let excepted = places(words, term.except);
     places(words, term.found).into_iter().any(|(at, length)| {
         !excepted
