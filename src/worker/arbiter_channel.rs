@@ -18,18 +18,13 @@ pub(super) struct ArbiterChannel {
     slot: WorkerSlot,
     /// `None` where the worker has no arbiter.
     pipe: Option<File>,
-    /// Requests dispatched, and after how many the worker asks for a successor (`max_requests`).
-    requests: u64,
-    requests_max: Option<u64>,
 }
 
 impl ArbiterChannel {
-    pub(super) fn new(slot: WorkerSlot, pipe: Option<OwnedFd>, requests_max: Option<u64>) -> Self {
+    pub(super) fn new(slot: WorkerSlot, pipe: Option<OwnedFd>) -> Self {
         Self {
             slot,
             pipe: pipe.map(File::from),
-            requests: 0,
-            requests_max,
         }
     }
 
@@ -39,15 +34,12 @@ impl ArbiterChannel {
         self.notify();
     }
 
-    /// A request is dispatched. At `max_requests` the arbiter is asked for a successor; the worker serves as before until
-    /// that one does and TERM comes, so that no capacity is ever missing.
-    pub(super) fn count_request(&mut self) {
-        self.requests += 1;
-        if self.requests_max == Some(self.requests) {
-            log::info!("Autorestarting worker after current request.");
-            self.slot.get().ask_to_go();
-            self.notify();
-        }
+    /// `max_requests` is reached: the arbiter is asked for a successor. The worker serves as before until that one does and
+    /// TERM comes, so that no capacity is ever missing.
+    pub(super) fn report_worn_out(&mut self) {
+        log::info!("Autorestarting worker after current request.");
+        self.slot.get().ask_to_go();
+        self.notify();
     }
 
     /// A thread is lost to a request. Returns whether there is an arbiter to replace the worker.
@@ -74,18 +66,18 @@ mod tests {
     use crate::scoreboard::Scoreboard;
 
     #[test]
-    fn a_successor_is_asked_for_once_at_the_limit_of_requests() {
+    fn each_report_is_on_the_scoreboard_and_announced_by_a_byte() {
         let slot = WorkerSlot::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0);
         let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let mut channel = ArbiterChannel::new(slot.clone(), Some(ours.into()), Some(2));
-        channel.count_request();
-        assert!(!slot.get().asks_to_go());
-        channel.count_request();
-        channel.count_request();
+        let mut channel = ArbiterChannel::new(slot.clone(), Some(ours.into()));
+        channel.report(SlotState::Serving);
+        assert_eq!(slot.get().state(), SlotState::Serving);
+        channel.report_worn_out();
         assert!(slot.get().asks_to_go());
+        assert!(channel.ask_for_replacement());
         drop(channel);
         let mut bytes = Vec::new();
         theirs.read_to_end(&mut bytes).unwrap();
-        assert_eq!(bytes, b"!");
+        assert_eq!(bytes, b"!!!");
     }
 }

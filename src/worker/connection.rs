@@ -15,12 +15,11 @@ use std::time::{Duration, Instant};
 use crate::http::Status;
 use crate::pool::{ConnId, Job, Peer, Reply};
 
-use super::client::Client;
 use super::connection_lifecycle::{Lifecycle, State};
-use super::deadlines::Deadlines;
 use super::dispatch::Usage;
-use super::events::SocketEvent;
-use super::http1::{Http1, Refusal, TimedOut};
+use super::events::{InputEvent, SocketEvent};
+use super::http1::{Client, Http1, Refusal, TimedOut};
+use super::loop_clock::Clock;
 use super::read_side::ReadSide;
 use super::services::{Services, recycle};
 use super::transport::{Ending, Transport};
@@ -71,14 +70,14 @@ impl Connection {
         listener: usize,
         services: &mut Services,
     ) -> Self {
-        let (policy, now) = (&services.policy, services.clock.now());
+        let policy = &services.policy;
         Self {
             client: Client::new(id, peer, policy.trusts(peer), listener),
             transport,
             read: ReadSide::new(policy.expects_proxy_header()),
             protocol: Http1::default(),
             write: WriteSide::default(),
-            lifecycle: Lifecycle::new(id, &mut services.deadlines, now),
+            lifecycle: Lifecycle::new(id, &mut services.clock),
             usage: Usage::New,
         }
     }
@@ -97,8 +96,8 @@ impl Connection {
     }
 
     /// Whether its deadline is over; the set has found an entry for it.
-    pub(super) fn has_expired(&mut self, deadlines: &mut Deadlines, now: Instant) -> bool {
-        self.lifecycle.has_expired(deadlines, now)
+    pub(super) fn has_expired(&mut self, clock: &mut Clock) -> bool {
+        self.lifecycle.has_expired(clock)
     }
 
     /// Between requests, with nothing to write: may be closed silently.
@@ -116,7 +115,7 @@ impl Connection {
         self.protocol.is_timed_out()
     }
 
-    /// The poll set has news of the socket. `is_broken`: both directions are gone.
+    /// The poll set has news of the socket.
     pub(super) fn on_event(&mut self, event: SocketEvent, services: &mut Services) -> Action {
         // In a lingering close it only means that the client has closed its side too; what it sent before is still read.
         if event.is_broken && !self.lifecycle.is_lingering_close() {
@@ -126,8 +125,8 @@ impl Connection {
         if event.is_writable && !self.write.is_empty() {
             action = self.advance(services);
         }
-        if action == Action::Wait && (event.is_readable || event.is_read_closed) {
-            self.read.on_edge(event.is_read_closed);
+        if action == Action::Wait && event.input != InputEvent::Nothing {
+            self.read.on_edge(event.input);
             action = self.read(services);
         }
         action
@@ -287,8 +286,7 @@ impl Connection {
         let now = services.clock.now();
         let was_used = used_at.is_some_and(|at| now.saturating_duration_since(at) < JUST_NOW);
         if action == Action::Close && was_used && !self.read.is_closed() {
-            self.lifecycle
-                .await_last_request(&mut services.deadlines, now);
+            self.lifecycle.await_last_request(&mut services.clock);
             return Action::Wait;
         }
         action
@@ -296,7 +294,7 @@ impl Connection {
 
     /// Close, unless the next request is there already.
     pub(super) fn close_if_idle(&mut self, services: &mut Services) -> Action {
-        self.read.on_edge(false);
+        self.read.on_edge(InputEvent::Readable);
         let action = self.read(services);
         if action == Action::Wait && self.is_idle() {
             Action::Close

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::pool::ConnId;
 
-use super::deadlines::{Deadlines, Timeout, Timer};
+use super::loop_clock::{Clock, Timeout, Timer};
 
 /// What the connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +34,14 @@ pub(super) struct Lifecycle {
 
 impl Lifecycle {
     /// A connection that was accepted now: its first request has `client_header_timeout` to arrive.
-    pub(super) fn new(conn: ConnId, deadlines: &mut Deadlines, now: Instant) -> Self {
+    pub(super) fn new(conn: ConnId, clock: &mut Clock) -> Self {
         let mut lifecycle = Self {
-            state: State::AwaitingFirstByte { accepted: now },
+            state: State::AwaitingFirstByte {
+                accepted: clock.now(),
+            },
             timer: Timer::new(conn),
         };
-        lifecycle.arm(Timeout::Header, deadlines, now);
+        lifecycle.arm(Timeout::Header, clock);
         lifecycle
     }
 
@@ -70,23 +72,23 @@ impl Lifecycle {
     }
 
     /// Whether its deadline is over; the set has found an entry for it.
-    pub(super) fn has_expired(&mut self, deadlines: &mut Deadlines, now: Instant) -> bool {
-        deadlines.expired(&mut self.timer, now)
+    pub(super) fn has_expired(&mut self, clock: &mut Clock) -> bool {
+        clock.expired(&mut self.timer)
     }
 
     /// A part of a head has arrived. A head has one deadline from its first byte on: a byte now and then must not extend
     /// it.
-    pub(super) fn await_head(&mut self, deadlines: &mut Deadlines, now: Instant) {
+    pub(super) fn await_head(&mut self, clock: &mut Clock) {
         if self.state != State::ReceivingHead {
             self.state = State::ReceivingHead;
-            self.arm(Timeout::Header, deadlines, now);
+            self.arm(Timeout::Header, clock);
         }
     }
 
     /// More of a body is to come.
-    pub(super) fn await_body(&mut self, deadlines: &mut Deadlines, now: Instant) {
+    pub(super) fn await_body(&mut self, clock: &mut Clock) {
         self.state = State::ReceivingBody;
-        self.arm(Timeout::Body, deadlines, now);
+        self.arm(Timeout::Body, clock);
     }
 
     /// A streaming body is whole, or the window for it is full: the next move is the application's.
@@ -103,15 +105,10 @@ impl Lifecycle {
     }
 
     /// A response waits for the client to take more of it, who has taken something just now (`has_moved`) or not.
-    pub(super) fn await_client(
-        &mut self,
-        has_moved: bool,
-        deadlines: &mut Deadlines,
-        now: Instant,
-    ) {
+    pub(super) fn await_client(&mut self, has_moved: bool, clock: &mut Clock) {
         if has_moved || self.state != State::Sending {
             self.state = State::Sending;
-            self.arm(Timeout::Send, deadlines, now);
+            self.arm(Timeout::Send, clock);
         }
     }
 
@@ -123,35 +120,35 @@ impl Lifecycle {
     }
 
     /// A response is written, and the connection stays.
-    pub(super) fn keep_alive(&mut self, now: Instant) {
-        self.state = State::KeepAlive { since: now };
+    pub(super) fn keep_alive(&mut self, clock: &Clock) {
+        self.state = State::KeepAlive { since: clock.now() };
     }
 
     /// Nothing of the next request has arrived.
-    pub(super) fn await_request(&mut self, deadlines: &mut Deadlines, now: Instant) {
+    pub(super) fn await_request(&mut self, clock: &mut Clock) {
         match self.state {
             State::AwaitingFirstByte { .. } => return,
             State::KeepAlive { .. } => {}
-            _ => self.state = State::KeepAlive { since: now },
+            _ => self.state = State::KeepAlive { since: clock.now() },
         }
-        self.arm(Timeout::KeepAlive, deadlines, now);
+        self.arm(Timeout::KeepAlive, clock);
     }
 
     /// The worker stops, and the client does not know it yet: it has a moment for a last request.
-    pub(super) fn await_last_request(&mut self, deadlines: &mut Deadlines, now: Instant) {
-        let since = self.used_at().unwrap_or(now);
+    pub(super) fn await_last_request(&mut self, clock: &mut Clock) {
+        let since = self.used_at().unwrap_or(clock.now());
         self.state = State::KeepAlive { since };
-        self.arm(Timeout::LastRequest, deadlines, now);
+        self.arm(Timeout::LastRequest, clock);
     }
 
     /// The end of the stream is sent, and the client may still be sending.
-    pub(super) fn begin_lingering_close(&mut self, deadlines: &mut Deadlines, now: Instant) {
+    pub(super) fn begin_lingering_close(&mut self, clock: &mut Clock) {
         self.state = State::LingeringClose;
-        self.arm(Timeout::LingeringClose, deadlines, now);
+        self.arm(Timeout::LingeringClose, clock);
     }
 
-    fn arm(&mut self, timeout: Timeout, deadlines: &mut Deadlines, now: Instant) {
-        deadlines.arm(&mut self.timer, timeout, now);
+    fn arm(&mut self, timeout: Timeout, clock: &mut Clock) {
+        clock.arm(&mut self.timer, timeout);
     }
 }
 
@@ -162,40 +159,42 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn lifecycle() -> (Lifecycle, Deadlines, Instant) {
-        let now = Instant::now();
-        let mut deadlines = Deadlines::new(&Config::default(), now);
+    fn lifecycle() -> (Lifecycle, Clock) {
+        let mut clock = Clock::new(&Config::default(), Vec::new());
         let conn = ConnId {
             slot: 0,
             generation: 0,
         };
-        let lifecycle = Lifecycle::new(conn, &mut deadlines, now);
-        (lifecycle, deadlines, now)
+        let lifecycle = Lifecycle::new(conn, &mut clock);
+        (lifecycle, clock)
     }
 
     const MOMENT: Duration = Duration::from_secs(1);
 
     #[test]
     fn bytes_of_a_head_do_not_extend_its_deadline_and_those_of_a_body_do() {
-        let (mut lifecycle, mut deadlines, now) = lifecycle();
-        lifecycle.await_head(&mut deadlines, now);
+        let (mut lifecycle, mut clock) = lifecycle();
+        lifecycle.await_head(&mut clock);
         let due = lifecycle.due();
-        lifecycle.await_head(&mut deadlines, now + MOMENT);
+        clock.advance(MOMENT);
+        lifecycle.await_head(&mut clock);
         assert_eq!(lifecycle.due(), due);
-        lifecycle.await_body(&mut deadlines, now);
+        lifecycle.await_body(&mut clock);
         let due = lifecycle.due();
-        lifecycle.await_body(&mut deadlines, now + MOMENT);
+        clock.advance(MOMENT);
+        lifecycle.await_body(&mut clock);
         assert_eq!(lifecycle.due(), due.map(|due| due + MOMENT));
     }
 
     #[test]
     fn a_dispatched_request_has_no_deadline() {
-        let (mut lifecycle, mut deadlines, now) = lifecycle();
+        let (mut lifecycle, mut clock) = lifecycle();
         lifecycle.dispatched();
         assert_eq!(lifecycle.due(), None);
-        lifecycle.await_client(false, &mut deadlines, now);
+        lifecycle.await_client(false, &mut clock);
         let due = lifecycle.due();
-        lifecycle.await_client(false, &mut deadlines, now + MOMENT);
+        clock.advance(MOMENT);
+        lifecycle.await_client(false, &mut clock);
         assert_eq!(lifecycle.due(), due, "the client has taken nothing");
         lifecycle.caught_up();
         assert_eq!(
@@ -206,15 +205,19 @@ mod tests {
 
     #[test]
     fn a_first_request_has_the_deadline_of_the_accept_and_the_next_one_keepalive() {
-        let (mut lifecycle, mut deadlines, now) = lifecycle();
-        let due = lifecycle.due();
-        lifecycle.await_request(&mut deadlines, now + MOMENT);
-        assert_eq!((lifecycle.due(), lifecycle.used_at()), (due, Some(now)));
-        lifecycle.keep_alive(now + MOMENT);
-        lifecycle.await_request(&mut deadlines, now + MOMENT);
+        let (mut lifecycle, mut clock) = lifecycle();
+        let (due, accepted) = (lifecycle.due(), clock.now());
+        clock.advance(MOMENT);
+        lifecycle.await_request(&mut clock);
+        assert_eq!(
+            (lifecycle.due(), lifecycle.used_at()),
+            (due, Some(accepted))
+        );
+        lifecycle.keep_alive(&clock);
+        lifecycle.await_request(&mut clock);
         assert!(lifecycle.is_kept_alive() && lifecycle.due() > due);
-        lifecycle.await_last_request(&mut deadlines, now + MOMENT);
+        lifecycle.await_last_request(&mut clock);
         assert!(lifecycle.due() < due);
-        assert_eq!(lifecycle.used_at(), Some(now + MOMENT));
+        assert_eq!(lifecycle.used_at(), Some(clock.now()));
     }
 }

@@ -212,11 +212,10 @@ impl Connections {
     /// Move those whose deadline is over.
     pub(super) fn expire(&mut self, services: &mut Services) {
         let mut up = Vec::new();
-        let now = services.clock.now();
-        services.deadlines.take_up(now, &mut up);
+        services.clock.take_up(&mut up);
         for id in up {
             self.act(id, services, |connection, services| {
-                if connection.has_expired(&mut services.deadlines, now) {
+                if connection.has_expired(&mut services.clock) {
                     connection.on_deadline(services)
                 } else {
                     Action::Wait

@@ -18,7 +18,8 @@ const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub(super) struct DeferredDrops {
     /// Written in this iteration, and still with the loop.
     written: Vec<Box<dyn BorrowedBuffer>>,
-    /// With the pool: how many bytes, and since when.
+    /// With the pool: how many, of how many bytes, and since when.
+    count: usize,
     bytes: usize,
     since: Option<Instant>,
 }
@@ -29,9 +30,15 @@ impl DeferredDrops {
         self.written.push(buffer);
     }
 
+    /// Whether there is something to give back, or to check on.
+    pub(super) fn has_some(&self) -> bool {
+        !self.written.is_empty() || self.count > 0
+    }
+
     /// Give what is done with to the pool.
     pub(super) fn give_back(&mut self, pool: &Pool) {
         for buffer in self.written.drain(..) {
+            self.count += 1;
             self.bytes += buffer.bytes().len();
             pool.defer_drop(buffer);
         }
@@ -40,17 +47,19 @@ impl DeferredDrops {
     /// See that a thread drops what waits.
     pub(super) fn check(&mut self, pool: &Pool, now: Instant) {
         if !pool.has_deferred_drops() {
-            self.bytes = 0;
-            self.since = None;
+            self.forget();
             return;
         }
         let since = *self.since.get_or_insert(now);
         let waited = now.saturating_duration_since(since);
         if self.bytes >= WAITING_BYTES_MAX || waited >= PATIENCE {
             pool.notify_one(Reason::DeferredDrops);
-            self.bytes = 0;
-            self.since = None;
+            self.forget();
         }
+    }
+
+    fn forget(&mut self) {
+        (self.count, self.bytes, self.since) = (0, 0, None);
     }
 
     /// When to check again.

@@ -15,21 +15,21 @@ const ITERATION_REPLIES: usize = 1024;
 /// Handle what the pool has replied.
 pub(super) fn replies(
     connections: &mut Connections,
-    timed_out: &mut TimedOutRequests,
+    mut timed_out: Option<&mut TimedOutRequests>,
     services: &mut Services,
 ) {
     for _ in 0..ITERATION_REPLIES {
         let Some(reply) = services.dispatch.pool().receive() else {
             return;
         };
-        on_reply(reply, connections, timed_out, services);
+        on_reply(reply, connections, timed_out.as_deref_mut(), services);
     }
 }
 
 fn on_reply(
     reply: Reply,
     connections: &mut Connections,
-    timed_out: &mut TimedOutRequests,
+    timed_out: Option<&mut TimedOutRequests>,
     services: &mut Services,
 ) {
     let id = match reply {
@@ -69,7 +69,7 @@ fn on_reply(
 /// iteration.
 pub(super) fn own_answers(
     connections: &mut Connections,
-    timed_out: &mut TimedOutRequests,
+    mut timed_out: Option<&mut TimedOutRequests>,
     services: &mut Services,
 ) {
     services.dispatch.shed_overdue(services.clock.now());
@@ -80,7 +80,7 @@ pub(super) fn own_answers(
                 connection.on_own_answer(job, services)
             });
         } else {
-            orphan(job, connections, timed_out, services);
+            orphan(job, connections, timed_out.as_deref_mut(), services);
         }
     }
 }
@@ -89,10 +89,10 @@ pub(super) fn own_answers(
 pub(super) fn orphan(
     job: Box<Job>,
     connections: &mut Connections,
-    timed_out: &mut TimedOutRequests,
+    timed_out: Option<&mut TimedOutRequests>,
     services: &mut Services,
 ) {
-    let was_answered = timed_out.on_return(&job, services);
+    let was_answered = timed_out.is_some_and(|timed_out| timed_out.on_return(&job, services));
     if connections.end_hijacked(job.conn) {
         services.accounting.hijacked(&job, &services.clock);
     } else if !was_answered && !job.unlogged {

@@ -16,7 +16,7 @@ use super::deferred_drop::DeferredDrops;
 use super::health::Health;
 use super::load_shedding::{LoadShedding, Shed};
 use super::spool::BodyBudget;
-use super::worker_slot::WorkerSlot;
+use super::worker_slot::{WorkerSlot, saturating_u32};
 
 /// How many finished jobs are kept for reuse, and how long the response buffer of one of them may be.
 const FREE_JOBS_MAX: usize = 256;
@@ -38,7 +38,8 @@ pub(super) enum Usage {
 pub(super) struct Dispatch {
     pool: Arc<Pool>,
     slot: WorkerSlot,
-    shedding: LoadShedding,
+    /// `None` when no bound is set.
+    shedding: Option<LoadShedding>,
     health: Option<Health>,
     /// Whole requests that the loop has answered itself.
     #[expect(
@@ -55,6 +56,9 @@ pub(super) struct Dispatch {
     unannounced: u32,
     /// Requests that have begun to arrive.
     serial: u64,
+    /// Requests dispatched, and after how many the worker asks for a successor (`max_requests`).
+    requests: u64,
+    requests_max: Option<u64>,
     /// Jobs that are with the pool, and connections on which no request has come yet.
     in_flight: u32,
     newcomers: u32,
@@ -63,7 +67,12 @@ pub(super) struct Dispatch {
 }
 
 impl Dispatch {
-    pub(super) fn new(config: &Config, pool: Arc<Pool>, slot: WorkerSlot) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        pool: Arc<Pool>,
+        slot: WorkerSlot,
+        requests_max: Option<u64>,
+    ) -> Self {
         Self {
             pool,
             slot,
@@ -73,6 +82,8 @@ impl Dispatch {
             free_jobs: Vec::new(),
             unannounced: 0,
             serial: 0,
+            requests: 0,
+            requests_max,
             in_flight: 0,
             newcomers: 0,
             one_request: OneRequestShare::default(),
@@ -137,15 +148,20 @@ impl Dispatch {
             self.answered.push(job);
             return Ok(());
         }
-        arbiter.count_request();
+        self.requests += 1;
+        if self.requests_max == Some(self.requests) {
+            arbiter.report_worn_out();
+        }
         let arrived = job.arrived;
-        if self.shedding.is_full(&self.pool) {
-            self.shed(job, Shed::QueueFull, arrived);
-            return Ok(());
+        if let Some(shedding) = &mut self.shedding {
+            if shedding.is_full(&self.pool) {
+                self.shed(job, Shed::QueueFull, arrived);
+                return Ok(());
+            }
+            shedding.note_queued(arrived);
         }
         self.pool.push(job)?;
         self.in_flight += 1;
-        self.shedding.note_queued(arrived);
         self.unannounced += 1;
         if self.unannounced >= policy::JOBS_PER_NOTIFY {
             self.announce();
@@ -183,14 +199,16 @@ impl Dispatch {
 
     /// No thread will run this job: the loop answers it with 503.
     pub(super) fn shed(&mut self, mut job: Box<Job>, why: Shed, now: Instant) {
-        self.shedding.refuse(&mut job, why, &self.pool, now);
+        if let Some(shedding) = &mut self.shedding {
+            shedding.refuse(&mut job, why, &self.pool, now);
+        }
         self.answered.push(job);
         self.slot.get().add_shed(1);
     }
 
     /// Shed what has waited too long in the queue.
     pub(super) fn shed_overdue(&mut self, now: Instant) {
-        while let Some(due) = self.shedding.next_due(&self.pool)
+        while let Some(due) = self.next_overdue()
             && due < now
         {
             let Some(job) = self.pool.take_overdue(now) else {
@@ -217,12 +235,14 @@ impl Dispatch {
 
     /// When the oldest job will have waited too long.
     pub(super) fn next_overdue(&mut self) -> Option<Instant> {
-        self.shedding.next_due(&self.pool)
+        self.shedding.as_mut()?.next_due(&self.pool)
     }
 
     /// Log how many requests were shed, when no more are or the worker stops.
     pub(super) fn log_shed(&mut self, now: Instant, worker_stops: bool) {
-        self.shedding.end_series(now, worker_stops);
+        if let Some(shedding) = &mut self.shedding {
+            shedding.end_series(now, worker_stops);
+        }
     }
 
     // Connections, as load.
@@ -268,11 +288,6 @@ impl Dispatch {
     }
 }
 
-/// A count as the scoreboard keeps it.
-pub(super) fn saturating_u32(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -282,8 +297,8 @@ mod tests {
     fn dispatch(config: &Config) -> (Dispatch, ArbiterChannel) {
         let slot = WorkerSlot::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0);
         let pool = Arc::new(Pool::new(1, 8, Box::new(|| {})).with_take_back(true));
-        let arbiter = ArbiterChannel::new(slot.clone(), None, None);
-        (Dispatch::new(config, pool, slot), arbiter)
+        let arbiter = ArbiterChannel::new(slot.clone(), None);
+        (Dispatch::new(config, pool, slot, Some(2)), arbiter)
     }
 
     #[test]
@@ -319,5 +334,15 @@ mod tests {
         assert_eq!(dispatch.load(), 0);
         dispatch.put_back(job);
         assert_eq!(dispatch.load(), 1);
+    }
+
+    #[test]
+    fn a_successor_is_asked_for_once_at_the_limit_of_requests() {
+        let (mut dispatch, mut arbiter) = dispatch(&Config::default());
+        for number in 1..4 {
+            let job = dispatch.new_job(Instant::now());
+            dispatch.submit(job, &mut arbiter).unwrap();
+            assert_eq!(dispatch.slot.get().asks_to_go(), number >= 2, "{number}");
+        }
     }
 }

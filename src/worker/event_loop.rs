@@ -37,8 +37,10 @@ pub(super) struct EventLoop<'a> {
     listeners: Listeners,
     connections: Connections,
     connections_max: usize,
-    peers: PeerWorkers,
-    timed_out: TimedOutRequests,
+    /// `None` when the worker is the only one.
+    peers: Option<PeerWorkers>,
+    /// `None` without `request_timeout`.
+    timed_out: Option<TimedOutRequests>,
     services: Services,
     heartbeat: Heartbeat,
     application: &'a dyn Application,
@@ -50,7 +52,7 @@ pub(super) struct Parts<'a, 'b> {
     pub(super) listeners: Vec<Listener>,
     pub(super) descriptors: Descriptors,
     pub(super) services: Services,
-    pub(super) peers: PeerWorkers,
+    pub(super) peers: Option<PeerWorkers>,
     pub(super) application: &'a dyn Application,
     pub(super) config: &'b Config,
     pub(super) parent: Option<i32>,
@@ -75,12 +77,16 @@ impl<'a> EventLoop<'a> {
         let now = services.clock.now();
         let workers = &config.workers;
         let registry = poll.registry();
-        peers.register(registry, events::of_descriptor(Descriptor::Peers))?;
+        if let Some(peers) = &mut peers {
+            peers.register(registry, events::of_descriptor(Descriptor::Peers))?;
+        }
         Ok(Self {
             listeners: Listeners::new(listeners, &poll)?,
             connections: Connections::new(registry.try_clone()?),
             connections_max: workers.worker_connections.max(1),
-            timed_out: TimedOutRequests::new(workers.request_timeout, now),
+            timed_out: workers
+                .request_timeout
+                .map(|timeout| TimedOutRequests::new(timeout, now)),
             heartbeat: Heartbeat::new(services.slot().clone(), workers.timeout, parent),
             sleeper: Sleeper::new(poll, now),
             services,
@@ -110,7 +116,9 @@ impl<'a> EventLoop<'a> {
 
     /// Move everything that has something to do, once.
     pub(super) fn iterate(&mut self) -> io::Result<()> {
-        self.on_heartbeat();
+        if self.heartbeat.is_due(self.services.clock.now()) {
+            self.on_heartbeat();
+        }
         if self.services.writes.was_exhausted() {
             // Connections that ran out of budget in the last iteration go first.
             self.connections.resume(&mut self.services);
@@ -119,15 +127,22 @@ impl<'a> EventLoop<'a> {
         self.services.dispatch.announce();
         self.handle_replies();
         self.connections.expire(&mut self.services);
-        self.check_timed_out();
+        if self.timed_out.is_some() {
+            self.check_timed_out();
+        }
         if self.connections.take_room() {
             self.listeners.resume_at_limit()?;
         }
-        self.peers
-            .receive_more(&mut self.connections, &mut self.services);
+        if let Some(peers) = &mut self.peers {
+            peers.receive_more(&mut self.connections, &mut self.services);
+        }
         self.end_iteration();
-        self.advance_shutdown();
-        self.publish();
+        if self.services.shutdown.is_draining() {
+            self.advance_shutdown();
+        }
+        if let Some(peers) = &self.peers {
+            peers.publish(self.connections.len(), &self.services.dispatch);
+        }
         Ok(())
     }
 
@@ -136,24 +151,27 @@ impl<'a> EventLoop<'a> {
         let services = &mut self.services;
         let pool = services.dispatch.pool();
         let watched = self.sleeper.watch(pool, services.clock.now());
-        if watched.is_stuck {
-            self.peers
-                .offload(&mut self.connections, &mut self.timed_out, services);
+        if watched.is_stuck
+            && let Some(peers) = &mut self.peers
+        {
+            let timed_out = self.timed_out.as_mut();
+            peers.offload(&mut self.connections, timed_out, services);
         }
         let has_work = self.connections.has_to_resume()
             || services.dispatch.has_answered()
-            || self.peers.has_more();
-        let awaits_peer = watched.jobs_wait && self.peers.may_offload();
+            || self.peers.as_ref().is_some_and(PeerWorkers::has_more);
+        let awaits_peer =
+            watched.jobs_wait && self.peers.as_ref().is_some_and(PeerWorkers::may_offload);
         let (listeners, timed_out) = (&self.listeners, &self.timed_out);
         let sleep_max = self.heartbeat.period();
         self.sleeper
             .sleep(has_work, watched.jobs_wait, services, |services| {
                 let now = Instant::now();
-                let deadline = services.deadlines.next_in(now);
+                let deadline = services.clock.next_in(now);
                 let due = [
                     listeners.next_check(),
                     services.dispatch.next_overdue(),
-                    timed_out.next_check(),
+                    timed_out.as_ref().map(TimedOutRequests::next_check),
                     services.drops.next_check(),
                     services.shutdown.next_check(),
                 ];
@@ -166,15 +184,11 @@ impl<'a> EventLoop<'a> {
     fn end_iteration(&mut self) {
         let services = &mut self.services;
         let (pool, now) = (services.dispatch.pool(), services.clock.now());
-        services.drops.give_back(pool);
-        services.drops.check(pool, now);
+        if services.drops.has_some() {
+            services.drops.give_back(pool);
+            services.drops.check(pool, now);
+        }
         services.accounting.flush_due(now);
-    }
-
-    /// Show the other workers how this one is doing.
-    fn publish(&self) {
-        self.peers
-            .publish(self.connections.len(), &self.services.dispatch);
     }
 
     fn handle_events(&mut self) -> io::Result<()> {
@@ -207,10 +221,14 @@ impl<'a> EventLoop<'a> {
                 .accept(listener, &mut services.exhaustion, now)?
             {
                 Attempt::Accepted(transport, peer) => {
-                    let stays = self.peers.place(transport, listener, connections, services);
+                    let Some(peers) = &mut self.peers else {
+                        connections.open(transport, peer, listener, services);
+                        continue;
+                    };
+                    let stays = peers.place(transport, listener, connections, services);
                     if let Some(transport) = stays {
                         connections.open(transport, peer, listener, services);
-                        self.peers.publish(connections.len(), &services.dispatch);
+                        peers.publish(connections.len(), &services.dispatch);
                     }
                 }
                 Attempt::Gone => {}
@@ -222,22 +240,23 @@ impl<'a> EventLoop<'a> {
 
     fn handle_replies(&mut self) {
         let (connections, services) = (&mut self.connections, &mut self.services);
-        deliver::replies(connections, &mut self.timed_out, services);
+        deliver::replies(connections, self.timed_out.as_mut(), services);
         if connections.flush_streams(services) {
             let now = services.clock.now();
             self.sleeper.note_stream(now);
         }
         connections.resume(services);
-        deliver::own_answers(connections, &mut self.timed_out, services);
+        deliver::own_answers(connections, self.timed_out.as_mut(), services);
         services.dispatch.announce();
     }
 
     fn check_timed_out(&mut self) {
         let (connections, services) = (&mut self.connections, &mut self.services);
-        if self
+        let lost_thread = self
             .timed_out
-            .check(connections, self.application, services)
-        {
+            .as_mut()
+            .is_some_and(|timed_out| timed_out.check(connections, self.application, services));
+        if lost_thread {
             self.begin_drain();
         }
     }
@@ -249,8 +268,9 @@ impl<'a> EventLoop<'a> {
                 self.application.on_interrupt();
             }
             Descriptor::Peers => {
-                self.peers
-                    .receive(&mut self.connections, &mut self.services);
+                if let Some(peers) = &mut self.peers {
+                    peers.receive(&mut self.connections, &mut self.services);
+                }
             }
             Descriptor::Signals => {
                 for signal in self.descriptors.signals() {
@@ -280,18 +300,17 @@ impl<'a> EventLoop<'a> {
     /// Show the arbiter that the loop is alive, and see whether the arbiter is.
     fn on_heartbeat(&mut self) {
         let now = self.services.clock.now();
-        if !self.heartbeat.is_due(now) {
-            return;
-        }
         self.services.dispatch.log_shed(now, false);
         crate::logging::Log::of_process().tick();
-        self.heartbeat.publish(Figures {
+        let figures = Figures {
             open: self.connections.len_with_hijacked(),
             idle: self.connections.idle_count(),
             queue_length: self.services.dispatch.pool().queue_length(),
-        });
-        self.peers
-            .on_heartbeat(&mut self.connections, &mut self.services);
+        };
+        self.heartbeat.publish(figures, now);
+        if let Some(peers) = &mut self.peers {
+            peers.on_heartbeat(&mut self.connections, &mut self.services);
+        }
         self.services.exhaustion.on_heartbeat(now);
         if self.services.shutdown.is_serving() && self.heartbeat.is_orphan() {
             log::info!(
@@ -314,7 +333,9 @@ impl<'a> EventLoop<'a> {
         for (transport, peer, listener) in self.listeners.waiting() {
             self.connections.open(transport, peer, listener, services);
         }
-        self.peers.drain(&mut self.connections, services);
+        if let Some(peers) = &mut self.peers {
+            peers.drain(&mut self.connections, services);
+        }
         self.listeners.close();
         self.connections.begin_drain(services);
     }
@@ -369,31 +390,5 @@ impl<'a> EventLoop<'a> {
     }
 }
 
-/// What a simulation plays and checks.
 #[cfg(test)]
-impl EventLoop<'_> {
-    pub(super) fn take_in(
-        &mut self,
-        transport: super::transport::Transport,
-        peer: crate::pool::Peer,
-    ) {
-        self.connections
-            .open(transport, peer, 0, &mut self.services);
-    }
-
-    pub(super) fn poll_at_once(&mut self) -> io::Result<()> {
-        self.sleeper.poll_at_once()
-    }
-
-    pub(super) fn advance_clock(&mut self, by: std::time::Duration) {
-        self.services.clock.advance(by);
-    }
-
-    pub(super) fn connections(&self) -> impl Iterator<Item = &super::connection::Connection> {
-        self.connections.iter()
-    }
-
-    pub(super) fn services(&self) -> &Services {
-        &self.services
-    }
-}
+mod tests;

@@ -51,21 +51,40 @@ impl Descriptor {
 /// What is announced of a client socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SocketEvent {
-    pub(super) is_readable: bool,
+    pub(super) input: InputEvent,
+    /// The socket takes bytes again.
     pub(super) is_writable: bool,
-    pub(super) is_read_closed: bool,
+    /// Both directions are gone.
     pub(super) is_broken: bool,
+}
+
+/// What is announced of a socket's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InputEvent {
+    Nothing,
+    /// Bytes have arrived.
+    Readable,
+    /// The client has closed its side; there may be bytes before the end.
+    Closed,
+}
+
+impl SocketEvent {
+    fn of(event: &PollEvent) -> Self {
+        Self {
+            input: match (event.is_read_closed(), event.is_readable()) {
+                (true, _) => InputEvent::Closed,
+                (false, true) => InputEvent::Readable,
+                (false, false) => InputEvent::Nothing,
+            },
+            is_writable: event.is_writable(),
+            is_broken: event.is_error() || event.is_write_closed(),
+        }
+    }
 }
 
 impl Event {
     pub(super) fn of(event: &PollEvent) -> Self {
-        let socket = SocketEvent {
-            is_readable: event.is_readable(),
-            is_writable: event.is_writable(),
-            is_read_closed: event.is_read_closed(),
-            is_broken: event.is_error() || event.is_write_closed(),
-        };
-        Self::with_token(event.token(), socket)
+        Self::with_token(event.token(), SocketEvent::of(event))
     }
 
     fn with_token(token: Token, socket: SocketEvent) -> Self {
@@ -90,8 +109,7 @@ pub(super) fn of_listener(number: usize) -> Token {
 
 /// The token of a connection's socket.
 pub(super) fn of_connection(id: ConnId) -> Token {
-    let generation = (id.generation as usize) << SLOT_BITS;
-    Token(generation | (FIRST_CONNECTION + id.slot as usize))
+    Token((id.generation as usize) << SLOT_BITS | (FIRST_CONNECTION + id.slot as usize))
 }
 
 /// The slot of the connection that a token means.
@@ -106,9 +124,8 @@ mod tests {
     #[test]
     fn every_event_is_known_by_its_token() {
         let socket = SocketEvent {
-            is_readable: true,
+            input: InputEvent::Readable,
             is_writable: false,
-            is_read_closed: false,
             is_broken: false,
         };
         let event = |token| Event::with_token(token, socket);

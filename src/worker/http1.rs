@@ -14,7 +14,6 @@ use crate::http::{BodyLength, Exchange, Received, Status};
 use crate::pool::Job;
 
 use super::body_stream::StreamingRequestBody;
-use super::client::Client;
 use super::describe::PeerText;
 use super::read_side::{Input, ReadSide};
 use super::services::Services;
@@ -23,8 +22,8 @@ use super::transport::Transport;
 mod request_state;
 mod respond;
 
+pub(super) use request_state::{Client, Refusal, TimedOut};
 use request_state::{Receiving, Request, Running};
-pub(super) use request_state::{Refusal, TimedOut};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -185,20 +184,19 @@ impl Http1 {
         let Request::Receiving(receiving) = &mut self.request else {
             unreachable!("only what was received can be whole")
         };
-        let held_bytes = receiving.body.held_bytes();
-        let body = receiving
-            .body
-            .take()
-            .map_err(|error| Refusal::no_storage(&error))?;
+        // Without a body there is nothing to take.
+        if !receiving.body.is_empty() {
+            receiving.job.body_held_bytes = receiving.body.held_bytes();
+            receiving.job.body = receiving
+                .body
+                .take()
+                .map_err(|error| Refusal::no_storage(&error))?;
+        }
         let running = Request::Running(Running::default());
-        let Request::Receiving(Receiving { mut job, .. }) =
-            std::mem::replace(&mut self.request, running)
-        else {
-            unreachable!("matched above")
-        };
-        job.body_held_bytes = held_bytes;
-        job.body = body;
-        Ok(job)
+        match std::mem::replace(&mut self.request, running) {
+            Request::Receiving(Receiving { job, .. }) => Ok(job),
+            _ => unreachable!("matched above"),
+        }
     }
 
     /// The head is in: the request leaves for the application, and its body after it.

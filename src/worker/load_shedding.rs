@@ -61,15 +61,17 @@ pub(super) struct LoadShedding {
 }
 
 impl LoadShedding {
-    pub(super) fn new(config: &Config) -> Self {
+    /// `None` when both bounds are off.
+    pub(super) fn new(config: &Config) -> Option<Self> {
         let workers = &config.workers;
-        Self {
+        let is_on = workers.queue_timeout.is_some() || workers.max_queue > 0;
+        is_on.then(|| Self {
             queue_timeout: workers.queue_timeout,
             jobs_max: (workers.max_queue > 0)
                 .then(|| workers.max_queue.saturating_add(workers.threads)),
             arrivals: VecDeque::new(),
             series: None,
-        }
+        })
     }
 
     /// Whether `max_queue` is reached.
@@ -164,7 +166,7 @@ mod tests {
     fn a_refusal_says_when_to_come_again_and_a_series_ends_after_a_quiet_time() {
         let mut config = Config::default();
         config.workers.queue_timeout = Some(Duration::from_secs(7));
-        let mut shedding = LoadShedding::new(&config);
+        let mut shedding = LoadShedding::new(&config).expect("a bound is set");
         let (pool, now) = (Pool::new(1, 1, Box::new(|| {})), Instant::now());
         let mut job = Job::new(now);
         shedding.refuse(&mut job, Shed::Waited, &pool, now);
@@ -182,7 +184,7 @@ mod tests {
     fn the_oldest_job_that_still_waits_is_due_first() {
         let mut config = Config::default();
         config.workers.queue_timeout = Some(Duration::from_secs(1));
-        let mut shedding = LoadShedding::new(&config);
+        let mut shedding = LoadShedding::new(&config).expect("a bound is set");
         let (pool, now) = (Pool::new(1, 4, Box::new(|| {})), Instant::now());
         let later = now + Duration::from_millis(10);
         for arrived in [now, later] {

@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::scoreboard::monotonic_ms;
 
-use super::dispatch::saturating_u32;
-use super::worker_slot::WorkerSlot;
+use super::worker_slot::{WorkerSlot, saturating_u32};
 
 /// Between two heartbeats, at least.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -46,18 +45,15 @@ impl Heartbeat {
         self.period
     }
 
-    /// Whether it is time for one; the caller then calls [`Heartbeat::publish`].
-    pub(super) fn is_due(&mut self, now: Instant) -> bool {
-        let is_due = self
-            .last
-            .is_none_or(|last| now.saturating_duration_since(last) >= PAUSE);
-        if is_due {
-            self.last = Some(now);
-        }
-        is_due
+    /// Whether it is time for one ([`Heartbeat::publish`]).
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.last
+            .is_none_or(|last| now.saturating_duration_since(last) >= PAUSE)
     }
 
-    pub(super) fn publish(&self, figures: Figures) {
+    /// Show the arbiter that the loop runs, and how it is doing.
+    pub(super) fn publish(&mut self, figures: Figures, now: Instant) {
+        self.last = Some(now);
         let slot = self.slot.get();
         slot.loop_beat(monotonic_ms());
         slot.set_connections(saturating_u32(figures.open), saturating_u32(figures.idle));
@@ -86,23 +82,24 @@ mod tests {
 
     #[test]
     fn heartbeats_come_within_the_arbiters_patience_and_not_in_every_iteration() {
-        let (mut heartbeat, now) = (
-            heartbeat(Some(Duration::from_secs(2)), None),
-            Instant::now(),
-        );
+        let mut heartbeat = heartbeat(Some(Duration::from_secs(2)), None);
+        let now = Instant::now();
         assert_eq!(heartbeat.period(), Duration::from_millis(500));
-        assert!(heartbeat.is_due(now) && !heartbeat.is_due(now + PAUSE / 2));
-        assert!(heartbeat.is_due(now + PAUSE));
+        assert!(heartbeat.is_due(now));
+        heartbeat.publish(FIGURES, now);
+        assert!(!heartbeat.is_due(now + PAUSE / 2) && heartbeat.is_due(now + PAUSE));
     }
+
+    const FIGURES: Figures = Figures {
+        open: 5,
+        idle: 2,
+        queue_length: 1,
+    };
 
     #[test]
     fn the_figures_are_on_the_scoreboard() {
-        let heartbeat = heartbeat(None, None);
-        heartbeat.publish(Figures {
-            open: 5,
-            idle: 2,
-            queue_length: 1,
-        });
+        let mut heartbeat = heartbeat(None, None);
+        heartbeat.publish(FIGURES, Instant::now());
         let slot = heartbeat.slot.get();
         assert_eq!((slot.connections_open(), slot.connections_idle()), (5, 2));
         assert!(slot.loop_beat_at() > 0);

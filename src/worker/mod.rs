@@ -2,17 +2,55 @@
 //!
 //! [`run`] is the worker process's main thread from boot to exit. It is given the sockets, the settings and an
 //! [`Application`]; a closure in Rust serves as well as a WSGI application (see `tests/integration`).
+//!
+//! # Layers
+//!
+//! A file uses files of the layers above its own in this table, never one below. Fields are private to their files.
+//!
+//! | layer | files | what they own |
+//! | --- | --- | --- |
+//! | system | `transport`, `events`, `descriptors`, `exhaustion`, `accept` | sockets, the poll set's tokens, listeners |
+//! | time and bounds | `loop_clock`, `spool`, `shutdown` | now, what is due, what may be held, how far a stop is |
+//! | figures | `worker_slot`, `describe`, `access_lines`, `accounting`, `arbiter_channel`, `loop_heartbeat` | what is counted, logged and reported |
+//! | requests | `request_policy`, `deferred_drop`, `load_shedding`, `health`, `dispatch` | what is accepted, and the way to the pool and back |
+//! | sides | `read_side`, `write_queue`, `write_side`, `body_stream` | bytes on their way in and out |
+//! | owners | `services` | names the owners above that connections share |
+//! | protocol | `http1` | bytes to requests, replies to bytes |
+//! | connection | `connection_lifecycle`, `connection` | one client, from accept to close |
+//! | connections | `connections`, `timed_out`, `deliver`, `peer_workers` | all of them, replies to them, transfers of them |
+//! | loop | `sleep`, `event_loop` | when what happens |
+//!
+//! The answers that the loop gives itself (load shedding, health checks) are values: `dispatch` queues them and
+//! `deliver` takes them, as it takes the pool's replies. What a connection wants of the loop is the `Action` that each of
+//! its steps returns.
+//!
+//! # Where a transport goes (TLS)
+//!
+//! `transport.rs` is the only file that knows what a socket is. TLS is a variant of `Transport` in `transport/tls.rs`:
+//! `read` and `write` move the handshake and report "would block" until it is done, `shutdown_write` and `close` send
+//! `close_notify` first, `send_file` reads and encrypts, `transferable` and `hijack` return `None`. A handshake needs one
+//! more state of `connection_lifecycle.rs`, with its deadline in `loop_clock.rs`; `Connection::on_event` lets a socket that
+//! has become writable continue it although the write queue is empty. `read_side.rs` and `write_side.rs` stay as they are:
+//! they ask for bytes and offer bytes.
+//!
+//! # Where a protocol goes (HTTP/2)
+//!
+//! `connection.rs` speaks to its protocol in few words: `receive` (bytes in, [`pool::Job`](crate::pool::Job)s out), `respond`,
+//! `begin_response`, `respond_piece`, `end_response`, `abort`, `refuse`, `time_out`, `close_after_this` and `close`. HTTP/2 is
+//! a file beside `http1.rs` with the same words, chosen by ALPN or by the preface, as a variant of an enum in the
+//! connection. What belongs to one request is `http1::request_state::Request` already, so a stream is a `Request` with an
+//! id; a stream's id is one more field of [`pool::ConnId`](crate::pool::ConnId), which addresses jobs, replies, windows and
+//! timed-out requests, and which only `connections.rs` takes apart. A deadline is a `Timer`: a stream that needs its own
+//! has one. `close_after_this` is its GOAWAY, `is_closing` the end of its last stream.
 
 mod accept;
 mod access_lines;
 mod accounting;
 mod arbiter_channel;
 mod body_stream;
-mod client;
 mod connection;
 mod connection_lifecycle;
 mod connections;
-mod deadlines;
 mod deferred_drop;
 mod deliver;
 mod describe;
@@ -38,7 +76,6 @@ mod spool;
 mod timed_out;
 mod transport;
 mod worker_slot;
-mod write_budget;
 mod write_queue;
 mod write_side;
 
@@ -132,7 +169,8 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         script_name: setup.script_name,
         access_log: setup.access_log,
         metrics: setup.metrics,
-        arbiter: ArbiterChannel::new(slot.clone(), setup.booted, setup.max_requests),
+        requests_max: setup.max_requests,
+        arbiter: ArbiterChannel::new(slot.clone(), setup.booted),
         slot: slot.clone(),
     });
     let mut event_loop = EventLoop::new(Parts {
@@ -141,7 +179,9 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         listeners: setup.listeners,
         config: &config,
         services,
-        peers: PeerWorkers::new(slot.clone(), setup.channels, config.workers.handover),
+        peers: setup
+            .channels
+            .map(|channels| PeerWorkers::new(slot.clone(), channels, config.workers.handover)),
         parent: setup.parent,
         application,
     })?;

@@ -27,11 +27,11 @@ use crate::scoreboard::{SlotState, monotonic_ms};
 
 use super::connections::Connections;
 use super::deliver;
-use super::dispatch::{Dispatch, saturating_u32};
+use super::dispatch::Dispatch;
 use super::services::Services;
 use super::timed_out::TimedOutRequests;
 use super::transport::Transport;
-use super::worker_slot::WorkerSlot;
+use super::worker_slot::{WorkerSlot, saturating_u32};
 
 /// How many messages are taken in one iteration.
 const ITERATION_MESSAGES: usize = 64;
@@ -57,11 +57,11 @@ enum Delivery {
     ToTakeBack,
 }
 
-/// The channels to the peers. A worker without peers has none, and every method does nothing.
+/// The channels to the peers.
 #[derive(Debug)]
 pub(super) struct PeerWorkers {
     slot: WorkerSlot,
-    channels: Option<Arc<Channels>>,
+    channels: Arc<Channels>,
     /// Requests that wait are offloaded too (`handover`).
     offloads_requests: bool,
     /// Slots that had a living worker at the last heartbeat.
@@ -70,12 +70,8 @@ pub(super) struct PeerWorkers {
 }
 
 impl PeerWorkers {
-    pub(super) fn new(
-        slot: WorkerSlot,
-        channels: Option<Arc<Channels>>,
-        offloads_requests: bool,
-    ) -> Self {
-        let count = channels.as_ref().map_or(0, |channels| channels.count());
+    pub(super) fn new(slot: WorkerSlot, channels: Arc<Channels>, offloads_requests: bool) -> Self {
+        let count = channels.count();
         Self {
             slot,
             channels,
@@ -90,10 +86,7 @@ impl PeerWorkers {
     /// # Errors
     /// The poll set refused the channel.
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let Some(channels) = &self.channels else {
-            return Ok(());
-        };
-        let Some(receiver) = channels.receiver(self.slot.index()) else {
+        let Some(receiver) = self.channels.receiver(self.slot.index()) else {
             return Ok(());
         };
         // Some may have come before.
@@ -104,7 +97,7 @@ impl PeerWorkers {
 
     /// Whether requests that wait may find a thread elsewhere.
     pub(super) fn may_offload(&self) -> bool {
-        self.channels.is_some() && self.offloads_requests
+        self.offloads_requests
     }
 
     /// Messages wait that were not announced.
@@ -114,11 +107,9 @@ impl PeerWorkers {
 
     /// Publish how this worker is doing.
     pub(super) fn publish(&self, connections: usize, dispatch: &Dispatch) {
-        if self.channels.is_some() {
-            let slot = self.slot.get();
-            slot.set_load(dispatch.load());
-            slot.set_connections_open(saturating_u32(connections));
-        }
+        let slot = self.slot.get();
+        slot.set_load(dispatch.load());
+        slot.set_connections_open(saturating_u32(connections));
     }
 
     /// The peers that can take something now.
@@ -144,12 +135,9 @@ impl PeerWorkers {
 
     /// Reserve a place with the worker of `slot`, and send it a message and a socket.
     fn send(&self, slot: usize, message: &[u8], socket: BorrowedFd<'_>) -> io::Result<Delivery> {
-        let Some(channels) = &self.channels else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
         let theirs = self.slot.scoreboard().slot(slot);
         theirs.reserve_transfer();
-        if let Err(error) = channels.send(slot, message, socket) {
+        if let Err(error) = self.channels.send(slot, message, socket) {
             theirs.release_transfer();
             return Err(error);
         }
@@ -170,9 +158,6 @@ impl PeerWorkers {
         connections: &mut Connections,
         services: &mut Services,
     ) -> Option<Transport> {
-        if self.channels.is_none() {
-            return Some(transport);
-        }
         let open = saturating_u32(connections.len());
         let own = open.saturating_add(self.slot.get().reserved_transfers());
         let own = services.dispatch.own_load(own);
@@ -195,7 +180,7 @@ impl PeerWorkers {
     pub(super) fn offload(
         &mut self,
         connections: &mut Connections,
-        timed_out: &mut TimedOutRequests,
+        mut timed_out: Option<&mut TimedOutRequests>,
         services: &mut Services,
     ) {
         while self.may_offload()
@@ -204,7 +189,7 @@ impl PeerWorkers {
             && let Some(job) = services.dispatch.take_first()
         {
             if connections.get(job.conn).is_none() {
-                deliver::orphan(job, connections, timed_out, services);
+                deliver::orphan(job, connections, timed_out.as_deref_mut(), services);
                 continue;
             }
             let Ok(listener) = u8::try_from(job.listener) else {
@@ -246,11 +231,8 @@ impl PeerWorkers {
         services: &mut Services,
     ) {
         for _ in 0..ITERATION_MESSAGES {
-            let Some(channels) = &self.channels else {
-                return;
-            };
             let mut buffer = std::mem::take(&mut services.input);
-            let received = channels.receive(slot, &mut buffer);
+            let received = self.channels.receive(slot, &mut buffer);
             if let Ok(Some((len, socket))) = received {
                 take_in(socket, &buffer[..len], connections, services);
                 services.input = buffer;
@@ -273,9 +255,6 @@ impl PeerWorkers {
 
     /// The worker stops, and its state says so: what was sent before that is still its own.
     pub(super) fn drain(&mut self, connections: &mut Connections, services: &mut Services) {
-        if self.channels.is_none() {
-            return;
-        }
         // Pairs with the fence in `send`.
         fence(Ordering::SeqCst);
         self.pending = Pending::More;
@@ -349,7 +328,7 @@ mod tests {
         slot.get().set_threads_count(1);
         slot.get().loop_beat(monotonic_ms());
         Worker {
-            peers: PeerWorkers::new(slot, Some(channels.clone()), true),
+            peers: PeerWorkers::new(slot, channels.clone(), true),
             connections: Connections::new(poll.registry().try_clone().unwrap()),
             services: Services::for_tests(),
             _poll: poll,

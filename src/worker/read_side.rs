@@ -7,6 +7,7 @@
 
 use std::io;
 
+use super::events::InputEvent;
 use super::spool::{BodyBudget, Spool};
 use super::transport::Transport;
 
@@ -72,10 +73,11 @@ impl ReadSide {
         }
     }
 
-    /// The poll set has announced input, or that the client has closed its side.
-    pub(super) fn on_edge(&mut self, read_closed: bool) {
-        self.edge = match self.edge {
-            Edge::Drained | Edge::Ready if !read_closed => Edge::Ready,
+    /// The poll set has announced input.
+    pub(super) fn on_edge(&mut self, event: InputEvent) {
+        self.edge = match (event, self.edge) {
+            (InputEvent::Nothing, edge) => edge,
+            (InputEvent::Readable, Edge::Drained | Edge::Ready) => Edge::Ready,
             _ => Edge::Ending,
         };
     }
@@ -213,7 +215,7 @@ mod tests {
         let mut side = ReadSide::new(false);
         assert!(!side.is_ready());
         theirs.write_all(b"abcdef").unwrap();
-        side.on_edge(false);
+        side.on_edge(InputEvent::Readable);
         let mut four = [0; 4];
         let mut read = |side: &mut ReadSide| side.read(&mut four, &mut transport).unwrap();
         assert_eq!(read(&mut side), Input::Bytes(4));
@@ -229,7 +231,7 @@ mod tests {
         let mut side = ReadSide::new(false);
         theirs.write_all(b"abc").unwrap();
         drop(theirs);
-        side.on_edge(true);
+        side.on_edge(InputEvent::Closed);
         let mut buffer = [0; 64];
         let mut read = |side: &mut ReadSide| side.read(&mut buffer, &mut transport).unwrap();
         assert_eq!(read(&mut side), Input::Bytes(3));

@@ -10,7 +10,6 @@ use crate::pool::{Job, Pool};
 use super::access_lines::AccessLog;
 use super::accounting::Accounting;
 use super::arbiter_channel::ArbiterChannel;
-use super::deadlines::Deadlines;
 use super::deferred_drop::DeferredDrops;
 use super::dispatch::Dispatch;
 use super::exhaustion::ExhaustionLog;
@@ -19,7 +18,7 @@ use super::request_policy::RequestPolicy;
 use super::shutdown::Shutdown;
 use super::spool::BodyBudget;
 use super::worker_slot::WorkerSlot;
-use super::write_budget::WriteBudget;
+use super::write_side::WriteBudget;
 
 /// The loop reads into a buffer of this many bytes.
 const INPUT_BYTES: usize = 64 * 1024;
@@ -30,7 +29,6 @@ const ENCODED_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Services {
     pub(super) clock: Clock,
-    pub(super) deadlines: Deadlines,
     pub(super) policy: RequestPolicy,
     pub(super) bodies: BodyBudget,
     pub(super) writes: WriteBudget,
@@ -55,6 +53,7 @@ pub(super) struct ServicesSetup<'a> {
     pub(super) script_name: Vec<u8>,
     pub(super) access_log: Option<AccessLog>,
     pub(super) metrics: Option<Statsd>,
+    pub(super) requests_max: Option<u64>,
     pub(super) slot: WorkerSlot,
     pub(super) arbiter: ArbiterChannel,
 }
@@ -62,14 +61,12 @@ pub(super) struct ServicesSetup<'a> {
 impl Services {
     pub(super) fn new(setup: ServicesSetup<'_>) -> Self {
         let (config, slot) = (setup.config, setup.slot);
-        let clock = Clock::new(setup.server);
         Self {
-            deadlines: Deadlines::new(config, clock.now()),
-            clock,
+            clock: Clock::new(config, setup.server),
             policy: RequestPolicy::new(config, &setup.script_name),
             bodies: BodyBudget::new(config),
             writes: WriteBudget::default(),
-            dispatch: Dispatch::new(config, setup.pool, slot.clone()),
+            dispatch: Dispatch::new(config, setup.pool, slot.clone(), setup.requests_max),
             accounting: Accounting::new(slot.clone(), setup.access_log, setup.metrics),
             arbiter: setup.arbiter,
             drops: DeferredDrops::default(),
@@ -91,7 +88,7 @@ impl Services {
 pub(super) fn recycle(job: Box<Job>, services: &mut Services) {
     services
         .dispatch
-        .recycle(job, &mut services.bodies, &mut services.drops);
+        .recycle(job, &mut services.bodies, &mut services.drops)
 }
 
 #[cfg(test)]

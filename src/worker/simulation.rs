@@ -33,7 +33,6 @@ use super::arbiter_channel::ArbiterChannel;
 use super::descriptors::Descriptors;
 use super::event_loop::{EventLoop, Parts};
 use super::events;
-use super::peer_workers::PeerWorkers;
 use super::services::{Services, ServicesSetup};
 use super::transport::Transport;
 use super::worker_slot::WorkerSlot;
@@ -304,8 +303,9 @@ fn event_loop(
         script_name: Vec::new(),
         access_log: Some(AccessLog::new(format, Box::new(sink))),
         metrics: None,
-        arbiter: ArbiterChannel::new(slot.clone(), None, None),
-        slot: slot.clone(),
+        requests_max: None,
+        arbiter: ArbiterChannel::new(slot.clone(), None),
+        slot,
     });
     EventLoop::new(Parts {
         descriptors: Descriptors::new(None, None, poll.registry()).unwrap(),
@@ -313,7 +313,7 @@ fn event_loop(
         listeners: Vec::new(),
         config,
         services,
-        peers: PeerWorkers::new(slot, None, false),
+        peers: None,
         parent: None,
         application: &NoThreads,
     })

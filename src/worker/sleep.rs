@@ -95,7 +95,7 @@ impl Sleeper {
         true
     }
 
-    /// Look at the pool before a sleep. In a stall another thread is notified.
+    /// Check the pool before a sleep. In a stall another thread is notified.
     pub(super) fn watch(&mut self, pool: &Pool, now: Instant) -> Watched {
         let jobs_wait = pool.queue_length() > 0;
         let stall = self.stalls.look(jobs_wait, pool.jobs_taken(), now);

@@ -170,6 +170,11 @@ impl Spool {
         })
     }
 
+    /// Nothing has come.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
     /// How many bytes of the budget this body holds.
     pub(super) fn held_bytes(&self) -> usize {
         match self {

@@ -7,7 +7,7 @@
 //! 3. *Lost.* It does not within a grace. The line is written from the scoreboard, and the worker asks for its
 //!    replacement and stops gracefully: its other threads finish.
 //!
-//! Off by default; then an iteration of the loop reads one `Option`.
+//! Off by default; then the loop has none of this.
 
 use std::time::{Duration, Instant};
 
@@ -37,24 +37,23 @@ struct Entry {
 /// The timeout and the requests that have exceeded it.
 #[derive(Debug)]
 pub(super) struct TimedOutRequests {
-    /// `None` is no limit.
-    timeout: Option<Duration>,
+    timeout: Duration,
     entries: Vec<Entry>,
     /// No job can be due before.
-    next_check: Option<Instant>,
+    next_check: Instant,
 }
 
 impl TimedOutRequests {
-    pub(super) fn new(timeout: Option<Duration>, now: Instant) -> Self {
+    pub(super) fn new(timeout: Duration, now: Instant) -> Self {
         Self {
             timeout,
             entries: Vec::new(),
-            next_check: timeout.map(|timeout| now + timeout),
+            next_check: now + timeout,
         }
     }
 
     /// When the threads must be checked again.
-    pub(super) fn next_check(&self) -> Option<Instant> {
+    pub(super) fn next_check(&self) -> Instant {
         self.next_check
     }
 
@@ -67,19 +66,17 @@ impl TimedOutRequests {
         services: &mut Services,
     ) -> bool {
         let now = services.clock.now();
-        let (Some(timeout), Some(next_check)) = (self.timeout, self.next_check) else {
-            return false;
-        };
-        if now < next_check {
+        if now < self.next_check {
             return false;
         }
+        let timeout = self.timeout;
         let (due, next_check) = self.find_due(services.dispatch.pool(), timeout, now);
         for request in due {
             let seen = time_out(request, connections, application, services);
             self.note(request, seen, timeout, now);
         }
         let (lost, lost_at) = self.take_lost(now);
-        self.next_check = Some(lost_at.map_or(next_check, |at| at.min(next_check)));
+        self.next_check = lost_at.map_or(next_check, |at| at.min(next_check));
         for entry in &lost {
             log::error!(
                 "Thread {} does not come back from its request; the worker is replaced.",
@@ -246,8 +243,8 @@ mod tests {
     #[test]
     fn a_thread_is_lost_when_its_grace_is_over_and_is_reported_once() {
         let (now, timeout) = (Instant::now(), Duration::from_secs(5));
-        let mut requests = TimedOutRequests::new(Some(timeout), now);
-        assert_eq!(requests.next_check(), Some(now + timeout));
+        let mut requests = TimedOutRequests::new(timeout, now);
+        assert_eq!(requests.next_check(), now + timeout);
         let request = InFlightRequest {
             thread: 0,
             token: 7,

@@ -31,3 +31,8 @@ impl WorkerSlot {
         &self.scoreboard
     }
 }
+
+/// A count as the scoreboard keeps it.
+pub(super) fn saturating_u32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -10,8 +10,49 @@ use crate::pool::{Piece, Window};
 
 use super::deferred_drop::DeferredDrops;
 use super::transport::Transport;
-use super::write_budget::WriteBudget;
 use super::write_queue::{Flush, WriteQueue};
+
+/// All connections together write at most this many bytes of their queues in one iteration, so that many large responses do
+/// not keep a small one waiting for more than about a millisecond.
+const ITERATION_BYTES: u64 = 2 * 1024 * 1024;
+
+/// What the connections together may still write in this iteration.
+#[derive(Debug)]
+pub(super) struct WriteBudget {
+    left: u64,
+    was_exhausted: bool,
+}
+
+impl Default for WriteBudget {
+    fn default() -> Self {
+        Self {
+            left: ITERATION_BYTES,
+            was_exhausted: false,
+        }
+    }
+}
+
+impl WriteBudget {
+    /// An iteration begins.
+    pub(super) fn renew(&mut self) {
+        self.was_exhausted = self.is_exhausted();
+        self.left = ITERATION_BYTES;
+    }
+
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.left == 0
+    }
+
+    /// The last iteration's budget was not enough for all.
+    pub(super) fn was_exhausted(&self) -> bool {
+        self.was_exhausted
+    }
+
+    /// A connection has written `bytes` of its queue. What is over the budget is one connection's share at most.
+    pub(super) fn spend(&mut self, bytes: u64) {
+        self.left = self.left.saturating_sub(bytes);
+    }
+}
 
 /// Whether a flush is to come at the end of the iteration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,7 +111,9 @@ impl WriteSide {
             // A broken socket is found again, and its connection closed, by the flush that follows.
             written = transport.write(bytes).unwrap_or(0);
         }
-        self.queue.push_bytes(&bytes[written..], 0);
+        if written < bytes.len() {
+            self.queue.push_bytes(&bytes[written..], 0);
+        }
         bytes.clear();
     }
 
@@ -235,5 +278,18 @@ mod tests {
         side.open_window(window.clone());
         side.close(&mut DeferredDrops::default());
         assert!(window.add(1).is_err() && !side.has_window());
+    }
+
+    #[test]
+    fn an_exhausted_budget_is_remembered_for_one_iteration() {
+        let mut budget = WriteBudget::default();
+        budget.spend(ITERATION_BYTES - 1);
+        assert!(!budget.is_exhausted());
+        budget.spend(100);
+        assert!(budget.is_exhausted() && !budget.was_exhausted());
+        budget.renew();
+        assert!(!budget.is_exhausted() && budget.was_exhausted());
+        budget.renew();
+        assert!(!budget.was_exhausted());
     }
 }

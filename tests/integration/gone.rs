@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
-use nix::sys::socket::{setsockopt, sockopt::Linger};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::hold::{get, holding, let_the_loop_see};
 use crate::support::{Client, Server, answer, eventually};
@@ -14,7 +14,7 @@ fn reset(client: Client) {
         l_onoff: 1,
         l_linger: 0,
     };
-    setsockopt(&client.stream, Linger, &at_once).expect("a socket option");
+    setsockopt(&client.stream, sockopt::Linger, &at_once).expect("a socket option");
 }
 
 #[test]

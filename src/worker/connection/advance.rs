@@ -82,16 +82,13 @@ impl Connection {
             }
             Err(WriteError::Socket) => return Some(Action::Close),
         };
-        let now = services.clock.now();
-        self.lifecycle
-            .await_client(has_moved, &mut services.deadlines, now);
+        self.lifecycle.await_client(has_moved, &mut services.clock);
         Some(action)
     }
 
     /// The response is written and the connection stays: continue with what was pipelined, or wait.
     pub(super) fn next_request(&mut self, services: &mut Services) -> Action {
-        let now = services.clock.now();
-        self.lifecycle.keep_alive(now);
+        self.lifecycle.keep_alive(&services.clock);
         self.usage = Usage::Kept;
         if !self.read.is_empty() {
             let action = self.receive_buffered(services);
@@ -113,11 +110,10 @@ impl Connection {
         }
         if services.shutdown.is_draining() {
             // The response began before the stop and could not say close.
-            self.lifecycle
-                .await_last_request(&mut services.deadlines, now);
+            self.lifecycle.await_last_request(&mut services.clock);
             return Action::Wait;
         }
-        self.lifecycle.await_request(&mut services.deadlines, now);
+        self.lifecycle.await_request(&mut services.clock);
         Action::Idle
     }
 
@@ -133,31 +129,29 @@ impl Connection {
             return Action::Close;
         }
         drop(self.read.take());
-        let now = services.clock.now();
-        self.lifecycle
-            .begin_lingering_close(&mut services.deadlines, now);
+        self.lifecycle.begin_lingering_close(&mut services.clock);
         // Not read here: the buffer that is read into may be in use.
         Action::Resume
     }
 
     /// Set the deadline for the input that the connection waits for now.
     pub(super) fn await_input(&mut self, services: &mut Services) {
-        let (deadlines, now) = (&mut services.deadlines, services.clock.now());
+        let clock = &mut services.clock;
         if self.protocol.has_streaming_body() {
             if self.lifecycle.state() == State::Sending {
                 return;
             }
             // While the window has room the next move is the client's.
             if self.protocol.wants_body() && !self.protocol.wants_continue() {
-                self.lifecycle.await_body(deadlines, now);
+                self.lifecycle.await_body(clock);
             } else {
                 self.lifecycle.end_body();
             }
         } else if self.wants_input() {
             match self.protocol.part() {
-                Some(Part::Head) => self.lifecycle.await_head(deadlines, now),
-                Some(Part::Body) => self.lifecycle.await_body(deadlines, now),
-                None => self.lifecycle.await_request(deadlines, now),
+                Some(Part::Head) => self.lifecycle.await_head(clock),
+                Some(Part::Body) => self.lifecycle.await_body(clock),
+                None => self.lifecycle.await_request(clock),
             }
         }
     }

@@ -232,7 +232,7 @@ impl Connection {
     pub(super) fn dispatch(&mut self, mut job: Box<Job>, services: &mut Services) {
         job.arrived = services.clock.now();
         job.body_bytes = job.body.len();
-        if services.shutdown.is_draining() || !services.deadlines.has_keep_alive() {
+        if services.shutdown.is_draining() || !services.clock.has_keep_alive() {
             self.protocol.close_after_this();
         }
         if self.usage == Usage::New {

@@ -1,15 +1,14 @@
-//! One request and what is known of it, from its first byte to its line in the access log.
+//! One request and what is known of it, from its first byte to its line in the access log; and the client that it is from.
 
 use std::borrow::Cow;
 use std::io;
 use std::time::Instant;
 
-use crate::http::{ParseError, ResponseHead, Status};
-use crate::pool::Job;
+use crate::http::{ParseError, ProxyHeader, ProxyRoute, ResponseHead, Status};
+use crate::pool::{ConnId, Job, Peer};
 
 use crate::worker::access_lines::Outcome;
 use crate::worker::body_stream::StreamingRequestBody;
-use crate::worker::client::Client;
 use crate::worker::describe::PeerText;
 use crate::worker::services::{Services, recycle};
 use crate::worker::spool::Spool;
@@ -148,4 +147,90 @@ impl Refusal {
 pub(in crate::worker) struct TimedOut {
     pub(in crate::worker) status: u16,
     pub(in crate::worker) body_bytes: u64,
+}
+
+/// The other end of a connection, as each of its requests names it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::worker) struct Client {
+    conn: ConnId,
+    /// The socket's peer, or the client that the PROXY header names.
+    peer: Peer,
+    /// Whether fields of the socket's peer are trusted, as in gunicorn; a PROXY header does not change that.
+    trusted: bool,
+    proxy_header: Option<ProxyHeader>,
+    /// Which listener accepted the connection.
+    listener: usize,
+}
+
+impl Client {
+    pub(in crate::worker) fn new(conn: ConnId, peer: Peer, trusted: bool, listener: usize) -> Self {
+        Self {
+            conn,
+            peer,
+            trusted,
+            proxy_header: None,
+            listener,
+        }
+    }
+
+    pub(in crate::worker) fn conn(&self) -> ConnId {
+        self.conn
+    }
+
+    pub(in crate::worker) fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// A PROXY header has named the client.
+    pub(in crate::worker) fn apply_proxy_header(&mut self, header: ProxyHeader) {
+        self.proxy_header = Some(header);
+        match header.route {
+            ProxyRoute::Ip { client, .. } => self.peer = Peer::Tcp(client),
+            ProxyRoute::Unix => self.peer = Peer::Unix,
+            // A health check of the proxy itself, or a protocol that the header cannot name.
+            ProxyRoute::Unknown => {}
+        }
+    }
+
+    pub(in crate::worker) fn has_proxy_header(&self) -> bool {
+        self.proxy_header.is_some()
+    }
+
+    /// Address a new job: its answer comes back to this connection.
+    pub(in crate::worker) fn address(&self, job: &mut Job) {
+        job.conn = self.conn;
+        job.peer = self.peer;
+        job.proxy = self.proxy_header;
+        job.trusted = self.trusted;
+        job.listener = self.listener;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Instant;
+
+    use super::*;
+    use crate::http::{ProxyMode, ProxyParse, parse_proxy_header};
+
+    #[test]
+    fn a_proxy_header_names_the_client_and_leaves_trust_to_the_peer() {
+        let conn = ConnId {
+            slot: 3,
+            generation: 1,
+        };
+        let mut client = Client::new(conn, Peer::Unix, true, 2);
+        let line = b"PROXY TCP4 192.0.2.1 192.0.2.2 4000 80\r\n";
+        let parsed = parse_proxy_header(line, ProxyMode::Auto).unwrap();
+        let ProxyParse::Present { header, .. } = parsed else {
+            panic!("{parsed:?}")
+        };
+        client.apply_proxy_header(header);
+        let mut job = Job::new(Instant::now());
+        client.address(&mut job);
+        assert_eq!(job.peer, Peer::Tcp(([192, 0, 2, 1], 4000).into()));
+        assert!(job.trusted && job.proxy.is_some());
+        assert_eq!((job.conn, job.listener), (conn, 2));
+    }
 }

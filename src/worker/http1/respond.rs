@@ -6,8 +6,7 @@ use crate::http::{BodyLength, BodySize, Finish, ResponseHead, Status};
 use crate::pool::{Job, Piece, ResponseBody, StreamedResponse};
 
 use super::Http1;
-use super::request_state::{Answered, Receiving, Refusal, Request, Running, TimedOut};
-use crate::worker::client::Client;
+use super::request_state::{Answered, Client, Receiving, Refusal, Request, Running, TimedOut};
 use crate::worker::describe::{RequestLine, log_overlong_body};
 use crate::worker::services::{Services, recycle};
 use crate::worker::write_side::{WriteSide, discard};

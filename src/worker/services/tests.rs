@@ -18,7 +18,8 @@ impl Services {
             script_name: Vec::new(),
             access_log: None,
             metrics: None,
-            arbiter: ArbiterChannel::new(slot.clone(), None, None),
+            requests_max: None,
+            arbiter: ArbiterChannel::new(slot.clone(), None),
             slot,
         })
     }

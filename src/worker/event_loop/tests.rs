@@ -1,0 +1,32 @@
+//! The loop as a simulation plays it.
+
+use std::time::Duration;
+
+use super::*;
+use crate::pool::Peer;
+use crate::worker::connection::Connection;
+use crate::worker::transport::Transport;
+
+/// What a simulation plays and checks.
+impl EventLoop<'_> {
+    pub(in crate::worker) fn take_in(&mut self, transport: Transport, peer: Peer) {
+        self.connections
+            .open(transport, peer, 0, &mut self.services);
+    }
+
+    pub(in crate::worker) fn poll_at_once(&mut self) -> io::Result<()> {
+        self.sleeper.poll_at_once()
+    }
+
+    pub(in crate::worker) fn advance_clock(&mut self, by: Duration) {
+        self.services.clock.advance(by);
+    }
+
+    pub(in crate::worker) fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.iter()
+    }
+
+    pub(in crate::worker) fn services(&self) -> &Services {
+        &self.services
+    }
+}
