@@ -15,8 +15,8 @@ use std::io;
 use nix::unistd::{Pid, getppid};
 
 use super::listeners::Listeners;
-use super::policy::ExitStatus;
 use super::runtime::HookError;
+use super::supervision::ExitStatus;
 
 /// The master that lives beside this one, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

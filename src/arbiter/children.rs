@@ -12,7 +12,7 @@ use nix::unistd::{Pid, pipe2, read};
 
 use super::exit_report::{self, RequestCounters};
 use super::metrics::{self, Counters, WorkerFigures};
-use super::policy::{self, ExitStatus, Member, Stage, Timeouts, Verdict};
+use super::supervision::{self, ExitStatus, Member, Stage, Timeouts, Verdict};
 use super::worker_handle::{SlotNews, WorkerHandle};
 use crate::logging::Log;
 use crate::scoreboard::{Running, Scoreboard, Unready};
@@ -220,7 +220,7 @@ impl Children {
         let mut aborted = 0;
         for worker in &mut self.workers {
             let heartbeats = worker.heartbeats(now);
-            match policy::verdict(worker.stage(), worker.since(), heartbeats, now, timeouts) {
+            match supervision::verdict(worker.stage(), worker.since(), heartbeats, now, timeouts) {
                 Verdict::Fine => {}
                 Verdict::Abort(fault) => {
                     aborted += 1;

@@ -10,8 +10,8 @@ use nix::poll::{PollFd, PollFlags};
 use serde_json::{Value, json};
 
 use super::children::Children;
-use super::policy::Stage;
 use super::stack_requests::StackRequests;
+use super::supervision::Stage;
 use super::worker_handle::WorkerHandle;
 use crate::config::Config;
 use crate::control::{

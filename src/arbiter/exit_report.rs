@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use nix::sys::signal::Signal;
 
-use super::policy::{ExitStatus, Fault, Stage};
+use super::supervision::{ExitStatus, Fault, Stage};
 use super::worker_handle::WorkerHandle;
 use crate::logging::Log;
 use crate::scoreboard::{Running, Slot};

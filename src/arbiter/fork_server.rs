@@ -28,7 +28,7 @@ use self::server::ForkServer;
 use self::wire::Message;
 use super::children::{is_child, is_gone};
 use super::control_channel::WorkerChannel;
-use super::policy::{ExitStatus, Member, Stage};
+use super::supervision::{ExitStatus, Member, Stage};
 use super::worker_handle::Birth;
 use crate::scoreboard::Scoreboard;
 

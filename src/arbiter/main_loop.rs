@@ -1,9 +1,9 @@
 //! The arbiter's loop: it waits for an event, lets each owner do its part, and passes on what one needs of another.
 //!
-//! `policy` decides; the owners (children, fork servers, listeners, rollout, ...) do. No step waits for another process.
+//! `supervision` decides; the owners (children, fork servers, listeners, rollout, ...) do. No step waits for another process.
 
-mod lifecycle;
 mod operator;
+mod start_stop;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -23,12 +23,12 @@ use super::listeners::Listeners;
 use super::notifier::Notifier;
 use super::outcome::Outcome;
 use super::pidfile::OwnPidfile;
-use super::policy::{self, Consequence, ExitReport, ExitStatus, Member, Stage, Timeouts};
 use super::rollout::Rollout;
 use super::runtime::{Hook, HookError, HookEvent, Runtime};
 use super::signals;
 use super::spawner::Spawner;
 use super::stopping::{End, Stopping};
+use super::supervision::{self, Consequence, ExitReport, ExitStatus, Member, Stage, Timeouts};
 use super::wear::WearCheck;
 use super::worker_handle::{Birth, SlotNews, WorkerHandle};
 use crate::logging::Log;
@@ -256,7 +256,7 @@ impl Arbiter<'_> {
             in_rollout: self.rollout.is_unproven()
                 && worker.generation() == self.rollout.generation(),
         };
-        let consequence = policy::after_exit(&report, self.rollout.has_started());
+        let consequence = supervision::after_exit(&report, self.rollout.has_started());
         let is_stopping = self.stopping.is_underway();
         if is_stopping || !matches!(consequence, Consequence::Halt { .. }) {
             exit_report::log_exit(&worker, status);
@@ -319,7 +319,7 @@ impl Arbiter<'_> {
     /// Retires the workers that the desired state has no place for.
     fn reconcile(&mut self) {
         let desired = self.rollout.desired();
-        let changes = policy::reconcile(&desired, &self.members());
+        let changes = supervision::reconcile(&desired, &self.members());
         let now = monotonic_ms();
         for age in changes.retire {
             if let Some(worker) = self.children.by_age_mut(age) {
@@ -343,7 +343,7 @@ impl Arbiter<'_> {
         }
         loop {
             let now = monotonic_ms();
-            let missing = policy::reconcile(&self.rollout.desired(), &self.members()).spawn;
+            let missing = supervision::reconcile(&self.rollout.desired(), &self.members()).spawn;
             if self.spawner.backoff().permitted(missing, now) == 0 {
                 return None;
             }

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::policy::Stage;
+use super::supervision::Stage;
 use crate::scoreboard::{HISTOGRAM_BUCKETS, HistogramSnapshot, Slot};
 
 /// What has been counted, in one worker or in all.

@@ -16,7 +16,7 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | rules and words | `policy`, `backoff`, `stopping`, `runtime`, `signals` |
+//! | rules and words | `supervision`, `backoff`, `stopping`, `runtime`, `signals` |
 //! | owners that use no other | `listeners`, `pidfile`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout` |
 //! | owners that are given others | `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `wear`, `gauges`, `stack_requests`, `control_server`, `start_error`, `outcome` |
 //! | the arbiter itself, which passes on what they need | `main_loop` |
@@ -37,7 +37,6 @@ mod metrics;
 mod notifier;
 mod outcome;
 mod pidfile;
-mod policy;
 mod rollout;
 mod runtime;
 pub mod signals;
@@ -45,6 +44,7 @@ mod spawner;
 mod stack_requests;
 mod start_error;
 mod stopping;
+mod supervision;
 mod wear;
 mod worker_handle;
 
@@ -54,9 +54,9 @@ pub use fork_server::{ForkServerContext, Place, SpawnRequest};
 pub use listeners::ListenError;
 pub use notifier::Supervisor;
 pub use outcome::{Outcome, Start};
-pub use policy::{EXIT_APP_LOAD, EXIT_BOOT};
 pub use runtime::{Forked, Hook, HookError, HookEvent, ReloadError, Runtime, WorkerInfo};
 pub use start_error::StartError;
+pub use supervision::{EXIT_APP_LOAD, EXIT_BOOT};
 
 use self::main_loop::{Arbiter, Served};
 use self::outcome::EXIT_UNHANDLED;

@@ -6,7 +6,7 @@
 //! 3. A worker of the next generation is started with the new settings, beside the old ones. When it cannot
 //!    boot, it was the last of its generation and everything is as before: settings, hooks, listeners, number.
 //! 4. When it serves, the new generation is proven. From then on there is no way back, only forward: an old
-//!    worker gets TERM for each new one that serves (`policy::reconcile`), never more than `reload_surge`
+//!    worker gets TERM for each new one that serves (`supervision::reconcile`), never more than `reload_surge`
 //!    processes above the number wanted, and a new worker that dies is tried again, after a growing pause.
 //! 5. When the last old worker was asked to leave, dropped addresses are closed.
 //!
@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use super::policy::Desired;
+use super::supervision::Desired;
 use crate::config::Config;
 use crate::net::Bound;
 

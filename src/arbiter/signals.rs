@@ -4,7 +4,7 @@
 //! per process is in use at a time; installing again replaces it.
 //!
 //! Invariants:
-//! - The handler makes one `write` and nothing else: no lock, no allocation, `errno` left as it was.
+//! - The handler checks the pipe and makes one `write`: no lock, no allocation, `errno` left as it was.
 //! - A forked child must not write into the arbiter's pipe, or a signal meant for one worker would reach the
 //!   arbiter. So all signals are blocked around the fork (`Blocked`), and the child calls `leave_to_child`
 //!   before it lets them through again.
@@ -17,13 +17,16 @@ use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
+};
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{pipe2, read, write};
 
 use super::runtime::Runtime;
@@ -48,6 +51,8 @@ pub const ARBITER_SIGNALS: [Signal; 10] = [
 /// When there is no descriptor left, or a signal cannot be caught.
 pub fn install(signals: &[Signal]) -> io::Result<OwnedFd> {
     let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let inode = identity(write_end.as_fd()).ok_or(io::ErrorKind::Unsupported)?;
+    PIPE_INODE.store(inode, Ordering::SeqCst);
     replace_pipe(write_end.into_raw_fd());
     set_all(signals, SigHandler::Handler(write_to_pipe))?;
     Ok(read_end)
@@ -234,17 +239,41 @@ extern "C" fn write_to_pipe(number: c_int) {
     let pipe = PIPE.load(Ordering::SeqCst);
     if pipe != NO_PIPE {
         // SAFETY: PIPE holds an open descriptor that only `replace_pipe` closes, on the thread that installs
-        // signals; a signal that meets that very moment writes to a closed number, which fails.
+        // signals; when code of the application has closed it, `identity` sees that, and nothing is written.
         let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
-        // A full pipe means that thousands of signals wait already: one more changes nothing.
-        let _ = write(pipe, &[number as u8]);
+        if identity(pipe) == Some(PIPE_INODE.load(Ordering::SeqCst)) {
+            // A full pipe means that thousands of signals wait already: one more changes nothing.
+            let _ = write(pipe, &[number as u8]);
+        } else {
+            take_default_effect(number);
+        }
     }
     Errno::set_raw(errno);
+}
+
+/// The inode of a pipe, which no other file of the process has.
+fn identity(pipe: BorrowedFd<'_>) -> Option<u64> {
+    let found = fstat(pipe).ok()?;
+    let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
+    (kind == SFlag::S_IFIFO).then_some(found.st_ino)
+}
+
+/// The pipe was closed by code of the application, as by `os.closerange(3, 256)`: the loop cannot get the signal, and
+/// the process must still end when it is told to. The signal comes again when the handler returns.
+fn take_default_effect(number: c_int) {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    if let Ok(signal) = Signal::try_from(number) {
+        // SAFETY: the default is no handler at all. sigaction(2) and raise(3) may be called in a signal handler.
+        let _ = unsafe { sigaction(signal, &default) };
+        let _ = raise(signal);
+    }
 }
 
 extern "C" fn do_nothing(_: c_int) {}
 
 static PIPE: AtomicI32 = AtomicI32::new(NO_PIPE);
+/// Of the pipe in `PIPE`, to know it from what may have its number.
+static PIPE_INODE: AtomicU64 = AtomicU64::new(0);
 const NO_PIPE: RawFd = -1;
 
 #[cfg(test)]

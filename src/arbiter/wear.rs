@@ -1,13 +1,13 @@
 //! Workers that have served long enough: too much memory, too old.
 //!
-//! No worker is asked to leave here. One that is worn is only marked, and goes on serving; `policy::reconcile` starts its
+//! No worker is asked to leave here. One that is worn is only marked, and goes on serving; `supervision::reconcile` starts its
 //! successor and sends TERM when that one serves, `max_retiring` workers at a time.
 
 use nix::unistd::Pid;
 
 use super::backoff::Delay;
 use super::children::Children;
-use super::policy::Stage;
+use super::supervision::Stage;
 use super::worker_handle::WorkerHandle;
 
 /// When ages and memory were last looked at, and how long workers are spared that were replaced for nothing.

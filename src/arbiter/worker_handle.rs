@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::policy::{Heartbeats, Member, Stage};
 use super::runtime::WorkerInfo;
+use super::supervision::{Heartbeats, Member, Stage};
 use crate::scoreboard::{Scoreboard, Slot, SlotState, monotonic_ms};
 
 /// See the module.
@@ -100,7 +100,7 @@ impl WorkerHandle {
         }
     }
 
-    /// As the policy sees it.
+    /// As `supervision` sees it.
     pub(super) fn member(&self) -> Member {
         Member {
             age: self.birth.age,

@@ -6,8 +6,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use serde_json::{Value, json};
 
+use super::command::{Asked, Request};
 use super::frame::{self, Inbox};
-use super::request::{Asked, Request};
 
 /// Names a connection; never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,21 +2,19 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-use crate::net;
+use crate::net::{self, SocketFile};
 
-/// The listening socket and where its file is. Dropping it leaves the file, because forked children drop theirs.
+/// The listening socket and its file. Dropping it leaves the file, because forked children drop theirs.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,
-    path: PathBuf,
-    /// Of the file that was made here, to tell it from one that was put in its place.
-    inode: u64,
+    file: SocketFile,
 }
 
 /// Why there is no socket.
@@ -50,14 +48,8 @@ impl ControlSocket {
             }
             Err(error) => return Err(failed(error)),
         };
-        let inode = fs::symlink_metadata(&path).map_err(failed)?.ino();
-        // Later the working directory may be another.
-        let path = std::path::absolute(&path).unwrap_or(path);
-        Ok(Self {
-            listener,
-            path,
-            inode,
-        })
+        let file = SocketFile::at(&path).map_err(failed)?;
+        Ok(Self { listener, file })
     }
 
     pub fn listener(&self) -> &UnixListener {
@@ -65,15 +57,12 @@ impl ControlSocket {
     }
 
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// Removes the file, if it is still the one that was made here.
     pub fn unlink(&self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
-            log::debug!("control socket {}: {error}", self.path.display());
-        }
+        self.file.unlink();
     }
 }
 
@@ -87,12 +76,11 @@ fn expand(setting: &Path, pid: i32) -> PathBuf {
 /// Makes a directory for its owner alone, or accepts one that others cannot put files into.
 fn make_private(directory: &Path) -> io::Result<()> {
     if !directory.is_dir() {
-        DirBuilder::new()
+        // The mask can only take more away.
+        return DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(directory)?;
-        // Whatever the mask was.
-        return fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+            .create(directory);
     }
     let found = fs::metadata(directory)?;
     let sticky = found.mode() & 0o1000 != 0;
@@ -140,22 +128,22 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let setting = directory.path().join("made/here/{pid}.ctl");
         let first = ControlSocket::open(&setting, 7, 0o600).unwrap();
-        assert!(first.path.ends_with("made/here/7.ctl"));
-        assert_eq!(fs::metadata(&first.path).unwrap().mode() & 0o777, 0o600);
-        let parent = first.path.parent().unwrap().to_owned();
+        assert!(first.path().ends_with("made/here/7.ctl"));
+        assert_eq!(fs::metadata(first.path()).unwrap().mode() & 0o777, 0o600);
+        let parent = first.path().parent().unwrap().to_owned();
         assert_eq!(fs::metadata(&parent).unwrap().mode() & 0o777, 0o700);
 
         let second = ControlSocket::open(&setting, 7, 0o600).unwrap_err();
         assert!(matches!(second, OpenError::InUse(_)), "{second}");
 
-        let path = first.path.clone();
+        let path = first.path().to_owned();
         drop(first);
         assert!(path.exists(), "dropping leaves the file to the arbiter");
         let other = ControlSocket::open(&setting, 8, 0o666).unwrap();
         assert!(!path.exists(), "left behind by a dead server");
-        assert_eq!(fs::metadata(&other.path).unwrap().mode() & 0o777, 0o666);
+        assert_eq!(fs::metadata(other.path()).unwrap().mode() & 0o777, 0o666);
         other.unlink();
-        assert!(!other.path.exists());
+        assert!(!other.path().exists());
     }
 
     #[test]
@@ -168,7 +156,7 @@ mod tests {
             let next = ControlSocket::open(&setting, pid, 0o600).unwrap();
             next.unlink();
         }
-        assert!(stopped.path.exists());
+        assert!(stopped.path().exists());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The control interface, server side: gunicornc's protocol on a unix socket, its commands and ours.
 //!
-//! The walk of a command: `clients` reads bytes and finds whole frames (`frame`), `request` makes a [`Command`] of
+//! The walk of a command: `clients` reads bytes and finds whole frames (`frame`), `command` makes a [`Command`] of
 //! one, the arbiter carries it out or lets `tables` answer from a [`View`], and `clients` writes the answer.
 //!
 //! Invariants:
@@ -10,13 +10,13 @@
 #![forbid(unsafe_code)]
 
 mod clients;
+mod command;
 mod control_socket;
 mod frame;
-mod request;
 mod tables;
 
 pub use clients::{ClientId, Clients};
+pub use command::{Asked, Command, Request, Topic};
 pub use control_socket::{ControlSocket, OpenError};
 pub use frame::{Inbox, encode};
-pub use request::{Asked, Command, Request, Topic};
 pub use tables::{ListenerView, View, WorkerView, answer, help, running};

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{self, Config};
 use crate::scoreboard::{Running, Slot, SlotState};
 
-use super::request::{COMMANDS, Topic};
+use super::command::{COMMANDS, Topic};
 
 /// The arbiter's state at one moment.
 #[derive(Debug)]

@@ -177,7 +177,7 @@ fn beat(scoreboard: &Arc<Scoreboard>, index: usize, has_one_thread: bool) -> Box
     let scoreboard = scoreboard.clone();
     Box::new(move || {
         let slot = scoreboard.slot(index);
-        if !has_one_thread || slot.running().is_empty() {
+        if !has_one_thread || slot.threads_busy() == 0 {
             slot.python_beat(monotonic_ms());
         }
         watch_slot();

@@ -14,12 +14,11 @@ use nix::sys::socket::{
     connect, listen, setsockopt, socket, sockopt,
 };
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, chown};
 
 use super::address::BindAddress;
 use super::listener::{Bound, Listener};
 use super::resolve::resolve;
-use super::{inherit, unsent};
+use super::{inherit, socket_file, unsent};
 
 /// The settings of listening sockets.
 #[derive(Clone, Debug)]
@@ -76,10 +75,10 @@ pub fn bind_all(
     let mut bound: Vec<Bound> = Vec::with_capacity(addresses.len());
     for address in addresses {
         match bind_queues(address, options, &mut wait) {
-            Ok(listeners) => bound.extend(listeners.into_iter().map(|listener| Bound {
-                address: address.clone(),
-                listener,
-            })),
+            Ok(listeners) => {
+                let listeners = listeners.into_iter();
+                bound.extend(listeners.map(|listener| Bound::new(address.clone(), listener)));
+            }
             Err(error) => {
                 bound.iter().for_each(Bound::unlink);
                 return Err(error);
@@ -116,10 +115,8 @@ fn bind_queues(
 pub fn adopt_all(fds: &[RawFd], options: &BindOptions) -> io::Result<Vec<Bound>> {
     fds.iter()
         .map(|fd| {
-            Ok(Bound {
-                address: BindAddress::Fd(*fd),
-                listener: inherit::adopt(*fd, options.backlog())?,
-            })
+            let listener = inherit::adopt(*fd, options.backlog())?;
+            Ok(Bound::new(BindAddress::Fd(*fd), listener))
         })
         .collect()
 }
@@ -230,7 +227,7 @@ pub(super) fn bind_path(path: &Path, options: &BindOptions) -> Result<Listener, 
         listener?
     };
     if let Some((user, group)) = options.owner {
-        chown(path, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
+        socket_file::give_to(path, user, group)?;
     }
     Ok(listener)
 }

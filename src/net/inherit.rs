@@ -102,10 +102,7 @@ pub fn share_out(
                     .into_iter()
                     .partition(|socket| socket.to_string() == name);
                 sockets = rest;
-                let bound = |listener| Bound {
-                    address: address.clone(),
-                    listener,
-                };
+                let bound = |listener| Bound::new(address.clone(), listener);
                 taken.extend(<Vec<Listener>>::into_iter(ours).map(bound));
             }
             None => missing.push(address.clone()),

@@ -9,6 +9,7 @@ use std::os::unix::net::UnixListener;
 
 use super::address::BindAddress;
 use super::resolve::resolve;
+use super::socket_file::SocketFile;
 
 /// A non-blocking listening socket.
 #[derive(Debug)]
@@ -103,15 +104,29 @@ impl fmt::Display for Listener {
 pub struct Bound {
     pub address: BindAddress,
     pub listener: Listener,
+    /// Of a unix address.
+    file: Option<SocketFile>,
 }
 
 impl Bound {
-    /// Removes the socket file of a unix listener that this server has made. Only the arbiter calls this.
+    /// The listener has just been bound, or taken over.
+    #[must_use]
+    pub fn new(address: BindAddress, listener: Listener) -> Self {
+        let file = match &address {
+            BindAddress::Unix(path) => SocketFile::at(path).ok(),
+            _ => None,
+        };
+        Self {
+            address,
+            listener,
+            file,
+        }
+    }
+
+    /// Removes the socket file, unless another process has put its own in its place. Only the arbiter calls this.
     pub fn unlink(&self) {
-        if let BindAddress::Unix(path) = &self.address {
-            if let Err(error) = std::fs::remove_file(path) {
-                log::debug!("socket {} not removed: {error}", path.display());
-            }
+        if let Some(file) = &self.file {
+            file.unlink();
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod inherit;
 mod listener;
 mod private;
 mod resolve;
+mod socket_file;
 mod unsent;
 
 pub use address::{AddressError, BindAddress};
@@ -19,3 +20,4 @@ pub use bind::{BindError, BindOptions, adopt_all, bind_all, describe, is_abandon
 pub use channel::{Channels, receive_sockets, send_sockets};
 pub use listener::{Bound, Listener};
 pub use private::bind_private;
+pub use socket_file::SocketFile;

@@ -26,6 +26,19 @@ impl Slot<'_> {
         self.vitals.python_beat_at()
     }
 
+    pub fn thread_busy(self) {
+        self.vitals.thread_busy();
+    }
+
+    pub fn thread_idle(self) {
+        self.vitals.thread_idle();
+    }
+
+    #[must_use]
+    pub fn threads_busy(self) -> u32 {
+        self.vitals.threads_busy()
+    }
+
     /// Worker: it has served as many requests as it may. It keeps serving until the arbiter sends TERM.
     pub fn ask_to_go(self) {
         self.vitals.ask_to_go();
@@ -58,19 +71,19 @@ impl Slot<'_> {
 
     /// Arbiter: the worker has been sent this signal and is to stop, also when its application keeps the signal to itself.
     pub fn ask_to_stop(self, signal: i32, now_ms: u64) {
-        self.data.retirement.ask_to_stop(signal, now_ms);
+        self.vitals.ask_to_stop(signal, now_ms);
     }
 
     /// Which signal that was.
     #[must_use]
     pub fn stop_signal(self) -> Option<i32> {
-        self.data.retirement.stop_signal()
+        self.vitals.stop_signal()
     }
 
     /// When that was, by the scoreboard's clock.
     #[must_use]
     pub fn stop_asked_ms(self) -> Option<u64> {
-        self.data.retirement.stop_asked_ms()
+        self.vitals.stop_asked_ms()
     }
 
     /// A request that the server answered without the application (400, 408, 413, 503 and the like).

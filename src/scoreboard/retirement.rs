@@ -7,8 +7,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 #[derive(Debug, Default)]
 pub(super) struct RetirementData {
     server_stops: AtomicU32,
-    stop_signal: AtomicU32,
-    stop_asked_ms: AtomicU64,
     refused: AtomicU64,
     cut: AtomicU64,
 }
@@ -16,8 +14,6 @@ pub(super) struct RetirementData {
 impl RetirementData {
     pub(super) fn wipe(&self) {
         self.server_stops.store(0, Ordering::Relaxed);
-        self.stop_signal.store(0, Ordering::Relaxed);
-        self.stop_asked_ms.store(0, Ordering::Relaxed);
         self.refused.store(0, Ordering::Relaxed);
         self.cut.store(0, Ordering::Relaxed);
     }
@@ -28,22 +24,6 @@ impl RetirementData {
 
     pub(super) fn server_stops(&self) -> bool {
         self.server_stops.load(Ordering::Relaxed) != 0
-    }
-
-    pub(super) fn ask_to_stop(&self, signal: i32, now_ms: u64) {
-        let signal = u32::try_from(signal).unwrap_or(0);
-        self.stop_asked_ms.store(now_ms, Ordering::Relaxed);
-        self.stop_signal.store(signal, Ordering::Release);
-    }
-
-    pub(super) fn stop_signal(&self) -> Option<i32> {
-        let signal = self.stop_signal.load(Ordering::Acquire);
-        i32::try_from(signal).ok().filter(|signal| *signal != 0)
-    }
-
-    pub(super) fn stop_asked_ms(&self) -> Option<u64> {
-        self.stop_signal()
-            .map(|_| self.stop_asked_ms.load(Ordering::Relaxed))
     }
 
     pub(super) fn add_refused(&self, count: u64) {

@@ -88,19 +88,6 @@ impl<'a> Slot<'a> {
         self.data.connections_open.store(open, Ordering::Relaxed);
     }
 
-    pub fn thread_busy(self) {
-        self.data.threads_busy.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub fn thread_idle(self) {
-        self.data.threads_busy.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    #[must_use]
-    pub fn threads_busy(self) -> u32 {
-        self.data.threads_busy.load(Ordering::Relaxed)
-    }
-
     /// From the whole head to the last byte handed to the kernel.
     #[must_use]
     pub fn latency(self) -> Histogram<'a> {
@@ -160,7 +147,6 @@ impl<'a> Slot<'a> {
             &data.load,
             &data.reserved_transfers,
             &data.threads_count,
-            &data.threads_busy,
         ];
         for gauge in gauges {
             gauge.store(0, Ordering::Relaxed);
@@ -300,7 +286,6 @@ pub(super) struct SlotData {
     passed_on: AtomicU64,
     latency: HistogramData,
     of_threads: OfThreads,
-    threads_busy: AtomicU32,
     queue_time: HistogramData,
     pub(super) retirement: RetirementData,
 }
@@ -311,4 +296,4 @@ pub(super) struct SlotData {
 struct OfThreads;
 
 const _: () = assert!(size_of::<SlotData>() % 64 == 0);
-const _: () = assert!(std::mem::offset_of!(SlotData, threads_busy) % 64 == 0);
+const _: () = assert!(std::mem::offset_of!(SlotData, queue_time) % 64 == 0);

@@ -1,4 +1,5 @@
-//! What a worker reports of itself and the arbiter acts on: its state, its heartbeats, that it wants a successor.
+//! What a worker reports of itself and the arbiter acts on: its state, its heartbeats, that it wants a successor. And
+//! what the arbiter tells it beside signals: that it is to stop.
 //!
 //! A page of its own for each slot. A worker keeps its own and gives up the others ([`Vitals::keep_only`]), so that it can
 //! neither have another worker killed as silent nor have it believed to serve. There is no way back: the memory has no
@@ -32,6 +33,9 @@ pub(super) struct VitalsData {
     state: AtomicU32,
     asks_to_go: AtomicU32,
     wants_replacement: AtomicU32,
+    stop_signal: AtomicU32,
+    threads_busy: AtomicU32,
+    stop_asked_ms: AtomicU64,
     loop_beat: AtomicU64,
     python_beat: AtomicU64,
 }
@@ -90,11 +94,17 @@ impl Drop for Vitals {
 
 impl VitalsData {
     pub(super) fn wipe(&self) {
-        for flag in [&self.state, &self.asks_to_go, &self.wants_replacement] {
+        for flag in [
+            &self.state,
+            &self.asks_to_go,
+            &self.wants_replacement,
+            &self.stop_signal,
+            &self.threads_busy,
+        ] {
             flag.store(0, Ordering::Relaxed);
         }
-        for beat in [&self.loop_beat, &self.python_beat] {
-            beat.store(0, Ordering::Relaxed);
+        for time in [&self.loop_beat, &self.python_beat, &self.stop_asked_ms] {
+            time.store(0, Ordering::Relaxed);
         }
     }
 
@@ -120,6 +130,34 @@ impl VitalsData {
 
     pub(super) fn python_beat_at(&self) -> u64 {
         self.python_beat.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn ask_to_stop(&self, signal: i32, now_ms: u64) {
+        let signal = u32::try_from(signal).unwrap_or(0);
+        self.stop_asked_ms.store(now_ms, Ordering::Relaxed);
+        self.stop_signal.store(signal, Ordering::Release);
+    }
+
+    pub(super) fn stop_signal(&self) -> Option<i32> {
+        let signal = self.stop_signal.load(Ordering::Acquire);
+        i32::try_from(signal).ok().filter(|signal| *signal != 0)
+    }
+
+    pub(super) fn stop_asked_ms(&self) -> Option<u64> {
+        self.stop_signal()
+            .map(|_| self.stop_asked_ms.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn thread_busy(&self) {
+        self.threads_busy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn thread_idle(&self) {
+        self.threads_busy.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn threads_busy(&self) -> u32 {
+        self.threads_busy.load(Ordering::Relaxed)
     }
 
     pub(super) fn ask_to_go(&self) {

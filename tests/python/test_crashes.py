@@ -16,9 +16,6 @@ from wire import Client, Disconnected
 
 APP = "crashing"
 
-HALTS = (
-    "issue 10.5: a worker that has served and exits with 3 or 4 stops a server whose others are still at their import"
-)
 
 
 def poison(one: Server, target: str) -> None:
@@ -115,7 +112,7 @@ def test_crashes_in_all_workers_at_once_cost_less_than_a_second(server):
 
 
 @pytest.mark.ours
-@pytest.mark.parametrize("booting", [False, pytest.param(True, marks=pytest.mark.xfail(strict=True, reason=HALTS))])
+@pytest.mark.parametrize("booting", [False, True])
 @pytest.mark.parametrize("code", [3, 4])
 def test_an_exit_code_of_a_worker_that_has_served_stops_no_server(server, gates, code, booting):
     """3 and 4 say of a worker's boot that it is not worth another try; an application may use them too.

@@ -216,11 +216,7 @@ def with_own_pid(prepare: str):
     return ["sh", "-c", f'{prepare}; exec "$@"', "sh", *COMMAND]
 
 
-TEMPORARY = "issue 10.7: the temporary name of the pidfile is predictable and followed"
-
-
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason=TEMPORARY)
 def test_a_pidfile_writes_through_no_symlink_that_somebody_has_laid(server, place):
     path = place / "logs" / "app.pid"
     names = [f"{path}.$$", f"{path}.tmp", f"{path}~", f"{path}.new", f"{place}/logs/.app.pid.$$"]
@@ -249,7 +245,6 @@ def test_a_pidfile_that_is_a_symlink_is_replaced_and_its_target_is_not_touched(s
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.7: what was begun of a pidfile stays on a full disk")
 def test_a_full_disk_leaves_no_half_of_a_pidfile(server, place):
     """A limit on the size of files fails the write as a full disk does."""
     path = place / "logs" / "app.pid"
@@ -262,7 +257,6 @@ def test_a_full_disk_leaves_no_half_of_a_pidfile(server, place):
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.7: the master reads whatever stands at the path")
 @pytest.mark.parametrize("what", ["fifo", "endless"])
 def test_a_stop_is_not_held_by_what_somebody_put_in_the_pidfiles_place(server, place, what):
     path = place / "logs" / "app.pid"
@@ -287,7 +281,6 @@ def test_a_stop_is_not_held_by_what_somebody_put_in_the_pidfiles_place(server, p
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.7: the master reads whatever stands at the path")
 def test_a_start_is_not_held_by_a_pipe_in_the_pidfiles_place(server, place):
     """It is refused with a line, or replaced."""
     path = place / "logs" / "app.pid"
@@ -333,7 +326,6 @@ def answer_at(path) -> bytes:
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.9: the path is unlinked whoever has bound it by now")
 @pytest.mark.parametrize("how", ["stop", "quick stop", "reload"])
 def test_a_socket_that_another_process_has_bound_meanwhile_stays(server, tmp_path, how):
     path, config = tmp_path / "s", tmp_path / "conf.py"
@@ -354,7 +346,6 @@ def test_a_socket_that_another_process_has_bound_meanwhile_stays(server, tmp_pat
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.9: the path is unlinked whatever it is by now")
 def test_a_file_in_the_sockets_place_stays(server, tmp_path):
     path = tmp_path / "s"
     one = server("hello:app", bind=(f"unix:{path}",))

@@ -246,8 +246,8 @@ pub(super) enum Consequence {
 /// `has_started`: all workers of the first start have served. From then on a worker that cannot boot never
 /// stops the ones that serve.
 pub(super) fn after_exit(exit: &ExitReport, has_started: bool) -> Consequence {
-    // What was asked to stop may end in any way.
-    if exit.stage == Stage::Retiring {
+    // What was asked to stop may end in any way, and the exit codes of a worker that has served are the application's.
+    if exit.stage == Stage::Retiring || exit.has_served {
         return Consequence::Replace;
     }
     let boot_failure = match exit.status {
@@ -259,10 +259,7 @@ pub(super) fn after_exit(exit: &ExitReport, has_started: bool) -> Consequence {
         Some((reason, _)) if exit.in_rollout => Consequence::FailRollout(reason),
         Some((reason, code)) if !has_started => Consequence::Halt { reason, code },
         Some(_) => Consequence::BackOff,
-        None if exit.in_rollout && !exit.has_served => {
-            Consequence::FailRollout("Worker failed to boot.")
-        }
-        None if exit.has_served => Consequence::Replace,
+        None if exit.in_rollout => Consequence::FailRollout("Worker failed to boot."),
         None => Consequence::BackOff,
     }
 }

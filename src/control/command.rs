@@ -64,16 +64,39 @@ impl Asked {
         let id = message.get("id").cloned().unwrap_or(Value::from(0));
         match words_of(message).and_then(|words| Command::parse(&words)) {
             Ok(command) => Self::Request(Request { id, command }),
-            Err(error) => mistake(id, error),
+            Err(error) => mistake(id, error.to_string()),
         }
     }
 }
 
+/// Why a command was not understood.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("Empty command")]
+    Empty,
+    #[error("Unknown command: {0}")]
+    Unknown(String),
+    #[error("Missing show target ({TOPICS})")]
+    NoTopic,
+    #[error("Unknown show target: {0} ({TOPICS})")]
+    Topic(String),
+    #[error("Missing worker action (add|remove|kill)")]
+    NoWorkerAction,
+    #[error("Unknown worker action: {0} (add, remove or kill)")]
+    WorkerAction(String),
+    #[error("Unknown shutdown mode: {0} (graceful or quick)")]
+    ShutdownMode(String),
+    #[error("Missing PID for {0}")]
+    NoPid(&'static str),
+    #[error("Invalid argument: {0}")]
+    Argument(String),
+}
+
 /// The command's words, split as a shell would, and then the arguments.
-fn words_of(message: &serde_json::Map<String, Value>) -> Result<Vec<String>, String> {
+fn words_of(message: &serde_json::Map<String, Value>) -> Result<Vec<String>, CommandError> {
     let command = message.get("command").and_then(Value::as_str);
     let line = command.unwrap_or_default();
-    let mut all = words::split(line).map_err(|error| format!("Invalid argument: {error}"))?;
+    let mut all = words::split(line).map_err(|error| CommandError::Argument(error.to_string()))?;
     if let Some(args) = message.get("args").and_then(Value::as_array) {
         all.extend(args.iter().map(|arg| match arg {
             Value::String(text) => text.clone(),
@@ -86,39 +109,35 @@ fn words_of(message: &serde_json::Map<String, Value>) -> Result<Vec<String>, Str
 impl Command {
     /// # Errors
     /// With a line that names what was expected.
-    pub fn parse(words: &[String]) -> Result<Self, String> {
+    pub fn parse(words: &[String]) -> Result<Self, CommandError> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let verb = words.first().map(|verb| verb.to_ascii_lowercase());
         let object = words.get(1).map(|object| object.to_ascii_lowercase());
         let argument = words.get(2).copied();
         match (verb.as_deref().unwrap_or_default(), object.as_deref()) {
-            ("", _) => Err("Empty command".to_owned()),
+            ("", _) => Err(CommandError::Empty),
             ("show", Some(topic)) => Topic::parse(topic).map(Self::Show),
-            ("show", None) => Err(format!("Missing show target ({TOPICS})")),
+            ("show", None) => Err(CommandError::NoTopic),
             ("worker", Some("add")) => count(argument).map(Self::WorkerAdd),
             ("worker", Some("remove")) => count(argument).map(Self::WorkerRemove),
             ("worker", Some("kill")) => pid(argument, "worker kill").map(Self::WorkerKill),
-            ("worker", Some(other)) => Err(format!(
-                "Unknown worker action: {other} (add, remove or kill)"
-            )),
-            ("worker", None) => Err("Missing worker action (add|remove|kill)".to_owned()),
+            ("worker", Some(other)) => Err(CommandError::WorkerAction(other.to_owned())),
+            ("worker", None) => Err(CommandError::NoWorkerAction),
             ("stack", object) => pid(object, "stack").map(Self::Stack),
             ("dirty", _) => Ok(Self::Dirty),
             ("reload", _) => Ok(Self::Reload),
             ("reopen", _) => Ok(Self::Reopen),
             ("shutdown", None | Some("graceful")) => Ok(Self::Shutdown { quick: false }),
             ("shutdown", Some("quick")) => Ok(Self::Shutdown { quick: true }),
-            ("shutdown", Some(other)) => Err(format!(
-                "Unknown shutdown mode: {other} (graceful or quick)"
-            )),
+            ("shutdown", Some(other)) => Err(CommandError::ShutdownMode(other.to_owned())),
             ("help", _) => Ok(Self::Help),
-            (other, _) => Err(format!("Unknown command: {other}")),
+            (other, _) => Err(CommandError::Unknown(other.to_owned())),
         }
     }
 }
 
 impl Topic {
-    fn parse(word: &str) -> Result<Self, String> {
+    fn parse(word: &str) -> Result<Self, CommandError> {
         match word {
             "all" => Ok(Self::All),
             "workers" => Ok(Self::Workers),
@@ -127,33 +146,33 @@ impl Topic {
             "stats" => Ok(Self::Stats),
             "listeners" => Ok(Self::Listeners),
             "dirty" => Ok(Self::Dirty),
-            other => Err(format!("Unknown show target: {other} ({TOPICS})")),
+            other => Err(CommandError::Topic(other.to_owned())),
         }
     }
 }
 
 /// How many workers to add or remove. gunicorn reads less than one as one.
-fn count(argument: Option<&str>) -> Result<usize, String> {
+fn count(argument: Option<&str>) -> Result<usize, CommandError> {
     let Some(text) = argument else {
         return Ok(1);
     };
     let count: i64 = text
         .parse()
-        .map_err(|_| format!("Invalid argument: {text} is not a number"))?;
+        .map_err(|_| CommandError::Argument(format!("{text} is not a number")))?;
     match usize::try_from(count.max(1)) {
         Ok(count) if count <= COUNT_MAX => Ok(count),
-        _ => Err(format!(
-            "Invalid argument: at most {COUNT_MAX} workers at a time"
-        )),
+        _ => Err(CommandError::Argument(format!(
+            "at most {COUNT_MAX} workers at a time"
+        ))),
     }
 }
 
-fn pid(argument: Option<&str>, of: &str) -> Result<i32, String> {
+fn pid(argument: Option<&str>, of: &'static str) -> Result<i32, CommandError> {
     let Some(text) = argument else {
-        return Err(format!("Missing PID for {of}"));
+        return Err(CommandError::NoPid(of));
     };
     let pid = text.parse().ok().filter(|pid| *pid > 0);
-    pid.ok_or_else(|| format!("Invalid argument: {text} is not a PID"))
+    pid.ok_or_else(|| CommandError::Argument(format!("{text} is not a PID")))
 }
 
 const TOPICS: &str = "all|workers|requests|config|stats|listeners|dirty";

@@ -1,4 +1,4 @@
-//! Every rule of the policy.
+//! Every rule of supervision.
 
 use super::*;
 
@@ -287,6 +287,8 @@ fn boot_failures_at_a_reload_keep_the_old_generation() {
 fn a_worker_that_has_served_is_replaced_at_once() {
     for status in [
         ExitStatus::Signal(11),
+        ExitStatus::Code(EXIT_BOOT),
+        ExitStatus::Code(EXIT_APP_LOAD),
         ExitStatus::Code(1),
         ExitStatus::Code(0),
     ] {

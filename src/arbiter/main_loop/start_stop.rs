@@ -11,11 +11,11 @@ use crate::arbiter::binary_upgrade::{self, ExecError};
 use crate::arbiter::fork::{self, Inheritance, Side};
 use crate::arbiter::fork_server::{ForkServerContext, ServerExit, open_control};
 use crate::arbiter::outcome::{EXIT_CHILD_FAILED, EXIT_UNHANDLED, Start};
-use crate::arbiter::policy::STOP_MARGIN;
 use crate::arbiter::runtime::WorkerInfo;
 use crate::arbiter::signals::Blocked;
 use crate::arbiter::start_error::StartError;
 use crate::arbiter::stopping::millis;
+use crate::arbiter::supervision::STOP_MARGIN;
 use crate::config::VERSION;
 use crate::scoreboard::Scoreboard;
 
