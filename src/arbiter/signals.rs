@@ -259,7 +259,7 @@ fn identity(pipe: BorrowedFd<'_>) -> Option<u64> {
 }
 
 /// The pipe was closed by code of the application, as by `os.closerange(3, 256)`: the loop cannot get the signal, and
-/// the process must still end when it is told to. The signal comes again when the handler returns.
+/// the process must still end when it is asked to. The signal comes again when the handler returns.
 fn take_default_effect(number: c_int) {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     if let Ok(signal) = Signal::try_from(number) {

@@ -8,7 +8,7 @@ use std::thread;
 
 use pyo3::prelude::*;
 
-use super::serve::without_signals;
+use super::worker_signals::without_signals;
 use crate::arbiter::EXIT_BOOT;
 use crate::python::gil::{Reason, release};
 use crate::python::threads::{MainThreadJobs, PythonApplication};

@@ -1,6 +1,5 @@
 //! A worker that serves: settings and application become a running event loop, and its end becomes an exit code.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,13 +7,13 @@ use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
 use super::faults::Faults;
-use super::leave::leave;
+use super::leave::{leave, log_running, say_goodbye};
 use super::main_thread;
 use super::python_runtime::Inherited;
 use super::raised::Raised;
 use super::worker_access_log;
-use super::worker_signals::{RequestedExit, WorkerSignals, watch_slot};
-use crate::arbiter::{WorkerContext, signals};
+use super::worker_signals::{RequestedExit, WorkerSignals, watch_slot, without_signals};
+use crate::arbiter::WorkerContext;
 use crate::config::{Config, VERSION};
 use crate::logging::access::FormatError;
 use crate::logging::statsd::Statsd;
@@ -26,7 +25,7 @@ use crate::python::interrupts::Interrupts;
 use crate::python::native_thread::ThreadEnd;
 use crate::python::threads::{PythonApplication, TimeoutHook};
 use crate::python::wsgi::{ListenerAddress, RequestHooks, WsgiApp, WsgiSettings};
-use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
+use crate::scoreboard::{Scoreboard, monotonic_ms};
 use crate::worker::{Exit, Setup};
 
 /// Why a worker could not serve.
@@ -87,7 +86,7 @@ fn start(
     let heartbeat = without_signals(|| {
         Heartbeat::start(
             config.workers.timeout,
-            beat(&scoreboard, index, has_one_thread),
+            heartbeat(&scoreboard, index, has_one_thread),
         )
     })?;
     let interrupts = config
@@ -130,7 +129,7 @@ fn start(
         let on_stuck = |exit| {
             Python::attach(|py| {
                 let slot = scoreboard.slot(index);
-                super::worker::say_goodbye(py, inherited, slot);
+                say_goodbye(py, inherited, slot);
                 leave(py, inherited.logs, exit, &config, slot);
             });
         };
@@ -147,12 +146,6 @@ fn start(
         exit.code = requested_exit.code().unwrap_or(0);
     }
     Ok(exit)
-}
-
-/// For threads of the server's own: a signal is for the main thread, or for the thread of the application that waits for it.
-pub(super) fn without_signals<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let _blocked = signals::Blocked::new()?;
-    start()
 }
 
 /// What sees each request: hooks, and the access log of a custom logger.
@@ -172,13 +165,17 @@ fn request_hooks(
 
 /// What shows that Python is alive. With one thread nothing shows it but the end of a request, so that `timeout` bounds
 /// each request's run, as in gunicorn's sync worker.
-fn beat(scoreboard: &Arc<Scoreboard>, index: usize, has_one_thread: bool) -> Box<dyn Fn() + Send> {
+fn heartbeat(
+    scoreboard: &Arc<Scoreboard>,
+    index: usize,
+    has_one_thread: bool,
+) -> Box<dyn Fn() + Send> {
     let watch_slot = watch_slot(scoreboard, index);
     let scoreboard = scoreboard.clone();
     Box::new(move || {
         let slot = scoreboard.slot(index);
         if !has_one_thread || slot.threads_busy() == 0 {
-            slot.python_beat(monotonic_ms());
+            slot.python_heartbeat(monotonic_ms());
         }
         watch_slot();
     })
@@ -233,19 +230,6 @@ fn signal_hook(
     })
 }
 
-/// Which requests the worker's threads are in, for how long.
-pub(super) fn log_running(slot: Slot<'_>) {
-    let now = monotonic_ms();
-    for running in slot.running() {
-        let seconds = now.saturating_sub(running.since_ms) / 1000;
-        let (method, path) = (running.method.escape_ascii(), running.path.escape_ascii());
-        match running.client {
-            Some(client) => log::error!("In flight for {seconds} s: {method} {path} from {client}"),
-            None => log::error!("In flight for {seconds} s: {method} {path}"),
-        }
-    }
-}
-
 fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> WsgiSettings {
     WsgiSettings {
         multithread: config.workers.threads > 1,
@@ -254,7 +238,7 @@ fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> Wsg
             .unwrap_or_else(|| format!("ferricorn/{VERSION}")),
         script_name: environment(py, "SCRIPT_NAME"),
         sendfile: config.http.sendfile,
-        listeners: listeners.iter().map(face).collect(),
+        listeners: listeners.iter().map(address_of).collect(),
         noted_keys: Vec::new(),
         request_id_seed: None,
     }
@@ -291,7 +275,7 @@ fn environment(py: Python<'_>, name: &str) -> String {
     value.unwrap_or_default()
 }
 
-fn face(listener: &Listener) -> ListenerAddress {
+fn address_of(listener: &Listener) -> ListenerAddress {
     match listener {
         Listener::Tcp(listener) => {
             let address = listener.local_addr().ok();

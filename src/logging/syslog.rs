@@ -7,7 +7,7 @@
 //! - What is dropped is counted, and said when it begins and when it is over.
 //! - A connection belongs to one process: a forked child makes its own.
 
-mod address;
+mod syslog_address;
 
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -17,8 +17,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, SockaddrStorage, send, sendto};
 
-pub use self::address::SyslogError;
-use self::address::{Address, Link, facility};
+pub use self::syslog_address::SyslogError;
+use self::syslog_address::{Address, Link, facility};
 use crate::config::{Config, LogLevel};
 
 /// Which of the two logs a message is of.

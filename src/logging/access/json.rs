@@ -7,9 +7,10 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use super::atoms::Atom;
+use super::entry::{AccessEntry, Fields};
+use super::format_error::FormatError;
 use super::lines::{decimal, number, scheme, version_number};
 use super::values::{environ_of_head, host_and_port, json_text, user};
-use super::{AccessEntry, Fields, FormatError};
 use crate::logging::clock::UtcTime;
 
 /// The fields of a line, in their order.

@@ -6,11 +6,12 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use super::atoms::Atom;
+use super::entry::AccessEntry;
+use super::format_error::{BadConversion, FormatError};
 use super::values::{
     environ_of_head, escape, escape_decoded, escape_joined, escape_or_dash, host_and_port,
     path_info, user,
 };
-use super::{AccessEntry, BadConversion, FormatError};
 use crate::logging::clock::LocalTime;
 
 /// A compiled format.

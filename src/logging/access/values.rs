@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::{AccessEntry, Fields};
+use super::entry::{AccessEntry, Fields};
 use crate::http::percent_decode;
 
 /// The name of HTTP Basic authentication.

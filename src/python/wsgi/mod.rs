@@ -21,9 +21,9 @@ mod hijack;
 mod input;
 mod request_hooks;
 mod scoreboard_clock;
-mod settings;
 mod start_response;
 mod stream;
+mod wsgi_settings;
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ use crate::pool::Job;
 
 pub use app::WsgiApp;
 pub use request_hooks::RequestHooks;
-pub use settings::{ListenerAddress, WsgiSettings};
+pub use wsgi_settings::{ListenerAddress, WsgiSettings};
 
 /// Requests to environs, for `benches/environ.rs` alone: the maker itself stays in this module.
 #[doc(hidden)]
