@@ -131,6 +131,19 @@ def session_members(session: int) -> list[int]:
     return members
 
 
+def kill_session(session: int) -> None:
+    """End every process of a session by force, also those that are forked meanwhile."""
+
+    def is_over() -> bool:
+        members = session_members(session)
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not members
+
+    wait_until(is_over, f"processes of {session} are gone")
+
+
 class Server:
     """One arbiter with its workers."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from test_health import ask, figure
 
-from harness import APPS, Server, session_members, wait_until
+from harness import APPS, Server, kill_session, wait_until
 from wire import Client, Disconnected, Response, encode_request
 
 APP = "forks"
@@ -27,9 +27,11 @@ FORKS = ["python", "raw"]
 def children(server, gates):
     """Ends what the application has left behind, and the servers by force: how they end is said by the tests."""
     yield
-    for pid in [*map(int, gates.notes("child")), *(pid for one in server.started for pid in session_members(one.pid))]:
+    for pid in map(int, gates.notes("child")):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    for one in server.started:
+        kill_session(one.pid)
 
 
 def child_of(gates) -> int:

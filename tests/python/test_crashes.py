@@ -17,7 +17,6 @@ from wire import Client, Disconnected
 APP = "crashing"
 
 
-
 def poison(one: Server, target: str) -> None:
     """A request that its worker does not survive."""
     with contextlib.suppress(OSError, Disconnected), one.connect() as client:

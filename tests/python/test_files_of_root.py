@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from test_files import resident_kib
 
-from harness import COMMAND, session_members, wait_until
+from harness import COMMAND, kill_session, wait_until
 from wire import Client, Disconnected
 
 NOBODY = 65534
@@ -49,9 +49,7 @@ def by_force(server):
     """Servers whose files were tampered with need not end in order."""
     yield
     for one in server.started:
-        for pid in session_members(one.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_session(one.pid)
 
 
 def log_files(place, which):

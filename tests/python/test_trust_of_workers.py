@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness import session_members, wait_until
+from harness import kill_session, session_members, wait_until
 from wire import Client, Disconnected
 
 pytestmark = pytest.mark.ours
@@ -23,9 +23,7 @@ def by_force(server):
     """What a server that was tampered with leaves behind is said by the tests."""
     yield
     for one in server.started:
-        for pid in session_members(one.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_session(one.pid)
 
 
 @pytest.fixture
