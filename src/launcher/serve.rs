@@ -80,33 +80,23 @@ fn start(
     } = context;
     let raised = |error: PyErr| Raised::new(py, &error);
     let (signals, wakeups) = signals.take(py, faults).map_err(raised)?;
-    let has_one_thread = config.workers.threads == 1;
     let mut settings = wsgi_settings(py, &config, &listeners);
     let access_log = worker_access_log::make(py, &config, &mut settings, age, inherited)?;
-    let heartbeat = without_signals(|| {
-        Heartbeat::start(
-            config.workers.timeout,
-            heartbeat(&scoreboard, index, has_one_thread),
-        )
-    })?;
+    let heartbeat = start_heartbeat(&config, &scoreboard, index)?;
     let interrupts = config
         .workers
         .request_timeout
         .map(|_| Arc::new(Interrupts::new(config.workers.threads)));
-    let logger = (!config.logging.is_built_in()).then(|| inherited.log.clone_ref(py));
     let app = WsgiApp::new(app, Arc::new(settings), scoreboard.clone(), index)
         .with_request_hooks(request_hooks(py, &config, inherited).map_err(raised)?)
-        .with_logger(logger)
+        .with_logger((!config.logging.is_built_in()).then(|| inherited.log.clone_ref(py)))
         .with_interrupts(interrupts.clone());
     let app = Arc::new(app);
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
     let script_name = app.script_name().as_bytes().to_vec();
     let on_timeout = timeout_hook(interrupts, heartbeat.queue());
     let requested_exit = Arc::new(RequestedExit::default());
-    let on_exception = {
-        let requested_exit = Arc::clone(&requested_exit);
-        Box::new(move |py: Python<'_>, error: PyErr| requested_exit.on_exception(py, &error))
-    };
+    let on_exception = exception_hook(Arc::clone(&requested_exit));
     let mut application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
     let setup = Setup {
         listeners,
@@ -124,11 +114,11 @@ fn start(
         metrics: Statsd::new(&config),
         config: Arc::clone(&config),
     };
-    let mut exit = if has_one_thread {
+    let mut exit = if config.workers.threads == 1 {
         let jobs = application.use_main_thread();
         let on_stuck = |exit| {
+            let slot = scoreboard.slot(index);
             Python::attach(|py| {
-                let slot = scoreboard.slot(index);
                 say_goodbye(py, inherited, slot);
                 leave(py, inherited.logs, exit, &config, slot);
             });
@@ -146,6 +136,21 @@ fn start(
         exit.code = requested_exit.code().unwrap_or(0);
     }
     Ok(exit)
+}
+
+/// An exception of the application's own signal handler ends the worker as it would end a program.
+fn exception_hook(requested_exit: Arc<RequestedExit>) -> crate::python::threads::ExceptionHook {
+    Box::new(move |py, error| requested_exit.on_exception(py, &error))
+}
+
+fn start_heartbeat(
+    config: &Config,
+    scoreboard: &Arc<Scoreboard>,
+    index: usize,
+) -> std::io::Result<Heartbeat> {
+    let has_one_thread = config.workers.threads == 1;
+    let shows_life = heartbeat(scoreboard, index, has_one_thread);
+    without_signals(|| Heartbeat::start(config.workers.timeout, shows_life))
 }
 
 /// What sees each request: hooks, and the access log of a custom logger.

@@ -51,7 +51,7 @@ fn a_silent_loop_and_silent_python_are_told_apart() {
 }
 
 #[test]
-fn beats_of_the_future_are_fine() {
+fn heartbeats_of_the_future_are_fine() {
     let verdict = verdict(
         Stage::Serving,
         1000,

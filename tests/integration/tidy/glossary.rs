@@ -74,7 +74,8 @@ const GLOSSARY: &[Term] = &[
         .except("still arriving"),
     term("in_place", "direct read"),
     term("fate|fates", "action, next"),
-    term("settle|settles|settled|settling", "advance"),
+    term("settle|settles|settled|settling", "advance")
+        .within(&["src/", "tests/integration/", "docs/"]),
     term("go_on", "resume"),
     term("turn|turns", "iteration of the loop")
         .within(&["src/worker/", "src/pool/"])
@@ -105,7 +106,7 @@ const GLOSSARY: &[Term] = &[
     ),
     // Load and time.
     term("excess", "load shedding").within(&["src/worker/", "tests/"]),
-    term("turn away|turns away|turned away|turning away", "shed"),
+    term("turn away|turns away|turned away|turning away", "shed").within(&["src/", "docs/"]),
     term("burst|bursts", "log coalescing").within(&["src/worker/"]),
     term("story|stories", "coalesced line"),
     term("overrun|overruns|overran", "timed-out request"),
