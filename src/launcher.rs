@@ -44,7 +44,7 @@ use self::reexec::Inheritance;
 use crate::arbiter::{self, ListenError, Outcome, Start, StartError};
 use crate::config::{Config, Environment, VERSION};
 use crate::logging::Log;
-use crate::python::loader;
+use crate::python::{fork_guard, loader};
 
 /// Serves with the command line. Returns the exit code, in the master and in each of its workers.
 pub fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
@@ -92,6 +92,7 @@ fn prepare(
         start_directory: std::env::current_dir().map_err(Ending::refused)?,
     };
     let raised = |error: PyErr| Ending::raised(py, &error);
+    fork_guard::install(py).map_err(raised)?;
     // Before any code of the operator's runs.
     py.import("ferricorn._stand_in")
         .and_then(|module| module.call_method0("install"))

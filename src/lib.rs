@@ -17,6 +17,7 @@
 //! | [`arbiter`] | the master process: fork, reap, signals, reload |
 //! | [`control`] | the control interface: protocol, commands, tables |
 //! | [`reloader`] | files that change, for `--reload` |
+//! | [`fork_guard`] | what a child that the application forks must lose |
 //! | [`scoreboard`] | counters that all processes share |
 //! | [`logging`] | the error log and the access log |
 //! | `launcher` | joins the parts |
@@ -31,6 +32,7 @@
 pub mod arbiter;
 pub mod config;
 pub mod control;
+pub mod fork_guard;
 pub mod http;
 #[cfg(feature = "python")]
 pub mod launcher;
@@ -51,8 +53,9 @@ mod _core {
 
     #[pymodule_export]
     use crate::launcher::api::{
-        check_setting, deliver_signal, load_app, reopen_logs, run, serve, settings,
-        write_access_log, write_error_log, write_metric, write_record,
+        check_setting, deliver_signal, is_forked_child, load_app, reopen_logs,
+        reset_signal_handlers, run, serve, settings, write_access_log, write_error_log,
+        write_metric, write_record,
     };
     use crate::python::interrupts::RequestTimeout;
 

@@ -39,6 +39,8 @@ use std::time::Duration;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::time::{ClockId, clock_gettime};
 
+use crate::fork_guard;
+
 pub use self::histogram::{HISTOGRAM_BUCKETS, Histogram, HistogramSnapshot};
 pub use self::readiness::Unready;
 use self::running::ThreadData;
@@ -85,6 +87,7 @@ impl Scoreboard {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new anonymous mapping at an address the kernel chooses overlaps nothing we own.
         let base = unsafe { mmap_anonymous(None, bytes, protection, MapFlags::MAP_SHARED) }?;
+        fork_guard::register_mapping(base.as_ptr() as usize, bytes.get());
         Ok(Self {
             base: base.cast(),
             bytes,
@@ -147,6 +150,7 @@ impl Scoreboard {
 
 impl Drop for Scoreboard {
     fn drop(&mut self) {
+        fork_guard::unregister_mapping(self.base.as_ptr() as usize);
         // SAFETY: base and bytes are those of this mapping, and no reference outlives `self`.
         let unmapped = unsafe { munmap(self.base.cast(), self.bytes.get()) };
         debug_assert!(unmapped.is_ok(), "the scoreboard was mapped by new()");

@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags};
 
+use crate::fork_guard;
 use crate::http::{
     BodySize, Exchange, HttpDate, Limits, Received, RequestHead, ResponseDefaults, ResponseHead,
     Status,
@@ -190,6 +191,7 @@ fn accept(bound: &Bound) -> Option<File> {
             stream.into()
         }
     };
+    fork_guard::register(&socket);
     Some(File::from(socket))
 }
 

@@ -14,6 +14,7 @@ use super::exit_report::{self, RequestCounters};
 use super::metrics::{self, Counters, WorkerFigures};
 use super::supervision::{self, ExitStatus, Member, Stage, Timeouts, Verdict};
 use super::worker_handle::{SlotNews, WorkerHandle};
+use crate::fork_guard;
 use crate::logging::Log;
 use crate::scoreboard::{Running, Scoreboard, Unready};
 
@@ -70,6 +71,8 @@ impl Children {
     /// There is no descriptor left for the notify pipe.
     pub(super) fn new() -> io::Result<Self> {
         let (notify_read, notify_write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        fork_guard::register(&notify_read);
+        fork_guard::register(&notify_write);
         Ok(Self {
             workers: Vec::new(),
             notify_read,
@@ -86,7 +89,9 @@ impl Children {
 
     /// The end of the notify pipe that workers write to.
     pub(super) fn clone_notifier(&self) -> io::Result<OwnedFd> {
-        self.notify_write.try_clone()
+        let clone = self.notify_write.try_clone()?;
+        fork_guard::register(&clone);
+        Ok(clone)
     }
 
     /// Reads the slots of all workers. Returns those whose slot shows something new, with their place.

@@ -15,6 +15,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::{pipe2, read};
 
 use crate::control::Inbox;
+use crate::fork_guard;
 
 /// The worker's ends.
 #[derive(Debug)]
@@ -38,6 +39,12 @@ pub(super) fn open() -> io::Result<(ControlChannel, WorkerChannel)> {
     let (ours, requests) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let (dump_read, dump) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    for end in [&ours, &requests] {
+        fork_guard::register(end);
+    }
+    for end in [&dump_read, &dump] {
+        fork_guard::register(end);
+    }
     let channel = ControlChannel {
         requests: ours,
         dump: dump_read,

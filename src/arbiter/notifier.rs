@@ -12,6 +12,8 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
+use crate::fork_guard;
+
 /// From the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Supervisor {
@@ -130,6 +132,7 @@ fn connect(name: &str) -> Option<UnixDatagram> {
     };
     let connected = address.and_then(|address| {
         let socket = UnixDatagram::unbound()?;
+        fork_guard::register(&socket);
         // A supervisor that does not read must not hold the loop.
         socket.set_nonblocking(true)?;
         socket.connect_addr(&address)?;

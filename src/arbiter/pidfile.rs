@@ -25,6 +25,8 @@ use nix::sys::signal::kill;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
+use crate::fork_guard;
+
 #[derive(Debug, thiserror::Error)]
 pub enum PidfileError {
     #[error("Already running on PID {pid} (or pid file '{path}' is stale)")]
@@ -135,6 +137,7 @@ fn write_and_rename(path: &Path, pid: i32) -> io::Result<Option<Flock<fs::File>>
 fn write_and_lock(mut file: fs::File, pid: i32) -> io::Result<Option<Flock<fs::File>>> {
     writeln!(file, "{pid}")?;
     file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    fork_guard::register(&file);
     Ok(Flock::lock(file, FlockArg::LockExclusiveNonblock).ok())
 }
 

@@ -4,7 +4,8 @@
 //! per process is in use at a time; installing again replaces it.
 //!
 //! Invariants:
-//! - The handler checks the pipe and makes one `write`: no lock, no allocation, `errno` left as it was.
+//! - The handler checks the process and the pipe and makes one `write`: no lock, no allocation, `errno` left as it was.
+//!   In a process that has not installed it, and when the pipe is gone, it lets the signal act by default.
 //! - A forked child must not write into the arbiter's pipe, or a signal meant for one worker would reach the
 //!   arbiter. So all signals are blocked around the fork (`Blocked`), and the child calls `leave_to_child`
 //!   before it lets them through again.
@@ -27,9 +28,10 @@ use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
 };
 use nix::sys::stat::{SFlag, fstat};
-use nix::unistd::{pipe2, read, write};
+use nix::unistd::{getpid, pipe2, read, write};
 
 use super::runtime::Runtime;
+use crate::fork_guard;
 
 /// What the arbiter listens to.
 pub const ARBITER_SIGNALS: [Signal; 10] = [
@@ -51,6 +53,8 @@ pub const ARBITER_SIGNALS: [Signal; 10] = [
 /// When there is no descriptor left, or a signal cannot be caught.
 pub fn install(signals: &[Signal]) -> io::Result<OwnedFd> {
     let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    fork_guard::register(&read_end);
+    fork_guard::register(&write_end);
     let inode = identity(write_end.as_fd()).ok_or(io::ErrorKind::Unsupported)?;
     PIPE_INODE.store(inode, Ordering::SeqCst);
     replace_pipe(write_end.into_raw_fd());
@@ -219,9 +223,15 @@ pub fn dump_signal() -> Option<Signal> {
 fn set_all(signals: &[Signal], handler: SigHandler) -> io::Result<()> {
     // Interrupted reads and writes of the application go on by themselves.
     let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+    OWNER.store(getpid().as_raw(), Ordering::SeqCst);
     for signal in signals {
         // SAFETY: both handlers of this file only do what is allowed in a signal handler.
         unsafe { sigaction(*signal, &action) }?;
+        let handler = match handler {
+            SigHandler::Handler(handler) => Some(handler),
+            _ => None,
+        };
+        fork_guard::note_handler(*signal, handler);
     }
     Ok(())
 }
@@ -236,6 +246,9 @@ fn replace_pipe(write_end: RawFd) {
 
 extern "C" fn write_to_pipe(number: c_int) {
     let errno = Errno::last_raw();
+    if !is_owner() {
+        return take_default_effect(number);
+    }
     let pipe = PIPE.load(Ordering::SeqCst);
     if pipe != NO_PIPE {
         // SAFETY: PIPE holds an open descriptor that only `replace_pipe` closes, on the thread that installs
@@ -258,8 +271,8 @@ fn identity(pipe: BorrowedFd<'_>) -> Option<u64> {
     (kind == SFlag::S_IFIFO).then_some(found.st_ino)
 }
 
-/// The pipe was closed by code of the application, as by `os.closerange(3, 256)`: the loop cannot get the signal, and
-/// the process must still end when it is asked to. The signal comes again when the handler returns.
+/// The loop cannot get the signal: this is another process, or code of the application has closed the pipe, as by
+/// `os.closerange(3, 256)`. The process must still end when a signal says so. The signal comes again when the handler returns.
 fn take_default_effect(number: c_int) {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     if let Ok(signal) = Signal::try_from(number) {
@@ -269,7 +282,19 @@ fn take_default_effect(number: c_int) {
     }
 }
 
-extern "C" fn do_nothing(_: c_int) {}
+extern "C" fn do_nothing(number: c_int) {
+    if !is_owner() {
+        take_default_effect(number);
+    }
+}
+
+/// False in a process that was forked by a bare system call: `fork_guard` resets the handlers of all others.
+fn is_owner() -> bool {
+    OWNER.load(Ordering::SeqCst) == getpid().as_raw()
+}
+
+/// The process that has installed the handlers.
+static OWNER: AtomicI32 = AtomicI32::new(0);
 
 static PIPE: AtomicI32 = AtomicI32::new(NO_PIPE);
 /// Of the pipe in `PIPE`, to know it from what may have its number.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::command::{Asked, Request};
 use super::frame::{self, Inbox};
+use crate::fork_guard;
 
 /// Names a connection; never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,7 @@ impl Clients {
                 let oldest = (0..self.clients.len()).min_by_key(|at| self.clients[*at].active_at);
                 oldest.map(|at| self.clients.swap_remove(at));
             }
+            fork_guard::register(&stream);
             self.next_id += 1;
             self.clients.push(Client {
                 id: ClientId(self.next_id),

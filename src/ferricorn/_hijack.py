@@ -12,8 +12,9 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-# What reports to the server that a socket is hijacked, by the identity of the socket: a socket has no room for it.
-_pending: dict[int, Callable[[], None]] = {}
+# The sockets that may be hijacked, and what reports that to the server; by the identity of the socket, which has no
+# room for it.
+_pending: dict[int, tuple[HijackableSocket, Callable[[], None]]] = {}
 
 
 class HijackableSocket(socket.socket):
@@ -24,7 +25,7 @@ class HijackableSocket(socket.socket):
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("__"):
             return super().__getattribute__(name)
-        hijack = _pending.pop(id(self), None)
+        _, hijack = _pending.pop(id(self), (None, None))
         # Plain from here on: with this class the object has lost its hook.
         self.__class__ = socket.socket  # type: ignore[assignment]
         if hijack is not None:
@@ -43,7 +44,7 @@ class HijackableSocket(socket.socket):
 def offer(descriptor: int, hijack: Callable[[], None]) -> HijackableSocket:
     """The socket over `descriptor`. `hijack` is called once, before the socket is first used."""
     hijackable = HijackableSocket(fileno=descriptor)
-    _pending[id(hijackable)] = hijack
+    _pending[id(hijackable)] = (hijackable, hijack)
     return hijackable
 
 
@@ -51,3 +52,9 @@ def withdraw(hijackable: HijackableSocket) -> None:
     """The request is over. A socket that was not used is closed: the connection stays the server's."""
     if _pending.pop(id(hijackable), None) is not None:
         hijackable.close()
+
+
+def close_all() -> None:
+    """In a child that the application has forked: the requests are the worker's."""
+    for hijackable, _ in list(_pending.values()):
+        withdraw(hijackable)

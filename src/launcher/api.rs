@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyList};
 use crate::arbiter::signals;
 use crate::config::settings::{Kind, Setting, all, find};
 use crate::config::{self, LogLevel};
+use crate::fork_guard;
 use crate::logging::Log;
 use crate::logging::statsd::Metric;
 use crate::python::config_file;
@@ -99,6 +100,20 @@ pub(crate) fn check_setting<'py>(
 #[pyfunction]
 pub(crate) fn load_app(py: Python<'_>, uri: &str) -> PyResult<Py<PyAny>> {
     loader::load_app(py, uri).map_err(|error| error.into_exception(py))
+}
+
+/// Whether this process is a child that the application has forked.
+#[pyfunction]
+pub(crate) fn is_forked_child() -> bool {
+    fork_guard::is_child()
+}
+
+/// Puts the default in the place of the server's signal handlers, in a child that the application has forked.
+#[pyfunction]
+pub(crate) fn reset_signal_handlers() {
+    if fork_guard::is_child() {
+        fork_guard::reset_handlers();
+    }
 }
 
 /// A record that Python's `gunicorn.error` has let through.

@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 use super::worker_signals::without_signals;
 use crate::arbiter::signals;
 use crate::config::Config;
+use crate::fork_guard;
 use crate::python::hooks::{Hook, Hooks};
 use crate::python::native_thread::{NativeThread, ThreadEnd};
 use crate::python::traceback::format as traceback;
@@ -99,6 +100,8 @@ impl Reloader {
         let watcher = Watcher::new(config.debugging.reload_engine)?;
         log::debug!("Files are watched with {}", watcher.engine());
         let (stop, stopped) = UnixStream::pair()?;
+        fork_guard::register(&stop);
+        fork_guard::register(&stopped);
         let shared = Arc::new(Shared::default());
         let raised = |error: PyErr| io::Error::other(traceback(py, &error));
         py.import(HELPER)

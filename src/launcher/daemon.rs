@@ -2,6 +2,8 @@
 
 use pyo3::prelude::*;
 
+use crate::fork_guard;
+
 /// Forks twice, so that the process leads no session and can never get a terminal again. The parents leave
 /// at once; only the last child returns.
 pub(super) fn detach(py: Python<'_>, keep_standard_streams: bool) -> PyResult<()> {
@@ -28,7 +30,7 @@ pub(super) fn detach(py: Python<'_>, keep_standard_streams: bool) -> PyResult<()
 }
 
 fn fork_and_leave(os: &Bound<'_, PyModule>) -> PyResult<()> {
-    let child: i32 = os.call_method0("fork")?.extract()?;
+    let child: i32 = fork_guard::own_fork(|| os.call_method0("fork"))?.extract()?;
     if child != 0 {
         // Not the exit that runs handlers: those belong to the process that goes on.
         os.call_method1("_exit", (0,))?;

@@ -83,5 +83,7 @@ fn enable(py: Python<'_>, logs: Log) -> PyResult<Py<PyAny>> {
     py.import("faulthandler")?
         .call_method1("enable", (&file, true))?;
     let reference = py.import("weakref")?.call_method1("ref", (file,))?;
+    py.import("ferricorn._fork_guard")?
+        .setattr("fault_file", &reference)?;
     Ok(reference.unbind())
 }

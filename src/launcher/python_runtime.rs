@@ -14,6 +14,7 @@ use super::raw_env::RawEnv;
 use super::{reexec, relay, title};
 use crate::arbiter::{Forked, Hook, HookError, HookEvent, ReloadError, Runtime, WorkerInfo};
 use crate::config::Config;
+use crate::fork_guard;
 use crate::logging::Log;
 use crate::python::hooks::{self, Hooks};
 use crate::python::loader::{self, AppLoadError};
@@ -305,7 +306,8 @@ impl Runtime for PythonRuntime<'_> {
                     stream.call_method0("flush")?;
                 }
             }
-            py.import("os")?.call_method0("fork")?.extract()
+            let os = py.import("os")?;
+            fork_guard::own_fork(|| os.call_method0("fork"))?.extract()
         };
         match fork() {
             Ok(0) => {

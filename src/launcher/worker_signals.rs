@@ -22,6 +22,8 @@ use pyo3::types::PyDict;
 
 use super::faults::Faults;
 use crate::arbiter::signals::{self, Disposition};
+use crate::fork_guard;
+use crate::python::fork_guard::register_wakeup;
 use crate::python::traceback::{exit_code, format as traceback};
 use crate::scoreboard::{Scoreboard, Slot};
 
@@ -59,6 +61,7 @@ impl WorkerSignals {
         }
         let (read_end, write_end) = wakeup_pair()?;
         let wakeup_number = write_end.into_raw_fd();
+        register_wakeup(py, wakeup_number)?;
         set_wakeup(py, wakeup_number)?;
         Ok(Self {
             handlers,
@@ -92,6 +95,8 @@ fn wakeup_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read_end, write_end) = UnixStream::pair()?;
     read_end.set_nonblocking(true)?;
     write_end.set_nonblocking(true)?;
+    fork_guard::register(&read_end);
+    fork_guard::register(&write_end);
     Ok((read_end.into(), write_end.into()))
 }
 

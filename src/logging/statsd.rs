@@ -18,6 +18,7 @@ use nix::sys::socket::{
 };
 
 use crate::config::{Config, LogLevel, StatsdAddress};
+use crate::fork_guard;
 
 /// A sender of metrics. Each process and each thread that counts has its own.
 #[derive(Debug)]
@@ -129,6 +130,11 @@ impl Statsd {
         if self.packet.is_empty() {
             return;
         }
+        if fork_guard::is_child() {
+            // The metrics are the worker's, and the socket is closed here.
+            self.packet.clear();
+            return;
+        }
         self.open();
         if let Some(socket) = &self.socket {
             let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
@@ -153,6 +159,7 @@ impl Statsd {
             StatsdAddress::Udp { host, port } => open_udp(host, *port),
             StatsdAddress::Unix(path) => open_unix(path),
         };
+        self.socket.iter().for_each(fork_guard::register);
     }
 }
 

@@ -20,6 +20,7 @@ use nix::sys::socket::{MsgFlags, SockaddrStorage, send, sendto};
 pub use self::syslog_address::SyslogError;
 use self::syslog_address::{Address, Link, facility};
 use crate::config::{Config, LogLevel};
+use crate::fork_guard;
 
 /// Which of the two logs a message is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +214,11 @@ impl Syslog {
     fn connect(&mut self, pid: u32) -> Result<(), Errno> {
         if self.pid != pid {
             self.pid = pid;
-            self.link = None;
+            let of_parent = self.link.take();
+            if fork_guard::is_child() {
+                // It is closed, and its number may be the application's by now.
+                std::mem::forget(of_parent);
+            }
             self.next_try = None;
             self.pending.clear();
             self.dropped = 0;
@@ -226,7 +231,9 @@ impl Syslog {
             return Err(Errno::ENOTCONN);
         }
         self.next_try = Some(now + RETRY_PERIOD);
-        self.link = Some(self.address.connect()?);
+        let link = self.address.connect()?;
+        fork_guard::register(&link.fd);
+        self.link = Some(link);
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ use super::address::BindAddress;
 use super::listener::{Bound, Listener};
 use super::resolve::resolve;
 use super::{inherit, socket_file, unsent};
+use crate::fork_guard;
 
 /// The settings of listening sockets.
 #[derive(Clone, Debug)]
@@ -204,6 +205,7 @@ fn bind_tcp(host: &str, port: u16, options: &BindOptions) -> io::Result<Listener
     }
     bind(socket.as_raw_fd(), &storage)?;
     listen(&socket, options.backlog())?;
+    fork_guard::register(&socket);
     Ok(Listener::Tcp(TcpListener::from(socket)))
 }
 
@@ -255,6 +257,7 @@ fn bind_unix(address: &UnixAddr, options: &BindOptions) -> io::Result<Listener> 
     let socket = new_socket(AddressFamily::Unix)?;
     bind(socket.as_raw_fd(), address)?;
     listen(&socket, options.backlog())?;
+    fork_guard::register(&socket);
     Ok(Listener::Unix(UnixListener::from(socket)))
 }
 

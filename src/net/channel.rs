@@ -17,6 +17,8 @@ use nix::sys::socket::{
     sendmsg, socketpair,
 };
 
+use crate::fork_guard;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Channels {
@@ -39,6 +41,8 @@ impl Channels {
         let way = |_| {
             let (send, receive) =
                 socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+            fork_guard::register(&send);
+            fork_guard::register(&receive);
             Ok(Way { send, receive })
         };
         Ok(Self {

@@ -21,6 +21,7 @@ use nix::sys::socket::{
 };
 
 use super::{BindAddress, Bound, Listener};
+use crate::fork_guard;
 
 /// The descriptors that systemd passed to process `own_pid`, from the values of `LISTEN_PID` and
 /// `LISTEN_FDS`. The caller removes both variables, so that no child takes them for its own.
@@ -46,6 +47,7 @@ pub fn adopt(fd: RawFd, backlog: Backlog) -> io::Result<Listener> {
     // when it is not open; nothing else in this process closes descriptors it does not own.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     let socket = borrowed.try_clone_to_owned()?;
+    fork_guard::register(borrowed);
     if getsockopt(&socket, sockopt::SockType)? != SockType::Stream {
         return Err(io::Error::other("not a stream socket"));
     }
@@ -114,6 +116,7 @@ pub fn share_out(
 fn listener_of(socket: OwnedFd) -> io::Result<Listener> {
     use std::os::fd::AsRawFd as _;
 
+    fork_guard::register(&socket);
     let family = getsockname::<SockaddrStorage>(socket.as_raw_fd())?.family();
     let listener = match family {
         Some(AddressFamily::Unix) => Listener::Unix(UnixListener::from(socket)),

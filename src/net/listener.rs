@@ -10,6 +10,7 @@ use std::os::unix::net::UnixListener;
 use super::address::BindAddress;
 use super::resolve::resolve;
 use super::socket_file::SocketFile;
+use crate::fork_guard;
 
 /// A non-blocking listening socket.
 #[derive(Debug)]
@@ -24,10 +25,12 @@ impl Listener {
     /// # Errors
     /// When the process has no descriptor left.
     pub fn try_clone(&self) -> io::Result<Self> {
-        match self {
+        let clone = match self {
             Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
             Self::Unix(listener) => listener.try_clone().map(Self::Unix),
-        }
+        }?;
+        fork_guard::register(&clone);
+        Ok(clone)
     }
 
     /// Whether `address` means this socket; port 0 means any.

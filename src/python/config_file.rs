@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFrozenSet, PyInt, PyList, PyModule, PySet, PyString, PyTuple};
 
+use super::fork_guard::end_child;
 use super::hooks::{Hooks, ValueError, python_str};
 use super::traceback;
 use crate::config::settings::{self, Kind, Setting};
@@ -45,12 +46,14 @@ pub fn load(py: Python<'_>, location: &str) -> Result<(RawSettings, Hooks), Conf
         traceback: traceback::format(py, &error),
     };
     let module = match location.strip_prefix("python:") {
-        Some(name) => py.import(name).map_err(failed)?,
+        Some(name) => py.import(name),
         None => {
             let path = existing(location.strip_prefix("file:").unwrap_or(location))?;
-            run(py, &path).map_err(failed)?
+            run(py, &path)
         }
     };
+    end_child(py, module.as_ref().err());
+    let module = module.map_err(failed)?;
     let names = module.dict();
     let mut raw = RawSettings::default();
     let mut hooks = Hooks::default();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use pyo3::prelude::*;
 
+use super::fork_guard::end_child;
 use super::gil::{Reason, release};
 use super::native_thread::{NativeThread, ThreadEnd};
 
@@ -105,7 +106,10 @@ fn live(py: Python<'_>, period: Duration, arrived: &Receiver<Message>, record: &
     loop {
         let received = release(py, Reason::Heartbeat, || arrived.recv_deadline(next));
         match received {
-            Ok(Message::Run(task)) => task(py),
+            Ok(Message::Run(task)) => {
+                task(py);
+                end_child(py, None);
+            }
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {}
         }

@@ -15,6 +15,7 @@ pub use objects::{
     application, arbiter, cfg, leaving, listeners, logger, reopen_files, to_python, worker,
 };
 
+use super::fork_guard::end_child;
 use super::traceback;
 use crate::config::settings::{Kind, Setting};
 
@@ -186,6 +187,7 @@ impl Hooks {
                 }
             })
             .and_then(|wanted| callable.object.bind(py).call1(wanted));
+        end_child(py, called.as_ref().err());
         called
             .map(drop)
             .map_err(|error| HookError::new(py, hook, &error))

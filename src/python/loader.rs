@@ -10,6 +10,7 @@ use pyo3::exceptions::{PyAttributeError, PyImportError, PySystemExit, PyTypeErro
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
+use super::fork_guard::end_child;
 use super::traceback;
 use crate::config::Config;
 use crate::config::value::repr_str;
@@ -45,6 +46,13 @@ impl AppLoadError {
         Self::Import {
             traceback: traceback::format(py, error),
             raised: error.clone_ref(py),
+        }
+    }
+
+    fn exception(&self) -> Option<&PyErr> {
+        match self {
+            Self::Import { raised, .. } | Self::Exit { raised, .. } => Some(raised),
+            Self::Load(_) => None,
         }
     }
 
@@ -88,6 +96,12 @@ pub fn enter_directory(py: Python<'_>, directory: &Path) -> PyResult<()> {
 
 /// Imports the module and finds, or makes, the application.
 pub fn load_app(py: Python<'_>, uri: &str) -> Result<Py<PyAny>, AppLoadError> {
+    let loaded = find_app(py, uri);
+    end_child(py, loaded.as_ref().err().and_then(AppLoadError::exception));
+    loaded
+}
+
+fn find_app(py: Python<'_>, uri: &str) -> Result<Py<PyAny>, AppLoadError> {
     let (module_name, target) = uri.split_once(':').unwrap_or((uri, DEFAULT_VARIABLE));
     let module = import(py, module_name, target)?;
     let target_parsed = Target::parse(py, target)?;
@@ -123,7 +137,9 @@ pub fn load_app(py: Python<'_>, uri: &str) -> Result<Py<PyAny>, AppLoadError> {
 /// It raised, or returned no application.
 pub fn load_embedded(application: &Bound<'_, PyAny>) -> Result<Py<PyAny>, AppLoadError> {
     let py = application.py();
-    match application.call_method0("wsgi") {
+    let called = application.call_method0("wsgi");
+    end_child(py, called.as_ref().err());
+    match called {
         Ok(object) => callable(object),
         Err(error) if app_import_error(py).is_ok_and(|class| error.is_instance(py, &class)) => {
             Err(AppLoadError::Load(error.value(py).to_string()))

@@ -9,6 +9,7 @@
 //! 6. The arbiter starts no thread, and Python's before- and after-fork calls surround the fork.
 
 pub mod config_file;
+pub mod fork_guard;
 pub mod gil;
 pub mod heartbeat;
 pub mod hooks;

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::native_thread::{NativeThread, ThreadEnd};
+use crate::fork_guard;
 
 /// The thread, until it is stopped.
 #[derive(Debug)]
@@ -32,12 +33,15 @@ impl StackReporter {
         dump: OwnedFd,
         dump_signal: Option<i32>,
     ) -> io::Result<Self> {
+        fork_guard::register(&dump);
         if let Some(signal) = dump_signal
             && let Err(error) = register_dump(py, dump, signal)
         {
             log::debug!("faulthandler: {}", super::traceback::format(py, &error));
         }
         let requested = requests.try_clone()?;
+        fork_guard::register(&requests);
+        fork_guard::register(&requested);
         let thread = NativeThread::spawn("ferricorn-stack", move || {
             // It ends when the arbiter closes its side, or with `stop`.
             let _ = answer_all(requested);
@@ -62,7 +66,9 @@ fn register_dump(py: Python<'_>, dump: OwnedFd, signal: i32) -> PyResult<()> {
     options.set_item("chain", false)?;
     py.import("faulthandler")?
         .call_method("register", (signal,), Some(&options))?;
-    Ok(())
+    fork_guard::note_installed_handler(signal);
+    py.import("ferricorn._fork_guard")?
+        .setattr("dump_signal", signal)
 }
 
 fn answer_all(mut stream: UnixStream) -> io::Result<()> {

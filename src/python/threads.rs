@@ -18,6 +18,7 @@ use crate::pool::{
     Application, Pool, PoolThread, Reason as WakeReason, ThreadStartError, TimedOutRequest,
 };
 
+use super::fork_guard::end_child;
 use super::gil::{Reason, release};
 use super::wsgi::WsgiApp;
 
@@ -113,7 +114,9 @@ impl PythonApplication {
 
     fn run_signal_handlers(&self, py: Python<'_>) {
         // The application's own signal handler raised: its exception has nowhere else to go.
-        if let Err(error) = py.check_signals() {
+        let handled = py.check_signals();
+        end_child(py, handled.as_ref().err());
+        if let Err(error) = handled {
             (self.on_exception)(py, error);
         }
     }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
+use crate::fork_guard;
+
 #[derive(Debug)]
 pub(super) struct Notify {
     inotify: Inotify,
@@ -19,6 +21,7 @@ pub(super) struct Notify {
 impl Notify {
     pub(super) fn new() -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        fork_guard::register(&inotify);
         Ok(Self {
             inotify,
             watched: HashSet::new(),

@@ -18,6 +18,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::slot_state::SlotState;
+use crate::fork_guard;
 
 /// The pages of all slots.
 pub(super) struct Vitals {
@@ -48,6 +49,7 @@ impl Vitals {
         let bytes = page.checked_mul(slots).ok_or(io::ErrorKind::InvalidInput)?;
         // SAFETY: a new anonymous mapping at an address the kernel chooses overlaps nothing of this process.
         let base = unsafe { mmap_anonymous(None, bytes, PROTECTION, MapFlags::MAP_SHARED) }?;
+        fork_guard::register_mapping(base.as_ptr() as usize, bytes.get());
         let base = base.cast();
         Ok(Self { base, page, slots })
     }
@@ -86,6 +88,7 @@ impl Vitals {
 impl Drop for Vitals {
     fn drop(&mut self) {
         let bytes = self.page.get() * self.slots.get();
+        fork_guard::unregister_mapping(self.base.as_ptr() as usize);
         // SAFETY: base and length are those of this mapping, and no reference outlives `self`.
         let unmapped = unsafe { munmap(self.base.cast(), bytes) };
         debug_assert!(unmapped.is_ok(), "the pages were mapped by new()");

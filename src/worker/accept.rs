@@ -80,7 +80,8 @@ impl Listeners {
     /// Listeners that are registered with `poll` when the worker accepts.
     pub(super) fn new(listeners: Vec<Listener>, poll: &mio::Poll) -> io::Result<Self> {
         // A duplicate of the descriptor names the same instance, and closing it leaves mio's alone.
-        let descriptor = nix::unistd::dup(poll.registry())?;
+        let descriptor = poll.registry().as_fd().try_clone_to_owned()?;
+        crate::fork_guard::register_poll_set(&descriptor);
         Ok(Self {
             acceptors: listeners.into_iter().map(Acceptor::from).collect(),
             accepting: Accepting::Over,

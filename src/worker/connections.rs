@@ -47,6 +47,7 @@ pub(super) struct Connections {
 impl Connections {
     /// Connections are registered with `registry`.
     pub(super) fn new(registry: Registry) -> Self {
+        crate::fork_guard::register_poll_set(&registry);
         Self {
             slab: Slab::new(),
             next_generation: 0,

@@ -86,6 +86,7 @@ use std::sync::Arc;
 use mio::{Poll, Waker};
 
 use crate::config::Config;
+use crate::fork_guard;
 use crate::logging::statsd::Statsd;
 use crate::net::{Channels, Listener};
 use crate::pool::{Application, Pool};
@@ -149,6 +150,7 @@ pub struct Exit {
 pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     let config = setup.config;
     let poll = Poll::new()?;
+    fork_guard::register_poll_set(poll.registry());
     let waker = Waker::new(poll.registry(), events::WAKER)?;
     let wake = move || {
         // The waker is an eventfd: writing to it fails only when it is already signalled.

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::pool::{BodyBytes, BufferPool, REUSED_BYTES_MIN, RequestBody};
 
 use super::transport::Transport;
+use crate::fork_guard::{Registered, registered};
 
 /// A declared length reserves at most this much new memory before bytes are there.
 const RESERVE_BYTES_MAX: usize = 64 * 1024;
@@ -46,6 +47,8 @@ pub(super) enum Spool {
     Empty,
     Memory(BodyBytes),
     File {
+        /// A child that the application forks meanwhile must not have it. Dropped before the file.
+        registered: Registered,
         file: File,
         len: u64,
     },
@@ -143,11 +146,12 @@ impl Spool {
             file.write_all(held)?;
             budget.held_bytes -= held.len();
             *self = Self::File {
+                registered: registered(&file),
                 file,
                 len: held.len() as u64,
             };
         }
-        if let Self::File { file, len } = self {
+        if let Self::File { file, len, .. } = self {
             file.write_all(bytes)?;
             *len += bytes.len() as u64;
         }
@@ -163,7 +167,13 @@ impl Spool {
             Self::Empty => RequestBody::Empty,
             Self::Memory(bytes) if bytes.is_empty() => RequestBody::Empty,
             Self::Memory(bytes) => RequestBody::Memory(bytes),
-            Self::File { mut file, len } => {
+            Self::File {
+                registered,
+                mut file,
+                len,
+            } => {
+                // From here on the application reads it, in its children too.
+                drop(registered);
                 file.rewind()?;
                 RequestBody::File { file, len }
             }

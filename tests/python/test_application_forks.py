@@ -21,6 +21,7 @@ from wire import Client, Disconnected, Response, encode_request
 
 APP = "forks"
 FORKS = ["python", "raw"]
+HELD = pytest.mark.xfail(strict=True, reason="issue 10.2: the end of the connection is the last close")
 
 
 @pytest.fixture(autouse=True)
@@ -77,23 +78,13 @@ def watched(server, *arguments, **options):
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.1: the handler in the child writes to the worker's pipe")
 def test_terminating_a_process_ends_it_and_not_its_worker(server):
     with watched(server) as (one, _):
         assert get(one, "/terminated").text == str(-signal.SIGTERM)
 
 
-STOPS_THE_WORKER = pytest.mark.xfail(
-    strict=True, reason="issue 10.1: the handler in the child writes to the worker's pipe"
-)
-ENDING = [
-    *(pytest.param(name, marks=STOPS_THE_WORKER) for name in ("TERM", "INT", "QUIT", "ABRT", "USR1", "HUP")),
-    "KILL",
-]
-
-
 @pytest.mark.ours
-@pytest.mark.parametrize("name", ENDING)
+@pytest.mark.parametrize("name", ["TERM", "INT", "QUIT", "ABRT", "USR1", "HUP", "KILL"])
 def test_a_signal_to_a_child_ends_the_child_alone(server, gates, name):
     """A request that the worker is in meanwhile is not cut either."""
     with watched(server) as (one, worker), one.connect() as held:
@@ -107,7 +98,6 @@ def test_a_signal_to_a_child_ends_the_child_alone(server, gates, name):
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.1: the handler in the child writes to the worker's pipe")
 @pytest.mark.parametrize("name", ["TERM", "INT", "QUIT"])
 @pytest.mark.parametrize("fork", ["c", "raw"])
 def test_a_signal_to_a_child_that_python_does_not_know_ends_the_child_alone(server, fork, name):
@@ -117,7 +107,6 @@ def test_a_signal_to_a_child_that_python_does_not_know_ends_the_child_alone(serv
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.1: the worker's handlers stay in the child")
 def test_a_child_catches_no_signal_for_the_worker(server):
     blocked, caught, wakeup = json.loads(server(APP).get("/dispositions").text)
     assert int(blocked, 16) == 0
@@ -140,7 +129,6 @@ def test_what_the_application_says_about_signals_holds_in_its_children(server, g
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.1: the handler in the child writes to the worker's pipe")
 def test_a_pool_of_processes_works_and_its_worker_goes_on(server):
     with watched(server) as (one, _):
         assert get(one, "/pool?times=15").text == str(15 * 285)
@@ -165,7 +153,6 @@ LEAVING = ["/returns", "/exits", "/raises?what=ValueError", "/raises?what=System
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.1: the child goes on as a copy of the worker's thread")
 @pytest.mark.parametrize("target", LEAVING)
 def test_a_child_that_leaves_the_application_ends_and_answers_nobody(server, gates, target):
     with watched(server) as (one, worker), one.connect() as client:
@@ -176,7 +163,6 @@ def test_a_child_that_leaves_the_application_ends_and_answers_nobody(server, gat
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.1: the child goes on as a copy of the worker's thread")
 def test_a_child_that_leaves_in_the_middle_of_a_stream_ends_and_answers_nobody(server, gates):
     with watched(server) as (one, worker), one.connect() as client:
         assert client.request("GET", "/pieces?fork=yes").text == "piece 0\npiece 1\npiece 2\n"
@@ -186,9 +172,6 @@ def test_a_child_that_leaves_in_the_middle_of_a_stream_ends_and_answers_nobody(s
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(
-    strict=True, reason="issue 10.1: the child counts on the worker's scoreboard: threads_busy is 4294967293"
-)
 def test_a_child_counts_for_nothing(server, gates):
     """Neither as a request, nor as a busy thread."""
     one = server(APP, "--threads", "2", "--admin-bind", "127.0.0.1:0")
@@ -205,10 +188,7 @@ def test_a_child_counts_for_nothing(server, gates):
 # -- a child lives on ------------------------------------------------------------------------------
 
 
-HOLDS = pytest.mark.xfail(
-    strict=True, reason="issue 10.1: multiprocessing ends its daemons by TERM, which does not end them"
-)
-LEFT = ["/left", "/left?fork=c", "/left?fork=raw", pytest.param("/left_process?daemon=yes", marks=HOLDS), "/daemon"]
+LEFT = ["/left", "/left?fork=c", "/left?fork=raw", "/left_process?daemon=yes", "/daemon"]
 
 
 @pytest.mark.ours
@@ -233,9 +213,11 @@ def test_a_stop_does_not_wait_longer_than_graceful_timeout_for_a_child(server, g
     assert one.wait_exit(6) == 0
 
 
+RAW = pytest.mark.xfail(strict=True, reason="issue 10.1: a child that a bare system call has made has the listener")
+
+
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.1: the child has the listener")
-@pytest.mark.parametrize("target", ["/left", "/left?fork=c", "/left?fork=raw", "/daemon"])
+@pytest.mark.parametrize("target", ["/left", "/left?fork=c", pytest.param("/left?fork=raw", marks=RAW), "/daemon"])
 def test_a_child_does_not_keep_the_address(server, gates, target):
     """Another server can have it at once, and gets every connection."""
     one = server(APP)
@@ -285,8 +267,7 @@ def inherited(server, fork, *arguments, **options):
         yield one, client
 
 
-@pytest.mark.xfail(strict=True, reason="issue 10.2: the end of the connection is the last close")
-@pytest.mark.parametrize("fork", FORKS)
+@pytest.mark.parametrize("fork", ["python", pytest.param("raw", marks=HELD)])
 def test_an_answer_that_closes_ends_the_connection_although_a_child_lives(server, fork):
     with inherited(server, fork) as (_, client):
         client.send_request("GET", "/pid", [("Connection", "close")])
@@ -294,8 +275,7 @@ def test_an_answer_that_closes_ends_the_connection_although_a_child_lives(server
         assert end_of(client) == "end"
 
 
-@pytest.mark.xfail(strict=True, reason="issue 10.2: the end of the connection is the last close")
-@pytest.mark.parametrize("fork", FORKS)
+@pytest.mark.parametrize("fork", ["python", pytest.param("raw", marks=HELD)])
 def test_a_body_without_length_ends_although_a_child_lives(server, fork):
     with inherited(server, fork) as (_, client):
         client.send_request("GET", "/pieces", version="HTTP/1.0")
@@ -313,16 +293,14 @@ def test_a_refusal_ends_the_connection_although_a_child_lives(server, fork):
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.2: the end of the connection is the last close")
-@pytest.mark.parametrize("fork", FORKS)
+@pytest.mark.parametrize("fork", ["python", pytest.param("raw", marks=HELD)])
 def test_an_idle_connection_ends_although_a_child_lives(server, fork):
     with inherited(server, fork, "--keep-alive", "1") as (_, client):
         assert end_of(client, 4) == "end"
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.2: the end of the connection is the last close")
-@pytest.mark.parametrize("fork", FORKS)
+@pytest.mark.parametrize("fork", ["python", pytest.param("raw", marks=HELD)])
 def test_idle_connections_end_with_the_server_although_a_child_lives(server, fork):
     with inherited(server, fork) as (one, client):
         one.send_signal(signal.SIGTERM)
@@ -331,8 +309,7 @@ def test_idle_connections_end_with_the_server_although_a_child_lives(server, for
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.2: the end of the connection is the last close")
-@pytest.mark.parametrize("fork", FORKS)
+@pytest.mark.parametrize("fork", ["python", pytest.param("raw", marks=HELD)])
 def test_a_body_that_breaks_off_ends_in_a_reset_although_a_child_lives(server, gates, fork):
     """An end in good order would make it look whole."""
     with inherited(server, fork) as (one, client):
@@ -345,8 +322,7 @@ def test_a_body_that_breaks_off_ends_in_a_reset_although_a_child_lives(server, g
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.2: the end of the connection is the last close")
-@pytest.mark.parametrize("fork", FORKS)
+@pytest.mark.parametrize("fork", ["python", pytest.param("raw", marks=HELD)])
 def test_a_chunked_body_that_breaks_off_ends_although_a_child_lives(server, gates, fork):
     with inherited(server, fork) as (one, client):
         client.send_request("GET", "/broken")
@@ -375,7 +351,6 @@ def test_a_connection_on_a_unix_socket_ends_although_a_child_lives(server, tmp_p
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.2: the child has the client's socket")
 def test_clients_of_a_killed_worker_see_the_end_although_a_child_lives(server):
     """No one is left to send it, so the child must not have the socket."""
     with inherited(server, "python") as (one, client):
@@ -418,7 +393,6 @@ def started_with(server, tmp_path, arguments):
     return one
 
 
-@pytest.mark.xfail(strict=True, reason="issue 10.3: the poll set of the listeners is without CLOEXEC")
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_program_has_no_descriptor_of_the_server(server, tmp_path, program):
     answer = started_with(server, tmp_path, ()).get(f"/{program}")
@@ -428,7 +402,6 @@ def test_a_program_has_no_descriptor_of_the_server(server, tmp_path, program):
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.3: the poll set of the listeners is without CLOEXEC")
 @pytest.mark.parametrize("program", ["run_open", "run_c"])
 def test_a_program_has_no_descriptor_of_a_server_with_everything_on(server, tmp_path, program):
     one = started_with(server, tmp_path, EVERYTHING)
@@ -441,7 +414,6 @@ def test_a_program_has_no_descriptor_of_a_server_with_everything_on(server, tmp_
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.1: the child has listeners, clients, poll sets and pipes")
 @pytest.mark.parametrize("everything", [False, True], ids=["plain", "everything"])
 @pytest.mark.parametrize("fork", ["python", "c"])
 def test_a_child_has_no_descriptor_of_the_server(server, tmp_path, fork, everything):
@@ -456,7 +428,6 @@ def test_a_child_has_no_descriptor_of_the_server(server, tmp_path, fork, everyth
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.1: the child has the scoreboard")
 @pytest.mark.parametrize("fork", ["python", "c"])
 def test_a_child_cannot_write_to_the_servers_memory(server, fork):
     shared = server(APP).get(f"/mapped?fork={fork}").text.splitlines()
@@ -520,14 +491,11 @@ def hooked(tmp_path, gates, hook) -> str:
     return str(config)
 
 
-STOPS_THE_SERVER = pytest.mark.xfail(
-    strict=True, reason="issue 10.1: the handler in the child writes to the arbiter's pipe"
-)
 HOOK_SIGNALS = [
-    pytest.param("on_starting", "TERM", marks=STOPS_THE_SERVER),
-    pytest.param("when_ready", "TERM", marks=STOPS_THE_SERVER),
-    pytest.param("when_ready", "INT", marks=STOPS_THE_SERVER),
-    pytest.param("when_ready", "QUIT", marks=STOPS_THE_SERVER),
+    ("on_starting", "TERM"),
+    ("when_ready", "TERM"),
+    ("when_ready", "INT"),
+    ("when_ready", "QUIT"),
     ("post_fork", "TERM"),
     ("post_worker_init", "TERM"),
 ]
@@ -544,12 +512,8 @@ def test_a_signal_to_a_child_of_a_hook_ends_the_child_alone(server, gates, tmp_p
     assert one.process.poll() is None
 
 
-HAS_THE_LISTENER = pytest.mark.xfail(strict=True, reason="issue 10.1: the child has the listener")
-LISTENING = [pytest.param(hook, marks=HAS_THE_LISTENER) for hook in ("when_ready", "post_fork", "post_worker_init")]
-
-
 @pytest.mark.ours
-@pytest.mark.parametrize("hook", ["on_starting", *LISTENING])
+@pytest.mark.parametrize("hook", list(HOOKS))
 def test_a_child_of_a_hook_does_not_keep_the_address(server, gates, tmp_path, hook):
     one = server(APP, "-c", hooked(tmp_path, gates, hook))
     child = child_of(gates)
@@ -610,10 +574,7 @@ def app(environ, start_response):
 """
 
 
-STAYS = pytest.mark.xfail(strict=True, reason="issue 10.4: the signal that stops the worker is lost")
-
-
-@pytest.mark.parametrize("what", ["closerange", "all", pytest.param("pipes", marks=STAYS), "polls", "wakers"])
+@pytest.mark.parametrize("what", ["closerange", "all", "pipes", "polls", "wakers"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_without_descriptors_is_replaced_at_once(server, tmp_path, what, workers):
     (tmp_path / "closing.py").write_text(CLOSING)

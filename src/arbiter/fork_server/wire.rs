@@ -9,6 +9,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 
 use crate::arbiter::control_channel::WorkerChannel;
+use crate::fork_guard;
 use crate::net::{receive_sockets, send_sockets};
 
 /// What a fork server has sent.
@@ -29,6 +30,8 @@ pub(super) enum Message {
 pub(super) fn open() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    fork_guard::register(&ours);
+    fork_guard::register(&theirs);
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((ours, theirs))
 }

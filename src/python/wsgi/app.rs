@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyString};
 
 use crate::http::{client_request_id, made_request_id};
 use crate::pool::{Job, PoolThread, Reply};
+use crate::python::fork_guard::end_child;
 use crate::python::gil::{Reason, release};
 use crate::python::hooks::HookError;
 use crate::python::interrupts::{Interrupts, RequestTimeout};
@@ -188,6 +189,7 @@ impl WsgiApp {
             Err(error) => return self.fail(py, thread, Some(job), &error),
         };
         let called = callable.call1((&environ, &start));
+        end_child(py, called.as_ref().err());
         if !self.settings.noted_keys.is_empty() {
             job.noted = note(&environ, &self.settings.noted_keys);
         }
@@ -249,7 +251,9 @@ impl WsgiApp {
         if let Some(hooked) = hooked {
             hooked.log_access(start.get());
         }
+        end_child(py, None);
         let closed = close(result);
+        end_child(py, closed.as_ref().err());
         match (sent, closed) {
             // The application has answered on the client's socket itself.
             (Sent::Streamed(job) | Sent::Gone(job), Ok(())) if start.get().is_hijacked() => {

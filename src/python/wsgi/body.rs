@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyTuple};
 
 use crate::pool::{Job, Piece, Pool, Reply};
+use crate::python::fork_guard::end_child;
 
 use super::file_wrapper::FileWrapper;
 use super::start_response::StartResponse;
@@ -63,7 +64,9 @@ pub(super) fn send(
         };
         return send_whole(start, job, pool, |job| job.response_body.pieces.push(piece));
     }
-    match result.try_iter() {
+    let items = result.try_iter();
+    end_child(result.py(), items.as_ref().err());
+    match items {
         Ok(items) => send_iterator(&items, start, environ, job, pool),
         Err(error) => Sent::Failed(Some(job), error),
     }
@@ -133,7 +136,12 @@ fn send_iterator(
     pool: &Arc<Pool>,
 ) -> Sent {
     let first = loop {
-        match items.clone().next() {
+        let item = items.clone().next();
+        end_child(
+            items.py(),
+            item.as_ref().and_then(|item| item.as_ref().err()),
+        );
+        match item {
             None if start.get().is_streaming() => return Sent::Streamed(job),
             None => return send_whole(start, job, pool, |_| {}),
             Some(Err(error)) => return Sent::Failed(Some(job), error),
@@ -165,6 +173,7 @@ fn send_iterator(
 /// Header": bytes beyond the length are not sent, and iteration stops at them.
 fn exhaust(items: &Bound<'_, PyIterator>, environ: &Bound<'_, PyDict>) -> Sent {
     for item in items.clone() {
+        end_child(items.py(), item.as_ref().err());
         match item.as_ref().map(as_bytes) {
             Ok(Ok(bytes)) if !bytes.as_bytes().is_empty() => {
                 log::error!(
@@ -205,6 +214,7 @@ fn stream<'py>(
         Err(error) => return Sent::Failed(Some(job), error),
     };
     for item in items {
+        end_child(start.py(), item.as_ref().err());
         let mut is_enough = false;
         let sent = item.and_then(|item| {
             let bytes = as_bytes(&item)?;

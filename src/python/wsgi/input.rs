@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
+use crate::fork_guard::is_child;
 use crate::pool::{BodyBytes, RequestBody, StreamingBody};
 use crate::python::gil::{Reason, release};
 
@@ -198,6 +199,12 @@ impl Source {
     fn fetch(&mut self, step: usize) -> io::Result<bool> {
         if self.is_in_memory() {
             return Ok(false);
+        }
+        if is_child() && matches!(self.rest, Rest::Streaming(_)) {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionReset,
+                "this process was forked by the application: the rest of the body comes to its worker",
+            ));
         }
         self.bytes.drain(..self.at);
         self.at = 0;

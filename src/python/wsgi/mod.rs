@@ -5,7 +5,7 @@
 //! | The Server/Gateway Side, Error Handling, Thread Support | `app.rs` |
 //! | `environ` Variables, URL Reconstruction | `environ.rs`, `headers.rs` |
 //! | Input and Error Streams | `input.rs`, `errors.rs` |
-//! | The `start_response()` Callable, The `write()` Callable | `start_response.rs` |
+//! | The `start_response()` Callable, The `write()` Callable | `start_response.rs`, `response_head.rs` |
 //! | Buffering and Streaming, Handling the Content-Length Header | `body.rs`, `stream.rs` |
 //! | (not of PEP 3333) `gunicorn.socket` | `hijack.rs` |
 //! | (not of PEP 3333) `pre_request`, `post_request`, custom loggers | `request_hooks.rs` |
@@ -20,6 +20,7 @@ mod headers;
 mod hijack;
 mod input;
 mod request_hooks;
+mod response_head;
 mod scoreboard_clock;
 mod start_response;
 mod stream;

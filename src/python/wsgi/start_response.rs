@@ -16,14 +16,15 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::{PyAssertionError, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyConnectionResetError, PyOSError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyString};
 
-use crate::http::{ResponseError, ResponseHead};
+use crate::fork_guard::is_child;
+use crate::http::ResponseHead;
 use crate::pool::{ConnId, Pool, Reply, StreamedResponse, Window};
-use crate::python::text::latin1_bytes;
 
+use super::response_head::{fill, invalid, push_all, repr};
 use super::stream::{Flow, WINDOW_BYTES, send_item};
 
 /// See the module.
@@ -206,6 +207,9 @@ impl StartResponse {
             .set_status(b"103 Early Hints")
             .map_err(|error| invalid(&error))?;
         push_all(&mut hints, headers)?;
+        if is_child() {
+            return Err(not_in_child());
+        }
         let state = self.lock();
         if matches!(*state, State::Fresh(_) | State::Ready(_)) {
             self.pool.send(Reply::Hints(self.conn, Box::new(hints)));
@@ -217,11 +221,14 @@ impl StartResponse {
         if self.is_hijacked() {
             return Ok(());
         }
+        if is_child() {
+            return Err(not_in_child());
+        }
         let window = self.stream()?;
         self.note_sent(bytes.as_bytes().len() as u64);
         match send_item(py, bytes, self.conn, &self.pool, &window) {
             Flow::Open => Ok(()),
-            Flow::Gone => Err(pyo3::exceptions::PyConnectionResetError::new_err(
+            Flow::Gone => Err(PyConnectionResetError::new_err(
                 "the client has disconnected",
             )),
         }
@@ -284,6 +291,9 @@ impl StartResponse {
 
     /// The application hijacks the client's socket.
     fn hijack(&self) -> PyResult<()> {
+        if is_child() {
+            return Err(not_in_child());
+        }
         let mut state = self.lock();
         match *state {
             State::Fresh(_) | State::Ready(_) => {
@@ -315,6 +325,11 @@ impl StartResponse {
     }
 }
 
+/// The response belongs to the worker: a child that the application has forked has no connection.
+fn not_in_child() -> PyErr {
+    PyConnectionResetError::new_err("this process was forked by the application: it cannot respond")
+}
+
 fn not_called() -> PyErr {
     PyAssertionError::new_err(
         "the application returned its response without calling start_response",
@@ -325,73 +340,4 @@ fn not_called() -> PyErr {
 fn raised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
     let exception = exc_info.get_item(1)?;
     Ok(PyErr::from_value(exception))
-}
-
-fn fill(
-    head: &mut ResponseHead,
-    status: &Bound<'_, PyAny>,
-    headers: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let text = native_string(status)?;
-    let bytes = latin1_bytes(text).ok_or_else(|| not_latin1("status", text))?;
-    head.set_status(bytes).map_err(|error| invalid(&error))?;
-    push_all(head, headers)
-}
-
-fn push_all(head: &mut ResponseHead, headers: &Bound<'_, PyAny>) -> PyResult<()> {
-    if let Ok(list) = headers.cast_exact::<PyList>() {
-        for pair in list.iter() {
-            push(head, &pair)?;
-        }
-        return Ok(());
-    }
-    for pair in headers.try_iter()? {
-        push(head, &pair?)?;
-    }
-    Ok(())
-}
-
-fn push(head: &mut ResponseHead, pair: &Bound<'_, PyAny>) -> PyResult<()> {
-    let (name, value) = match pair.cast_exact::<PyTuple>() {
-        Ok(pair) if pair.len() == 2 => (pair.get_item(0)?, pair.get_item(1)?),
-        _ => pair.extract().map_err(|_| {
-            PyTypeError::new_err(format!("{} is not a (name, value) pair", repr(pair)))
-        })?,
-    };
-    let name = native_string(&name)?;
-    let value = value.cast::<PyString>().map_err(|_| {
-        PyTypeError::new_err(format!(
-            "value of header {} is not a string: {}",
-            repr(name),
-            repr(&value)
-        ))
-    })?;
-    let name_bytes = latin1_bytes(name).ok_or_else(|| not_latin1("header name", name))?;
-    let value_bytes = latin1_bytes(value)
-        .ok_or_else(|| not_latin1(&format!("value of header {}", repr(name)), value))?;
-    head.push(name_bytes, value_bytes)
-        .map_err(|error| invalid(&error))
-}
-
-fn native_string<'a, 'py>(value: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyString>> {
-    value
-        .cast()
-        .map_err(|_| PyTypeError::new_err(format!("{} is not a string", repr(value))))
-}
-
-fn not_latin1(what: &str, value: &Bound<'_, PyString>) -> PyErr {
-    PyValueError::new_err(format!(
-        "{what} has characters outside latin-1: {}",
-        repr(value)
-    ))
-}
-
-fn invalid(error: &ResponseError) -> PyErr {
-    PyValueError::new_err(error.to_string())
-}
-
-fn repr(value: &Bound<'_, PyAny>) -> String {
-    value
-        .repr()
-        .map_or_else(|_| "<unprintable>".to_owned(), |text| text.to_string())
 }

@@ -93,7 +93,7 @@ def fork_raw():
 FORKS = {"python": fork_python, "c": fork_c, "raw": fork_raw}
 
 
-def fork(query, child):
+def fork(query, child, is_noted=True):
     """Fork as the query says; `child` runs in the child, which then ends without ado."""
     pid = FORKS[query.get("fork", "python")]()
     if pid == 0:
@@ -103,7 +103,8 @@ def fork(query, child):
             code = 0
         finally:
             os._exit(code)
-    gate.note("child", pid)
+    if is_noted:
+        gate.note("child", pid)
     return pid
 
 
@@ -223,7 +224,8 @@ def daemon(query):
             os._exit(0)
         gate.note("child", pid)
 
-    status_of(fork(query, child))
+    # Only the daemon is noted, by the process between.
+    status_of(fork(query, child, is_noted=False))
     return "started"
 
 

@@ -1,0 +1,73 @@
+//! Python's part of what keeps a child of the application apart from the server; see `src/fork_guard`.
+//!
+//! The application's code is called in few places. Each of them calls [`end_child`] when control comes back: a child that
+//! returns from a view, raises, or calls `sys.exit` ends there. It would otherwise go on as a copy of the thread that
+//! forked it, take jobs and answer on clients' sockets.
+
+use std::os::fd::RawFd;
+use std::sync::Once;
+
+use pyo3::prelude::*;
+
+use super::traceback;
+use crate::fork_guard::{self, is_child};
+
+/// This process begins to serve: children of the application lose what is registered, and what Python has of it.
+///
+/// # Errors
+/// The package is not whole.
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    static ONCE: Once = Once::new();
+    fork_guard::install();
+    let mut installed = Ok(());
+    ONCE.call_once(|| {
+        installed = module(py)
+            .and_then(|module| module.call_method0("install"))
+            .map(drop)
+    });
+    installed
+}
+
+/// The interpreter writes the numbers of signals to this descriptor: not in a child, where the number may become that of
+/// the application's next file.
+///
+/// # Errors
+/// The package is not whole.
+pub fn register_wakeup(py: Python<'_>, descriptor: RawFd) -> PyResult<()> {
+    module(py)?.setattr("wakeup_fd", descriptor)
+}
+
+/// Ends this process if it is a child that the application has forked: its code has come back to the server's, with
+/// this error if it raised.
+#[inline]
+pub fn end_child(py: Python<'_>, raised: Option<&PyErr>) {
+    if is_child() {
+        end(py, raised);
+    }
+}
+
+#[cold]
+fn end(py: Python<'_>, raised: Option<&PyErr>) -> ! {
+    let is_exit = raised.is_some_and(|error| {
+        error.is_instance_of::<pyo3::exceptions::PySystemExit>(py)
+            || error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py)
+    });
+    if let Some(error) = raised.filter(|_| !is_exit) {
+        log::error!(
+            "Exception in a process that the application has forked\n{}",
+            traceback::format(py, error)
+        );
+    }
+    log::warn!(
+        "Process {} was forked by the application and has come back to the server, where it ends.",
+        std::process::id()
+    );
+    let value = raised.map(|error| error.value(py).clone());
+    let ended = module(py).and_then(|module| module.call_method1("end", (value,)));
+    log::error!("os._exit failed: {ended:?}");
+    std::process::abort()
+}
+
+fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    py.import("ferricorn._fork_guard")
+}
