@@ -33,7 +33,10 @@ const SHADOWS: &[&str] = &["core", "std", "alloc", "proc_macro", "test"];
 const TESTED: &[&str] = &["arbiter", "python", "worker"];
 
 /// Files of `python/` that do nothing without an interpreter: `tests/python` runs them in real processes.
-const NEEDS_INTERPRETER: &[Excuse] = &[];
+const NEEDS_INTERPRETER: &[Excuse] = &[(
+    "src/python/fork_guard.rs",
+    "it registers calls around Python's fork; tests/python/test_application_forks.py forks",
+)];
 
 #[test]
 fn every_file_opens_with_what_it_is() {
