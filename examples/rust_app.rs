@@ -77,6 +77,7 @@ fn main() -> io::Result<()> {
         parent: None,
         max_requests: None,
         metrics: None,
+        log: None,
         channels: None,
         server: b"rust_app".to_vec(),
         script_name: Vec::new(),

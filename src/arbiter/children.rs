@@ -153,7 +153,7 @@ impl Children {
     }
 
     /// For `/metrics`. Workers whose scoreboard is not `scoreboard` have another name.
-    pub(super) fn metrics(&self, scoreboard: &Arc<Scoreboard>, wanted: usize) -> String {
+    pub(super) fn metrics(&self, scoreboard: &Arc<Scoreboard>, wanted: usize, log: Log) -> String {
         let workers: Vec<_> = self
             .iter()
             .map(|worker| WorkerFigures {
@@ -165,7 +165,7 @@ impl Children {
                 slot: worker.slot(),
             })
             .collect();
-        metrics::render(&workers, &self.counters, wanted)
+        metrics::render(&workers, &self.counters, wanted, log.dropped_lines())
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -17,6 +17,7 @@ pub(super) struct Counters {
     shed: u64,
     timed_out: u64,
     passed_on: u64,
+    log_lines_dropped: u64,
     latency: HistogramSnapshot,
     queue_time: HistogramSnapshot,
 }
@@ -30,6 +31,9 @@ impl Counters {
         self.shed = self.shed.saturating_add(slot.shed());
         self.timed_out = self.timed_out.saturating_add(slot.timed_out());
         self.passed_on = self.passed_on.saturating_add(slot.passed_on());
+        self.log_lines_dropped = self
+            .log_lines_dropped
+            .saturating_add(slot.log_lines_dropped());
         self.latency.add(&slot.latency().snapshot());
         self.queue_time.add(&slot.queue_time().snapshot());
     }
@@ -45,7 +49,7 @@ pub(super) struct WorkerFigures<'a> {
 type Count = (&'static str, &'static str, fn(&Counters) -> u64);
 type Gauge = (&'static str, &'static str, fn(Slot<'_>) -> u32);
 
-const COUNTS: [Count; 6] = [
+const COUNTS: [Count; 7] = [
     (
         "requests_total",
         "Requests answered, refused or cut.",
@@ -76,6 +80,11 @@ const COUNTS: [Count; 6] = [
         "Bytes of response bodies.",
         |t| t.bytes_out,
     ),
+    (
+        "log_lines_dropped_total",
+        "Lines that a log or syslog did not take.",
+        |t| t.log_lines_dropped,
+    ),
 ];
 
 const GAUGES: [Gauge; 5] = [
@@ -100,7 +109,13 @@ const GAUGES: [Gauge; 5] = [
     ),
 ];
 
-pub(super) fn render(workers: &[WorkerFigures<'_>], reaped: &Counters, wanted: usize) -> String {
+/// `dropped` are the log lines that the arbiter itself has dropped.
+pub(super) fn render(
+    workers: &[WorkerFigures<'_>],
+    reaped: &Counters,
+    wanted: usize,
+    dropped: u64,
+) -> String {
     let mut text = String::with_capacity(4096 + workers.len() * 6144);
     let own = |worker: &WorkerFigures<'_>| {
         let mut counters = Counters::default();
@@ -113,6 +128,7 @@ pub(super) fn render(workers: &[WorkerFigures<'_>], reaped: &Counters, wanted: u
         .collect();
     let mut all = *reaped;
     workers.iter().for_each(|worker| all.add(worker.slot));
+    all.log_lines_dropped = all.log_lines_dropped.saturating_add(dropped);
     write_workers(&mut text, workers, wanted);
     for (name, help, of) in COUNTS {
         header(&mut text, name, help, "counter");
@@ -237,6 +253,7 @@ mod tests {
         for (index, requests) in [(0, 3), (1, 4)] {
             scoreboard.slot(index).add_requests(requests);
             scoreboard.slot(index).set_connections(5, 1);
+            scoreboard.slot(index).set_log_lines_dropped(requests);
         }
         let latency = scoreboard.slot(0).latency();
         latency.record_alone(Duration::from_micros(100));
@@ -251,10 +268,12 @@ mod tests {
                 slot,
             })
             .collect();
-        let text = render(&workers, &reaped, 2);
+        let text = render(&workers, &reaped, 2, 5);
         for expected in [
             "ferricorn_workers{state=\"serving\"} 2",
             "ferricorn_requests_total 10",
+            "ferricorn_log_lines_dropped_total 15",
+            "ferricorn_worker_log_lines_dropped_total{worker=\"0\"} 3",
             "ferricorn_worker_requests_total{worker=\"1\"} 4",
             "ferricorn_connections_open 10",
             "ferricorn_worker_connections_idle{worker=\"0\"} 1",

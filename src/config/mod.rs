@@ -18,11 +18,11 @@ mod bad_value;
 mod check;
 mod choices;
 mod document;
-mod error;
 mod help;
 mod host;
 mod resolved;
 mod sections;
+mod setting_error;
 mod typed;
 pub(crate) mod words;
 
@@ -31,7 +31,6 @@ pub use check::check;
 pub use choices::{HeaderMap, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine, StatsdAddress};
 pub use cli::CliOutcome;
 pub use document::document;
-pub use error::Error;
 pub use host::start_directory;
 pub use peers::AllowedPeers;
 pub use resolved::Resolved;
@@ -39,6 +38,7 @@ pub use sections::{
     AccessLog, App, Config, Control, Debugging, Http, Lifecycle, Logging, Process, Proxy,
     RequestLimits, Socket, Statsd, Syslog, Workers,
 };
+pub use setting_error::Error;
 pub use settings::{Setting, Verdict};
 pub use sources::{Environment, RawSettings, Source, combine};
 pub use validate::validate;

@@ -2,9 +2,9 @@
 
 use super::bad_value::BadValue;
 use super::check::check;
-use super::error::Error;
 use super::resolved::Resolved;
 use super::sections::Config;
+use super::setting_error::Error;
 use super::settings::{self, Setting, Verdict, workers};
 use super::sources::{RawSettings, Source};
 use super::typed::typed;

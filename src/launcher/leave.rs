@@ -24,7 +24,7 @@ pub(super) fn leave(py: Python<'_>, logs: Log, exit: Exit, config: &Config, slot
         if !slot.running().is_empty() {
             log::error!("{} thread(s) did not finish in time:", exit.stuck_threads);
             log_running(slot);
-            if let Err(error) = dump_stacks(py) {
+            if let Err(error) = dump_stacks(py, logs) {
                 log::debug!("stacks: {}", traceback(py, &error));
             }
         }
@@ -96,10 +96,14 @@ fn join_threads(py: Python<'_>, patience: Duration) -> PyResult<Vec<String>> {
         .extract()
 }
 
-fn dump_stacks(py: Python<'_>) -> PyResult<()> {
-    let stderr = py.import("sys")?.getattr("__stderr__")?;
+/// The fault handler writes to a descriptor, and would wait for one that stalls; the log does not.
+fn dump_stacks(py: Python<'_>, logs: Log) -> PyResult<()> {
+    let file = py.import("tempfile")?.call_method0("TemporaryFile")?;
     py.import("faulthandler")?
-        .call_method1("dump_traceback", (stderr,))?;
+        .call_method1("dump_traceback", (&file,))?;
+    file.call_method1("seek", (0,))?;
+    let stacks: Vec<u8> = file.call_method0("read")?.extract()?;
+    logs.write_raw(&String::from_utf8_lossy(&stacks));
     Ok(())
 }
 

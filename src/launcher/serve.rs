@@ -112,6 +112,7 @@ fn start(
         server: server_header(py, &config),
         access_log,
         metrics: Statsd::new(&config),
+        log: Some(inherited.logs),
         config: Arc::clone(&config),
     };
     let mut exit = if config.workers.threads == 1 {

@@ -25,7 +25,6 @@ mod writer;
 
 use std::fmt::{Arguments, Display};
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +36,7 @@ use self::error_log::ErrorLog;
 use self::statsd::{Metric, Statsd};
 use self::syslog::{Kind, Syslog, SyslogError};
 use crate::config::{Config, LogLevel};
+use crate::fork_guard;
 
 /// What the operator got wrong about the logs.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +103,6 @@ impl Log {
         };
         self.error_log()
             .apply(errorlog, config.logging.loglevel, statsd);
-        self.0.owner.store(std::process::id(), Ordering::Relaxed);
         *lock(&self.0.access) = accesslog;
         *lock(&self.0.syslog) = syslog;
         // This fails from the second call on, when the backend is in place.
@@ -169,18 +168,19 @@ impl Log {
         }
     }
 
-    /// How many lines the logs of this process have dropped.
+    /// How many lines the logs of this process have dropped, and syslog.
     #[must_use]
     pub fn dropped_lines(self) -> u64 {
         let access = self.0.with_access(|access| access.dropped_total());
-        access.unwrap_or(0) + self.error_log().destination().dropped_total()
+        let syslog = self.0.with_syslog(|syslog| syslog.dropped_total());
+        access.unwrap_or(0) + syslog.unwrap_or(0) + self.error_log().destination().dropped_total()
     }
 
     /// This process was forked by the server. To be called before it logs.
     pub fn forked(self) {
-        self.0.owner.store(std::process::id(), Ordering::Relaxed);
         self.error_log().destination().forked();
         self.0.with_access(Destination::forked);
+        self.0.with_syslog(Syslog::forked);
     }
 
     /// This process will not fork, so it may have threads for logs on which a write may wait.
@@ -257,8 +257,6 @@ struct Shared {
     access: Mutex<Option<Destination>>,
     syslog: Mutex<Option<Syslog>>,
     relay: RwLock<Option<Relay>>,
-    /// The process that logs here; 0 before the settings are known.
-    owner: AtomicU32,
 }
 
 static PROCESS: Shared = Shared::new();
@@ -270,7 +268,6 @@ impl Shared {
             access: Mutex::new(None),
             syslog: Mutex::new(None),
             relay: RwLock::new(None),
-            owner: AtomicU32::new(0),
         }
     }
 
@@ -298,10 +295,7 @@ impl Shared {
         match mutex.try_lock() {
             Ok(guard) => Some(guard),
             Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
-            Err(TryLockError::WouldBlock) => {
-                let owner = self.owner.load(Ordering::Relaxed);
-                (owner == 0 || owner == std::process::id()).then(|| lock(mutex))
-            }
+            Err(TryLockError::WouldBlock) => (!fork_guard::is_child()).then(|| lock(mutex)),
         }
     }
 

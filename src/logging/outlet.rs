@@ -1,8 +1,8 @@
 //! `Outlet`: lines to a descriptor, without making the caller wait.
 //!
 //! What the descriptor does not take at once waits in a bounded buffer, in order. What finds no room there is dropped,
-//! counted, and reported once when lines flow again. Where a write may wait, a thread of the worker makes it; a process
-//! that forks (the arbiter, the fork server) has none.
+//! counted, and reported once when lines flow again. In a worker a thread writes what waits, and all where a write may
+//! wait. A process that forks (the arbiter, the fork server) has none: there `flush` tries again.
 //!
 //! Invariants: lines are kept and dropped whole. A line that was begun is ended before another one begins.
 
@@ -54,6 +54,22 @@ impl Outlet {
 
     /// Writes whole lines, or keeps or drops them.
     pub(super) fn write(&mut self, fd: BorrowedFd<'_>, lines: &[u8]) {
+        if self.running().is_some_and(|writer| !writer.is_idle()) || self.way.may_wait() {
+            return self.leave(fd, lines);
+        }
+        self.flush(fd);
+        let mut rest = lines;
+        if self.pending.is_empty() {
+            self.put(fd, &mut rest);
+        }
+        if !rest.is_empty() {
+            self.leave(fd, rest);
+        }
+    }
+
+    /// Leaves lines to the thread, if this process may have one. Otherwise they wait for `flush`, and where a write may wait
+    /// it is made here.
+    fn leave(&mut self, fd: BorrowedFd<'_>, lines: &[u8]) {
         if let Some(writer) = self.writer(fd) {
             return writer.push(lines);
         }
@@ -95,10 +111,9 @@ impl Outlet {
         self.thread = Thread::Allowed(std::process::id());
     }
 
-    /// The thread that writes here, if a write may wait and this process may have one.
+    /// The thread that writes what is not taken at once, if this process may have one.
     fn writer(&mut self, fd: BorrowedFd<'_>) -> Option<&Writer> {
         if let Thread::Allowed(pid) = self.thread
-            && self.way.may_wait()
             && pid == std::process::id()
         {
             let writer = Writer::start(fd, self.way.piece_bytes_max(), &mut self.pending);
@@ -147,12 +162,18 @@ impl Outlet {
 
     /// How many lines were dropped, once lines flow again.
     pub(super) fn take_dropped(&mut self) -> Option<u64> {
-        if let Some(writer) = self.running() {
-            return writer.take_dropped();
-        }
-        match self.flows && self.pending.is_empty() {
+        let by_thread = match self.running() {
+            Some(writer) if !writer.is_idle() => return None,
+            Some(writer) => writer.take_dropped(),
+            None => None,
+        };
+        let own = match self.flows && self.pending.is_empty() {
             true => self.dropped.take(),
             false => None,
+        };
+        match (by_thread, own) {
+            (None, own) => own,
+            (Some(lines), own) => Some(lines + own.unwrap_or(0)),
         }
     }
 

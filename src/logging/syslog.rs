@@ -7,7 +7,7 @@
 //! - What is dropped is counted, and said when it begins and when it is over.
 //! - A connection belongs to one process: a forked child makes its own.
 
-mod syslog_address;
+mod endpoint;
 
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -17,8 +17,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, SockaddrStorage, send, sendto};
 
-pub use self::syslog_address::SyslogError;
-use self::syslog_address::{Address, Link, facility};
+pub use self::endpoint::SyslogError;
+use self::endpoint::{Address, Link, facility};
 use crate::config::{Config, LogLevel};
 use crate::fork_guard;
 
@@ -53,7 +53,10 @@ pub(super) struct Syslog {
     next_try: Option<Instant>,
     /// Of a stream: frames that were not taken yet.
     pending: Vec<u8>,
+    /// Since messages are dropped.
     dropped: u64,
+    /// Ever, in this process.
+    dropped_total: u64,
 }
 
 impl Syslog {
@@ -74,12 +77,32 @@ impl Syslog {
             next_try: None,
             pending: Vec::new(),
             dropped: 0,
+            dropped_total: 0,
         })
     }
 
     /// Whether it gets the access log's lines too.
     pub(super) fn takes_access(&self) -> bool {
         self.takes_access
+    }
+
+    /// This process was forked: link, messages and counts are its parent's.
+    pub(super) fn forked(&mut self) {
+        self.pid = std::process::id();
+        let of_parent = self.link.take();
+        if fork_guard::is_child() {
+            // It is closed, and its number may be the application's by now.
+            std::mem::forget(of_parent);
+        }
+        self.next_try = None;
+        self.pending.clear();
+        self.dropped = 0;
+        self.dropped_total = 0;
+    }
+
+    /// How many messages were dropped in this process.
+    pub(super) fn dropped_total(&self) -> u64 {
+        self.dropped_total
     }
 
     /// Sends one message.
@@ -137,6 +160,7 @@ impl Syslog {
         match sent {
             Err(errno) => {
                 self.dropped += 1;
+                self.dropped_total += 1;
                 (self.dropped == 1).then_some(Notice::Lost(errno))
             }
             Ok(()) if self.dropped > 0 && self.link.is_some() => {
@@ -213,15 +237,7 @@ impl Syslog {
     /// Have a link of this process, or fail at once. A failed attempt is repeated after a while only.
     fn connect(&mut self, pid: u32) -> Result<(), Errno> {
         if self.pid != pid {
-            self.pid = pid;
-            let of_parent = self.link.take();
-            if fork_guard::is_child() {
-                // It is closed, and its number may be the application's by now.
-                std::mem::forget(of_parent);
-            }
-            self.next_try = None;
-            self.pending.clear();
-            self.dropped = 0;
+            self.forked();
         }
         if self.link.is_some() {
             return Ok(());

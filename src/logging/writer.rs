@@ -1,4 +1,4 @@
-//! `Writer`: the thread that writes a log where a write may wait, for a worker that must not.
+//! `Writer`: the thread that writes what a log does not take at once, for a worker that must not wait.
 //!
 //! Lines wait for it in a buffer of bounded length. It holds no lock while it writes, never sees Python, and nobody
 //! waits for it: a write that hangs ends with the process. While lines come in it looks for them every few milliseconds,
@@ -87,6 +87,12 @@ impl Writer {
 
     pub(super) fn is_of_this_process(&self) -> bool {
         self.pid == std::process::id()
+    }
+
+    /// Everything was written.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.shared.lock();
+        state.pending.is_empty() && state.thread != Thread::Writes
     }
 
     /// Gives lines to the thread, as far as there is room.
@@ -182,6 +188,8 @@ fn write_all(fd: &OwnedFd, lines: &[u8], piece_bytes_max: usize) -> (u64, bool) 
         match write(fd.as_fd(), &rest[..piece]) {
             Ok(taken) => rest = &rest[taken..],
             Err(Errno::EINTR) => {}
+            // The open file does not block, so the thread does.
+            Err(Errno::EAGAIN) => std::thread::sleep(DOZE),
             Err(_) => return (whole_lines::count(rest), false),
         }
     }

@@ -159,6 +159,7 @@ impl<'a> Slot<'a> {
             &data.shed,
             &data.timed_out,
             &data.passed_on,
+            &data.log_lines_dropped,
         ];
         for counter in counters {
             counter.store(0, Ordering::Relaxed);
@@ -202,6 +203,18 @@ counters! {
     add_timed_out timed_out;
     /// Connections that were passed on to another worker, new ones and such with a request that waited.
     add_passed_on passed_on;
+}
+
+impl Slot<'_> {
+    /// Lines that the worker's logs have dropped, as of the last heartbeat.
+    pub fn set_log_lines_dropped(self, lines: u64) {
+        self.data.log_lines_dropped.store(lines, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn log_lines_dropped(self) -> u64 {
+        self.data.log_lines_dropped.load(Ordering::Relaxed)
+    }
 }
 
 /// Numbers that go up and down: `set` and its reading.
@@ -284,6 +297,7 @@ pub(super) struct SlotData {
     shed: AtomicU64,
     timed_out: AtomicU64,
     passed_on: AtomicU64,
+    log_lines_dropped: AtomicU64,
     latency: HistogramData,
     of_threads: OfThreads,
     queue_time: HistogramData,

@@ -11,6 +11,7 @@ use mio::Poll;
 use nix::sys::signal::Signal;
 
 use crate::config::Config;
+use crate::logging::Log;
 use crate::net::Listener;
 use crate::pool::{Application, policy};
 use crate::scoreboard::SlotState;
@@ -56,6 +57,7 @@ pub(super) struct Parts<'a, 'b> {
     pub(super) application: &'a dyn Application,
     pub(super) config: &'b Config,
     pub(super) parent: Option<i32>,
+    pub(super) log: Option<Log>,
 }
 
 impl<'a> EventLoop<'a> {
@@ -73,6 +75,7 @@ impl<'a> EventLoop<'a> {
             application,
             config,
             parent,
+            log,
         } = parts;
         let now = services.clock.now();
         let workers = &config.workers;
@@ -87,7 +90,7 @@ impl<'a> EventLoop<'a> {
             timed_out: workers
                 .request_timeout
                 .map(|timeout| TimedOutRequests::new(timeout, now)),
-            heartbeat: Heartbeat::new(services.slot().clone(), workers.timeout, parent),
+            heartbeat: Heartbeat::new(services.slot().clone(), workers.timeout, parent, log),
             sleeper: Sleeper::new(poll, now),
             services,
             descriptors,
@@ -301,7 +304,6 @@ impl<'a> EventLoop<'a> {
     fn on_heartbeat(&mut self) {
         let now = self.services.clock.now();
         self.services.dispatch.log_shed(now, false);
-        crate::logging::Log::of_process().tick();
         let figures = Figures {
             open: self.connections.len_with_hijacked(),
             idle: self.connections.idle_count(),

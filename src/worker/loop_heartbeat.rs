@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::logging::Log;
 use crate::scoreboard::monotonic_ms;
 
 use super::worker_slot::{WorkerSlot, saturating_u32};
@@ -27,16 +28,23 @@ pub(super) struct Heartbeat {
     period: Duration,
     /// The worker's parent when it was forked; `None` when it has no arbiter.
     parent: Option<i32>,
+    log: Option<Log>,
 }
 
 impl Heartbeat {
     /// `timeout` is the arbiter's patience: heartbeats must come well within it.
-    pub(super) fn new(slot: WorkerSlot, timeout: Option<Duration>, parent: Option<i32>) -> Self {
+    pub(super) fn new(
+        slot: WorkerSlot,
+        timeout: Option<Duration>,
+        parent: Option<i32>,
+        log: Option<Log>,
+    ) -> Self {
         Self {
             slot,
             last: None,
             period: timeout.map_or(PERIOD_MAX, |timeout| (timeout / 4).min(PERIOD_MAX)),
             parent,
+            log,
         }
     }
 
@@ -58,6 +66,10 @@ impl Heartbeat {
         slot.loop_heartbeat(monotonic_ms());
         slot.set_connections(saturating_u32(figures.open), saturating_u32(figures.idle));
         slot.set_queue_length(saturating_u32(figures.queue_length));
+        if let Some(log) = self.log {
+            log.tick();
+            slot.set_log_lines_dropped(log.dropped_lines());
+        }
     }
 
     /// Whether the arbiter that has forked the worker is gone.
@@ -77,7 +89,7 @@ mod tests {
 
     fn heartbeat(timeout: Option<Duration>, parent: Option<i32>) -> Heartbeat {
         let slot = WorkerSlot::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0);
-        Heartbeat::new(slot, timeout, parent)
+        Heartbeat::new(slot, timeout, parent, None)
     }
 
     #[test]

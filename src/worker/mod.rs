@@ -87,6 +87,7 @@ use mio::{Poll, Waker};
 
 use crate::config::Config;
 use crate::fork_guard;
+use crate::logging::Log;
 use crate::logging::statsd::Statsd;
 use crate::net::{Channels, Listener};
 use crate::pool::{Application, Pool};
@@ -132,6 +133,8 @@ pub struct Setup {
     pub access_log: Option<AccessLog>,
     /// Where they are counted, beside the scoreboard.
     pub metrics: Option<Statsd>,
+    /// The process's logs, which the loop looks after.
+    pub log: Option<Log>,
 }
 
 /// How a worker ended.
@@ -185,6 +188,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
             .channels
             .map(|channels| PeerWorkers::new(slot.clone(), channels, config.workers.handover)),
         parent: setup.parent,
+        log: setup.log,
         application,
     })?;
     application.start_threads(&pool).map_err(io::Error::other)?;

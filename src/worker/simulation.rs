@@ -315,6 +315,7 @@ fn event_loop(
         services,
         peers: None,
         parent: None,
+        log: None,
         application: &NoThreads,
     })
     .unwrap()

@@ -122,6 +122,7 @@ impl Server {
             server: b"ferricorn-test".to_vec(),
             script_name: Vec::new(),
             metrics: None,
+            log: None,
             access_log: Some(AccessLog::new(
                 format,
                 Box::new(move |lines| {

@@ -88,9 +88,6 @@ def many_requests(one, count=1500, target="/", patience=10):
     return longest
 
 
-PACE = "issue 10.15: an idle worker writes what it has kept at the pace of one pipe, 64 KiB, a second"
-
-
 @pytest.mark.parametrize("threads", ["1", "3"])
 def test_an_access_log_that_nobody_reads_stalls_no_request(piped, threads):
     """Six times what a pipe holds; and when somebody reads, lines are whole."""
@@ -103,7 +100,6 @@ def test_an_access_log_that_nobody_reads_stalls_no_request(piped, threads):
     assert all(re.search(r'"GET /(x{60}|quiet|after) HTTP/1.1" 200 ', line) for line in lines), "whole lines"
 
 
-@pytest.mark.xfail(strict=True, reason=PACE)
 def test_the_lines_that_were_kept_come_when_somebody_reads(piped):
     """At once, and not only when there are more."""
     one = piped("--access-logfile", "-", "--threads", "2")
@@ -111,7 +107,6 @@ def test_the_lines_that_were_kept_come_when_somebody_reads(piped):
     wait_until(lambda: len(one.text(one.out).splitlines()) > 3900, "what was kept", 3)
 
 
-@pytest.mark.xfail(strict=True, reason=PACE)
 def test_lines_that_find_no_room_are_counted_and_said_once(piped):
     one = piped("--access-logfile", "-", "--threads", "2")
     # More than any pipe and a megabyte beside it.
@@ -122,7 +117,6 @@ def test_lines_that_find_no_room_are_counted_and_said_once(piped):
     assert len(re.findall("dropped", one.text(one.err))) <= 2
 
 
-@pytest.mark.xfail(strict=True, reason="issue 10.15: there is no figure of the lines that were dropped")
 def test_lines_that_find_no_room_are_in_the_metrics(piped, tmp_path):
     one = piped("--access-logfile", "-", "--admin-bind", f"unix:{tmp_path}/admin")
     many_requests(one, 9000, "/" + "x" * 400)

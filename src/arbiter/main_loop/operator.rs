@@ -360,7 +360,11 @@ impl Arbiter<'_> {
             },
             b"/metrics" => {
                 let wanted = self.rollout.num_workers();
-                Response::metrics(self.children.metrics(self.spawner.scoreboard(), wanted))
+                Response::metrics(self.children.metrics(
+                    self.spawner.scoreboard(),
+                    wanted,
+                    self.log,
+                ))
             }
             _ => Response::not_found(),
         }

@@ -1,4 +1,4 @@
-//! What can be wrong with `access_log_format` and `access_log_fields`.
+//! What is wrong with `access_log_format` or `access_log_fields`.
 
 /// The operator's mistake in `access_log_format` or `access_log_fields`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -165,3 +165,24 @@ fn a_forked_process_leaves_its_parents_lines_to_the_parent() {
     outlet.forked();
     assert_eq!(outlet.dropped_total(), 0);
 }
+
+#[test]
+fn a_thread_writes_what_a_stalled_pipe_did_not_take_and_then_leaves_it() {
+    let (reader, writer) = pipe();
+    let mut outlet = Outlet::of(writer.as_fd());
+    outlet.allow_thread();
+    outlet.write(writer.as_fd(), &line(0));
+    assert!(outlet.running().is_none(), "a pipe that is read needs none");
+    let lines: Vec<u8> = (1..2000).flat_map(line).collect();
+    outlet.write(writer.as_fd(), &lines);
+    outlet.write(writer.as_fd(), &line(2000));
+    assert!(outlet.running().is_some() && outlet.pending.is_empty());
+    let mut bytes = vec![0; 2001 * 100];
+    let mut file = fs::File::from(reader.try_clone().unwrap());
+    file.read_exact(&mut bytes).unwrap();
+    assert!(numbers(&bytes).iter().copied().eq(0..2001), "in order");
+    outlet.close(writer.as_fd(), Instant::now() + Duration::from_secs(30));
+    outlet.write(writer.as_fd(), &line(1));
+    assert_eq!(numbers(&drain(&reader)), [1], "at once, and here");
+    assert_eq!(outlet.take_dropped(), None);
+}

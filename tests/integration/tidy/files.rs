@@ -21,10 +21,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
 ];
 
 /// File names that two files may have, because they stand for the same thing in two modules.
-const SHARED_NAMES: &[Excuse] = &[(
-    "error",
-    "the errors of one module, in `http` and in `config`",
-)];
+const SHARED_NAMES: &[Excuse] = &[];
 
 /// Names that would shadow what every Rust file sees.
 const SHADOWS: &[&str] = &["core", "std", "alloc", "proc_macro", "test"];
