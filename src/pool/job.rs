@@ -115,6 +115,8 @@ pub struct Job {
     pub noted: Vec<Option<Box<[u8]>>>,
     /// Why it was answered without the application; empty if it was not.
     pub refusal: &'static str,
+    /// Its response is a file that the thread reads.
+    pub is_file: bool,
     /// Its line in the access log is written by the thread.
     pub is_logged: bool,
     /// Its answer leaves no line in the access log.
@@ -150,6 +152,7 @@ impl Job {
             started: now,
             gil_wait: Duration::ZERO,
             noted: Vec::new(),
+            is_file: false,
             is_logged: false,
             response: ResponseHead::default(),
             response_body: ResponseBody::default(),
@@ -166,6 +169,7 @@ impl Job {
         self.socket = None;
         self.refusal = "";
         self.is_logged = false;
+        self.is_file = false;
         self.unlogged = false;
         self.response.clear();
         self.response_body.bytes.clear();
@@ -219,6 +223,9 @@ pub enum Piece {
         offset: u64,
         /// Length of the range in bytes.
         len: u64,
+        /// The application's file, which is closed when this is dropped: when the range was sent, or will not be. It has
+        /// no bytes in memory.
+        owner: Option<Box<dyn BorrowedBuffer>>,
     },
 }
 
@@ -235,6 +242,15 @@ impl Piece {
     /// Whether the piece has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What the application is to have back.
+    pub fn into_borrowed(self) -> Option<Box<dyn BorrowedBuffer>> {
+        match self {
+            Self::Bytes(_) => None,
+            Self::Borrowed(buffer) => Some(buffer),
+            Self::File { owner, .. } => owner,
+        }
     }
 }
 

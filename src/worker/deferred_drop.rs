@@ -25,9 +25,9 @@ pub(super) struct DeferredDrops {
 }
 
 impl DeferredDrops {
-    /// A buffer is done with.
-    pub(super) fn push(&mut self, buffer: Box<dyn BorrowedBuffer>) {
-        self.written.push(buffer);
+    /// What a piece has borrowed is done with.
+    pub(super) fn push(&mut self, buffer: Option<Box<dyn BorrowedBuffer>>) {
+        self.written.extend(buffer);
     }
 
     /// Whether there is something to give back, or to check on.
@@ -96,7 +96,7 @@ mod tests {
         let mut drops = DeferredDrops::default();
         drops.check(&pool, now);
         assert_eq!(drops.next_check(), None);
-        drops.push(Box::new(Zeros(5)));
+        drops.push(Some(Box::new(Zeros(5))));
         drops.give_back(&pool);
         drops.check(&pool, now);
         assert_eq!(drops.next_check(), Some(now + PATIENCE));
@@ -108,7 +108,7 @@ mod tests {
     fn many_bytes_are_dropped_at_once() {
         let (pool, now) = (pool(), Instant::now());
         let mut drops = DeferredDrops::default();
-        drops.push(Box::new(Zeros(WAITING_BYTES_MAX)));
+        drops.push(Some(Box::new(Zeros(WAITING_BYTES_MAX))));
         drops.give_back(&pool);
         drops.check(&pool, now);
         assert_eq!(drops.next_check(), None, "a thread was woken");

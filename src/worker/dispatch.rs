@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::pool::policy::{self, OwnLoad};
-use crate::pool::{ConnId, Job, OneRequestShare, Piece, Pool, Reason};
+use crate::pool::{ConnId, Job, OneRequestShare, Pool, Reason};
 
 use super::arbiter_channel::ArbiterChannel;
 use super::deferred_drop::DeferredDrops;
@@ -117,9 +117,7 @@ impl Dispatch {
     ) {
         bodies.give_back(std::mem::take(&mut job.body_held_bytes));
         for piece in job.response_body.pieces.drain(..) {
-            if let Piece::Borrowed(buffer) = piece {
-                drops.push(buffer);
-            }
+            drops.push(piece.into_borrowed());
         }
         if self.free_jobs.len() < FREE_JOBS_MAX
             && job.response_body.bytes.capacity() <= FREE_JOB_BYTES_MAX

@@ -37,10 +37,20 @@ enum Segment {
         file: File,
         offset: u64,
         len: u64,
+        owner: Option<Box<dyn BorrowedBuffer>>,
     },
 }
 
 impl Segment {
+    /// What the application is to have back.
+    fn into_borrowed(self) -> Option<Box<dyn BorrowedBuffer>> {
+        match self {
+            Self::Bytes { .. } => None,
+            Self::Borrowed { buffer, .. } => Some(buffer),
+            Self::File { owner, .. } => owner,
+        }
+    }
+
     /// The unsent bytes, unless they are in a file.
     fn bytes(&self) -> Option<&[u8]> {
         match self {
@@ -129,22 +139,28 @@ impl WriteQueue {
             Piece::Bytes(bytes) if end <= JOINED_BYTES_MAX / 4 => {
                 return self.push_bytes(&bytes[..end], credit);
             }
-            Piece::Bytes(mut bytes) => {
-                bytes.truncate(end);
-                Segment::Bytes { bytes, at: 0 }
-            }
-            Piece::Borrowed(buffer) if take == 0 => {
-                drops.push(buffer);
+            piece if take == 0 => {
+                drops.push(piece.into_borrowed());
                 Segment::Bytes {
                     bytes: Vec::new(),
                     at: 0,
                 }
             }
+            Piece::Bytes(mut bytes) => {
+                bytes.truncate(end);
+                Segment::Bytes { bytes, at: 0 }
+            }
             Piece::Borrowed(buffer) => Segment::Borrowed { buffer, at: 0, end },
-            Piece::File { file, offset, .. } => Segment::File {
+            Piece::File {
+                file,
+                offset,
+                owner,
+                ..
+            } => Segment::File {
                 file,
                 offset,
                 len: take,
+                owner,
             },
         };
         if take > 0 || credit > 0 {
@@ -171,7 +187,9 @@ impl WriteQueue {
                 break Flush::ShareUsed;
             }
             let result = match &mut first.segment {
-                Segment::File { file, offset, len } => {
+                Segment::File {
+                    file, offset, len, ..
+                } => {
                     let step = usize::try_from((*len).min(FILE_STEP_BYTES)).unwrap_or(usize::MAX);
                     transport.send_file(file, *offset, step)
                 }
@@ -209,9 +227,7 @@ impl WriteQueue {
     /// Give up what is queued, so that objects of the application's find their way back.
     pub(super) fn abandon(&mut self, drops: &mut DeferredDrops) {
         for entry in self.entries.drain(..) {
-            if let Segment::Borrowed { buffer, .. } = entry.segment {
-                drops.push(buffer);
-            }
+            drops.push(entry.segment.into_borrowed());
         }
     }
 
@@ -277,9 +293,7 @@ impl WriteQueue {
                 .pop_front()
                 .expect("the front was read just now");
             credit += entry.credit;
-            if let Segment::Borrowed { buffer, .. } = entry.segment {
-                drops.push(buffer);
-            }
+            drops.push(entry.segment.into_borrowed());
         }
         // An idle connection keeps no queue: ten thousand of them would pay for it.
         self.entries = VecDeque::new();

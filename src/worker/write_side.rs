@@ -209,9 +209,7 @@ impl WriteSide {
 
 /// A piece that will not be sent is done with.
 pub(super) fn discard(piece: Piece, drops: &mut DeferredDrops) {
-    if let Piece::Borrowed(buffer) = piece {
-        drops.push(buffer);
-    }
+    drops.push(piece.into_borrowed());
 }
 
 #[cfg(test)]

@@ -321,6 +321,18 @@ impl Client {
         self.read
     }
 
+    /// Whether the server resets the connection, after whatever bytes.
+    pub(crate) fn ends_in_reset(mut self) -> bool {
+        let mut buffer = [0; 65536];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
     /// Whether the server closes without another byte.
     pub(crate) fn is_closed(&mut self) -> bool {
         self.read.is_empty() && matches!(self.stream.read(&mut [0; 1]), Ok(0))

@@ -41,12 +41,8 @@ def let_others(one) -> None:
 # -- what arrives ----------------------------------------------------------------------------------
 
 
-SENT_LATE = "issue 10.19: close runs before the bytes are read"
-
-
 @pytest.mark.parametrize("length", ["", f"&length={SIZE}"], ids=["chunked", "length"])
 @pytest.mark.parametrize("kind", ["Wiped", "Truncated", "Reused"])
-@pytest.mark.xfail(strict=True, reason=SENT_LATE)
 @pytest.mark.ours
 def test_a_file_that_close_wipes_arrives_as_it_was(server, content, kind, length):
     one = server(APP, "--threads", "2")
@@ -55,17 +51,8 @@ def test_a_file_that_close_wipes_arrives_as_it_was(server, content, kind, length
         assert client.read_response().body == CONTENT
 
 
-READ = [
-    pytest.param(kind, marks=pytest.mark.xfail(strict=True, reason=f"issue 10.19: {why}"))
-    for kind, why in (
-        ("Delegating", "a proxy with a read of its own is sent raw"),
-        ("patched", "an instance with a read of its own is sent raw"),
-    )
-]
-
-
 @pytest.mark.ours
-@pytest.mark.parametrize("kind", [*READ, "Derived", "Buffered"])
+@pytest.mark.parametrize("kind", ["Delegating", "patched", "Derived", "Buffered"])
 def test_an_object_with_a_read_of_its_own_is_read(server, content, kind):
     assert server(APP).get(f"/file?kind={kind}&path={content}").body == CONTENT.swapcase()
 
@@ -81,7 +68,6 @@ def test_an_object_arrives_whatever_its_fileno_says(server, content, kind):
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.19: a file-like object is sent raw")
 def test_an_object_is_read_in_the_blocks_that_the_application_chose(server, gates, content):
     assert server(APP).get(f"/file?kind=Sized&path={content}&block=100000").body == CONTENT
     assert set(gates.wait_notes("sizes", patience=3)) == {"100000"}
@@ -91,7 +77,6 @@ def test_an_object_is_read_in_the_blocks_that_the_application_chose(server, gate
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason=SENT_LATE)
 @pytest.mark.parametrize("kind", ["Stored", "Delegating", "patched"])
 def test_close_waits_for_the_last_byte_and_is_called_once_on_a_pool_thread(server, gates, content, kind):
     one = server(APP, "--threads", "2")
@@ -108,7 +93,42 @@ def test_close_waits_for_the_last_byte_and_is_called_once_on_a_pool_thread(serve
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason=SENT_LATE)
+def test_a_real_file_is_closed_when_its_last_byte_has_left(server, gates, content):
+    """It is sent by the kernel, and only its `close` is the application's, as with Django's FileResponse."""
+    one = server(APP, "--threads", "2")
+    with slow(one) as client:
+        client.send_request("GET", f"/file?kind=closing&path={content}")
+        client.read_head()
+        let_others(one)
+        assert gates.notes("closed") == []
+        assert client.read_exactly(SIZE) == CONTENT
+    (name,) = gates.wait_notes("closed")
+    assert name.startswith("ferricorn-thread")
+    one.get("/")
+    assert len(gates.notes("closed")) == 1
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("how", ["leaves", "resets", "stop"])
+def test_a_real_file_is_closed_once_however_its_sending_ends(server, gates, content, how):
+    one = server(APP, "--threads", "2", "--graceful-timeout", "1")
+    with slow(one) as client:
+        client.send_request("GET", f"/file?kind=closing&path={content}")
+        client.read_head()
+        let_others(one)
+        assert gates.notes("closed") == []
+        if how == "stop":
+            one.send_signal(signal.SIGTERM)
+            assert one.wait_exit() == 0
+        else:
+            client.close() if how == "leaves" else client.reset()
+        gates.wait_notes("closed", patience=5)
+    if how != "stop":
+        assert one.get("/").text == "ok"
+    assert len(gates.notes("closed")) == 1
+
+
+@pytest.mark.ours
 @pytest.mark.parametrize("how", ["leaves", "resets"])
 def test_close_is_called_once_when_the_client_leaves(server, gates, content, how):
     one = server(APP, "--threads", "2")
@@ -125,7 +145,6 @@ def test_close_is_called_once_when_the_client_leaves(server, gates, content, how
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason=SENT_LATE)
 def test_close_is_called_once_when_the_client_takes_nothing(server, gates, content):
     one = server(APP, "--threads", "2", env={"FERRICORN_SEND_TIMEOUT": "1"})
     with slow(one) as client:
@@ -139,7 +158,6 @@ def test_close_is_called_once_when_the_client_takes_nothing(server, gates, conte
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason=SENT_LATE)
 def test_close_is_called_once_when_the_server_stops(server, gates, content):
     """The response under way is finished first."""
     one = server(APP, "--threads", "2")
@@ -184,7 +202,6 @@ def test_a_close_that_raises_costs_nothing_but_a_line(server, gates, content):
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.19: a file-like object is sent raw")
 def test_a_read_that_raises_breaks_the_response_off(server, gates, content):
     one = server(APP)
     with one.connect() as client:
@@ -233,7 +250,6 @@ def end_of(client: Client) -> str:
 @pytest.mark.ours
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
 @pytest.mark.parametrize("kind", ["plain", "Stored"])
-@pytest.mark.xfail(strict=True, reason="issue 10.19: the connection is closed in good order, and not reset")
 def test_a_file_that_shrinks_while_it_is_sent_ends_in_a_reset_and_a_line(server, tmp_path, kind, version):
     path = tmp_path / "shrinks"
     size = 64 << 20
@@ -249,7 +265,6 @@ def test_a_file_that_shrinks_while_it_is_sent_ends_in_a_reset_and_a_line(server,
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(strict=True, reason="issue 10.19: a lock that close frees does not protect the bytes")
 def test_a_lock_that_close_frees_protects_the_bytes_until_they_have_left(server, gates, content):
     """A writer waits for the reader's `close`, then writes: the reader must have what was there before."""
     one = server(APP, "--threads", "2")

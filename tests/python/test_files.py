@@ -88,7 +88,7 @@ def test_a_file_shorter_than_its_length_closes_the_connection(server, content):
 
 
 @pytest.mark.ours
-def test_a_file_that_shrinks_meanwhile_closes_the_connection(server, tmp_path):
+def test_a_file_that_shrinks_meanwhile_resets_the_connection(server, tmp_path):
     path = tmp_path / "shrinks"
     with path.open("wb") as file:
         file.truncate(64 << 20)
@@ -99,7 +99,7 @@ def test_a_file_that_shrinks_meanwhile_closes_the_connection(server, tmp_path):
         with path.open("r+b") as file:
             file.truncate(1 << 20)
         assert len(client.read_to_end()) < 64 << 20
-    one.log.wait(r"The file sent to GET /file\S+ HTTP/1.1 became shorter meanwhile; closing the connection.")
+    one.log.wait(r"The file sent to GET /file\S+ HTTP/1.1 became shorter meanwhile; resetting the connection.")
 
 
 def resident_kib(pid: int) -> int:

@@ -38,7 +38,7 @@ pub(super) fn send(
     result: &Bound<'_, PyAny>,
     start: &Bound<'_, StartResponse>,
     environ: &Bound<'_, PyDict>,
-    job: Box<Job>,
+    mut job: Box<Job>,
     pool: &Arc<Pool>,
     sendfile: bool,
 ) -> Sent {
@@ -61,9 +61,11 @@ pub(super) fn send(
             file: range.file,
             offset: range.offset,
             len,
+            owner: Some(Box::new(range.owner)),
         };
         return send_whole(start, job, pool, |job| job.response_body.pieces.push(piece));
     }
+    job.is_file = result.is_exact_instance_of::<FileWrapper>();
     let items = result.try_iter();
     end_child(result.py(), items.as_ref().err());
     match items {

@@ -2,8 +2,14 @@
 
 use std::fs::File;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
+
+use crate::pool::BorrowedBuffer;
+use crate::python::fork_guard::end_child;
+use crate::python::gil::is_attached;
+use crate::python::{heartbeat, traceback};
 
 /// PEP 3333, "Optional Platform-Specific File Handling".
 #[pyclass(frozen, module = "ferricorn", name = "FileWrapper")]
@@ -15,14 +21,17 @@ pub(super) struct FileWrapper {
     blksize: usize,
     /// The file-like object's own, if it has one.
     close: Option<Py<PyAny>>,
+    /// The event loop sends the file: it is closed when that is over.
+    is_sent: AtomicBool,
 }
 
-/// A range of a real file, with a handle of our own.
+/// A range of a real file, with a handle of the server's.
 #[derive(Debug)]
 pub(super) struct FileRange {
     pub(super) file: File,
     pub(super) offset: u64,
     pub(super) len: u64,
+    pub(super) owner: OpenFile,
 }
 
 #[pymethods]
@@ -35,6 +44,7 @@ impl FileWrapper {
             filelike: filelike.unbind(),
             blksize,
             close,
+            is_sent: AtomicBool::new(false),
         })
     }
 
@@ -56,10 +66,10 @@ impl FileWrapper {
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if let Some(close) = &self.close {
-            close.call0(py)?;
+        match &self.close {
+            Some(close) if !self.is_sent.load(Ordering::Relaxed) => close.call0(py).map(drop),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -86,16 +96,68 @@ impl FileWrapper {
             return None;
         }
         let len = metadata.len().checked_sub(offset)?;
-        (len > 0).then_some(FileRange { file, offset, len })
+        if len == 0 {
+            return None;
+        }
+        self.is_sent.store(true, Ordering::Relaxed);
+        let close = self.close.as_ref().map(|close| close.clone_ref(py));
+        let owner = OpenFile(close);
+        Some(FileRange {
+            file,
+            offset,
+            len,
+            owner,
+        })
     }
 }
 
-/// Whether reading the object gives the bytes of the file that its descriptor names. Decompressors and decoders have a
-/// descriptor too. Python's own classes are known; of others it is assumed, as wrappers around a file are common.
+/// The application's file while the event loop sends it. PEP 3333 has `close()` called "upon completion of the current
+/// request": when the last byte has left, or the client is gone, this comes back to a pool thread and is dropped.
+#[derive(Debug)]
+pub(super) struct OpenFile(Option<Py<PyAny>>);
+
+impl BorrowedBuffer for OpenFile {
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let Some(close) = self.0.take() else {
+            return;
+        };
+        let call = move |py: Python<'_>| {
+            let called = close.call0(py);
+            end_child(py, called.as_ref().err());
+            if let Err(error) = called {
+                log::error!(
+                    "Error after the response was sent\n{}",
+                    traceback::format(py, &error)
+                );
+            }
+        };
+        if is_attached() {
+            Python::attach(call);
+        } else {
+            // The pool's threads have left: the worker is about to end.
+            heartbeat::post(Box::new(call));
+        }
+    }
+}
+
+/// Whether reading the object gives the bytes of the file that its descriptor names: it is an `io.FileIO`, or an
+/// `io.BufferedReader` or `io.BufferedRandom` over one. Any other object is read: decompressors, decoders, subclasses and
+/// proxies have a descriptor too, and a `read` of their own.
 fn reads_as_stored(filelike: &Bound<'_, PyAny>) -> PyResult<bool> {
     let io = filelike.py().import("io")?;
-    if !filelike.is_instance(&io.getattr("IOBase")?)? {
-        return Ok(true);
+    // A single object may have methods that its class does not have.
+    if let Some(own) = filelike.getattr_opt("__dict__")? {
+        for name in ["read", "fileno", "tell"] {
+            if own.contains(name)? {
+                return Ok(false);
+            }
+        }
     }
     let class = filelike.get_type();
     let is_buffered =

@@ -77,7 +77,7 @@ impl Connection {
             Ok(Progress::Blocked { has_moved }) => (Action::Wait, has_moved),
             Ok(Progress::ShareUsed) => (Action::Resume, true),
             Err(WriteError::FileShort) => {
-                self.protocol.log_short_file();
+                self.protocol.cut_short_file();
                 return Some(Action::Close);
             }
             Err(WriteError::Socket) => return Some(Action::Close),

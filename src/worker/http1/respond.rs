@@ -281,10 +281,11 @@ impl Http1 {
     }
 
     /// The file that is sent became shorter meanwhile.
-    pub(in crate::worker) fn log_short_file(&self) {
+    pub(in crate::worker) fn cut_short_file(&mut self) {
+        self.is_cut = true;
         if let Request::Answered(answered) = &self.request {
             log::error!(
-                "The file sent to {} became shorter meanwhile; closing the connection.",
+                "The file sent to {} became shorter meanwhile; resetting the connection.",
                 RequestLine(&answered.job)
             );
         }
@@ -301,9 +302,9 @@ impl Http1 {
         true
     }
 
-    /// If the connection closed in good order now, the client would take a part of the response for all of it.
+    /// The connection must not close in good order now: the client would take a part of the response for all of it.
     pub(in crate::worker) fn would_look_whole(&self, all_written: bool) -> bool {
-        self.exchange.would_look_whole(all_written)
+        self.is_cut || self.exchange.would_look_whole(all_written)
     }
 
     /// The connection is gone, with `unsent_bytes` that were encoded and not written.
@@ -342,6 +343,7 @@ impl Http1 {
         let mut reason = job.refusal;
         if let Finish::Short { missing } = self.exchange.finish(&mut services.encoded) {
             reason = "response too short";
+            self.is_cut = job.is_file;
             log::error!(
                 "Response to {} is {missing} bytes shorter than its Content-Length; closing the connection.",
                 RequestLine(&job)

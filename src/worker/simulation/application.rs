@@ -300,6 +300,7 @@ impl Application {
                     file,
                     offset: 6,
                     len: part.len() as u64,
+                    owner: None,
                 }
             }
         }

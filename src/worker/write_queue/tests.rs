@@ -46,6 +46,7 @@ fn segments_of_every_kind_arrive_in_order_through_a_socket_that_blocks() {
         file,
         offset: 2,
         len: 8,
+        owner: None,
     };
     queue.push_piece(part, 5, 5, &mut drops);
     queue.push_bytes(b";end", 4);
@@ -87,6 +88,7 @@ fn a_file_shorter_than_its_range_is_reported() {
         file: file(b"abc"),
         offset: 0,
         len: 10,
+        owner: None,
     };
     queue.push_piece(piece, 10, 0, &mut drops);
     let flushed = queue.flush(&mut transport, &mut drops).unwrap();

@@ -145,6 +145,19 @@ def patched(path):
     return file
 
 
+def closing(path):
+    """A real file of which only `close` is the instance's own."""
+    file = open(path, "rb")  # noqa: SIM115
+    close = file.close
+
+    def noted():
+        gate.note("closed", threading.current_thread().name)
+        close()
+
+    file.close = noted
+    return file
+
+
 def plain(path):
     return open(path, "rb")
 
@@ -168,6 +181,7 @@ def spooled(path):
 KINDS = {
     "Buffered": lambda path: DerivedBuffered(io.FileIO(path)),
     "patched": patched,
+    "closing": closing,
     "plain": plain,
     "temporary": temporary,
     "spooled": spooled,
