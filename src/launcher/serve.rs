@@ -126,8 +126,7 @@ fn start(
         };
         main_thread::serve(py, setup, &application, &jobs, on_stuck)?
     } else {
-        let threads = config.workers.threads;
-        let serve = || main_thread::serve_or_fail(setup, &application, threads);
+        let serve = || main_thread::serve_or_fail(setup, &application, config.workers.threads);
         release(py, Reason::MainThread, serve)
     };
     if heartbeat.stop(py) == ThreadEnd::Stuck {
