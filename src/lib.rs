@@ -53,7 +53,7 @@ mod _core {
 
     #[pymodule_export]
     use crate::launcher::api::{
-        check_setting, deliver_signal, is_forked_child, load_app, reopen_logs,
+        check_setting, deliver_signal, is_forked_child, load_app, loggers_changed, reopen_logs,
         reset_signal_handlers, run, serve, settings, write_access_log, write_error_log,
         write_metric, write_record,
     };

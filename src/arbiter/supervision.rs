@@ -208,6 +208,15 @@ pub(super) enum ExitStatus {
     Signal(i32),
 }
 
+impl ExitStatus {
+    pub(super) fn code_or(self, otherwise: i32) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(_) => otherwise,
+        }
+    }
+}
+
 impl fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

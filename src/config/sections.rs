@@ -83,6 +83,17 @@ pub struct Workers {
     pub worker_tmp_dir: Option<PathBuf>,
 }
 
+impl Workers {
+    /// What the log calls a worker.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        match self.threads {
+            1 => "sync".to_owned(),
+            threads => format!("hybrid ({threads} threads)"),
+        }
+    }
+}
+
 /// How workers are replaced and how the server stops.
 #[derive(Clone, Debug)]
 pub struct Lifecycle {

@@ -179,6 +179,9 @@ impl Environment {
             if text.is_empty() || OWN_VARIABLES.contains(&variable.as_str()) {
                 continue;
             }
+            if self.is_service_link(variable, text) {
+                continue;
+            }
             let name = suffix.to_ascii_lowercase();
             if let Some(setting) = settings::find(&name) {
                 raw.set(
@@ -194,6 +197,32 @@ impl Environment {
             }
         }
         raw
+    }
+}
+
+impl Environment {
+    /// Kubernetes and `docker --link` describe each service to each container: `NAME_SERVICE_HOST`,
+    /// `NAME_SERVICE_PORT[_PORT]`, `NAME_PORT` and `NAME_PORT_80_TCP[_PROTO|_PORT|_ADDR]`, `NAME_NAME`, `NAME_ENV_X`. A
+    /// service may be called ferricorn, or ferricorn-workers, so such a variable is no setting.
+    fn is_service_link(&self, variable: &str, text: &str) -> bool {
+        let ends_in_port = |name: &str| {
+            name.rsplit_once("_PORT_")
+                .is_some_and(|(_, tail)| tail.starts_with(|first: char| first.is_ascii_digit()))
+        };
+        let is_link = |name: &str| {
+            self.variables.contains_key(&format!("{name}_PORT"))
+                && (self.variables.contains_key(&format!("{name}_NAME"))
+                    || self.variables.contains_key(&format!("{name}_SERVICE_HOST")))
+        };
+        variable.ends_with("_SERVICE_HOST")
+            || variable.contains("_SERVICE_PORT")
+            || ends_in_port(variable)
+            || (variable.ends_with("_PORT")
+                && (text.contains("://") || text.parse::<u16>().is_ok()))
+            || variable.strip_suffix("_NAME").is_some_and(is_link)
+            || variable
+                .split_once("_ENV_")
+                .is_some_and(|(name, _)| is_link(name))
     }
 }
 

@@ -3,6 +3,10 @@ server writes.
 
 Applications borrow handlers and level from them, hooks log through them. A line has the server's form; give a handler
 another formatter and it has that one.
+
+The server writes its lines without Python as long as these two loggers and their handlers are as it has made them. Code
+that changes one, be it at import, in a hook, by `dictConfig` or while requests run, gets Python's logging for all lines
+of that log: filters, handlers, formatters, levels, `disabled` and `propagate` then count.
 """
 
 from __future__ import annotations
@@ -16,6 +20,63 @@ from ferricorn._gunicorn.config import Config
 from ferricorn._gunicorn.glogging import Logger
 
 _MESSAGE = logging.Formatter("%(message)s")
+
+
+class _List(list):  # type: ignore[type-arg]
+    """The handlers or filters of a logger: the server learns of each change."""
+
+
+def _announced(name: str) -> Callable[..., Any]:
+    change = getattr(list, name)
+
+    def changed(self: _List, *args: Any) -> Any:
+        result = change(self, *args)
+        announce()
+        return result
+
+    changed.__name__ = name
+    return changed
+
+
+for _name in ("append", "extend", "insert", "remove", "pop", "clear", "__setitem__", "__delitem__", "__iadd__"):
+    setattr(_List, _name, _announced(_name))
+
+
+class _Watched:
+    """Mixed into the two loggers and their handlers: the server learns of each change."""
+
+    _watched = ("level", "disabled", "propagate", "handlers", "filters", "formatter", "stream", "disable")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("handlers", "filters"):
+            value = _List(value)
+        super().__setattr__(name, value)
+        if name in self._watched:
+            announce()
+
+
+def _watch(one: Any) -> None:
+    """A logger, or what all loggers have in common."""
+    kind = type(one)
+    if not issubclass(kind, _Watched):
+        one.__class__ = type(kind.__name__, (_Watched, kind), {"__module__": kind.__module__})
+        if isinstance(one, logging.Logger):
+            one.handlers, one.filters = one.handlers, one.filters
+
+
+def _own_handlers(log: logging.Logger) -> list[Handler]:
+    return [one for one in log.handlers if isinstance(one, Handler)]
+
+
+# The logger object whose logs the server writes.
+_current: BuiltIn | None = None
+
+
+def announce() -> None:
+    """Tells the server which of its logs are Python's business."""
+    built_in = _current
+    if built_in is not None:
+        _core.loggers_changed(*built_in.state())
 
 
 class _Stream:
@@ -32,7 +93,7 @@ class _Stream:
         return False
 
 
-class Handler(logging.StreamHandler):  # type: ignore[type-arg]
+class Handler(_Watched, logging.StreamHandler):  # type: ignore[type-arg]
     """Hands records to the server; those of `gunicorn.error` with their level, so that it sends them everywhere."""
 
     def __init__(
@@ -42,7 +103,16 @@ class Handler(logging.StreamHandler):  # type: ignore[type-arg]
         self._gunicorn = True
         self._send = send
         self._built_in = formatter
+        self._built_in_stream = stream
         self.setFormatter(formatter)
+
+    def is_untouched(self) -> bool:
+        return (
+            self.formatter is self._built_in
+            and self.stream is self._built_in_stream
+            and self.level == logging.NOTSET
+            and not self.filters
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._send is None or self.formatter is not self._built_in:
@@ -56,6 +126,34 @@ class Handler(logging.StreamHandler):  # type: ignore[type-arg]
 
 class BuiltIn(Logger):
     """What hooks get as `.log` when no logger was configured."""
+
+    def setup(self, cfg: Config) -> None:
+        global _current
+        # What happens here is no change.
+        _current = None
+        super().setup(cfg)
+        self._own = {log.name: _own_handlers(log) for log in (self.error_log, self.access_log)}
+        for one in (self.error_log, self.access_log, self.error_log.manager):
+            _watch(one)
+        _current = self
+
+    def state(self) -> tuple[bool, bool, int]:
+        """Whether the access log and the error log were changed, and the level of the latter."""
+        access = self._is_touched(self.access_log, logging.INFO)
+        error = self._is_touched(self.error_log, self.loglevel)
+        return access, error, self.error_log.getEffectiveLevel()
+
+    def _is_touched(self, log: logging.Logger, level: int) -> bool:
+        own = self._own[log.name]
+        return (
+            log.disabled
+            or log.propagate
+            or log.level != level
+            or bool(log.filters)
+            or list(log.handlers) != own
+            or not all(one.is_untouched() for one in own)
+            or log.manager.disable >= level
+        )
 
     def _set_handler(
         self, log: logging.Logger, output: str | None, fmt: logging.Formatter, stream: IO[str] | None = None

@@ -88,6 +88,7 @@ def application(cfg: Config, uri: str | None) -> WSGIApplication:
 def arbiter(app: BaseApplication, cfg: Config, log: Any) -> Arbiter:
     made = Arbiter(app)
     made.cfg, made.log = cfg, log
+    made.__dict__["_is_made"] = True
     return made
 
 
@@ -100,7 +101,9 @@ def worker(arbiter: Arbiter, age: int) -> Worker:
     """The worker numbered `age`, not forked yet."""
     kind = arbiter.cfg.worker_class
     timeout = arbiter.timeout / 2
-    return kind(age, arbiter.pid, arbiter.LISTENERS, arbiter.app, timeout, arbiter.cfg, arbiter.log)
+    made = kind(age, arbiter.pid, arbiter.LISTENERS, arbiter.app, timeout, arbiter.cfg, arbiter.log)
+    made.__dict__["_is_made"] = True
+    return made
 
 
 def seen(request: Request) -> Seen:

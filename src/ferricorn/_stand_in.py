@@ -63,12 +63,14 @@ class _Loader:
         import importlib
 
         module = importlib.import_module(self.ours)
-        self.spec = module.__spec__
+        self.name, self.spec = spec.name, module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
         # The import system has just written the other name's spec over it.
         module.__spec__ = self.spec
+        # What waits for gunicorn's modules, as agents do, looks at their names.
+        module.__name__ = self.name
 
     def get_code(self, name: str) -> CodeType | None:
         """For `python -m`."""
@@ -82,5 +84,9 @@ class _Loader:
 def install() -> None:
     """Once per process; later calls change nothing."""
     if _Top not in sys.meta_path:
-        sys.meta_path.insert(0, _Inner)
+        # Before those that look into folders, and after those that watch imports.
+        from importlib.machinery import PathFinder
+
+        place = sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0
+        sys.meta_path.insert(place, _Inner)
         sys.meta_path.append(_Top)

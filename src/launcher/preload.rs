@@ -34,19 +34,25 @@ pub(super) fn run(
         "fork server [{}]",
         context.config.process.proc_name
     ));
-    match runtime.load_app(&context.config) {
-        Ok(app) => runtime.set_app(app),
+    match runtime.preload() {
+        Ok(()) => {}
         Err(error) => {
             match &error {
                 AppLoadError::Import { traceback, .. } => {
                     log::error!("Exception while preloading\n{traceback}");
                 }
-                AppLoadError::Load(_) | AppLoadError::Exit { .. } => log::error!("{error}"),
+                AppLoadError::Load(_) | AppLoadError::Refused(_) | AppLoadError::Exit { .. } => {
+                    log::error!("{error}");
+                }
             }
-            return error.exit_code();
+            // The server's exit code, as gunicorn's: there the application is loaded in the master.
+            return match error {
+                AppLoadError::Import { .. } | AppLoadError::Load(_) => 1,
+                AppLoadError::Refused(_) | AppLoadError::Exit { .. } => error.exit_code(),
+            };
         }
     }
-    warn_of_threads(py);
+    report_threads(py);
     if let Err(error) = freeze(py) {
         log::debug!("gc.freeze: {}", traceback(py, &error));
     }
@@ -107,19 +113,28 @@ fn become_worker(
     }
 }
 
-/// A fork copies one thread only: what the others were doing, and the locks they hold, stays behind.
-fn warn_of_threads(py: Python<'_>) {
-    let count = py
-        .import("threading")
-        .and_then(|threading| threading.call_method0("active_count"))
-        .and_then(|count| count.extract::<usize>());
-    match count {
-        Ok(count) if count > 1 => {
-            let started = count - 1;
-            log::warn!(
-                "The preloaded application started {started} thread(s); workers will not have them."
-            );
+/// A fork copies one thread only: what the others were doing, and the locks they hold, stays behind. A library may start
+/// its threads again in each worker, so this is no warning.
+fn report_threads(py: Python<'_>) {
+    let names = || -> PyResult<Vec<String>> {
+        let threading = py.import("threading")?;
+        let main = threading.call_method0("main_thread")?;
+        let mut names = Vec::new();
+        for thread in threading.call_method0("enumerate")?.try_iter()? {
+            let thread = thread?;
+            if !thread.is(&main) {
+                names.push(thread.getattr("name")?.extract()?);
+            }
         }
+        Ok(names)
+    };
+    match names() {
+        Ok(names) if !names.is_empty() => log::info!(
+            "The preloaded application started {} thread(s): {}. A fork does not copy them; workers have those that are \
+             started again after it, as libraries with an at-fork handler do.",
+            names.len(),
+            names.join(", ")
+        ),
         Ok(_) => {}
         Err(error) => log::debug!("threads not counted: {}", traceback(py, &error)),
     }

@@ -5,13 +5,12 @@ use std::io;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::origin::{Settings, Sources};
 use super::raw_env::RawEnv;
-use super::{reexec, relay, title};
+use super::{python_logs, reexec, relay, title};
 use crate::arbiter::{Forked, Hook, HookError, HookEvent, ReloadError, Runtime, WorkerInfo};
 use crate::config::Config;
 use crate::fork_guard;
@@ -28,8 +27,6 @@ pub(super) struct PythonRuntime<'py> {
     raw_env: RawEnv,
     /// Settings and hooks before the last reload, in case it comes to nothing.
     before: Option<(Arc<Config>, Hooks)>,
-    /// The preloaded application.
-    app: Option<Py<PyAny>>,
     objects: Objects,
     /// The objects that hooks get, by age: from `pre_fork` to `child_exit` it is the same one.
     workers: BTreeMap<u64, Py<PyAny>>,
@@ -76,9 +73,9 @@ impl Objects {
     fn update(&mut self, py: Python<'_>, config: &Config, hooks: &Hooks) -> PyResult<()> {
         self.cfg = hooks::cfg(py, config, hooks)?;
         let arbiter = self.arbiter.bind(py);
-        arbiter.setattr("cfg", &self.cfg)?;
-        arbiter.setattr("timeout", self.cfg.getattr(py, "timeout")?)?;
-        arbiter.setattr("address", self.cfg.getattr(py, "address")?)?;
+        hooks::store(arbiter, "cfg", &self.cfg)?;
+        hooks::store(arbiter, "timeout", self.cfg.getattr(py, "timeout")?)?;
+        hooks::store(arbiter, "address", self.cfg.getattr(py, "address")?)?;
         self.application.setattr(py, "cfg", &self.cfg)?;
         let before = self.log.getattr(py, "cfg")?;
         if let Err(error) = self.update_log(py, config) {
@@ -98,7 +95,7 @@ impl Objects {
         }
         self.log = make_logger(py, self.logs, &self.cfg, config)?;
         self.logs_are_built_in = config.logging.is_built_in();
-        self.arbiter.setattr(py, "log", &self.log)
+        hooks::store(self.arbiter.bind(py), "log", &self.log)
     }
 }
 
@@ -107,6 +104,7 @@ fn make_logger(py: Python<'_>, logs: Log, cfg: &Py<PyAny>, config: &Config) -> P
     let is_built_in = config.logging.is_built_in();
     let log = hooks::logger(py, cfg, is_built_in)?;
     relay::install(logs, (!is_built_in).then(|| log.clone_ref(py)));
+    python_logs::watch(py, logs, is_built_in.then_some(&log))?;
     Ok(log)
 }
 
@@ -127,7 +125,6 @@ impl<'py> PythonRuntime<'py> {
             hooks,
             raw_env,
             before: None,
-            app: None,
             objects,
             workers: BTreeMap::new(),
         })
@@ -137,12 +134,9 @@ impl<'py> PythonRuntime<'py> {
         &self.config
     }
 
-    pub(super) fn load_app(&self, config: &Config) -> Result<Py<PyAny>, AppLoadError> {
-        self.sources.load_app(self.py, config)
-    }
-
-    pub(super) fn set_app(&mut self, app: Py<PyAny>) {
-        self.app = Some(app);
+    /// The application, kept by the `.app` that workers have.
+    pub(super) fn preload(&self) -> Result<(), AppLoadError> {
+        loader::load_embedded(self.objects.application.bind(self.py)).map(drop)
     }
 
     pub(super) fn set_worker_title(&mut self, config: &Config) {
@@ -155,15 +149,13 @@ impl<'py> PythonRuntime<'py> {
             Some(worker) => worker,
             None => hooks::worker(self.py, &self.objects.arbiter, age)?,
         };
-        worker.setattr(self.py, "pid", std::process::id())?;
+        hooks::store(worker.bind(self.py), "pid", std::process::id())?;
         Ok(Inherited {
-            sources: self.sources,
             hooks: Arc::new(self.hooks),
             arbiter: self.objects.arbiter,
             logs: self.objects.logs,
             log: self.objects.log,
             worker,
-            app: self.app,
         })
     }
 
@@ -178,10 +170,10 @@ impl<'py> PythonRuntime<'py> {
             }
         };
         if let Some(pid) = info.pid {
-            worker.setattr(self.py, intern!(self.py, "pid"), pid)?;
+            hooks::store(worker.bind(self.py), "pid", pid)?;
         }
         if info.aborted {
-            worker.setattr(self.py, intern!(self.py, "aborted"), true)?;
+            hooks::store(worker.bind(self.py), "aborted", true)?;
         }
         Ok(worker)
     }
@@ -193,16 +185,16 @@ impl<'py> PythonRuntime<'py> {
             workers.set_item(info.pid, self.worker(*info)?)?;
         }
         let arbiter = self.objects.arbiter.bind(self.py);
-        arbiter.setattr("WORKERS", workers)?;
-        arbiter.setattr("num_workers", event.num_workers)?;
+        hooks::store(arbiter, "WORKERS", workers)?;
+        hooks::store(arbiter, "num_workers", event.num_workers)?;
         let listeners = hooks::listeners(self.py, &event.listeners)?;
-        arbiter.setattr("LISTENERS", listeners)?;
+        hooks::store(arbiter, "LISTENERS", listeners)?;
         let youngest = match event.hook {
             Hook::PreFork(info) => Some(info.age),
             _ => event.workers.last().map(|info| info.age),
         };
         match youngest {
-            Some(age) => arbiter.setattr("worker_age", age),
+            Some(age) => hooks::store(arbiter, "worker_age", age),
             None => Ok(()),
         }
     }
@@ -382,12 +374,9 @@ fn failed(reason: &dyn std::fmt::Display) -> ReloadError {
 
 /// What a worker has of the arbiter's Python side.
 pub(super) struct Inherited {
-    pub(super) sources: Sources,
     pub(super) hooks: Arc<Hooks>,
     pub(super) arbiter: Py<PyAny>,
     pub(super) logs: Log,
     pub(super) log: Py<PyAny>,
     pub(super) worker: Py<PyAny>,
-    /// The preloaded application.
-    pub(super) app: Option<Py<PyAny>>,
 }

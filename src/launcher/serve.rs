@@ -9,18 +9,19 @@ use pyo3::prelude::*;
 use super::faults::Faults;
 use super::leave::{leave, log_running, say_goodbye};
 use super::main_thread;
+use super::python_logs;
 use super::python_runtime::Inherited;
 use super::raised::Raised;
 use super::worker_access_log;
 use super::worker_signals::{RequestedExit, WorkerSignals, watch_slot, without_signals};
-use crate::arbiter::WorkerContext;
+use crate::arbiter::{WorkerContext, signals};
 use crate::config::{Config, VERSION};
 use crate::logging::access::FormatError;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
 use crate::python::gil::{Reason, release};
 use crate::python::heartbeat::{self, GilTaskQueue, Heartbeat};
-use crate::python::hooks::{Hook, leaving, reopen_files};
+use crate::python::hooks::{Hook, leaving, reopen_files, store};
 use crate::python::interrupts::Interrupts;
 use crate::python::native_thread::ThreadEnd;
 use crate::python::threads::{PythonApplication, TimeoutHook};
@@ -74,24 +75,23 @@ fn start(
         scoreboard,
         notifier,
         parent,
-        max_requests,
         channels,
         ..
     } = context;
     let raised = |error: PyErr| Raised::new(py, &error);
+    let max_requests = max_requests(py, &inherited.worker).map_err(raised)?;
     let (signals, wakeups) = signals.take(py, faults).map_err(raised)?;
+    start_object(py, &inherited.worker).map_err(raised)?;
     let mut settings = wsgi_settings(py, &config, &listeners);
-    let access_log = worker_access_log::make(py, &config, &mut settings, age, inherited)?;
+    let touched = touched_logs(py, &config, inherited).map_err(raised)?;
+    let is_python = Arc::new(AtomicBool::new(touched.access));
+    let access_log =
+        worker_access_log::make(py, &config, &mut settings, age, inherited, &is_python)?;
     let heartbeat = start_heartbeat(&config, &scoreboard, index)?;
-    let interrupts = config
-        .workers
-        .request_timeout
-        .map(|_| Arc::new(Interrupts::new(config.workers.threads)));
+    let interrupts = interrupts(&config);
     let app = WsgiApp::new(app, Arc::new(settings), scoreboard.clone(), index)
-        .with_request_hooks(request_hooks(py, &config, inherited).map_err(raised)?)
-        .with_logger((!config.logging.is_built_in()).then(|| inherited.log.clone_ref(py)))
         .with_interrupts(interrupts.clone());
-    let app = Arc::new(app);
+    let app = with_loggers(py, app, &config, inherited, (touched, is_python)).map_err(raised)?;
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
     let script_name = app.script_name().as_bytes().to_vec();
     let on_timeout = timeout_hook(interrupts, heartbeat.queue());
@@ -129,6 +129,7 @@ fn start(
         let serve = || main_thread::serve_or_fail(setup, &application, config.workers.threads);
         release(py, Reason::MainThread, serve)
     };
+    python_logs::served();
     if heartbeat.stop(py) == ThreadEnd::Stuck {
         exit.stuck_threads += 1;
     }
@@ -143,6 +144,37 @@ fn exception_hook(requested_exit: Arc<RequestedExit>) -> crate::python::threads:
     Box::new(move |py, error| requested_exit.on_exception(py, &error))
 }
 
+/// Request hooks and loggers, as configured or as the application has changed them.
+fn with_loggers(
+    py: Python<'_>,
+    app: WsgiApp,
+    config: &Config,
+    inherited: &Inherited,
+    (touched, is_python): (Touched, Arc<AtomicBool>),
+) -> PyResult<Arc<WsgiApp>> {
+    let is_custom = !config.logging.is_built_in();
+    let logger = (is_custom || touched.error).then(|| inherited.log.clone_ref(py));
+    let logs_access = is_custom || touched.access;
+    let app = app
+        .with_request_hooks(request_hooks(py, logs_access, inherited)?)
+        .with_logger(logger);
+    let app = Arc::new(app);
+    let later = match worker_access_log::logs_access(config) && !logs_access {
+        true => request_hooks(py, true, inherited)?,
+        false => None,
+    };
+    python_logs::serve(is_python, Arc::clone(&app), later);
+    python_logs::announce(&touched.names());
+    Ok(app)
+}
+
+/// For `request_timeout` alone.
+fn interrupts(config: &Config) -> Option<Arc<Interrupts>> {
+    let threads = config.workers.threads;
+    let limit = config.workers.request_timeout;
+    limit.map(|_| Arc::new(Interrupts::new(threads)))
+}
+
 fn start_heartbeat(
     config: &Config,
     scoreboard: &Arc<Scoreboard>,
@@ -153,13 +185,57 @@ fn start_heartbeat(
     without_signals(|| Heartbeat::start(config.workers.timeout, shows_life))
 }
 
+/// As hooks have left it.
+fn max_requests(py: Python<'_>, worker: &Py<PyAny>) -> PyResult<Option<u64>> {
+    let most: i64 = worker.getattr(py, "max_requests")?.extract(py)?;
+    let most = u64::try_from(most).unwrap_or(0).max(1);
+    // `sys.maxsize` stands for none.
+    Ok(Some(most).filter(|most| *most < i64::MAX as u64))
+}
+
+/// From now on the worker's object passes on what hooks set. One that a hook has told to stop stops.
+fn start_object(py: Python<'_>, worker: &Py<PyAny>) -> PyResult<()> {
+    let worker = worker.bind(py);
+    store(worker, "_serves", true)?;
+    if !worker.getattr("alive")?.is_truthy()? {
+        let _ = signals::deliver(Signal::SIGTERM);
+    }
+    Ok(())
+}
+
+/// Which of the built-in logs' loggers the application has changed before the worker serves.
+#[derive(Clone, Copy, Debug, Default)]
+struct Touched {
+    access: bool,
+    error: bool,
+}
+
+impl Touched {
+    fn names(self) -> Vec<&'static str> {
+        let names = [
+            (self.error, python_logs::ERROR),
+            (self.access, python_logs::ACCESS),
+        ];
+        let names = names.into_iter().filter(|(is_touched, _)| *is_touched);
+        names.map(|(_, name)| name).collect()
+    }
+}
+
+fn touched_logs(py: Python<'_>, config: &Config, inherited: &Inherited) -> PyResult<Touched> {
+    if !config.logging.is_built_in() {
+        return Ok(Touched::default());
+    }
+    let (access, error) = python_logs::touched(py, &inherited.log)?;
+    let access = access && worker_access_log::logs_access(config);
+    Ok(Touched { access, error })
+}
+
 /// What sees each request: hooks, and the access log of a custom logger.
 fn request_hooks(
     py: Python<'_>,
-    config: &Config,
+    logs_access: bool,
     inherited: &Inherited,
 ) -> PyResult<Option<RequestHooks>> {
-    let logs_access = !config.logging.is_built_in();
     RequestHooks::new(
         py,
         Arc::clone(&inherited.hooks),

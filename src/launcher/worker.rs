@@ -19,7 +19,7 @@ use crate::arbiter::{EXIT_BOOT, WorkerChannel, WorkerContext};
 use crate::config::Config;
 use crate::net::Listener;
 use crate::python::hooks::{self, Hook};
-use crate::python::loader::AppLoadError;
+use crate::python::loader::{self, AppLoadError};
 use crate::python::native_thread::ThreadEnd;
 use crate::python::stacks::StackReporter;
 use crate::python::traceback::format as traceback;
@@ -94,45 +94,41 @@ fn boot(
         worker,
         ..
     } = inherited;
-    show_listeners(py, inherited, context).map_err(|error| boot_failure(&traceback(py, &error)))?;
+    let raised = |error: PyErr| boot_failure(&traceback(py, &error));
+    show_listeners(py, inherited, context).map_err(raised)?;
+    describe(py, worker, context).map_err(raised)?;
     hooks
         .call(py, Hook::PostFork, (arbiter, worker))
         .map_err(|error| boot_failure(&error.to_string()))?;
     drop_privileges(py, &context.config).map_err(|error| boot_failure(&error.to_string()))?;
-    let signals = WorkerSignals::init(py, worker, faults)
-        .map_err(|error| boot_failure(&traceback(py, &error)))?;
-    let app = match &inherited.app {
-        Some(app) => app.clone_ref(py),
-        None => load(py, inherited, &context.config, reloader)?,
-    };
-    describe(py, worker, &app, context).map_err(|error| boot_failure(&traceback(py, &error)))?;
+    worker.call_method0(py, "init_process").map_err(raised)?;
+    let signals = WorkerSignals::init(py, worker, faults).map_err(raised)?;
+    load(py, worker, reloader)?;
     hooks
         .call(py, Hook::PostWorkerInit, (worker,))
         .map_err(|error| boot_failure(&error.to_string()))?;
-    worker
-        .setattr(py, "booted", true)
-        .map_err(|error| boot_failure(&traceback(py, &error)))?;
-    Ok((app, signals))
+    let worker = worker.bind(py);
+    hooks::store(worker, "booted", true).map_err(raised)?;
+    // A hook may have put a middleware around it.
+    let app = worker.getattr("wsgi").map_err(raised)?;
+    Ok((app.unbind(), signals))
 }
 
-/// With `--reload` on, an application that cannot be loaded is no reason to stop: its author is at work on it.
-fn load(
-    py: Python<'_>,
-    inherited: &Inherited,
-    config: &Config,
-    reloader: Option<&Reloader>,
-) -> Result<Py<PyAny>, i32> {
-    match (inherited.sources.load_app(py, config), reloader) {
-        (Ok(app), None) => Ok(app),
-        (Ok(app), Some(reloader)) => {
+/// By the worker's object and its `app`, which agents and hooks wrap. With `--reload` on, an application that cannot be
+/// loaded is no reason to stop: its author is at work on it.
+fn load(py: Python<'_>, worker: &Py<PyAny>, reloader: Option<&Reloader>) -> Result<(), i32> {
+    match (loader::load_into_worker(worker.bind(py)), reloader) {
+        (Ok(()), None) => Ok(()),
+        (Ok(()), Some(reloader)) => {
             reloader.loaded();
-            Ok(app)
+            Ok(())
         }
         (Err(error), None) => Err(load_failure(&error)),
         (Err(error), Some(reloader)) => {
             load_failure(&error);
             let page = reloader.broken(py, &error.to_string());
-            page.map_err(|error| boot_failure(&traceback(py, &error)))
+            page.and_then(|page| hooks::store(worker.bind(py), "wsgi", page))
+                .map_err(|error| boot_failure(&traceback(py, &error)))
         }
     }
 }
@@ -141,23 +137,16 @@ fn load(
 fn show_listeners(py: Python<'_>, inherited: &Inherited, context: &WorkerContext) -> PyResult<()> {
     let infos = context.listeners.iter().map(Listener::info);
     let listeners = hooks::listeners(py, &infos.collect::<Vec<_>>())?;
-    inherited.arbiter.setattr(py, "LISTENERS", &listeners)?;
-    inherited.worker.setattr(py, "sockets", &listeners)
+    hooks::store(inherited.arbiter.bind(py), "LISTENERS", &listeners)?;
+    hooks::store(inherited.worker.bind(py), "sockets", &listeners)
 }
 
 /// What the worker's object can show only now.
-fn describe(
-    py: Python<'_>,
-    worker: &Py<PyAny>,
-    app: &Py<PyAny>,
-    context: &WorkerContext,
-) -> PyResult<()> {
+fn describe(py: Python<'_>, worker: &Py<PyAny>, context: &WorkerContext) -> PyResult<()> {
     let worker = worker.bind(py);
-    worker.setattr("wsgi", app)?;
-    worker.getattr("app")?.setattr("callable", app)?;
-    worker.setattr("ppid", context.parent.as_raw())?;
+    hooks::store(worker, "ppid", context.parent.as_raw())?;
     match context.max_requests {
-        Some(most) => worker.setattr("max_requests", most),
+        Some(most) => hooks::store(worker, "max_requests", most),
         None => Ok(()),
     }
 }
@@ -165,7 +154,7 @@ fn describe(
 fn load_failure(error: &AppLoadError) -> i32 {
     match error {
         AppLoadError::Import { traceback, .. } => boot_failure(traceback),
-        AppLoadError::Load(reason) => {
+        AppLoadError::Load(reason) | AppLoadError::Refused(reason) => {
             log::error!("{reason}");
             error.exit_code()
         }

@@ -1,12 +1,15 @@
 //! A worker's access log, as the settings want it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pyo3::prelude::*;
 
+use super::python_logs;
 use super::python_runtime::Inherited;
 use super::relay;
 use crate::config::Config;
 use crate::logging::access::{AccessFilter, AccessFormat, FormatError};
-use crate::logging::logs_access;
 use crate::python::wsgi::{ListenerAddress, WsgiSettings};
 use crate::worker::{AccessLines, AccessLog, WorkerInfo};
 
@@ -17,6 +20,7 @@ pub(super) fn make(
     settings: &mut WsgiSettings,
     number: u64,
     inherited: &Inherited,
+    is_python: &Arc<AtomicBool>,
 ) -> Result<Option<AccessLog>, FormatError> {
     if !config.logging.is_built_in() {
         let relay = relay::access(inherited.log.clone_ref(py));
@@ -38,10 +42,23 @@ pub(super) fn make(
         config.access_log.access_log_slow,
     );
     let logs = inherited.logs;
-    let log = AccessLines::new(format, Box::new(move |lines| logs.write_access(lines)))
+    let is_python = Arc::clone(is_python);
+    let log = Arc::new(inherited.log.clone_ref(py));
+    let write = move |lines: &[u8]| match is_python.load(Ordering::Relaxed) {
+        false => logs.write_access(lines),
+        // What no thread has logged, such as refusals.
+        true => python_logs::write_access(&log, lines),
+    };
+    let log = AccessLines::new(format, Box::new(write))
         .filtered(filter)
         .of_worker(info);
     Ok(Some(log.into()))
+}
+
+/// Whether there is an access log to write to.
+pub(super) fn logs_access(config: &Config) -> bool {
+    config.access_log.accesslog.is_some()
+        || config.syslog.syslog && !config.syslog.disable_redirect_access_to_syslog
 }
 
 /// What access log lines show of this worker.

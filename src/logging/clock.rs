@@ -1,6 +1,8 @@
 //! Local time as log lines show it, formatted at most once a second.
 
-use chrono::{DateTime, FixedOffset, Local, Offset as _, Utc};
+mod zone;
+
+use chrono::{DateTime, FixedOffset, Offset as _, Utc};
 
 /// The text of one moment in one format, kept until the second changes.
 #[derive(Debug)]
@@ -8,10 +10,6 @@ pub struct LocalTime {
     format: &'static str,
     second: i64,
     text: String,
-    /// The zone's rules are asked once per quarter of an hour: no zone changes its offset in between, and
-    /// each question may read the environment, which Python threads may be writing to.
-    quarter: i64,
-    offset: FixedOffset,
 }
 
 impl LocalTime {
@@ -32,8 +30,6 @@ impl LocalTime {
             format,
             second: i64::MIN,
             text: String::new(),
-            quarter: i64::MIN,
-            offset: Utc.fix(),
         }
     }
 
@@ -41,16 +37,15 @@ impl LocalTime {
         if unix_seconds != self.second {
             self.second = unix_seconds;
             let moment = DateTime::from_timestamp(unix_seconds, 0).unwrap_or_default();
-            let quarter = unix_seconds.div_euclid(QUARTER_HOUR_S);
-            if quarter != self.quarter {
-                self.quarter = quarter;
-                self.offset = moment.with_timezone(&Local).offset().fix();
-            }
-            let local = moment.with_timezone(&self.offset);
-            self.text = local.format(self.format).to_string();
+            self.text = in_zone(moment, zone::offset_at(unix_seconds), self.format);
         }
         &self.text
     }
+}
+
+fn in_zone(moment: DateTime<Utc>, offset: i32, format: &str) -> String {
+    let offset = FixedOffset::east_opt(offset).unwrap_or_else(|| Utc.fix());
+    moment.with_timezone(&offset).format(format).to_string()
 }
 
 /// Moments as RFC 3339 writes them, in UTC with milliseconds; the date's text is kept until the second changes.
@@ -75,23 +70,30 @@ impl UtcTime {
     }
 }
 
-const QUARTER_HOUR_S: i64 = 15 * 60;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn formats_as_gunicorn() {
-        let mut error = LocalTime::error_log();
-        error.quarter = 1_795_170_148_i64.div_euclid(QUARTER_HOUR_S);
-        assert_eq!(error.at(1_795_170_148), "[2026-11-20 10:22:28 +0000]");
-        assert_eq!(error.at(1_795_170_148), "[2026-11-20 10:22:28 +0000]");
-        assert_eq!(error.at(1_795_170_149), "[2026-11-20 10:22:29 +0000]");
-        let mut access = LocalTime::access_log();
-        access.quarter = error.quarter;
-        access.offset = FixedOffset::west_opt(5 * 3600).unwrap();
-        assert_eq!(access.at(1_795_170_148), "[20/Nov/2026:05:22:28 -0500]");
+        let moment = DateTime::from_timestamp(1_795_170_148, 0).unwrap();
+        let (error, access) = (LocalTime::error_log(), LocalTime::access_log());
+        assert_eq!(
+            in_zone(moment, 0, error.format),
+            "[2026-11-20 10:22:28 +0000]"
+        );
+        assert_eq!(
+            in_zone(moment, -5 * 3600, access.format),
+            "[20/Nov/2026:05:22:28 -0500]"
+        );
+    }
+
+    #[test]
+    fn the_text_follows_the_second() {
+        let mut time = LocalTime::error_log();
+        let first = time.at(1_795_170_148).to_owned();
+        assert_eq!(time.at(1_795_170_148), first);
+        assert_ne!(time.at(1_795_170_149), first);
     }
 
     #[test]

@@ -46,6 +46,10 @@ impl ErrorLog {
         self.statsd = statsd;
     }
 
+    pub(super) fn set_level(&mut self, level: LogLevel) {
+        self.level = level;
+    }
+
     pub(super) fn shows(&self, level: LogLevel) -> bool {
         level >= self.level
     }

@@ -189,6 +189,12 @@ impl Log {
         self.0.with_access(Destination::allow_thread);
     }
 
+    /// The level of the error log has changed.
+    pub fn set_level(self, level: LogLevel) {
+        self.error_log().set_level(level);
+        log::set_max_level(log::max_level().max(level.filter()));
+    }
+
     /// Lets a logger of the operator's take the error log's records, or takes that back.
     pub fn set_relay(self, relay: Option<Relay>) {
         *self.0.relay.write().unwrap_or_else(PoisonError::into_inner) = relay;
@@ -236,12 +242,6 @@ impl Log {
     fn error_log(self) -> impl std::ops::DerefMut<Target = ErrorLog> {
         self.0.error_log()
     }
-}
-
-/// Whether there is an access log to write to.
-pub fn logs_access(config: &Config) -> bool {
-    config.access_log.accesslog.is_some()
-        || config.syslog.syslog && !config.syslog.disable_redirect_access_to_syslog
 }
 
 /// A process that ends waits at most this for its logs to take what is pending.

@@ -6,6 +6,8 @@
 //! has no second name. It gives away only a file that it has made. Every step starts from an open directory, so nothing
 //! can be exchanged between a check and its use.
 
+mod own_stream;
+
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -74,6 +76,11 @@ pub(super) fn open_for_appending(path: &Path, options: FileOptions) -> Result<Ow
         true => Walk::new(path, options.owner).and_then(Walk::open),
         false => open_file(AT_FDCWD, path.as_os_str(), OFlag::O_CREAT).map_err(Failure::from),
     };
+    if let Err(Failure::Errno(Errno::ENXIO)) = &opened
+        && let Some(stream) = own_stream::duplicate(path)
+    {
+        return Ok(stream);
+    }
     let path = || path.to_owned();
     let fd = opened.map_err(|failure| match failure {
         Failure::Errno(errno) => LogError::NotWritable {

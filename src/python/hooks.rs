@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 pub use objects::{
-    application, arbiter, cfg, leaving, listeners, logger, reopen_files, to_python, worker,
+    application, arbiter, cfg, leaving, listeners, logger, reopen_files, store, to_python, worker,
 };
 
 use super::fork_guard::end_child;

@@ -24,6 +24,9 @@ pub enum AppLoadError {
     /// The module is there, the application is not in it. One line; the worker leaves with 4.
     #[error("{0}")]
     Load(String),
+    /// There is an application, but of a kind that cannot be served. One line; worker and server leave with 4.
+    #[error("{0}")]
+    Refused(String),
     /// The application's code has ended the process (`sys.exit`): that is its exit code.
     #[error("The application ended the process with exit code {code}.")]
     Exit { code: i32, raised: PyErr },
@@ -33,7 +36,7 @@ impl AppLoadError {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Import { .. } => 3,
-            Self::Load(_) => 4,
+            Self::Load(_) | Self::Refused(_) => 4,
             Self::Exit { code, .. } => *code,
         }
     }
@@ -52,7 +55,7 @@ impl AppLoadError {
     fn exception(&self) -> Option<&PyErr> {
         match self {
             Self::Import { raised, .. } | Self::Exit { raised, .. } => Some(raised),
-            Self::Load(_) => None,
+            Self::Load(_) | Self::Refused(_) => None,
         }
     }
 
@@ -60,6 +63,11 @@ impl AppLoadError {
     pub fn into_exception(self, py: Python<'_>) -> PyErr {
         match self {
             Self::Import { raised, .. } | Self::Exit { raised, .. } => raised,
+            Self::Refused(message) => {
+                let class = errors(py).and_then(|errors| errors.getattr("NotWSGIError"));
+                let raised = class.and_then(|class| class.call1((message,)));
+                raised.map_or_else(|error| error, PyErr::from_value)
+            }
             Self::Load(message) => match app_import_error(py) {
                 Ok(class) => PyErr::from_type(class, (message,)),
                 Err(error) => error,
@@ -121,6 +129,7 @@ fn find_app(py: Python<'_>, uri: &str) -> Result<Py<PyAny>, AppLoadError> {
         object = object
             .call(positional, Some(named))
             .map_err(|error| call_failed(py, &error))?;
+        refuse_coroutine(&object)?;
     }
     if object.is_none() {
         let target = repr_str(target);
@@ -137,10 +146,32 @@ fn find_app(py: Python<'_>, uri: &str) -> Result<Py<PyAny>, AppLoadError> {
 /// It raised, or returned no application.
 pub fn load_embedded(application: &Bound<'_, PyAny>) -> Result<Py<PyAny>, AppLoadError> {
     let py = application.py();
-    let called = application.call_method0("wsgi");
-    end_child(py, called.as_ref().err());
-    match called {
+    let agents = py.import("ferricorn._agents");
+    refine(
+        py,
+        agents.and_then(|agents| agents.call_method1("wsgi", (application,))),
+    )
+}
+
+/// Has the worker's object load the application, by the methods that gunicorn has for it.
+///
+/// # Errors
+/// It raised, or there is no application afterwards.
+pub fn load_into_worker(worker: &Bound<'_, PyAny>) -> Result<(), AppLoadError> {
+    let loaded = worker.call_method0("load_wsgi");
+    refine(worker.py(), loaded.and_then(|_| worker.getattr("wsgi"))).map(drop)
+}
+
+/// An exception as what it means.
+fn refine(py: Python<'_>, loaded: PyResult<Bound<'_, PyAny>>) -> Result<Py<PyAny>, AppLoadError> {
+    let is_refusal = |error: &PyErr| {
+        let class = errors(py).and_then(|errors| errors.getattr("NotWSGIError"));
+        class.is_ok_and(|class| error.is_instance(py, &class))
+    };
+    end_child(py, loaded.as_ref().err());
+    match loaded {
         Ok(object) => callable(object),
+        Err(error) if is_refusal(&error) => Err(AppLoadError::Refused(error.value(py).to_string())),
         Err(error) if app_import_error(py).is_ok_and(|class| error.is_instance(py, &class)) => {
             Err(AppLoadError::Load(error.value(py).to_string()))
         }
@@ -154,14 +185,75 @@ fn callable(object: Bound<'_, PyAny>) -> Result<Py<PyAny>, AppLoadError> {
             "Application object must be callable.".to_owned(),
         ));
     }
+    if is_asgi(&object).unwrap_or(false) {
+        let class = object.get_type().fully_qualified_name();
+        let class = class.map_or_else(|_| "object".to_owned(), |name| name.to_string());
+        return Err(AppLoadError::Refused(format!(
+            "The application ({class}) is ASGI, and ferricorn serves WSGI: run it with an ASGI server, or wrap it in an \
+             adapter such as a2wsgi.ASGIMiddleware."
+        )));
+    }
     Ok(object.unbind())
 }
 
+/// An ASGI application is a coroutine function, or an object whose `__call__` is one (ASGI 3.0, "Applications").
+fn is_asgi(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = object.py();
+    let check = py.import("inspect")?.getattr("iscoroutinefunction")?;
+    let unwrapped = py.import("inspect")?.call_method1("unwrap", (object,));
+    let object = unwrapped.unwrap_or_else(|_| object.clone());
+    if check.call1((&object,))?.is_truthy()? {
+        return Ok(true);
+    }
+    let mut function = object;
+    // Behind `functools.partial` is the function itself.
+    while let Some(inner) = function.getattr_opt("func")? {
+        if function.get_type().name()? != "partial" {
+            break;
+        }
+        function = inner;
+    }
+    if check.call1((&function,))?.is_truthy()? {
+        return Ok(true);
+    }
+    if function.is_instance_of::<PyType>() {
+        return Ok(false);
+    }
+    match function.get_type().getattr_opt("__call__")? {
+        Some(call) => check.call1((call,))?.is_truthy(),
+        None => Ok(false),
+    }
+}
+
+/// A factory that is a coroutine function returns no application but what would make one.
+fn refuse_coroutine(object: &Bound<'_, PyAny>) -> Result<(), AppLoadError> {
+    let py = object.py();
+    let is_coroutine = || -> PyResult<bool> {
+        let check = py.import("inspect")?.getattr("iscoroutine")?;
+        let is_coroutine = check.call1((object,))?.is_truthy()?;
+        if is_coroutine {
+            // Nothing awaits it, which the interpreter would complain about.
+            object.call_method0("close")?;
+        }
+        Ok(is_coroutine)
+    };
+    if is_coroutine().unwrap_or(false) {
+        return Err(AppLoadError::Refused(
+            "The application factory is a coroutine function: ferricorn serves WSGI, and its factories are called, not \
+             awaited."
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 fn app_import_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    let class = py
-        .import("ferricorn._gunicorn.errors")?
-        .getattr("AppImportError")?;
+    let class = errors(py)?.getattr("AppImportError")?;
     Ok(class.cast_into::<PyType>()?)
+}
+
+fn errors(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    py.import("ferricorn._gunicorn.errors")
 }
 
 fn import<'py>(

@@ -63,12 +63,12 @@ impl AccessLog {
         duration: Duration,
         now: (i64, u32),
     ) {
+        if job.is_logged {
+            return;
+        }
         match self {
             Self::Lines(lines) => lines.record(job, outcome, duration, now),
-            Self::Relay(relay) if !job.is_logged => {
-                relay(job, outcome.status, outcome.bytes_sent, duration);
-            }
-            Self::Relay(_) => {}
+            Self::Relay(relay) => relay(job, outcome.status, outcome.bytes_sent, duration),
         }
     }
 

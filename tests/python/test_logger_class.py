@@ -37,7 +37,7 @@ def access_entries(one, count):
     "environment", [{}, pytest.param(WITHOUT_GUNICORN, marks=pytest.mark.ours)], ids=["beside-gunicorn", "alone"]
 )
 def test_a_json_logger(server, conf, form, environment):
-    path = conf(f"import own_loggers\nlogger_class = {form}\naccesslog = '-'\nloglevel = 'debug'")
+    path = conf(f"import own_loggers\nthreads = 2\nlogger_class = {form}\naccesslog = '-'\nloglevel = 'debug'")
     one = server("request_hooks:app", "-c", path, ready=False, env=environment)
     one.log.wait(r"Booting worker")
     listening = one.log.wait(r"Listening at: http://127\.0\.0\.1:(\d+)")

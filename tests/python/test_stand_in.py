@@ -161,7 +161,7 @@ def test_the_alias_starts_ferricorn_as_gunicorn(environment, server):
         assert done.reap() == []
     # Programs of the interpreter find the modules, and `python -m gunicorn` works.
     interpreter = str(environment / "bin/python")
-    assert python("import gunicorn.app.base as m; print(m.__name__)", ALONE, interpreter) == [
+    assert python("import gunicorn.app.base as m; print(m.__spec__.name)", ALONE, interpreter) == [
         "ferricorn._gunicorn.app.base"
     ]
     module = server("hello:app", command=[interpreter, "-m", "gunicorn"], env=ALONE)

@@ -77,9 +77,7 @@ impl<'r> Arbiter<'r> {
             let admin = AdminServer::open(address, monotonic_ms());
             self.admin = Some(admin.map_err(StartError::AdminAddress)?);
         }
-        let threads = self.rollout.config().workers.threads;
-        let plural = if threads == 1 { "" } else { "s" };
-        log::info!("Using worker: hybrid ({threads} thread{plural})");
+        log::info!("Using worker: {}", self.rollout.config().workers.kind());
         self.hook(Hook::WhenReady)?;
         Ok(())
     }
@@ -233,7 +231,8 @@ impl<'r> Arbiter<'r> {
         } else if self.rollout.is_unproven() {
             self.fail_rollout(PRELOAD_FAILED);
         } else if !self.rollout.has_started() {
-            self.stopping.halt(PRELOAD_FAILED, EXIT_PRELOAD);
+            self.stopping
+                .halt(PRELOAD_FAILED, status.code_or(EXIT_PRELOAD));
         } else {
             let delay = self.spawner.preload_delay().failed(now, exit.lived_ms);
             log::warn!("{PRELOAD_FAILED} The next attempt is in {delay:.1?}");

@@ -252,7 +252,8 @@ pub(in crate::config) fn refusal(class: &str) -> Option<String> {
     } else if has(&["tornado"]) {
         "it serves WSGI: run a Tornado application with Tornado's own server"
     } else {
-        "custom worker classes cannot be loaded: use sync or gthread with --threads N"
+        "custom worker classes cannot be loaded: use sync or gthread with --threads N, \
+         request_timeout instead of a class that ends long requests, and hooks for the rest"
     };
     Some(format!(
         "ferricorn has no worker class {}; {advice}",

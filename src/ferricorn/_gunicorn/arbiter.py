@@ -48,6 +48,29 @@ class Arbiter:
         self.WORKERS: dict[int, Worker] = {}
         self.LISTENERS: list[Listener] = []
 
+    # What the server keeps; nothing would follow from setting it.
+    _kept = frozenset(
+        "app cfg log pid master_pid reexec_pid master_name worker_age timeout proc_name address worker_class pidfile "
+        "systemd WORKERS LISTENERS".split()
+    )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_is_made" in self.__dict__:
+            if name in self._kept:
+                raise AttributeError(f"server.{name} is the server's: setting it would have no effect")
+            if name == "num_workers":
+                self._change_num_workers(value)
+        super().__setattr__(name, value)
+
+    def _change_num_workers(self, wanted: int) -> None:
+        if os.getpid() != self.pid:
+            raise AttributeError("server.num_workers can be set in the master only")
+        if wanted < 1:
+            raise ValueError(f"server.num_workers must be at least 1: {wanted}")
+        difference = wanted - self.num_workers
+        for _ in range(abs(difference)):
+            os.kill(self.pid, signal.SIGTTIN if difference > 0 else signal.SIGTTOU)
+
     def __repr__(self) -> str:
         return f"<Arbiter {self.pid}>"
 

@@ -76,6 +76,8 @@ class Config:
         self.usage = usage
         self.prog = prog or os.path.basename(sys.argv[0] if sys.argv else "ferricorn")
         self.env_orig = os.environ.copy()
+        # The server runs with it.
+        self.is_in_force = False
 
     @classmethod
     def resolved(cls, values: Mapping[str, Any]) -> Config:
@@ -84,6 +86,7 @@ class Config:
         for name, value in values.items():
             setting = cfg.settings[name]
             setting.value = _nothing if value is None and setting.kind == "hook" else value
+        cfg.is_in_force = True
         return cfg
 
     def __str__(self) -> str:
@@ -110,7 +113,14 @@ class Config:
     def set(self, name: str, value: Any) -> None:
         if name not in self.settings:
             raise AttributeError(f"No configuration setting for: {name}")
+        if self.is_in_force and name != "raw_env":
+            raise RuntimeError(
+                f"{name} cannot be set any more: the server runs. Set it in the configuration file, the environment or "
+                "on the command line; a reload (HUP) reads them again."
+            )
         self.settings[name].set(value)
+        if self.is_in_force:
+            os.environ.update(self.env)
 
     def validate(self) -> None:
         """The server checks the whole when it starts."""

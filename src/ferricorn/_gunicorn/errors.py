@@ -21,3 +21,7 @@ class ConfigError(Exception):
 
 class AppImportError(Exception):
     """There is no such application."""
+
+
+class NotWSGIError(AppImportError):
+    """There is one, but it is of another kind than WSGI's."""

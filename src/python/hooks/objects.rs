@@ -82,12 +82,22 @@ pub fn worker(py: Python<'_>, arbiter: &Py<PyAny>, age: u64) -> PyResult<Py<PyAn
 
 /// The worker is on its way out, after so many requests.
 pub fn leaving(py: Python<'_>, worker: &Py<PyAny>, requests: u64) {
-    let set = worker
-        .setattr(py, "alive", false)
-        .and_then(|()| worker.setattr(py, "nr", requests));
+    let worker = worker.bind(py);
+    let set = store(worker, "alive", false).and_then(|()| store(worker, "nr", requests));
     if let Err(error) = set {
         log::error!("{}", traceback::format(py, &error));
     }
+}
+
+/// Brings an attribute of arbiter or worker up to date. What code of the operator's sets goes through the object, which
+/// honours or refuses it.
+pub fn store<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &str,
+    value: impl IntoPyObject<'py>,
+) -> PyResult<()> {
+    let attributes = object.getattr(intern!(object.py(), "__dict__"))?;
+    attributes.set_item(name, value)
 }
 
 /// The `.LISTENERS`.

@@ -23,6 +23,7 @@ use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 use super::body::{self, Sent};
 use super::environ::EnvironMaker;
 use super::hijack::HijackableSocket;
+use super::late_logging::LateLogging;
 use super::request_hooks::{HookedRequest, RequestHooks};
 use super::scoreboard_clock::ScoreboardClock;
 use super::start_response::StartResponse;
@@ -38,6 +39,7 @@ pub struct WsgiApp {
     scoreboard: Arc<Scoreboard>,
     slot: usize,
     request_hooks: Option<RequestHooks>,
+    late: LateLogging,
     logger: Option<Py<PyAny>>,
     interrupts: Option<Arc<Interrupts>>,
 }
@@ -56,6 +58,7 @@ impl WsgiApp {
             scoreboard,
             slot,
             request_hooks: None,
+            late: LateLogging::default(),
             logger: None,
             interrupts: None,
         }
@@ -66,6 +69,11 @@ impl WsgiApp {
     pub fn with_request_hooks(mut self, hooks: Option<RequestHooks>) -> Self {
         self.request_hooks = hooks;
         self
+    }
+
+    /// What may come while requests run.
+    pub fn late_logging(&self) -> &LateLogging {
+        &self.late
     }
 
     /// The custom logger, which is given exceptions as such.
@@ -92,16 +100,11 @@ impl WsgiApp {
         self.scoreboard.slot(self.slot)
     }
 
-    /// The life of a pool thread: run jobs until there are no more. `before_sleep` is called each time that there is none.
+    /// The life of a pool thread: run jobs until there are no more. `rest` is called each time that there is none.
     ///
     /// # Errors
     /// The interpreter had no memory for what a thread needs.
-    pub fn run_thread(
-        &self,
-        py: Python<'_>,
-        thread: &PoolThread,
-        before_sleep: impl Fn(),
-    ) -> PyResult<()> {
+    pub fn run_thread(&self, py: Python<'_>, thread: &PoolThread, rest: impl Fn()) -> PyResult<()> {
         let mut environs = EnvironMaker::new(py, self.settings.clone())?;
         let callable = self.callable.bind(py);
         let clock = ScoreboardClock::new();
@@ -109,7 +112,7 @@ impl WsgiApp {
             interrupts.enter(py, thread.index())?;
         }
         let idle = |sleep: &(dyn Fn() + Sync)| {
-            before_sleep();
+            rest();
             release(py, Reason::NextJob, sleep);
         };
         while let Some(job) = thread.next_job(idle) {
@@ -165,7 +168,7 @@ impl WsgiApp {
             Ok(environ) => environ,
             Err(error) => return self.fail(py, thread, Some(job), &error),
         };
-        let hooks = self.request_hooks.as_ref();
+        let hooks = self.late.hooks().or(self.request_hooks.as_ref());
         let hooked = match hooks.map(|hooks| hooks.begin(&environ, &job)).transpose() {
             Ok(None) => None,
             Ok(Some(mut hooked)) => match hooked.pre_request() {
@@ -334,7 +337,7 @@ impl WsgiApp {
             Some(job) => format!("Error handling request {}", named(job)),
             None => "Error after the response was sent".to_owned(),
         };
-        if let Some(logger) = &self.logger
+        if let Some(logger) = self.late.logger().or(self.logger.as_ref())
             && log_exception(py, logger, &message, error).is_ok()
         {
             return;

@@ -19,6 +19,7 @@ mod file_wrapper;
 mod headers;
 mod hijack;
 mod input;
+mod late_logging;
 mod request_hooks;
 mod response_head;
 mod scoreboard_clock;

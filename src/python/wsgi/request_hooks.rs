@@ -15,7 +15,7 @@ use pyo3::types::{PyDelta, PyDict, PyList, PyString};
 
 use crate::http::{ProxyHeader, ProxyRoute};
 use crate::pool::{Job, Peer};
-use crate::python::hooks::{Hook, HookError, Hooks};
+use crate::python::hooks::{Hook, HookError, Hooks, store};
 use crate::python::text::latin1;
 use crate::python::traceback;
 
@@ -182,9 +182,8 @@ impl<'py> HookedRequest<'_, 'py> {
     }
 
     fn count(&self) -> PyResult<()> {
-        let name = intern!(self.py(), "nr");
-        let handled: u64 = self.worker.getattr(name)?.extract()?;
-        self.worker.setattr(name, handled + 1)
+        let handled: u64 = self.worker.getattr(intern!(self.py(), "nr"))?.extract()?;
+        store(&self.worker, "nr", handled + 1)
     }
 
     /// The access log, once the response is sent.

@@ -19,6 +19,33 @@ class Worker:
     """A record of one worker process. The server keeps it up to date before each hook; attributes that a hook sets last
     as long as the process, and those that `pre_fork` sets are there in the worker too."""
 
+    # What the server keeps; nothing would follow from setting it.
+    _kept = frozenset(
+        "age pid ppid sockets app timeout cfg log booted aborted reloader nr tmp "
+        "worker_connections max_keepalived nr_conns tpool".split()
+    )
+    # What counts when the worker begins to serve.
+    _initial = frozenset(("max_requests", "wsgi"))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = self.__dict__
+        if "_is_made" in known:
+            if name in self._kept:
+                raise AttributeError(f"worker.{name} is the server's: setting it would have no effect")
+            if name in self._initial and "_serves" in known:
+                raise AttributeError(f"worker.{name} cannot be set any more: the worker serves")
+            if name == "alive":
+                self._set_alive(value)
+                return
+        super().__setattr__(name, value)
+
+    def _set_alive(self, value: Any) -> None:
+        if value and not self.alive:
+            raise AttributeError("worker.alive cannot be set again: the worker stops")
+        self.__dict__["alive"] = bool(value)
+        if not value and "_serves" in self.__dict__:
+            self._deliver(signal.SIGTERM)
+
     SIGNALS = [getattr(signal, f"SIG{name}") for name in "ABRT HUP QUIT INT TERM USR1 USR2 WINCH CHLD".split()]
     PIPE: list[int] = []
 
@@ -57,7 +84,8 @@ class Worker:
         self.tmp.notify()
 
     def init_process(self) -> None:
-        """For subclasses to call; the server does what this is about."""
+        """Called before the application is loaded; the rest of what gunicorn's does is done by the server."""
+        os.environ.update(self.cfg.env)
 
     def init_signals(self) -> None:
         """gunicorn's handlers, before the application is imported: code that replaces one may call the one before."""
@@ -112,7 +140,9 @@ class Worker:
         self.log.debug("worker: SIGWINCH ignored.")
 
     def load_wsgi(self) -> None:
-        self.wsgi = self.app.wsgi()
+        from ferricorn import _agents
+
+        self.wsgi = _agents.wsgi(self.app)
 
     def run(self) -> None:
         raise NotImplementedError("ferricorn runs its own worker; a worker class cannot be one")

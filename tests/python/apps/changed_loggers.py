@@ -1,0 +1,135 @@
+"""An application that changes the server's loggers in the way that CHANGE names, at import or in a view."""
+
+import logging
+import logging.config
+import os
+from pathlib import Path
+
+import gate
+
+ACCESS = logging.getLogger("gunicorn.access")
+ERROR = logging.getLogger("gunicorn.error")
+
+
+class Note(logging.Handler):
+    def emit(self, record):
+        gate.note("handled", f"{record.name} {record.levelname} {record.getMessage()}")
+
+
+class NoHealth(logging.Filter):
+    """The usual way to silence health checks."""
+
+    def filter(self, record):
+        return "/health" not in record.getMessage()
+
+
+class ByAtom(logging.Filter):
+    def filter(self, record):
+        return not (isinstance(record.args, dict) and record.args.get("U") == "/health")
+
+
+def access_filter():
+    ACCESS.addFilter(NoHealth())
+
+
+def access_atom_filter():
+    ACCESS.addFilter(ByAtom())
+
+
+def access_function_filter():
+    ACCESS.addFilter(lambda record: "/health" not in record.getMessage())
+
+
+def access_handler():
+    ACCESS.addHandler(Note())
+
+
+def access_own_handler():
+    ACCESS.handlers = [Note()]
+
+
+def access_cleared():
+    ACCESS.handlers.clear()
+
+
+def access_handler_filter():
+    ACCESS.handlers[0].addFilter(NoHealth())
+
+
+def access_formatter():
+    ACCESS.handlers[0].setFormatter(logging.Formatter("OWN %(message)s"))
+
+
+def access_level():
+    ACCESS.setLevel(logging.WARNING)
+
+
+def access_disabled():
+    ACCESS.disabled = True
+
+
+def access_propagate():
+    ACCESS.propagate = True
+    logging.getLogger().addHandler(Note())
+
+
+def access_dict_config():
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "filters": {"no_health": {"()": NoHealth}},
+            "handlers": {"note": {"class": f"{__name__}.Note", "filters": ["no_health"]}},
+            "loggers": {"gunicorn.access": {"handlers": ["note"], "level": "INFO"}},
+        }
+    )
+
+
+def existing_disabled():
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": True})
+
+
+def all_disabled():
+    logging.disable(logging.INFO)
+
+
+def error_filter():
+    ERROR.addFilter(lambda record: "secret" not in record.getMessage())
+
+
+def error_handler():
+    ERROR.addHandler(Note())
+
+
+def error_formatter():
+    ERROR.handlers[0].setFormatter(logging.Formatter("OWN %(levelname)s %(message)s"))
+
+
+def error_level():
+    ERROR.setLevel(logging.CRITICAL)
+
+
+def error_disabled():
+    ERROR.disabled = True
+
+
+def error_propagate():
+    ERROR.propagate = True
+    logging.getLogger().addHandler(Note())
+
+
+change = globals()[os.environ["CHANGE"]]
+if os.environ.get("WHEN", "import") == "import":
+    change()
+
+
+def application(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/change":
+        change()
+    if path == "/fail":
+        raise RuntimeError("secret")
+    if path == "/path":
+        path = str(Path(__file__))
+    start_response("200 OK", [("Content-Length", str(len(path)))])
+    return [path.encode()]

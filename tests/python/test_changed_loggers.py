@@ -1,0 +1,235 @@
+"""`gunicorn.access` and `gunicorn.error` are Python's as soon as an application touches them: each change counts."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from harness import IS_OURS, wait_until
+
+WHEN = pytest.mark.parametrize("when", ["import", "post_fork", "view"])
+
+
+@pytest.fixture
+def changed(server, tmp_path):
+    def start(change, when, *arguments):
+        env = {"CHANGE": change, "WHEN": when}
+        if when == "post_fork":
+            conf = tmp_path / "conf.py"
+            conf.write_text(
+                "def post_fork(server, worker):\n    import changed_loggers\n    changed_loggers.change()\n"
+            )
+            arguments = (*arguments, "-c", str(conf), "--pythonpath", ".")
+        one = server("changed_loggers", "--access-logfile", "-", "--threads", "2", *arguments, env=env)
+        if when == "view":
+            assert one.get("/change").status == 200
+        return one
+
+    return start
+
+
+def asked(one):
+    """Three requests, the last one by hand of the test until its effect can be seen."""
+    for path in ("/health", "/page"):
+        assert one.get(path).status == 200
+
+
+def access_lines(one):
+    return [line for line in one.output.text.splitlines() if " HTTP/1.1" in line]
+
+
+@WHEN
+@pytest.mark.parametrize(
+    "change", ["access_filter", "access_atom_filter", "access_function_filter", "access_handler_filter"]
+)
+def test_filters_of_the_access_log(changed, change, when):
+    one = changed(change, when)
+    asked(one)
+    one.output.wait(r"GET /page")
+    assert one.stop() == 0
+    assert not any("/health" in line for line in access_lines(one))
+
+
+@WHEN
+@pytest.mark.parametrize("change", ["access_handler", "access_propagate"])
+def test_handlers_of_the_access_log_get_each_request_beside_the_file(changed, gates, change, when):
+    one = changed(change, when)
+    asked(one)
+    one.output.wait(r"GET /page")
+    notes = wait_until(lambda: [n for n in gates.notes("handled") if "GET /page" in n], "the handler's note")
+    assert len(notes) == 1
+    assert notes[0].startswith("gunicorn.access INFO 127.0.0.1 - - [")
+    assert one.stop() == 0
+    assert len([line for line in access_lines(one) if "/page" in line]) == 1
+
+
+@WHEN
+@pytest.mark.parametrize("change", ["access_own_handler", "access_dict_config"])
+def test_handlers_of_the_access_log_instead_of_the_file(changed, gates, change, when):
+    one = changed(change, when)
+    asked(one)
+    wait_until(lambda: [n for n in gates.notes("handled") if "GET /page" in n], "the handler's note")
+    assert one.stop() == 0
+    assert not any("/page" in line for line in access_lines(one))
+    if change == "access_dict_config":
+        assert not any("/health" in note for note in gates.notes("handled"))
+
+
+@WHEN
+@pytest.mark.parametrize(
+    "change", ["access_level", "access_disabled", "access_cleared", "existing_disabled", "all_disabled"]
+)
+def test_an_access_log_that_is_switched_off(changed, change, when):
+    one = changed(change, when)
+    asked(one)
+    assert one.stop() == 0
+    assert not any("/page" in line for line in access_lines(one))
+
+
+@WHEN
+def test_a_formatter_of_the_access_log(changed, when):
+    one = changed("access_formatter", when)
+    asked(one)
+    one.output.wait(r"^OWN 127\.0\.0\.1 .*GET /page")
+    assert one.stop() == 0
+
+
+@WHEN
+@pytest.mark.parametrize("change", ["error_handler", "error_propagate"])
+def test_handlers_of_the_error_log(changed, gates, change, when):
+    one = changed(change, when)
+    assert one.get("/fail").status == 500
+    one.log.wait("Error handling request")
+    wait_until(
+        lambda: any("gunicorn.error ERROR Error handling request" in n for n in gates.notes("handled")), "the note"
+    )
+    assert one.stop() == 0
+    wait_until(lambda: any("Worker exiting" in note for note in gates.notes("handled")), "its last line")
+
+
+@WHEN
+@pytest.mark.parametrize("change", ["error_level", "error_disabled"])
+def test_an_error_log_that_is_switched_off(changed, change, when):
+    one = changed(change, when)
+    assert one.get("/fail").status == 500
+    asked(one)
+    one.output.wait("GET /page")
+    assert one.stop() == 0
+    assert "Error handling request" not in one.log.text
+    assert "Worker exiting" not in one.log.text
+
+
+@WHEN
+def test_a_filter_of_the_error_log(changed, when):
+    one = changed("error_filter", when)
+    assert one.get("/fail").status == 500
+    assert one.stop() == 0
+    text = one.log.join()
+    assert "Worker exiting" in text
+    if not IS_OURS:
+        return
+    assert "GET /fail" in text, "the message itself is not secret, the traceback is no part of it"
+
+
+@WHEN
+def test_a_formatter_of_the_error_log(changed, when):
+    one = changed("error_formatter", when)
+    assert one.get("/fail").status == 500
+    one.log.wait(r"^OWN ERROR Error handling request")
+    assert one.stop() == 0
+    one.log.wait(r"^OWN INFO Worker exiting")
+
+
+@pytest.mark.ours
+@WHEN
+def test_one_line_says_so_in_each_worker(changed, when):
+    one = changed("access_filter", when, "-w", "2")
+    if when == "view":
+        pytest.skip("the other worker was not changed")
+    pattern = r"The application has changed gunicorn\.access: such lines go through Python's logging\."
+    one.log.wait(pattern, 2)
+    asked(one)
+    assert one.stop() == 0
+    assert len(re.findall(pattern, one.log.join())) == 2
+
+
+@pytest.mark.ours
+def test_loggers_that_are_only_used_stay_the_servers(server):
+    one = server("borrowing", "--access-logfile", "-")
+    one.get("/path")
+    assert one.stop() == 0
+    assert "Python's logging" not in one.log.join()
+
+
+DJANGO = """
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpResponse
+from django.urls import path
+
+SECRET_KEY, ALLOWED_HOSTS, ROOT_URLCONF = "x", ["*"], __name__
+USE_TZ, TIME_ZONE = True, "America/Caracas"
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": True,
+    "filters": {
+        "health": {"()": "django.utils.log.CallbackFilter", "callback": lambda r: "/health" not in r.getMessage()}
+    },
+    "formatters": {"own": {"format": "DJANGO %(name)s %(message)s"}},
+    "handlers": {
+        "out": {
+            "class": "logging.StreamHandler",
+            "stream": "ext://sys.stdout",
+            "formatter": "own",
+            "filters": ["health"],
+        }
+    },
+    "loggers": {
+        "gunicorn.access": {"handlers": ["out"], "level": "INFO", "propagate": False},
+        "gunicorn.error": {"handlers": ["out"], "level": "INFO", "propagate": False},
+    },
+}
+urlpatterns = [path("<str:name>", lambda request, name: HttpResponse(name))]
+application = get_wsgi_application()
+"""
+
+
+def test_logging_of_a_django_project(server, tmp_path):
+    (tmp_path / "site_wsgi.py").write_text(DJANGO)
+    one = server(
+        "site_wsgi",
+        "--access-logfile",
+        "-",
+        "--threads",
+        "2",
+        cwd=tmp_path,
+        env={"TZ": "UTC", "DJANGO_SETTINGS_MODULE": "site_wsgi"},
+    )
+    asked(one)
+    line = one.output.wait(r"^DJANGO gunicorn\.access .*GET /page.*$")[0].group(0)
+    assert "-0400]" in line, "the time zone is the project's"
+    assert one.stop() == 0
+    assert not any("/health" in line for line in one.output.join().splitlines())
+    assert re.search(r"^DJANGO gunicorn\.error Worker exiting", one.output.text, re.MULTILINE)
+
+
+CONF = """
+import logging
+
+class NoHealth(logging.Filter):
+    def filter(self, record):
+        return "/health" not in record.getMessage()
+
+logging.getLogger("gunicorn.access").addFilter(NoHealth())
+"""
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)])
+def test_a_filter_of_the_configuration_file(server, tmp_path, preload):
+    conf = tmp_path / "conf.py"
+    conf.write_text(CONF)
+    one = server("hello", "--access-logfile", "-", "--threads", "2", "-c", str(conf), *preload)
+    asked(one)
+    one.output.wait(r"GET /page")
+    assert one.stop() == 0
+    assert not any("/health" in line for line in access_lines(one))
