@@ -89,6 +89,11 @@ impl Listeners {
         })
     }
 
+    /// Whether connections are accepted now.
+    pub(super) fn are_accepting(&self) -> bool {
+        self.accepting == Accepting::On
+    }
+
     /// Accept a connection that waits.
     pub(super) fn accept(
         &mut self,
@@ -96,7 +101,7 @@ impl Listeners {
         log: &mut ExhaustionLog,
         now: Instant,
     ) -> io::Result<Attempt> {
-        if self.accepting != Accepting::On {
+        if !self.are_accepting() {
             return Ok(Attempt::Empty);
         }
         match self.try_accept(listener) {

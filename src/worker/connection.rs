@@ -353,27 +353,4 @@ impl Connection {
 }
 
 #[cfg(test)]
-impl Connection {
-    /// What must hold after every iteration: the connection waits for the application, or it has a deadline.
-    pub(super) fn check_invariants(&self) {
-        self.protocol.check_invariants();
-        if self.lifecycle.state() == State::Dispatched {
-            assert!(self.protocol.is_with_application(), "{self:?}");
-        } else {
-            assert!(self.due().is_some(), "waits for ever: {self:?}");
-        }
-        if !self.write.is_empty() {
-            assert_eq!(self.lifecycle.state(), State::Sending, "{self:?}");
-        }
-        if self.is_idle() {
-            assert!(!self.write.has_window(), "{self:?}");
-            assert!(!self.protocol.has_answer(), "{self:?}");
-            assert_eq!(self.protocol.held_bytes(), 0);
-        }
-    }
-
-    /// Memory of the body budget that the request holds.
-    pub(super) fn held_bytes(&self) -> usize {
-        self.protocol.held_bytes()
-    }
-}
+mod tests;

@@ -17,7 +17,7 @@ use std::io;
 use mio::{Registry, Token};
 use slab::Slab;
 
-use crate::pool::{ConnId, Job, Peer};
+use crate::pool::{ConnId, Job, Peer, Reply};
 
 use super::connection::{Action, Connection};
 use super::events;
@@ -121,7 +121,7 @@ impl Connections {
     }
 
     /// Move a connection by one step, and do what comes of it. Returns false when the connection is gone.
-    pub(super) fn act(
+    fn act(
         &mut self,
         id: ConnId,
         services: &mut Services,
@@ -156,6 +156,42 @@ impl Connections {
             let action = connection.on_event(event, services);
             self.apply(id, action, services);
         }
+    }
+
+    /// The application has replied.
+    ///
+    /// # Errors
+    /// The reply itself when its connection is gone, or does not wait for it any more.
+    pub(super) fn on_reply(
+        &mut self,
+        id: ConnId,
+        reply: Reply,
+        services: &mut Services,
+    ) -> Result<(), Reply> {
+        let Some(connection) = self.get_mut(id).filter(|found| !found.is_timed_out()) else {
+            return Err(reply);
+        };
+        let action = connection.on_reply(reply, services);
+        self.apply(id, action, services);
+        Ok(())
+    }
+
+    /// The loop has answered a request itself.
+    ///
+    /// # Errors
+    /// The job itself when its connection is gone.
+    pub(super) fn on_own_answer(
+        &mut self,
+        job: Box<Job>,
+        services: &mut Services,
+    ) -> Result<(), Box<Job>> {
+        let id = job.conn;
+        let Some(connection) = self.get_mut(id) else {
+            return Err(job);
+        };
+        let action = connection.on_own_answer(job, services);
+        self.apply(id, action, services);
+        Ok(())
     }
 
     fn close(&mut self, id: ConnId, services: &mut Services) {

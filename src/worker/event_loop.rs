@@ -215,6 +215,9 @@ impl<'a> EventLoop<'a> {
         let (connections, services) = (&mut self.connections, &mut self.services);
         for _ in 0..ITERATION_ACCEPTS {
             let now = services.clock.now();
+            if !self.listeners.are_accepting() {
+                return Ok(());
+            }
             if connections.len() >= self.connections_max && !connections.evict_oldest_idle(services)
             {
                 return self.listeners.pause_at_limit();

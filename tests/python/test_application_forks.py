@@ -163,6 +163,56 @@ def test_a_child_that_leaves_the_application_ends_and_answers_nobody(server, gat
 
 
 @pytest.mark.ours
+def test_a_child_that_leaves_does_not_wait_for_its_threads(server, gates):
+    with watched(server) as (one, worker):
+        assert one.get("/returns_with_thread").text == f"parent {worker}"
+        child = child_of(gates)
+        wait_until(lambda: not is_alive(child), "the child ends", 3)
+        one.log.wait(rf"Process {child} was forked by the application")
+
+
+@pytest.mark.ours
+def test_a_child_cannot_answer_for_its_worker(server, gates):
+    with watched(server) as (one, worker), one.connect() as client:
+        refused = json.loads(client.request("GET", "/late_use").text)
+        assert refused == ["this process was forked by the application: it cannot respond"] * 2
+        assert client.request("GET", "/pid").text == str(worker)
+
+
+RETURNING = """
+import os, gate
+
+def {hook}({arguments}):
+    pid = os.fork()
+    if pid:
+        gate.note("child", pid)
+"""
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("hook", ["on_starting", "when_ready", "post_fork", "post_worker_init"])
+def test_a_child_of_a_hook_that_returns_is_no_second_server(server, gates, tmp_path, hook):
+    config = tmp_path / "conf.py"
+    config.write_text(RETURNING.format(hook=hook, arguments=HOOKS[hook]))
+    with watched(server, "-c", str(config), "--pythonpath", str(APPS), env={"PYTHONPATH": str(APPS)}) as (one, _):
+        child = child_of(gates)
+        wait_until(lambda: not is_alive(child), "the child ends", 3)
+        one.log.wait(rf"Process {child} was forked by the application")
+
+
+@pytest.mark.ours
+def test_a_child_that_the_import_forks_is_no_second_worker(server, gates, tmp_path):
+    (tmp_path / "forking.py").write_text(
+        "import os, gate\nfrom forks import application\npid = os.fork()\nif pid:\n    gate.note('child', pid)\n"
+    )
+    one = server("forking:application", "--pythonpath", str(APPS), cwd=tmp_path)
+    child = child_of(gates)
+    wait_until(lambda: not is_alive(child), "the child ends", 3)
+    assert one.get("/pid").text == str(one.booted()[0])
+    assert one.stop() == 0
+
+
+@pytest.mark.ours
 def test_a_child_that_leaves_in_the_middle_of_a_stream_ends_and_answers_nobody(server, gates):
     with watched(server) as (one, worker), one.connect() as client:
         assert client.request("GET", "/pieces?fork=yes").text == "piece 0\npiece 1\npiece 2\n"

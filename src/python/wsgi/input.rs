@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
@@ -43,6 +44,8 @@ enum Rest {
     Nothing,
     Spool {
         file: File,
+        /// Of the file, whose own position a child of the application shares with its worker.
+        offset: u64,
         left: u64,
     },
     Streaming(Arc<StreamingBody>),
@@ -55,7 +58,13 @@ impl Input {
         match body {
             RequestBody::Empty => {}
             RequestBody::Memory(whole) => source.whole = whole,
-            RequestBody::File { file, len } => source.rest = Rest::Spool { file, left: len },
+            RequestBody::File { file, len } => {
+                source.rest = Rest::Spool {
+                    file,
+                    offset: 0,
+                    left: len,
+                };
+            }
             RequestBody::Streaming(body) => {
                 source.rest = Rest::Streaming(body);
                 reason = Reason::StreamingBody;
@@ -215,9 +224,10 @@ impl Source {
                     return Ok(true);
                 }
             }
-            Rest::Spool { file, left } => {
+            Rest::Spool { file, offset, left } => {
                 let step = (step.max(STEP_BYTES) as u64).min(*left);
-                let read = file.take(step).read_to_end(&mut self.bytes)? as u64;
+                let read = read_at(file, *offset, step, &mut self.bytes)?;
+                *offset += read;
                 if read < step {
                     return Err(io::Error::new(
                         io::ErrorKind::UnexpectedEof,
@@ -250,6 +260,19 @@ impl Source {
     }
 }
 
+/// Append `len` bytes of the file from `offset` on, or those that there are. Returns how many.
+fn read_at(file: &File, offset: u64, len: u64, into: &mut Vec<u8>) -> io::Result<u64> {
+    struct From<'a>(&'a File, u64);
+    impl io::Read for From<'_> {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            let read = self.0.read_at(bytes, self.1)?;
+            self.1 += read as u64;
+            Ok(read)
+        }
+    }
+    Ok(From(file, offset).take(len).read_to_end(into)? as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,7 +283,11 @@ mod tests {
         file.write_all(content).unwrap();
         file.seek(SeekFrom::Start(0)).unwrap();
         Source {
-            rest: Rest::Spool { file, left: len },
+            rest: Rest::Spool {
+                file,
+                offset: 0,
+                left: len,
+            },
             ..Source::default()
         }
     }
@@ -309,6 +336,23 @@ mod tests {
         source.fill(4).unwrap();
         assert_eq!(source.take(4), b"ef");
         assert_eq!(source.take(4), b"");
+    }
+
+    #[test]
+    fn a_child_that_reads_the_spool_moves_nothing_here() {
+        let mut source = spooled(
+            &[vec![b'a'; STEP_BYTES], vec![b'b'; 10]].concat(),
+            STEP_BYTES as u64 + 10,
+        );
+        source.fill(1).unwrap();
+        let Rest::Spool { file, .. } = &source.rest else {
+            panic!("there is more to read")
+        };
+        // A forked child shares the position.
+        file.try_clone().unwrap().seek(SeekFrom::End(0)).unwrap();
+        source.take(STEP_BYTES);
+        source.fill(10).unwrap();
+        assert_eq!(source.take(10), [b'b'; 10]);
     }
 
     #[test]

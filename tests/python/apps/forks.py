@@ -266,6 +266,39 @@ def exits(query):
     sys.exit(3)
 
 
+def returns_with_thread(query):
+    """The child has a thread that Python would wait for at its end."""
+    pid = os.fork()
+    if pid:
+        gate.note("child", pid)
+        return f"parent {os.getpid()}"
+    threading.Thread(target=nap).start()
+    sys.exit(3)
+
+
+def late_use(query):
+    """The child uses what belongs to its worker's request: every attempt is refused."""
+    start_response, environ = query["call"]
+    pipe, end = os.pipe()
+
+    def child():
+        raised = []
+        write = start_response("200 OK", [("Content-Type", "text/plain")])
+        for attempt in (lambda: write(b"child"), lambda: environ["wsgi.early_hints"]([("Link", "a")])):
+            try:
+                attempt()
+            except ConnectionResetError as error:
+                raised.append(str(error))
+        os.write(end, json.dumps(raised).encode())
+
+    pid = fork({}, child)
+    os.close(end)
+    with open(pipe, "rb") as said:
+        text = said.read().decode()
+    status_of(pid)
+    return text
+
+
 # -- programs --------------------------------------------------------------------------------------
 
 
@@ -409,6 +442,7 @@ def application(environ, start_response):
     name = environ["PATH_INFO"].strip("/") or "pid"
     if name in ("pieces", "broken"):
         return globals()[name](start_response, query)
+    query["call"] = (start_response, environ)
     body = globals()[name](query).encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
