@@ -13,6 +13,7 @@
 //! 3. *Not hijacked.* The application answers in HTTP, and the connection continues as any other.
 
 use std::io;
+use std::time::Instant;
 
 use mio::{Registry, Token};
 use slab::Slab;
@@ -261,17 +262,18 @@ impl Connections {
         }
     }
 
-    /// Close the connection that has been idle for longest, unless its next request is there already. Returns whether
-    /// one was closed.
-    pub(super) fn evict_oldest_idle(&mut self, services: &mut Services) -> bool {
-        let oldest = self
-            .iter()
-            .filter(|connection| connection.is_kept_alive())
-            .min_by_key(|connection| connection.due())
-            .map(Connection::id);
-        let Some(id) = oldest else { return false };
+    /// The connection that has been idle for longest; those that have sent nothing yet come first.
+    pub(super) fn oldest_idle(&self, now: Instant) -> Option<ConnId> {
+        self.iter()
+            .filter_map(|connection| Some((connection.idle_since(now)?, connection.id())))
+            .min_by_key(|(idle_since, _)| *idle_since)
+            .map(|(_, id)| id)
+    }
+
+    /// Close a connection for another that has come, unless its request is there already: then the worker has one
+    /// connection more than it may, until it next accepts.
+    pub(super) fn evict(&mut self, id: ConnId, services: &mut Services) {
         self.act(id, services, Connection::close_if_idle);
-        self.get(id).is_none()
     }
 
     /// The worker drains.

@@ -47,7 +47,10 @@ impl Connection {
                 None => self.read_once(buffer, services),
             };
             match result {
-                Ok(Input::Bytes(len)) => share = share.saturating_sub(len),
+                Ok(Input::Bytes(len)) => {
+                    share = share.saturating_sub(len);
+                    self.lifecycle.received(len);
+                }
                 Ok(Input::Blocked) => break,
                 Ok(Input::End) => return self.on_end_of_input(services),
                 Err(action) => return action,
