@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import time
 
 import pytest
+from test_descriptors import cpu_seconds
 from test_health import visit
 
 from harness import wait_until
@@ -104,3 +106,23 @@ def test_places_are_free_again_when_visitors_leave(server):
     with visitors(one, MANY):
         pass
     wait_until(lambda: seconds_to_live(one) < 1, "a quick answer", 10)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="issue 10.12: a visitor that cannot be accepted for want of a descriptor keeps poll awake"
+)
+def test_a_master_without_a_descriptor_left_does_not_spin(server):
+    """Visitors wait until there is one."""
+    one = server("hello:app", "--admin-bind", "127.0.0.1:0")
+    assert seconds_to_live(one) < 4
+    limits = resource.prlimit(one.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(one.pid, resource.RLIMIT_NOFILE, (5, limits[1]))
+    with visit(one) as probe:
+        probe.send(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n")
+        before, began = cpu_seconds(one.pid), time.monotonic()
+        while time.monotonic() - began < 1:
+            assert one.get("/").status == 200
+            time.sleep(0.02)
+        assert cpu_seconds(one.pid) - before < 0.1
+        resource.prlimit(one.pid, resource.RLIMIT_NOFILE, limits)
+        assert probe.read_response().text == "alive\n"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from test_health import ask, figure
 
-from harness import APPS, Server, kill_session, wait_until
+from harness import APPS, COMMAND, Server, kill_session, wait_until
 from wire import Client, Disconnected, Response, encode_request
 
 APP = "forks"
@@ -511,6 +511,24 @@ def test_many_children_under_load_all_end(server, gates):
             for _ in range(400):
                 assert other.read_response().status == 200
             other.close()
+
+
+@pytest.mark.ours
+@pytest.mark.xfail(
+    strict=True,
+    reason="issue 10.1: the child finds the connections by opening a file, for which there is no descriptor",
+)
+def test_a_child_that_is_forked_with_no_descriptor_left_has_none_of_the_server(server, gates):
+    one = server(APP, "--threads", "2", command=("sh", "-c", 'ulimit -n 100; exec "$@"', "sh", *COMMAND))
+    with one.connect() as client:
+        assert client.request("GET", "/pid").status == 200
+        assert one.get("/left_without_descriptors").status == 200
+        child = child_of(gates)
+        targets = {entry.name: str(entry.readlink()) for entry in Path(f"/proc/{child}/fd").iterdir()}
+        assert [target for target in targets.values() if target.startswith(("socket:", "anon_inode:"))] == []
+        client.send_request("GET", "/pid", [("Connection", "close")])
+        assert client.read_response().status == 200
+        assert end_of(client) == "end"
 
 
 # -- other processes of the server fork ------------------------------------------------------------

@@ -208,3 +208,16 @@ def test_a_slot_that_does_not_boot_delays_no_other(breakable, gates):
     broken.unlink()
     os.kill(second, signal.SIGKILL)
     assert served_again(one, 8) < 1
+
+
+@pytest.mark.ours
+@pytest.mark.xfail(
+    strict=True, reason="issue 10.5: the exit code of a failed preload is that of the fork server, also when that is 0"
+)
+@pytest.mark.parametrize("how", ["os._exit(0)", "sys.exit(0)", "os.fork() and os._exit(0)"])
+def test_a_server_that_stops_because_nothing_was_preloaded_has_not_succeeded(server, tmp_path, how):
+    """A supervisor restarts what has failed, and reads the exit code for that."""
+    (tmp_path / "leaves.py").write_text(f"import os, sys\n{how}\n")
+    one = server("leaves:app", "--preload", cwd=tmp_path, ready=False)
+    one.log.wait("Shutting down", patience=5)
+    assert one.wait_exit(5) != 0

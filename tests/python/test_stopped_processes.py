@@ -204,6 +204,26 @@ def test_whichever_process_stands_still_the_master_answers(server, seed):
         assert_master_answers(one)
 
 
+@pytest.mark.xfail(
+    strict=True, reason="issue 10.13: after a pause of all processes the master takes its workers for silent"
+)
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["plain", "preload"])
+def test_a_server_that_was_paused_as_a_whole_goes_on(server, preload):
+    """As a container is, or a machine that sleeps: for longer than `timeout`."""
+    one = server("hello:app", "--timeout", "2", *preload, workers=2)
+    wait_until(lambda: one.get("/").status == 200, "it serves")
+    before = one.booted()
+    os.killpg(one.pid, signal.SIGSTOP)
+    time.sleep(3.2)
+    os.killpg(one.pid, signal.SIGCONT)
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        assert one.get("/").status == 200
+        time.sleep(0.05)
+    assert one.booted() == before
+    assert "WORKER TIMEOUT" not in one.log.text
+
+
 # -- others that the master talks to ---------------------------------------------------------------
 
 
