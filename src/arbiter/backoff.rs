@@ -38,6 +38,8 @@ impl Delay {
 pub(super) struct Backoff {
     places: BTreeMap<usize, Delay>,
     last_boot_failed: bool,
+    /// After an attempt that made no process: the system, and no place, is at fault.
+    all: Delay,
 }
 
 impl Backoff {
@@ -45,6 +47,11 @@ impl Backoff {
     pub(super) fn boot_failed(&mut self, place: usize, now: u64, took: u64) -> Duration {
         self.last_boot_failed = true;
         self.places.entry(place).or_default().failed(now, took)
+    }
+
+    /// There is no process, for want of a slot, a descriptor or memory. Returns how long all wait.
+    pub(super) fn start_failed(&mut self, now: u64) -> Duration {
+        self.all.failed(now, 0)
     }
 
     /// The worker at `place` serves.
@@ -55,6 +62,9 @@ impl Backoff {
 
     /// How many of `missing` workers may be started now.
     pub(super) fn permitted(&self, missing: usize, now: u64) -> usize {
+        if self.all.remaining(now) > 0 {
+            return 0;
+        }
         missing.saturating_sub(self.waiting(now).count())
     }
 
@@ -67,9 +77,12 @@ impl Backoff {
 
     /// Milliseconds until a place has waited long enough. `None` when none waits.
     pub(super) fn next_attempt(&self, now: u64) -> Option<u64> {
-        let waiting = self.waiting(now);
-        waiting
-            .filter_map(|place| Some(self.places.get(&place)?.remaining(now)))
+        let places = self.waiting(now);
+        places
+            .filter_map(|place| self.places.get(&place))
+            .chain([&self.all])
+            .map(|delay| delay.remaining(now))
+            .filter(|left| *left > 0)
             .min()
     }
 
@@ -149,5 +162,14 @@ mod tests {
         assert_eq!(backoff.permitted(2, 1000), 1);
         backoff.reset();
         assert_eq!(backoff.permitted(2, 1000), 2);
+    }
+
+    #[test]
+    fn all_wait_when_no_process_can_be_made() {
+        let mut backoff = Backoff::default();
+        backoff.start_failed(1000);
+        assert_eq!(backoff.permitted(5, 1000), 0);
+        assert_eq!(backoff.next_attempt(1000), Some(100));
+        assert_eq!(backoff.permitted(5, 1100), 5);
     }
 }

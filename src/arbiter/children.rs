@@ -25,6 +25,8 @@ pub(super) struct Children {
     /// Both ends of the pipe on which workers write "read my slot".
     notify_read: OwnedFd,
     notify_write: OwnedFd,
+    /// More was in the pipe than honest workers write; it is left alone for a moment.
+    is_flooded: bool,
     requests: RequestCounters,
     /// What workers that were reaped have counted.
     counters: Counters,
@@ -77,14 +79,21 @@ impl Children {
             workers: Vec::new(),
             notify_read,
             notify_write,
+            is_flooded: false,
             requests: RequestCounters::default(),
             counters: Counters::default(),
         })
     }
 
-    /// Becomes readable when a worker writes "read my slot".
-    pub(super) fn notify_pipe(&self) -> BorrowedFd<'_> {
-        self.notify_read.as_fd()
+    /// Becomes readable when a worker writes "read my slot". `None` while a worker floods it: then the slots are read
+    /// after [`Self::patience`].
+    pub(super) fn notify_pipe(&self) -> Option<BorrowedFd<'_>> {
+        (!self.is_flooded).then(|| self.notify_read.as_fd())
+    }
+
+    /// Milliseconds that the loop may sleep.
+    pub(super) fn patience(&self) -> Option<u64> {
+        self.is_flooded.then_some(FLOOD_PAUSE_MS)
     }
 
     /// The end of the notify pipe that workers write to.
@@ -98,11 +107,8 @@ impl Children {
     pub(super) fn read_slots(&mut self, now: u64) -> Vec<(SlotNews, u32, usize)> {
         // Bounded: a worker that writes without end must not hold the loop.
         let mut bytes = [0; 4096];
-        for _ in 0..NOTIFY_READS_MAX {
-            if !matches!(read(&self.notify_read, &mut bytes), Ok(1..)) {
-                break;
-            }
-        }
+        let mut reads = 0..NOTIFY_READS_MAX;
+        self.is_flooded = reads.all(|_| matches!(read(&self.notify_read, &mut bytes), Ok(1..)));
         let mut news = Vec::new();
         for worker in &mut self.workers {
             let change = worker.read_slot(now);
@@ -276,6 +282,8 @@ const SPARE_SLOTS: usize = 16;
 const THREADS_MIN: usize = 16;
 /// 64 KiB of notifications an iteration, which is what a pipe holds.
 const NOTIFY_READS_MAX: usize = 16;
+/// A worker that writes without end has the loop read 20 times a second, and no more.
+const FLOOD_PAUSE_MS: u64 = 50;
 
 #[cfg(test)]
 mod tests {
@@ -294,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_of_living_workers_are_taken_on_every_board() {
+    fn slots_of_living_workers_are_taken_on_every_scoreboard() {
         let scoreboard = Arc::new(Scoreboard::new(4, 1).unwrap());
         let larger = Arc::new(Scoreboard::new(5, 1).unwrap());
         let mut children = Children::new().unwrap();
@@ -315,6 +323,8 @@ mod tests {
         scoreboard.slot(0).set_state(SlotState::Serving);
         let news = children.read_slots(2000);
         assert_eq!(news, [(SlotNews::Serves, 1, 0)]);
+        assert!(children.notify_pipe().is_none(), "the loop does not spin");
         assert!(children.read_slots(2001).is_empty());
+        assert!(children.notify_pipe().is_some());
     }
 }

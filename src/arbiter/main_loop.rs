@@ -124,11 +124,13 @@ impl Arbiter<'_> {
             self.notifier.keep_watchdog(now),
             self.spawner.next_attempt(now),
             self.stopping.patience(now),
+            self.children.patience(),
         ];
         let timeout = patience.into_iter().flatten().fold(at_most_ms, u64::min);
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let readable = [self.signals.as_fd(), self.children.notify_pipe()];
-        let readable = readable.into_iter().chain(self.fork_servers.descriptors());
+        let notify_pipe = self.children.notify_pipe().into_iter();
+        let readable = notify_pipe.chain([self.signals.as_fd()]);
+        let readable = readable.chain(self.fork_servers.descriptors());
         let mut waited: Vec<_> = readable
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .chain(self.admin.iter().flat_map(AdminServer::descriptors))
@@ -175,7 +177,7 @@ impl Arbiter<'_> {
                 Err(error) => {
                     self.give_up(&birth);
                     if !answer.is_cancelled {
-                        self.cannot_start(Some(birth.slot), &error);
+                        self.cannot_start(&error);
                     }
                 }
             }

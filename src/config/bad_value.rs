@@ -59,7 +59,7 @@ pub enum BadValue {
     StatsdAddress,
     #[error("environment setting '{0}' invalid")]
     NotAssignment(String),
-    /// Outside of the row's own limits or words; the row's complaint.
+    /// The value is outside of the row's own limits or words. The row words the complaint.
     #[error("{0}")]
     OutOfBounds(String),
     /// What Python said while it read the value.

@@ -1,4 +1,4 @@
-//! One value against one row: gunicorn's rules and messages, the result in its final form.
+//! Checks one value against one row, by gunicorn's rules, and brings it into its final form.
 //!
 //! Final forms: `Int`, `Bool`, `Str` or `None` as the kind says; comma-separated text becomes a
 //! list; paths of `Kind::Directory` become absolute; users and groups become their number.

@@ -17,7 +17,7 @@ pub enum ProxyProtocol {
     Auto,
 }
 
-/// The header in which trusted proxies tell the client's address.
+/// The header in which trusted proxies send the client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyHeaders {
     Off,
@@ -60,7 +60,7 @@ impl LogLevel {
         }
     }
 
-    /// The `log` crate has no level above error, so critical lines travel as errors.
+    /// The `log` crate has no level above error, so the level critical lets errors through to the logger, which drops them.
     pub fn filter(self) -> log::LevelFilter {
         match self {
             Self::Debug => log::LevelFilter::Debug,

@@ -1,7 +1,7 @@
 //! The command line, made from the table: gunicorn's spellings, and argparse's ways of reading them.
 //!
-//! clap reads the words; messages are argparse's, in one line. Values are read as numbers here,
-//! because argparse leaves with 2 when that fails; everything else about them is `validate`'s.
+//! clap reads the words. Messages are argparse's, in one line. Numbers are read here, because argparse
+//! exits with 2 when that fails; `validate` checks everything else.
 
 use std::ffi::OsString;
 use std::path::Path;

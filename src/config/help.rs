@@ -25,7 +25,7 @@ pub(super) fn text(program: &str) -> String {
 }
 
 fn flags(setting: &Setting) -> String {
-    // A spelling that another one only repeats with dashes says nothing new.
+    // A spelling that differs only in its dashes is left out.
     let repeats = |flag: &str| {
         setting
             .flags

@@ -27,7 +27,7 @@ pub fn start_directory() -> PathBuf {
     if same { typed } else { current }
 }
 
-/// A path of each server's own: with one for all, a second server would take the first one's socket away.
+/// Each server has its own path: with one path for all, a second server would replace the first one's socket.
 /// `src/ferricorn/ctl.py` looks in the same places.
 pub(super) fn control_socket_path() -> String {
     let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());

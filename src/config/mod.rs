@@ -1,9 +1,9 @@
-//! Settings: one table, five places a value can come from, one checked and immutable `Config`.
+//! Settings: one table of them, five places where a value can come from, and one validated, immutable `Config`.
 //!
-//! The walk: `cli::parse_all` reads the command line and the environment, the config file adds its
+//! The steps: `cli::parse_all` reads the command line and the environment, the config file adds its
 //! values, `sources::combine` keeps the winner of each, `validate::validate` makes the `Config`.
-//! Everything here is free of Python and of sockets; it runs in the launcher, before any thread
-//! exists. A new setting is one row in `settings/`; a `Config` field is added only for its reader.
+//! Nothing here uses Python or sockets. It runs in the launcher, before any thread exists. A new setting is
+//! one row in `settings/`; it gets a field of `Config` when Rust code reads it.
 #![forbid(unsafe_code)]
 
 pub mod cli;

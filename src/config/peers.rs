@@ -1,17 +1,17 @@
-//! `AllowedPeers`: IP addresses and networks whose word is taken, as three settings list them.
+//! `AllowedPeers`: the IP addresses and networks that a setting trusts.
 
 use std::net::IpAddr;
 
 use super::bad_value::BadValue;
 
-/// Which peers are trusted. Peers on a unix socket have no address; their reader decides.
+/// Which peers are trusted. Peers on a unix socket have no address; the caller decides about them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedPeers {
     Any,
     Networks(Vec<Network>),
 }
 
-/// A network; a single address is one with all bits fixed.
+/// A network. A single address is a network with all bits fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,

@@ -58,7 +58,7 @@ impl Resolved {
         lines.join("\n") + "\n"
     }
 
-    /// For `--check-config`: what is different here of the settings that were given.
+    /// For `--check-config`: how the settings that were given differ from gunicorn's.
     pub fn notes(&self) -> impl Iterator<Item = String> {
         self.iter()
             .filter(|(_, _, source)| **source != Source::Default)
@@ -75,7 +75,7 @@ impl Resolved {
             .to_owned()
     }
 
-    /// Text where an empty one means not given.
+    /// Text; an empty one counts as not given.
     pub(super) fn filled(&self, name: &str) -> Option<String> {
         Some(self.text(name)).filter(|text| !text.is_empty())
     }
@@ -92,14 +92,14 @@ impl Resolved {
         self.value(name).and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// Numbers were checked to be >= 0; one too large for its type is as good as the largest.
+    /// Numbers were checked to be >= 0. One that is too large for its type becomes the type's largest.
     pub(super) fn number<T: TryFrom<i64> + Bounded>(&self, name: &str) -> T {
         let number = self.value(name).and_then(Value::as_int).unwrap_or(0);
         T::try_from(number).unwrap_or(T::LARGEST)
     }
 
     pub(super) fn seconds(&self, name: &str) -> Option<Duration> {
-        // A century: far enough, and deadlines made from it cannot overflow.
+        // Limited to a century, so that deadlines cannot overflow.
         let seconds: u64 = self.number(name);
         (seconds > 0).then(|| Duration::from_secs(seconds.min(SECONDS_MAX)))
     }

@@ -43,7 +43,7 @@ impl Config {
     }
 }
 
-/// What is served, and the surroundings in which it is imported.
+/// The application, and the directory and environment in which it is imported.
 #[derive(Clone, Debug)]
 pub struct App {
     /// The application: the command line's first word, else `wsgi_app` of the config file.
@@ -118,6 +118,8 @@ pub struct Http {
     pub keepalive: Option<Duration>,
     pub client_header_timeout: Option<Duration>,
     pub client_body_timeout: Option<Duration>,
+    /// Bytes per second; 0 is no minimum.
+    pub client_body_min_rate: u32,
     pub send_timeout: Option<Duration>,
     pub sendfile: bool,
     /// `None`: the built-in one; empty: no such header.
@@ -143,7 +145,7 @@ pub struct RequestLimits {
     pub request_buffering: bool,
 }
 
-/// Which peers are proxies, and what is believed of them.
+/// Which peers are proxies, and which of their fields are trusted.
 #[derive(Clone, Debug)]
 pub struct Proxy {
     /// Upper-case header name and the value that means https.
@@ -158,7 +160,7 @@ pub struct Proxy {
     pub proxy_headers_hops: usize,
 }
 
-/// What helps while an application is written.
+/// For developers of applications.
 #[derive(Clone, Debug)]
 pub struct Debugging {
     pub reload: bool,
@@ -170,7 +172,7 @@ pub struct Debugging {
     pub print_config: bool,
 }
 
-/// What the processes are to the system: whose, named how, in the background or not.
+/// The processes: user, group, name, pidfile, in the background or not.
 #[derive(Clone, Debug)]
 pub struct Process {
     /// `proc_name`, else the application's name.
@@ -220,7 +222,7 @@ pub struct AccessLog {
     pub access_log_format: String,
     /// Of JSON lines; empty: the usual ones.
     pub access_log_fields: Vec<String>,
-    /// Paths, and beginnings of paths with `*` behind them.
+    /// Paths, and prefixes of paths with `*` behind them.
     pub access_log_exclude: Vec<String>,
     pub access_log_min_status: u16,
     pub access_log_slow: Option<Duration>,
@@ -245,7 +247,7 @@ pub struct Statsd {
     pub enable_backlog_metric: bool,
 }
 
-/// Doors for the operator: the control socket, the admin port, the health path.
+/// For operators: the control socket, the admin port, the health path.
 #[derive(Clone, Debug)]
 pub struct Control {
     /// `None` when `control_socket_disable` is set.

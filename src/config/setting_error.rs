@@ -13,7 +13,7 @@ pub enum Error {
         origin: Source,
         reason: BadValue,
     },
-    /// A value gunicorn takes and we do not; the message says what to do instead.
+    /// gunicorn takes the value and ferricorn does not. The message says what to do instead.
     #[error("{name} = {value} ({origin}) is not available: {message}")]
     Refused {
         name: &'static str,

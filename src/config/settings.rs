@@ -1,9 +1,9 @@
 //! THE table: one row per setting. Command line, environment, config file, `--help` and
 //! `--print-config` all come from it; adding a row is all it takes to add a setting.
 //!
-//! Rows live in `settings/`, cut by gunicorn's own sections. A row says how the value is checked
-//! (`Kind`) and how honest we are about it (`Verdict`): a setting that does nothing here is still
-//! a row, so that no command line or config file written for gunicorn fails on it.
+//! Rows are in `settings/`, by gunicorn's own sections. A row says how the value is checked (`Kind`) and
+//! what the setting does here (`Verdict`). A setting that does nothing here is still a row, so that no
+//! command line or config file written for gunicorn fails on it.
 
 mod control;
 mod debugging;

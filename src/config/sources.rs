@@ -97,7 +97,7 @@ impl RawSettings {
         self.app = Some(uri.into());
     }
 
-    /// Lines for the operator that stop nothing.
+    /// Warnings for the operator.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

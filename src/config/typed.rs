@@ -1,4 +1,4 @@
-//! `Resolved` -> `Config`: each checked value in the type its readers want.
+//! `Resolved` -> `Config`: gives each checked value its type.
 
 use super::check::split_statsd;
 use super::choices::{HeaderMap, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine};
@@ -10,8 +10,8 @@ use super::sections::{
 use super::sources::RawSettings;
 use super::value::Value;
 
-/// A section whose fields are read from the rows of the same name by the reader of their line;
-/// the fields in braces are worked out one by one.
+/// A section. Its fields are read from the rows of the same name, by the reader before them; the fields in
+/// braces have expressions of their own.
 macro_rules! section {
     ($section:ident of $resolved:ident:
         $($reader:ident($($name:ident)+))* { $($field:ident: $value:expr,)* }) => {
@@ -98,6 +98,7 @@ fn http(r: &Resolved) -> Http {
         seconds(keepalive client_header_timeout client_body_timeout send_timeout)
         on(permit_obsolete_folding strip_header_spaces casefold_http_method)
         on(permit_unconventional_http_method permit_unconventional_http_version)
+        number(client_body_min_rate)
         {
             sendfile: r.value("sendfile").and_then(Value::as_bool).unwrap_or(true),
             server_header: server_header.map(str::to_owned),
@@ -154,7 +155,7 @@ fn proc_name(r: &Resolved, app: &App) -> String {
         .unwrap_or_else(|| r.text("default_proc_name"))
 }
 
-/// An empty list would be a server nobody can reach.
+/// With an empty list the server could not be reached.
 fn bind(r: &Resolved) -> Vec<String> {
     let bind = r.texts("bind");
     if bind.is_empty() {

@@ -45,7 +45,7 @@ pub fn build(raw: RawSettings) -> Result<Config, Vec<Error>> {
     }
 }
 
-/// gunicorn's defaults (and ours), with no application: what tests start from.
+/// The defaults, without an application. Tests start from these.
 impl Default for Config {
     fn default() -> Self {
         build(RawSettings::default()).expect("the table's own defaults are valid")
@@ -69,7 +69,7 @@ fn resolve(setting: &Setting, raw: &RawSettings) -> Result<(Value, Source), Erro
     }
 }
 
-/// Says so when a setting was changed that changes nothing here.
+/// Warns of a setting that was changed and has no effect here.
 fn warning(setting: &Setting, value: &Value, source: &Source) -> Option<String> {
     let why = match setting.verdict {
         Verdict::NoEffect(why) => why,
@@ -252,6 +252,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn complains_as_gunicorn() {
         let text = Value::str;
         for (name, value, message) in [

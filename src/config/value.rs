@@ -11,8 +11,8 @@ pub enum Value {
     Str(String),
     List(Vec<Self>),
     Dict(Vec<(Self, Self)>),
-    /// A Python object we only know by its text: a hook, a class, a float. The object itself is
-    /// kept by the Python side under the setting's name.
+    /// A Python object, known here by its text alone: a hook, a class, a float. The Python side keeps the
+    /// object under the setting's name.
     Opaque(String),
 }
 

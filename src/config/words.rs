@@ -1,6 +1,6 @@
-//! Splits `*_CMD_ARGS`, and commands of the control interface, into words as a POSIX shell does, which is what Python's `shlex` does too.
+//! Splits `*_CMD_ARGS` and commands of the control interface into words, as a POSIX shell and Python's `shlex` do.
 
-/// The text ends within a word; worded as `shlex` words it.
+/// The text ends within a word. The messages are those of `shlex`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unfinished {
     #[error("No closing quotation")]

@@ -10,7 +10,7 @@ use super::error::{ParseError, quoted};
 use super::fields::{is_field_value, is_field_value_byte, is_named, is_token, is_token_byte};
 use super::limits::Limits;
 
-/// What a call of [`ChunkedDecoder::decode`] came to.
+/// The outcome of a call of [`ChunkedDecoder::decode`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     NeedData,

@@ -2,7 +2,7 @@
 //!
 //! The caller owns the clock. The text is made once a second at most.
 
-/// Keeps the text of the last second asked for.
+/// Caches the text of the last second.
 #[derive(Clone, Debug)]
 pub struct HttpDate {
     second: i64,

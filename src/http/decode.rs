@@ -54,7 +54,7 @@ impl IncomingBody {
         self.expectation == Expectation::Continue
     }
 
-    /// Whether the peer waited; it does not any more.
+    /// Clears the expectation. Returns whether the peer waited.
     pub(super) fn take_expectation(&mut self) -> bool {
         let expected = std::mem::replace(&mut self.expectation, Expectation::Nothing);
         expected == Expectation::Continue

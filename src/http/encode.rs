@@ -51,7 +51,7 @@ impl BodyEncoder {
         let never_has_body = (100..200).contains(&code) || matches!(code, 204 | 304);
         match (head.content_length(), size) {
             _ if never_has_body => (Self::NoBody, None),
-            // What GET would have sent is not known from a HEAD that sends nothing.
+            // An empty body of a HEAD does not tell the length of what GET would send.
             (None, BodySize::Exact(length)) if is_head_request && length > 0 => {
                 (Self::NoBody, Some(length))
             }

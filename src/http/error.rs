@@ -1,4 +1,4 @@
-//! Who is at fault, and what is said about it.
+//! Errors: whose fault they are, and how they are worded.
 //!
 //! [`ParseError`] is the peer's fault: it becomes an error page and a log line, and the connection closes.
 //! [`ResponseError`] is the application's fault: it becomes a 500 and a line in the error log.
@@ -37,7 +37,7 @@ statuses! {
     INSUFFICIENT_STORAGE = 507 "Insufficient Storage";
 }
 
-/// The peer sent what we refuse. `Display` is the line for the log; [`ParseError::page_message`] is the text of
+/// The peer sent what the server refuses. `Display` is the line for the log; [`ParseError::page_message`] is the text of
 /// the error page. Quoted parts come from the peer and are escaped and shortened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {

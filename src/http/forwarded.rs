@@ -30,16 +30,16 @@ pub struct HeaderPolicy {
     forwards_any: bool,
     /// Lower-case name and the value that means https.
     secure_scheme: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The marks of those names. Tells nearly all other fields apart by two bytes.
+    /// The marks of those names. Two bytes of a name are enough to rule out nearly all other fields.
     scheme_marks: u64,
-    /// `SCRIPT_NAME` of requests that do not bring their own.
+    /// `SCRIPT_NAME` of requests that have no such field.
     script_name: Vec<u8>,
 }
 
-/// What was found out.
+/// What the trusted fields say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forwarded {
-    /// Whether the client spoke https; `None`: nobody said.
+    /// Whether the client spoke https; `None`: no field says.
     pub is_https: Option<bool>,
     /// The head's `SCRIPT_NAME` field counts, not the environment's.
     pub has_script_name: bool,
@@ -177,7 +177,7 @@ impl HeaderPolicy {
 /// The field by which a trusted peer says where the application is mounted.
 const SCRIPT_NAME: &[u8] = b"script_name";
 
-/// Whether the head has the field. Twice the same is once; two values would leave it to chance which one counts.
+/// Whether the head has the field. The same value twice counts once; two values are refused, because either could count.
 fn has_one_script_name(head: &RequestHead) -> Result<bool, ParseError> {
     let mut values = head
         .fields()
@@ -201,7 +201,7 @@ fn is_other_spelling(name: &[u8], other: &[u8]) -> bool {
         && !name.eq_ignore_ascii_case(other)
 }
 
-/// Asked of every name of every request: eight bytes at a time, the last eight perhaps twice.
+/// This runs for every name of every request, so it takes eight bytes at a time; the last eight may overlap.
 fn has_underscore(name: &[u8]) -> bool {
     let Some(last) = name.last_chunk::<8>() else {
         return name.contains(&b'_');

@@ -1,8 +1,8 @@
 //! The client's address as proxies pass it on: `X-Forwarded-For` and `Forwarded` (RFC 7239).
 //!
-//! Every proxy appends the address it was called from, so only the elements on the right, one for each proxy of
-//! ours, can be believed; whatever stands left of them may be the client's invention. [`client`] looks at exactly one
-//! element. Nothing here fails a request: what cannot be read is a reason to keep the peer's own address.
+//! Every proxy appends the address that connected to it. So only the elements on the right, one for each trusted
+//! proxy, can be believed; the client may have invented those on the left. [`client`] reads exactly one element.
+//! Nothing here refuses a request: if the element cannot be read, the peer's own address is kept.
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -36,7 +36,7 @@ pub enum ClientAddress {
 /// Why there is no address to believe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientUnknown {
-    /// Not worth a word: the request came past the proxies, or from one of them.
+    /// Not logged: the request came past the proxies, or from one of them.
     #[error("the field is missing")]
     Missing,
     #[error("it has fewer elements than there are trusted proxies")]
@@ -47,7 +47,7 @@ pub enum ClientUnknown {
     NotAnAddress,
 }
 
-/// What the `hops`-th element from the right says. 1 is the last: the client of the proxy that is connected to us.
+/// What the `hops`-th element from the right says. 1 is the last: the client of the proxy that is connected to the server.
 ///
 /// # Errors
 /// The field says nothing that can be believed.

@@ -107,7 +107,7 @@ impl<'a> FramingFields<'a> {
                 self.has_content_type = true;
             }
             14 if is_named(name, b"content-length") => {
-                // RFC 9112 section 6.3 item 5 would allow equal repeats; nobody honest sends them.
+                // RFC 9112 section 6.3 item 5 would allow equal repeats; no client sends them.
                 refuse_if(
                     self.content_length.replace(value).is_some(),
                     "CONTENT-LENGTH",
@@ -119,7 +119,7 @@ impl<'a> FramingFields<'a> {
         Ok(())
     }
 
-    /// The verdict on the whole head.
+    /// Decides what the whole head says.
     pub(super) fn decide(
         self,
         method: &[u8],
@@ -140,7 +140,7 @@ impl<'a> FramingFields<'a> {
         Ok(Framing {
             length,
             keep_alive: keeps_alive && method != b"CONNECT",
-            // RFC 9110 section 10.1.1: a 1.0 request's expectation is ignored; without a body nobody waits.
+            // RFC 9110 section 10.1.1: a 1.0 request's expectation is ignored, and so is one without a body.
             expects_continue: self.expects_continue
                 && version >= Version::HTTP_11
                 && length != BodyLength::Empty

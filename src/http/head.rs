@@ -2,7 +2,7 @@
 //!
 //! [`parse_head`] is resumable. A head that arrives whole is tokenised at once; one that arrives in pieces has each
 //! new byte searched once for line ends, with the limits applied on the way, and is tokenised when its end is
-//! there. `httparse` finds the fields; what it tolerates beyond our rules is refused here and in `refusal.rs`.
+//! there. `httparse` finds the fields; what it tolerates beyond the rules of RFC 9112 is refused here and in `refusal.rs`.
 
 use std::mem::MaybeUninit;
 
@@ -179,7 +179,7 @@ impl RequestHead {
         if line_end > limits.request_line_bytes_max {
             return Err(refusal::line_too_large(line_end, limits));
         }
-        // RFC 9112 section 2.2 lets a recipient take a bare LF for a line end; we do not, because not all do.
+        // RFC 9112 section 2.2 lets a recipient take a bare LF for a line end. Not all do, so it is refused here.
         // Fields hold no line ends, so the byte before each LF is all there is to look at.
         if bytes[line_end] != b'\r' {
             return Err(refusal::bare_line_feed(0));
@@ -267,7 +267,7 @@ pub fn parse_head(
                 return Ok(Some((end, framing)));
             }
             Ok(httparse::Status::Partial) => {}
-            // Refuse now what no further byte can mend; otherwise it is one of the settings' leniencies, or a head
+            // Refuse now what no further byte can repair; otherwise it is one of the settings' leniencies, or a head
             // with many fields, and is read when it is whole.
             Err(_) => {
                 if let Some(error) = refusal::find(input, limits) {

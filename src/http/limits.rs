@@ -1,4 +1,4 @@
-//! What a request may cost before it is refused, and which of gunicorn's leniencies are switched on.
+//! The limits of a request, and which of gunicorn's leniencies are switched on.
 //!
 //! Every bound of the parser comes from here; all of them are applied while bytes arrive, not afterwards.
 

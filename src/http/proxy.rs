@@ -1,11 +1,11 @@
-//! The PROXY protocol, versions 1 and 2: a load balancer's first words, which say whose connection it passes on.
+//! The PROXY protocol, versions 1 and 2: a header before HTTP, in which a load balancer names the client.
 //!
 //! Pure and bounded. [`parse`] looks at what has arrived since the connection was accepted and says that it needs
 //! more, that there is no header, or what the header says. It can be asked again with the same bytes and more: each
 //! call costs at most one look at the bound of the version. The event loop asks it once per connection, before HTTP.
 //! Sections are those of the specification of HAProxy, "The PROXY protocol, versions 1 & 2".
 
-// Addresses are values; sockets are not for this room, so they come from `core`.
+// This module does no I/O, so it takes addresses, which are values, from `core::net` and not from `std::net`.
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::error::{ParseError, quoted};
@@ -44,7 +44,7 @@ pub struct ProxyHeader {
 /// Between whom the connection that is passed on was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyRoute {
-    /// Not told: the connection is what it seems to be.
+    /// Not given: the connection is what it seems to be.
     Unknown,
     /// Over IP.
     Ip {

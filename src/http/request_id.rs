@@ -1,4 +1,4 @@
-//! By which name a request is known elsewhere: `X-Request-ID`, `traceparent`, or one of our own making.
+//! The request's id: `X-Request-ID`, `traceparent`, or one that the server makes.
 //!
 //! A client's name is taken only when it can stand in any log, header or shell without being quoted.
 
@@ -51,7 +51,7 @@ fn parse_trace_parent(value: &[u8]) -> Option<TraceParent<'_>> {
     is_valid.then_some(TraceParent { trace_id, span_id })
 }
 
-/// A name that the server gives: unique for the `serial`th request of a worker with a random `seed`.
+/// An id that the server makes: unique for the `serial`th request of a worker with a random `seed`.
 pub fn made_request_id(seed: u64, serial: u64) -> [u8; 32] {
     let mut id = [0; 32];
     let number = u128::from(seed) << 64 | u128::from(serial);
@@ -65,7 +65,7 @@ fn is_hex(byte: &u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
-/// Letters, digits and marks that mean nothing to anybody.
+/// Letters, digits and marks that no shell, log or header treats specially.
 fn is_harmless(id: &[u8]) -> bool {
     (1..=ID_BYTES_MAX).contains(&id.len())
         && id.iter().all(|byte| {

@@ -61,7 +61,7 @@ impl ResponseHead {
         Ok(())
     }
 
-    /// Adds a field. What belongs to the connection is not the application's to say: `Connection` is noted and not
+    /// Adds a field. The application does not decide about the connection: `Connection` is noted and not
     /// kept, `Upgrade` is kept for WebSocket, and the other hop-by-hop fields are an error (PEP 3333, "Other HTTP
     /// Features").
     pub fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
@@ -187,8 +187,8 @@ impl ResponseHead {
                     false => Connection::Upgrade,
                 };
             } else if !option.eq_ignore_ascii_case(b"keep-alive") {
-                // Many applications ask for keep-alive; it is what happens anyway. Anything else would make a
-                // field hop-by-hop behind our back.
+                // Many applications ask for keep-alive, which is the default anyway. Any other option would make a
+                // field hop-by-hop that this server sends as end-to-end.
                 return hop_by_hop(name);
             }
         }

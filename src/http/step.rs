@@ -1,13 +1,13 @@
-//! What came of bytes that were given to an exchange.
+//! The outcome of giving bytes to an exchange.
 
 use std::ops::Range;
 
 use super::chunked::Piece;
 
-/// What one call of `Exchange::receive` or `receive_streamed_body` came to.
+/// The outcome of one call of `Exchange::receive` or `receive_streamed_body`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Bytes done with; the rest is to be given again.
+    /// Bytes that were consumed; the rest is to be given again.
     pub consumed: usize,
     pub received: Received,
 }

@@ -4,15 +4,19 @@
 //! stuck in a request when the worker's time is over: then the loop's thread ends the process.
 
 use std::io;
+use std::sync::Arc;
 use std::thread;
 
+use nix::libc::EBADF;
 use pyo3::prelude::*;
 
-use super::serve::without_signals;
+use super::leave::exit_now;
+use super::worker_signals::without_signals;
 use crate::arbiter::EXIT_BOOT;
 use crate::python::gil::{Reason, release};
 use crate::python::threads::{MainThreadJobs, PythonApplication};
 use crate::python::traceback::format as traceback;
+use crate::scoreboard::SlotState;
 use crate::worker::{self, Exit, Setup};
 
 /// Serves. `on_stuck` is called on the loop's thread when the main one does not come back.
@@ -46,7 +50,17 @@ pub(super) fn serve(
 
 /// Runs the event loop. When it fails, its threads wait for jobs that never come: none of them is to be waited for.
 pub(super) fn serve_or_fail(setup: Setup, application: &PythonApplication, threads: usize) -> Exit {
+    let (scoreboard, index, logs) = (Arc::clone(&setup.scoreboard), setup.slot, setup.log);
     worker::run(setup, application).unwrap_or_else(|error| {
+        let has_served = scoreboard.slot(index).reported_state() != SlotState::Booting;
+        if has_served && error.raw_os_error() == Some(EBADF) {
+            log::error!("The application has closed this worker's descriptors: it leaves at once");
+            // Helper threads wait on such descriptors and cannot be reached any more.
+            if let Some(logs) = logs {
+                logs.close();
+            }
+            Python::attach(|py| exit_now(py, EXIT_DESCRIPTORS_LOST));
+        }
         log::error!("The worker could not serve: {error}");
         Exit {
             code: EXIT_BOOT,
@@ -54,3 +68,6 @@ pub(super) fn serve_or_fail(setup: Setup, application: &PythonApplication, threa
         }
     })
 }
+
+/// Not that of a failed boot.
+const EXIT_DESCRIPTORS_LOST: i32 = 1;

@@ -359,7 +359,7 @@ fn level_of(metadata: &Metadata<'_>) -> LogLevel {
     }
 }
 
-/// A panic while something was written leaves nothing that the next line could trip over.
+/// A panic while a line was written leaves nothing that could spoil the next one.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,8 @@
 //! statsd: gunicorn's metrics by gunicorn's names, many to a datagram.
 //!
-//! gunicorn sends a datagram per metric. statsd and those who speak its protocol take several with a newline between
-//! them, so what a turn of the loop or a call has to tell goes into as few datagrams as fit a network packet.
+//! gunicorn sends a datagram per metric. statsd and servers with its protocol take several, with a newline between
+//! them. So the metrics of an iteration of the loop, or of a call, are put into as few datagrams as a network packet
+//! allows.
 //!
 //! Invariant: no call blocks. What the system does not take at once is lost, as datagrams are.
 
@@ -139,8 +140,8 @@ impl Statsd {
         if let Some(socket) = &self.socket {
             let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
             match send(socket.as_raw_fd(), &self.packet, flags) {
-                // A refusal is of an earlier datagram; the next may find somebody. A unix socket's peer is gone for
-                // good, and another may be there by the same name.
+                // A refusal is of an earlier datagram, and a receiver may be there for the next. A unix socket's peer
+                // is gone for good; another one may have bound the same path.
                 Err(Errno::ECONNREFUSED) if matches!(self.address, StatsdAddress::Udp { .. }) => {}
                 Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EMSGSIZE) => {}
                 Err(_) => self.socket = None,
@@ -211,7 +212,7 @@ impl Display for MillisText {
     }
 }
 
-/// What an Ethernet frame holds, less the headers of IPv6 and UDP and some for a tunnel.
+/// Bytes of an Ethernet frame, less the headers of IPv6 and UDP, and some for a tunnel.
 const PACKET_BYTES: usize = 1432;
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 

@@ -4,7 +4,7 @@
 //!
 //! Invariants:
 //! - No call blocks. A datagram that is not taken is dropped; a stream holds back at most `PENDING_BYTES_MAX`.
-//! - What is dropped is counted, and said when it begins and when it is over.
+//! - What is dropped is counted, and logged when it begins and when it is over.
 //! - A connection belongs to one process: a forked child makes its own.
 
 mod endpoint;
@@ -29,12 +29,12 @@ pub(super) enum Kind {
     Access,
 }
 
-/// What the error log should be told.
+/// What is to be written to the error log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Notice {
     /// Messages are dropped from now on.
     Lost(Errno),
-    /// They are taken again; so many were dropped.
+    /// They are taken again. The number is of those that were dropped.
     Back(u64),
 }
 
@@ -203,7 +203,7 @@ impl Syslog {
         }
     }
 
-    /// Hands to the stream what it takes.
+    /// Writes to the stream what it takes.
     fn flush(&mut self) -> Result<(), Errno> {
         while let Some(link) = self.link.as_ref().filter(|_| !self.pending.is_empty()) {
             match send(link.fd.as_raw_fd(), &self.pending, SEND_FLAGS) {
@@ -215,7 +215,7 @@ impl Syslog {
         Ok(())
     }
 
-    /// After an error that will not go away by itself the link is given up.
+    /// Gives up the link after an error that will not go away by itself.
     fn give_up_on(&mut self, sent: Result<(), Errno>) -> Result<(), Errno> {
         if let Err(errno) = sent
             && !matches!(errno, Errno::EAGAIN | Errno::ENOBUFS | Errno::EMSGSIZE)
@@ -234,7 +234,8 @@ impl Syslog {
         self.pending.drain(..end);
     }
 
-    /// Have a link of this process, or fail at once. A failed attempt is repeated after a while only.
+    /// Makes a link of this process if there is none, or fails at once. A failed attempt is repeated after
+    /// `RETRY_PERIOD`.
     fn connect(&mut self, pid: u32) -> Result<(), Errno> {
         if self.pid != pid {
             self.forked();
@@ -265,7 +266,7 @@ fn severity(level: LogLevel) -> u8 {
 }
 
 const SEND_FLAGS: MsgFlags = MsgFlags::MSG_NOSIGNAL.union(MsgFlags::MSG_DONTWAIT);
-/// Some thousand lines: a hiccup of the receiver, not a standstill.
+/// In bytes: some thousand lines, for a receiver that is slow for a moment.
 const PENDING_BYTES_MAX: usize = 1024 * 1024;
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 const CLOSE_GRACE: Duration = Duration::from_millis(200);

@@ -13,11 +13,12 @@
 //! 3. *Not hijacked.* The application answers in HTTP, and the connection continues as any other.
 
 use std::io;
+use std::time::Instant;
 
 use mio::{Registry, Token};
 use slab::Slab;
 
-use crate::pool::{ConnId, Job, Peer};
+use crate::pool::{ConnId, Job, Peer, Reply};
 
 use super::connection::{Action, Connection};
 use super::events;
@@ -121,7 +122,7 @@ impl Connections {
     }
 
     /// Move a connection by one step, and do what comes of it. Returns false when the connection is gone.
-    pub(super) fn act(
+    fn act(
         &mut self,
         id: ConnId,
         services: &mut Services,
@@ -156,6 +157,42 @@ impl Connections {
             let action = connection.on_event(event, services);
             self.apply(id, action, services);
         }
+    }
+
+    /// The application has replied.
+    ///
+    /// # Errors
+    /// The reply itself when its connection is gone, or does not wait for it any more.
+    pub(super) fn on_reply(
+        &mut self,
+        id: ConnId,
+        reply: Reply,
+        services: &mut Services,
+    ) -> Result<(), Reply> {
+        let Some(connection) = self.get_mut(id).filter(|found| !found.is_timed_out()) else {
+            return Err(reply);
+        };
+        let action = connection.on_reply(reply, services);
+        self.apply(id, action, services);
+        Ok(())
+    }
+
+    /// The loop has answered a request itself.
+    ///
+    /// # Errors
+    /// The job itself when its connection is gone.
+    pub(super) fn on_own_answer(
+        &mut self,
+        job: Box<Job>,
+        services: &mut Services,
+    ) -> Result<(), Box<Job>> {
+        let id = job.conn;
+        let Some(connection) = self.get_mut(id) else {
+            return Err(job);
+        };
+        let action = connection.on_own_answer(job, services);
+        self.apply(id, action, services);
+        Ok(())
     }
 
     fn close(&mut self, id: ConnId, services: &mut Services) {
@@ -225,17 +262,18 @@ impl Connections {
         }
     }
 
-    /// Close the connection that has been idle for longest, unless its next request is there already. Returns whether
-    /// one was closed.
-    pub(super) fn evict_oldest_idle(&mut self, services: &mut Services) -> bool {
-        let oldest = self
-            .iter()
-            .filter(|connection| connection.is_kept_alive())
-            .min_by_key(|connection| connection.due())
-            .map(Connection::id);
-        let Some(id) = oldest else { return false };
+    /// The connection that has been idle for longest; those that have sent nothing yet come first.
+    pub(super) fn oldest_idle(&self, now: Instant) -> Option<ConnId> {
+        self.iter()
+            .filter_map(|connection| Some((connection.idle_since(now)?, connection.id())))
+            .min_by_key(|(idle_since, _)| *idle_since)
+            .map(|(_, id)| id)
+    }
+
+    /// Close a connection for another that has come, unless its request is there already: then the worker has one
+    /// connection more than it may, until it next accepts.
+    pub(super) fn evict(&mut self, id: ConnId, services: &mut Services) {
         self.act(id, services, Connection::close_if_idle);
-        self.get(id).is_none()
     }
 
     /// The worker drains.

@@ -2,7 +2,6 @@
 
 use crate::pool::{Job, Reply};
 
-use super::connection::Connection;
 use super::connections::Connections;
 use super::load_shedding::Shed;
 use super::services::{Services, recycle};
@@ -48,13 +47,9 @@ fn on_reply(
         Reply::Hijacked(id) => return connections.hijack(id, services),
         Reply::Head(id, _) | Reply::Data(id, _) | Reply::Hints(id, _) | Reply::WantsBody(id) => id,
     };
-    let expects_it = |connection: &Connection| !connection.is_timed_out();
-    if connections.get(id).is_some_and(expects_it) {
-        connections.act(id, services, |connection, services| {
-            connection.on_reply(reply, services)
-        });
+    let Err(reply) = connections.on_reply(id, reply, services) else {
         return;
-    }
+    };
     match reply {
         Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) | Reply::Overdue(job) => {
             orphan(job, connections, timed_out, services);
@@ -74,12 +69,7 @@ pub(super) fn own_answers(
 ) {
     services.dispatch.shed_overdue(services.clock.now());
     for job in services.dispatch.take_answered() {
-        let id = job.conn;
-        if connections.get(id).is_some() {
-            connections.act(id, services, |connection, services| {
-                connection.on_own_answer(job, services)
-            });
-        } else {
+        if let Err(job) = connections.on_own_answer(job, services) {
             orphan(job, connections, timed_out.as_deref_mut(), services);
         }
     }

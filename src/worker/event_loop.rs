@@ -84,7 +84,7 @@ impl<'a> EventLoop<'a> {
             peers.register(registry, events::of_descriptor(Descriptor::Peers))?;
         }
         Ok(Self {
-            listeners: Listeners::new(listeners, &poll)?,
+            listeners: Listeners::new(listeners, config.socket.backlog, &poll)?,
             connections: Connections::new(registry.try_clone()?),
             connections_max: workers.worker_connections.max(1),
             timed_out: workers
@@ -215,15 +215,19 @@ impl<'a> EventLoop<'a> {
         let (connections, services) = (&mut self.connections, &mut self.services);
         for _ in 0..ITERATION_ACCEPTS {
             let now = services.clock.now();
-            if connections.len() >= self.connections_max && !connections.evict_oldest_idle(services)
-            {
-                return self.listeners.pause_at_limit();
+            let is_full = connections.len() >= self.connections_max;
+            let evicted = is_full.then(|| connections.oldest_idle(now)).flatten();
+            if is_full && evicted.is_none() {
+                return self.listeners.pause_at_limit(now);
             }
             match self
                 .listeners
                 .accept(listener, &mut services.exhaustion, now)?
             {
                 Attempt::Accepted(transport, peer) => {
+                    if let Some(evicted) = evicted {
+                        connections.evict(evicted, services);
+                    }
                     let Some(peers) = &mut self.peers else {
                         connections.open(transport, peer, listener, services);
                         continue;

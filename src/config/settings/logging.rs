@@ -6,6 +6,9 @@ const SECTION: Section = Section::Logging;
 const SWITCH: Kind = Kind::Bool { cli: true };
 const OFF: Default = Default::Bool(false);
 
+const OF_FILES: &str = "A file that exists keeps its owner; user and group get only a file that the server creates. \
+     Lines that the log does not take wait, and then are dropped and counted.";
+
 pub(super) const ROWS: &[Setting] = &[
     row(
         "accesslog",
@@ -14,7 +17,8 @@ pub(super) const ROWS: &[Setting] = &[
         Default::None,
         "Access log file; - is standard output.",
     )
-    .flags(&["--access-logfile"]),
+    .flags(&["--access-logfile"])
+    .differs(OF_FILES),
     row(
         "disable_redirect_access_to_syslog",
         SECTION,
@@ -74,7 +78,8 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text("-"),
         "Error log file; - is standard error.",
     )
-    .flags(&["--error-logfile", "--log-file"]),
+    .flags(&["--error-logfile", "--log-file"])
+    .differs(OF_FILES),
     row(
         "loglevel",
         SECTION,

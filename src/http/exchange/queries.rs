@@ -1,4 +1,4 @@
-//! What can be asked of an [`Exchange`]; nothing here changes it.
+//! The queries of an [`Exchange`]; none of them changes it.
 
 use super::current_request::{Next, Request};
 use super::{Exchange, LastBody, State};

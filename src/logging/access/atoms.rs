@@ -1,6 +1,6 @@
-//! What a line of the access log can show: gunicorn's atoms and ours.
+//! What a line of the access log can show: gunicorn's atoms, and more.
 //!
-//! gunicorn's: `h l u t r m U q H s B b f a T D M L p {x}i {x}o {x}e`. Ours have the form of its headers, with an `x`:
+//! gunicorn's: `h l u t r m U q H s B b f a T D M L p {x}i {x}o {x}e`. The others have the form of its headers, with an `x`:
 //! `%({queue}x)s`.
 
 /// One thing to show of an exchange.
@@ -53,7 +53,7 @@ pub(super) enum Atom {
 }
 
 impl Atom {
-    /// By gunicorn's name or ours. An unknown name is no mistake: gunicorn shows `-` for it.
+    /// By its name. An unknown name is no error: gunicorn shows `-` for it.
     pub(super) fn named(name: &str) -> Self {
         match name {
             "h" => Self::PeerAddress,

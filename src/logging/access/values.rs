@@ -1,4 +1,4 @@
-//! Values of access log lines: how they are found in a head, and how they are made harmless.
+//! Values of access log lines: how they are found in a head, and how they are escaped.
 
 use std::io::Write as _;
 

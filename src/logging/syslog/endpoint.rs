@@ -1,4 +1,4 @@
-//! Where syslog is and what it is called there: the settings' words and the socket behind them.
+//! Where syslog listens: the setting's forms of an address, the names of facilities, and the socket.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};

@@ -65,7 +65,7 @@ impl Connection {
     }
 
     /// Returns what becomes of the connection when not everything was written.
-    pub(super) fn flush(&mut self, services: &mut Services) -> Option<Action> {
+    fn flush(&mut self, services: &mut Services) -> Option<Action> {
         let flushed = self.write.flush(
             &mut self.transport,
             &mut services.writes,
@@ -87,7 +87,7 @@ impl Connection {
     }
 
     /// The response is written and the connection stays: continue with what was pipelined, or wait.
-    pub(super) fn next_request(&mut self, services: &mut Services) -> Action {
+    fn next_request(&mut self, services: &mut Services) -> Action {
         self.lifecycle.keep_alive(&services.clock);
         self.usage = Usage::Kept;
         if !self.read.is_empty() {
@@ -117,7 +117,7 @@ impl Connection {
         Action::Idle
     }
 
-    pub(super) fn begin_close(&mut self, services: &mut Services) -> Action {
+    fn begin_close(&mut self, services: &mut Services) -> Action {
         if self.lifecycle.is_lingering_close() {
             return Action::Wait;
         }

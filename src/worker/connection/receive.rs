@@ -39,7 +39,7 @@ impl Connection {
         action
     }
 
-    pub(super) fn read_into(&mut self, buffer: &mut [u8], services: &mut Services) -> Action {
+    fn read_into(&mut self, buffer: &mut [u8], services: &mut Services) -> Action {
         let mut share = SHARE_BYTES;
         while self.read.is_ready() && self.wants_input() {
             let result = match self.direct_read(share, services) {
@@ -47,7 +47,10 @@ impl Connection {
                 None => self.read_once(buffer, services),
             };
             match result {
-                Ok(Input::Bytes(len)) => share = share.saturating_sub(len),
+                Ok(Input::Bytes(len)) => {
+                    share = share.saturating_sub(len);
+                    self.lifecycle.received(len);
+                }
                 Ok(Input::Blocked) => break,
                 Ok(Input::End) => return self.on_end_of_input(services),
                 Err(action) => return action,
@@ -65,15 +68,11 @@ impl Connection {
     }
 
     /// A `100 Continue` waits for the socket.
-    pub(super) fn is_continue_stuck(&self) -> bool {
+    fn is_continue_stuck(&self) -> bool {
         !self.write.is_empty() && self.protocol.part() == Some(Part::Body)
     }
 
-    pub(super) fn read_once(
-        &mut self,
-        buffer: &mut [u8],
-        services: &mut Services,
-    ) -> Result<Input, Action> {
+    fn read_once(&mut self, buffer: &mut [u8], services: &mut Services) -> Result<Input, Action> {
         // What follows a head is better read to where it stays.
         let is_body =
             self.protocol.part() == Some(Part::Body) || self.protocol.has_streaming_body();
@@ -92,7 +91,7 @@ impl Connection {
         Ok(input)
     }
 
-    pub(super) fn direct_read(&self, share: usize, services: &Services) -> Option<(usize, usize)> {
+    fn direct_read(&self, share: usize, services: &Services) -> Option<(usize, usize)> {
         if !self.read.is_empty() {
             return None;
         }
@@ -100,7 +99,7 @@ impl Connection {
     }
 
     /// Read a large body to where it stays.
-    pub(super) fn read_direct(
+    fn read_direct(
         &mut self,
         parts: (usize, usize),
         services: &mut Services,
@@ -121,7 +120,7 @@ impl Connection {
     }
 
     /// The client has closed its side and everything before that is consumed.
-    pub(super) fn on_end_of_input(&mut self, services: &mut Services) -> Action {
+    fn on_end_of_input(&mut self, services: &mut Services) -> Action {
         if self.protocol.has_streaming_body() {
             // It may still read the answer of an application that finds the body incomplete.
             self.fail_request_body(
@@ -140,7 +139,7 @@ impl Connection {
     }
 
     /// Bytes have arrived.
-    pub(super) fn on_input(&mut self, bytes: &[u8], services: &mut Services) -> Action {
+    fn on_input(&mut self, bytes: &[u8], services: &mut Services) -> Action {
         if !self.read.is_empty() {
             self.read.keep(bytes);
             return self.receive_buffered(services);
@@ -168,11 +167,7 @@ impl Connection {
     }
 
     /// Consume bytes as far as they are wanted. Returns how many; the rest is to be given again with what follows.
-    pub(super) fn receive(
-        &mut self,
-        bytes: &[u8],
-        services: &mut Services,
-    ) -> Result<usize, Refusal> {
+    fn receive(&mut self, bytes: &[u8], services: &mut Services) -> Result<usize, Refusal> {
         if bytes.is_empty() || !self.wants_input() {
             return Ok(0);
         }
@@ -200,7 +195,7 @@ impl Connection {
     }
 
     /// Feed the protocol, and dispatch the request that comes of it.
-    pub(super) fn feed(&mut self, bytes: &[u8], services: &mut Services) -> Result<usize, Refusal> {
+    fn feed(&mut self, bytes: &[u8], services: &mut Services) -> Result<usize, Refusal> {
         let mut consumed = 0;
         loop {
             let rest = &bytes[consumed..];
@@ -229,7 +224,7 @@ impl Connection {
     }
 
     /// Hand a request to the pool.
-    pub(super) fn dispatch(&mut self, mut job: Box<Job>, services: &mut Services) {
+    fn dispatch(&mut self, mut job: Box<Job>, services: &mut Services) {
         job.arrived = services.clock.now();
         job.body_bytes = job.body.len();
         if services.shutdown.is_draining() || !services.clock.has_keep_alive() {
@@ -250,7 +245,7 @@ impl Connection {
     }
 
     /// Read and forget, until the client closes its side too.
-    pub(super) fn discard_input(&mut self, buffer: &mut [u8]) -> Action {
+    fn discard_input(&mut self, buffer: &mut [u8]) -> Action {
         for _ in 0..LINGERING_CLOSE_READS {
             match self.read.read(buffer, &mut self.transport) {
                 Ok(Input::Bytes(_)) => {}

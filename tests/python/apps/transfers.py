@@ -1,6 +1,8 @@
 """Says which worker answers. But for the first few, workers stop in their import until the test lets them on."""
 
+import contextlib
 import os
+import threading
 import time
 
 import gate
@@ -15,7 +17,24 @@ else:
     gate.wait("import")
 
 
+def hold(seconds):
+    """Has every descriptor there is for so long."""
+    held = []
+    with contextlib.suppress(OSError):
+        while True:
+            held.append(os.dup(0))
+    os.close(held.pop())
+    gate.reach("exhausted")
+    held.append(os.dup(0))
+    time.sleep(seconds)
+    for number in held:
+        os.close(number)
+
+
 def application(environ, start_response):
+    if environ["PATH_INFO"] == "/hold":
+        threading.Thread(target=hold, args=(float(environ["QUERY_STRING"]),), daemon=True).start()
+        environ["QUERY_STRING"] = ""
     if environ["QUERY_STRING"]:
         time.sleep(float(environ["QUERY_STRING"]))
     body = str(os.getpid()).encode()

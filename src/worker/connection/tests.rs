@@ -1,0 +1,106 @@
+//! One connection over a socket pair, step by step, and what a simulation checks of it.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use super::*;
+
+impl Connection {
+    /// What must hold after every iteration: the connection waits for the application, or it has a deadline.
+    pub(in crate::worker) fn check_invariants(&self) {
+        self.protocol.check_invariants();
+        if self.lifecycle.state() == State::Dispatched {
+            assert!(self.protocol.is_with_application(), "{self:?}");
+        } else {
+            assert!(self.due().is_some(), "waits for ever: {self:?}");
+        }
+        if !self.write.is_empty() {
+            assert_eq!(self.lifecycle.state(), State::Sending, "{self:?}");
+        }
+        if self.is_idle() {
+            assert!(!self.write.has_window(), "{self:?}");
+            assert!(!self.protocol.has_answer(), "{self:?}");
+            assert_eq!(self.protocol.held_bytes(), 0);
+        }
+    }
+
+    /// Memory of the body budget that the request holds.
+    pub(in crate::worker) fn held_bytes(&self) -> usize {
+        self.protocol.held_bytes()
+    }
+}
+
+const READABLE: SocketEvent = SocketEvent {
+    input: InputEvent::Readable,
+    is_writable: false,
+    is_broken: false,
+};
+
+fn connect() -> (Connection, UnixStream, Services) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut services = Services::for_tests();
+    let conn = ConnId {
+        slot: 0,
+        generation: 0,
+    };
+    let ours = Transport::Unix(mio::net::UnixStream::from_std(ours));
+    let connection = Connection::new(conn, ours, Peer::Unix, 0, &mut services);
+    (connection, theirs, services)
+}
+
+#[test]
+fn an_answered_connection_waits_for_its_next_request() {
+    let (mut connection, mut client, mut services) = connect();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        .unwrap();
+    assert_eq!(connection.on_event(READABLE, &mut services), Action::Wait);
+    connection.check_invariants();
+    assert!(!connection.is_idle());
+    let mut job = services.dispatch.take_first().unwrap();
+    job.response.set_status(b"204 No Content").unwrap();
+    let action = connection.on_reply(Reply::Whole(job), &mut services);
+    assert_eq!(action, Action::Idle);
+    connection.check_invariants();
+    let idle_since = connection.idle_since(Instant::now());
+    assert!(matches!(idle_since, Some((true, _))), "{idle_since:?}");
+    let mut bytes = [0; 64];
+    let len = client.read(&mut bytes).unwrap();
+    assert!(bytes[..len].starts_with(b"HTTP/1.1 204 No Content\r\n"));
+    assert_eq!(connection.begin_drain(&mut services), Action::Wait);
+    connection.close(&mut services);
+}
+
+#[test]
+fn a_refused_client_may_finish_sending_before_the_connection_closes() {
+    let (mut connection, mut client, mut services) = connect();
+    client.write_all(b"BAD\r\n\r\n").unwrap();
+    assert_eq!(connection.on_event(READABLE, &mut services), Action::Resume);
+    client.write_all(b"the rest").unwrap();
+    assert_eq!(connection.resume(&mut services), Action::Wait);
+    connection.check_invariants();
+    drop(client);
+    let closed = SocketEvent {
+        input: InputEvent::Closed,
+        ..READABLE
+    };
+    assert_eq!(connection.on_event(closed, &mut services), Action::Close);
+    connection.close(&mut services);
+    let slot = services.accounting.slot();
+    assert_eq!((slot.requests(), slot.refused()), (1, 1));
+}
+
+#[test]
+fn a_client_that_leaves_in_a_head_is_logged_and_gets_no_answer() {
+    let (mut connection, mut client, mut services) = connect();
+    client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    assert_eq!(connection.on_event(READABLE, &mut services), Action::Wait);
+    connection.check_invariants();
+    drop(client);
+    connection.read.on_edge(InputEvent::Closed);
+    assert_eq!(connection.resume(&mut services), Action::Close);
+    connection.close(&mut services);
+    assert_eq!(services.accounting.slot().requests(), 1);
+}
