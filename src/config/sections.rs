@@ -118,6 +118,8 @@ pub struct Http {
     pub keepalive: Option<Duration>,
     pub client_header_timeout: Option<Duration>,
     pub client_body_timeout: Option<Duration>,
+    /// Bytes per second; 0 is no minimum.
+    pub client_body_min_rate: u32,
     pub send_timeout: Option<Duration>,
     pub sendfile: bool,
     /// `None`: the built-in one; empty: no such header.

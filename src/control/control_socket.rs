@@ -123,9 +123,18 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// Private whatever mask another test has set meanwhile.
+    fn directory() -> tempfile::TempDir {
+        use std::os::unix::fs::PermissionsExt as _;
+        tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .unwrap()
+    }
+
     #[test]
     fn a_living_socket_is_not_stolen_and_a_dead_one_is_replaced() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = directory();
         let setting = directory.path().join("made/here/{pid}.ctl");
         let first = ControlSocket::open(&setting, 7, 0o600).unwrap();
         assert!(first.path().ends_with("made/here/7.ctl"));
@@ -148,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_neighbour_that_does_not_answer_holds_up_no_start() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = directory();
         let setting = directory.path().join("{pid}.ctl");
         // Never accepts, like a master that is stopped.
         let stopped = ControlSocket::open(&setting, 1, 0o600).unwrap();
@@ -161,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_socket_is_not_swept() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = directory();
         let file = directory.path().join("17.ctl");
         fs::write(&file, "notes").unwrap();
         ControlSocket::open(&directory.path().join("{pid}.ctl"), 18, 0o600).unwrap();
@@ -170,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_file_that_was_replaced_is_not_removed() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = directory();
         let path = directory.path().join("control");
         let socket = ControlSocket::open(&path, 1, 0o600).unwrap();
         // Made before the first goes, so that it cannot get its inode.

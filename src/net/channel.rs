@@ -31,6 +31,16 @@ struct Way {
     receive: OwnedFd,
 }
 
+/// What [`Channels::receive`] has found.
+#[derive(Debug)]
+pub enum Received {
+    /// How many bytes of the buffer it fills, and its socket.
+    Message(usize, OwnedFd),
+    /// A message whose socket the kernel has thrown away for want of a descriptor.
+    Lost,
+    Nothing,
+}
+
 impl Channels {
     /// Ways to the slots `0..count`.
     ///
@@ -90,13 +100,13 @@ impl Channels {
         Ok(())
     }
 
-    /// The next message for `slot`: how many bytes of `buffer` it fills, and its socket. `None` when there is none.
+    /// The next message for `slot`.
     ///
     /// # Errors
     /// There is no descriptor left for its socket. The message stays where it is.
-    pub fn receive(&self, slot: usize, buffer: &mut [u8]) -> io::Result<Option<(usize, OwnedFd)>> {
+    pub fn receive(&self, slot: usize, buffer: &mut [u8]) -> io::Result<Received> {
         let Some(way) = self.ways.get(slot) else {
-            return Ok(None);
+            return Ok(Received::Nothing);
         };
         // The kernel throws a socket away that finds no number here: see that there is one.
         drop(way.receive.try_clone()?);
@@ -113,10 +123,10 @@ impl Channels {
             let message = match received {
                 Ok(message) => message,
                 Err(nix::errno::Errno::EINTR) => continue,
-                Err(_) => return Ok(None),
+                Err(_) => return Ok(Received::Nothing),
             };
             if message.bytes == 0 {
-                return Ok(None);
+                return Ok(Received::Nothing);
             }
             let socket = message.cmsgs().ok().and_then(|mut all| {
                 all.find_map(|one| match one {
@@ -125,10 +135,14 @@ impl Channels {
                 })
             });
             let len = message.bytes;
-            if let Some(number) = socket {
-                // SAFETY: the kernel has just made this descriptor for this process, and no other code has its number.
-                return Ok(Some((len, unsafe { OwnedFd::from_raw_fd(number) })));
-            }
+            let Some(number) = socket else {
+                // Another thread has taken the last number in this moment.
+                return Ok(Received::Lost);
+            };
+            // SAFETY: the kernel has just made this descriptor for this process, and no other code has its number.
+            return Ok(Received::Message(len, unsafe {
+                OwnedFd::from_raw_fd(number)
+            }));
         }
     }
 }
@@ -203,22 +217,28 @@ mod tests {
 
     use super::*;
 
+    fn is_empty(channels: &Channels, slot: usize) -> bool {
+        matches!(channels.receive(slot, &mut [0; 64]), Ok(Received::Nothing))
+    }
+
     #[test]
-    fn a_socket_travels_with_its_bytes_to_one_reader() {
+    fn a_socket_arrives_with_its_bytes_to_one_reader() {
         let channels = Channels::new(2).unwrap();
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let mut buffer = [0; 64];
-        assert!(channels.receive(1, &mut buffer).unwrap().is_none());
+        assert!(is_empty(&channels, 1));
         channels.send(1, b"hello", theirs.as_fd()).unwrap();
         drop(theirs);
-        assert!(channels.receive(0, &mut buffer).unwrap().is_none());
-        let (len, socket) = channels.receive(1, &mut buffer).unwrap().unwrap();
+        assert!(is_empty(&channels, 0));
+        let Ok(Received::Message(len, socket)) = channels.receive(1, &mut buffer) else {
+            panic!("no message");
+        };
         assert_eq!(&buffer[..len], b"hello");
         UnixStream::from(socket).write_all(b"!").unwrap();
         let mut answer = [0; 1];
         ours.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"!");
-        assert!(channels.receive(1, &mut buffer).unwrap().is_none());
+        assert!(is_empty(&channels, 1));
         assert!(channels.send(2, b"x", ours.as_fd()).is_err());
     }
 

@@ -20,6 +20,8 @@ use super::transport::Transport;
 
 /// After "too many open files" the listeners rest this long.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(250);
+/// At the limit of connections the worker looks again after this long: a client that still has sent nothing makes room.
+const FULL_PAUSE: Duration = Duration::from_millis(250);
 
 /// A listener in the event loop.
 #[derive(Debug)]
@@ -60,8 +62,8 @@ pub(super) enum Attempt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Accepting {
     On,
-    /// The worker has as many connections as it may.
-    Full,
+    /// The worker has as many connections as it may, and looks again at this time.
+    FullUntil(Instant),
     /// No descriptors are left; try again at this time.
     PausedUntil(Instant),
     /// The worker has not begun to serve, or it stops.
@@ -72,26 +74,28 @@ enum Accepting {
 #[derive(Debug)]
 pub(super) struct Listeners {
     acceptors: Vec<Acceptor>,
+    /// Connections that may wait at a listener.
+    backlog: usize,
     accepting: Accepting,
     epoll: Epoll,
 }
 
 impl Listeners {
     /// Listeners that are registered with `poll` when the worker accepts.
-    pub(super) fn new(listeners: Vec<Listener>, poll: &mio::Poll) -> io::Result<Self> {
+    pub(super) fn new(
+        listeners: Vec<Listener>,
+        backlog: u32,
+        poll: &mio::Poll,
+    ) -> io::Result<Self> {
         // A duplicate of the descriptor names the same instance, and closing it leaves mio's alone.
         let descriptor = poll.registry().as_fd().try_clone_to_owned()?;
         crate::fork_guard::register_poll_set(&descriptor);
         Ok(Self {
             acceptors: listeners.into_iter().map(Acceptor::from).collect(),
+            backlog: backlog as usize,
             accepting: Accepting::Over,
             epoll: Epoll(descriptor),
         })
-    }
-
-    /// Whether connections are accepted now.
-    pub(super) fn are_accepting(&self) -> bool {
-        self.accepting == Accepting::On
     }
 
     /// Accept a connection that waits.
@@ -101,7 +105,7 @@ impl Listeners {
         log: &mut ExhaustionLog,
         now: Instant,
     ) -> io::Result<Attempt> {
-        if !self.are_accepting() {
+        if self.accepting != Accepting::On {
             return Ok(Attempt::Empty);
         }
         match self.try_accept(listener) {
@@ -140,22 +144,24 @@ impl Listeners {
     }
 
     /// The worker has as many connections as it may.
-    pub(super) fn pause_at_limit(&mut self) -> io::Result<()> {
-        self.stop(Accepting::Full)
-    }
-
-    /// Accept again when the pause at the limit of connections is over because one has closed, or may be.
-    pub(super) fn resume_at_limit(&mut self) -> io::Result<()> {
+    pub(super) fn pause_at_limit(&mut self, now: Instant) -> io::Result<()> {
         match self.accepting {
-            Accepting::Full => self.start(),
+            Accepting::On => self.stop(Accepting::FullUntil(now + FULL_PAUSE)),
+            // Its listeners rest for another reason.
             _ => Ok(()),
         }
     }
 
-    /// Accept again when the pause for descriptors is over.
+    /// Whether the worker has as many connections as it may. [`Listeners::start`] ends that pause, when one has closed or
+    /// may be closed.
+    pub(super) fn are_at_limit(&self) -> bool {
+        matches!(self.accepting, Accepting::FullUntil(_))
+    }
+
+    /// Accept again when a pause is over.
     pub(super) fn resume_in_time(&mut self, now: Instant) -> io::Result<()> {
         match self.accepting {
-            Accepting::PausedUntil(at) if at <= now => self.start(),
+            Accepting::PausedUntil(at) | Accepting::FullUntil(at) if at <= now => self.start(),
             _ => Ok(()),
         }
     }
@@ -163,18 +169,20 @@ impl Listeners {
     /// When that is.
     pub(super) fn next_check(&self) -> Option<Instant> {
         match self.accepting {
-            Accepting::PausedUntil(at) => Some(at),
+            Accepting::PausedUntil(at) | Accepting::FullUntil(at) => Some(at),
             _ => None,
         }
     }
 
-    /// Accept the connections that wait, until there are no more. Called when the worker stops.
+    /// Accept the connections that wait, `backlog` per listener at most: that many can have come before the worker stops,
+    /// and those that come later are another worker's.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (Transport, Peer, usize)> {
         (0..self.acceptors.len()).flat_map(move |listener| {
             std::iter::from_fn(move || {
                 let (transport, peer) = self.try_accept(listener).ok()?;
                 Some((transport, peer, listener))
             })
+            .take(self.backlog)
         })
     }
 
@@ -218,21 +226,48 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let poll = mio::Poll::new().unwrap();
-        let mut listeners = Listeners::new(vec![Listener::Tcp(listener)], &poll).unwrap();
+        let mut listeners = Listeners::new(vec![Listener::Tcp(listener)], 2, &poll).unwrap();
         let now = Instant::now();
         listeners.start().unwrap();
         let _clients = [(); 2].map(|()| TcpStream::connect(address).unwrap());
         let mut log = ExhaustionLog::default();
         let mut attempt = |listeners: &mut Listeners| listeners.accept(0, &mut log, now).unwrap();
         assert!(matches!(attempt(&mut listeners), Attempt::Accepted(..)));
-        listeners.pause_at_limit().unwrap();
+        listeners.pause_at_limit(now).unwrap();
         assert!(matches!(attempt(&mut listeners), Attempt::Empty));
         listeners.resume_in_time(now).unwrap();
         assert!(matches!(attempt(&mut listeners), Attempt::Empty));
-        listeners.resume_at_limit().unwrap();
+        assert!(listeners.are_at_limit());
+        listeners.start().unwrap();
         assert!(matches!(attempt(&mut listeners), Attempt::Accepted(..)));
         listeners.close();
         assert_eq!(listeners.waiting().count(), 0);
+    }
+
+    #[test]
+    fn at_the_limit_it_looks_again_after_a_moment() {
+        let poll = mio::Poll::new().unwrap();
+        let mut listeners = Listeners::new(Vec::new(), 2, &poll).unwrap();
+        let now = Instant::now();
+        listeners.start().unwrap();
+        listeners.pause_at_limit(now).unwrap();
+        let at = listeners.next_check().unwrap();
+        listeners.resume_in_time(now).unwrap();
+        assert_eq!(listeners.next_check(), Some(at));
+        listeners.resume_in_time(at).unwrap();
+        assert_eq!(listeners.next_check(), None);
+    }
+
+    #[test]
+    fn a_stop_takes_no_more_than_the_backlog() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let poll = mio::Poll::new().unwrap();
+        let listeners = Listeners::new(vec![Listener::Tcp(listener)], 2, &poll).unwrap();
+        let _clients = [(); 3].map(|()| TcpStream::connect(address).unwrap());
+        assert_eq!(listeners.waiting().count(), 2);
+        assert_eq!(listeners.waiting().count(), 1);
     }
 
     #[test]

@@ -30,6 +30,9 @@ mod receive;
 
 /// At a stop, a connection that was used within this time may have sent its next request.
 const JUST_NOW: Duration = Duration::from_secs(1);
+/// A client that has sent nothing for this long after it was accepted may be closed to make room for another: what it sent
+/// at once would have arrived.
+const SILENCE: Duration = Duration::from_millis(500);
 /// Head and bytes read behind it of a connection that is transferred; more stays where it is.
 const TRANSFER_BYTES_MAX: usize = 32 * 1024;
 
@@ -91,6 +94,7 @@ impl Connection {
     }
 
     /// When its deadline is over.
+    #[cfg(test)]
     pub(super) fn due(&self) -> Option<Instant> {
         self.lifecycle.due()
     }
@@ -105,9 +109,18 @@ impl Connection {
         self.protocol.is_idle() && self.write.is_empty() && self.read.is_empty()
     }
 
-    /// Idle after at least one request.
-    pub(super) fn is_kept_alive(&self) -> bool {
-        self.lifecycle.is_kept_alive() && self.is_idle()
+    /// Whether it may be closed to make room for another, and since when it is idle. Those that have sent nothing yet come
+    /// first (`false`), then those that have answered a request.
+    pub(super) fn idle_since(&self, now: Instant) -> Option<(bool, Instant)> {
+        if !self.is_idle() {
+            return None;
+        }
+        match self.lifecycle.silent_since() {
+            Some(since) if now.saturating_duration_since(since) < SILENCE => None,
+            Some(since) => Some((false, since)),
+            None if self.lifecycle.is_kept_alive() => Some((true, self.lifecycle.used_at()?)),
+            None => None,
+        }
     }
 
     /// Whether its client was answered for a request that its thread still has.
@@ -188,7 +201,9 @@ impl Connection {
 
     /// The whole response has come.
     fn answer(&mut self, job: Box<Job>, services: &mut Services) -> Action {
-        self.drop_request_body();
+        if self.protocol.has_streaming_body() {
+            self.drop_request_body();
+        }
         self.protocol.respond(job, &mut self.write, services);
         self.send_encoded(services);
         self.advance(services)
@@ -227,7 +242,7 @@ impl Connection {
     /// The deadline is over.
     pub(super) fn on_deadline(&mut self, services: &mut Services) -> Action {
         let (status, what) = match self.lifecycle.state() {
-            State::ReceivingBody if self.protocol.has_streaming_body() => {
+            State::ReceivingBody { .. } if self.protocol.has_streaming_body() => {
                 self.fail_request_body(
                     Status::REQUEST_TIMEOUT,
                     io::ErrorKind::TimedOut,
@@ -236,7 +251,7 @@ impl Connection {
                 return Action::Wait;
             }
             State::ReceivingHead => (Status::REQUEST_TIMEOUT, "client_header_timeout"),
-            State::ReceivingBody => (Status::REQUEST_TIMEOUT, "client_body_timeout"),
+            State::ReceivingBody { .. } => (Status::REQUEST_TIMEOUT, "client_body_timeout"),
             State::Dispatched => return Action::Wait,
             State::AwaitingFirstByte { .. } | State::KeepAlive { .. } | State::LingeringClose => {
                 return Action::Close;

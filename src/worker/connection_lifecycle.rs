@@ -13,8 +13,9 @@ pub(super) enum State {
     AwaitingFirstByte { accepted: Instant },
     /// The rest of a head.
     ReceivingHead,
-    /// More of a body, also of one whose request is with the application.
-    ReceivingBody,
+    /// More of a body, also of one whose request is with the application. This many bytes have come since the deadline was
+    /// moved.
+    ReceivingBody { arrived: u32 },
     /// The application: no deadline.
     Dispatched,
     /// The client, to take more of the response.
@@ -66,7 +67,16 @@ impl Lifecycle {
         }
     }
 
+    /// Since when the client is silent: it was accepted then, and has sent nothing.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        match self.state {
+            State::AwaitingFirstByte { accepted } => Some(accepted),
+            _ => None,
+        }
+    }
+
     /// When its deadline is over.
+    #[cfg(test)]
     pub(super) fn due(&self) -> Option<Instant> {
         self.timer.due()
     }
@@ -85,15 +95,25 @@ impl Lifecycle {
         }
     }
 
+    /// Bytes have arrived.
+    pub(super) fn received(&mut self, bytes: usize) {
+        if let State::ReceivingBody { arrived } = &mut self.state {
+            *arrived = arrived.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        }
+    }
+
     /// More of a body is to come.
     pub(super) fn await_body(&mut self, clock: &mut Clock) {
-        self.state = State::ReceivingBody;
-        self.arm(Timeout::Body, clock);
+        match self.state {
+            State::ReceivingBody { arrived } => clock.extend_body(&mut self.timer, arrived),
+            _ => self.arm(Timeout::Body, clock),
+        }
+        self.state = State::ReceivingBody { arrived: 0 };
     }
 
     /// A streaming body is whole, or the window for it is full: the next move is the application's.
     pub(super) fn end_body(&mut self) {
-        if self.state == State::ReceivingBody {
+        if matches!(self.state, State::ReceivingBody { .. }) {
             self.dispatched();
         }
     }
@@ -182,8 +202,25 @@ mod tests {
         lifecycle.await_body(&mut clock);
         let due = lifecycle.due();
         clock.advance(MOMENT);
+        lifecycle.received(500);
         lifecycle.await_body(&mut clock);
         assert_eq!(lifecycle.due(), due.map(|due| due + MOMENT));
+    }
+
+    #[test]
+    fn a_slow_body_uses_its_time_up_and_a_fast_one_never_has_more_than_the_timeout() {
+        let (mut lifecycle, mut clock) = lifecycle();
+        lifecycle.await_body(&mut clock);
+        let due = lifecycle.due();
+        for _ in 0..59 {
+            clock.advance(MOMENT);
+            lifecycle.received(1);
+            lifecycle.await_body(&mut clock);
+        }
+        assert!(lifecycle.due() < due.map(|due| due + MOMENT));
+        lifecycle.received(10_000_000);
+        lifecycle.await_body(&mut clock);
+        assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT * 60));
     }
 
     #[test]

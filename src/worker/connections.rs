@@ -13,6 +13,7 @@
 //! 3. *Not hijacked.* The application answers in HTTP, and the connection continues as any other.
 
 use std::io;
+use std::time::Instant;
 
 use mio::{Registry, Token};
 use slab::Slab;
@@ -233,17 +234,18 @@ impl Connections {
         self.to_resume.extend(waiting.chain(resumed));
     }
 
-    /// Write what came of streamed responses in this iteration. Returns whether anything did.
-    pub(super) fn flush_streams(&mut self, services: &mut Services) -> bool {
-        if self.to_flush.is_empty() {
-            return false;
-        }
+    /// Pieces of streamed responses came in this iteration.
+    pub(super) fn has_to_flush(&self) -> bool {
+        !self.to_flush.is_empty()
+    }
+
+    /// Write them.
+    pub(super) fn flush_streams(&mut self, services: &mut Services) {
         let mut to_flush = std::mem::take(&mut self.to_flush);
         for id in to_flush.drain(..) {
             self.act(id, services, Connection::flush_scheduled);
         }
         self.to_flush = to_flush;
-        true
     }
 
     /// Move those whose deadline is over.
@@ -261,17 +263,18 @@ impl Connections {
         }
     }
 
-    /// Close the connection that has been idle for longest, unless its next request is there already. Returns whether
-    /// one was closed.
-    pub(super) fn evict_oldest_idle(&mut self, services: &mut Services) -> bool {
-        let oldest = self
-            .iter()
-            .filter(|connection| connection.is_kept_alive())
-            .min_by_key(|connection| connection.due())
-            .map(Connection::id);
-        let Some(id) = oldest else { return false };
+    /// The connection that has been idle for longest; those that have sent nothing yet come first.
+    pub(super) fn oldest_idle(&self, now: Instant) -> Option<ConnId> {
+        self.iter()
+            .filter_map(|connection| Some((connection.idle_since(now)?, connection.id())))
+            .min_by_key(|(idle_since, _)| *idle_since)
+            .map(|(_, id)| id)
+    }
+
+    /// Close a connection for another that has come, unless its request is there already: then the worker has one
+    /// connection more than it may, until it next accepts.
+    pub(super) fn evict(&mut self, id: ConnId, services: &mut Services) {
         self.act(id, services, Connection::close_if_idle);
-        self.get(id).is_none()
     }
 
     /// The worker drains.

@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub(super) enum Timeout {
     /// From the first byte of a head (or from accept) to its end (`client_header_timeout`).
     Header,
-    /// Between two arrivals of body bytes (`client_body_timeout`).
+    /// The arrival of a body (`client_body_timeout`): used up while nothing comes, and given back by the bytes that come.
     Body,
     /// Between two requests (`keepalive`).
     KeepAlive,
@@ -42,6 +42,8 @@ pub(super) enum Timeout {
 struct Timeouts {
     header: Option<Duration>,
     body: Option<Duration>,
+    /// What a byte of a body gives back of it (`client_body_min_rate`); `None`: everything.
+    body_per_byte: Option<Duration>,
     keep_alive: Option<Duration>,
     send: Option<Duration>,
 }
@@ -70,6 +72,7 @@ impl Timer {
         self.due = None;
     }
 
+    #[cfg(test)]
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
@@ -104,6 +107,7 @@ impl Clock {
             timeouts: Timeouts {
                 header: config.http.client_header_timeout,
                 body: config.http.client_body_timeout,
+                body_per_byte: Duration::from_secs(1).checked_div(config.http.client_body_min_rate),
                 keep_alive: config.http.keepalive,
                 send: config.http.send_timeout,
             },
@@ -181,6 +185,19 @@ impl Clock {
         }
     }
 
+    /// More of a body has arrived. Each byte moves its deadline by its share of a second at the least rate, but to no later
+    /// than the whole timeout from now: a client that sends a byte now and then is over in one timeout, and one that has
+    /// sent much may not rest on it.
+    pub(super) fn extend_body(&mut self, timer: &mut Timer, bytes: u32) {
+        match (self.timeouts.body, self.timeouts.body_per_byte, timer.due) {
+            (Some(timeout), Some(per_byte), Some(due)) => {
+                let due = due + per_byte.saturating_mul(bytes).min(timeout);
+                self.set(timer, due.min(self.now + timeout));
+            }
+            _ => self.arm(timer, Timeout::Body),
+        }
+    }
+
     fn set(&mut self, timer: &mut Timer, due: Instant) {
         timer.due = Some(due);
         let tick = self.tick_at_or_after(due);
@@ -194,6 +211,13 @@ impl Clock {
     pub(super) fn next_in(&self, now: Instant) -> Option<Duration> {
         let (tick, _) = self.ticks.first_key_value()?;
         Some(self.instant_of(*tick).saturating_duration_since(now))
+    }
+
+    /// Whether an entry has come up.
+    pub(super) fn has_due(&self) -> bool {
+        self.ticks
+            .first_key_value()
+            .is_some_and(|(&tick, _)| self.instant_of(tick) <= self.now)
     }
 
     /// Take the entries that have come up. The caller looks each connection up and asks [`Clock::expired`].

@@ -63,7 +63,7 @@ impl Heartbeat {
     pub(super) fn publish(&mut self, figures: Figures, now: Instant) {
         self.last = Some(now);
         let slot = self.slot.get();
-        slot.loop_beat(monotonic_ms());
+        slot.loop_heartbeat(monotonic_ms());
         slot.set_connections(saturating_u32(figures.open), saturating_u32(figures.idle));
         slot.set_queue_length(saturating_u32(figures.queue_length));
         if let Some(log) = self.log {
@@ -114,7 +114,7 @@ mod tests {
         heartbeat.publish(FIGURES, Instant::now());
         let slot = heartbeat.slot.get();
         assert_eq!((slot.connections_open(), slot.connections_idle()), (5, 2));
-        assert!(slot.loop_beat_at() > 0);
+        assert!(slot.loop_heartbeat_at() > 0);
     }
 
     #[test]

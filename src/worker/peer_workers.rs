@@ -21,7 +21,7 @@ use std::sync::atomic::{Ordering, fence};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use crate::net::Channels;
+use crate::net::{Channels, Received};
 use crate::pool::policy::{self, Peer};
 use crate::scoreboard::{SlotState, monotonic_ms};
 
@@ -64,8 +64,8 @@ pub(super) struct PeerWorkers {
     channels: Arc<Channels>,
     /// Requests that wait are offloaded too (`handover`).
     offloads_requests: bool,
-    /// Slots that had a living worker at the last heartbeat.
-    occupied: Vec<bool>,
+    /// The process of each slot at the last heartbeat; 0 is none.
+    occupants: Vec<i32>,
     pending: Pending,
 }
 
@@ -76,7 +76,7 @@ impl PeerWorkers {
             slot,
             channels,
             offloads_requests,
-            occupied: vec![false; count],
+            occupants: vec![0; count],
             pending: Pending::None,
         }
     }
@@ -117,12 +117,12 @@ impl PeerWorkers {
         let now = monotonic_ms();
         let generation = self.slot.get().generation();
         let scoreboard = self.slot.scoreboard();
-        (0..self.occupied.len().min(scoreboard.slots())).filter_map(move |index| {
+        (0..self.occupants.len().min(scoreboard.slots())).filter_map(move |index| {
             let slot = scoreboard.slot(index);
             let is_well = index != self.slot.index()
                 && slot.state() == SlotState::Serving
                 && slot.generation() == generation
-                && policy::is_responsive(now, slot.loop_beat_at());
+                && policy::is_responsive(now, slot.loop_heartbeat_at());
             is_well.then(|| Peer {
                 slot: index,
                 connections: slot.connections_open(),
@@ -233,20 +233,31 @@ impl PeerWorkers {
         for _ in 0..ITERATION_MESSAGES {
             let mut buffer = std::mem::take(&mut services.input);
             let received = self.channels.receive(slot, &mut buffer);
-            if let Ok(Some((len, socket))) = received {
-                take_in(socket, &buffer[..len], connections, services);
-                services.input = buffer;
-                // In this order, so that it is never missing from both counts.
-                self.publish(connections.len(), &services.dispatch);
-                self.slot.scoreboard().slot(slot).release_transfer();
-                continue;
+            let now = services.clock.now();
+            match received {
+                Ok(Received::Message(len, socket)) => {
+                    take_in(socket, &buffer[..len], connections, services);
+                    services.input = buffer;
+                    // Before the release, so that it is never missing from both counts.
+                    self.publish(connections.len(), &services.dispatch);
+                }
+                Ok(Received::Lost) => {
+                    services.input = buffer;
+                    let error = io::Error::from(nix::errno::Errno::EMFILE);
+                    services.exhaustion.note(&error, now);
+                }
+                Ok(Received::Nothing) => {
+                    services.input = buffer;
+                    return;
+                }
+                Err(error) => {
+                    services.input = buffer;
+                    services.exhaustion.note(&error, now);
+                    self.pending = Pending::Stuck;
+                    return;
+                }
             }
-            services.input = buffer;
-            if let Err(error) = received {
-                services.exhaustion.note(&error, services.clock.now());
-                self.pending = Pending::Stuck;
-            }
-            return;
+            self.slot.scoreboard().slot(slot).release_transfer();
         }
         if slot == self.slot.index() {
             self.pending = Pending::More;
@@ -271,10 +282,16 @@ impl PeerWorkers {
         }
         let scoreboard = self.slot.scoreboard();
         let mut dead = Vec::new();
-        for (index, was_occupied) in self.occupied.iter_mut().enumerate() {
-            let is_occupied =
-                index < scoreboard.slots() && scoreboard.slot(index).state() != SlotState::Free;
-            if std::mem::replace(was_occupied, is_occupied) && !is_occupied {
+        let slots = scoreboard.slots().min(self.occupants.len());
+        for (index, occupant) in self.occupants[..slots].iter_mut().enumerate() {
+            let slot = scoreboard.slot(index);
+            let pid = match slot.state() {
+                SlotState::Free => 0,
+                _ => slot.pid(),
+            };
+            let before = std::mem::replace(occupant, pid);
+            // A successor may be there already, but it takes messages only when it serves.
+            if before != 0 && before != pid && slot.state() != SlotState::Serving {
                 dead.push(index);
             }
         }
@@ -325,8 +342,9 @@ mod tests {
         let poll = mio::Poll::new().unwrap();
         let slot = WorkerSlot::new(scoreboard.clone(), index);
         slot.get().set_state(SlotState::Serving);
+        slot.get().set_pid(1);
         slot.get().set_threads_count(1);
-        slot.get().loop_beat(monotonic_ms());
+        slot.get().loop_heartbeat(monotonic_ms());
         Worker {
             peers: PeerWorkers::new(slot, channels.clone(), true),
             connections: Connections::new(poll.registry().try_clone().unwrap()),
@@ -373,6 +391,13 @@ mod tests {
 
     #[test]
     fn what_was_sent_to_a_worker_that_died_goes_to_another() {
+        for (state, pid) in [(SlotState::Free, 0), (SlotState::Booting, 2)] {
+            goes_to_another(state, pid);
+        }
+    }
+
+    /// The slot of the dead worker has this state when the other one looks.
+    fn goes_to_another(state: SlotState, pid: i32) {
         let scoreboard = Arc::new(Scoreboard::new(2, 1).unwrap());
         let channels = Arc::new(Channels::new(2).unwrap());
         let mut first = worker(&scoreboard, 0, &channels);
@@ -383,7 +408,8 @@ mod tests {
         let (stays, _other) = first.accept();
         assert!(!stays);
         drop(second);
-        scoreboard.slot(1).set_state(SlotState::Free);
+        scoreboard.slot(1).set_state(state);
+        scoreboard.slot(1).set_pid(pid);
         let (connections, services) = (&mut first.connections, &mut first.services);
         first.peers.on_heartbeat(connections, services);
         assert_eq!(connections.len(), 2);

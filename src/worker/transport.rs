@@ -138,18 +138,19 @@ impl Transport {
         }
     }
 
-    /// Close the connection.
+    /// Close the connection. Its end is sent, and not left to `close(2)`: a process that the application has forked may
+    /// hold a descriptor of the socket, and then closing ours sends nothing.
     pub(super) fn close(self, ending: Ending) {
-        if ending == Ending::Reset {
-            // With SO_LINGER at zero the kernel resets instead of delivering.
-            let at_once = nix::libc::linger {
-                l_onoff: 1,
-                l_linger: 0,
-            };
-            // A socket that is broken already tells the peer as much. A unix socket has no reset.
-            let _ =
-                nix::sys::socket::setsockopt(&self, nix::sys::socket::sockopt::Linger, &at_once);
-        }
+        // The peer of a broken socket has noticed already.
+        let _ = match (&self, ending) {
+            // Dissolving the association resets a TCP connection, also when another process holds it.
+            (Self::Tcp(stream), Ending::Reset) => {
+                rustix::net::connect_unspec(stream).map_err(io::Error::from)
+            }
+            (Self::Tcp(stream), Ending::Orderly) => stream.shutdown(Shutdown::Both),
+            // A unix socket has no reset.
+            (Self::Unix(stream), _) => stream.shutdown(Shutdown::Both),
+        };
     }
 
     /// A second descriptor of the socket for an application that hijacks the connection; `None` when it cannot be had.
@@ -219,6 +220,23 @@ mod tests {
         assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0);
         theirs.write_all(b"late").unwrap();
         assert_eq!(transport.read(&mut [0; 8]).unwrap(), 4);
+    }
+
+    #[test]
+    fn the_end_is_sent_although_another_process_holds_the_socket() {
+        for (ending, is_reset) in [(Ending::Orderly, false), (Ending::Reset, true)] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (ours, _) = listener.accept().unwrap();
+            let _held = ours.try_clone().unwrap();
+            Transport::Tcp(TcpStream::from_std(ours)).close(ending);
+            let end = theirs.read(&mut [0; 8]);
+            assert_eq!(end.is_err(), is_reset, "{end:?}");
+        }
+        let (transport, mut theirs) = pair();
+        let _held = transport.hijack().unwrap();
+        transport.close(Ending::Reset);
+        assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0);
     }
 
     #[test]

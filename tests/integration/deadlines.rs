@@ -71,6 +71,55 @@ fn a_body_that_stops_coming_is_a_408_and_never_reaches_the_application() {
 }
 
 #[test]
+fn a_body_that_trickles_uses_up_its_time() {
+    let server = Server::start(|config| config.http.client_body_timeout = SHORT, echo);
+    let mut client = server.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
+    let began = std::time::Instant::now();
+    client
+        .stream
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .expect("a timeout");
+    // A byte each time that nothing has come for 20 ms: each arrives well within the timeout.
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match std::io::Read::read(&mut client.stream, &mut buffer) {
+            Ok(0) => break,
+            Ok(len) => answer.extend_from_slice(&buffer[..len]),
+            Err(_) if began.elapsed() < Duration::from_secs(10) => {
+                if std::io::Write::write_all(&mut client.stream, b"x").is_err() {
+                    break;
+                }
+            }
+            Err(error) => panic!("the trickle goes on: {error}"),
+        }
+    }
+    assert!(
+        answer.starts_with(b"HTTP/1.1 408 "),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+}
+
+#[test]
+fn a_client_that_has_sent_nothing_makes_room_for_one_that_waits() {
+    let server = Server::start(|config| config.workers.worker_connections = 2, echo);
+    let [mut first, mut second] = [server.connect(), server.connect()];
+    let mut client = server.connect();
+    let text = client
+        .send("GET /here HTTP/1.1\r\nHost: a\r\n\r\n")
+        .response();
+    assert_eq!(text.status(), 200);
+    assert!(first.is_closed());
+    // The other still has its place.
+    let text = second
+        .send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
+        .response();
+    assert_eq!(text.status(), 200);
+}
+
+#[test]
 fn a_half_closed_client_gets_its_answer() {
     let server = Server::start(|_| {}, echo);
     let client = server.connect();

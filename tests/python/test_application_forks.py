@@ -21,7 +21,6 @@ from wire import Client, Disconnected, Response, encode_request
 
 APP = "forks"
 FORKS = ["python", "raw"]
-HELD = pytest.mark.xfail(strict=True, reason="issue 10.2: the end of the connection is the last close")
 
 
 @pytest.fixture(autouse=True)
@@ -317,7 +316,7 @@ def inherited(server, fork, *arguments, **options):
         yield one, client
 
 
-@pytest.mark.parametrize("fork", ["python", pytest.param("raw", marks=HELD)])
+@pytest.mark.parametrize("fork", FORKS)
 def test_an_answer_that_closes_ends_the_connection_although_a_child_lives(server, fork):
     with inherited(server, fork) as (_, client):
         client.send_request("GET", "/pid", [("Connection", "close")])
@@ -325,7 +324,7 @@ def test_an_answer_that_closes_ends_the_connection_although_a_child_lives(server
         assert end_of(client) == "end"
 
 
-@pytest.mark.parametrize("fork", ["python", pytest.param("raw", marks=HELD)])
+@pytest.mark.parametrize("fork", FORKS)
 def test_a_body_without_length_ends_although_a_child_lives(server, fork):
     with inherited(server, fork) as (_, client):
         client.send_request("GET", "/pieces", version="HTTP/1.0")
@@ -343,14 +342,14 @@ def test_a_refusal_ends_the_connection_although_a_child_lives(server, fork):
 
 
 @pytest.mark.ours
-@pytest.mark.parametrize("fork", ["python", pytest.param("raw", marks=HELD)])
+@pytest.mark.parametrize("fork", FORKS)
 def test_an_idle_connection_ends_although_a_child_lives(server, fork):
     with inherited(server, fork, "--keep-alive", "1") as (_, client):
         assert end_of(client, 4) == "end"
 
 
 @pytest.mark.ours
-@pytest.mark.parametrize("fork", ["python", pytest.param("raw", marks=HELD)])
+@pytest.mark.parametrize("fork", FORKS)
 def test_idle_connections_end_with_the_server_although_a_child_lives(server, fork):
     with inherited(server, fork) as (one, client):
         one.send_signal(signal.SIGTERM)
@@ -359,7 +358,7 @@ def test_idle_connections_end_with_the_server_although_a_child_lives(server, for
 
 
 @pytest.mark.ours
-@pytest.mark.parametrize("fork", ["python", pytest.param("raw", marks=HELD)])
+@pytest.mark.parametrize("fork", FORKS)
 def test_a_body_that_breaks_off_ends_in_a_reset_although_a_child_lives(server, gates, fork):
     """An end in good order would make it look whole."""
     with inherited(server, fork) as (one, client):
@@ -372,7 +371,7 @@ def test_a_body_that_breaks_off_ends_in_a_reset_although_a_child_lives(server, g
 
 
 @pytest.mark.ours
-@pytest.mark.parametrize("fork", ["python", pytest.param("raw", marks=HELD)])
+@pytest.mark.parametrize("fork", FORKS)
 def test_a_chunked_body_that_breaks_off_ends_although_a_child_lives(server, gates, fork):
     with inherited(server, fork) as (one, client):
         client.send_request("GET", "/broken")
@@ -392,7 +391,6 @@ def test_a_client_that_is_too_slow_is_ended_although_a_child_lives(server, fork)
         assert end_of(client, 4) == "end"
 
 
-@pytest.mark.xfail(strict=True, reason="issue 10.2: the end of the connection is the last close")
 def test_a_connection_on_a_unix_socket_ends_although_a_child_lives(server, tmp_path):
     with inherited(server, "raw", bind=[f"unix:{tmp_path}/s"]) as (_, client):
         client.send_request("GET", "/pid", [("Connection", "close")])
@@ -402,7 +400,7 @@ def test_a_connection_on_a_unix_socket_ends_although_a_child_lives(server, tmp_p
 
 @pytest.mark.ours
 def test_clients_of_a_killed_worker_see_the_end_although_a_child_lives(server):
-    """Nobody is left to send it, so the child must not have the socket."""
+    """No one is left to send it, so the child must not have the socket."""
     with inherited(server, "python") as (one, client):
         os.kill(one.booted()[0], signal.SIGKILL)
         assert end_of(client) in ("end", "reset")

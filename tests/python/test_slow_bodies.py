@@ -17,7 +17,6 @@ pytestmark = pytest.mark.ours
 APP = "bodies"
 # Seconds of silence, and bytes in a second on average. The rate is asked for once the timeout has passed.
 BOUNDED = {"FERRICORN_CLIENT_BODY_TIMEOUT": "1", "FERRICORN_CLIENT_BODY_MIN_RATE": "1000"}
-NO_BOUND = "issue 10.11: a byte now and then keeps a body's place for ever"
 
 
 def drip(client, pieces, pause):
@@ -43,7 +42,6 @@ DRIPS = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason=NO_BOUND)
 @pytest.mark.parametrize(
     ("kind", "how"), [("length", "buffered"), ("chunks", "buffered"), ("extension", "buffered"), ("length", "streamed")]
 )
@@ -62,7 +60,6 @@ def test_a_body_that_arrives_a_byte_at_a_time_is_ended(server, kind, how):
     assert one.get("/").status == 200
 
 
-@pytest.mark.xfail(strict=True, reason=NO_BOUND)
 @pytest.mark.parametrize("tail", [b"1", b"X: ", b"0"], ids=["size", "trailer", "last"])
 def test_a_chunk_head_or_trailer_that_arrives_a_byte_at_a_time_is_ended(server, tail):
     one = server(APP, "--threads", "2", env=BOUNDED)
@@ -114,7 +111,6 @@ def test_a_client_whose_bytes_the_application_does_not_take_is_not_slow(server, 
 # -- at worker_connections -------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="issue 10.11: who has sent nothing keeps its place until the head's timeout")
 @pytest.mark.parametrize("silent", [10, 40])
 def test_who_has_sent_nothing_makes_room_for_who_waits(server, silent):
     one = server(APP, "--threads", "2", "--worker-connections", "10")

@@ -31,7 +31,6 @@ def two(server, gates):
     gates.open("import")
 
 
-@pytest.mark.xfail(strict=True, reason="issue 10.14: what lies in the way to a dead worker waits for its successor")
 def test_connections_on_their_way_to_a_worker_that_dies_are_served_by_the_others(two, gates):
     """The successor is at its import, and the other worker has all its threads to spare."""
     one = two("--threads", "2")

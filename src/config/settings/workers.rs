@@ -65,7 +65,7 @@ pub(super) const ROWS: &[Setting] = &[
         "Seconds without a heartbeat after which a worker is killed. 0: never.",
     )
     .flags(&["-t", "--timeout"])
-    .differs("The event loop and the interpreter have a heartbeat each; a long request does not stop either."),
+    .differs("With one thread it bounds each request, as gunicorn's sync worker does. With more, the event loop and the interpreter have a heartbeat each, and a long request stops neither: see request_timeout."),
     row(
         "graceful_timeout",
         SECTION,
@@ -163,6 +163,15 @@ pub(super) const ROWS: &[Setting] = &[
         "Seconds between two pieces of a request body. 0: no limit.",
     )
     .flags(&["--client-body-timeout"])
+    .ours(),
+    row(
+        "client_body_min_rate",
+        SECTION,
+        Kind::Int,
+        Default::Int(500),
+        "Bytes per second of a request body, on average: a slower client uses client_body_timeout up. 0: no minimum.",
+    )
+    .flags(&["--client-body-min-rate"])
     .ours(),
     row(
         "send_timeout",

@@ -64,7 +64,8 @@ fn an_answered_connection_waits_for_its_next_request() {
     let action = connection.on_reply(Reply::Whole(job), &mut services);
     assert_eq!(action, Action::Idle);
     connection.check_invariants();
-    assert!(connection.is_kept_alive());
+    let idle_since = connection.idle_since(Instant::now());
+    assert!(matches!(idle_since, Some((true, _))), "{idle_since:?}");
     let mut bytes = [0; 64];
     let len = client.read(&mut bytes).unwrap();
     assert!(bytes[..len].starts_with(b"HTTP/1.1 204 No Content\r\n"));
