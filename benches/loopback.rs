@@ -56,7 +56,7 @@ impl Asker {
 }
 
 fn loopback(criterion: &mut Criterion) {
-    let server = Server::start(|_| {}, |seat, job| answer(seat, job, BODY));
+    let server = Server::start(|_| {}, |thread, job| answer(thread, job, BODY));
     let mut group = criterion.benchmark_group("loopback");
     for pipelined in [1, 16] {
         group.throughput(Throughput::Elements(pipelined as u64));
@@ -69,7 +69,10 @@ fn loopback(criterion: &mut Criterion) {
     let len = 64 * 1024;
     let body = "x".repeat(len);
     let upload = format!("POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}");
-    let generous = Server::start(|_| {}, move |seat, job| answer(seat, job, body.as_bytes()));
+    let generous = Server::start(
+        |_| {},
+        move |thread, job| answer(thread, job, body.as_bytes()),
+    );
     let large = vec![b'x'; len];
     group.throughput(Throughput::Bytes(len as u64));
     group.bench_function("64 KiB of request", |bencher| {

@@ -141,7 +141,7 @@ fn serve(
         log,
         config: Arc::clone(runtime.config()),
         inherited: inheritance.systemd,
-        handed_over: inheritance.sockets,
+        from_old_master: inheritance.sockets,
         old_master: inheritance.old_master,
         supervisor: inheritance.supervisor,
     };

@@ -11,7 +11,7 @@
 //! | [`http`] | bytes to messages and back; no I/O, no clock, no Python |
 //! | [`config`] | the table of settings, and where their values come from |
 //! | [`net`] | addresses and listeners |
-//! | [`pool`] | the contract between loop and threads: jobs, replies, the one-heir protocol |
+//! | [`pool`] | the contract between loop and threads: jobs, replies, the scheduling policy |
 //! | [`worker`] | the event loop; no Python |
 //! | `python` | everything that touches the interpreter |
 //! | [`arbiter`] | the master process: fork, reap, signals, reload |

@@ -50,7 +50,7 @@ use self::slot::SlotData;
 pub use self::slot_state::SlotState;
 use self::vitals::Vitals;
 
-/// Milliseconds of the monotonic clock: the time base of every beat and start on the scoreboard.
+/// Milliseconds of the monotonic clock: the time base of every heartbeat and start on the scoreboard.
 #[must_use]
 pub fn monotonic_ms() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
@@ -194,8 +194,8 @@ mod tests {
         let slot = scoreboard.slot(0);
         slot.claim(1);
         slot.set_state(SlotState::Serving);
-        slot.loop_beat(5);
-        slot.python_beat(6);
+        slot.loop_heartbeat(5);
+        slot.python_heartbeat(6);
         slot.set_connections(3, 2);
         slot.set_queue_length(4);
         slot.thread_busy();
@@ -213,7 +213,11 @@ mod tests {
         slot.release();
         assert_eq!(slot.state(), SlotState::Free);
         assert_eq!(
-            (slot.loop_beat_at(), slot.python_beat_at(), slot.requests()),
+            (
+                slot.loop_heartbeat_at(),
+                slot.python_heartbeat_at(),
+                slot.requests()
+            ),
             (0, 0, 0)
         );
         assert_eq!((slot.threads_busy(), slot.queue_length()), (0, 0));

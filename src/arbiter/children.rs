@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_of_living_workers_are_taken_on_every_board() {
+    fn slots_of_living_workers_are_taken_on_every_scoreboard() {
         let scoreboard = Arc::new(Scoreboard::new(4, 1).unwrap());
         let larger = Arc::new(Scoreboard::new(5, 1).unwrap());
         let mut children = Children::new().unwrap();

@@ -55,7 +55,7 @@ pub(super) fn log_exit(worker: &WorkerHandle, status: ExitStatus) {
 pub(super) fn log_timeout(log: Log, worker: &WorkerHandle, fault: Fault, now: u64) {
     let pid = worker.pid();
     log.critical(&format_args!("WORKER TIMEOUT (pid:{pid})"));
-    let silent = |beat: u64| now.saturating_sub(beat.max(worker.since())) / 1000;
+    let silent = |heartbeat: u64| now.saturating_sub(heartbeat.max(worker.since())) / 1000;
     let heartbeats = worker.heartbeats(now);
     match fault {
         Fault::Boot => log::error!("Worker (pid:{pid}) did not boot within {} s", silent(0)),

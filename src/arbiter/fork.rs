@@ -28,7 +28,7 @@ use crate::scoreboard::{Scoreboard, Slot};
 /// All that a worker inherits from the arbiter.
 ///
 /// The worker's duties:
-/// - a byte on `notifier` once it accepts connections; `Slot::loop_beat` at least once a second from then on,
+/// - a byte on `notifier` once it accepts connections; `Slot::loop_heartbeat` at least once a second from then on,
 ///   also while it drains;
 /// - on a short timer (a second) stop when the arbiter is gone (`is_orphan`);
 /// - at `max_requests`: `Slot::ask_to_go`, a byte on `notifier`, and go on serving;

@@ -20,7 +20,7 @@ pub(super) struct Listeners {
     /// systemd's descriptors: used instead of `bind`.
     inherited: Vec<RawFd>,
     /// Of the old master, until they are shared out.
-    handed_over: Vec<Listener>,
+    from_old_master: Vec<Listener>,
 }
 
 /// Why there are no listeners.
@@ -35,11 +35,11 @@ pub enum ListenError {
 }
 
 impl Listeners {
-    pub(super) fn new(inherited: Vec<RawFd>, handed_over: Vec<Listener>) -> Self {
+    pub(super) fn new(inherited: Vec<RawFd>, from_old_master: Vec<Listener>) -> Self {
         Self {
             current: Vec::new(),
             inherited,
-            handed_over,
+            from_old_master,
         }
     }
 
@@ -56,8 +56,8 @@ impl Listeners {
         let options = bind_options(config);
         let opened: Vec<Bound> = if self.inherited.is_empty() {
             let addresses = parse_addresses(config)?;
-            let handed_over = std::mem::take(&mut self.handed_over);
-            let (taken, missing) = net::inherit::share_out(handed_over, &addresses);
+            let from_old_master = std::mem::take(&mut self.from_old_master);
+            let (taken, missing) = net::inherit::share_out(from_old_master, &addresses);
             let bound = net::bind_all(&missing, &options, wait)?;
             taken.into_iter().chain(bound).collect()
         } else {

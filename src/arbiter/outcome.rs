@@ -22,7 +22,7 @@ pub struct Start {
     /// Descriptors of listening sockets that systemd passed: used instead of `bind`.
     pub inherited: Vec<RawFd>,
     /// Listening sockets of the old master, whose successor this is to be, and that master.
-    pub handed_over: Vec<Listener>,
+    pub from_old_master: Vec<Listener>,
     pub old_master: Option<Pid>,
     /// systemd.
     pub supervisor: Supervisor,

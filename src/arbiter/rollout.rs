@@ -36,7 +36,7 @@ pub(super) struct Rollout {
 #[derive(Debug)]
 enum Progress {
     /// All workers are of this generation, or leaving.
-    Settled,
+    Complete,
     /// No worker of the new generation has served.
     Unproven(Previous),
     Proven(Previous),
@@ -77,7 +77,7 @@ impl Rollout {
             config,
             generation: 1,
             last_generation: 1,
-            progress: Progress::Settled,
+            progress: Progress::Complete,
             has_started: false,
         }
     }
@@ -105,7 +105,7 @@ impl Rollout {
     /// A worker of `generation` serves.
     pub(super) fn on_serving(&mut self, generation: u32) {
         if generation == self.generation {
-            self.progress = match std::mem::replace(&mut self.progress, Progress::Settled) {
+            self.progress = match std::mem::replace(&mut self.progress, Progress::Complete) {
                 Progress::Unproven(previous) => Progress::Proven(previous),
                 other => other,
             };
@@ -144,8 +144,8 @@ impl Rollout {
 
     /// A reload begins while another is proven but not complete: that one is now what to fall back to. Returns the
     /// sockets of the generations before it.
-    pub(super) fn settle_proven(&mut self) -> Vec<Arc<Bound>> {
-        match std::mem::replace(&mut self.progress, Progress::Settled) {
+    pub(super) fn complete_proven(&mut self) -> Vec<Arc<Bound>> {
+        match std::mem::replace(&mut self.progress, Progress::Complete) {
             Progress::Proven(previous) => previous.into_listeners(),
             other => {
                 self.progress = other;
@@ -155,7 +155,7 @@ impl Rollout {
     }
 
     /// From now on workers have `config`; `listeners` are those of before, `older_listeners` what
-    /// [`Self::settle_proven`] returned.
+    /// [`Self::complete_proven`] returned.
     pub(super) fn begin(
         &mut self,
         config: Arc<Config>,
@@ -176,7 +176,7 @@ impl Rollout {
 
     /// The last old worker was asked to leave. Returns the sockets of before, when a reload was under way.
     pub(super) fn finish(&mut self) -> Option<Vec<Arc<Bound>>> {
-        match std::mem::replace(&mut self.progress, Progress::Settled) {
+        match std::mem::replace(&mut self.progress, Progress::Complete) {
             Progress::Proven(previous) => Some(previous.into_listeners()),
             other => {
                 self.progress = other;
@@ -187,8 +187,8 @@ impl Rollout {
 
     /// Back to the settings of before, if there is a reload to give up.
     pub(super) fn abandon(&mut self) -> Option<Abandoned> {
-        match std::mem::replace(&mut self.progress, Progress::Settled) {
-            Progress::Settled => None,
+        match std::mem::replace(&mut self.progress, Progress::Complete) {
+            Progress::Complete => None,
             Progress::Unproven(previous) | Progress::Proven(previous) => {
                 let generation = std::mem::replace(&mut self.generation, previous.generation);
                 self.config = previous.config;
@@ -204,8 +204,8 @@ impl Rollout {
 
     /// At the end of the server: the sockets of generations that were to go.
     pub(super) fn take_listeners(&mut self) -> Vec<Arc<Bound>> {
-        match std::mem::replace(&mut self.progress, Progress::Settled) {
-            Progress::Settled => Vec::new(),
+        match std::mem::replace(&mut self.progress, Progress::Complete) {
+            Progress::Complete => Vec::new(),
             Progress::Unproven(previous) | Progress::Proven(previous) => previous.into_listeners(),
         }
     }

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_board_grows_when_it_must() {
+    fn a_scoreboard_grows_when_it_must() {
         let scoreboard = Arc::new(Scoreboard::new(1, 1).unwrap());
         let mut spawner = Spawner::new(Arc::clone(&scoreboard));
         let mut children = Children::new().unwrap();

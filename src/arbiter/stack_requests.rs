@@ -179,8 +179,8 @@ impl StackRequests {
             self.waiting.push(request);
             return None;
         }
-        let beat = worker.heartbeats(now).python;
-        let silent = (beat != 0).then(|| now.saturating_sub(beat) / 1000);
+        let heartbeat = worker.heartbeats(now).python;
+        let silent = (heartbeat != 0).then(|| now.saturating_sub(heartbeat) / 1000);
         let data = json!({
             "worker": request.pid,
             "threads": [],

@@ -64,17 +64,17 @@ pub(super) fn verdict(
     let waited = |from: u64| Duration::from_millis(now.saturating_sub(from));
     let exceeds =
         |from: u64, limit: Option<Duration>| limit.is_some_and(|limit| waited(from) > limit);
-    // A heartbeat older than the stage has no bearing on it; a Python heartbeat that never came is not judged.
-    let loop_beat = heartbeats.event_loop.max(since);
-    let python_beat = heartbeats.python.max(since);
+    // A heartbeat older than the stage has no bearing on it; a Python heartbeat that never came is not missed.
+    let loop_heartbeat = heartbeats.event_loop.max(since);
+    let python_heartbeat = heartbeats.python.max(since);
     match stage {
         Stage::Booting if exceeds(since, timeouts.boot) => Verdict::Abort(Fault::Boot),
         Stage::Retiring if waited(since) > timeouts.graceful + STOP_MARGIN => Verdict::Kill,
-        Stage::Serving | Stage::Retiring if exceeds(loop_beat, timeouts.silence) => {
+        Stage::Serving | Stage::Retiring if exceeds(loop_heartbeat, timeouts.silence) => {
             Verdict::Abort(Fault::EventLoop)
         }
         Stage::Serving | Stage::Retiring
-            if heartbeats.python != 0 && exceeds(python_beat, timeouts.silence) =>
+            if heartbeats.python != 0 && exceeds(python_heartbeat, timeouts.silence) =>
         {
             Verdict::Abort(Fault::Python)
         }
@@ -160,7 +160,7 @@ fn retirements(
     active: &[&Member],
     is_old: impl Fn(&Member) -> bool,
 ) -> Vec<u64> {
-    // While a reload is unproven only surplus workers of older generations go, as after a reload that interrupted
+    // While a reload is unproven only extra workers of older generations go, as after a reload that interrupted
     // another. They would keep its first worker from having a place.
     let mut candidates = active.to_vec();
     let stays = match desired.unproven {
@@ -174,7 +174,7 @@ fn retirements(
         .iter()
         .filter(|member| member.stage == Stage::Serving);
     let mut spare = serving.count().saturating_sub(stays);
-    let surplus = candidates.len().saturating_sub(stays);
+    let extra = candidates.len().saturating_sub(stays);
     // Out of date and wanting it, out of date, wanting it, and only then the oldest of the rest.
     candidates.sort_by_key(|member| (!is_old(member), !member.wants_replacement, member.age));
     let mut retire = Vec::new();
@@ -185,7 +185,7 @@ fn retirements(
             Stage::Booting => desired.target == 0 || is_old(member),
             _ => false,
         };
-        if retire.len() < surplus && goes {
+        if retire.len() < extra && goes {
             spare -= usize::from(serves && spare > 0);
             retire.push(member.age);
         }

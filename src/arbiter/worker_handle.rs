@@ -130,8 +130,8 @@ impl WorkerHandle {
     /// Heartbeats that claim to be of the future count as of now.
     pub(super) fn heartbeats(&self, now: u64) -> Heartbeats {
         Heartbeats {
-            event_loop: self.slot().reported_loop_beat().min(now),
-            python: self.slot().python_beat_at().min(now),
+            event_loop: self.slot().reported_loop_heartbeat().min(now),
+            python: self.slot().python_heartbeat_at().min(now),
         }
     }
 
@@ -234,8 +234,8 @@ pub(super) mod tests {
         let scoreboard = Arc::new(Scoreboard::new(1, 1).unwrap());
         let mut worker = on_paper(&scoreboard, 0);
         scoreboard.slot(0).set_pid(1);
-        scoreboard.slot(0).loop_beat(u64::MAX);
-        scoreboard.slot(0).python_beat(u64::MAX);
+        scoreboard.slot(0).loop_heartbeat(u64::MAX);
+        scoreboard.slot(0).python_heartbeat(u64::MAX);
         assert_eq!(worker.read_slot(1100), SlotNews::None);
         assert_eq!(worker.pid(), Pid::this());
         assert_eq!(worker.heartbeats(1100).event_loop, 1100);

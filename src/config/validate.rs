@@ -252,6 +252,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn complains_as_gunicorn() {
         let text = Value::str;
         for (name, value, message) in [

@@ -27,7 +27,7 @@ struct Client {
     stream: UnixStream,
     inbox: Inbox,
     /// Unsent bytes of answers.
-    outbox: Vec<u8>,
+    write_buffer: Vec<u8>,
     /// A request is being worked on; the next one waits.
     busy: bool,
     /// Nothing more is read; it goes when everything is sent.
@@ -64,7 +64,7 @@ impl Clients {
     /// being worked on: a hang-up of theirs would end every poll at once.
     pub fn descriptors(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
         let idle = self.clients.iter().filter(|client| !client.busy);
-        idle.map(|client| (client.stream.as_fd(), !client.outbox.is_empty()))
+        idle.map(|client| (client.stream.as_fd(), !client.write_buffer.is_empty()))
     }
 
     /// A client has sent more than the request that was just answered.
@@ -72,7 +72,7 @@ impl Clients {
     pub fn have_more(&self) -> bool {
         self.clients
             .iter()
-            .any(|client| !client.busy && client.outbox.is_empty() && client.inbox.is_whole())
+            .any(|client| !client.busy && client.write_buffer.is_empty() && client.inbox.is_whole())
     }
 
     fn accept(&mut self, listener: &UnixListener, now_ms: u64) {
@@ -94,7 +94,7 @@ impl Clients {
                 id: ClientId(self.next_id),
                 stream,
                 inbox: Inbox::new(REQUEST_BYTES_MAX),
-                outbox: Vec::new(),
+                write_buffer: Vec::new(),
                 busy: false,
                 closing: false,
                 active_at: now_ms,
@@ -106,13 +106,13 @@ impl Clients {
     fn flush(&mut self, now_ms: u64) {
         self.clients.retain_mut(|client| {
             let sent = client.send(now_ms);
-            let patience = if client.outbox.is_empty() {
+            let patience = if client.write_buffer.is_empty() {
                 IDLE_MS
             } else {
                 SEND_MS
             };
             let is_done = client.closing
-                && client.outbox.is_empty()
+                && client.write_buffer.is_empty()
                 && !client.busy
                 && !client.inbox.is_whole();
             let is_late = !client.busy && now_ms.saturating_sub(client.active_at) > patience;
@@ -124,7 +124,7 @@ impl Clients {
 impl Client {
     fn receive(&mut self, now_ms: u64) -> Option<Request> {
         // One thing after the other: a client that does not read its answers is not listened to either.
-        while !self.busy && self.outbox.is_empty() {
+        while !self.busy && self.write_buffer.is_empty() {
             match self.inbox.take() {
                 Ok(Some(payload)) => match Asked::read(&payload) {
                     Asked::Request(request) => {
@@ -173,14 +173,14 @@ impl Client {
 
     fn queue(&mut self, message: &Value, now_ms: u64) {
         self.active_at = now_ms;
-        self.outbox.extend_from_slice(&frame::encode(message));
+        self.write_buffer.extend_from_slice(&frame::encode(message));
     }
 
     fn send(&mut self, now_ms: u64) -> io::Result<()> {
-        while !self.outbox.is_empty() {
-            match self.stream.write(&self.outbox) {
+        while !self.write_buffer.is_empty() {
+            match self.stream.write(&self.write_buffer) {
                 Ok(count) => {
-                    self.outbox.drain(..count);
+                    self.write_buffer.drain(..count);
                     self.active_at = now_ms;
                 }
                 Err(error) if is_transient(&error) => return Ok(()),

@@ -100,7 +100,7 @@ fn all(view: &View<'_>) -> Value {
 
 fn worker(worker: &WorkerView<'_>, view: &View<'_>) -> Value {
     let slot = worker.slot;
-    // Until its first beat a worker that serves is as fresh as its birth.
+    // Until its first heartbeat a worker that serves is as fresh as its birth.
     let since = |at: u64| {
         let at = if worker.booted {
             at.max(worker.forked_at)
@@ -114,8 +114,8 @@ fn worker(worker: &WorkerView<'_>, view: &View<'_>) -> Value {
         "age": worker.age,
         "booted": worker.booted,
         "aborted": worker.aborted,
-        "last_heartbeat": since(slot.reported_loop_beat()),
-        "python_heartbeat": since(slot.python_beat_at()),
+        "last_heartbeat": since(slot.reported_loop_heartbeat()),
+        "python_heartbeat": since(slot.python_heartbeat_at()),
         "state": state(worker),
         "generation": worker.generation,
         "uptime": seconds(view.now.saturating_sub(worker.forked_at)),
@@ -277,9 +277,9 @@ mod tests {
 
     #[test]
     fn tables_have_gunicorns_columns_and_ours() {
-        let board = Scoreboard::new(1, 2).unwrap();
-        let slot = board.slot(0);
-        slot.loop_beat(9_000);
+        let scoreboard = Scoreboard::new(1, 2).unwrap();
+        let slot = scoreboard.slot(0);
+        slot.loop_heartbeat(9_000);
         slot.add_requests(5);
         slot.thread(1)
             .begin(8_500, "192.0.2.1".parse().ok(), b"GET", b"/slow\x1b[2J");

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::libc;
 
-/// Address and length; an address of 0 is none. The scoreboard has two mappings, and an arbiter may have a few boards.
+/// Address and length; an address of 0 is none. The scoreboard has two mappings, and an arbiter may have a few scoreboards.
 static MAPPINGS: [(AtomicUsize, AtomicUsize); MAPPINGS_MAX] =
     [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; MAPPINGS_MAX];
 const MAPPINGS_MAX: usize = 16;

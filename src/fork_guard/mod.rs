@@ -16,9 +16,9 @@
     reason = "the handler runs between fork and any other code, where only system calls are allowed"
 )]
 
-mod descriptors;
 mod handlers;
 mod memory;
+mod own_descriptors;
 
 use std::cell::Cell;
 use std::sync::Once;
@@ -27,9 +27,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use nix::libc;
 
-pub use descriptors::{Registered, register, register_poll_set, registered};
 pub use handlers::{note_handler, note_installed_handler, reset_handlers};
 pub use memory::{register_mapping, unregister_mapping};
+pub use own_descriptors::{Registered, register, register_poll_set, registered};
 
 /// This process is a child that the application has forked.
 static IS_CHILD: AtomicBool = AtomicBool::new(false);
@@ -73,7 +73,7 @@ extern "C" fn in_child() {
     IS_CHILD.store(true, Ordering::Relaxed);
     reset_handlers();
     memory::replace_all();
-    descriptors::close_all();
+    own_descriptors::close_all();
     Errno::set_raw(errno);
 }
 
@@ -150,8 +150,8 @@ mod tests {
         register(&ours);
         let number = ours.as_raw_fd();
         let (applications, _other) = UnixStream::pair().unwrap();
-        let mut number_of_ours = std::os::fd::OwnedFd::from(ours);
-        nix::unistd::dup2(&applications, &mut number_of_ours).unwrap();
+        let mut number_of_own = std::os::fd::OwnedFd::from(ours);
+        nix::unistd::dup2(&applications, &mut number_of_own).unwrap();
         assert_eq!(code_of_child(|| i32::from(is_open(number)), false), 1);
     }
 

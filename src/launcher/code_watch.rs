@@ -15,7 +15,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
-use super::serve::without_signals;
+use super::worker_signals::without_signals;
 use crate::arbiter::signals;
 use crate::config::Config;
 use crate::fork_guard;
@@ -193,7 +193,7 @@ impl Duty {
                 return None;
             }
         };
-        for _ in 0..SETTLING_TICKS_MAX {
+        for _ in 0..QUIET_TICKS_MAX {
             if !pause(TICK, self.stop.as_fd()) {
                 return None;
             }
@@ -251,4 +251,4 @@ fn helper<'py, T: for<'a> FromPyObject<'a, 'py, Error = PyErr>>(
 const HELPER: &str = "ferricorn._reload";
 const TICK: Duration = Duration::from_millis(100);
 /// A program that writes files without end is not waited for.
-const SETTLING_TICKS_MAX: u32 = 20;
+const QUIET_TICKS_MAX: u32 = 20;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
-use super::serve::log_running;
+use super::python_runtime::Inherited;
 use crate::config::Config;
 use crate::logging::Log;
+use crate::python::hooks::{Hook, leaving};
 use crate::python::traceback::format as traceback;
 use crate::scoreboard::{Slot, monotonic_ms};
 use crate::worker::Exit;
@@ -46,6 +47,29 @@ pub(super) fn leave(py: Python<'_>, logs: Log, exit: Exit, config: &Config, slot
         log::debug!("gc.unfreeze: {}", traceback(py, &error));
     }
     exit.code
+}
+
+/// `worker_exit`, with what the worker's object can tell at its end.
+pub(super) fn say_goodbye(py: Python<'_>, inherited: &Inherited, slot: Slot<'_>) {
+    leaving(py, &inherited.worker, slot.requests());
+    log::info!("Worker exiting (pid: {})", std::process::id());
+    let objects = (&inherited.arbiter, &inherited.worker);
+    if let Err(error) = inherited.hooks.call(py, Hook::WorkerExit, objects) {
+        log::warn!("{error}");
+    }
+}
+
+/// Which requests the worker's threads are in, for how long.
+pub(super) fn log_running(slot: Slot<'_>) {
+    let now = monotonic_ms();
+    for running in slot.running() {
+        let seconds = now.saturating_sub(running.since_ms) / 1000;
+        let (method, path) = (running.method.escape_ascii(), running.path.escape_ascii());
+        match running.client {
+            Some(client) => log::error!("In flight for {seconds} s: {method} {path} from {client}"),
+            None => log::error!("In flight for {seconds} s: {method} {path}"),
+        }
+    }
 }
 
 /// How long the application's threads may still take.

@@ -11,7 +11,7 @@ use nix::libc::EBADF;
 use pyo3::prelude::*;
 
 use super::leave::exit_now;
-use super::serve::without_signals;
+use super::worker_signals::without_signals;
 use crate::arbiter::EXIT_BOOT;
 use crate::python::gil::{Reason, release};
 use crate::python::threads::{MainThreadJobs, PythonApplication};

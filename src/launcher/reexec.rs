@@ -10,7 +10,7 @@ use pyo3::types::PyString;
 
 use crate::arbiter::Supervisor;
 use crate::net::Listener;
-use crate::net::inherit::{handed_over, systemd_fds};
+use crate::net::inherit::{from_old_master, systemd_fds};
 
 /// What was there before this program started.
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ impl Inheritance {
         let old_master = take("GUNICORN_PID").and_then(|pid| pid.trim().parse().ok());
         let sockets = match (old_master, take("GUNICORN_FD")) {
             (Some(_), Some(numbers)) => {
-                handed_over(&numbers).map_err(|source| InheritError { numbers, source })?
+                from_old_master(&numbers).map_err(|source| InheritError { numbers, source })?
             }
             _ => Vec::new(),
         };

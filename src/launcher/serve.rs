@@ -1,6 +1,5 @@
 //! A worker that serves: settings and application become a running event loop, and its end becomes an exit code.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,13 +7,13 @@ use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
 use super::faults::Faults;
-use super::leave::leave;
+use super::leave::{leave, log_running, say_goodbye};
 use super::main_thread;
 use super::python_logs;
 use super::python_runtime::Inherited;
 use super::raised::Raised;
 use super::worker_access_log;
-use super::worker_signals::{RequestedExit, WorkerSignals, watch_slot};
+use super::worker_signals::{RequestedExit, WorkerSignals, watch_slot, without_signals};
 use crate::arbiter::{WorkerContext, signals};
 use crate::config::{Config, VERSION};
 use crate::logging::access::FormatError;
@@ -27,7 +26,7 @@ use crate::python::interrupts::Interrupts;
 use crate::python::native_thread::ThreadEnd;
 use crate::python::threads::{PythonApplication, TimeoutHook};
 use crate::python::wsgi::{ListenerAddress, RequestHooks, WsgiApp, WsgiSettings};
-use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
+use crate::scoreboard::{Scoreboard, monotonic_ms};
 use crate::worker::{Exit, Setup};
 
 /// Why a worker could not serve.
@@ -83,43 +82,21 @@ fn start(
     let max_requests = max_requests(py, &inherited.worker).map_err(raised)?;
     let (signals, wakeups) = signals.take(py, faults).map_err(raised)?;
     start_object(py, &inherited.worker).map_err(raised)?;
-    let has_one_thread = config.workers.threads == 1;
     let mut settings = wsgi_settings(py, &config, &listeners);
     let touched = touched_logs(py, &config, inherited).map_err(raised)?;
     let is_python = Arc::new(AtomicBool::new(touched.access));
     let access_log =
         worker_access_log::make(py, &config, &mut settings, age, inherited, &is_python)?;
-    let heartbeat = without_signals(|| {
-        Heartbeat::start(
-            config.workers.timeout,
-            beat(&scoreboard, index, has_one_thread),
-        )
-    })?;
-    let interrupts = config
-        .workers
-        .request_timeout
-        .map(|_| Arc::new(Interrupts::new(config.workers.threads)));
-    let has_logger = !config.logging.is_built_in() || touched.error;
-    let logger = has_logger.then(|| inherited.log.clone_ref(py));
-    let logs_access = !config.logging.is_built_in() || touched.access;
-    let request_hooks = |logs_access| request_hooks(py, logs_access, inherited).map_err(raised);
+    let heartbeat = start_heartbeat(&config, &scoreboard, index)?;
+    let interrupts = interrupts(&config);
     let app = WsgiApp::new(app, Arc::new(settings), scoreboard.clone(), index)
-        .with_request_hooks(request_hooks(logs_access)?)
-        .with_logger(logger)
         .with_interrupts(interrupts.clone());
-    let app = Arc::new(app);
-    let may_switch = worker_access_log::logs_access(&config) && !logs_access;
-    let later = may_switch.then(|| request_hooks(true)).transpose()?;
-    python_logs::serve(is_python, Arc::clone(&app), later.flatten());
-    python_logs::announce(&touched.names());
+    let app = with_loggers(py, app, &config, inherited, (touched, is_python)).map_err(raised)?;
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
     let script_name = app.script_name().as_bytes().to_vec();
     let on_timeout = timeout_hook(interrupts, heartbeat.queue());
     let requested_exit = Arc::new(RequestedExit::default());
-    let on_exception = {
-        let requested_exit = Arc::clone(&requested_exit);
-        Box::new(move |py: Python<'_>, error: PyErr| requested_exit.on_exception(py, &error))
-    };
+    let on_exception = exception_hook(Arc::clone(&requested_exit));
     let mut application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
     let setup = Setup {
         listeners,
@@ -138,19 +115,18 @@ fn start(
         log: Some(inherited.logs),
         config: Arc::clone(&config),
     };
-    let mut exit = if has_one_thread {
+    let mut exit = if config.workers.threads == 1 {
         let jobs = application.use_main_thread();
         let on_stuck = |exit| {
+            let slot = scoreboard.slot(index);
             Python::attach(|py| {
-                let slot = scoreboard.slot(index);
-                super::worker::say_goodbye(py, inherited, slot);
+                say_goodbye(py, inherited, slot);
                 leave(py, inherited.logs, exit, &config, slot);
             });
         };
         main_thread::serve(py, setup, &application, &jobs, on_stuck)?
     } else {
-        let threads = config.workers.threads;
-        let serve = || main_thread::serve_or_fail(setup, &application, threads);
+        let serve = || main_thread::serve_or_fail(setup, &application, config.workers.threads);
         release(py, Reason::MainThread, serve)
     };
     python_logs::served();
@@ -163,10 +139,50 @@ fn start(
     Ok(exit)
 }
 
-/// For threads of the server's own: a signal is for the main thread, or for the thread of the application that waits for it.
-pub(super) fn without_signals<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let _blocked = signals::Blocked::new()?;
-    start()
+/// An exception of the application's own signal handler ends the worker as it would end a program.
+fn exception_hook(requested_exit: Arc<RequestedExit>) -> crate::python::threads::ExceptionHook {
+    Box::new(move |py, error| requested_exit.on_exception(py, &error))
+}
+
+/// Request hooks and loggers, as configured or as the application has changed them.
+fn with_loggers(
+    py: Python<'_>,
+    app: WsgiApp,
+    config: &Config,
+    inherited: &Inherited,
+    (touched, is_python): (Touched, Arc<AtomicBool>),
+) -> PyResult<Arc<WsgiApp>> {
+    let is_custom = !config.logging.is_built_in();
+    let logger = (is_custom || touched.error).then(|| inherited.log.clone_ref(py));
+    let logs_access = is_custom || touched.access;
+    let app = app
+        .with_request_hooks(request_hooks(py, logs_access, inherited)?)
+        .with_logger(logger);
+    let app = Arc::new(app);
+    let later = match worker_access_log::logs_access(config) && !logs_access {
+        true => request_hooks(py, true, inherited)?,
+        false => None,
+    };
+    python_logs::serve(is_python, Arc::clone(&app), later);
+    python_logs::announce(&touched.names());
+    Ok(app)
+}
+
+/// For `request_timeout` alone.
+fn interrupts(config: &Config) -> Option<Arc<Interrupts>> {
+    let threads = config.workers.threads;
+    let limit = config.workers.request_timeout;
+    limit.map(|_| Arc::new(Interrupts::new(threads)))
+}
+
+fn start_heartbeat(
+    config: &Config,
+    scoreboard: &Arc<Scoreboard>,
+    index: usize,
+) -> std::io::Result<Heartbeat> {
+    let has_one_thread = config.workers.threads == 1;
+    let shows_life = heartbeat(scoreboard, index, has_one_thread);
+    without_signals(|| Heartbeat::start(config.workers.timeout, shows_life))
 }
 
 /// As hooks have left it.
@@ -230,13 +246,17 @@ fn request_hooks(
 
 /// What shows that Python is alive. With one thread nothing shows it but the end of a request, so that `timeout` bounds
 /// each request's run, as in gunicorn's sync worker.
-fn beat(scoreboard: &Arc<Scoreboard>, index: usize, has_one_thread: bool) -> Box<dyn Fn() + Send> {
+fn heartbeat(
+    scoreboard: &Arc<Scoreboard>,
+    index: usize,
+    has_one_thread: bool,
+) -> Box<dyn Fn() + Send> {
     let watch_slot = watch_slot(scoreboard, index);
     let scoreboard = scoreboard.clone();
     Box::new(move || {
         let slot = scoreboard.slot(index);
         if !has_one_thread || slot.threads_busy() == 0 {
-            slot.python_beat(monotonic_ms());
+            slot.python_heartbeat(monotonic_ms());
         }
         watch_slot();
     })
@@ -291,19 +311,6 @@ fn signal_hook(
     })
 }
 
-/// Which requests the worker's threads are in, for how long.
-pub(super) fn log_running(slot: Slot<'_>) {
-    let now = monotonic_ms();
-    for running in slot.running() {
-        let seconds = now.saturating_sub(running.since_ms) / 1000;
-        let (method, path) = (running.method.escape_ascii(), running.path.escape_ascii());
-        match running.client {
-            Some(client) => log::error!("In flight for {seconds} s: {method} {path} from {client}"),
-            None => log::error!("In flight for {seconds} s: {method} {path}"),
-        }
-    }
-}
-
 fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> WsgiSettings {
     WsgiSettings {
         multithread: config.workers.threads > 1,
@@ -312,7 +319,7 @@ fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> Wsg
             .unwrap_or_else(|| format!("ferricorn/{VERSION}")),
         script_name: environment(py, "SCRIPT_NAME"),
         sendfile: config.http.sendfile,
-        listeners: listeners.iter().map(face).collect(),
+        listeners: listeners.iter().map(address_of).collect(),
         noted_keys: Vec::new(),
         request_id_seed: None,
     }
@@ -349,7 +356,7 @@ fn environment(py: Python<'_>, name: &str) -> String {
     value.unwrap_or_default()
 }
 
-fn face(listener: &Listener) -> ListenerAddress {
+fn address_of(listener: &Listener) -> ListenerAddress {
     match listener {
         Listener::Tcp(listener) => {
             let address = listener.local_addr().ok();

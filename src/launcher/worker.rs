@@ -9,21 +9,20 @@ use std::sync::Arc;
 
 use super::code_watch::Reloader;
 use super::faults::Faults;
-use super::leave::leave;
+use super::leave::{leave, say_goodbye};
 use super::python_runtime::{Inherited, PythonRuntime};
 use super::raised::Raised;
-use super::serve::{serve, without_signals};
-use super::worker_signals::WorkerSignals;
+use super::serve::serve;
+use super::worker_signals::{WorkerSignals, without_signals};
 use crate::arbiter::signals::dump_signal;
 use crate::arbiter::{EXIT_BOOT, WorkerChannel, WorkerContext};
 use crate::config::Config;
 use crate::net::Listener;
-use crate::python::hooks::{self, Hook, leaving};
+use crate::python::hooks::{self, Hook};
 use crate::python::loader::{self, AppLoadError};
 use crate::python::native_thread::ThreadEnd;
 use crate::python::stacks::StackReporter;
 use crate::python::traceback::format as traceback;
-use crate::scoreboard::Slot;
 use crate::worker::Exit;
 
 /// Returns the worker's exit code. Leaving the interpreter in the normal way is up to the caller.
@@ -60,16 +59,6 @@ pub(super) fn run(py: Python<'_>, runtime: PythonRuntime<'_>, context: WorkerCon
         .filter(|end| **end == Some(ThreadEnd::Stuck))
         .count();
     leave(py, inherited.logs, exit, &config, scoreboard.slot(index))
-}
-
-/// `worker_exit`, with what the worker's object can tell at its end.
-pub(super) fn say_goodbye(py: Python<'_>, inherited: &Inherited, slot: Slot<'_>) {
-    leaving(py, &inherited.worker, slot.requests());
-    log::info!("Worker exiting (pid: {})", std::process::id());
-    let objects = (&inherited.arbiter, &inherited.worker);
-    if let Err(error) = inherited.hooks.call(py, Hook::WorkerExit, objects) {
-        log::warn!("{error}");
-    }
 }
 
 /// From now on the arbiter can ask where this worker is, also while the application is being imported.

@@ -63,7 +63,7 @@ pub(super) fn logs_access(config: &Config) -> bool {
 
 /// What access log lines show of this worker.
 fn worker_info(number: u64, settings: &WsgiSettings) -> WorkerInfo {
-    let listeners = settings.listeners.iter().map(|face| match face {
+    let listeners = settings.listeners.iter().map(|listener| match listener {
         ListenerAddress::Tcp { name, port } => (name.clone(), port.to_string()),
         ListenerAddress::Unix { .. } => (String::new(), String::new()),
     });

@@ -196,3 +196,9 @@ pub(super) fn watch_slot(scoreboard: &Arc<Scoreboard>, index: usize) -> impl Fn(
     let request = StopRequest::default();
     move || request.check(scoreboard.slot(index))
 }
+
+/// For threads of the server's own: a signal is for the main thread, or for the thread of the application that waits for it.
+pub(super) fn without_signals<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let _blocked = signals::Blocked::new()?;
+    start()
+}

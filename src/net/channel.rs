@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_travels_with_its_bytes_to_one_reader() {
+    fn a_socket_arrives_with_its_bytes_to_one_reader() {
         let channels = Channels::new(2).unwrap();
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let mut buffer = [0; 64];

@@ -62,7 +62,7 @@ pub fn adopt(fd: RawFd, backlog: Backlog) -> io::Result<Listener> {
 ///
 /// # Errors
 /// When one of the numbers is no listening stream socket.
-pub fn handed_over(gunicorn_fd: &str) -> io::Result<Vec<Listener>> {
+pub fn from_old_master(gunicorn_fd: &str) -> io::Result<Vec<Listener>> {
     let mut numbers = Vec::new();
     for text in gunicorn_fd.split(',').map(str::trim) {
         let number: RawFd = text.parse().map_err(io::Error::other)?;
@@ -193,10 +193,10 @@ mod tests {
     #[test]
     fn numbers_of_another_master_must_be_listening_sockets() {
         let (mine, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(handed_over(&mine.as_raw_fd().to_string()).is_err());
-        assert!(handed_over("1000000").is_err());
-        assert!(handed_over("x").is_err());
-        assert!(handed_over("0,1,2").unwrap().is_empty());
+        assert!(from_old_master(&mine.as_raw_fd().to_string()).is_err());
+        assert!(from_old_master("1000000").is_err());
+        assert!(from_old_master("x").is_err());
+        assert!(from_old_master("0,1,2").unwrap().is_empty());
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl SocketFile {
     }
 }
 
-/// Gives the socket file that was just bound at `path` to `user` and `group`. Whoever may write to its directory may
+/// Gives the socket file that was just bound at `path` to `user` and `group`. A user who may write to its directory may
 /// have put another file in its place: only a socket is given away that belongs to this user and has no other name.
 pub(super) fn give_to(path: &Path, user: u32, group: u32) -> io::Result<()> {
     if (user, group) == (geteuid().as_raw(), getegid().as_raw()) {
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_socket_is_not_one_of_ours() {
+    fn what_is_no_socket_is_never_an_own_socket() {
         let directory = tempfile::tempdir().unwrap();
         assert!(SocketFile::at(directory.path()).is_err());
         assert!(SocketFile::at(&directory.path().join("none")).is_err());

@@ -19,7 +19,7 @@ sockopt_impl!(
     u32
 );
 
-/// Enough that a client at 10 Gbit/s does not run dry in the time of one iteration of the loop.
+/// Enough that a client at 10 Gbit/s does not run out of bytes in the time of one iteration of the loop.
 const UNSENT_BYTES_MAX: u32 = 256 * 1024;
 
 /// Sets the bound on a listener; accepted connections inherit it, so no call is spent on each. Where the kernel

@@ -5,11 +5,11 @@
 //!
 //! | question | rule |
 //! | --- | --- |
-//! | Are jobs fast? | [`are_fast`], from the means of `estimates.rs` |
-//! | Which event wakes a parked thread? | [`wake`] |
-//! | Does a thread that is awake park although jobs wait? | [`is_idle_extra`] |
+//! | Are jobs fast? | `are_fast`, from the means of `estimates.rs` |
+//! | Which event wakes a parked thread? | `wake` |
+//! | Does a thread that is awake park although jobs wait? | `is_idle_extra` |
 //! | Does a reply wake the event loop? | [`wakes_loop`] |
-//! | Does the event loop sleep, and how? | [`loop_sleep`], [`brief_sleep`], [`poll_timeout`] |
+//! | Does the event loop sleep, and how? | [`loop_sleep`], `brief_sleep`, [`poll_timeout`] |
 //! | Does the pool stand still? | [`StallDetector`] |
 //! | Is a queued job offloaded to a peer worker? | [`offloads`], [`freest_peer`] |
 //! | Does a new connection go to a peer worker? | [`place`] |
@@ -115,7 +115,7 @@ const REPLIES_PER_WAKE: u32 = 12;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SleepMode {
-    /// On the poll set, for [`TIMED_SLEEP`]: threads may leave it asleep while they have more to run.
+    /// On the poll set, for `TIMED_SLEEP`: threads may leave it asleep while they have more to run.
     Timed = 1,
     /// On the poll set, until something happens.
     UntilWoken = 2,
@@ -172,7 +172,7 @@ pub struct LoopView {
 pub enum LoopSleep {
     /// It does not: it looks at the poll set and goes on.
     No,
-    /// It sleeps briefly ([`brief_sleep`]), and threads may leave it asleep for a batch.
+    /// It sleeps briefly (`brief_sleep`), and threads may leave it asleep for a batch.
     Brief,
     /// It sleeps until something happens or is due ([`poll_timeout`]).
     UntilWoken,
@@ -237,7 +237,7 @@ pub(super) fn brief_sleep(jobs: Option<FastJobs>) -> BriefSleep {
 }
 
 /// The poll set's timeout for a loop that sleeps until something happens: until the earliest instant of `due`, but at
-/// most `sleep_max`, so that the heartbeat goes on, and at most [`OFFLOAD_PERIOD`] while jobs wait that a peer worker
+/// most `sleep_max`, so that the heartbeat goes on, and at most `OFFLOAD_PERIOD` while jobs wait that a peer worker
 /// could take.
 #[inline]
 pub fn poll_timeout<const N: usize>(

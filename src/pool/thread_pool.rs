@@ -138,7 +138,7 @@ impl Pool {
         self.stats.are_fast()
     }
 
-    /// Wake a parked thread if `reason` asks for one ([`policy::wake`]), unless one is waking or none is parked.
+    /// Wake a parked thread if `reason` asks for one (`policy::wake`), unless one is waking or none is parked.
     pub fn notify_one(&self, reason: Reason) {
         if reason == Reason::Stall {
             self.stats.note_stall();
@@ -195,7 +195,7 @@ impl Pool {
         !self.replies.is_empty()
     }
 
-    /// How the loop sleeps while jobs wait ([`policy::brief_sleep`]).
+    /// How the loop sleeps while jobs wait (`policy::brief_sleep`).
     pub fn brief_sleep(&self) -> BriefSleep {
         policy::brief_sleep(self.is_fast().then(|| FastJobs {
             count: self.queue_length(),

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFrozenSet, PyInt, PyList, PyModule, PySet, PyString, PyTuple};
 
 use super::fork_guard::end_child;
-use super::hooks::{Hooks, ValueError};
+use super::hooks::{Hooks, ValueError, python_str};
 use super::traceback;
 use crate::config::settings::{self, Kind, Setting};
 use crate::config::value::repr_str;
@@ -229,23 +229,6 @@ pub fn to_value(object: &Bound<'_, PyAny>) -> Value {
     } else {
         opaque()
     }
-}
-
-/// `str()` of an object, and gunicorn's `<name()>` for functions.
-pub(super) fn python_str(object: &Bound<'_, PyAny>) -> String {
-    let is_class = object.is_instance_of::<pyo3::types::PyType>();
-    if object.is_callable() && !is_class {
-        if let Ok(name) = object
-            .getattr("__qualname__")
-            .and_then(|name| name.extract::<String>())
-        {
-            return format!("<{name}()>");
-        }
-    }
-    object
-        .str()
-        .map(|text| text.to_string())
-        .unwrap_or_default()
 }
 
 /// Names assigned in the file that are nearly, but not quite, those of settings.

@@ -15,7 +15,6 @@ pub use objects::{
     application, arbiter, cfg, leaving, listeners, logger, reopen_files, store, to_python, worker,
 };
 
-use super::config_file::python_str;
 use super::fork_guard::end_child;
 use super::traceback;
 use crate::config::settings::{Kind, Setting};
@@ -238,6 +237,23 @@ fn arity_of(callable: &Bound<'_, PyAny>) -> Result<usize, ValueError> {
         Ok(positional)
     };
     count().map_err(|error| ValueError::raised(callable.py(), &error))
+}
+
+/// `str()` of an object, and gunicorn's `<name()>` for functions.
+pub(super) fn python_str(object: &Bound<'_, PyAny>) -> String {
+    let is_class = object.is_instance_of::<pyo3::types::PyType>();
+    if object.is_callable() && !is_class {
+        if let Ok(name) = object
+            .getattr("__qualname__")
+            .and_then(|name| name.extract::<String>())
+        {
+            return format!("<{name}()>");
+        }
+    }
+    object
+        .str()
+        .map(|text| text.to_string())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

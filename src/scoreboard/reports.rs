@@ -12,18 +12,18 @@ impl Slot<'_> {
 
     /// Arbiter: the last heartbeat of the slot's own worker's loop.
     #[must_use]
-    pub fn reported_loop_beat(self) -> u64 {
-        self.vitals.reported_loop_beat()
+    pub fn reported_loop_heartbeat(self) -> u64 {
+        self.vitals.reported_loop_heartbeat()
     }
 
     /// Some thread held the GIL just now. A worker that never calls this is not killed for its absence.
-    pub fn python_beat(self, now_ms: u64) {
-        self.vitals.python_beat(now_ms);
+    pub fn python_heartbeat(self, now_ms: u64) {
+        self.vitals.python_heartbeat(now_ms);
     }
 
     #[must_use]
-    pub fn python_beat_at(self) -> u64 {
-        self.vitals.python_beat_at()
+    pub fn python_heartbeat_at(self) -> u64 {
+        self.vitals.python_heartbeat_at()
     }
 
     pub fn thread_busy(self) {

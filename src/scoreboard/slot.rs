@@ -67,15 +67,15 @@ impl<'a> Slot<'a> {
     }
 
     /// The event loop has completed an iteration. At least once a second, also while draining.
-    pub fn loop_beat(self, now_ms: u64) {
-        self.data.loop_beat.store(now_ms, Ordering::Relaxed);
-        self.vitals.set_loop_beat(now_ms);
+    pub fn loop_heartbeat(self, now_ms: u64) {
+        self.data.loop_heartbeat.store(now_ms, Ordering::Relaxed);
+        self.vitals.set_loop_heartbeat(now_ms);
     }
 
-    /// As peers see it; the arbiter goes by `reported_loop_beat`.
+    /// As peers see it; the arbiter goes by `reported_loop_heartbeat`.
     #[must_use]
-    pub fn loop_beat_at(self) -> u64 {
-        self.data.loop_beat.load(Ordering::Relaxed)
+    pub fn loop_heartbeat_at(self) -> u64 {
+        self.data.loop_heartbeat.load(Ordering::Relaxed)
     }
 
     pub fn set_connections(self, open: u32, idle: u32) {
@@ -153,7 +153,7 @@ impl<'a> Slot<'a> {
             gauge.store(0, Ordering::Relaxed);
         }
         let counters = [
-            &data.loop_beat,
+            &data.loop_heartbeat,
             &data.requests,
             &data.bytes_out,
             &data.errors,
@@ -236,7 +236,7 @@ macro_rules! gauges {
 }
 
 gauges! {
-    /// Requests that wait for a thread, as of the last beat.
+    /// Requests that wait for a thread, as of the last heartbeat.
     set_queue_length queue_length;
     /// Bytes of whole responses that wait for their clients.
     set_unsent_bytes unsent_bytes;
@@ -294,7 +294,7 @@ pub(super) struct SlotData {
     load: AtomicU32,
     threads_count: AtomicU32,
     reserved_transfers: AtomicU32,
-    loop_beat: AtomicU64,
+    loop_heartbeat: AtomicU64,
     requests: AtomicU64,
     bytes_out: AtomicU64,
     errors: AtomicU64,

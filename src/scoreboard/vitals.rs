@@ -37,8 +37,8 @@ pub(super) struct VitalsData {
     stop_signal: AtomicU32,
     threads_busy: AtomicU32,
     stop_asked_ms: AtomicU64,
-    loop_beat: AtomicU64,
-    python_beat: AtomicU64,
+    loop_heartbeat: AtomicU64,
+    python_heartbeat: AtomicU64,
 }
 
 impl Vitals {
@@ -106,7 +106,11 @@ impl VitalsData {
         ] {
             flag.store(0, Ordering::Relaxed);
         }
-        for time in [&self.loop_beat, &self.python_beat, &self.stop_asked_ms] {
+        for time in [
+            &self.loop_heartbeat,
+            &self.python_heartbeat,
+            &self.stop_asked_ms,
+        ] {
             time.store(0, Ordering::Relaxed);
         }
     }
@@ -115,24 +119,24 @@ impl VitalsData {
         self.state.store(state as u32, Ordering::Relaxed);
     }
 
-    pub(super) fn set_loop_beat(&self, now_ms: u64) {
-        self.loop_beat.store(now_ms, Ordering::Relaxed);
+    pub(super) fn set_loop_heartbeat(&self, now_ms: u64) {
+        self.loop_heartbeat.store(now_ms, Ordering::Relaxed);
     }
 
     pub(super) fn reported_state(&self) -> SlotState {
         SlotState::of(self.state.load(Ordering::Relaxed))
     }
 
-    pub(super) fn reported_loop_beat(&self) -> u64 {
-        self.loop_beat.load(Ordering::Relaxed)
+    pub(super) fn reported_loop_heartbeat(&self) -> u64 {
+        self.loop_heartbeat.load(Ordering::Relaxed)
     }
 
-    pub(super) fn python_beat(&self, now_ms: u64) {
-        self.python_beat.store(now_ms, Ordering::Relaxed);
+    pub(super) fn python_heartbeat(&self, now_ms: u64) {
+        self.python_heartbeat.store(now_ms, Ordering::Relaxed);
     }
 
-    pub(super) fn python_beat_at(&self) -> u64 {
-        self.python_beat.load(Ordering::Relaxed)
+    pub(super) fn python_heartbeat_at(&self) -> u64 {
+        self.python_heartbeat.load(Ordering::Relaxed)
     }
 
     pub(super) fn ask_to_stop(&self, signal: i32, now_ms: u64) {
@@ -192,14 +196,14 @@ mod tests {
         let scoreboard = Scoreboard::new(3, 1).unwrap();
         for slot in scoreboard.iter() {
             slot.claim(1);
-            slot.loop_beat(7);
+            slot.loop_heartbeat(7);
         }
         scoreboard.keep_only(1).unwrap();
-        let beats: Vec<_> = scoreboard
+        let heartbeats: Vec<_> = scoreboard
             .iter()
-            .map(|slot| slot.reported_loop_beat())
+            .map(|slot| slot.reported_loop_heartbeat())
             .collect();
-        assert_eq!(beats, [0, 7, 0], "only its own page is still shared");
+        assert_eq!(heartbeats, [0, 7, 0], "only its own page is still shared");
         scoreboard.slot(0).set_state(SlotState::Draining);
         scoreboard.slot(1).set_state(SlotState::Serving);
         assert_eq!(scoreboard.slot(1).reported_state(), SlotState::Serving);
@@ -210,11 +214,11 @@ mod tests {
     fn the_first_and_the_last_slot_can_be_kept() {
         for kept in [0, 2] {
             let scoreboard = Scoreboard::new(3, 1).unwrap();
-            scoreboard.slot(kept).python_beat(9);
-            scoreboard.slot(1).python_beat(9);
+            scoreboard.slot(kept).python_heartbeat(9);
+            scoreboard.slot(1).python_heartbeat(9);
             scoreboard.keep_only(kept).unwrap();
-            assert_eq!(scoreboard.slot(kept).python_beat_at(), 9);
-            assert_eq!(scoreboard.slot(1).python_beat_at(), 0);
+            assert_eq!(scoreboard.slot(kept).python_heartbeat_at(), 9);
+            assert_eq!(scoreboard.slot(1).python_heartbeat_at(), 0);
         }
     }
 }

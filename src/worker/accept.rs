@@ -152,12 +152,10 @@ impl Listeners {
         }
     }
 
-    /// Accept again when the pause at the limit of connections is over because one has closed, or may be.
-    pub(super) fn resume_at_limit(&mut self) -> io::Result<()> {
-        match self.accepting {
-            Accepting::FullUntil(_) => self.start(),
-            _ => Ok(()),
-        }
+    /// Whether the worker has as many connections as it may. [`Listeners::start`] ends that pause, when one has closed or
+    /// may be closed.
+    pub(super) fn are_at_limit(&self) -> bool {
+        matches!(self.accepting, Accepting::FullUntil(_))
     }
 
     /// Accept again when a pause is over.
@@ -239,7 +237,8 @@ mod tests {
         assert!(matches!(attempt(&mut listeners), Attempt::Empty));
         listeners.resume_in_time(now).unwrap();
         assert!(matches!(attempt(&mut listeners), Attempt::Empty));
-        listeners.resume_at_limit().unwrap();
+        assert!(listeners.are_at_limit());
+        listeners.start().unwrap();
         assert!(matches!(attempt(&mut listeners), Attempt::Accepted(..)));
         listeners.close();
         assert_eq!(listeners.waiting().count(), 0);

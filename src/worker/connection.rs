@@ -201,7 +201,9 @@ impl Connection {
 
     /// The whole response has come.
     fn answer(&mut self, job: Box<Job>, services: &mut Services) -> Action {
-        self.drop_request_body();
+        if self.protocol.has_streaming_body() {
+            self.drop_request_body();
+        }
         self.protocol.respond(job, &mut self.write, services);
         self.send_encoded(services);
         self.advance(services)

@@ -234,17 +234,18 @@ impl Connections {
         self.to_resume.extend(waiting.chain(resumed));
     }
 
-    /// Write what came of streamed responses in this iteration. Returns whether anything did.
-    pub(super) fn flush_streams(&mut self, services: &mut Services) -> bool {
-        if self.to_flush.is_empty() {
-            return false;
-        }
+    /// Pieces of streamed responses came in this iteration.
+    pub(super) fn has_to_flush(&self) -> bool {
+        !self.to_flush.is_empty()
+    }
+
+    /// Write them.
+    pub(super) fn flush_streams(&mut self, services: &mut Services) {
         let mut to_flush = std::mem::take(&mut self.to_flush);
         for id in to_flush.drain(..) {
             self.act(id, services, Connection::flush_scheduled);
         }
         self.to_flush = to_flush;
-        true
     }
 
     /// Move those whose deadline is over.

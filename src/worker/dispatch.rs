@@ -115,7 +115,9 @@ impl Dispatch {
         bodies: &mut BodyBudget,
         drops: &mut DeferredDrops,
     ) {
-        bodies.give_back(std::mem::take(&mut job.body_held_bytes));
+        if job.body_held_bytes > 0 {
+            bodies.give_back(std::mem::take(&mut job.body_held_bytes));
+        }
         for piece in job.response_body.pieces.drain(..) {
             drops.push(piece.into_borrowed());
         }
@@ -224,6 +226,11 @@ impl Dispatch {
     )]
     pub(super) fn take_answered(&mut self) -> Vec<Box<Job>> {
         std::mem::take(&mut self.answered)
+    }
+
+    /// There may be requests that the loop answers.
+    pub(super) fn has_own_work(&self) -> bool {
+        self.shedding.is_some() || !self.answered.is_empty()
     }
 
     /// Answers wait to be sent.

@@ -129,12 +129,16 @@ impl<'a> EventLoop<'a> {
         self.handle_events()?;
         self.services.dispatch.announce();
         self.handle_replies();
-        self.connections.expire(&mut self.services);
-        if self.timed_out.is_some() {
-            self.check_timed_out();
+        if self.services.clock.has_due() {
+            self.connections.expire(&mut self.services);
         }
-        if self.connections.take_room() {
-            self.listeners.resume_at_limit()?;
+        if let Some(timed_out) = &mut self.timed_out
+            && timed_out.check(&mut self.connections, self.application, &mut self.services)
+        {
+            self.begin_drain();
+        }
+        if self.connections.take_room() && self.listeners.are_at_limit() {
+            self.listeners.start()?;
         }
         if let Some(peers) = &mut self.peers {
             peers.receive_more(&mut self.connections, &mut self.services);
@@ -167,6 +171,7 @@ impl<'a> EventLoop<'a> {
             watched.jobs_wait && self.peers.as_ref().is_some_and(PeerWorkers::may_offload);
         let (listeners, timed_out) = (&self.listeners, &self.timed_out);
         let sleep_max = self.heartbeat.period();
+        let is_draining = services.shutdown.is_draining();
         self.sleeper
             .sleep(has_work, watched.jobs_wait, services, |services| {
                 let now = Instant::now();
@@ -176,7 +181,9 @@ impl<'a> EventLoop<'a> {
                     services.dispatch.next_overdue(),
                     timed_out.as_ref().map(TimedOutRequests::next_check),
                     services.drops.next_check(),
-                    services.shutdown.next_check(),
+                    is_draining
+                        .then(|| services.shutdown.next_check())
+                        .flatten(),
                 ];
                 let sleep_max = deadline.map_or(sleep_max, |time| time.min(sleep_max));
                 policy::poll_timeout(now, sleep_max, awaits_peer, due)
@@ -248,24 +255,17 @@ impl<'a> EventLoop<'a> {
     fn handle_replies(&mut self) {
         let (connections, services) = (&mut self.connections, &mut self.services);
         deliver::replies(connections, self.timed_out.as_mut(), services);
-        if connections.flush_streams(services) {
-            let now = services.clock.now();
-            self.sleeper.note_stream(now);
+        if connections.has_to_flush() {
+            connections.flush_streams(services);
+            self.sleeper.note_stream(services.clock.now());
         }
-        connections.resume(services);
-        deliver::own_answers(connections, self.timed_out.as_mut(), services);
+        if connections.has_to_resume() {
+            connections.resume(services);
+        }
+        if services.dispatch.has_own_work() {
+            deliver::own_answers(connections, self.timed_out.as_mut(), services);
+        }
         services.dispatch.announce();
-    }
-
-    fn check_timed_out(&mut self) {
-        let (connections, services) = (&mut self.connections, &mut self.services);
-        let lost_thread = self
-            .timed_out
-            .as_mut()
-            .is_some_and(|timed_out| timed_out.check(connections, self.application, services));
-        if lost_thread {
-            self.begin_drain();
-        }
     }
 
     fn on_descriptor(&mut self, descriptor: Descriptor) {

@@ -68,9 +68,9 @@ pub(super) enum InputEvent {
     Closed,
 }
 
-impl SocketEvent {
-    fn of(event: &PollEvent) -> Self {
-        Self {
+impl Event {
+    pub(super) fn of(event: &PollEvent) -> Self {
+        let socket = SocketEvent {
             input: match (event.is_read_closed(), event.is_readable()) {
                 (true, _) => InputEvent::Closed,
                 (false, true) => InputEvent::Readable,
@@ -78,13 +78,8 @@ impl SocketEvent {
             },
             is_writable: event.is_writable(),
             is_broken: event.is_error() || event.is_write_closed(),
-        }
-    }
-}
-
-impl Event {
-    pub(super) fn of(event: &PollEvent) -> Self {
-        Self::with_token(event.token(), SocketEvent::of(event))
+        };
+        Self::with_token(event.token(), socket)
     }
 
     fn with_token(token: Token, socket: SocketEvent) -> Self {

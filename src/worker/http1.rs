@@ -30,7 +30,7 @@ use request_state::{Receiving, Request, Running};
 pub(super) struct Http1 {
     exchange: Exchange,
     request: Request,
-    /// A file was shorter than its response promised: the connection is reset, so that the client cannot take what has
+    /// A file was shorter than its response says: the connection is reset, so that the client cannot take what has
     /// come for the file.
     is_cut: bool,
 }

@@ -213,6 +213,13 @@ impl Clock {
         Some(self.instant_of(*tick).saturating_duration_since(now))
     }
 
+    /// Whether an entry has come up.
+    pub(super) fn has_due(&self) -> bool {
+        self.ticks
+            .first_key_value()
+            .is_some_and(|(&tick, _)| self.instant_of(tick) <= self.now)
+    }
+
     /// Take the entries that have come up. The caller looks each connection up and asks [`Clock::expired`].
     pub(super) fn take_up(&mut self, up: &mut Vec<ConnId>) {
         while let Some((&tick, _)) = self.ticks.first_key_value() {

@@ -64,7 +64,7 @@ impl Heartbeat {
     pub(super) fn publish(&mut self, figures: Figures, now: Instant) {
         self.last = Some(now);
         let slot = self.slot.get();
-        slot.loop_beat(monotonic_ms());
+        slot.loop_heartbeat(monotonic_ms());
         slot.set_connections(saturating_u32(figures.open), saturating_u32(figures.idle));
         slot.set_queue_length(saturating_u32(figures.queue_length));
         slot.set_unsent_bytes(u32::try_from(figures.unsent_bytes).unwrap_or(u32::MAX));
@@ -117,7 +117,7 @@ mod tests {
         heartbeat.publish(FIGURES, Instant::now());
         let slot = heartbeat.slot.get();
         assert_eq!((slot.connections_open(), slot.connections_idle()), (5, 2));
-        assert!(slot.loop_beat_at() > 0);
+        assert!(slot.loop_heartbeat_at() > 0);
     }
 
     #[test]

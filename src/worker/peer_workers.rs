@@ -122,7 +122,7 @@ impl PeerWorkers {
             let is_well = index != self.slot.index()
                 && slot.state() == SlotState::Serving
                 && slot.generation() == generation
-                && policy::is_responsive(now, slot.loop_beat_at());
+                && policy::is_responsive(now, slot.loop_heartbeat_at());
             is_well.then(|| Peer {
                 slot: index,
                 connections: slot.connections_open(),
@@ -344,7 +344,7 @@ mod tests {
         slot.get().set_state(SlotState::Serving);
         slot.get().set_pid(1);
         slot.get().set_threads_count(1);
-        slot.get().loop_beat(monotonic_ms());
+        slot.get().loop_heartbeat(monotonic_ms());
         Worker {
             peers: PeerWorkers::new(slot, channels.clone(), true),
             connections: Connections::new(poll.registry().try_clone().unwrap()),

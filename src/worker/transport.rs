@@ -141,9 +141,9 @@ impl Transport {
     /// Close the connection. Its end is sent, and not left to `close(2)`: a process that the application has forked may
     /// hold a descriptor of the socket, and then closing ours sends nothing.
     pub(super) fn close(self, ending: Ending) {
-        // A socket that is broken already has told the peer as much.
+        // The peer of a broken socket has noticed already.
         let _ = match (&self, ending) {
-            // Dissolving the association resets a TCP connection, whoever else holds it.
+            // Dissolving the association resets a TCP connection, also when another process holds it.
             (Self::Tcp(stream), Ending::Reset) => {
                 rustix::net::connect_unspec(stream).map_err(io::Error::from)
             }

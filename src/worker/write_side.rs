@@ -200,8 +200,7 @@ impl WriteSide {
         self.queue.abandon(drops);
     }
 
-    /// What must hold between requests.
-    #[cfg(test)]
+    /// A response is being streamed.
     pub(super) fn has_window(&self) -> bool {
         self.window.is_some()
     }

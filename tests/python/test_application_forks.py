@@ -400,7 +400,7 @@ def test_a_connection_on_a_unix_socket_ends_although_a_child_lives(server, tmp_p
 
 @pytest.mark.ours
 def test_clients_of_a_killed_worker_see_the_end_although_a_child_lives(server):
-    """Nobody is left to send it, so the child must not have the socket."""
+    """No one is left to send it, so the child must not have the socket."""
     with inherited(server, "python") as (one, client):
         os.kill(one.booted()[0], signal.SIGKILL)
         assert end_of(client) in ("end", "reset")

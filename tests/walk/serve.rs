@@ -22,30 +22,60 @@ def application(environ, start_response):
     return [b'ok']
 ";
 
-/// Requests that are traced. The shortest trace counts: a heartbeat of the loop may fall into another.
-const ROUNDS: usize = 8;
+/// The shortest trace counts: a heartbeat of the loop may fall into another.
+const ROUNDS: usize = 5;
 /// A trace is complete when it has not grown for this long.
 const QUIET: Duration = Duration::from_millis(60);
+/// Longer than the event loop sleeps between two heartbeats.
+const IDLE: Duration = Duration::from_millis(1600);
 
-/// The calls that one request makes, in order: the loop's part up to the queue, the pool thread's, the loop's rest.
-pub(super) fn trace(copy: &Path) -> Vec<Call> {
+/// What the server did.
+pub(super) struct Trace {
+    /// For a request on a new connection.
+    pub(super) new: Vec<Call>,
+    /// For the next one on the same connection.
+    pub(super) kept: Vec<Call>,
+    /// While nothing happened: the event loop's iteration for its heartbeat.
+    pub(super) upkeep: Vec<Call>,
+}
+
+/// Requests are traced [`ROUNDS`] times. Their calls are in this order: the loop's up to the queue, the pool thread's, the
+/// loop's rest.
+pub(super) fn trace(copy: &Path) -> Trace {
     let library = build(copy);
     fs::copy(library, copy.join("src/ferricorn/_core.so")).unwrap();
     fs::write(copy.join("application.py"), APPLICATION).unwrap();
     let trace = copy.join("trace");
     File::create(&trace).unwrap();
     let server = Server::start(copy, &trace);
+    let (mut new, mut kept) = (Vec::new(), Vec::new());
     // The first request fills caches and makes lazy objects.
-    drop(request(server.port));
-    let traces = (0..ROUNDS).map(|_| {
-        let before = final_length(&trace);
-        let connection = request(server.port);
-        let after = final_length(&trace);
-        drop(connection);
+    for _ in 0..=ROUNDS {
+        let start = final_length(&trace);
+        let mut connection = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        request(&mut connection);
+        let middle = final_length(&trace);
+        request(&mut connection);
+        let end = final_length(&trace);
         let text = fs::read_to_string(&trace).unwrap();
-        in_order(&text[before..after])
-    });
-    traces.min_by_key(Vec::len).unwrap()
+        new.push(in_order(&text[start..middle]));
+        kept.push(in_order(&text[middle..end]));
+        // Its end is no part of the trace.
+        drop(connection);
+    }
+    let start = final_length(&trace);
+    thread::sleep(IDLE);
+    let text = fs::read_to_string(&trace).unwrap();
+    let shortest =
+        |traces: Vec<Vec<Call>>| traces.into_iter().skip(1).min_by_key(Vec::len).unwrap();
+    Trace {
+        new: shortest(new),
+        kept: shortest(kept),
+        upkeep: text[start..]
+            .lines()
+            .map(|line| Line::read(line).call())
+            .collect(),
+    }
 }
 
 fn python() -> PathBuf {
@@ -113,9 +143,7 @@ impl Drop for Server {
     }
 }
 
-/// The connection stays open, so that its end is no part of the trace.
-fn request(port: u16) -> TcpStream {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+fn request(stream: &mut TcpStream) {
     stream
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
@@ -129,7 +157,6 @@ fn request(port: u16) -> TcpStream {
         assert!(count > 0, "no answer: {}", answer.escape_ascii());
         answer.extend_from_slice(&piece[..count]);
     }
-    stream
 }
 
 /// The length of the trace once it has stopped growing.

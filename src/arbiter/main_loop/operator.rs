@@ -99,7 +99,7 @@ impl Arbiter<'_> {
         self.reloads += 1;
         // The operator has changed something again: what has not served yet is out of date before it does.
         // What serves already is now the generation to fall back to.
-        let older = self.rollout.settle_proven();
+        let older = self.rollout.complete_proven();
         self.abandon_rollout();
         let config = match self.runtime.reload() {
             Ok(config) => config,
@@ -351,9 +351,9 @@ impl Arbiter<'_> {
     fn admin_response(&self, path: &[u8]) -> Response {
         match path {
             b"/live" => Response::text(Status::OK, "alive\n"),
-            b"/ready" => match self.readiness() {
-                Ok(()) => Response::text(Status::OK, "ready\n"),
-                Err(reason) => {
+            b"/ready" => match self.why_not_ready() {
+                None => Response::text(Status::OK, "ready\n"),
+                Some(reason) => {
                     let text = format!("not ready: {reason}\n");
                     Response::text(Status::SERVICE_UNAVAILABLE, text)
                 }
@@ -370,13 +370,13 @@ impl Arbiter<'_> {
         }
     }
 
-    fn readiness(&self) -> Result<(), &'static str> {
+    fn why_not_ready(&self) -> Option<&'static str> {
         if self.stopping.is_underway() {
-            return Err("the server stops");
+            return Some("the server stops");
         }
         let max_queue = self.rollout.config().workers.max_queue;
         let readiness = self.children.readiness(max_queue);
-        readiness.map_err(crate::scoreboard::Unready::reason)
+        readiness.err().map(crate::scoreboard::Unready::reason)
     }
 }
 

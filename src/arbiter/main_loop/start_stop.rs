@@ -37,7 +37,7 @@ impl<'r> Arbiter<'r> {
             signals: signals.map_err(StartError::Signals)?,
             stopping: Stopping::default(),
             rollout: Rollout::new(start.config),
-            listeners: Listeners::new(start.inherited, start.handed_over),
+            listeners: Listeners::new(start.inherited, start.from_old_master),
             channels: None,
             children: Children::new().map_err(StartError::Descriptors)?,
             fork_servers: ForkServers::default(),

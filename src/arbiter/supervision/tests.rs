@@ -51,7 +51,7 @@ fn a_silent_loop_and_silent_python_are_told_apart() {
 }
 
 #[test]
-fn beats_of_the_future_are_fine() {
+fn heartbeats_of_the_future_are_fine() {
     let verdict = verdict(
         Stage::Serving,
         1000,
@@ -110,7 +110,7 @@ fn steps(desired: &Desired, members: &[Member]) -> (usize, Vec<u64>) {
 }
 
 #[test]
-fn missing_workers_are_started_and_the_oldest_surplus_goes() {
+fn missing_workers_are_started_and_the_oldest_extra_one_goes() {
     use Stage::{Aborted, Retiring, Serving};
     let two = members(&[(1, 1, Serving), (2, 1, Serving)]);
     assert_eq!(steps(&desired(4, 1), &two), (2, vec![]));
@@ -276,11 +276,11 @@ fn boot_failures_at_a_reload_keep_the_old_generation() {
         failed,
         "also before the first start was over"
     );
-    let told_to = ExitReport {
+    let retiring = ExitReport {
         stage: Stage::Retiring,
         ..boot
     };
-    assert_eq!(after_exit(&told_to, true), Consequence::Replace);
+    assert_eq!(after_exit(&retiring, true), Consequence::Replace);
 }
 
 #[test]

@@ -59,6 +59,7 @@ fn content_length_is_digits_once() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn transfer_encoding_is_chunked_once_and_alone() {
     assert_eq!(
         length_of(&[("Transfer-Encoding", "chunked")]),

@@ -317,6 +317,7 @@ fn versions() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn leniencies_admit_what_they_name_and_no_more() {
     let with = |rules: Rules| Limits {
         rules,

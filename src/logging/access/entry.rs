@@ -68,7 +68,7 @@ pub struct AccessEntry<'a> {
     pub request: &'a dyn Fields,
     pub status: u16,
     pub response: &'a dyn Fields,
-    /// The environ's values that the format asks for, in the order of [`AccessFormat::environ_keys`]. Empty when the
+    /// The environ's values that the format asks for, in the order of [`super::AccessFormat::environ_keys`]. Empty when the
     /// application was not called.
     pub environ: &'a [Option<Box<[u8]>>],
     /// Length of the request's body, when it is known.

@@ -26,8 +26,8 @@ use super::hijack::HijackableSocket;
 use super::late_logging::LateLogging;
 use super::request_hooks::{HookedRequest, RequestHooks};
 use super::scoreboard_clock::ScoreboardClock;
-use super::settings::WsgiSettings;
 use super::start_response::StartResponse;
+use super::wsgi_settings::WsgiSettings;
 
 /// The application and what its threads share.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl WsgiApp {
         }
         let now_ms = clock.at(job.started);
         let slot = self.slot();
-        slot.python_beat(now_ms);
+        slot.python_heartbeat(now_ms);
         slot.thread_busy();
         slot.queue_time()
             .record(job.started.saturating_duration_since(job.arrived));
@@ -149,8 +149,8 @@ impl WsgiApp {
         let slot = self.slot();
         slot.thread(thread.index()).end();
         if !self.settings.multithread {
-            // Nothing else beats while the only thread runs a request.
-            slot.python_beat(monotonic_ms());
+            // No other heartbeat comes while the only thread runs a request.
+            slot.python_heartbeat(monotonic_ms());
         }
         slot.thread_idle();
         thread.set_busy(false);

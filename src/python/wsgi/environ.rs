@@ -17,7 +17,7 @@ use super::errors::Errors;
 use super::file_wrapper::FileWrapper;
 use super::headers::HeaderKeys;
 use super::input::Input;
-use super::settings::{ListenerAddress, WsgiSettings};
+use super::wsgi_settings::{ListenerAddress, WsgiSettings};
 
 /// Makes the environs of one pool thread.
 #[derive(Debug)]

@@ -23,9 +23,9 @@ mod late_logging;
 mod request_hooks;
 mod response_head;
 mod scoreboard_clock;
-mod settings;
 mod start_response;
 mod stream;
+mod wsgi_settings;
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ use crate::pool::Job;
 
 pub use app::WsgiApp;
 pub use request_hooks::RequestHooks;
-pub use settings::{ListenerAddress, WsgiSettings};
+pub use wsgi_settings::{ListenerAddress, WsgiSettings};
 
 /// Requests to environs, for `benches/environ.rs` alone: the maker itself stays in this module.
 #[doc(hidden)]

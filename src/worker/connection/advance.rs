@@ -45,7 +45,7 @@ impl Connection {
         {
             return action;
         }
-        if self.protocol.on_written(services) {
+        if self.protocol.on_written(services) && self.write.has_window() {
             self.write.forget_window();
         }
         if self.protocol.is_closing() {

@@ -42,7 +42,9 @@ impl Connection {
     fn read_into(&mut self, buffer: &mut [u8], services: &mut Services) -> Action {
         let mut share = SHARE_BYTES;
         while self.read.is_ready() && self.wants_input() {
-            let result = match self.direct_read(share, services) {
+            let is_body = self.protocol.part() == Some(Part::Body);
+            let direct = is_body.then(|| self.direct_read(share, services)).flatten();
+            let result = match direct {
                 Some(parts) => self.read_direct(parts, services),
                 None => self.read_once(buffer, services),
             };
@@ -146,6 +148,7 @@ impl Connection {
         }
         // The usual case: a whole request in one read is parsed where it lies.
         match self.receive(bytes, services) {
+            Ok(consumed) if consumed == bytes.len() => Action::Wait,
             Ok(consumed) => {
                 self.read.keep(&bytes[consumed..]);
                 Action::Wait
@@ -235,7 +238,9 @@ impl Connection {
             services.dispatch.newcomer_asked();
         }
         self.lifecycle.dispatched();
-        self.protocol.set_hijackable(job.socket.is_some());
+        if job.socket.is_some() {
+            self.protocol.set_hijackable(true);
+        }
         if let Err(job) = services.dispatch.submit(job, &mut services.arbiter) {
             self.drop_request_body();
             let message = "The worker is stopping";

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::breaches::{Breach, Excuse, hold, hold_at_most};
+use super::breaches::{Breach, Excuse, hold};
 use super::sources::{Source, Sources, files, text_of};
 
 const CODE_LINES_MAX: usize = 400;
@@ -31,7 +31,10 @@ const SHADOWS: &[&str] = &["core", "std", "alloc", "proc_macro", "test"];
 const TESTED: &[&str] = &["arbiter", "python", "worker"];
 
 /// Files of `python/` that do nothing without an interpreter: `tests/python` runs them in real processes.
-const NEEDS_INTERPRETER: &[Excuse] = &[];
+const NEEDS_INTERPRETER: &[Excuse] = &[(
+    "src/python/fork_guard.rs",
+    "it registers calls around Python's fork; tests/python/test_application_forks.py forks",
+)];
 
 #[test]
 fn every_file_opens_with_what_it_is() {
@@ -169,7 +172,7 @@ fn breaches_of_names(sources: &Sources) -> Vec<Breach> {
 
 #[test]
 fn a_file_name_means_one_thing() {
-    hold_at_most(16, &breaches_of_names(Sources::read()), SHARED_NAMES);
+    hold(&breaches_of_names(Sources::read()), SHARED_NAMES);
 }
 
 fn breaches_of_shadowing(sources: &Sources) -> Vec<Breach> {
@@ -194,7 +197,7 @@ fn breaches_of_shadowing(sources: &Sources) -> Vec<Breach> {
 
 #[test]
 fn no_module_is_called_like_a_crate_of_the_language() {
-    hold_at_most(1, &breaches_of_shadowing(Sources::read()), &[]);
+    hold(&breaches_of_shadowing(Sources::read()), &[]);
 }
 
 /// Whether the file has unit tests: in itself, or in a `tests.rs` of its own.
@@ -246,8 +249,7 @@ fn breaches_of_testing(sources: &Sources, excused: &[Excuse]) -> Vec<Breach> {
 
 #[test]
 fn half_of_the_files_have_unit_tests() {
-    hold_at_most(
-        3,
+    hold(
         &breaches_of_testing(Sources::read(), NEEDS_INTERPRETER),
         &[],
     );

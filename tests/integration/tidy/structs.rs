@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::breaches::{Breach, Excuse, hold_at_most};
+use super::breaches::{Breach, Excuse, hold};
 use super::paths::Paths;
 use super::sources::{Source, Sources};
 use super::tokens::{self, Token};
@@ -14,11 +14,42 @@ const BOOLS_MAX: usize = 3;
 /// Where structs have states.
 const STATEFUL: &[&str] = &["http", "pool", "worker"];
 
-const MANY_BOOLS: &[Excuse] = &[(
-    "src/http/limits.rs Rules",
-    "each is a setting of its own, and any of them may be on",
-)];
-const VISIBLE_FIELDS: &[Excuse] = &[];
+const MANY_BOOLS: &[Excuse] = &[
+    (
+        "src/pool/job.rs Job",
+        "facts of one request, each set once: whom it is from, where its body is, how it is logged",
+    ),
+    (
+        "src/http/limits.rs Rules",
+        "settings: each is a leniency that the operator may switch on alone",
+    ),
+    (
+        "src/pool/policy.rs LoopView",
+        "facts for one decision, read at one moment and thrown away",
+    ),
+];
+const VISIBLE_FIELDS: &[Excuse] = &[
+    (
+        "src/arbiter/control_channel.rs WorkerChannel",
+        "the worker's ends of its control channel, taken out one by one by the worker",
+    ),
+    (
+        "src/arbiter/exit_report.rs RequestCounters",
+        "three sums without a relation to each other",
+    ),
+    (
+        "src/arbiter/fork_server/context.rs ForkServerContext",
+        "what a fork server was given: two shared pointers that it never replaces",
+    ),
+    (
+        "src/pool/job.rs Job",
+        "a message: the loop fills it, a thread takes it apart, and no one else has it meanwhile",
+    ),
+    (
+        "src/scoreboard/histogram.rs HistogramSnapshot",
+        "a copy of numbers; sums of copies are all that changes",
+    ),
+];
 
 /// A struct with named fields.
 #[derive(Debug)]
@@ -270,17 +301,17 @@ fn breaches_of_privacy(sources: &Sources) -> Vec<Breach> {
 
 #[test]
 fn the_methods_of_a_struct_stand_in_few_files() {
-    hold_at_most(4, &breaches_of_scattering(Sources::read()), &[]);
+    hold(&breaches_of_scattering(Sources::read()), &[]);
 }
 
 #[test]
 fn a_struct_with_states_has_few_booleans() {
-    hold_at_most(8, &breaches_of_bools(Sources::read()), MANY_BOOLS);
+    hold(&breaches_of_bools(Sources::read()), MANY_BOOLS);
 }
 
 #[test]
 fn the_fields_of_a_struct_that_changes_are_private_to_its_file() {
-    hold_at_most(160, &breaches_of_privacy(Sources::read()), VISIBLE_FIELDS);
+    hold(&breaches_of_privacy(Sources::read()), VISIBLE_FIELDS);
 }
 
 #[test]

@@ -46,7 +46,7 @@ class Truncated(Stored):
 
 
 class Reused(Stored):
-    """Somebody else's bytes are in the file once it is closed, as when a pool lends the next buffer."""
+    """The bytes of another response are in the file once it is closed, as when a pool lends the next buffer."""
 
     def close(self):
         size = os.fstat(self.file.fileno()).st_size
