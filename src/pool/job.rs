@@ -10,8 +10,8 @@ use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead};
 
 use super::buffer_pool::BodyBytes;
 use super::conn_id::ConnId;
+use super::response_memory::Reservation;
 use super::streaming_body::StreamingBody;
-use super::unsent::Reservation;
 use super::window::Window;
 
 /// The other end of a connection, as the socket knows it or as a trusted proxy reports it.

@@ -10,7 +10,7 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | words | `conn_id`, `estimates`, `sync`, `window`, `buffer_pool`, `wait_sampler`, `unsent` |
+//! | words | `conn_id`, `estimates`, `sync`, `window`, `buffer_pool`, `wait_sampler`, `response_memory` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes |
 //! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `live_connections`, `in_flight`, `streaming_body`, `job_stats` |
 //! | messages | `job` |
@@ -29,11 +29,11 @@ mod live_connections;
 mod loop_park;
 pub mod policy;
 mod replies;
+mod response_memory;
 mod streaming_body;
 mod sync;
 mod thread;
 mod thread_pool;
-mod unsent;
 mod wait_sampler;
 mod wakeup;
 mod window;
@@ -48,10 +48,10 @@ pub use job::{
     BorrowedBuffer, Job, Peer, Piece, Reply, RequestBody, ResponseBody, StreamedResponse,
 };
 pub use policy::{Reason, SleepMode};
+pub use response_memory::{COUNTED_BYTES_MIN, UnsentBytes};
 pub use streaming_body::{BodyDemand, StreamingBody};
 pub use thread::PoolThread;
 pub use thread_pool::Pool;
-pub use unsent::{COUNTED_BYTES_MIN, UnsentBytes};
 pub use window::{Window, WindowClosed};
 
 /// A request that runs longer than `request_timeout`.

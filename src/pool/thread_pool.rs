@@ -18,8 +18,8 @@ use super::job_stats::JobStats;
 use super::live_connections::LiveConnections;
 use super::policy::{self, BriefSleep, Crowd, FastJobs, Reason, SleepMode, Wake};
 use super::replies::Replies;
+use super::response_memory::UnsentBytes;
 use super::streaming_body::BodyDemand;
-use super::unsent::UnsentBytes;
 use super::wakeup::WakeupToken;
 
 /// The threads that run the application and what passes between them and the event loop.
