@@ -87,7 +87,7 @@ const COUNTS: [Count; 7] = [
     ),
 ];
 
-const GAUGES: [Gauge; 5] = [
+const GAUGES: [Gauge; 6] = [
     ("threads", "Application threads.", |slot| {
         slot.threads_count()
     }),
@@ -99,6 +99,11 @@ const GAUGES: [Gauge; 5] = [
     ("queue_length", "Requests that wait for a thread.", |slot| {
         slot.queue_length()
     }),
+    (
+        "unsent_response_bytes",
+        "Bytes of whole responses that wait in memory for their clients.",
+        |slot| slot.unsent_bytes(),
+    ),
     ("connections_open", "Client connections.", |slot| {
         slot.connections_open()
     }),

@@ -142,6 +142,8 @@ pub struct RequestLimits {
     pub limit_request_body: u64,
     pub body_buffer_size: usize,
     pub body_buffer_total: usize,
+    /// 0 is unlimited.
+    pub response_buffer_total: u64,
     pub request_buffering: bool,
 }
 

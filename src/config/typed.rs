@@ -32,7 +32,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
         http: http(r),
         limits: section! { RequestLimits of r:
             number(limit_request_line limit_request_fields limit_request_field_size)
-            number(limit_request_body body_buffer_size body_buffer_total)
+            number(limit_request_body body_buffer_size body_buffer_total response_buffer_total)
             on(request_buffering)
             {}
         },

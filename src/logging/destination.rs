@@ -89,6 +89,13 @@ impl Destination {
         }
     }
 
+    /// Replaces `before`, of the settings until now.
+    pub(super) fn succeed(&mut self, mut before: Self) {
+        before.flush();
+        let is_same_file = before.identity == self.identity;
+        self.outlet.succeed(before.outlet, is_same_file);
+    }
+
     /// Writes finished lines, with one system call when the descriptor takes them at once. What it does not take waits.
     pub fn write(&mut self, lines: &[u8]) {
         let outlet = &mut self.outlet;

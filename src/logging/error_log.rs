@@ -41,7 +41,8 @@ impl ErrorLog {
         level: LogLevel,
         statsd: Option<Statsd>,
     ) {
-        self.destination = destination;
+        let before = std::mem::replace(&mut self.destination, destination);
+        self.destination.succeed(before);
         self.level = level;
         self.statsd = statsd;
     }

@@ -91,7 +91,7 @@ impl Log {
         let open_access = |name: &str| Destination::open(name, Standard::Output, options);
         let accesslog = config.access_log.accesslog.as_deref();
         let accesslog = accesslog.filter(|_| is_built_in);
-        let accesslog = accesslog.map(open_access).transpose()?;
+        let mut accesslog = accesslog.map(open_access).transpose()?;
         let errorlog = Destination::open(&config.logging.errorlog, Standard::Error, error_options)?;
         let statsd = Statsd::new(config);
         // What statsd counts is counted whether or not it shows.
@@ -103,7 +103,12 @@ impl Log {
         };
         self.error_log()
             .apply(errorlog, config.logging.loglevel, statsd);
-        *lock(&self.0.access) = accesslog;
+        let mut access = lock(&self.0.access);
+        if let (Some(before), Some(now)) = (access.take(), accesslog.as_mut()) {
+            now.succeed(before);
+        }
+        *access = accesslog;
+        drop(access);
         *lock(&self.0.syslog) = syslog;
         // This fails from the second call on, when the backend is in place.
         let _ = log::set_logger(self.0);

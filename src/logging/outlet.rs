@@ -100,6 +100,17 @@ impl Outlet {
         }
     }
 
+    /// Takes over from the outlet of the settings before: its counts, and what it has kept if that goes to the same file.
+    pub(super) fn succeed(&mut self, before: Self, is_same_file: bool) {
+        self.dropped = before.dropped;
+        if is_same_file {
+            self.pending = before.pending;
+            self.pending_of = before.pending_of;
+        } else {
+            self.dropped.add(whole_lines::count(&before.pending));
+        }
+    }
+
     /// This process was forked: what its parent has kept and dropped is the parent's.
     pub(super) fn forked(&mut self) {
         self.pending.clear();

@@ -10,6 +10,7 @@ use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead};
 
 use super::buffer_pool::BodyBytes;
 use super::conn_id::ConnId;
+use super::response_memory::Reservation;
 use super::streaming_body::StreamingBody;
 use super::window::Window;
 
@@ -173,6 +174,7 @@ impl Job {
         self.unlogged = false;
         self.response.clear();
         self.response_body.bytes.clear();
+        self.response_body.reservation = None;
         debug_assert!(
             self.response_body.pieces.is_empty(),
             "pieces are taken, not cleared: they may need the GIL"
@@ -187,6 +189,8 @@ pub struct ResponseBody {
     pub bytes: Vec<u8>,
     /// Large items and files.
     pub pieces: Vec<Piece>,
+    /// Counts the body's bytes in memory until the job is done with.
+    pub reservation: Option<Reservation>,
 }
 
 impl ResponseBody {
@@ -198,6 +202,16 @@ impl ResponseBody {
     /// Whether the body has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The parts that are in memory.
+    pub fn parts_in_memory(&self) -> impl Iterator<Item = &[u8]> {
+        let pieces = self.pieces.iter().map(|piece| match piece {
+            Piece::Bytes(bytes) => bytes.as_slice(),
+            Piece::Borrowed(buffer) => buffer.bytes(),
+            Piece::File { .. } => &[],
+        });
+        std::iter::once(self.bytes.as_slice()).chain(pieces)
     }
 }
 

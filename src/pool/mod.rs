@@ -10,7 +10,7 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | words | `conn_id`, `estimates`, `sync`, `window`, `buffer_pool`, `wait_sampler` |
+//! | words | `conn_id`, `estimates`, `sync`, `window`, `buffer_pool`, `wait_sampler`, `response_memory` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes |
 //! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `live_connections`, `in_flight`, `streaming_body`, `job_stats` |
 //! | messages | `job` |
@@ -29,6 +29,7 @@ mod live_connections;
 mod loop_park;
 pub mod policy;
 mod replies;
+mod response_memory;
 mod streaming_body;
 mod sync;
 mod thread;
@@ -47,6 +48,7 @@ pub use job::{
     BorrowedBuffer, Job, Peer, Piece, Reply, RequestBody, ResponseBody, StreamedResponse,
 };
 pub use policy::{Reason, SleepMode};
+pub use response_memory::{COUNTED_BYTES_MIN, UnsentBytes};
 pub use streaming_body::{BodyDemand, StreamingBody};
 pub use thread::PoolThread;
 pub use thread_pool::Pool;

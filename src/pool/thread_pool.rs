@@ -4,6 +4,7 @@
 //! each through its [`super::PoolThread`]. This file joins the parts; each protocol stands in the file of its part, and
 //! each decision in `policy.rs`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use super::job_stats::JobStats;
 use super::live_connections::LiveConnections;
 use super::policy::{self, BriefSleep, Crowd, FastJobs, Reason, SleepMode, Wake};
 use super::replies::Replies;
+use super::response_memory::UnsentBytes;
 use super::streaming_body::BodyDemand;
 use super::wakeup::WakeupToken;
 
@@ -34,6 +36,8 @@ pub struct Pool {
     live: LiveConnections,
     /// Borrowed buffers that the loop has finished with, to be dropped by a thread that holds the GIL.
     deferred_drops: SegQueue<Box<dyn BorrowedBuffer>>,
+    /// Whole responses that wait for their clients.
+    unsent: Arc<UnsentBytes>,
     thread_count: usize,
     /// Threads that have registered, and threads that have left.
     registered: AtomicUsize,
@@ -56,6 +60,7 @@ impl Pool {
             replies: Replies::new(wake_poll),
             live: LiveConnections::new(capacity),
             deferred_drops: SegQueue::new(),
+            unsent: Arc::default(),
             thread_count: threads,
             registered: AtomicUsize::new(0),
             left: AtomicUsize::new(0),
@@ -93,6 +98,18 @@ impl Pool {
     pub fn with_in_flight(mut self, is_kept: bool) -> Self {
         self.in_flight = is_kept.then(|| InFlight::new(self.thread_count));
         self
+    }
+
+    /// The same pool, whose whole responses hold at most so much memory.
+    #[must_use]
+    pub fn with_unsent(mut self, unsent: UnsentBytes) -> Self {
+        self.unsent = Arc::new(unsent);
+        self
+    }
+
+    /// Whole responses that wait for their clients.
+    pub fn unsent(&self) -> &Arc<UnsentBytes> {
+        &self.unsent
     }
 
     /// How many threads the pool has.

@@ -17,6 +17,8 @@ pub enum Reason {
     StreamingBody,
     /// A large request body is read from its temporary file.
     SpooledBody,
+    /// A response that clients leave no memory for is written to a temporary file.
+    UnsentResponse,
     /// The heartbeat waits for its next time or a task.
     Heartbeat,
     /// A thread of the server is about to end.

@@ -144,6 +144,7 @@ impl<'a> Slot<'a> {
             &data.connections_open,
             &data.connections_idle,
             &data.queue_length,
+            &data.unsent_bytes,
             &data.load,
             &data.reserved_transfers,
             &data.threads_count,
@@ -237,6 +238,8 @@ macro_rules! gauges {
 gauges! {
     /// Requests that wait for a thread, as of the last heartbeat.
     set_queue_length queue_length;
+    /// Bytes of whole responses that wait for their clients.
+    set_unsent_bytes unsent_bytes;
     /// Requests that wait or run, and new connections that will bring one, as of the last iteration of the loop.
     /// Kept for workers that have peers.
     set_load load;
@@ -287,6 +290,7 @@ pub(super) struct SlotData {
     connections_open: AtomicU32,
     connections_idle: AtomicU32,
     queue_length: AtomicU32,
+    unsent_bytes: AtomicU32,
     load: AtomicU32,
     threads_count: AtomicU32,
     reserved_transfers: AtomicU32,

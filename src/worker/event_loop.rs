@@ -312,6 +312,7 @@ impl<'a> EventLoop<'a> {
             open: self.connections.len_with_hijacked(),
             idle: self.connections.idle_count(),
             queue_length: self.services.dispatch.pool().queue_length(),
+            unsent_bytes: self.services.dispatch.pool().unsent().held(),
         };
         self.heartbeat.publish(figures, now);
         if let Some(peers) = &mut self.peers {
@@ -319,10 +320,8 @@ impl<'a> EventLoop<'a> {
         }
         self.services.exhaustion.on_heartbeat(now);
         if self.services.shutdown.is_serving() && self.heartbeat.is_orphan() {
-            log::info!(
-                "Parent changed, shutting down: <Worker {}>",
-                std::process::id()
-            );
+            let pid = std::process::id();
+            log::info!("Parent changed, shutting down: <Worker {pid}>");
             self.begin_drain();
         }
     }

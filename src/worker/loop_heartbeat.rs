@@ -18,6 +18,7 @@ pub(super) struct Figures {
     pub(super) open: usize,
     pub(super) idle: usize,
     pub(super) queue_length: usize,
+    pub(super) unsent_bytes: u64,
 }
 
 /// See the module.
@@ -66,6 +67,7 @@ impl Heartbeat {
         slot.loop_heartbeat(monotonic_ms());
         slot.set_connections(saturating_u32(figures.open), saturating_u32(figures.idle));
         slot.set_queue_length(saturating_u32(figures.queue_length));
+        slot.set_unsent_bytes(u32::try_from(figures.unsent_bytes).unwrap_or(u32::MAX));
         if let Some(log) = self.log {
             log.tick();
             slot.set_log_lines_dropped(log.dropped_lines());
@@ -106,6 +108,7 @@ mod tests {
         open: 5,
         idle: 2,
         queue_length: 1,
+        unsent_bytes: 0,
     };
 
     #[test]

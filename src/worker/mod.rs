@@ -90,7 +90,7 @@ use crate::fork_guard;
 use crate::logging::Log;
 use crate::logging::statsd::Statsd;
 use crate::net::{Channels, Listener};
-use crate::pool::{Application, Pool};
+use crate::pool::{Application, Pool, UnsentBytes};
 use crate::scoreboard::Scoreboard;
 
 pub use access_lines::{AccessLines, AccessLog, AccessRelay, AccessSink, WorkerInfo};
@@ -164,6 +164,10 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         pool.with_parallel_threads(application.is_parallel())
             .with_queue_timeout(config.workers.queue_timeout)
             .with_in_flight(config.workers.request_timeout.is_some())
+            .with_unsent(UnsentBytes::new(
+                config.limits.response_buffer_total,
+                config.workers.worker_tmp_dir.clone(),
+            ))
             .with_take_back(setup.channels.is_some()),
     );
     let slot = WorkerSlot::new(setup.scoreboard, setup.slot);

@@ -59,6 +59,7 @@ def test_a_json_logger(server, conf, form, environment):
         "thread": False,
     }
     assert access_entries(one, 2)[-1]["status"] == 500
+    one.log.wait("Error handling request GET /raises")
     log = [json.loads(line) for line in one.log.text.splitlines() if line.startswith("{")]
     messages = {entry["message"]: entry for entry in log}
     assert messages["Error handling request GET /raises"] == {

@@ -24,7 +24,6 @@ from bodies import made  # noqa: E402
 APP = "bodies"
 MIB = 1 << 20
 CLIENTS = 48
-HELD = pytest.mark.xfail(strict=True, reason="issue 10.10: whole responses are held in memory without a bound")
 
 
 @contextlib.contextmanager
@@ -67,7 +66,7 @@ def started(server, *arguments, **options):
     return one, worker, resident_kib(worker)
 
 
-@pytest.mark.parametrize("shape", [pytest.param("list", marks=HELD), pytest.param("pieces", marks=HELD), "write"])
+@pytest.mark.parametrize("shape", ["list", "pieces", "write"])
 def test_responses_that_are_not_read_hold_a_bounded_amount_of_memory(server, shape):
     """384 MiB are asked for."""
     one, worker, before = started(server)
@@ -100,7 +99,6 @@ def test_other_clients_are_served_as_before(server):
         assert waits[97] < 0.5 and waits[-1] < 5
 
 
-@HELD
 def test_other_large_responses_are_served_to_those_who_read(server):
     """The budget is not the readers' loss."""
     one, worker, before = started(server)
@@ -112,7 +110,6 @@ def test_other_large_responses_are_served_to_those_who_read(server):
         assert settled_growth(worker, before, 0.3) < 192
 
 
-@HELD
 def test_memory_and_files_are_given_back_when_they_leave(server):
     one, worker, before = started(server)
 
@@ -130,7 +127,6 @@ def test_memory_and_files_are_given_back_when_they_leave(server):
 FIGURE = r"^(ferricorn_(?=\w*(?:response|outgoing|unsent|unread|write|send))\w*bytes\w*)(?:\{[^}]*\})? (\d\S*)$"
 
 
-@pytest.mark.xfail(strict=True, reason="issue 10.10: there is no figure of it")
 def test_the_bytes_that_wait_for_their_clients_are_in_the_metrics(server):
     """A gauge: some while they wait, none when they have left."""
     one, _, _ = started(server, "--admin-bind", "127.0.0.1:0")

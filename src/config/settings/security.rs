@@ -57,6 +57,15 @@ pub(super) const ROWS: &[Setting] = &[
     .flags(&["--body-buffer-total"])
     .ours(),
     row(
+        "response_buffer_total",
+        SECTION,
+        Kind::Int,
+        Default::Int(64 << 20),
+        "Bytes of unread responses a worker keeps in memory; further ones go to a file. 0: no limit.",
+    )
+    .flags(&["--response-buffer-total"])
+    .ours(),
+    row(
         "request_buffering",
         SECTION,
         Kind::Bool { cli: false },

@@ -186,3 +186,25 @@ fn a_thread_writes_what_a_stalled_pipe_did_not_take_and_then_leaves_it() {
     assert_eq!(numbers(&drain(&reader)), [1], "at once, and here");
     assert_eq!(outlet.take_dropped(), None);
 }
+
+#[test]
+fn the_outlet_of_new_settings_takes_over_what_was_kept() {
+    let (reader, writer) = pipe();
+    let mut before = Outlet::of(writer.as_fd());
+    let lines: Vec<u8> = (0..1000).flat_map(line).collect();
+    before.write(writer.as_fd(), &lines);
+    let kept = before.pending.len();
+    assert!(kept > 0);
+    let mut after = Outlet::of(writer.as_fd());
+    after.succeed(before, true);
+    let mut bytes = drain(&reader);
+    after.flush(writer.as_fd());
+    bytes.extend(drain(&reader));
+    assert_eq!(bytes, lines);
+
+    let mut before = Outlet::of(writer.as_fd());
+    before.write(writer.as_fd(), &lines);
+    let mut other = Outlet::of(writer.as_fd());
+    other.succeed(before, false);
+    assert_eq!(other.dropped_total(), kept as u64 / 100);
+}

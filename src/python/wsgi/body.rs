@@ -10,8 +10,9 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyTuple};
 
-use crate::pool::{Job, Piece, Pool, Reply};
+use crate::pool::{COUNTED_BYTES_MIN, Job, Piece, Pool, Reply, ResponseBody};
 use crate::python::fork_guard::end_child;
+use crate::python::gil::{self, Reason};
 
 use super::file_wrapper::FileWrapper;
 use super::start_response::StartResponse;
@@ -85,11 +86,46 @@ fn send_whole(
             job.response = head;
             fill(&mut job);
             start.get().note_sent(job.response_body.len());
+            hold(start.py(), &mut job.response_body, pool);
             pool.send(Reply::Whole(job));
             Sent::Whole
         }
         Ok(None) => Sent::Streamed(job),
         Err(error) => Sent::Failed(Some(job), error),
+    }
+}
+
+/// Reserve memory for the body until its client has read it, or put it into a file when the clients of the worker leave no
+/// room.
+fn hold(py: Python<'_>, body: &mut ResponseBody, pool: &Pool) {
+    let bytes: u64 = body.parts_in_memory().map(|part| part.len() as u64).sum();
+    if bytes < COUNTED_BYTES_MIN {
+        return;
+    }
+    body.reservation = pool.unsent().reserve(bytes);
+    if body.reservation.is_some() {
+        return;
+    }
+    let unsent = pool.unsent();
+    let borrowed = &mut *body;
+    let stored = gil::release(py, Reason::UnsentResponse, move || {
+        unsent.store(borrowed.parts_in_memory())
+    });
+    match stored {
+        Ok(file) => {
+            body.bytes.clear();
+            body.pieces.clear();
+            body.pieces.push(Piece::File {
+                file,
+                offset: 0,
+                len: bytes,
+                owner: None,
+            });
+        }
+        // It stays in memory: an answer is worth more than the bound.
+        Err(error) => log::warn!(
+            "A response of {bytes} bytes could not be put into a file (worker_tmp_dir): {error}"
+        ),
     }
 }
 
