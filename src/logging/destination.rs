@@ -150,7 +150,8 @@ impl Destination {
     /// When the path cannot be opened: then the open file stays in use, and nothing is said about it again.
     pub fn follow(&mut self) -> Result<(), LogError> {
         let now = Instant::now();
-        if now.saturating_duration_since(self.looked) < LOOK_PERIOD {
+        // Where a write may hang, a look may hang too: such a file is opened anew by the signal alone.
+        if now.saturating_duration_since(self.looked) < LOOK_PERIOD || self.outlet.is_remote() {
             return Ok(());
         }
         self.looked = now;

@@ -100,6 +100,10 @@ impl Outlet {
         }
     }
 
+    pub(super) fn is_remote(&self) -> bool {
+        self.way.is_remote()
+    }
+
     /// Takes over from the outlet of the settings before: its counts, and what it has kept if that goes to the same file.
     pub(super) fn succeed(&mut self, before: Self, is_same_file: bool) {
         self.dropped = before.dropped;

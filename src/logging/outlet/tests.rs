@@ -208,3 +208,25 @@ fn the_outlet_of_new_settings_takes_over_what_was_kept() {
     other.succeed(before, false);
     assert_eq!(other.dropped_total(), kept as u64 / 100);
 }
+
+#[test]
+fn the_thread_writes_all_of_a_file_on_a_network_file_system() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let file: OwnedFd = fs::File::create(&path).unwrap().into();
+    let mut outlet = Outlet::of(file.as_fd());
+    outlet.way = Way::Remote;
+    outlet.allow_thread();
+    let lines: Vec<u8> = (0..100).flat_map(line).collect();
+    outlet.write(file.as_fd(), &lines);
+    assert!(outlet.running().is_some());
+    outlet.close(file.as_fd(), Instant::now() + Duration::from_secs(30));
+    assert_eq!(fs::read(&path).unwrap(), lines);
+    // Renamed and made anew: the thread follows.
+    let other = directory.path().join("other");
+    let file: OwnedFd = fs::File::create(&other).unwrap().into();
+    outlet.retarget(file.as_fd()).unwrap();
+    outlet.write(file.as_fd(), &line(1));
+    outlet.close(file.as_fd(), Instant::now() + Duration::from_secs(30));
+    assert_eq!(fs::read(&other).unwrap(), line(1));
+}
