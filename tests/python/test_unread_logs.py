@@ -1,4 +1,4 @@
-"""A log that nobody reads: it loses lines, and stalls nothing else. Not the event loop, not a thread, not the master."""
+"""A log that nobody reads: it loses lines, and stalls nothing else: neither event loop, thread nor master."""
 
 from __future__ import annotations
 
