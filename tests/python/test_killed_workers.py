@@ -99,8 +99,9 @@ def test_an_import_that_hangs_leaves_its_stack(server, tmp_path):
 
 
 def test_an_application_keeps_its_own_fault_handler(server, tmp_path):
+    """The file is appended to: the successor, which comes at once, opens it too."""
     (tmp_path / "own.py").write_text(
-        "import faulthandler\nfrom hello import app\nfaulthandler.enable(open('faults.txt', 'w'))\n"
+        "import faulthandler\nfrom hello import app\nfaulthandler.enable(open('faults.txt', 'a'))\n"
     )
     one = server("own:app", cwd=tmp_path, env={"PYTHONPATH": str(APPS)})
     (worker,) = one.workers()
