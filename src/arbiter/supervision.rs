@@ -273,7 +273,7 @@ pub(super) fn after_exit(exit: &ExitReport, has_started: bool) -> Consequence {
     }
 }
 
-/// Why a server stops whose application was not preloaded, and its exit code. `sys.exit(0)` is the application's own wish.
+/// Why a server stops whose application was not preloaded, and its exit code. `sys.exit(0)` is what the application wants.
 /// A fork server that is gone without a word has failed, also when it left with 0 (`os._exit`).
 pub(super) fn preload_end(wanted_exit: Option<i32>, status: ExitStatus) -> (&'static str, i32) {
     match (wanted_exit, status) {

@@ -39,8 +39,8 @@ impl AcceptPause {
         self.until = Some(now.saturating_add(length_ms));
     }
 
-    /// `accept` has failed with `error`. A pause begins if it would fail again at once; `who` is told that in the log,
-    /// but not again before it has not happened for a minute.
+    /// `accept` has failed with `error`. A pause begins if it would fail again at once. That is logged in the name of
+    /// `who`, and not again before a minute without it.
     pub fn failed(&mut self, error: &io::Error, who: &str, now: u64) {
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
         let lasts = matches!(

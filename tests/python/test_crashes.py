@@ -226,7 +226,7 @@ def test_a_slot_that_does_not_boot_delays_no_other(breakable, gates):
 def test_the_exit_code_of_a_server_that_preloads_nothing(server, tmp_path, how, code, reason):
     """A supervisor restarts what has failed, and reads the exit code for that.
 
-    `sys.exit(0)` is the application's wish, as in gunicorn. A process that is gone without a word has failed.
+    `sys.exit(0)` is what the application wants, as in gunicorn. A process that is gone without a word has failed.
     """
     (tmp_path / "leaves.py").write_text(f"import os, sys\n{how}\n")
     one = server("leaves:app", "--preload", cwd=tmp_path, ready=False)
