@@ -16,6 +16,7 @@ use rustls::pki_types::{
 };
 use rustls::server::WebPkiClientVerifier;
 
+use super::ciphers;
 use super::encrypted_key;
 use super::material::{Identity, Material};
 use super::tls_error::{FileFault, TlsError};
@@ -63,7 +64,7 @@ pub fn load(settings: &Tls, now: i64) -> Result<Loaded, TlsError> {
         client_certificates: settings.cert_reqs,
         authorities: authorities(settings)?,
         revocations: revocations(settings)?,
-        suites: Vec::new(),
+        suites: suites(settings)?,
         minimum_version: settings.ssl_minimum_version,
         alpn: vec![b"http/1.1".to_vec()],
     };
@@ -221,6 +222,16 @@ fn revocations(settings: &Tls) -> Result<Vec<CertificateRevocationListDer<'stati
         return Err(file.fault(FileFault::NoRevocations));
     }
     Ok(lists)
+}
+
+fn suites(settings: &Tls) -> Result<Vec<u16>, TlsError> {
+    let Some(list) = &settings.ciphers else {
+        return Ok(Vec::new());
+    };
+    ciphers::select(list).ok_or_else(|| TlsError::NoSuite {
+        list: list.clone(),
+        known: ciphers::known(),
+    })
 }
 
 /// The library reads revocation lists only when the verifier is built.
