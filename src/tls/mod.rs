@@ -32,7 +32,7 @@ mod tls_error;
 mod tls_server;
 mod x509;
 
-pub use load::{Loaded, Warning, load};
+pub use load::{Loaded, Warning, files, load};
 pub use material::Material;
 pub use published::{Certificates, CurrentServer, Publisher, Refreshed};
 pub use tls_error::{FileFault, TlsError};
