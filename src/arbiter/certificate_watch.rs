@@ -137,9 +137,9 @@ impl CertificateWatch {
                 false
             }
             Files::Changed { stamps, .. } => {
-                let is_settled = *stamps == seen;
+                let is_stable = *stamps == seen;
                 *stamps = seen;
-                is_settled
+                is_stable
             }
         }
     }
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewed_pair_is_published_when_it_has_settled() {
+    fn a_renewed_pair_is_published_when_it_is_stable() {
         let mut bench = Bench::new();
         bench.put_pair(&bench.renew());
         let mut watch = CertificateWatch::start(&bench.config, None, 0).unwrap();
