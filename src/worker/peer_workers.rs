@@ -21,6 +21,7 @@ use std::sync::atomic::{Ordering, fence};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use crate::fork_guard;
 use crate::net::{Channels, Received};
 use crate::pool::policy::{self, Peer};
 use crate::scoreboard::{SlotState, monotonic_ms};
@@ -167,9 +168,12 @@ impl PeerWorkers {
             return Some(transport);
         };
         match self.send(slot, &[KIND_CONNECTION, listener], transport.as_fd()) {
-            Ok(Delivery::Done) => None,
-            Ok(Delivery::ToTakeBack) => {
-                self.take_messages(slot, connections, services);
+            Ok(delivery) => {
+                fork_guard::disown(&transport);
+                drop(transport);
+                if delivery == Delivery::ToTakeBack {
+                    self.take_messages(slot, connections, services);
+                }
                 None
             }
             Err(_) => Some(transport),
