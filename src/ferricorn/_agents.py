@@ -9,7 +9,10 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # New Relic's `newrelic.hooks.adapter_gunicorn`. Elastic, OpenTelemetry, Scout, AppSignal, Instana and Sentry wrap the
 # frameworks, or the application that they are given, and nothing of gunicorn's.

@@ -10,10 +10,14 @@ import faulthandler
 import os
 import signal
 import sys
-from typing import Any, NoReturn
 
 from ferricorn import _core, _hijack
 from ferricorn._gunicorn.workers.base import Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
 
 # A weak reference to the file that the server has given to the fault handler, and the signal at which it dumps stacks.
 fault_file: Any = None

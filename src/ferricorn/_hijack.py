@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 # The sockets that may be hijacked, and what reports that to the server; by the identity of the socket, which has no
 # room for it.

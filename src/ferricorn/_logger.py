@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import IO, Any
 
 from ferricorn import _core
 from ferricorn._gunicorn.config import Config
 from ferricorn._gunicorn.glogging import Logger
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO, Any
+
 
 _MESSAGE = logging.Formatter("%(message)s")
 

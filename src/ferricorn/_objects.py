@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from ferricorn._gunicorn.app.base import BaseApplication
 from ferricorn._gunicorn.app.wsgiapp import WSGIApplication
@@ -16,6 +15,11 @@ from ferricorn._gunicorn.http.wsgi import Response
 from ferricorn._gunicorn.sock import Listener
 from ferricorn._gunicorn.util import unquote_to_wsgi_str
 from ferricorn._gunicorn.workers.base import Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 # Method, URI, path, query, scheme and headers.
 Seen = tuple[str, str, str, str, str, list[tuple[str, str]]]

@@ -7,7 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from importlib.machinery import SourceFileLoader
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 # Where a mistake may be mended in a file that nothing has imported yet.
 DIRECTORIES_MAX = 50

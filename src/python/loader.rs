@@ -198,39 +198,54 @@ fn callable(object: Bound<'_, PyAny>) -> Result<Py<PyAny>, AppLoadError> {
 
 /// An ASGI application is a coroutine function, or an object whose `__call__` is one (ASGI 3.0, "Applications").
 fn is_asgi(object: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let py = object.py();
-    let check = py.import("inspect")?.getattr("iscoroutinefunction")?;
-    let unwrapped = py.import("inspect")?.call_method1("unwrap", (object,));
-    let object = unwrapped.unwrap_or_else(|_| object.clone());
-    if check.call1((&object,))?.is_truthy()? {
-        return Ok(true);
-    }
-    let mut function = object;
-    // Behind `functools.partial` is the function itself.
-    while let Some(inner) = function.getattr_opt("func")? {
-        if function.get_type().name()? != "partial" {
-            break;
+    let mut function = object.clone();
+    // Behind a decorator, and behind `functools.partial`, is the function itself.
+    for _ in 0..WRAPPERS_MAX {
+        let inner = match function.getattr_opt("__wrapped__") {
+            Ok(None) if function.get_type().name()? == "partial" => function.getattr_opt("func")?,
+            Ok(inner) => inner,
+            // Some proxies refuse every name but their own.
+            Err(_) => None,
+        };
+        if is_coroutine_function(&function)? {
+            return Ok(true);
         }
-        function = inner;
-    }
-    if check.call1((&function,))?.is_truthy()? {
-        return Ok(true);
+        match inner {
+            Some(inner) => function = inner,
+            None => break,
+        }
     }
     if function.is_instance_of::<PyType>() {
         return Ok(false);
     }
     match function.get_type().getattr_opt("__call__")? {
-        Some(call) => check.call1((call,))?.is_truthy(),
+        Some(call) => is_coroutine_function(&call),
         None => Ok(false),
     }
+}
+
+/// `inspect.iscoroutinefunction`. Importing `inspect` costs every process 1 MiB. Where nothing has imported it, no
+/// function carries its mark either, and the code's flag (`inspect.CO_COROUTINE`) tells.
+fn is_coroutine_function(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = object.py();
+    let modules = py.import("sys")?.getattr("modules")?;
+    if let Ok(inspect) = modules.get_item("inspect") {
+        return inspect
+            .call_method1("iscoroutinefunction", (object,))?
+            .is_truthy();
+    }
+    let flags = object
+        .getattr("__code__")
+        .and_then(|code| code.getattr("co_flags"))
+        .and_then(|flags| flags.extract::<u32>());
+    Ok(flags.is_ok_and(|flags| flags & CO_COROUTINE != 0))
 }
 
 /// A factory that is a coroutine function returns no application but what would make one.
 fn refuse_coroutine(object: &Bound<'_, PyAny>) -> Result<(), AppLoadError> {
     let py = object.py();
     let is_coroutine = || -> PyResult<bool> {
-        let check = py.import("inspect")?.getattr("iscoroutine")?;
-        let is_coroutine = check.call1((object,))?.is_truthy()?;
+        let is_coroutine = object.is_instance(&py.import("types")?.getattr("CoroutineType")?)?;
         if is_coroutine {
             // Nothing awaits it, which the interpreter would complain about.
             object.call_method0("close")?;
@@ -377,6 +392,10 @@ fn literals<'py>(
 }
 
 const DEFAULT_VARIABLE: &str = "application";
+/// Decorators and partials around one function; more is a loop.
+const WRAPPERS_MAX: usize = 100;
+/// `inspect.CO_COROUTINE`.
+const CO_COROUTINE: u32 = 0x80;
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -205,9 +206,10 @@ def make(): return instance
 
 @pytest.mark.ours
 @pytest.mark.parametrize("preload", [(), ("--preload",)])
+@pytest.mark.parametrize("before", ["", "import inspect\n"])
 @pytest.mark.parametrize("target", ["function", "instance", "partial", "decorated", "factory()", "make()"])
-def test_an_asgi_application_is_refused_in_one_line(tmp_path, target, preload):
-    (tmp_path / "kinds.py").write_text(ASGI)
+def test_an_asgi_application_is_refused_in_one_line(tmp_path, target, before, preload):
+    (tmp_path / "kinds.py").write_text(before + ASGI)
     done = Finished([f"kinds:{target}", *preload], cwd=tmp_path)
     assert done.code == 4, done.error
     lines = [line for line in done.error.splitlines() if "serves WSGI" in line]
@@ -253,6 +255,30 @@ def test_wsgi_applications_of_every_kind_are_served(server, tmp_path, target):
     one = server(f"kinds:{target}", cwd=tmp_path)
     assert one.get("/").text == "ok"
     assert one.stop() == 0
+
+
+MODULES = """
+import sys
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return ["\\n".join(sys.modules).encode()]
+"""
+
+
+@pytest.mark.ours
+def test_what_an_application_does_not_import_costs_it_no_memory(server, tmp_path):
+    """Each process of the server would have 1 MiB more of its own."""
+    (tmp_path / "modules.py").write_text(MODULES)
+    bare = subprocess.run(
+        [sys.executable, "-c", "import logging, socket, sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(server("modules:app", cwd=tmp_path).get("/").text.split())
+    assert "logging" in loaded
+    assert not ({"inspect", "typing", "dis", "asyncio", "email", "argparse"} & loaded) - set(bare.stdout.split())
 
 
 CUSTOM_CLASS = """

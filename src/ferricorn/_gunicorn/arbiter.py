@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+import os
+import signal
+import sys
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
     from ferricorn._gunicorn.app.base import BaseApplication
     from ferricorn._gunicorn.config import Config
     from ferricorn._gunicorn.sock import Listener
     from ferricorn._gunicorn.workers.base import Worker
-
-import os
-import signal
-import sys
 
 
 class Arbiter:

@@ -5,20 +5,20 @@ The rows, their checks and their messages are the server's own table of settings
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import argparse
-
-    from ferricorn._core import _Row
-    from ferricorn._gunicorn.workers.base import Worker
-
 import os
 import sys
+from collections.abc import Mapping
 
 from ferricorn import _core
 from ferricorn._gunicorn import __version__, util
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from ferricorn._core import _Row
+    from ferricorn._gunicorn.workers.base import Worker
 
 
 def _nothing(*arguments: Any) -> None:

@@ -7,7 +7,11 @@ import re
 import sys
 import threading
 from types import FrameType
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
 

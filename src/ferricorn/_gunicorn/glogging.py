@@ -6,14 +6,6 @@ the configuration has a `logger_class` or one of the `logconfig` settings; subcl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import IO, TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from datetime import timedelta
-
-    from ferricorn._gunicorn.config import Config
-
 import contextlib
 import logging
 import os
@@ -22,8 +14,16 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator, Mapping
 
 from ferricorn._gunicorn import util
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from typing import IO, Any
+
+    from ferricorn._gunicorn.config import Config
 
 ERROR_FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
 DATE_FORMAT = "[%Y-%m-%d %H:%M:%S %z]"
@@ -87,7 +87,7 @@ def parse_syslog_address(address: str) -> tuple[socket.SocketKind | None, Any]:
     return (socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM), host_and_port
 
 
-class SafeAtoms(dict[str, Any]):
+class SafeAtoms(dict[str, "Any"]):
     """The atoms of an access log line: no client can end a quoted value, and what is unknown shows as `-`."""
 
     def __init__(self, atoms: Mapping[str, Any]) -> None:

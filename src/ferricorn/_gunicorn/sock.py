@@ -6,7 +6,10 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Listener:

@@ -5,13 +5,6 @@ Every server imports this at its start, so what is slow to import is imported wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
-
-if TYPE_CHECKING:
-    from urllib.parse import SplitResult
-
 import contextlib
 import fcntl
 import importlib
@@ -19,8 +12,16 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
 
 from ferricorn._gunicorn.workers import SUPPORTED_WORKERS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+    from urllib.parse import SplitResult
+
 
 REDIRECT_TO = os.devnull
 

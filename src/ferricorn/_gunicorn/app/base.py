@@ -12,18 +12,18 @@ Standalone().run()
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
-
-if TYPE_CHECKING:
-    import argparse
-
 import os
 import sys
+from collections.abc import Callable, Mapping
 
 from ferricorn._gunicorn import util
 from ferricorn._gunicorn.arbiter import Arbiter
 from ferricorn._gunicorn.config import Config
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any, NoReturn
 
 
 class BaseApplication:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
-
-if TYPE_CHECKING:
-    import argparse
-
 import sys
+from collections.abc import Callable
 
 from ferricorn._gunicorn import util
 from ferricorn._gunicorn.app.base import Application
 from ferricorn._gunicorn.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any, NoReturn
 
 
 class WSGIApplication(Application):

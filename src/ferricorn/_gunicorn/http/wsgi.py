@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from ferricorn._gunicorn import SERVER, SERVER_SOFTWARE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ferricorn._gunicorn.config import Config
     from ferricorn._gunicorn.http.message import Request
 
-from ferricorn._gunicorn import SERVER, SERVER_SOFTWARE
 
 __all__ = ["SERVER", "SERVER_SOFTWARE", "Response"]
 

@@ -4,20 +4,21 @@ The server sends these metrics by itself when `statsd_host` is set; this class i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from datetime import timedelta
-
-    from ferricorn._gunicorn.config import Config
-
 import logging
 import re
 import socket
+from collections.abc import Mapping
 
 from ferricorn._gunicorn import util
 from ferricorn._gunicorn.glogging import Logger
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from typing import Any
+
+    from ferricorn._gunicorn.config import Config
+
 
 METRIC_VAR = "metric"
 VALUE_VAR = "value"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ferricorn._gunicorn.app.base import BaseApplication
-    from ferricorn._gunicorn.config import Config
-    from ferricorn._gunicorn.sock import Listener
-
 import os
 import signal
 import sys
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ferricorn._gunicorn.app.base import BaseApplication
+    from ferricorn._gunicorn.config import Config
+    from ferricorn._gunicorn.sock import Listener
 
 
 class Worker:
