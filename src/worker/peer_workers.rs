@@ -163,7 +163,7 @@ impl PeerWorkers {
 
     /// Pass a new connection on to a peer that is better off with it. Returns it when it stays.
     pub(super) fn place(
-        &mut self,
+        &self,
         transport: Transport,
         listener: usize,
         connections: &mut Connections,
@@ -192,7 +192,7 @@ impl PeerWorkers {
 
     /// Requests wait and the threads stand still: let the peers that have threads to spare take them.
     pub(super) fn offload(
-        &mut self,
+        &self,
         connections: &mut Connections,
         mut timed_out: Option<&mut TimedOutRequests>,
         services: &mut Services,
