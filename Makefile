@@ -201,7 +201,7 @@ wheels: $(RELEASE)/.made  ## wheels of every platform and CPython into dist/; WH
 	@$(RELEASE)/bin/python release/check.py wheels "$(DIST)" --targets $(WHEEL_TARGETS) --pythons $(WHEEL_PYTHONS)
 
 sdist: $(RELEASE)/.made  ## the source archive into dist/, its contents and its metadata checked
-	@$(RELEASE)/bin/maturin sdist --quiet --out "$(DIST)"
+	@$(RELEASE)/bin/maturin sdist --out "$(DIST)"
 	@$(RELEASE)/bin/python release/check.py sdist "$(DIST)"/ferricorn-*.tar.gz
 	@$(RELEASE)/bin/pyroma --min=10 "$(DIST)"/ferricorn-*.tar.gz
 

@@ -111,7 +111,7 @@ def version(wanted: str) -> Iterator[str]:
         yield "CHANGELOG.md has entries under Unreleased"
     reserved = re.findall(r"[\w.@]*example\.org[\w/.]*", (ROOT / "pyproject.toml").read_text())
     if reserved:
-        yield f"pyproject.toml has addresses that nobody owns: {', '.join(reserved)}"
+        yield f"pyproject.toml has reserved addresses: {', '.join(reserved)}"
     if _git("status", "--porcelain"):
         yield "the work tree has changes that are not committed"
     if _git("tag", "--list", f"v{wanted}"):

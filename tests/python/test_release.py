@@ -114,7 +114,7 @@ def test_a_version_that_is_ready_is_released(repository):
             "pyproject.toml",
             '(ferricorn@)[^"]+',
             r"\1example.org",
-            "pyproject.toml has addresses that nobody owns: ferricorn@example.org",
+            "pyproject.toml has reserved addresses: ferricorn@example.org",
         ),
     ],
 )

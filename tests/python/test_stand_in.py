@@ -217,7 +217,7 @@ def test_over_gunicorn_survives_its_upgrade_and_leaves_nothing(environment, serv
     before = sorted(environment.rglob("*"))
     made = alias(environment, "--over-gunicorn", env={})
     assert (made.returncode, made.stderr) == (0, "")
-    # pip replaces the command and the modules of gunicorn, and knows nothing of ours.
+    # pip replaces the command and the modules of gunicorn, and knows nothing of the alias.
     command = install_gunicorns_command(environment)
     assert whose(environment, {}) == "ferricorn"
     for start in ([str(command)], [str(environment / "bin/python"), "-m", "gunicorn"]):
@@ -234,6 +234,19 @@ def test_over_gunicorn_survives_its_upgrade_and_leaves_nothing(environment, serv
     command.unlink()
     left = [path for path in sorted(environment.rglob("*")) if path not in before and "__pycache__" not in path.parts]
     assert left == []
+
+
+def test_functions_framework_starts_ferricorn(environment, server, tmp_path):
+    """It requires gunicorn and extends its `BaseApplication`."""
+    (tmp_path / "main.py").write_text("def hello(request):\n    return 'from a function'\n")
+    assert alias(environment, "--over-gunicorn", env={}).returncode == 0
+    interpreter = str(environment / "bin/python")
+    command = [interpreter, "-m", "functions_framework", "--target", "hello", "--host", "127.0.0.1", "--port", "0"]
+    one = server(command=command, bind=(), cwd=tmp_path, env={"GUNICORN_LOG_LEVEL": "info"})
+    answer = one.get("/")
+    assert (answer.text, answer.header("Server")) == ("from a function", "ferricorn")
+    one.log.wait(r"\[WARNING\] This is ferricorn, in place of the installed gunicorn")
+    assert one.stop() == 0
 
 
 def test_an_alias_from_before_gunicorn_survives_its_installation(environment, server):
