@@ -54,6 +54,8 @@ pub struct WorkerContext {
     pub channels: Option<Arc<Channels>>,
     /// Ask for a successor after this many requests; the jitter is in it.
     pub max_requests: Option<u64>,
+    /// A child that is none of the application's: the fork server, or what is left of it once another worker has it.
+    pub fork_server: Option<Pid>,
 }
 
 impl WorkerContext {
@@ -141,6 +143,7 @@ impl Inheritance<'_> {
             parent: self.arbiter,
             channels: self.channels.cloned(),
             max_requests: max_requests(&self.config.lifecycle),
+            fork_server: None,
         }))
     }
 }

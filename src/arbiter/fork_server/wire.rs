@@ -24,6 +24,8 @@ pub(super) enum Message {
         age: u64,
         pid: i32,
     },
+    /// The fork server has ended, and goes on as the process of this pid.
+    Moved(i32),
     End,
 }
 
@@ -62,6 +64,10 @@ pub(super) fn receive(control: BorrowedFd<'_>) -> Message {
     match received {
         Ok(0) => Message::End,
         Ok(1) if bytes[0] == READY => Message::Ready,
+        Ok(MOVED_BYTES) if bytes[0] == MOVED => match bytes[1..MOVED_BYTES].try_into() {
+            Ok(pid) => Message::Moved(i32::from_le_bytes(pid)),
+            Err(_) => Message::None,
+        },
         Ok(ANSWER_BYTES) => {
             let (age, pid) = bytes[..ANSWER_BYTES].split_at(8);
             match (age.try_into(), pid.try_into()) {
@@ -80,6 +86,14 @@ pub(super) fn receive(control: BorrowedFd<'_>) -> Message {
 /// Fork server: the application is imported.
 pub(super) fn send_ready(control: BorrowedFd<'_>) -> io::Result<()> {
     send(control.as_raw_fd(), &[READY], MsgFlags::MSG_NOSIGNAL)?;
+    Ok(())
+}
+
+/// Fork server: it ends, and the process of this pid goes on in its place.
+pub(super) fn send_moved(control: BorrowedFd<'_>, pid: i32) -> io::Result<()> {
+    let mut bytes = [MOVED; MOVED_BYTES];
+    bytes[1..].copy_from_slice(&pid.to_le_bytes());
+    send(control.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)?;
     Ok(())
 }
 
@@ -108,6 +122,9 @@ pub(super) fn send_answer(control: BorrowedFd<'_>, age: u64, pid: i32) -> io::Re
 }
 
 const READY: u8 = b'r';
+const MOVED: u8 = b'm';
+/// The letter and the pid.
+const MOVED_BYTES: usize = 5;
 /// Age and slot.
 const REQUEST_BYTES: usize = 16;
 /// Age and pid.
@@ -128,6 +145,8 @@ mod tests {
         send_request(arbiter.as_fd(), 7, 3, &channel).unwrap();
         let (age, slot, _channel) = receive_request(server.as_fd()).unwrap();
         assert_eq!((age, slot), (7, 3));
+        send_moved(server.as_fd(), 4243).unwrap();
+        assert_eq!(receive(arbiter.as_fd()), Message::Moved(4243));
         send_answer(server.as_fd(), 7, 4242).unwrap();
         let answer = Message::Answer { age: 7, pid: 4242 };
         assert_eq!(receive(arbiter.as_fd()), answer);
@@ -148,7 +167,7 @@ mod tests {
     #[test]
     fn nonsense_is_no_message() {
         let (arbiter, server) = open().unwrap();
-        for bytes in [&b"x"[..], b"rr", &[0xff; 11], &[0xff; 100]] {
+        for bytes in [&b"x"[..], b"rr", b"x\x01\0\0\0", &[0xff; 11], &[0xff; 100]] {
             send(server.as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
             assert_eq!(receive(arbiter.as_fd()), Message::None, "{bytes:?}");
         }
