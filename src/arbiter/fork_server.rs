@@ -160,16 +160,14 @@ impl ForkServers {
         Ok(())
     }
 
-    /// Workers that were asked for count as workers that boot.
+    /// Workers that were asked for count as workers that boot. One that is not wanted any more counts for nothing: should
+    /// it be forked yet, it leaves before it has done anything, and until then it must not have others wait.
     pub(super) fn members(&self) -> impl Iterator<Item = Member> {
-        self.pending.iter().map(|pending| Member {
+        let wanted = self.pending.iter().filter(|pending| !pending.is_cancelled);
+        wanted.map(|pending| Member {
             age: pending.birth.age,
             generation: pending.birth.generation,
-            stage: if pending.is_cancelled {
-                Stage::Retiring
-            } else {
-                Stage::Booting
-            },
+            stage: Stage::Booting,
             wants_replacement: false,
         })
     }
@@ -222,7 +220,7 @@ impl ForkServers {
             let server = self.servers[at].pid();
             match self.servers[at].receive(now) {
                 None | Some(Message::None) => return,
-                Some(Message::Ready) => {}
+                Some(Message::Ready | Message::Exits { .. }) => {}
                 Some(Message::Moved(_)) => self.follow(server, self.servers[at].pid()),
                 Some(Message::Answer { age, pid }) => self.answer(server, age, pid),
                 Some(Message::End) => self.fail_pending(server),
@@ -345,6 +343,16 @@ impl ForkServers {
             if server.watch(boot, graceful, late.contains(&pid), now) {
                 self.fail_pending(pid);
             }
+        }
+    }
+
+    /// For `length` milliseconds until `now` nothing could run.
+    pub(super) fn excuse(&mut self, length: u64, now: u64) {
+        for server in &mut self.servers {
+            server.excuse(length, now);
+        }
+        for pending in &mut self.pending {
+            pending.deadline = pending.deadline.saturating_add(length);
         }
     }
 

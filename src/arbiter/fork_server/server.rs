@@ -27,6 +27,8 @@ pub(super) struct ForkServer {
     was_dismissed: bool,
     /// It may be a child of a worker.
     has_moved: bool,
+    /// The application has ended it by `sys.exit`.
+    wanted_exit: Option<i32>,
     /// Its workers find their slots here.
     scoreboard: Arc<Scoreboard>,
 }
@@ -54,14 +56,9 @@ pub(in crate::arbiter) struct ServerExit {
     pub(in crate::arbiter) status: Option<ExitStatus>,
     /// It ended as it was asked to.
     pub(in crate::arbiter) was_dismissed: bool,
+    /// The exit code that the application asked for by `sys.exit` while it was imported.
+    pub(in crate::arbiter) wanted_exit: Option<i32>,
     pub(in crate::arbiter) lived_ms: u64,
-}
-
-impl ServerExit {
-    pub(in crate::arbiter) fn code_or(&self, otherwise: i32) -> i32 {
-        self.status
-            .map_or(otherwise, |status| status.code_or(otherwise))
-    }
 }
 
 impl ForkServer {
@@ -81,6 +78,7 @@ impl ForkServer {
             was_ready: false,
             was_dismissed: false,
             has_moved: false,
+            wanted_exit: None,
             scoreboard,
         }
     }
@@ -109,6 +107,7 @@ impl ForkServer {
             was_ready: self.was_ready,
             was_dismissed: self.was_dismissed && is_orderly,
             status,
+            wanted_exit: self.wanted_exit,
             lived_ms: now.saturating_sub(self.forked_at),
         }
     }
@@ -134,6 +133,7 @@ impl ForkServer {
                     other => self.stage = other,
                 }
             }
+            Message::Exits { code } => self.wanted_exit = Some(code),
             Message::Moved(pid) if pid > 1 => {
                 log::debug!("The fork server (pid:{}) is process {pid} now", self.pid);
                 self.pid = Pid::from_raw(pid);
@@ -204,6 +204,11 @@ impl ForkServer {
             }
             other => self.stage = other,
         }
+    }
+
+    /// For `length` milliseconds until `now` it could not run.
+    pub(super) fn excuse(&mut self, length: u64, now: u64) {
+        self.since = self.since.saturating_add(length).min(now);
     }
 
     /// Kills it when it takes too long. `is_late`: it has not answered a spawn request in time. True when it is killed.

@@ -19,6 +19,10 @@ pub(super) enum Message {
     None,
     /// The application is imported.
     Ready,
+    /// The application has ended the process by `sys.exit` while it was imported.
+    Exits {
+        code: i32,
+    },
     /// 0 stands for no worker.
     Answer {
         age: u64,
@@ -64,10 +68,15 @@ pub(super) fn receive(control: BorrowedFd<'_>) -> Message {
     match received {
         Ok(0) => Message::End,
         Ok(1) if bytes[0] == READY => Message::Ready,
-        Ok(MOVED_BYTES) if bytes[0] == MOVED => match bytes[1..MOVED_BYTES].try_into() {
-            Ok(pid) => Message::Moved(i32::from_le_bytes(pid)),
-            Err(_) => Message::None,
-        },
+        Ok(NUMBER_BYTES) if matches!(bytes[0], MOVED | EXITS) => {
+            let number = bytes[1..NUMBER_BYTES]
+                .try_into()
+                .map_or(0, i32::from_le_bytes);
+            match bytes[0] {
+                MOVED => Message::Moved(number),
+                _ => Message::Exits { code: number },
+            }
+        }
         Ok(ANSWER_BYTES) => {
             let (age, pid) = bytes[..ANSWER_BYTES].split_at(8);
             match (age.try_into(), pid.try_into()) {
@@ -91,8 +100,17 @@ pub(super) fn send_ready(control: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Fork server: it ends, and the process of this pid goes on in its place.
 pub(super) fn send_moved(control: BorrowedFd<'_>, pid: i32) -> io::Result<()> {
-    let mut bytes = [MOVED; MOVED_BYTES];
-    bytes[1..].copy_from_slice(&pid.to_le_bytes());
+    send_number(control, MOVED, pid)
+}
+
+/// Fork server: the application ends it while it is imported.
+pub(super) fn send_exit(control: BorrowedFd<'_>, code: i32) -> io::Result<()> {
+    send_number(control, EXITS, code)
+}
+
+fn send_number(control: BorrowedFd<'_>, letter: u8, number: i32) -> io::Result<()> {
+    let mut bytes = [letter; NUMBER_BYTES];
+    bytes[1..].copy_from_slice(&number.to_le_bytes());
     send(control.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)?;
     Ok(())
 }
@@ -123,8 +141,9 @@ pub(super) fn send_answer(control: BorrowedFd<'_>, age: u64, pid: i32) -> io::Re
 
 const READY: u8 = b'r';
 const MOVED: u8 = b'm';
-/// The letter and the pid.
-const MOVED_BYTES: usize = 5;
+const EXITS: u8 = b'x';
+/// A letter and a number.
+const NUMBER_BYTES: usize = 5;
 /// Age and slot.
 const REQUEST_BYTES: usize = 16;
 /// Age and pid.
@@ -141,6 +160,8 @@ mod tests {
         assert_eq!(receive(arbiter.as_fd()), Message::None);
         send_ready(server.as_fd()).unwrap();
         assert_eq!(receive(arbiter.as_fd()), Message::Ready);
+        send_exit(server.as_fd(), 256 + 7).unwrap();
+        assert_eq!(receive(arbiter.as_fd()), Message::Exits { code: 263 });
         let (_ours, channel) = control_channel::open().unwrap();
         send_request(arbiter.as_fd(), 7, 3, &channel).unwrap();
         let (age, slot, _channel) = receive_request(server.as_fd()).unwrap();
@@ -167,7 +188,7 @@ mod tests {
     #[test]
     fn nonsense_is_no_message() {
         let (arbiter, server) = open().unwrap();
-        for bytes in [&b"x"[..], b"rr", b"x\x01\0\0\0", &[0xff; 11], &[0xff; 100]] {
+        for bytes in [&b"x"[..], b"rr", b"rrrrr", &[0xff; 11], &[0xff; 100]] {
             send(server.as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
             assert_eq!(receive(arbiter.as_fd()), Message::None, "{bytes:?}");
         }
