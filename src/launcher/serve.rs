@@ -28,7 +28,7 @@ use crate::python::interrupts::Interrupts;
 use crate::python::native_thread::ThreadEnd;
 use crate::python::threads::{PythonApplication, TimeoutHook};
 use crate::python::wsgi::{ListenerAddress, RequestHooks, WsgiApp, WsgiSettings};
-use crate::scoreboard::{Scoreboard, monotonic_ms};
+use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 use crate::worker::{Exit, Setup};
 
 /// Why a worker could not serve.
@@ -120,13 +120,7 @@ fn start(
     };
     let mut exit = if config.workers.threads == 1 {
         let jobs = application.use_main_thread();
-        let on_stuck = |exit| {
-            let slot = scoreboard.slot(index);
-            Python::attach(|py| {
-                say_goodbye(py, inherited, slot);
-                leave(py, inherited.logs, exit, &config, slot);
-            });
-        };
+        let on_stuck = |exit| leave_stuck(inherited, &config, scoreboard.slot(index), exit);
         main_thread::serve(py, setup, &application, &jobs, on_stuck)?
     } else {
         let serve = || main_thread::serve_or_fail(setup, &application, config.workers.threads);
@@ -140,6 +134,14 @@ fn start(
         exit.code = requested_exit.code().unwrap_or(0);
     }
     Ok(exit)
+}
+
+/// On the loop's thread: the main one does not come back.
+fn leave_stuck(inherited: &Inherited, config: &Config, slot: Slot<'_>, exit: Exit) {
+    Python::attach(|py| {
+        say_goodbye(py, inherited, slot);
+        leave(py, inherited.logs, exit, config, slot);
+    });
 }
 
 /// An exception of the application's own signal handler ends the worker as it would end a program.
