@@ -24,6 +24,7 @@ use super::worker_handle::Birth;
 use crate::config::{Config, Lifecycle};
 use crate::net::{Channels, Listener};
 use crate::scoreboard::{Scoreboard, Slot};
+use crate::tls::Certificates;
 
 /// All that a worker inherits from the arbiter.
 ///
@@ -52,6 +53,8 @@ pub struct WorkerContext {
     pub parent: Pid,
     /// The ways to its peers; `None` when connections do not move.
     pub channels: Option<Arc<Channels>>,
+    /// `None`: plain HTTP.
+    pub certificates: Option<Arc<Certificates>>,
     /// Ask for a successor after this many requests; the jitter is in it.
     pub max_requests: Option<u64>,
     /// A child that is none of the application's: the fork server, or what is left of it once another worker has it.
@@ -99,6 +102,7 @@ pub(super) struct Inheritance<'a> {
     pub(super) listeners: &'a Listeners,
     pub(super) children: &'a Children,
     pub(super) channels: Option<&'a Arc<Channels>>,
+    pub(super) certificates: Option<Arc<Certificates>>,
 }
 
 impl Inheritance<'_> {
@@ -142,6 +146,7 @@ impl Inheritance<'_> {
             channel,
             parent: self.arbiter,
             channels: self.channels.cloned(),
+            certificates: self.certificates,
             max_requests: max_requests(&self.config.lifecycle),
             fork_server: None,
         }))

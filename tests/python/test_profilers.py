@@ -74,7 +74,7 @@ def test_py_spy_unwinds_native_frames_of_every_thread(busy):
     text = run(str(PY_SPY), "dump", "--native", "--pid", str(busy("/wait")))
     assert "a_view_that_waits (watched.py" in text
     threads = re.split(r"^Thread ", text, flags=re.MULTILINE)[1:]
-    assert len(threads) >= 3
+    assert len(threads) >= 2
     assert all("libc.so" in thread for thread in threads), text
 
 
@@ -88,7 +88,7 @@ def test_py_spy_records_where_the_time_goes(busy, tmp_path):
 def test_gdb_unwinds_every_thread_to_its_start(busy):
     text = run(GDB, "-p", str(busy("/wait")), "-batch", "-ex", "thread apply all bt")
     threads = re.split(r"^Thread \d+ ", text, flags=re.MULTILINE)[1:]
-    assert len(threads) >= 3
+    assert len(threads) >= 2
     for thread in threads:
         assert "corrupt stack" not in thread
         assert re.search(r"clone|start_thread|libc_start|_start", thread), thread

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::fork_guard::Succession;
 use crate::net::{Channels, Listener};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
+use crate::tls::Certificates;
 
 /// All that a fork server inherits from the arbiter.
 ///
@@ -34,6 +35,7 @@ pub struct ForkServerContext {
     listeners: Vec<Listener>,
     notifier: OwnedFd,
     channels: Option<Arc<Channels>>,
+    certificates: Option<Arc<Certificates>>,
     arbiter: Pid,
 }
 
@@ -74,6 +76,7 @@ impl ForkServerContext {
             listeners,
             notifier,
             channels: inheritance.channels.cloned(),
+            certificates: inheritance.certificates,
             arbiter: inheritance.arbiter,
         }))
     }
@@ -196,6 +199,7 @@ impl ForkServerContext {
             channel: Some(channel),
             parent: self.arbiter,
             channels: self.channels,
+            certificates: self.certificates,
             max_requests,
             fork_server,
         };
