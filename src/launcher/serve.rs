@@ -107,6 +107,7 @@ fn start(
         booted: Some(notifier),
         parent: Some(parent.as_raw()),
         max_requests,
+        tls: None,
         channels,
         script_name,
         server: server_header(py, &config),
