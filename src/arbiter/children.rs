@@ -226,6 +226,13 @@ impl Children {
         }
     }
 
+    /// For `length` milliseconds until `now` nothing could run.
+    pub(super) fn excuse(&mut self, length: u64, now: u64) {
+        for worker in &mut self.workers {
+            worker.excuse(length, now);
+        }
+    }
+
     /// Aborts and kills workers that are silent for too long. Returns how many were aborted.
     pub(super) fn watch(&mut self, log: Log, timeouts: &Timeouts, now: u64) -> u64 {
         let mut aborted = 0;
@@ -251,6 +258,12 @@ impl Children {
             }
         }
         aborted
+    }
+
+    /// Whether a worker of this age exists that may still accept connections.
+    pub(super) fn accepts(&self, age: u64) -> bool {
+        let worker = self.by_age(age);
+        worker.is_some_and(|worker| !worker.slot().accepts_no_more())
     }
 
     pub(super) fn count(&self, stage: Stage) -> usize {

@@ -18,7 +18,7 @@
 //! | --- | --- |
 //! | rules and words | `supervision`, `backoff`, `stopping`, `runtime`, `signals` |
 //! | owners that use no other | `listeners`, `pidfile`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout` |
-//! | owners that are given others | `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `wear`, `gauges`, `stack_requests`, `control_server`, `start_error`, `outcome` |
+//! | owners that are given others | `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `watchdog`, `wear`, `gauges`, `stack_requests`, `control_server`, `start_error`, `outcome` |
 //! | the arbiter itself, which passes on what they need | `main_loop` |
 
 mod admin_server;
@@ -45,6 +45,7 @@ mod stack_requests;
 mod start_error;
 mod stopping;
 mod supervision;
+mod watchdog;
 mod wear;
 mod worker_handle;
 

@@ -16,7 +16,7 @@ use super::value::Value;
 /// The setting does not take the value.
 pub fn check(setting: &Setting, value: &Value) -> Result<Value, BadValue> {
     match setting.kind {
-        Kind::Text => text(value),
+        Kind::Text | Kind::Secret => text(value),
         Kind::UrlPath => url_path(value),
         Kind::FieldValue => field_value(value),
         Kind::Int | Kind::OctalInt => not_negative(whole_number(value)?).map(Value::Int),
@@ -35,6 +35,10 @@ pub fn check(setting: &Setting, value: &Value) -> Result<Value, BadValue> {
         }
         Kind::Bool { .. } => switch(value),
         Kind::Texts => texts(value),
+        Kind::Paths => match value {
+            Value::List(_) => texts(value),
+            other => text(other),
+        },
         Kind::Files => files(value),
         Kind::CommaTexts => comma_texts(value),
         Kind::TextsOrCommas => match value {

@@ -84,6 +84,15 @@ impl Resolved {
         self.filled(name).map(PathBuf::from)
     }
 
+    /// Of a row of `Kind::Paths`: none, one or several.
+    pub(super) fn paths(&self, name: &str) -> Vec<String> {
+        match self.value(name) {
+            Some(Value::Str(text)) if !text.is_empty() => vec![text.clone()],
+            Some(list @ Value::List(_)) => list.strings(),
+            _ => Vec::new(),
+        }
+    }
+
     pub(super) fn texts(&self, name: &str) -> Vec<String> {
         self.value(name).map(Value::strings).unwrap_or_default()
     }

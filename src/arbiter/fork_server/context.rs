@@ -23,7 +23,7 @@ use crate::scoreboard::{Scoreboard, monotonic_ms};
 
 /// All that a fork server inherits from the arbiter.
 ///
-/// Its duties: import the application, `report_ready`, and for each spawn request `fork_worker` and `answer`. In the
+/// Its duties: import the application, `report_ready` (or `report_exit`), and for each spawn request `fork_worker` and `answer`. In the
 /// worker `into_worker` makes the context.
 #[derive(Debug)]
 pub struct ForkServerContext {
@@ -80,6 +80,15 @@ impl ForkServerContext {
     /// When the arbiter is gone.
     pub fn report_ready(&self) -> io::Result<()> {
         wire::send_ready(self.control.as_fd())
+    }
+
+    /// The application wants this process to end, and does so while it is imported. Without this word its end counts as a
+    /// failure, whatever the exit code.
+    ///
+    /// # Errors
+    /// When the arbiter is gone.
+    pub fn report_exit(&self, code: i32) -> io::Result<()> {
+        wire::send_exit(self.control.as_fd(), code)
     }
 
     /// Descriptor and name of each listener, as hooks see them.

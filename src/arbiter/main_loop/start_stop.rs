@@ -15,7 +15,7 @@ use crate::arbiter::runtime::WorkerInfo;
 use crate::arbiter::signals::Blocked;
 use crate::arbiter::start_error::StartError;
 use crate::arbiter::stopping::millis;
-use crate::arbiter::supervision::STOP_MARGIN;
+use crate::arbiter::supervision::{PRELOAD_FAILED, STOP_MARGIN, preload_end};
 use crate::config::VERSION;
 use crate::scoreboard::Scoreboard;
 
@@ -50,7 +50,7 @@ impl<'r> Arbiter<'r> {
             gauges: Gauges::new(start.log),
             wear: WearCheck::default(),
             crashes: CrashLog::default(),
-            aborted: 0,
+            watchdog: Watchdog::new(monotonic_ms()),
             reloads: 0,
         })
     }
@@ -230,8 +230,8 @@ impl<'r> Arbiter<'r> {
         } else if self.rollout.is_unproven() {
             self.fail_rollout(PRELOAD_FAILED);
         } else if !self.rollout.has_started() {
-            self.stopping
-                .halt(PRELOAD_FAILED, status.code_or(EXIT_PRELOAD));
+            let (reason, code) = preload_end(exit.wanted_exit, status);
+            self.stopping.halt(reason, code);
         } else {
             let delay = self.spawner.preload_delay().failed(now, exit.lived_ms);
             log::warn!("{PRELOAD_FAILED} The next attempt is in {delay:.1?}");
@@ -279,13 +279,10 @@ impl<'r> Arbiter<'r> {
             requests.refused,
             requests.cut
         );
-        let level = match end.exit_code {
-            0 => log::Level::Info,
-            _ => log::Level::Error,
-        };
+        let level = end.level();
         log::log!(level, "Shutting down: Master");
         if let Some(reason) = end.reason {
-            log::error!("Reason: {reason}");
+            log::log!(level, "Reason: {reason}");
         }
         self.unlink_files();
         if let Err(error) = self.hook(Hook::OnExit) {
@@ -330,6 +327,10 @@ impl<'r> Arbiter<'r> {
                 deadline = deadline.min(now + QUICK_MS);
             }
             self.reap_quietly();
+            let standstill = self
+                .watchdog
+                .excuse(&mut self.children, &mut self.fork_servers);
+            deadline = deadline.saturating_add(standstill);
         }
         self.kill_rest();
     }
@@ -368,28 +369,30 @@ impl<'r> Arbiter<'r> {
         while let Err(error) = self.reap() {
             log::error!("{error}");
         }
+        self.close_dropped();
     }
 
-    /// Only the first call has something to do. Socket files are removed; what was handed to this process stays.
+    /// Only the first call has something to do. Socket files are removed; what was handed to this process stays. The
+    /// sockets go when the workers have taken what waits in their queues, see `close_dropped`.
     fn close_listeners(&mut self) {
         let mut closed = self.listeners.replace(Vec::new());
         closed.extend(self.rollout.take_listeners());
         self.unlink_unused(&closed);
+        let holders: Vec<_> = self.children.iter().map(WorkerHandle::age).collect();
+        self.listeners.drop_unused(closed, &holders);
     }
 
     pub(in crate::arbiter) fn unlink_files(&mut self) {
         self.close_listeners();
+        self.close_dropped();
         self.control.close();
         if let Some(admin) = self.admin.take() {
-            admin.unlink();
+            admin.close();
         }
         self.pidfile.unlink();
     }
 }
 
-const PRELOAD_FAILED: &str = "The application failed to preload.";
-/// gunicorn's, which imports in the master.
-const EXIT_PRELOAD: i32 = 1;
 /// A signal ends a wait at once; this only bounds the time to notice a deadline.
 const POLL_MS: u64 = 100;
 const QUICK_MS: u64 = 2000;

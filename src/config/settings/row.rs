@@ -110,6 +110,10 @@ pub enum Kind {
     },
     /// A list; its flag may be repeated.
     Texts,
+    /// One path or a list of them; the command line gives one.
+    Paths,
+    /// Text that is never shown.
+    Secret,
     /// A list of files (which must exist) and glob patterns.
     Files,
     /// Text with commas.
