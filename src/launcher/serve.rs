@@ -131,9 +131,7 @@ fn start(
         release(py, Reason::MainThread, serve)
     };
     python_logs::served();
-    if heartbeat.stop(py) == ThreadEnd::Stuck {
-        exit.stuck_threads += 1;
-    }
+    exit.stuck_threads += usize::from(heartbeat.stop(py) == ThreadEnd::Stuck);
     if exit.code == 0 {
         exit.code = requested_exit.code().unwrap_or(0);
     }
