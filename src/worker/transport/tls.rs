@@ -13,6 +13,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::buffer::spare_capacity;
@@ -327,6 +328,12 @@ impl Tls {
         if let Some(session) = &mut self.session {
             session.queue_close_notify();
         }
+    }
+}
+
+impl AsFd for Tls {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
