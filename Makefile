@@ -191,6 +191,7 @@ $(RELEASE)/.made: $(MADE) release/requirements.txt
 # the layout of each CPython, so that none needs to be installed.
 wheels: $(RELEASE)/.made  ## wheels of every platform and CPython into dist/; WHEEL_TARGETS=... WHEEL_PYTHONS=... choose
 	@set -eu; export PATH="$(CURDIR)/$(RELEASE)/bin:$$PATH"; \
+	export RELEASE_TOOLS="$(CURDIR)/$(RELEASE)" CARGO_ZIGBUILD_PYTHON_PATH="$(CURDIR)/release/zig"; \
 	for target in $(WHEEL_TARGETS); do \
 	  rustup target list --installed | grep -qx "$$target" || rustup target add "$$target"; \
 	  case $$target in *-musl) tag=musllinux_1_2;; *) tag=manylinux_2_17;; esac; \

@@ -13,7 +13,9 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 # A tag per target; the compatibility that `make wheels` asks maturin for.
@@ -25,6 +27,7 @@ TAGS = {
 }
 # A pip that installs for the first time downloads this much.
 WHEEL_BYTES_MAX = 2_000_000
+PAGE = 4096
 # In the repository and not in the source archive; Cargo.toml's `exclude` has the same.
 NOT_IN_SDIST = (".ci/", ".github/", ".gitignore")
 WHEEL_NEEDS = ("ferricorn/py.typed", "ferricorn/_core.pyi", "ferricorn/_stand_in.py", "ferricorn/alias.py")
@@ -57,11 +60,23 @@ def _contents(wheel: Path) -> Iterator[str]:
         modules = [name for name in names if name.endswith(".so")]
         if len(modules) != 1:
             yield f"{len(modules)} shared objects, not 1"
+        for module in modules:
+            yield from _segments(archive.open(module))
         metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
     # On an index a relative link leads nowhere.
     for link in re.findall(r"\]\(([^)]*)\)", metadata):
         if not re.match(r"https?://|#", link):
             yield f"the page for the index has the relative link {link}"
+
+
+def _segments(module: IO[bytes]) -> Iterator[str]:
+    """pyproject.toml's option for the linker arrived: profilers find the unwind tables."""
+    from elftools.elf.elffile import ELFFile
+
+    segments = [segment.header for segment in ELFFile(module).iter_segments("PT_LOAD")]
+    for one, next_one in pairwise(segments):
+        if next_one.p_offset // PAGE <= (one.p_offset + one.p_filesz - 1) // PAGE:
+            yield f"segments share the page of the file at {next_one.p_offset:#x}"
 
 
 def _audit(wheel: Path) -> Iterator[str]:
