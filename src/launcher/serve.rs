@@ -76,6 +76,7 @@ fn start(
         notifier,
         parent,
         channels,
+        certificates,
         ..
     } = context;
     let raised = |error: PyErr| Raised::new(py, &error);
@@ -107,7 +108,7 @@ fn start(
         booted: Some(notifier),
         parent: Some(parent.as_raw()),
         max_requests,
-        tls: None,
+        certificates,
         channels,
         script_name,
         server: server_header(py, &config),

@@ -34,6 +34,7 @@ mod streaming_body;
 mod sync;
 mod thread;
 mod thread_pool;
+mod tls_info;
 mod wait_sampler;
 mod wakeup;
 mod window;
@@ -52,6 +53,7 @@ pub use response_memory::{COUNTED_BYTES_MIN, UnsentBytes};
 pub use streaming_body::{BodyDemand, StreamingBody};
 pub use thread::PoolThread;
 pub use thread_pool::Pool;
+pub use tls_info::{ClientCertificate, TlsInfo, openssl_date};
 pub use window::{Window, WindowClosed};
 
 /// A request that runs longer than `request_timeout`.
