@@ -10,7 +10,7 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | words | `conn_id`, `estimates`, `sync`, `window`, `buffer_pool`, `wait_sampler`, `response_memory` |
+//! | words | `conn_id`, `estimates`, `sync`, `window`, `buffer_pool`, `wait_sampler`, `response_memory`, `tls_info` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes |
 //! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `live_connections`, `in_flight`, `streaming_body`, `job_stats` |
 //! | messages | `job` |
