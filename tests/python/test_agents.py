@@ -85,7 +85,9 @@ class Collector:
             elif path == "/v1/traces":
                 seen += server_spans(body)
             elif path.endswith("/envelope/"):
-                seen += sum(b'"type":"transaction"' in line[:60] for line in body.splitlines())
+                # A line each for the envelope, then for an item's head and its payload.
+                heads = [json.loads(line) for line in body.splitlines()[1::2]]
+                seen += sum(head.get("type") == "transaction" for head in heads)
             elif path.startswith("/intake/v2/events"):
                 seen += sum(line.startswith(b'{"transaction"') for line in body.splitlines())
         return seen
