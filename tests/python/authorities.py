@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import socket
 import ssl
 from pathlib import Path
@@ -36,8 +35,7 @@ class Authority:
         path = self.directory / name
         new = path.with_name(f".{name}.new")
         new.write_bytes(content)
-        os.replace(new, path)
-        return path
+        return new.replace(path)
 
     def revoke(self, *certificates: Path) -> Path:
         """A revocation list with these certificates."""
@@ -56,7 +54,7 @@ class Authority:
             revoked = x509.RevokedCertificateBuilder(serial_number=serial, revocation_date=now)
             builder = builder.add_revoked_certificate(revoked.build())
         content = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-        return self.write("revoked.pem", content)
+        return self.write("list.crl", content)
 
     def client(self, certificate: tuple[Path, Path] | None = None, **attributes) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self.file))
@@ -74,9 +72,11 @@ def serial(path: Path) -> int:
 @contextlib.contextmanager
 def tls(address, context: ssl.SSLContext, name: str = "localhost", session: ssl.SSLSession | None = None):
     """A connection after its handshake."""
-    with socket.create_connection(address, timeout=20) as plain:
-        with context.wrap_socket(plain, server_hostname=name, session=session) as connection:
-            yield connection
+    with (
+        socket.create_connection(address, timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname=name, session=session) as connection,
+    ):
+        yield connection
 
 
 def get(connection: ssl.SSLSocket, path: str = "/") -> bytes:
