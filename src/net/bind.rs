@@ -222,6 +222,8 @@ pub(super) fn bind_path(path: &Path, options: &BindOptions) -> Result<Listener, 
         Err(error) => return Err(error.into()),
     }
     let listener = {
+        #[cfg(test)]
+        tests::have_own_mask();
         let _alone = UMASK.lock().unwrap_or_else(PoisonError::into_inner);
         let previous = umask(Mode::from_bits_truncate(options.umask));
         let listener = bind_unix(&address, options);

@@ -5,6 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+/// The mask is the process's, and other tests make directories at the same time: from now on this thread has its own. Where
+/// the system forbids that, a directory of another test may lack permissions that only root needs not.
+pub(super) fn have_own_mask() {
+    let _ = nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS);
+}
+
 fn bind_one(address: BindAddress) -> Result<Bound, BindError> {
     let bound = bind_all(&[address], &BindOptions::default(), || false)?;
     Ok(bound.into_iter().next().unwrap())
