@@ -19,7 +19,9 @@ use crate::http::{
     BodySize, Exchange, HttpDate, Limits, Received, RequestHead, ResponseDefaults, ResponseHead,
     Status,
 };
-use crate::net::{self, AcceptPause, AddressError, BindAddress, BindOptions, Bound, Listener};
+use crate::net::{
+    self, AcceptPause, AddressError, BindAddress, BindError, BindOptions, Bound, Listener,
+};
 
 /// The answer to a request.
 #[derive(Debug)]
@@ -114,7 +116,7 @@ impl AdminServer {
             backlog: BACKLOG,
             ..BindOptions::default()
         };
-        match net::bind_all(std::slice::from_ref(&self.address), &options, || false) {
+        match net::bind_all(std::slice::from_ref(&self.address), &options, |_| false) {
             Ok(mut bound) => {
                 self.listener = bound.pop();
                 self.failure_logged = false;
@@ -122,6 +124,7 @@ impl AdminServer {
                     log::info!("Health and figures at: {}", bound.listener);
                 }
             }
+            Err(BindError::Pending(_)) => self.retry_at = now + NAME_MS,
             Err(error) => {
                 if !std::mem::replace(&mut self.failure_logged, true) {
                     log::error!("admin_bind: {error}; trying again while serving");
@@ -156,7 +159,11 @@ impl AdminServer {
 
     /// Milliseconds that the loop may sleep.
     pub(super) fn patience(&self, now: u64) -> Option<u64> {
-        self.pause.patience(now)
+        let retry = (self.listener.is_none()).then(|| self.retry_at.saturating_sub(now));
+        [self.pause.patience(now), retry]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Accepts, reads requests, and sends what `answer` returns for their paths.
@@ -359,6 +366,8 @@ const BACKLOG: u32 = 1024;
 const CONNECTION_MS: u64 = 5000;
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
 const RETRY_MS: u64 = 1000;
+/// Between two looks whether the name is known.
+const NAME_MS: u64 = 20;
 
 #[cfg(test)]
 mod tests {

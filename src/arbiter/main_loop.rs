@@ -16,6 +16,7 @@ use super::admin_server::AdminServer;
 use super::binary_upgrade::BinaryUpgrade;
 use super::children::{self, Children, Reaped};
 use super::control_server::ControlServer;
+use super::deferred_reload::DeferredReload;
 use super::exit_report::{self, CrashLog};
 use super::fork_server::{Availability, ForkServers, Spawned};
 use super::gauges::Gauges;
@@ -54,6 +55,7 @@ pub(super) struct Arbiter<'r> {
     upgrade: BinaryUpgrade,
     pidfile: OwnPidfile,
     control: ControlServer,
+    deferred_reload: DeferredReload,
     /// `admin_bind`.
     admin: Option<AdminServer>,
     notifier: Notifier,
@@ -103,6 +105,7 @@ impl Arbiter<'_> {
             if let Some(end) = self.stopping.due(monotonic_ms()) {
                 return Ok(Served::End(end));
             }
+            self.resume_reload()?;
             self.promote();
             self.read_children()?;
             self.reap()?;
@@ -127,6 +130,7 @@ impl Arbiter<'_> {
         let now = monotonic_ms();
         let patience = [
             self.control.patience(now),
+            self.deferred_reload.patience(),
             self.admin.as_ref().and_then(|admin| admin.patience(now)),
             self.notifier.keep_watchdog(now),
             self.spawner.next_attempt(now),

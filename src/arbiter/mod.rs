@@ -17,7 +17,7 @@
 //! | layer | files |
 //! | --- | --- |
 //! | rules and words | `supervision`, `backoff`, `stopping`, `runtime`, `signals` |
-//! | owners that use no other | `listeners`, `pidfile`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout` |
+//! | owners that use no other | `listeners`, `pidfile`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout`, `deferred_reload` |
 //! | owners that are given others | `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `watchdog`, `wear`, `gauges`, `stack_requests`, `control_server`, `start_error`, `outcome` |
 //! | the arbiter itself, which passes on what they need | `main_loop` |
 
@@ -27,6 +27,7 @@ mod binary_upgrade;
 mod children;
 mod control_channel;
 mod control_server;
+mod deferred_reload;
 mod exit_report;
 mod fork;
 mod fork_server;
@@ -61,9 +62,11 @@ pub use supervision::{EXIT_APP_LOAD, EXIT_BOOT};
 
 use self::main_loop::{Arbiter, Served};
 use self::outcome::EXIT_UNHANDLED;
+use crate::net::names;
 
 /// Runs the server until it stops. Returns in children too: see `Outcome`.
 pub fn run(runtime: &mut dyn Runtime, start: Start) -> Outcome {
+    names::never_wait();
     let mut arbiter = match Arbiter::new(runtime, start) {
         Ok(arbiter) => arbiter,
         Err(error) => return Outcome::Refused(error),

@@ -10,15 +10,18 @@ mod bind;
 mod channel;
 pub mod inherit;
 mod listener;
+mod lookup;
+pub mod names;
 mod private;
-mod resolve;
 mod socket_file;
 mod unsent;
 
 pub use accept_pause::AcceptPause;
 pub use address::{AddressError, BindAddress};
 pub use backlog::backlog;
-pub use bind::{BindError, BindOptions, adopt_all, bind_all, describe, is_abandoned};
+pub use bind::{
+    BindError, BindOptions, Wait, adopt_all, ask_names, bind_all, describe, is_abandoned, look_up,
+};
 pub use channel::{Channels, Received, receive_sockets, send_sockets};
 pub use listener::{Bound, Listener};
 pub use private::bind_private;

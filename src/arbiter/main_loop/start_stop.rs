@@ -45,6 +45,7 @@ impl<'r> Arbiter<'r> {
             upgrade: BinaryUpgrade::of(start.old_master),
             pidfile: OwnPidfile::default(),
             control: ControlServer::default(),
+            deferred_reload: DeferredReload::default(),
             admin: None,
             notifier: Notifier::new(&start.supervisor),
             gauges: Gauges::new(start.log),
@@ -67,8 +68,8 @@ impl<'r> Arbiter<'r> {
         self.move_pidfile()?;
         self.hook(Hook::OnStarting)?;
         let (runtime, signals) = (&mut *self.runtime, &self.signals);
-        self.listeners.open(self.rollout.config(), || {
-            !signals::wait_for_stop(runtime, signals)
+        self.listeners.open(self.rollout.config(), |wait| {
+            !signals::wait_for_stop(runtime, signals, wait)
         })?;
         let listening = self.listeners.describe();
         log::info!("Listening at: {listening} ({})", self.pid);
