@@ -40,9 +40,13 @@ pub fn resolve(host: &str, port: u16) -> Result<SocketAddr, NameError> {
     }
 }
 
-/// As [`resolve`], but without waiting.
+/// As [`resolve`], but without waiting. A name that was not found is asked for again.
 pub fn known(host: &str, port: u16) -> Option<SocketAddr> {
-    look(host, port).ok()
+    let found = look(host, port);
+    if let Err(NameError::Failed(_)) = found {
+        return look(host, port).ok();
+    }
+    found.ok()
 }
 
 fn look(host: &str, port: u16) -> Result<SocketAddr, NameError> {
