@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import shutil
 import signal
@@ -227,9 +228,11 @@ def test_a_statsd_host_that_is_not_answered_holds_nothing_up(named, answer, rece
 
     wait_until(is_counted, "a worker's metrics come", 20)
 
+    changes = itertools.cycle([signal.SIGTTIN, signal.SIGTTOU])
+
     def is_gauged():
         """The master sends it when it changes."""
-        one.send_signal(signal.SIGTTIN)
+        one.send_signal(next(changes))
         with contextlib.suppress(TimeoutError):
             while True:
                 if re.search(rb"gunicorn\.workers:\d+\|g", receiver.recv(65536)):
