@@ -45,7 +45,7 @@ use self::reexec::Inheritance;
 use crate::arbiter::{self, ListenError, Outcome, Start, StartError};
 use crate::config::{Config, Environment, VERSION};
 use crate::logging::Log;
-use crate::net::names;
+use crate::net::host_names;
 use crate::python::{fork_guard, loader};
 
 /// Serves with the command line. Returns the exit code, in the master and in each of its workers.
@@ -111,7 +111,7 @@ fn prepare(
     }
     log.apply(&config).map_err(Ending::refused)?;
     // statsd's host: the first metrics need not be lost.
-    names::await_answers(FIRST_NAMES_MS);
+    host_names::await_answers(FIRST_NAMES_MS);
     let software = ("SERVER_SOFTWARE".to_owned(), format!("ferricorn/{VERSION}"));
     RawEnv::default().apply(py, &[software]).map_err(raised)?;
     let mut raw_env = RawEnv::default();
@@ -146,6 +146,7 @@ fn serve(
         inherited: inheritance.systemd,
         from_old_master: inheritance.sockets,
         old_master: inheritance.old_master,
+        tickets: inheritance.tickets,
         supervisor: inheritance.supervisor,
     };
     match arbiter::run(&mut runtime, start) {

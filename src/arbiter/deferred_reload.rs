@@ -3,7 +3,7 @@
 //! Names that are in use are looked up anew at each reload, and it waits a moment for that. One that a new `bind` has is
 //! waited for until there is an answer; the reload has come to nothing so far and begins again then.
 
-use crate::net::names;
+use crate::net::host_names;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) enum Due {
 impl DeferredReload {
     /// HUP has come. Returns the reload, when it has nothing to wait for.
     pub(super) fn begin(&mut self, now: u64) -> Option<Due> {
-        if names::refresh() {
+        if host_names::refresh() {
             let until = now.saturating_add(REFRESH_MS);
             *self = Self::Refresh { until };
             return self.due(now);
@@ -49,7 +49,7 @@ impl DeferredReload {
             Self::Refresh { until } => (until, Due::First),
             Self::Names { until } => (until, Due::Again),
         };
-        if now < until && !names::await_answers(0) {
+        if now < until && !host_names::await_answers(0) {
             return None;
         }
         *self = Self::None;

@@ -17,13 +17,14 @@
 //! | layer | files |
 //! | --- | --- |
 //! | rules and words | `supervision`, `backoff`, `stopping`, `runtime`, `signals` |
-//! | owners that use no other | `listeners`, `pidfile`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout`, `deferred_reload` |
+//! | owners that use no other | `listeners`, `pidfile`, `certificate_watch`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout`, `deferred_reload` |
 //! | owners that are given others | `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `watchdog`, `wear`, `gauges`, `stack_requests`, `control_server`, `start_error`, `outcome` |
 //! | the arbiter itself, which passes on what they need | `main_loop` |
 
 mod admin_server;
 mod backoff;
 mod binary_upgrade;
+mod certificate_watch;
 mod children;
 mod control_channel;
 mod control_server;
@@ -50,6 +51,7 @@ mod watchdog;
 mod wear;
 mod worker_handle;
 
+pub use certificate_watch::{CertificateError, TICKETS, unix_now};
 pub use control_channel::WorkerChannel;
 pub use fork::WorkerContext;
 pub use fork_server::{ForkServerContext, Place, SpawnRequest};
@@ -62,11 +64,11 @@ pub use supervision::{EXIT_APP_LOAD, EXIT_BOOT};
 
 use self::main_loop::{Arbiter, Served};
 use self::outcome::EXIT_UNHANDLED;
-use crate::net::names;
+use crate::net::host_names;
 
 /// Runs the server until it stops. Returns in children too: see `Outcome`.
 pub fn run(runtime: &mut dyn Runtime, start: Start) -> Outcome {
-    names::never_wait();
+    host_names::never_wait();
     let mut arbiter = match Arbiter::new(runtime, start) {
         Ok(arbiter) => arbiter,
         Err(error) => return Outcome::Refused(error),

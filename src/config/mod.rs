@@ -28,7 +28,10 @@ pub(crate) mod words;
 
 pub use bad_value::BadValue;
 pub use check::check;
-pub use choices::{HeaderMap, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine, StatsdAddress};
+pub use choices::{
+    ClientCertificates, HeaderMap, LogLevel, Password, ProxyHeaders, ProxyProtocol, ReloadEngine,
+    StatsdAddress, TlsVersion,
+};
 pub use cli::CliOutcome;
 pub use document::document;
 pub use host::start_directory;
@@ -36,7 +39,7 @@ pub use peers::AllowedPeers;
 pub use resolved::Resolved;
 pub use sections::{
     AccessLog, App, Config, Control, Debugging, Http, Lifecycle, Logging, Process, Proxy,
-    RequestLimits, Socket, Statsd, Syslog, Workers,
+    RequestLimits, Socket, Statsd, Syslog, Tls, Workers,
 };
 pub use setting_error::Error;
 pub use settings::{Setting, Verdict};

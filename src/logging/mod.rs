@@ -190,7 +190,7 @@ impl Log {
 
     /// This process will not fork, so it may have threads for logs on which a write may wait, and for names of their hosts.
     pub fn allow_threads(self) {
-        crate::net::names::allow_threads();
+        crate::net::host_names::allow_threads();
         self.error_log().allow_thread();
         self.0.with_access(Destination::allow_thread);
     }

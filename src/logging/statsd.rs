@@ -20,7 +20,7 @@ use nix::sys::socket::{
 
 use crate::config::{Config, LogLevel, StatsdAddress};
 use crate::fork_guard;
-use crate::net::names;
+use crate::net::host_names;
 
 /// A sender of metrics. Each process and each thread that counts has its own.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl Statsd {
     /// The host's name may be looked up just now.
     pub(super) fn await_name(&mut self) {
         self.awaits_name = match &self.address {
-            StatsdAddress::Udp { host, .. } => names::is_asked(host),
+            StatsdAddress::Udp { host, .. } => host_names::is_asked(host),
             StatsdAddress::Unix(_) => false,
         };
     }
@@ -171,11 +171,11 @@ impl Statsd {
         let StatsdAddress::Udp { host, port } = &self.address else {
             return;
         };
-        if names::is_asked(host) {
+        if host_names::is_asked(host) {
             return;
         }
         self.awaits_name = false;
-        if self.socket.is_none() || names::known(host, *port) != self.to {
+        if self.socket.is_none() || host_names::known(host, *port) != self.to {
             self.socket = None;
             self.next_try = None;
         }
@@ -192,7 +192,7 @@ impl Statsd {
         self.next_try = Some(now + RETRY_PERIOD);
         self.socket = match &self.address {
             StatsdAddress::Udp { host, port } => {
-                self.to = names::known(host, *port);
+                self.to = host_names::known(host, *port);
                 self.to.and_then(open_udp)
             }
             StatsdAddress::Unix(path) => open_unix(path),

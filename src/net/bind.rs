@@ -16,8 +16,8 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, umask};
 
 use super::address::BindAddress;
+use super::host_names::{self, NameError};
 use super::listener::{Bound, Listener};
-use super::names::{self, NameError};
 use super::{inherit, socket_file, unsent};
 use crate::fork_guard;
 
@@ -194,7 +194,7 @@ fn is_known(address: &BindAddress, wait: &mut impl FnMut(Wait) -> bool) -> bool 
     let BindAddress::Tcp { host, .. } = address else {
         return true;
     };
-    while names::is_pending(host) {
+    while host_names::is_pending(host) {
         if !wait(Wait::Name) {
             return false;
         }
@@ -242,7 +242,7 @@ fn bind_once(address: &BindAddress, options: &BindOptions) -> Result<Listener, A
 }
 
 fn bind_tcp(host: &str, port: u16, options: &BindOptions) -> io::Result<Listener> {
-    let address = names::resolve(host, port).map_err(|error| match error {
+    let address = host_names::resolve(host, port).map_err(|error| match error {
         NameError::Io(error) => error,
         error => io::Error::other(error),
     })?;

@@ -8,10 +8,10 @@ pub mod address;
 mod backlog;
 mod bind;
 mod channel;
+pub mod host_names;
 pub mod inherit;
 mod listener;
 mod lookup;
-pub mod names;
 mod private;
 mod socket_file;
 mod unsent;
@@ -22,7 +22,7 @@ pub use backlog::backlog;
 pub use bind::{
     BindError, BindOptions, Wait, adopt_all, ask_names, bind_all, describe, is_abandoned, look_up,
 };
-pub use channel::{Channels, Received, receive_sockets, send_sockets};
+pub use channel::{Channels, Reader, receive_sockets, send_sockets};
 pub use listener::{Bound, Listener};
 pub use private::bind_private;
 pub use socket_file::SocketFile;

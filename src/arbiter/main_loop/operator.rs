@@ -131,7 +131,7 @@ impl Arbiter<'_> {
         };
         let before = self.listeners.replace(listeners);
         if self.listeners.differ_from(&before) {
-            let listening = self.listeners.describe();
+            let listening = self.listeners.describe(&config);
             log::info!("Listening at: {listening} ({})", self.pid);
         }
         let new = config.workers.workers;
@@ -370,6 +370,7 @@ impl Arbiter<'_> {
                     self.spawner.scoreboard(),
                     wanted,
                     self.log,
+                    self.certificates.not_after(),
                 ))
             }
             _ => Response::not_found(),

@@ -9,7 +9,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, connect, socket,
 };
 
-use crate::net::names::{self, NameError};
+use crate::net::host_names::{self, NameError};
 
 /// The operator's mistake; worded as gunicorn words it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -149,7 +149,7 @@ impl Host {
             "" => "localhost".to_owned(),
             host => host.to_ascii_lowercase(),
         };
-        match names::resolve(&name, port) {
+        match host_names::resolve(&name, port) {
             Ok(_) | Err(NameError::Pending(_)) => Ok(Self { name, port }),
             Err(NameError::Failed(_) | NameError::Io(_)) => Err(SyslogError::Host(name)),
         }
@@ -157,7 +157,7 @@ impl Host {
 
     /// What is known now.
     fn address(&self) -> Result<SocketAddr, Errno> {
-        names::known(&self.name, self.port).ok_or(Errno::EHOSTUNREACH)
+        host_names::known(&self.name, self.port).ok_or(Errno::EHOSTUNREACH)
     }
 }
 
