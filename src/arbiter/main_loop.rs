@@ -313,14 +313,6 @@ impl Arbiter<'_> {
         }
     }
 
-    /// Ends the sockets that no worker accepts from any more, unless the other master (USR2) does.
-    fn close_dropped(&mut self) {
-        let children = &self.children;
-        let are_ended = !self.upgrade.both_live();
-        self.listeners
-            .close_dropped(|age| children.accepts(age), are_ended);
-    }
-
     /// Living workers, and those that were asked for.
     fn members(&self) -> Vec<Member> {
         let mut members = self.children.members();
@@ -387,14 +379,16 @@ impl Arbiter<'_> {
     }
 
     fn hook(&mut self, hook: Hook) -> Result<(), HookError> {
-        self.runtime.call_hook(&HookEvent {
+        let called = self.runtime.call_hook(&HookEvent {
             hook,
             pid: self.pid.as_raw(),
             num_workers: self.rollout.num_workers(),
             workers: self.children.iter().map(WorkerHandle::info).collect(),
             listeners: self.listeners.infos(),
             config: self.rollout.config(),
-        })
+        });
+        self.watchdog.was_busy(monotonic_ms());
+        called
     }
 }
 

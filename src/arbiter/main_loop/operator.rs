@@ -212,6 +212,14 @@ impl Arbiter<'_> {
         }
     }
 
+    /// Ends the sockets that no worker accepts from any more, unless the other master (USR2) does.
+    pub(super) fn close_dropped(&mut self) {
+        let children = &self.children;
+        let are_ended = !self.upgrade.both_live();
+        self.listeners
+            .close_dropped(|age| children.accepts(age), are_ended);
+    }
+
     /// The successor of a master that is gone takes its place.
     pub(super) fn promote(&mut self) {
         if self.upgrade.take_promotion() {
