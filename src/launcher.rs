@@ -124,12 +124,23 @@ fn prepare(
             .and_then(|debug| debug.call_method0("spew"))
             .map_err(raised)?;
     }
+    let notice = alias_notice(py).map_err(raised)?;
     let runtime = PythonRuntime::new(py, log, sources, config, hooks, raw_env).map_err(raised)?;
+    if let Some(notice) = notice {
+        log::warn!("{notice}");
+    }
     for warning in &runtime.config().warnings {
         log::warn!("{warning}");
     }
     code_watch::warn(py, runtime.config());
     Ok(runtime)
+}
+
+/// An alias may have brought this server where gunicorn is installed: the log says so first.
+fn alias_notice(py: Python<'_>) -> PyResult<Option<String>> {
+    py.import("ferricorn._stand_in")?
+        .call_method0("notice")?
+        .extract()
 }
 
 fn serve(
