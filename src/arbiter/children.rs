@@ -159,7 +159,13 @@ impl Children {
     }
 
     /// For `/metrics`. Workers whose scoreboard is not `scoreboard` have another name.
-    pub(super) fn metrics(&self, scoreboard: &Arc<Scoreboard>, wanted: usize, log: Log) -> String {
+    pub(super) fn metrics(
+        &self,
+        scoreboard: &Arc<Scoreboard>,
+        wanted: usize,
+        log: Log,
+        certificate_end: Option<i64>,
+    ) -> String {
         let workers: Vec<_> = self
             .iter()
             .map(|worker| WorkerFigures {
@@ -171,7 +177,8 @@ impl Children {
                 slot: worker.slot(),
             })
             .collect();
-        metrics::render(&workers, &self.counters, wanted, log.dropped_lines())
+        let dropped = log.dropped_lines();
+        metrics::render(&workers, &self.counters, wanted, dropped, certificate_end)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -162,8 +162,12 @@ impl Listeners {
     }
 
     /// For the line "Listening at".
-    pub(super) fn describe(&self) -> String {
-        net::describe(self.iter().map(|bound| &bound.listener))
+    pub(super) fn describe(&self, config: &Config) -> String {
+        let described = net::describe(self.iter().map(|bound| &bound.listener));
+        match config.tls {
+            Some(_) => described.replace("http://", "https://"),
+            None => described,
+        }
     }
 
     /// Descriptor and name of each, as hooks see them.
@@ -250,7 +254,10 @@ mod tests {
             .unwrap();
         let before = listeners.replace(next);
         assert!(listeners.differ_from(&before));
-        assert_eq!(listeners.describe(), format!("{},{}", bind("b"), bind("c")));
+        assert_eq!(
+            listeners.describe(&config(&[])),
+            format!("{},{}", bind("b"), bind("c"))
+        );
         listeners.unlink_unused(&before);
         assert!(!path("a").exists() && path("b").exists() && path("c").exists());
         let same = listeners

@@ -14,6 +14,7 @@ use nix::unistd::{Pid, getpid};
 
 use super::admin_server::AdminServer;
 use super::binary_upgrade::BinaryUpgrade;
+use super::certificate_watch::CertificateWatch;
 use super::children::{self, Children, Reaped};
 use super::control_server::ControlServer;
 use super::exit_report::{self, CrashLog};
@@ -46,6 +47,7 @@ pub(super) struct Arbiter<'r> {
     stopping: Stopping,
     rollout: Rollout,
     listeners: Listeners,
+    certificates: CertificateWatch,
     /// Between the workers.
     channels: Option<Arc<Channels>>,
     children: Children,
@@ -110,6 +112,7 @@ impl Arbiter<'_> {
             self.watchdog
                 .excuse(&mut self.children, &mut self.fork_servers);
             let config = self.rollout.config();
+            self.certificates.follow(config, monotonic_ms());
             self.watchdog
                 .watch(&mut self.children, &mut self.fork_servers, config, self.log);
             let memory_max = config.lifecycle.max_worker_memory;

@@ -16,7 +16,8 @@ use super::value::Value;
 /// The setting does not take the value.
 pub fn check(setting: &Setting, value: &Value) -> Result<Value, BadValue> {
     match setting.kind {
-        Kind::Text | Kind::Secret => text(value),
+        Kind::Text => text(value),
+        Kind::Secret => text(value).map_err(|_| BadValue::NotText(Value::str("***"))),
         Kind::UrlPath => url_path(value),
         Kind::FieldValue => field_value(value),
         Kind::Int | Kind::OctalInt => not_negative(whole_number(value)?).map(Value::Int),

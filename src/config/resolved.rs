@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::peers::AllowedPeers;
-use super::settings::{Kind, Setting};
+use super::settings::Setting;
 use super::sources::Source;
 use super::value::Value;
 
@@ -47,10 +47,7 @@ impl Resolved {
         let mut lines: Vec<String> = self
             .iter()
             .map(|(setting, value, source)| {
-                let shown = match (setting.kind, value) {
-                    (Kind::OctalInt, Value::Int(number)) => format!("0o{number:o}"),
-                    _ => value.to_string(),
-                };
+                let shown = setting.shown(value);
                 format!("{:width$} = {shown}  # {source}", setting.name)
             })
             .collect();
@@ -64,7 +61,8 @@ impl Resolved {
             .filter(|(_, _, source)| **source != Source::Default)
             .filter_map(|(setting, value, source)| {
                 let differs = setting.differs?;
-                Some(format!("{} = {value} ({source}): {differs}", setting.name))
+                let shown = setting.shown(value);
+                Some(format!("{} = {shown} ({source}): {differs}", setting.name))
             })
     }
 

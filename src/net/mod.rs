@@ -19,7 +19,7 @@ pub use accept_pause::AcceptPause;
 pub use address::{AddressError, BindAddress};
 pub use backlog::backlog;
 pub use bind::{BindError, BindOptions, adopt_all, bind_all, describe, is_abandoned};
-pub use channel::{Channels, Received, receive_sockets, send_sockets};
+pub use channel::{Channels, Reader, receive_sockets, send_sockets};
 pub use listener::{Bound, Listener};
 pub use private::bind_private;
 pub use socket_file::SocketFile;

@@ -16,6 +16,7 @@ use rustls::pki_types::{
 };
 use rustls::server::WebPkiClientVerifier;
 
+use super::ciphers;
 use super::encrypted_key;
 use super::material::{Identity, Material};
 use super::tls_error::{FileFault, TlsError};
@@ -63,12 +64,31 @@ pub fn load(settings: &Tls, now: i64) -> Result<Loaded, TlsError> {
         client_certificates: settings.cert_reqs,
         authorities: authorities(settings)?,
         revocations: revocations(settings)?,
-        suites: Vec::new(),
+        suites: suites(settings)?,
         minimum_version: settings.ssl_minimum_version,
         alpn: vec![b"http/1.1".to_vec()],
     };
     check_client_verification(settings, &material)?;
     Ok(Loaded { material, warnings })
+}
+
+/// All files that `load` reads, for the one that watches them.
+#[must_use]
+pub fn files(settings: &Tls) -> Vec<&Path> {
+    let password = match &settings.keyfile_password {
+        Some(Password::File(path)) => Some(path),
+        _ => None,
+    };
+    let single = [
+        settings.ca_certs.as_ref(),
+        settings.ssl_crl.as_ref(),
+        password,
+    ];
+    let lists = settings.certfile.iter().chain(&settings.keyfile);
+    lists
+        .chain(single.into_iter().flatten())
+        .map(PathBuf::as_path)
+        .collect()
 }
 
 /// Each certificate's file and the file of its key, which may be the same.
@@ -139,7 +159,7 @@ fn private_key(
     file: SettingFile<'_>,
     password: Option<&Password>,
 ) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let text = file.read(BYTES_MAX)?;
+    let text = file.read()?;
     if contains(&text, b"Proc-Type: 4,ENCRYPTED") {
         return Err(file.fault(FileFault::Traditional));
     }
@@ -178,7 +198,7 @@ fn password_bytes(password: &Password) -> Result<Vec<u8>, TlsError> {
             None => Err(TlsError::NoVariable(name.clone())),
         },
         Password::File(path) => {
-            let bytes = SettingFile("keyfile_password", path).read(BYTES_MAX)?;
+            let bytes = SettingFile("keyfile_password", path).read()?;
             let line = bytes
                 .split(|byte| *byte == b'\n')
                 .next()
@@ -223,6 +243,16 @@ fn revocations(settings: &Tls) -> Result<Vec<CertificateRevocationListDer<'stati
     Ok(lists)
 }
 
+fn suites(settings: &Tls) -> Result<Vec<u16>, TlsError> {
+    let Some(list) = &settings.ciphers else {
+        return Ok(Vec::new());
+    };
+    ciphers::select(list).ok_or_else(|| TlsError::NoSuite {
+        list: list.clone(),
+        known: ciphers::known(),
+    })
+}
+
 /// The library reads revocation lists only when the verifier is built.
 fn check_client_verification(settings: &Tls, material: &Material) -> Result<(), TlsError> {
     let Some(path) = &settings.ssl_crl else {
@@ -240,10 +270,8 @@ fn check_client_verification(settings: &Tls, material: &Material) -> Result<(), 
     }
 }
 
-/// Keys and certificates have some KiB; bundles of authorities some hundred.
-const BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Revocation lists of large authorities.
-const REVOCATION_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Keys and certificates have some KiB; bundles of authorities some hundred. Revocation lists may have several MiB.
+const BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// A file and the setting that names it.
 #[derive(Clone, Copy, Debug)]
@@ -259,7 +287,7 @@ impl SettingFile<'_> {
     }
 
     /// Without blocking: a pipe is refused, because it could be read once only, and by a master that waits for its writer.
-    fn read(self, bytes_max: u64) -> Result<Vec<u8>, TlsError> {
+    fn read(self) -> Result<Vec<u8>, TlsError> {
         let unreadable = |error: std::io::Error| {
             self.fault(match error.kind() {
                 ErrorKind::NotFound => FileFault::Missing,
@@ -277,23 +305,18 @@ impl SettingFile<'_> {
             return Err(self.fault(FileFault::NotRegular));
         }
         let mut bytes = Vec::new();
-        file.take(bytes_max + 1)
+        file.take(BYTES_MAX + 1)
             .read_to_end(&mut bytes)
             .map_err(unreadable)?;
-        if bytes.len() as u64 > bytes_max {
-            return Err(self.fault(FileFault::TooLarge(bytes_max)));
+        if bytes.len() as u64 > BYTES_MAX {
+            return Err(self.fault(FileFault::TooLarge(BYTES_MAX)));
         }
         Ok(bytes)
     }
 
     /// All PEM sections of one kind.
     fn sections<T: rustls::pki_types::pem::PemObject>(self) -> Result<Vec<T>, TlsError> {
-        let bytes_max = if self.0 == "ssl_crl" {
-            REVOCATION_BYTES_MAX
-        } else {
-            BYTES_MAX
-        };
-        let text = self.read(bytes_max)?;
+        let text = self.read()?;
         if !is_pem(&text) {
             return Err(self.fault(FileFault::NotPem));
         }

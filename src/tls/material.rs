@@ -1,8 +1,11 @@
 //! `Material`: everything a worker needs to serve TLS, loaded and checked. It travels from the arbiter to workers as bytes.
 
 use std::fmt;
+use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+use x509_cert::der::DateTime;
 
 use super::byte_format::{ByteReader, ByteWriter};
 use crate::config::{ClientCertificates, TlsVersion};
@@ -52,6 +55,15 @@ impl Material {
             }
         }
         names
+    }
+
+    /// For the log: the names and the end.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let end = Duration::from_secs(u64::try_from(self.not_after()).unwrap_or(0));
+        let end =
+            DateTime::from_unix_duration(end).map_or_else(|_| "?".into(), |end| end.to_string());
+        format!("{}, valid until {end}", self.names().join(", "))
     }
 
     #[must_use]
@@ -166,6 +178,14 @@ mod tests {
             assert_eq!(Material::from_bytes(&bytes[..length]), None, "{length}");
         }
         assert_eq!(Material::from_bytes(&[bytes, vec![0]].concat()), None);
+    }
+
+    #[test]
+    fn is_described_by_names_and_end() {
+        assert_eq!(
+            sample().describe(),
+            "a.example, *.b.example, valid until 2027-01-15T08:00:00Z"
+        );
     }
 
     #[test]

@@ -11,13 +11,14 @@
 //! | layer | files |
 //! | --- | --- |
 //! | words | `tls_error`, `names`, `byte_format` |
-//! | parts | `encrypted_key`, `x509`, `shared_region` |
+//! | parts | `ciphers`, `encrypted_key`, `x509`, `shared_region` |
 //! | the whole | `material`, `tickets` |
 //! | from files | `load` |
 //! | in a worker | `tls_server` |
 //! | between both | `published` |
 
 mod byte_format;
+pub mod ciphers;
 mod encrypted_key;
 mod load;
 mod material;
@@ -31,7 +32,7 @@ mod tls_error;
 mod tls_server;
 mod x509;
 
-pub use load::{Loaded, Warning, load};
+pub use load::{Loaded, Warning, files, load};
 pub use material::Material;
 pub use published::{Certificates, CurrentServer, Publisher, Refreshed};
 pub use tls_error::{FileFault, TlsError};

@@ -4,10 +4,15 @@
 //! places for a `Material`. Generation n stands in place n modulo 2 and is complete before the number is stored, so a reader that finds the
 //! same number before and after its copy has copied one generation. A worker learns of a new one by one load.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::material::Material;
 use super::shared_region::{self, SharedRegion};
@@ -21,8 +26,8 @@ const NOT_AFTER: usize = GENERATION + 1;
 const LENGTHS: usize = NOT_AFTER + 1;
 const PLACE: usize = 512;
 
-/// One place: revocation lists of large authorities have tens of MiB. Pages cost nothing until they are used.
-const PLACE_WORDS: usize = 64 * 1024 * 1024 / size_of::<u64>();
+/// One place: revocation lists of large authorities have several MiB. Pages cost nothing until they are used.
+const PLACE_WORDS: usize = 16 * 1024 * 1024 / size_of::<u64>();
 const REGION_BYTES: NonZeroUsize =
     NonZeroUsize::new((PLACE + 2 * PLACE_WORDS) * size_of::<u64>()).unwrap();
 
@@ -41,15 +46,38 @@ pub struct Publisher {
 }
 
 impl Publisher {
+    /// `carried`: what an old master has left (`leave_tickets`).
+    ///
     /// # Errors
     /// The kernel refuses the memory.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(carried: Option<OwnedFd>) -> io::Result<Self> {
         let (writable, readable) = shared_region::create(REGION_BYTES)?;
+        // Without the old master's keys its clients make full handshakes.
+        if let Some(secrets) = carried.and_then(|file| read_tickets(file).ok()) {
+            secrets.store(writable.words());
+        }
         Ok(Self {
             writable,
             certificates: Arc::new(Certificates { readable }),
             newest: None,
         })
+    }
+
+    /// For a successor (USR2): a file in memory with the secrets of tickets, which survives an exec. Both masters replace their
+    /// secrets at their own times from then on.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn leave_tickets(&self) -> io::Result<OwnedFd> {
+        // In a child of the arbiter, which does not have its mapping.
+        let words = self.certificates.readable.words();
+        let (_, secrets) = TicketSecrets::read(words).unwrap_or_default();
+        let file = memfd_create("ferricorn-tickets", MFdFlags::empty())?;
+        let mut file = File::from(file);
+        for word in secrets.words() {
+            file.write_all(&word.to_le_bytes())?;
+        }
+        Ok(file.into())
     }
 
     /// For workers. Those that exist see what is published later.
@@ -101,6 +129,17 @@ impl Publisher {
             next.store(words);
         }
     }
+}
+
+fn read_tickets(file: OwnedFd) -> io::Result<TicketSecrets> {
+    let file = File::from(file);
+    let mut words = [0; TICKET_WORDS - 1];
+    for (at, word) in (0..).zip(&mut words) {
+        let mut bytes = [0; size_of::<u64>()];
+        file.read_exact_at(&mut bytes, at * size_of::<u64>() as u64)?;
+        *word = u64::from_le_bytes(bytes);
+    }
+    Ok(TicketSecrets::of_words(words))
 }
 
 /// Of a generation: its length in bytes, and its words.
@@ -230,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_worker_takes_each_new_certificate_once() {
-        let mut publisher = Publisher::new().unwrap();
+        let mut publisher = Publisher::new(None).unwrap();
         publisher.rotate_tickets(1);
         assert!(matches!(
             CurrentServer::new(publisher.certificates()),
@@ -263,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_session_of_one_worker_is_resumed_in_another_and_after_a_new_certificate() {
-        let mut publisher = Publisher::new().unwrap();
+        let mut publisher = Publisher::new(None).unwrap();
         publisher.rotate_tickets(1);
         let (first, authority) = material("a.example");
         publisher.publish(first.clone()).unwrap();
@@ -297,12 +336,28 @@ mod tests {
     }
 
     #[test]
+    fn a_session_of_the_old_master_is_resumed_under_the_new_one() {
+        let (material, authority) = material("a.example");
+        let mut old = Publisher::new(None).unwrap();
+        old.rotate_tickets(1);
+        let client = Client::new(&authority);
+        let mut new = Publisher::new(Some(old.leave_tickets().unwrap())).unwrap();
+        new.rotate_tickets(1);
+        for (publisher, is_resumed) in [(&mut old, false), (&mut new, true)] {
+            publisher.publish(material.clone()).unwrap();
+            let current = CurrentServer::new(publisher.certificates()).unwrap();
+            let handshake = client.shake_hands(current.server(), "a.example").unwrap();
+            assert_eq!(handshake.is_resumed, is_resumed);
+        }
+    }
+
+    #[test]
     fn what_is_too_large_is_refused_and_the_old_one_stays() {
-        let mut publisher = Publisher::new().unwrap();
+        let mut publisher = Publisher::new(None).unwrap();
         let (small, _) = material("a.example");
         publisher.publish(small.clone()).unwrap();
         let mut large = small.clone();
-        large.alpn = vec![vec![0; 65 * 1024 * 1024]];
+        large.alpn = vec![vec![0; 17 * 1024 * 1024]];
         assert!(matches!(
             publisher.publish(large),
             Err(TlsError::TooLarge(_))

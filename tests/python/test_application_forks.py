@@ -580,15 +580,12 @@ def test_many_children_under_load_all_end(server, gates):
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(
-    strict=True,
-    reason="issue 10.1: the child finds the connections by opening a file, for which there is no descriptor",
-)
-def test_a_child_that_is_forked_with_no_descriptor_left_has_none_of_the_server(server, gates):
+@pytest.mark.parametrize("limit", ["", "?limit=0"], ids=["used_up", "lowered"])
+def test_a_child_that_is_forked_with_no_descriptor_left_has_none_of_the_server(server, gates, limit):
     one = server(APP, "--threads", "2", command=("sh", "-c", 'ulimit -n 100; exec "$@"', "sh", *COMMAND))
     with one.connect() as client:
         assert client.request("GET", "/pid").status == 200
-        assert one.get("/left_without_descriptors").status == 200
+        assert one.get(f"/left_without_descriptors{limit}").status == 200
         child = child_of(gates)
         targets = {entry.name: str(entry.readlink()) for entry in Path(f"/proc/{child}/fd").iterdir()}
         assert [target for target in targets.values() if target.startswith(("socket:", "anon_inode:"))] == []

@@ -20,6 +20,7 @@ use crate::arbiter::signals::Blocked;
 use crate::config::Config;
 use crate::net::{Channels, Listener};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
+use crate::tls::Certificates;
 
 /// All that a fork server inherits from the arbiter.
 ///
@@ -33,6 +34,7 @@ pub struct ForkServerContext {
     listeners: Vec<Listener>,
     notifier: OwnedFd,
     channels: Option<Arc<Channels>>,
+    certificates: Option<Arc<Certificates>>,
     arbiter: Pid,
 }
 
@@ -72,6 +74,7 @@ impl ForkServerContext {
             listeners,
             notifier,
             channels: inheritance.channels.cloned(),
+            certificates: inheritance.certificates,
             arbiter: inheritance.arbiter,
         }))
     }
@@ -166,6 +169,7 @@ impl ForkServerContext {
             channel: Some(channel),
             parent: self.arbiter,
             channels: self.channels,
+            certificates: self.certificates,
             max_requests,
         };
         if context.is_orphan() {

@@ -121,7 +121,7 @@ impl Arbiter<'_> {
         };
         let before = self.listeners.replace(listeners);
         if self.listeners.differ_from(&before) {
-            let listening = self.listeners.describe();
+            let listening = self.listeners.describe(&config);
             log::info!("Listening at: {listening} ({})", self.pid);
         }
         let new = config.workers.workers;
@@ -374,6 +374,7 @@ impl Arbiter<'_> {
                     self.spawner.scoreboard(),
                     wanted,
                     self.log,
+                    self.certificates.not_after(),
                 ))
             }
             _ => Response::not_found(),

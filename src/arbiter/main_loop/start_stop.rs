@@ -11,11 +11,9 @@ use crate::arbiter::binary_upgrade::{self, ExecError};
 use crate::arbiter::fork::{self, Inheritance, Side};
 use crate::arbiter::fork_server::{ForkServerContext, ServerExit, open_control};
 use crate::arbiter::outcome::{EXIT_CHILD_FAILED, EXIT_UNHANDLED, Start};
-use crate::arbiter::runtime::WorkerInfo;
-use crate::arbiter::signals::Blocked;
-use crate::arbiter::start_error::StartError;
-use crate::arbiter::stopping::millis;
 use crate::arbiter::supervision::{PRELOAD_FAILED, STOP_MARGIN, preload_end};
+use crate::arbiter::{runtime::WorkerInfo, signals::Blocked};
+use crate::arbiter::{start_error::StartError, stopping::millis};
 use crate::config::VERSION;
 use crate::scoreboard::Scoreboard;
 
@@ -36,6 +34,7 @@ impl<'r> Arbiter<'r> {
             started_at: monotonic_ms(),
             signals: signals.map_err(StartError::Signals)?,
             stopping: Stopping::default(),
+            certificates: CertificateWatch::start(&start.config, start.tickets, monotonic_ms())?,
             rollout: Rollout::new(start.config),
             listeners: Listeners::new(start.inherited, start.from_old_master),
             channels: None,
@@ -70,7 +69,7 @@ impl<'r> Arbiter<'r> {
         self.listeners.open(self.rollout.config(), || {
             !signals::wait_for_stop(runtime, signals)
         })?;
-        let listening = self.listeners.describe();
+        let listening = self.listeners.describe(self.rollout.config());
         log::info!("Listening at: {listening} ({})", self.pid);
         self.channels = Channels::between(new).map(Arc::new);
         if let Some(address) = &self.rollout.config().control.admin_bind {
@@ -146,6 +145,7 @@ impl<'r> Arbiter<'r> {
             listeners: &self.listeners,
             children: &self.children,
             channels: self.channels.as_ref(),
+            certificates: self.certificates.for_workers(self.rollout.config()),
         }
     }
 
@@ -262,8 +262,9 @@ impl<'r> Arbiter<'r> {
         let old_master = std::mem::replace(&mut self.pid, getpid());
         self.hook(Hook::PreExec)?;
         let has_watchdog = self.notifier.has_watchdog();
-        let variables =
+        let mut variables =
             binary_upgrade::variables(old_master, self.pid, &self.listeners, has_watchdog)?;
+        variables.extend(self.certificates.leave_to_new_master()?);
         // The mask would survive the exec.
         drop(blocked);
         Err(self.runtime.execute_again(&variables).into())

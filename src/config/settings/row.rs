@@ -302,6 +302,21 @@ impl Setting {
         }
     }
 
+    /// A value as the operator may read it.
+    pub fn shown(&self, value: &Value) -> String {
+        match (self.kind, value) {
+            (Kind::OctalInt, Value::Int(number)) => format!("0o{number:o}"),
+            // Where the secret is may be said.
+            (Kind::Secret, Value::Str(text))
+                if text.starts_with("env:") || text.starts_with("file:") =>
+            {
+                text.clone()
+            }
+            (Kind::Secret, value) if *value != Value::None => "***".to_owned(),
+            _ => value.to_string(),
+        }
+    }
+
     /// `-w/--workers`, as argparse names an option in its messages.
     pub fn flag_names(&self) -> String {
         self.flags.join("/")
