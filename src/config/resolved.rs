@@ -66,6 +66,24 @@ impl Resolved {
             })
     }
 
+    /// How many settings were given a value, besides those that name the application and the file of the others.
+    pub fn given(&self) -> usize {
+        let is_given = |setting: &Setting, source: &Source| {
+            *source != Source::Default && !["wsgi_app", "config"].contains(&setting.name)
+        };
+        self.iter()
+            .filter(|(setting, _, source)| is_given(setting, source))
+            .count()
+    }
+
+    /// The names of those that differ from gunicorn's.
+    pub fn differing(&self) -> Vec<&'static str> {
+        self.iter()
+            .filter(|(setting, _, source)| **source != Source::Default && setting.differs.is_some())
+            .map(|(setting, ..)| setting.name)
+            .collect()
+    }
+
     pub(super) fn text(&self, name: &str) -> String {
         self.value(name)
             .and_then(Value::as_str)
