@@ -26,7 +26,7 @@ pub(super) struct Mistakes {
 /// There are mistakes.
 pub(super) fn validated(mut raw: RawSettings) -> Result<Config, Mistakes> {
     let mut lines: Vec<String> = Vec::new();
-    let mut config = loop {
+    let config = loop {
         let errors = match build(raw.clone()) {
             Ok(config) => break config,
             Err(errors) => errors,
@@ -46,20 +46,34 @@ pub(super) fn validated(mut raw: RawSettings) -> Result<Config, Mistakes> {
     let addresses = config.socket.bind.iter();
     let addresses = addresses.filter_map(|address| address.parse::<BindAddress>().err());
     lines.extend(addresses.map(|error| error.to_string()));
-    if let Some(loaded) = config.tls.as_ref().map(|tls| tls::load(tls, unix_now())) {
-        match loaded {
-            Ok(loaded) => {
-                let warnings = loaded.warnings.iter().map(ToString::to_string);
-                config.warnings.extend(warnings);
-            }
-            Err(error) => lines.push(error.to_string()),
-        }
-    }
     if lines.is_empty() {
         return Ok(config);
     }
     let rest = Some(Box::new(config));
     Err(Mistakes { lines, rest })
+}
+
+/// Reads the files of TLS, which are read again later.
+///
+/// # Errors
+/// They cannot be used.
+pub(super) fn with_tls(mut config: Config) -> Result<Config, Mistakes> {
+    let Some(tls) = &config.tls else {
+        return Ok(config);
+    };
+    match tls::load(tls, unix_now()) {
+        Ok(loaded) => {
+            let warnings = loaded.warnings.iter().map(ToString::to_string);
+            config.warnings.extend(warnings);
+            Ok(config)
+        }
+        Err(error) => {
+            config.tls = None;
+            let lines = vec![error.to_string()];
+            let rest = Some(Box::new(config));
+            Err(Mistakes { lines, rest })
+        }
+    }
 }
 
 /// The end of a server whose settings are wrong. `--check-config` tries the application all the same.
@@ -69,6 +83,9 @@ pub(super) fn refused(py: Python<'_>, sources: &Sources, mistakes: &Mistakes) ->
         |config: &&Config| config.debugging.check_config || config.debugging.print_config;
     if let Some(config) = mistakes.rest.as_deref().filter(is_checked) {
         report(config);
+        let tls = config.tls.as_ref().map(|tls| tls::load(tls, unix_now()));
+        let unusable = tls.and_then(Result::err);
+        message.extend(unusable.map(|error| error_line(&error.to_string())));
         message.extend(unresolvable(config).map(|line| error_line(&line)));
         if config.app.wsgi_app.is_some() {
             let entered = loader::enter(py, config);

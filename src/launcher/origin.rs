@@ -14,6 +14,7 @@ use crate::config::{self, CliOutcome, Config, Environment, RawSettings};
 use crate::python::config_file;
 use crate::python::hooks::Hooks;
 use crate::python::loader::{self, AppLoadError};
+use crate::python::ssl_context;
 
 /// What the operator asked for, read and checked.
 pub(super) struct Settings {
@@ -43,8 +44,10 @@ impl Sources {
             Origin::Application(application) => self.of_application(application.bind(py))?,
         };
         let hints = raw.warnings().to_vec();
-        let config = config_check::validated(raw);
-        let config = config.map_err(|mistakes| config_check::refused(py, self, &mistakes))?;
+        let refused = |mistakes| config_check::refused(py, self, &mistakes);
+        let mut config = config_check::validated(raw).map_err(refused)?;
+        ssl_context::apply(py, &mut config, &hooks).map_err(|error| Ending::raised(py, &error))?;
+        let config = config_check::with_tls(config).map_err(refused)?;
         Ok(Settings {
             config: Arc::new(config),
             hooks,
