@@ -66,10 +66,10 @@ impl Resolved {
             })
     }
 
-    /// How many settings were given a value, besides those that name the application and the file of the others.
+    /// How many settings were given a value, besides those that say what to check.
     pub fn given(&self) -> usize {
         let is_given = |setting: &Setting, source: &Source| {
-            *source != Source::Default && !["wsgi_app", "config"].contains(&setting.name)
+            *source != Source::Default && !NOT_COUNTED.contains(&setting.name)
         };
         self.iter()
             .filter(|(setting, _, source)| is_given(setting, source))
@@ -162,4 +162,5 @@ impl Bounded for usize {
     const LARGEST: Self = Self::MAX;
 }
 
+const NOT_COUNTED: [&str; 4] = ["wsgi_app", "config", "check_config", "print_config"];
 const SECONDS_MAX: u64 = 100 * 365 * 24 * 3600;
