@@ -108,7 +108,9 @@ fn prepare(
     } = sources.read(py)?;
     loader::enter(py, &config).map_err(raised)?;
     if config.debugging.print_config || config.debugging.check_config {
-        return Err(config_check::run(py, &sources, &config, &hints));
+        return Err(config_check::run(&config, &hints, || {
+            sources.load_app(py, &config)
+        }));
     }
     log.apply(&config).map_err(Ending::refused)?;
     let software = ("SERVER_SOFTWARE".to_owned(), format!("ferricorn/{VERSION}"));
@@ -125,12 +127,23 @@ fn prepare(
             .and_then(|debug| debug.call_method0("spew"))
             .map_err(raised)?;
     }
+    let notice = alias_notice(py).map_err(raised)?;
     let runtime = PythonRuntime::new(py, log, sources, config, hooks, raw_env).map_err(raised)?;
+    if let Some(notice) = notice {
+        log::warn!("{notice}");
+    }
     for warning in &runtime.config().warnings {
         log::warn!("{warning}");
     }
     code_watch::warn(py, runtime.config());
     Ok(runtime)
+}
+
+/// An alias may have brought this server where gunicorn is installed: the log says so first.
+fn alias_notice(py: Python<'_>) -> PyResult<Option<String>> {
+    py.import("ferricorn._stand_in")?
+        .call_method0("notice")?
+        .extract()
 }
 
 fn serve(

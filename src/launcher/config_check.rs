@@ -5,7 +5,6 @@ use std::net::ToSocketAddrs as _;
 use pyo3::prelude::*;
 
 use super::ending::{Ending, complain, error_line, print};
-use super::origin::Sources;
 use crate::arbiter::unix_now;
 use crate::config::validate::build;
 use crate::config::{Config, Error, LogLevel, RawSettings, StatsdAddress, Value};
@@ -77,7 +76,11 @@ pub(super) fn with_tls(mut config: Config) -> Result<Config, Mistakes> {
 }
 
 /// The end of a server whose settings are wrong. `--check-config` tries the application all the same.
-pub(super) fn refused(py: Python<'_>, sources: &Sources, mistakes: &Mistakes) -> Ending {
+pub(super) fn refused(
+    py: Python<'_>,
+    mistakes: &Mistakes,
+    load_app: impl FnOnce(&Config) -> Result<Py<PyAny>, AppLoadError>,
+) -> Ending {
     let mut message: String = mistakes.lines.iter().map(|line| error_line(line)).collect();
     let is_checked =
         |config: &&Config| config.debugging.check_config || config.debugging.print_config;
@@ -89,7 +92,7 @@ pub(super) fn refused(py: Python<'_>, sources: &Sources, mistakes: &Mistakes) ->
         message.extend(unresolvable(config).map(|line| error_line(&line)));
         if config.app.wsgi_app.is_some() {
             let entered = loader::enter(py, config);
-            let loaded = entered.is_ok().then(|| sources.load_app(py, config));
+            let loaded = entered.is_ok().then(|| load_app(config));
             message.extend(
                 loaded
                     .and_then(Result::err)
@@ -102,14 +105,18 @@ pub(super) fn refused(py: Python<'_>, sources: &Sources, mistakes: &Mistakes) ->
 }
 
 /// `--print-config` and `--check-config`: 0 when the application can be loaded and no name or value is in doubt.
-pub(super) fn run(py: Python<'_>, sources: &Sources, config: &Config, hints: &[String]) -> Ending {
+pub(super) fn run(
+    config: &Config,
+    hints: &[String],
+    load_app: impl FnOnce() -> Result<Py<PyAny>, AppLoadError>,
+) -> Ending {
     if config.debugging.print_config {
         print(&config.resolved.print());
     }
     report(config);
     let mut message = String::new();
     message.extend(unresolvable(config).map(|line| error_line(&line)));
-    if let Err(error) = sources.load_app(py, config) {
+    if let Err(error) = load_app() {
         message.push_str(&load_failed(&error));
     }
     if !message.is_empty() {

@@ -44,7 +44,8 @@ impl Sources {
             Origin::Application(application) => self.of_application(application.bind(py))?,
         };
         let hints = raw.warnings().to_vec();
-        let refused = |mistakes| config_check::refused(py, self, &mistakes);
+        let load_app = |config: &Config| self.load_app(py, config);
+        let refused = |mistakes| config_check::refused(py, &mistakes, load_app);
         let mut config = config_check::validated(raw).map_err(refused)?;
         ssl_context::apply(py, &mut config, &hooks).map_err(|error| Ending::raised(py, &error))?;
         let config = config_check::with_tls(config).map_err(refused)?;
