@@ -47,6 +47,7 @@ use self::reexec::Inheritance;
 use crate::arbiter::{self, ListenError, Outcome, Start, StartError};
 use crate::config::{Environment, VERSION};
 use crate::logging::Log;
+use crate::net::host_names;
 use crate::python::{fork_guard, loader};
 
 /// Serves with the command line. Returns the exit code, in the master and in each of its workers.
@@ -113,6 +114,8 @@ fn prepare(
         }));
     }
     log.apply(&config).map_err(Ending::refused)?;
+    // statsd's host: the first metrics need not be lost.
+    host_names::await_answers(FIRST_NAMES_MS);
     let software = ("SERVER_SOFTWARE".to_owned(), format!("ferricorn/{VERSION}"));
     RawEnv::default().apply(py, &[software]).map_err(raised)?;
     let mut raw_env = RawEnv::default();
@@ -181,3 +184,6 @@ fn refuse(error: &StartError) -> i32 {
     }
     1
 }
+
+/// For a name server at work. Without an answer the server starts all the same.
+const FIRST_NAMES_MS: u16 = 2000;

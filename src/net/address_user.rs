@@ -6,17 +6,15 @@ use std::fs;
 use std::path::Path;
 
 use super::address::BindAddress;
-use super::resolve::resolve;
 
 /// `process 4711 (nginx)`, the oldest of those that have the socket. `None` where the system does not say.
 pub(super) fn find(address: &BindAddress) -> Option<String> {
     let inodes = match address {
-        BindAddress::Tcp { host, port } => {
-            let port = resolve(host, *port).ok()?.port();
+        BindAddress::Tcp { port, .. } => {
             let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
             let tables = tables.into_iter().flatten();
             tables
-                .flat_map(|table| tcp_listeners(&table, port))
+                .flat_map(|table| tcp_listeners(&table, *port))
                 .collect()
         }
         BindAddress::Unix(path) => unix_sockets(&fs::read_to_string("/proc/net/unix").ok()?, path),
