@@ -26,6 +26,15 @@ pub(super) enum State {
     LingeringClose,
 }
 
+/// How fast a client has to take its response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// `send_timeout` and `send_min_rate`.
+    Ordinary,
+    /// The last free thread waits for it.
+    Hurried,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Lifecycle {
@@ -124,11 +133,18 @@ impl Lifecycle {
         self.timer.clear();
     }
 
-    /// A response waits for the client to take more of it, who has taken something just now (`has_moved`) or not.
-    pub(super) fn await_client(&mut self, has_moved: bool, clock: &mut Clock) {
-        if has_moved || self.state != State::Sending {
-            self.state = State::Sending;
-            self.arm(Timeout::Send, clock);
+    /// A response waits for the client to take more of it, who has taken `bytes` just now.
+    pub(super) fn await_client(&mut self, bytes: u64, pace: Pace, clock: &mut Clock) {
+        let began = self.state != State::Sending;
+        self.state = State::Sending;
+        match (pace, began) {
+            (Pace::Hurried, _) if began || bytes > 0 => self.arm(Timeout::HurriedSend, clock),
+            (Pace::Ordinary, true) => self.arm(Timeout::Send, clock),
+            (Pace::Ordinary, false) if bytes > 0 => {
+                let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+                clock.extend_send(&mut self.timer, bytes);
+            }
+            (Pace::Hurried | Pace::Ordinary, _) => {}
         }
     }
 
@@ -228,16 +244,47 @@ mod tests {
         let (mut lifecycle, mut clock) = lifecycle();
         lifecycle.dispatched();
         assert_eq!(lifecycle.due(), None);
-        lifecycle.await_client(false, &mut clock);
+        lifecycle.await_client(0, Pace::Ordinary, &mut clock);
         let due = lifecycle.due();
         clock.advance(MOMENT);
-        lifecycle.await_client(false, &mut clock);
+        lifecycle.await_client(0, Pace::Ordinary, &mut clock);
         assert_eq!(lifecycle.due(), due, "the client has taken nothing");
         lifecycle.caught_up();
         assert_eq!(
             (lifecycle.state(), lifecycle.due()),
             (State::Dispatched, None)
         );
+    }
+
+    #[test]
+    fn a_client_that_trickles_uses_its_time_up_and_one_that_has_caught_up_begins_anew() {
+        let (mut lifecycle, mut clock) = lifecycle();
+        lifecycle.dispatched();
+        lifecycle.await_client(1_000_000, Pace::Ordinary, &mut clock);
+        let due = lifecycle.due();
+        for _ in 0..59 {
+            clock.advance(MOMENT);
+            lifecycle.await_client(1, Pace::Ordinary, &mut clock);
+        }
+        assert!(lifecycle.due() < due.map(|due| due + MOMENT));
+        lifecycle.await_client(240 * 60, Pace::Ordinary, &mut clock);
+        assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT * 60));
+        clock.advance(MOMENT * 59);
+        lifecycle.caught_up();
+        lifecycle.await_client(0, Pace::Ordinary, &mut clock);
+        assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT * 60));
+    }
+
+    #[test]
+    fn a_client_in_a_hurry_has_a_second() {
+        let (mut lifecycle, mut clock) = lifecycle();
+        lifecycle.await_client(0, Pace::Hurried, &mut clock);
+        assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT));
+        clock.advance(MOMENT / 2);
+        lifecycle.await_client(0, Pace::Hurried, &mut clock);
+        assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT / 2));
+        lifecycle.await_client(1, Pace::Hurried, &mut clock);
+        assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT));
     }
 
     #[test]
