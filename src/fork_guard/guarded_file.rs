@@ -1,0 +1,61 @@
+//! A file of the server's that a child of the application must not have.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+
+use super::own_descriptors::{Registered, registered, registered_inode};
+
+/// See the module. Temporary files are unlinked: a child that kept one would keep its place on the disk.
+#[derive(Debug)]
+pub struct GuardedFile {
+    /// Ends before the file is closed: the number, and the inode, may be the application's then.
+    _registered: Registered,
+    file: File,
+}
+
+impl GuardedFile {
+    /// A file whose inode is known.
+    pub fn of_inode(file: File, inode: u64) -> Self {
+        Self {
+            _registered: registered_inode(file.as_raw_fd(), inode),
+            file,
+        }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl From<File> for GuardedFile {
+    fn from(file: File) -> Self {
+        Self {
+            _registered: registered(&file),
+            file,
+        }
+    }
+}
+
+impl AsFd for GuardedFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_known_by_its_inode_for_as_long_as_it_is_open() {
+        use std::os::unix::fs::MetadataExt as _;
+        let file = tempfile::tempfile().unwrap();
+        let (number, inode) = (file.as_raw_fd(), file.metadata().unwrap().ino());
+        let guarded = GuardedFile::of_inode(file, inode);
+        assert_eq!(guarded.file().as_raw_fd(), number);
+        assert_eq!(super::super::own_descriptors::inode_of(number), inode);
+        drop(guarded);
+        assert_eq!(super::super::own_descriptors::inode_of(number), 0);
+    }
+}
