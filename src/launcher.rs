@@ -20,6 +20,7 @@ mod leave;
 mod main_thread;
 mod origin;
 mod preload;
+mod python_fork;
 mod python_logs;
 mod python_runtime;
 mod raised;

@@ -245,7 +245,7 @@ mod tests {
                 certfile: path("certificate.pem"),
                 keyfile: path("key.pem"),
                 keyfile_password: None,
-                ca_certs: None,
+                ca_certs: Vec::new(),
                 cert_reqs: crate::config::ClientCertificates::None,
                 ssl_crl: None,
                 ciphers: None,

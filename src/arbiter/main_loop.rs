@@ -192,6 +192,9 @@ impl Arbiter<'_> {
                 }
             }
         }
+        for exit in self.fork_servers.take_lost(now) {
+            self.on_fork_server_exit(exit, now);
+        }
         self.rollout
             .count_serving(self.children.count(Stage::Serving));
         Ok(())
@@ -241,7 +244,7 @@ impl Arbiter<'_> {
                 log::warn!("There are no workers: send HUP or TTIN.");
             }
         } else if let Some(exit) = self.fork_servers.on_exit(pid, status, now) {
-            self.on_fork_server_exit(pid, status, exit, now);
+            self.on_fork_server_exit(exit, now);
         } else {
             // As PID 1 or a subreaper this process inherits orphans.
             log::debug!("Reaped unknown child process (pid:{pid}, {status})");

@@ -274,7 +274,7 @@ pub struct Tls {
     /// Empty: the keys stand in the certificates' files.
     pub keyfile: Vec<PathBuf>,
     pub keyfile_password: Option<Password>,
-    pub ca_certs: Option<PathBuf>,
+    pub ca_certs: Vec<PathBuf>,
     pub cert_reqs: ClientCertificates,
     pub ssl_crl: Option<PathBuf>,
     /// OpenSSL's syntax.

@@ -173,7 +173,7 @@ fn tls(r: &Resolved, chdir: &Path) -> Option<Tls> {
             Password::File(path) => Password::File(chdir.join(path)),
             other => other,
         }),
-        ca_certs: path("ca_certs"),
+        ca_certs: path("ca_certs").into_iter().collect(),
         cert_reqs: ClientCertificates::from_number(r.number::<u32>("cert_reqs").into())
             .unwrap_or(ClientCertificates::Required),
         ssl_crl: path("ssl_crl"),

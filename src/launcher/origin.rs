@@ -16,6 +16,7 @@ use crate::net::BindAddress;
 use crate::python::config_file;
 use crate::python::hooks::Hooks;
 use crate::python::loader::{self, AppLoadError};
+use crate::python::ssl_context;
 use crate::tls;
 
 /// What the operator asked for, read and checked.
@@ -62,6 +63,7 @@ impl Sources {
         for address in &config.socket.bind {
             address.parse::<BindAddress>().map_err(Ending::refused)?;
         }
+        ssl_context::apply(py, &mut config, &hooks).map_err(|error| Ending::raised(py, &error))?;
         if let Some(tls) = &config.tls {
             let loaded = tls::load(tls, unix_now()).map_err(Ending::refused)?;
             let warnings = loaded.warnings.iter().map(ToString::to_string);

@@ -79,16 +79,10 @@ pub fn files(settings: &Tls) -> Vec<&Path> {
         Some(Password::File(path)) => Some(path),
         _ => None,
     };
-    let single = [
-        settings.ca_certs.as_ref(),
-        settings.ssl_crl.as_ref(),
-        password,
-    ];
-    let lists = settings.certfile.iter().chain(&settings.keyfile);
-    lists
-        .chain(single.into_iter().flatten())
-        .map(PathBuf::as_path)
-        .collect()
+    let lists = [&settings.certfile, &settings.keyfile, &settings.ca_certs];
+    let lists = lists.into_iter().flatten();
+    let single = settings.ssl_crl.as_ref().into_iter().chain(password);
+    lists.chain(single).map(PathBuf::as_path).collect()
 }
 
 /// Each certificate's file and the file of its key, which may be the same.
@@ -209,21 +203,22 @@ fn password_bytes(password: &Password) -> Result<Vec<u8>, TlsError> {
 }
 
 fn authorities(settings: &Tls) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let Some(path) = &settings.ca_certs else {
-        return match settings.cert_reqs {
-            ClientCertificates::None => Ok(Vec::new()),
-            _ => Err(TlsError::NoAuthorities),
-        };
-    };
-    let file = SettingFile("ca_certs", path);
-    let authorities: Vec<CertificateDer<'static>> = file.sections()?;
-    if authorities.is_empty() {
-        return Err(file.fault(FileFault::NoCertificate));
+    if settings.ca_certs.is_empty() && settings.cert_reqs != ClientCertificates::None {
+        return Err(TlsError::NoAuthorities);
     }
-    let mut store = RootCertStore::empty();
-    for authority in &authorities {
-        let added = store.add(authority.clone());
-        added.map_err(|error| file.fault(FileFault::BadAuthority(error)))?;
+    let mut authorities = Vec::new();
+    for path in &settings.ca_certs {
+        let file = SettingFile("ca_certs", path);
+        let of_file: Vec<CertificateDer<'static>> = file.sections()?;
+        if of_file.is_empty() {
+            return Err(file.fault(FileFault::NoCertificate));
+        }
+        let mut store = RootCertStore::empty();
+        for authority in &of_file {
+            let added = store.add(authority.clone());
+            added.map_err(|error| file.fault(FileFault::BadAuthority(error)))?;
+        }
+        authorities.extend(of_file);
     }
     Ok(authorities)
 }
@@ -232,7 +227,7 @@ fn revocations(settings: &Tls) -> Result<Vec<CertificateRevocationListDer<'stati
     let Some(path) = &settings.ssl_crl else {
         return Ok(Vec::new());
     };
-    if settings.ca_certs.is_none() || settings.cert_reqs == ClientCertificates::None {
+    if settings.ca_certs.is_empty() || settings.cert_reqs == ClientCertificates::None {
         return Err(TlsError::UnusedRevocations);
     }
     let file = SettingFile("ssl_crl", path);

@@ -91,7 +91,7 @@ pub(super) fn settings(certificate: &Path, key: &Path) -> Tls {
         certfile: vec![certificate.to_owned()],
         keyfile: vec![key.to_owned()],
         keyfile_password: None,
-        ca_certs: None,
+        ca_certs: Vec::new(),
         cert_reqs: ClientCertificates::None,
         ssl_crl: None,
         ciphers: None,

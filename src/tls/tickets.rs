@@ -141,7 +141,7 @@ pub(super) struct Tickets<W> {
 struct Keys {
     sequence: u64,
     current: Key,
-    previous: Key,
+    previous: Option<Key>,
 }
 
 #[derive(Debug)]
@@ -174,20 +174,24 @@ impl<W: TicketWords> Tickets<W> {
 
 impl Keys {
     fn new(sequence: u64, secrets: &TicketSecrets, binding: &[u8]) -> Option<Self> {
-        if secrets.current == [0; SECRET_WORDS] {
-            return None;
-        }
         Some(Self {
             sequence,
             current: Key::derive(&secrets.current, binding)?,
-            // Without a previous secret the key opens no ticket: no worker has ever made one with it.
-            previous: Key::derive(&secrets.previous, binding)?,
+            previous: Key::derive(&secrets.previous, binding),
         })
     }
 }
 
 impl Key {
+    /// `None` without a secret. Anybody could derive a key from zeroes, and make tickets of sessions that never were.
     fn derive(secret: &Secret, binding: &[u8]) -> Option<Self> {
+        if *secret == [0; SECRET_WORDS] {
+            return None;
+        }
+        Self::of(secret, binding)
+    }
+
+    fn of(secret: &Secret, binding: &[u8]) -> Option<Self> {
         let mut bytes = [0; SECRET_WORDS * 8];
         for (bytes, word) in bytes.chunks_exact_mut(8).zip(secret) {
             bytes.copy_from_slice(&word.to_le_bytes());
@@ -248,7 +252,7 @@ impl<W: TicketWords> ProducesTickets for Tickets<W> {
         let (name, rest) = ticket.split_first_chunk::<NAME_BYTES>()?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
         self.with_keys(|keys| {
-            let mut known = [&keys.current, &keys.previous].into_iter();
+            let mut known = std::iter::once(&keys.current).chain(&keys.previous);
             known.find(|key| key.name == *name)?.open(*nonce, sealed)
         })
     }
@@ -334,6 +338,18 @@ mod tests {
         let mut changed = ticket;
         *changed.last_mut().unwrap() ^= 1;
         assert_eq!(tickets.decrypt(&changed), None);
+    }
+
+    #[test]
+    fn a_ticket_that_anybody_could_make_is_not_opened() {
+        let shared = words();
+        TicketSecrets::default().next(NOW).unwrap().store(&shared.0);
+        let tickets = Tickets::new(Arc::clone(&shared), vec![1]);
+        let forged = Key::of(&[0; SECRET_WORDS], &[1])
+            .unwrap()
+            .seal(b"session")
+            .unwrap();
+        assert_eq!(tickets.decrypt(&forged), None);
     }
 
     #[test]

@@ -20,9 +20,10 @@ use super::dispatch::Usage;
 use super::events::{InputEvent, SocketEvent};
 use super::http1::{Client, Http1, Refusal, TimedOut, Wanted};
 use super::loop_clock::Clock;
+use super::preamble::Preamble;
 use super::read_side::ReadSide;
 use super::services::{Services, recycle};
-use super::transport::{Ending, Transport};
+use super::transport::{Ending, HandshakeError, Transport};
 use super::write_side::WriteSide;
 
 mod advance;
@@ -57,6 +58,7 @@ pub(super) enum Action {
 pub(super) struct Connection {
     client: Client,
     transport: Transport,
+    preamble: Preamble,
     read: ReadSide,
     protocol: Http1,
     write: WriteSide,
@@ -74,10 +76,15 @@ impl Connection {
         services: &mut Services,
     ) -> Self {
         let policy = &services.policy;
+        let expects_tls = services.handshakes.are_expected();
         Self {
             client: Client::new(id, peer, policy.trusts(peer), listener),
-            transport,
-            read: ReadSide::new(policy.expects_proxy_header()),
+            transport: match expects_tls {
+                true => transport.with_tls(),
+                false => transport,
+            },
+            preamble: Preamble::new(policy.expects_proxy_header(), expects_tls),
+            read: ReadSide::default(),
             protocol: Http1::default(),
             write: WriteSide::default(),
             lifecycle: Lifecycle::new(id, &mut services.clock),
@@ -135,8 +142,12 @@ impl Connection {
             return Action::Close;
         }
         let mut action = Action::Wait;
-        if event.is_writable && !self.write.is_empty() {
-            action = self.advance(services);
+        if event.is_writable {
+            if !self.write.is_empty() {
+                action = self.advance(services);
+            } else if self.transport.has_unsent() {
+                action = self.send_unsent(services);
+            }
         }
         if action == Action::Wait && event.input != InputEvent::Nothing {
             self.read.on_edge(event.input);
@@ -249,9 +260,13 @@ impl Connection {
             State::ReceivingHead => (Status::REQUEST_TIMEOUT, "client_header_timeout"),
             State::ReceivingBody { .. } => (Status::REQUEST_TIMEOUT, "client_body_timeout"),
             State::Dispatched => return Action::Wait,
-            State::AwaitingFirstByte { .. } | State::KeepAlive { .. } | State::LingeringClose => {
-                return Action::Close;
+            State::Handshaking { .. } => {
+                return self.fail_handshake(&HandshakeError::TimedOut, services);
             }
+            State::AwaitingFirstByte { .. }
+            | State::AwaitingRequest { .. }
+            | State::KeepAlive { .. }
+            | State::LingeringClose => return Action::Close,
             State::Sending => {
                 log::debug!(
                     "Closing a connection whose client reads nothing, or too little (send_timeout)."
@@ -295,6 +310,11 @@ impl Connection {
         }
         let used_at = self.lifecycle.used_at();
         let action = self.close_if_idle(services);
+        if self.lifecycle.is_handshaking() {
+            // Its request may be on its way too.
+            self.lifecycle.await_last_request(&mut services.clock);
+            return Action::Resume;
+        }
         let now = services.clock.now();
         let was_used = used_at.is_some_and(|at| now.saturating_duration_since(at) < JUST_NOW);
         if action == Action::Close && was_used && !self.read.is_closed() {
@@ -334,8 +354,7 @@ impl Connection {
 
     /// Continue with what another worker has read.
     pub(super) fn resume_transferred(&mut self, bytes: &[u8], services: &mut Services) -> Action {
-        // A PROXY header would have stood before it.
-        self.read.end_preamble();
+        self.preamble = Preamble::Over;
         self.read.keep(bytes);
         let action = self.receive_buffered(services);
         if action == Action::Wait {

@@ -212,25 +212,24 @@ impl<'r> Arbiter<'r> {
         }
     }
 
-    pub(super) fn on_fork_server_exit(
-        &mut self,
-        pid: Pid,
-        status: ExitStatus,
-        exit: ServerExit,
-        now: u64,
-    ) {
+    pub(super) fn on_fork_server_exit(&mut self, exit: ServerExit, now: u64) {
         let is_current = exit.generation == self.rollout.generation();
         if self.stopping.is_underway() || exit.was_dismissed || !is_current {
             return;
         }
         if exit.was_ready {
+            let pid = exit.pid;
+            let status = exit
+                .status
+                .map_or_else(String::new, |status| format!(" ({status})"));
             log::warn!(
-                "The fork server (pid:{pid}) is gone ({status}); the next worker's application is imported anew."
+                "The fork server (pid:{pid}) is gone{status}; the next worker's application is imported anew."
             );
         } else if self.rollout.is_unproven() {
             self.fail_rollout(PRELOAD_FAILED);
         } else if !self.rollout.has_started() {
-            let (reason, code) = preload_end(exit.wanted_exit, status);
+            let (reason, code) =
+                preload_end(exit.wanted_exit, exit.status.unwrap_or(ExitStatus::Code(0)));
             self.stopping.halt(reason, code);
         } else {
             let delay = self.spawner.preload_delay().failed(now, exit.lived_ms);

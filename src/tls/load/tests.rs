@@ -123,9 +123,9 @@ fn names_each_mistake_with_its_file() {
         match setting {
             "keyfile" => bench.settings.keyfile = vec![wrong],
             "certfile" => bench.settings.certfile = vec![wrong],
-            "ca_certs" => bench.settings.ca_certs = Some(wrong),
+            "ca_certs" => bench.settings.ca_certs = vec![wrong],
             _ => {
-                bench.settings.ca_certs = Some(authority);
+                bench.settings.ca_certs = vec![authority];
                 bench.settings.cert_reqs = ClientCertificates::Required;
                 bench.settings.ssl_crl = Some(wrong);
             }

@@ -45,7 +45,7 @@ fn connect() -> (Connection, UnixStream, Services) {
         slot: 0,
         generation: 0,
     };
-    let ours = Transport::Unix(mio::net::UnixStream::from_std(ours));
+    let ours = Transport::from(mio::net::UnixStream::from_std(ours));
     let connection = Connection::new(conn, ours, Peer::Unix, 0, &mut services);
     (connection, theirs, services)
 }
