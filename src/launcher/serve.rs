@@ -78,6 +78,7 @@ fn start(
         notifier,
         parent,
         channels,
+        certificates,
         fork_server,
         ..
     } = context;
@@ -98,8 +99,7 @@ fn start(
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
     let script_name = app.script_name().as_bytes().to_vec();
     let on_timeout = timeout_hook(interrupts, heartbeat.queue());
-    let requested_exit = Arc::new(RequestedExit::default());
-    let on_exception = exception_hook(Arc::clone(&requested_exit));
+    let (requested_exit, on_exception) = exception_hook();
     let mut application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
     let setup = Setup {
         listeners,
@@ -110,7 +110,7 @@ fn start(
         booted: Some(notifier),
         parent: Some(parent.as_raw()),
         max_requests,
-        tls: None,
+        certificates,
         channels,
         script_name,
         server: server_header(py, &config),
@@ -129,9 +129,7 @@ fn start(
     };
     python_logs::served();
     exit.stuck_threads += usize::from(heartbeat.stop(py) == ThreadEnd::Stuck);
-    if exit.code == 0 {
-        exit.code = requested_exit.code().unwrap_or(0);
-    }
+    exit.code = requested_exit.code_after(exit.code);
     Ok(exit)
 }
 
@@ -144,8 +142,11 @@ fn leave_stuck(inherited: &Inherited, config: &Config, slot: Slot<'_>, exit: Exi
 }
 
 /// An exception of the application's own signal handler ends the worker as it would end a program.
-fn exception_hook(requested_exit: Arc<RequestedExit>) -> crate::python::threads::ExceptionHook {
-    Box::new(move |py, error| requested_exit.on_exception(py, &error))
+fn exception_hook() -> (Arc<RequestedExit>, crate::python::threads::ExceptionHook) {
+    let requested_exit = Arc::new(RequestedExit::default());
+    let noted = Arc::clone(&requested_exit);
+    let on_exception = move |py: Python<'_>, error: PyErr| noted.on_exception(py, &error);
+    (requested_exit, Box::new(on_exception))
 }
 
 /// Request hooks and loggers, as configured or as the application has changed them.

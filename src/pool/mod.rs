@@ -10,7 +10,7 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | words | `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `temporary_file`, `response_memory`, `window` |
+//! | words | `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `response_memory`, `window` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes |
 //! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `live_connections`, `in_flight`, `streaming_body`, `job_stats` |
 //! | messages | `job` |
@@ -35,6 +35,7 @@ mod sync;
 mod temporary_file;
 mod thread;
 mod thread_pool;
+mod tls_info;
 mod wait_sampler;
 mod wakeup;
 mod window;
@@ -54,6 +55,7 @@ pub use streaming_body::{BodyDemand, StreamingBody};
 pub use temporary_file::temporary_file;
 pub use thread::PoolThread;
 pub use thread_pool::Pool;
+pub use tls_info::{ClientCertificate, TlsInfo, openssl_date};
 pub use window::{Window, WindowClosed};
 
 /// A request that runs longer than `request_timeout`.

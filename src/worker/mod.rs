@@ -17,7 +17,7 @@
 //! | owners | `services` | names the owners above that connections share |
 //! | protocol | `http1`, `preamble` | bytes to requests, replies to bytes |
 //! | connection | `connection_lifecycle`, `connection` | one client, from accept to close |
-//! | connections | `connections`, `timed_out`, `deliver`, `peer_workers` | all of them, replies to them, transfers of them |
+//! | connections | `bridges`, `connections`, `timed_out`, `deliver`, `peer_workers` | all of them, replies to them, transfers of them |
 //! | loop | `sleep`, `event_loop` | when what happens |
 //!
 //! The answers that the loop gives itself (load shedding, health checks) are values: `dispatch` queues them and
@@ -46,6 +46,7 @@ mod access_lines;
 mod accounting;
 mod arbiter_channel;
 mod body_stream;
+mod bridges;
 mod connection;
 mod connection_lifecycle;
 mod connections;
@@ -86,7 +87,6 @@ use std::sync::Arc;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use rustls::ServerConfig;
 
 use crate::config::Config;
 use crate::fork_guard;
@@ -95,6 +95,7 @@ use crate::logging::statsd::Statsd;
 use crate::net::{Channels, Listener};
 use crate::pool::{Application, Pool, UnsentBytes};
 use crate::scoreboard::Scoreboard;
+use crate::tls::{Certificates, CurrentServer};
 
 pub use access_lines::{AccessLines, AccessLog, AccessRelay, AccessSink, WorkerInfo};
 
@@ -125,7 +126,7 @@ pub struct Setup {
     /// The worker stops when its parent is another process than this.
     pub parent: Option<i32>,
     /// What its connections speak TLS with; `None`: they are plain.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub certificates: Option<Arc<Certificates>>,
     /// The worker asks for a successor after so many requests.
     pub max_requests: Option<u64>,
     /// The `Server` field's value; empty for none.
@@ -176,6 +177,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
             .with_take_back(setup.channels.is_some()),
     );
     let slot = WorkerSlot::new(setup.scoreboard, setup.slot);
+    let certificates = setup.certificates.map(CurrentServer::new).transpose();
     let services = Services::new(ServicesSetup {
         config: &config,
         pool: pool.clone(),
@@ -184,7 +186,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         access_log: setup.access_log,
         metrics: setup.metrics,
         requests_max: setup.max_requests,
-        tls: setup.tls,
+        tls: certificates.map_err(io::Error::other)?,
         arbiter: ArbiterChannel::new(slot.clone(), setup.booted),
         slot: slot.clone(),
     });

@@ -26,6 +26,7 @@ mod response_spool;
 mod scoreboard_clock;
 mod start_response;
 mod stream;
+mod tls_environ;
 mod wsgi_settings;
 
 use std::sync::Arc;
