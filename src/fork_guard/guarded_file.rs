@@ -1,24 +1,31 @@
 //! A file of the server's that a child of the application must not have.
 
+#![expect(
+    unsafe_code,
+    reason = "the file is not closed where its number is not its own any more"
+)]
+
 use std::fs::File;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
+use super::is_child;
 use super::own_descriptors::{Registered, registered, registered_inode};
 
 /// See the module. Temporary files are unlinked: a child that kept one would keep its place on the disk.
 #[derive(Debug)]
 pub struct GuardedFile {
     /// Ends before the file is closed: the number, and the inode, may be the application's then.
-    _registered: Registered,
-    file: File,
+    registered: Registered,
+    file: ManuallyDrop<File>,
 }
 
 impl GuardedFile {
     /// A file whose inode is known.
     pub fn of_inode(file: File, inode: u64) -> Self {
         Self {
-            _registered: registered_inode(file.as_raw_fd(), inode),
-            file,
+            registered: registered_inode(file.as_raw_fd(), inode),
+            file: ManuallyDrop::new(file),
         }
     }
 
@@ -31,8 +38,18 @@ impl GuardedFile {
 impl From<File> for GuardedFile {
     fn from(file: File) -> Self {
         Self {
-            _registered: registered(&file),
-            file,
+            registered: registered(&file),
+            file: ManuallyDrop::new(file),
+        }
+    }
+}
+
+impl Drop for GuardedFile {
+    /// In a child the number was closed at the fork, unless it was kept, and may be another file's by now.
+    fn drop(&mut self) {
+        if self.registered.end() || !is_child() {
+            // SAFETY: the field is used nowhere after this.
+            unsafe { ManuallyDrop::drop(&mut self.file) };
         }
     }
 }

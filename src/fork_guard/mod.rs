@@ -195,6 +195,20 @@ mod tests {
     }
 
     #[test]
+    fn a_child_does_not_close_the_number_of_a_file_that_it_has_not_got() {
+        install();
+        let mut file: Option<GuardedFile> = Some(tempfile::tempfile().unwrap().into());
+        let number = file.as_ref().map_or(-1, |file| file.file().as_raw_fd());
+        let child = || {
+            // SAFETY: the call makes a number of its own, the lowest that is free.
+            let reused = unsafe { libc::dup2(0, number) } == number;
+            drop(file.take());
+            i32::from(reused && is_open(number))
+        };
+        assert_eq!(code_of_child(child, false), 1);
+    }
+
+    #[test]
     fn a_file_that_has_the_number_of_a_socket_stays_open() {
         install();
         let (ours, _other) = UnixStream::pair().unwrap();

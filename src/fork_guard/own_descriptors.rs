@@ -42,7 +42,9 @@ pub fn register(descriptor: impl AsFd) {
 pub fn own(socket: impl AsFd) {
     if let Some((word, bit)) = place(socket.as_fd().as_raw_fd()) {
         SOCKETS[word].fetch_or(bit, Ordering::Relaxed);
-        WORDS_USED.fetch_max(word + 1, Ordering::Relaxed);
+        if WORDS_USED.load(Ordering::Relaxed) <= word {
+            WORDS_USED.fetch_max(word + 1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -83,11 +85,21 @@ pub fn keep_for_this_thread(descriptor: impl AsFd) {
     KEPT.set(descriptor.as_fd().as_raw_fd());
 }
 
+impl Registered {
+    /// End it. Returns whether it was still there.
+    pub(super) fn end(&mut self) -> bool {
+        // Once: the number may be another file's, and registered, as soon as this one is closed.
+        let number = std::mem::replace(&mut self.0, -1);
+        if KEPT.get() == number {
+            KEPT.set(-1);
+        }
+        entry(number).is_some_and(|entry| entry.swap(0, Ordering::Relaxed) != 0)
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
-        if let Some(entry) = entry(self.0) {
-            entry.store(0, Ordering::Relaxed);
-        }
+        self.end();
     }
 }
 
@@ -121,8 +133,12 @@ fn is_socket(number: RawFd) -> bool {
 pub(super) fn close_all() {
     let kept = KEPT.get();
     for (number, entry) in TABLE.iter().enumerate() {
-        let (number, registered) = (number as RawFd, entry.swap(0, Ordering::Relaxed));
-        if registered != 0 && number != kept && inode(number) == Some(registered) {
+        let number = number as RawFd;
+        if number == kept {
+            continue;
+        }
+        let registered = entry.swap(0, Ordering::Relaxed);
+        if registered != 0 && inode(number) == Some(registered) {
             close(number);
         }
     }

@@ -270,6 +270,15 @@ impl Piece {
         }
     }
 
+    /// How many bytes of a stream's window it takes. A file takes none: it is not in memory.
+    pub fn window_bytes(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Borrowed(buffer) => buffer.bytes().len(),
+            Self::File { .. } => 0,
+        }
+    }
+
     /// Whether the piece has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

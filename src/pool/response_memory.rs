@@ -8,7 +8,7 @@
 //!
 //! Where no file can be written the response is sent from memory all the same, and its thread waits for the client, as the
 //! thread of a stream does ([`UnsentBytes::overdraw`]): memory is bounded by the number of threads, and nothing is lost. When
-//! all other threads wait like that, the last one is hurried: its client has to take something every second, or is closed.
+//! all other threads wait like that, the last one is hurried: its client has to take 64 KiB per second, or is closed.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;

@@ -165,14 +165,13 @@ impl Lifecycle {
     pub(super) fn await_client(&mut self, bytes: u64, pace: Pace, clock: &mut Clock) {
         let began = self.state != State::Sending;
         self.state = State::Sending;
+        let taken = u32::try_from(bytes).unwrap_or(u32::MAX);
         match (pace, began) {
-            (Pace::Hurried, _) if began || bytes > 0 => self.arm(Timeout::HurriedSend, clock),
             (Pace::Ordinary, true) => self.arm(Timeout::Send, clock),
-            (Pace::Ordinary, false) if bytes > 0 => {
-                let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-                clock.extend_send(&mut self.timer, bytes);
-            }
-            (Pace::Hurried | Pace::Ordinary, _) => {}
+            (Pace::Hurried, true) => self.arm(Timeout::HurriedSend, clock),
+            (_, false) if taken == 0 => {}
+            (Pace::Ordinary, false) => clock.extend_send(&mut self.timer, taken),
+            (Pace::Hurried, false) => clock.extend_hurried_send(&mut self.timer, taken),
         }
     }
 
@@ -315,7 +314,9 @@ mod tests {
         clock.advance(MOMENT / 2);
         lifecycle.await_client(0, Pace::Hurried, &mut clock);
         assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT / 2));
-        lifecycle.await_client(1, Pace::Hurried, &mut clock);
+        lifecycle.await_client(1024, Pace::Hurried, &mut clock);
+        assert!(lifecycle.due() < Some(clock.now() + MOMENT * 3 / 5));
+        lifecycle.await_client(1_000_000, Pace::Hurried, &mut clock);
         assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT));
     }
 

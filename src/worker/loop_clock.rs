@@ -16,8 +16,10 @@ use crate::pool::ConnId;
 const LAST_REQUEST: Duration = Duration::from_millis(500);
 /// From the end of a last response to the client's own close.
 const LINGERING_CLOSE: Duration = Duration::from_secs(2);
-/// A client that the last free thread waits for, because there is no room for its response, has to take something this often.
+/// A client that the last free thread waits for, because there is no room for its response, has this long to take something.
 const HURRIED_SEND: Duration = Duration::from_secs(1);
+/// What a byte gives back of it: 64 KiB per second is the least.
+const HURRIED_PER_BYTE: Duration = Duration::from_nanos(1_000_000_000 / (64 * 1024));
 
 /// Deadlines are kept to this resolution. They are never early.
 const TICK: Duration = Duration::from_millis(100);
@@ -203,6 +205,11 @@ impl Clock {
     pub(super) fn extend_send(&mut self, timer: &mut Timer, bytes: u32) {
         let (timeout, per_byte) = (self.timeouts.send, self.timeouts.send_per_byte);
         self.extend(timer, (timeout, per_byte), bytes);
+    }
+
+    /// So has a client that the last free thread waits for.
+    pub(super) fn extend_hurried_send(&mut self, timer: &mut Timer, bytes: u32) {
+        self.extend(timer, (Some(HURRIED_SEND), Some(HURRIED_PER_BYTE)), bytes);
     }
 
     /// Each byte moves the deadline by its share of a second at the least rate, but to no later than the whole timeout from

@@ -121,7 +121,7 @@ impl ResponseSpool {
         Ok(())
     }
 
-    /// Hand over what is held, in order.
+    /// Send what is held, in order.
     fn send_held(&mut self, client: &StreamClient<'_>) -> Result<(), WindowClosed> {
         if let Some(stored) = self.take_file() {
             self.is_behind = client.send_piece(stored)?;

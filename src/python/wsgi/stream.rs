@@ -54,8 +54,7 @@ impl StreamClient<'_> {
 
     /// Send a piece. Returns whether the client has too much unread.
     pub(super) fn send_piece(self, piece: Piece) -> Result<bool, WindowClosed> {
-        let len = usize::try_from(piece.len()).unwrap_or(usize::MAX);
-        let must_wait = self.window.add(len)?;
+        let must_wait = self.window.add(piece.window_bytes())?;
         self.pool.send_piece(self.conn, piece, must_wait);
         Ok(must_wait)
     }

@@ -246,9 +246,12 @@ impl Application {
             Ok(false) if !is_failing && !is_over => {
                 let part = running.answer.parts[running.parts_sent].clone();
                 running.parts_sent += 1;
-                if !part.is_empty() && window.add(part.len()).is_ok() {
-                    let conn = running.job.conn;
-                    let piece = self.piece(part, rng);
+                let (conn, window) = (running.job.conn, window.clone());
+                if part.is_empty() {
+                    return None;
+                }
+                let piece = self.piece(part, rng);
+                if window.add(piece.window_bytes()).is_ok() {
                     self.thread.pool().send(Reply::Data(conn, piece));
                 }
                 return None;
