@@ -117,7 +117,7 @@ impl Server {
         change(&mut config);
         // As the arbiter binds: the options of the listener are those of its connections.
         let any_port = BindAddress::parse("127.0.0.1:0").expect("an address");
-        let bound = net::bind_all(&[any_port], &BindOptions::default(), || false);
+        let bound = net::bind_all(&[any_port], &BindOptions::default(), |_| false);
         let listener = bound.expect("a free port").remove(0).listener;
         let Listener::Tcp(tcp) = &listener else {
             unreachable!("a TCP address gives a TCP listener")

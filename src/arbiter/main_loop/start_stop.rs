@@ -44,6 +44,7 @@ impl<'r> Arbiter<'r> {
             upgrade: BinaryUpgrade::of(start.old_master),
             pidfile: OwnPidfile::default(),
             control: ControlServer::default(),
+            deferred_reload: DeferredReload::default(),
             admin: None,
             notifier: Notifier::new(&start.supervisor),
             gauges: Gauges::new(start.log),
@@ -66,8 +67,8 @@ impl<'r> Arbiter<'r> {
         self.move_pidfile()?;
         self.hook(Hook::OnStarting)?;
         let (runtime, signals) = (&mut *self.runtime, &self.signals);
-        self.listeners.open(self.rollout.config(), || {
-            !signals::wait_for_stop(runtime, signals)
+        self.listeners.open(self.rollout.config(), |wait| {
+            !signals::wait_for_stop(runtime, signals, wait)
         })?;
         let listening = self.listeners.describe(self.rollout.config());
         log::info!("Listening at: {listening} ({})", self.pid);
@@ -327,10 +328,9 @@ impl<'r> Arbiter<'r> {
                 deadline = deadline.min(now + QUICK_MS);
             }
             self.reap_quietly();
-            let standstill = self
+            deadline += self
                 .watchdog
                 .excuse(&mut self.children, &mut self.fork_servers);
-            deadline = deadline.saturating_add(standstill);
         }
         self.kill_rest();
     }
