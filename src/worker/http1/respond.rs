@@ -280,11 +280,6 @@ impl Http1 {
         }
     }
 
-    /// Whether the answer that is on its way keeps the last free thread.
-    pub(in crate::worker) fn is_hurried(&self) -> bool {
-        matches!(&self.request, Request::Answered(answered) if answered.job.response_body.is_hurried())
-    }
-
     /// Why the answer that is on its way will not arrive as it should.
     pub(in crate::worker) fn note_reason(&mut self, why: impl Into<Cow<'static, str>>) {
         if let Request::Answered(answered) = &mut self.request {
