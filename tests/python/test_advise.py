@@ -85,7 +85,7 @@ def app(environ, start_response):
 
 @contextlib.contextmanager
 def visitors(one, count):
-    """So many clients, each of which asks again as soon as it is answered."""
+    """Clients, each of which asks again as soon as it is answered."""
     leave = threading.Event()
 
     def visit():
