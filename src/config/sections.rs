@@ -71,6 +71,8 @@ pub struct Socket {
 #[derive(Clone, Debug)]
 pub struct Workers {
     pub workers: usize,
+    /// Why `auto` is that number; none where a number was given.
+    pub auto: Option<String>,
     /// At least 1.
     pub threads: usize,
     pub worker_connections: usize,
@@ -124,6 +126,8 @@ pub struct Http {
     /// Bytes per second; 0 is no minimum.
     pub client_body_min_rate: u32,
     pub send_timeout: Option<Duration>,
+    /// Bytes per second; 0 is no minimum.
+    pub send_min_rate: u32,
     pub sendfile: bool,
     /// `None`: the built-in one; empty: no such header.
     pub server_header: Option<String>,

@@ -5,6 +5,7 @@ use super::choices::{
     ClientCertificates, HeaderMap, LogLevel, Password, ProxyHeaders, ProxyProtocol, ReloadEngine,
     TlsVersion,
 };
+use super::cpus;
 use super::resolved::Resolved;
 use super::sections::{
     AccessLog, App, Config, Control, Debugging, Http, Lifecycle, Logging, Process, Proxy,
@@ -32,7 +33,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
     let app = app(r, raw);
     Config {
         socket: section! { Socket of r: number(backlog) on(reuse_port) { bind: bind(r), } },
-        workers: workers(r),
+        workers: workers(r, raw),
         lifecycle: lifecycle(r),
         http: http(r),
         limits: section! { RequestLimits of r:
@@ -79,11 +80,13 @@ fn app(r: &Resolved, raw: &RawSettings) -> App {
     } }
 }
 
-fn workers(r: &Resolved) -> Workers {
+fn workers(r: &Resolved, raw: &RawSettings) -> Workers {
+    let is_auto = raw.get("workers").and_then(Value::as_str) == Some("auto");
     section! { Workers of r:
         number(workers worker_connections max_queue) on(handover)
         seconds(timeout boot_timeout) time(request_timeout queue_timeout) path(worker_tmp_dir)
         {
+            auto: is_auto.then(|| cpus::workers().reason),
             threads: r.number::<usize>("threads").max(1),
             graceful_timeout: r.seconds("graceful_timeout").unwrap_or_default(),
         }
@@ -104,7 +107,7 @@ fn http(r: &Resolved) -> Http {
         seconds(keepalive client_header_timeout client_body_timeout send_timeout)
         on(permit_obsolete_folding strip_header_spaces casefold_http_method)
         on(permit_unconventional_http_method permit_unconventional_http_version)
-        number(client_body_min_rate)
+        number(client_body_min_rate send_min_rate)
         {
             sendfile: r.value("sendfile").and_then(Value::as_bool).unwrap_or(true),
             server_header: server_header.map(str::to_owned),

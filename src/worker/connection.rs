@@ -141,6 +141,8 @@ impl Connection {
         if event.is_broken && !self.lifecycle.is_lingering_close() {
             return Action::Close;
         }
+        // Before anything is written: what comes after the response looks whether its request is there already.
+        self.read.on_edge(event.input);
         let mut action = Action::Wait;
         if event.is_writable {
             if !self.write.is_empty() {
@@ -150,7 +152,6 @@ impl Connection {
             }
         }
         if action == Action::Wait && event.input != InputEvent::Nothing {
-            self.read.on_edge(event.input);
             action = self.read(services);
         }
         action
@@ -268,7 +269,9 @@ impl Connection {
             | State::KeepAlive { .. }
             | State::LingeringClose => return Action::Close,
             State::Sending => {
-                log::debug!("Closing a connection whose client reads nothing (send_timeout).");
+                log::debug!(
+                    "Closing a connection whose client reads nothing, or too little (send_timeout)."
+                );
                 self.protocol.note_reason("send_timeout");
                 return Action::Close;
             }

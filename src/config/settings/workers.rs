@@ -10,9 +10,9 @@ pub(super) const ROWS: &[Setting] = &[
     row(
         "workers",
         SECTION,
-        Kind::Int,
+        Kind::Workers,
         Default::Int(1),
-        "Number of worker processes.",
+        "Number of worker processes; auto: one per core it may use.",
     )
     .flags(&["-w", "--workers"])
     .env("WEB_CONCURRENCY", |text| Value::str(text)),
@@ -181,6 +181,15 @@ pub(super) const ROWS: &[Setting] = &[
         "Seconds a client may read nothing of its response. 0: no limit.",
     )
     .flags(&["--send-timeout"])
+    .ours(),
+    row(
+        "send_min_rate",
+        SECTION,
+        Kind::Int,
+        Default::Int(240),
+        "Bytes per second a client reads of a waiting response, on average: a slower one uses send_timeout up. 0: no minimum.",
+    )
+    .flags(&["--send-min-rate"])
     .ours(),
     row(
         "asgi_loop",

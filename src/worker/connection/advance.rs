@@ -3,6 +3,7 @@
 use crate::pool::Job;
 
 use super::{Action, Connection};
+use crate::worker::connection_lifecycle::Pace;
 use crate::worker::dispatch::Usage;
 use crate::worker::http1::Refusal;
 use crate::worker::services::Services;
@@ -74,18 +75,23 @@ impl Connection {
             &mut services.writes,
             &mut services.drops,
         );
-        let (action, has_moved) = match flushed {
+        let (action, written) = match flushed {
             Ok(Progress::Done) => return None,
             Ok(Progress::BudgetExhausted) => return Some(Action::Resume),
-            Ok(Progress::Blocked { has_moved }) => (Action::Wait, has_moved),
-            Ok(Progress::ShareUsed) => (Action::Resume, true),
+            Ok(Progress::Blocked { written }) => (Action::Wait, written),
+            Ok(Progress::ShareUsed { written }) => (Action::Resume, written),
             Err(WriteError::FileShort) => {
                 self.protocol.cut_short_file();
                 return Some(Action::Close);
             }
             Err(WriteError::Socket) => return Some(Action::Close),
         };
-        self.lifecycle.await_client(has_moved, &mut services.clock);
+        let pace = match self.protocol.is_hurried() {
+            true => Pace::Hurried,
+            false => Pace::Ordinary,
+        };
+        self.lifecycle
+            .await_client(written, pace, &mut services.clock);
         Some(action)
     }
 
@@ -95,9 +101,20 @@ impl Connection {
             return self.read(services);
         }
         match self.transport.send_unsent() {
+            // The client may have closed its side before ours was closed.
+            Ok(()) if self.lifecycle.is_lingering_close() => Action::Resume,
             Ok(()) => Action::Wait,
             Err(_) => Action::Close,
         }
+    }
+
+    /// Nothing more will come of the client: close, as soon as the socket has taken the announcement of the end.
+    pub(super) fn close_announced(&mut self, services: &mut Services) -> Action {
+        if self.transport.announce_end() || self.transport.shutdown_write().is_err() {
+            return Action::Close;
+        }
+        self.lifecycle.begin_lingering_close(&mut services.clock);
+        Action::Wait
     }
 
     /// A TLS handshake has failed, or took too long.
@@ -152,8 +169,9 @@ impl Connection {
             return Action::Wait;
         }
         self.drop_request_body();
+        // An end that the socket does not take now is waited for, and what the client may still send is read first.
         if self.protocol.would_look_whole(true)
-            || !self.read.may_have_unread()
+            || self.transport.announce_end() && !self.read.may_have_unread()
             || self.transport.shutdown_write().is_err()
         {
             return Action::Close;

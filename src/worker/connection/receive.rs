@@ -166,7 +166,7 @@ impl Connection {
             let reason = "client gone before the end of the request";
             self.protocol.abandon(reason, services);
         }
-        Action::Close
+        self.close_announced(services)
     }
 
     /// Bytes have arrived.
@@ -318,6 +318,7 @@ impl Connection {
             match self.read.read(buffer, &mut self.transport) {
                 Ok(Input::Bytes(_)) => {}
                 Ok(Input::Blocked) => return Action::Wait,
+                Ok(Input::End) if self.transport.has_unsent() => return Action::Wait,
                 Ok(Input::End) | Err(_) => return Action::Close,
             }
         }
