@@ -101,7 +101,7 @@ def start(server, *arguments, workers=2, **options):
     # So long a timeout that stopped workers stay.
     common = ("--preload", "--timeout", "60", "--graceful-timeout", "2", "--admin-bind", "127.0.0.1:0")
     one = server(APP, *common, *arguments, workers=workers, **options)
-    wait_until(lambda: len(children_of(one)) == workers and len(fork_servers(one)) == 1, "fork server and workers")
+    wait_until(lambda: len(one.booted()) == workers and len(fork_servers(one)) == 1, "fork server and workers")
     return one
 
 
@@ -111,7 +111,7 @@ def test_each_process_may_be_stopped_while_workers_come_and_go(server, seed):
     chance = random.Random(seed)
     one = start(server)
     for _ in range(4):
-        pid = chance.choice(children_of(one) + fork_servers(one))
+        pid = chance.choice([*children_of(one), *fork_servers(one)])
         change = chance.choice([signal.SIGTTIN, signal.SIGTTOU, signal.SIGHUP, None])
         with stopped(pid):
             if change:

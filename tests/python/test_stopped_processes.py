@@ -50,7 +50,7 @@ def fork_server_of(one) -> int:
 def ready(server, *arguments, **options):
     """With `--preload`, and all of it there."""
     one = server("hello:app", "--preload", *ADMIN, *arguments, workers=2, **options)
-    wait_until(lambda: len(one.workers()) == 2 and len(fork_servers(one)) == 1, "two workers and their fork server")
+    wait_until(lambda: len(one.booted()) == 2 and len(fork_servers(one)) == 1, "two workers and their fork server")
     path_of(one)
     return one
 
