@@ -28,14 +28,17 @@ pub(crate) mod words;
 
 pub use bad_value::BadValue;
 pub use check::check;
-pub use choices::{HeaderMap, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine, StatsdAddress};
+pub use choices::{
+    HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine,
+    StatsdAddress,
+};
 pub use cli::CliOutcome;
 pub use document::document;
 pub use host::start_directory;
 pub use peers::AllowedPeers;
 pub use resolved::Resolved;
 pub use sections::{
-    AccessLog, App, Config, Control, Debugging, Http, Lifecycle, Logging, Process, Proxy,
+    AccessLog, App, Config, Control, Debugging, Http, Http2, Lifecycle, Logging, Process, Proxy,
     RequestLimits, Socket, Statsd, Syslog, Workers,
 };
 pub use setting_error::Error;

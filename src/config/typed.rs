@@ -1,10 +1,12 @@
 //! `Resolved` -> `Config`: gives each checked value its type.
 
 use super::check::split_statsd;
-use super::choices::{HeaderMap, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine};
+use super::choices::{
+    HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine,
+};
 use super::resolved::Resolved;
 use super::sections::{
-    AccessLog, App, Config, Control, Debugging, Http, Lifecycle, Logging, Process, Proxy,
+    AccessLog, App, Config, Control, Debugging, Http, Http2, Lifecycle, Logging, Process, Proxy,
     RequestLimits, Socket, Statsd, Syslog, Workers,
 };
 use super::sources::RawSettings;
@@ -30,6 +32,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
         workers: workers(r),
         lifecycle: lifecycle(r),
         http: http(r),
+        http2: http2(r),
         limits: section! { RequestLimits of r:
             number(limit_request_line limit_request_fields limit_request_field_size)
             number(limit_request_body body_buffer_size body_buffer_total response_buffer_total)
@@ -103,6 +106,26 @@ fn http(r: &Resolved) -> Http {
             sendfile: r.value("sendfile").and_then(Value::as_bool).unwrap_or(true),
             server_header: server_header.map(str::to_owned),
             header_map: header_map(r),
+        }
+    }
+}
+
+fn http2(r: &Resolved) -> Http2 {
+    let protocol = |name: String| match name.as_str() {
+        "h2" => HttpProtocol::H2,
+        _ => HttpProtocol::H1,
+    };
+    section! { Http2 of r:
+        number(http2_max_concurrent_streams http2_initial_window_size)
+        number(http2_max_frame_size http2_max_header_list_size)
+        {
+            http_protocols: r.texts("http_protocols").into_iter().map(protocol).collect(),
+            http2_cleartext: match r.text("http2_cleartext").as_str() {
+                "prior-knowledge" => Http2Cleartext::PriorKnowledge,
+                "upgrade" => Http2Cleartext::Upgrade,
+                "both" => Http2Cleartext::Both,
+                _ => Http2Cleartext::Off,
+            },
         }
     }
 }

@@ -12,14 +12,16 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::config::Http2Cleartext;
 use crate::http::Status;
 use crate::pool::{ConnId, Job, Peer, Reply};
 
+pub(super) use super::connection_lifecycle::Action;
 use super::connection_lifecycle::{Lifecycle, State};
 use super::dispatch::Usage;
 use super::events::{InputEvent, SocketEvent};
 use super::http1::{Client, Http1, Refusal, TimedOut};
-use super::loop_clock::Clock;
+use super::http2::{Http2, Link};
 use super::read_side::ReadSide;
 use super::services::{Services, recycle};
 use super::transport::{Ending, Transport};
@@ -36,20 +38,13 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// Head and bytes read behind it of a connection that is transferred; more stays where it is.
 const TRANSFER_BYTES_MAX: usize = 32 * 1024;
 
-/// What the loop does with a connection after one of its steps.
+/// What the first bytes may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub(super) enum Action {
-    /// It waits for its next event.
-    Wait,
-    /// It waits for its next request, and may be closed to make room for another.
-    Idle,
-    /// What it has queued is to be flushed at the end of the iteration.
-    FlushLater,
-    /// It has more to read or write than its share of one iteration.
-    Resume,
-    /// It is over.
-    Close,
+enum Opening {
+    /// A request of HTTP/1, or the preface of HTTP/2; without the latter the client is refused if `is_required`.
+    MayBePreface { is_required: bool },
+    /// They were seen, or can only be HTTP/1.
+    Http1,
 }
 
 /// See the module.
@@ -59,6 +54,9 @@ pub(super) struct Connection {
     transport: Transport,
     read: ReadSide,
     protocol: Http1,
+    /// What has taken over from HTTP/1.
+    http2: Option<Box<Http2>>,
+    opening: Opening,
     write: WriteSide,
     lifecycle: Lifecycle,
     usage: Usage,
@@ -74,11 +72,14 @@ impl Connection {
         services: &mut Services,
     ) -> Self {
         let policy = &services.policy;
+        let is_trusted = policy.trusts(peer);
         Self {
-            client: Client::new(id, peer, policy.trusts(peer), listener),
+            client: Client::new(id, peer, is_trusted, listener),
             transport,
             read: ReadSide::new(policy.expects_proxy_header()),
             protocol: Http1::default(),
+            http2: None,
+            opening: Opening::of(policy.http2_cleartext(is_trusted)),
             write: WriteSide::default(),
             lifecycle: Lifecycle::new(id, &mut services.clock),
             usage: Usage::New,
@@ -99,14 +100,35 @@ impl Connection {
         self.lifecycle.due()
     }
 
-    /// Whether its deadline is over; the set has found an entry for it.
-    pub(super) fn has_expired(&mut self, clock: &mut Clock) -> bool {
-        self.lifecycle.has_expired(clock)
+    /// HTTP/2, if the connection speaks it, and what it works with.
+    fn http2(&mut self) -> Option<(&mut Http2, Link<'_>)> {
+        let http2 = self.http2.as_deref_mut()?;
+        let link = Link {
+            client: &self.client,
+            transport: &mut self.transport,
+            read: &mut self.read,
+            write: &mut self.write,
+            lifecycle: &mut self.lifecycle,
+            usage: &mut self.usage,
+        };
+        Some((http2, link))
+    }
+
+    /// Whether its deadline, or that of its stream, is over; the set has found an entry for it.
+    pub(super) fn has_expired(&mut self, id: ConnId, services: &mut Services) -> bool {
+        match &mut self.http2 {
+            Some(http2) if id.stream != 0 => http2.has_expired(id, services),
+            _ => self.lifecycle.has_expired(&mut services.clock),
+        }
     }
 
     /// Between requests, with nothing to write: may be closed silently.
     pub(super) fn is_idle(&self) -> bool {
-        self.protocol.is_idle() && self.write.is_empty() && self.read.is_empty()
+        let is_idle = match &self.http2 {
+            None => self.protocol.is_idle(),
+            Some(http2) => http2.is_idle(),
+        };
+        is_idle && self.write.is_empty() && self.read.is_empty()
     }
 
     /// Whether it may be closed to make room for another, and since when it is idle. Those that have sent nothing yet come
@@ -123,13 +145,11 @@ impl Connection {
         }
     }
 
-    /// Whether its client was answered for a request that its thread still has.
-    pub(super) fn is_timed_out(&self) -> bool {
-        self.protocol.is_timed_out()
-    }
-
     /// The poll set has news of the socket.
     pub(super) fn on_event(&mut self, event: SocketEvent, services: &mut Services) -> Action {
+        if let Some((http2, mut link)) = self.http2() {
+            return http2.on_event(event, &mut link, services);
+        }
         // In a lingering close it only means that the client has closed its side too; what it sent before is still read.
         if event.is_broken && !self.lifecycle.is_lingering_close() {
             return Action::Close;
@@ -145,8 +165,22 @@ impl Connection {
         action
     }
 
-    /// The application has replied.
-    pub(super) fn on_reply(&mut self, reply: Reply, services: &mut Services) -> Action {
+    /// The application has replied. Returns the reply too when its client was answered before (`request_timeout`).
+    pub(super) fn on_reply(
+        &mut self,
+        reply: Reply,
+        services: &mut Services,
+    ) -> (Action, Option<Reply>) {
+        if let Some((http2, link)) = self.http2() {
+            return http2.on_reply(reply, link.client, services);
+        }
+        if self.protocol.is_timed_out() {
+            return (Action::Wait, Some(reply));
+        }
+        (self.on_awaited_reply(reply, services), None)
+    }
+
+    fn on_awaited_reply(&mut self, reply: Reply, services: &mut Services) -> Action {
         let (protocol, write) = (&mut self.protocol, &mut self.write);
         match reply {
             Reply::Whole(job) => return self.answer(job, services),
@@ -211,6 +245,9 @@ impl Connection {
 
     /// The loop has answered the request itself.
     pub(super) fn on_own_answer(&mut self, job: Box<Job>, services: &mut Services) -> Action {
+        if let Some((http2, link)) = self.http2() {
+            return http2.on_own_answer(job, link.client, services);
+        }
         if !self.protocol.is_dispatched() {
             recycle(job, services);
             return Action::Wait;
@@ -230,6 +267,9 @@ impl Connection {
 
     /// Continue where the share of the last iteration ended.
     pub(super) fn resume(&mut self, services: &mut Services) -> Action {
+        if let Some((http2, mut link)) = self.http2() {
+            return http2.resume(&mut link, services);
+        }
         if !self.write.is_empty() {
             let action = self.advance(services);
             if action != Action::Wait || !self.protocol.wants_body() {
@@ -240,7 +280,10 @@ impl Connection {
     }
 
     /// The deadline is over.
-    pub(super) fn on_deadline(&mut self, services: &mut Services) -> Action {
+    pub(super) fn on_deadline(&mut self, id: ConnId, services: &mut Services) -> Action {
+        if let Some((http2, mut link)) = self.http2() {
+            return http2.on_deadline(id, &mut link, services);
+        }
         let (status, what) = match self.lifecycle.state() {
             State::ReceivingBody { .. } if self.protocol.has_streaming_body() => {
                 self.fail_request_body(
@@ -274,7 +317,10 @@ impl Connection {
     }
 
     /// The application has had the request for too long. Returns what the client has seen.
-    pub(super) fn time_out(&mut self, services: &mut Services) -> (TimedOut, Action) {
+    pub(super) fn time_out(&mut self, id: ConnId, services: &mut Services) -> (TimedOut, Action) {
+        if let Some((http2, _)) = self.http2() {
+            return http2.time_out(id, services);
+        }
         let is_hijackable = self.protocol.is_hijackable();
         self.drop_request_body();
         let seen = self.protocol.time_out(services);
@@ -289,6 +335,9 @@ impl Connection {
     /// closes, unless its next request is there already; one that was used just now, or is new, may have sent a
     /// request that has not yet arrived, so it gets a moment for it.
     pub(super) fn begin_drain(&mut self, services: &mut Services) -> Action {
+        if let Some((http2, mut link)) = self.http2() {
+            return http2.begin_drain(&mut link, services);
+        }
         if self.lifecycle.is_lingering_close() {
             return Action::Wait;
         }
@@ -309,6 +358,9 @@ impl Connection {
 
     /// Close, unless the next request is there already.
     pub(super) fn close_if_idle(&mut self, services: &mut Services) -> Action {
+        if let Some((http2, mut link)) = self.http2() {
+            return http2.close_if_idle(&mut link, services);
+        }
         self.read.on_edge(InputEvent::Readable);
         let action = self.read(services);
         if action == Action::Wait && self.is_idle() {
@@ -355,6 +407,9 @@ impl Connection {
     /// The connection is over: wake the thread that it holds, give back what it holds.
     pub(super) fn close(mut self, services: &mut Services) {
         services.dispatch.note_usage(self.usage);
+        if let Some(http2) = &mut self.http2 {
+            http2.close(services);
+        }
         self.drop_request_body();
         let unsent_bytes = self.write.unsent_bytes();
         let ending = match self.protocol.would_look_whole(self.write.is_empty()) {
@@ -364,6 +419,17 @@ impl Connection {
         self.write.close(&mut services.drops);
         self.protocol.close(unsent_bytes, services);
         self.transport.close(ending);
+    }
+}
+
+impl Opening {
+    fn of(cleartext: Http2Cleartext) -> Self {
+        match cleartext.allows_prior_knowledge() {
+            true => Self::MayBePreface {
+                is_required: cleartext == Http2Cleartext::PriorKnowledge,
+            },
+            false => Self::Http1,
+        }
     }
 }
 

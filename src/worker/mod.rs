@@ -16,7 +16,7 @@
 //! | sides | `read_side`, `write_queue`, `write_side`, `body_stream` | bytes on their way in and out |
 //! | owners | `services` | names the owners above that connections share |
 //! | protocol | `http1` | bytes to requests, replies to bytes |
-//! | connection | `connection_lifecycle`, `connection` | one client, from accept to close |
+//! | connection | `connection_lifecycle`, `http2`, `connection` | one client, from accept to close |
 //! | connections | `connections`, `timed_out`, `deliver`, `peer_workers` | all of them, replies to them, transfers of them |
 //! | loop | `sleep`, `event_loop` | when what happens |
 //!
@@ -61,6 +61,7 @@ mod events;
 mod exhaustion;
 mod health;
 mod http1;
+mod http2;
 mod load_shedding;
 mod loop_clock;
 mod loop_heartbeat;
@@ -85,7 +86,7 @@ use std::sync::Arc;
 
 use mio::{Poll, Waker};
 
-use crate::config::Config;
+use crate::config::{Config, HttpProtocol};
 use crate::fork_guard;
 use crate::logging::Log;
 use crate::logging::statsd::Statsd;
@@ -205,7 +206,11 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     })
 }
 
-/// One job per connection at most; at a stop the accept queue is emptied beyond the limit.
+/// One job per connection of HTTP/1 at most; at a stop the accept queue is emptied beyond the limit.
 fn jobs_max(config: &Config) -> usize {
-    config.workers.worker_connections.max(1) + config.socket.backlog as usize
+    let connections = config.workers.worker_connections.max(1) + config.socket.backlog as usize;
+    match config.http2.http_protocols.contains(&HttpProtocol::H2) {
+        true => connections * http2::jobs_max(config.workers.threads),
+        false => connections,
+    }
 }

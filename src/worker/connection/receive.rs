@@ -8,9 +8,10 @@ use std::io;
 use crate::http::{ProxyParse, Status};
 use crate::pool::Job;
 
-use super::{Action, Connection};
+use super::{Action, Connection, Opening};
 use crate::worker::dispatch::Usage;
 use crate::worker::http1::{Arrived, Part, Refusal};
+use crate::worker::http2::{FirstBytes, Http2, PREFACE, first_bytes};
 use crate::worker::read_side::Input;
 use crate::worker::services::Services;
 
@@ -151,10 +152,47 @@ impl Connection {
             Ok(consumed) if consumed == bytes.len() => Action::Wait,
             Ok(consumed) => {
                 self.read.keep(&bytes[consumed..]);
-                Action::Wait
+                self.begin_http2(services)
             }
             Err(refusal) => self.refuse_and_advance(refusal, services),
         }
+    }
+
+    /// HTTP/2 takes over with what was read, if the client has said that it speaks it.
+    fn begin_http2(&mut self, services: &mut Services) -> Action {
+        if self.http2.is_none() {
+            return Action::Wait;
+        }
+        let bytes = self.read.take();
+        match self.http2() {
+            Some((http2, mut link)) => match http2.begin(&bytes, &mut link, services) {
+                // The socket may have more.
+                Action::Wait | Action::Idle => Action::Resume,
+                action => action,
+            },
+            None => Action::Wait,
+        }
+    }
+
+    /// Whether the bytes, the first of the connection, can be taken for HTTP/1.
+    fn is_http1(&mut self, bytes: &[u8], services: &Services) -> Result<bool, Refusal> {
+        let Opening::MayBePreface { is_required } = self.opening else {
+            return Ok(true);
+        };
+        match first_bytes(bytes) {
+            FirstBytes::Undecided => return Ok(false),
+            FirstBytes::Preface => {
+                self.http2 = Some(Box::new(Http2::new(&self.client, services)));
+            }
+            FirstBytes::Other if is_required => {
+                let shown = bytes[..bytes.len().min(PREFACE.len())].escape_ascii();
+                let message = format!("Expected HTTP/2 connection preface, got b'{shown}'");
+                return Err(Refusal::bad_request(message));
+            }
+            FirstBytes::Other => {}
+        }
+        self.opening = Opening::Http1;
+        Ok(self.http2.is_none())
     }
 
     /// Continue with what was read before: the rest of a request, or the next of a pipeline.
@@ -163,7 +201,7 @@ impl Connection {
         match self.receive(&buffer, services) {
             Ok(consumed) => {
                 self.read.give_back(buffer, consumed);
-                Action::Wait
+                self.begin_http2(services)
             }
             Err(refusal) => self.refuse_and_advance(refusal, services),
         }
@@ -193,6 +231,9 @@ impl Connection {
             if consumed == bytes.len() {
                 return Ok(consumed);
             }
+        }
+        if self.opening != Opening::Http1 && !self.is_http1(&bytes[consumed..], services)? {
+            return Ok(consumed);
         }
         Ok(consumed + self.feed(&bytes[consumed..], services)?)
     }

@@ -41,10 +41,7 @@ fn connect() -> (Connection, UnixStream, Services) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     let mut services = Services::for_tests();
-    let conn = ConnId {
-        slot: 0,
-        generation: 0,
-    };
+    let conn = ConnId::new(0, 0);
     let ours = Transport::Unix(mio::net::UnixStream::from_std(ours));
     let connection = Connection::new(conn, ours, Peer::Unix, 0, &mut services);
     (connection, theirs, services)
@@ -62,7 +59,7 @@ fn an_answered_connection_waits_for_its_next_request() {
     let mut job = services.dispatch.take_first().unwrap();
     job.response.set_status(b"204 No Content").unwrap();
     let action = connection.on_reply(Reply::Whole(job), &mut services);
-    assert_eq!(action, Action::Idle);
+    assert_eq!(action.0, Action::Idle);
     connection.check_invariants();
     let idle_since = connection.idle_since(Instant::now());
     assert!(matches!(idle_since, Some((true, _))), "{idle_since:?}");
