@@ -120,7 +120,7 @@ impl Http2 {
         }
         if event.is_writable && !link.write.is_empty() {
             let action = self.turn(link, services);
-            if action == Action::Close {
+            if !link.read.is_ready() || !matches!(action, Action::Wait | Action::Idle) {
                 return action;
             }
         }
@@ -170,7 +170,7 @@ impl Http2 {
         link: &mut Link<'_>,
         services: &mut Services,
     ) -> Action {
-        let mut share = SHARE_BYTES;
+        let (mut share, mut last) = (SHARE_BYTES, None);
         while link.read.is_ready() && self.wants_input(link) {
             if share == 0 {
                 return Action::Resume;
@@ -180,16 +180,18 @@ impl Http2 {
                     share = share.saturating_sub(len);
                     self.receive(&buffer[..len], link.client, services);
                     let action = self.turn(link, services);
-                    if action != Action::Wait && action != Action::Idle {
+                    if !matches!(action, Action::Wait | Action::Idle) {
                         return action;
                     }
+                    last = Some(action);
                 }
                 Ok(Input::Blocked) => break,
                 // A client that closes its side takes no answers either: the crate has no half-closed connection.
                 Ok(Input::End) | Err(_) => return Action::Close,
             }
         }
-        self.settle(link, services)
+        // Without bytes it may still be about a reply.
+        last.unwrap_or_else(|| self.turn(link, services))
     }
 
     /// Bytes have arrived: the guard looks at them first.
@@ -251,7 +253,7 @@ impl Http2 {
 
     /// Move everything that can move, and write what comes of it.
     fn turn(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
-        let mut written = 0;
+        let (mut written, mut is_first) = (0, true);
         loop {
             if self.is_to_part(services) && self.engine.drain() {
                 self.goodbye = Goodbye::Said;
@@ -268,7 +270,8 @@ impl Http2 {
             if let Some(action) = self.flush(link, services) {
                 return action;
             }
-            let may_move = has_moved || step > 0 || written == 0 && self.mux.is_sending();
+            // What has just come may have opened a window.
+            let may_move = has_moved || step > 0 || std::mem::take(&mut is_first);
             if !self.engine.is_full() && !(may_move && self.mux.is_sending()) {
                 return self.settle(link, services);
             }

@@ -27,7 +27,8 @@ impl Connection {
 
     /// Memory of the body budget that the request holds.
     pub(in crate::worker) fn held_bytes(&self) -> usize {
-        self.protocol.held_bytes()
+        let http2 = self.http2.as_ref().map_or(0, |http2| http2.held_bytes());
+        self.protocol.held_bytes() + http2
     }
 }
 

@@ -163,6 +163,13 @@ enum End {
         job: Box<Job>,
         reason: Cow<'static, str>,
     },
+    /// The job is back, and the body will never be whole: the client is to see that, behind what was sent.
+    Broken {
+        job: Box<Job>,
+        reason: Cow<'static, str>,
+        /// What was sent before is with the engine.
+        is_flushed: bool,
+    },
 }
 
 /// What came of a turn.
@@ -174,6 +181,8 @@ pub(super) enum Turn {
     Stalled,
     /// The next move is the application's.
     Empty,
+    /// What was sent is to be encoded before the next turn.
+    Flush,
     /// Everything is sent.
     Done,
     /// It was broken off: the client sees a reset.
@@ -254,11 +263,16 @@ impl Response {
         });
     }
 
-    /// The body is whole.
-    pub(super) fn end(&mut self, job: Box<Job>, reason: &'static str) {
-        self.end = End::Ended {
-            job,
-            reason: reason.into(),
+    /// The body is whole, or will never be.
+    pub(super) fn end(&mut self, job: Box<Job>, is_whole: bool, reason: &'static str) {
+        let reason = reason.into();
+        self.end = match is_whole {
+            true => End::Ended { job, reason },
+            false => End::Broken {
+                job,
+                reason,
+                is_flushed: false,
+            },
         };
     }
 
@@ -299,11 +313,7 @@ impl Response {
         self.is_stalled = false;
         let is_ended = matches!(self.end, End::Ended { .. });
         if self.queue.is_empty() {
-            return match (is_ended, self.is_closed) {
-                (false, _) => Turn::Empty,
-                (true, true) => Turn::Done,
-                (true, false) => self.send_end(),
-            };
+            return self.end_turn();
         }
         let wanted = usize::try_from(self.queued_bytes).unwrap_or(usize::MAX);
         self.out.reserve_capacity(wanted.min(STREAM_BYTES_MAX));
@@ -313,12 +323,16 @@ impl Response {
             return Turn::Stalled;
         }
         let Some(bytes) = self.take(room, drops) else {
+            log::error!("The file that is sent became shorter meanwhile; resetting the stream.");
+            if let End::Ended { reason, .. } = &mut self.end {
+                *reason = "response too short".into();
+            }
             self.out.send_reset(Reason::INTERNAL_ERROR);
             return Turn::Cut;
         };
         self.queued_bytes -= bytes.len() as u64;
         self.sent_bytes += bytes.len() as u64;
-        let is_last = is_ended && self.queue.is_empty() && self.missing() == 0;
+        let is_last = is_ended && self.queue.is_empty();
         match self.out.send_data(bytes, is_last) {
             Ok(()) if is_last => Turn::Done,
             Ok(()) => Turn::Moved,
@@ -326,15 +340,26 @@ impl Response {
         }
     }
 
-    fn send_end(&mut self) -> Turn {
-        if self.missing() > 0 {
-            // RFC 9113 section 8.1.1: an answer that ends before its Content-Length would pass for whole with some clients.
-            self.out.send_reset(Reason::INTERNAL_ERROR);
-            return Turn::Cut;
-        }
-        match self.out.send_data(Bytes::new(), true) {
-            Ok(()) => Turn::Done,
-            Err(_) => Turn::Gone,
+    /// Nothing is left to send but the end, if that is known.
+    fn end_turn(&mut self) -> Turn {
+        match &mut self.end {
+            End::Open => Turn::Empty,
+            End::Ended { .. } if self.is_closed => Turn::Done,
+            End::Ended { .. } => match self.out.send_data(Bytes::new(), true) {
+                Ok(()) => Turn::Done,
+                Err(_) => Turn::Gone,
+            },
+            End::Broken {
+                is_flushed: true, ..
+            } => {
+                self.out.send_reset(Reason::INTERNAL_ERROR);
+                Turn::Cut
+            }
+            // A reset takes back what the engine has not encoded.
+            End::Broken { is_flushed, .. } => {
+                *is_flushed = true;
+                Turn::Flush
+            }
         }
     }
 
@@ -378,8 +403,9 @@ impl Response {
         for chunk in self.queue.drain(..) {
             discard(chunk.piece, &mut services.drops);
         }
-        let End::Ended { job, reason: known } = self.end else {
-            return true;
+        let (job, known) = match self.end {
+            End::Open => return true,
+            End::Ended { job, reason } | End::Broken { job, reason, .. } => (job, reason),
         };
         let answered = Answered {
             job,
@@ -399,7 +425,7 @@ impl Response {
     #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
         match &self.end {
-            End::Ended { job, .. } => job.body_held_bytes,
+            End::Ended { job, .. } | End::Broken { job, .. } => job.body_held_bytes,
             End::Open => 0,
         }
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use h2::Reason;
 use h2::server::SendResponse;
 
 use super::super::response::{BodyRoom, Response, Turn, interim, message, page_message};
@@ -25,6 +24,9 @@ enum Begun {
     /// The client has reset the stream.
     Gone,
 }
+
+/// So many frames are handed to the engine before it is asked to encode them.
+const PUMP_TURNS_MAX: usize = 16;
 
 /// What a job that has come back meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,7 +227,8 @@ impl Mux {
             let (status, _) = response.sent_so_far();
             log_overlong_body(&job, status, cut);
         }
-        response.end(job, reason);
+        // RFC 9113 section 8.1.1: an answer that ends before its Content-Length is malformed, and some clients would not see it.
+        response.end(job, missing == 0, reason);
         if response.enlist() {
             self.sending.push_back(id);
         }
@@ -284,8 +287,10 @@ impl Mux {
             "Response to {} was broken off after {sent} bytes of its body; resetting the stream.",
             RequestLine(&job)
         );
-        response.end(job, "application failed");
-        self.reset(id, Reason::INTERNAL_ERROR, "application failed", services);
+        response.end(job, false, "application failed");
+        if response.enlist() {
+            self.sending.push_back(id);
+        }
     }
 
     /// Answer with an error page. The stream is over.
@@ -354,22 +359,37 @@ impl Mux {
         job
     }
 
-    /// Let the responses that have something to send take turns. Returns whether something was sent.
+    /// Let the responses that have something to send take turns, as far as one write should go. Returns whether something was
+    /// sent.
     pub(in super::super) fn pump(&mut self, services: &mut Services) -> bool {
         let mut has_moved = false;
-        // Each has one turn; those that are stalled are asked again when the connection has moved.
+        let mut turns = 0;
+        while turns < PUMP_TURNS_MAX && self.pump_once(&mut turns, services) {
+            has_moved = true;
+        }
+        has_moved
+    }
+
+    /// Each has one turn; those that are stalled are asked again when the connection has moved.
+    fn pump_once(&mut self, turns: &mut usize, services: &mut Services) -> bool {
+        let mut has_moved = false;
         for _ in 0..self.sending.len() {
+            *turns += 1;
             let Some(id) = self.sending.pop_front() else {
                 break;
             };
             let turn = self.turn(id, services);
-            has_moved |= matches!(turn, Turn::Moved | Turn::Done | Turn::Cut);
             match turn {
-                Turn::Moved | Turn::Stalled => self.sending.push_back(id),
+                Turn::Flush => (*turns, has_moved) = (PUMP_TURNS_MAX, true),
+                Turn::Moved | Turn::Done | Turn::Cut => has_moved = true,
+                Turn::Stalled | Turn::Empty | Turn::Gone => {}
+            }
+            match turn {
+                Turn::Moved | Turn::Stalled | Turn::Flush => self.sending.push_back(id),
                 Turn::Empty => self.delist(id),
                 Turn::Done => self.finish(id, services),
                 Turn::Cut => {
-                    self.cancel(id, "response too short", services);
+                    self.cancel(id, "", services);
                 }
                 Turn::Gone => {
                     self.cancel(id, "client gone", services);
