@@ -265,6 +265,7 @@ impl Http2 {
             self.poll(link.client, services);
             self.mux.take_bodies(link.client, services);
             self.mux.submit(link.usage, link.client, services);
+            let has_acted = self.mux.take_acted();
             let step = self.write(link, services);
             written += step;
             if let Some(action) = self.flush(link, services) {
@@ -272,7 +273,7 @@ impl Http2 {
             }
             // What has just come may have opened a window.
             let may_move = has_moved || step > 0 || std::mem::take(&mut is_first);
-            if !self.engine.is_full() && !(may_move && self.mux.is_sending()) {
+            if !has_acted && !self.engine.is_full() && !(may_move && self.mux.is_sending()) {
                 return self.settle(link, services);
             }
             if written >= SHARE_BYTES || services.writes.is_exhausted() {

@@ -95,6 +95,8 @@ pub(super) struct Mux {
     streams_max: usize,
     /// Requests so far.
     requests: u64,
+    /// The engine was given something to encode since it was last asked to.
+    has_acted: bool,
 }
 
 impl Mux {
@@ -109,6 +111,7 @@ impl Mux {
             jobs_max,
             streams_max: usize::try_from(streams_max).unwrap_or(usize::MAX),
             requests: 0,
+            has_acted: false,
         }
     }
 
@@ -120,6 +123,11 @@ impl Mux {
     /// A response may have something to send.
     pub(super) fn is_sending(&self) -> bool {
         !self.sending.is_empty()
+    }
+
+    /// Whether the engine was given something to encode, beside bodies, since this was last asked.
+    pub(super) fn take_acted(&mut self) -> bool {
+        std::mem::take(&mut self.has_acted)
     }
 
     /// Requests so far.
@@ -233,6 +241,7 @@ impl Mux {
         reason: &'static str,
         services: &mut Services,
     ) {
+        self.has_acted = true;
         match self.streams.get_mut(&id).map(|stream| &mut stream.phase) {
             Some(
                 Phase::Receiving { respond, .. }

@@ -40,6 +40,7 @@ impl Mux {
         if self.streams.len() >= self.streams_max {
             // Streams that were reset still count here: their jobs are not over.
             respond.send_reset(Reason::REFUSED_STREAM);
+            self.has_acted = true;
             return;
         }
         self.requests += 1;
@@ -93,6 +94,7 @@ impl Mux {
             return self.run(id, services);
         }
         services.clock.arm(&mut stream.timer, Timeout::Body);
+        self.has_acted |= expects_continue;
         self.receiving.push(id);
         if services.policy.buffers_requests() {
             if let Phase::Receiving {
@@ -178,7 +180,8 @@ impl Mux {
         while at < self.receiving.len() {
             let id = self.receiving[at];
             let step = match self.streams.get_mut(&id) {
-                Some(stream) => stream.take_body(services),
+                // What is taken in makes room for more, which the client is told.
+                Some(stream) => stream.take_body(&mut self.has_acted, services),
                 None => Step::Broken,
             };
             match step {
@@ -219,6 +222,7 @@ impl Mux {
 
     /// The application has room for more of a streaming body.
     pub(in super::super) fn resume_body(&mut self, id: u32) {
+        self.has_acted = true;
         if let Some(upload) = self.streams.get_mut(&id).and_then(Stream::upload) {
             upload.body.resume();
             upload.give_window_back();
@@ -281,7 +285,7 @@ impl Stream {
     }
 
     /// Take in what has arrived.
-    fn take_body(&mut self, services: &mut Services) -> Step {
+    fn take_body(&mut self, has_taken: &mut bool, services: &mut Services) -> Step {
         let mut context = Context::from_waker(Waker::noop());
         let mut arrived = 0;
         let step = loop {
@@ -327,6 +331,7 @@ impl Stream {
             }
         };
         if arrived > 0 {
+            *has_taken = true;
             let arrived = u32::try_from(arrived).unwrap_or(u32::MAX);
             services.clock.extend_body(&mut self.timer, arrived);
         }

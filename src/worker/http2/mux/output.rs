@@ -330,6 +330,7 @@ impl Mux {
         services: &mut Services,
     ) -> Option<Box<Job>> {
         let stream = self.streams.get_mut(&id)?;
+        self.has_acted = true;
         stream.timer.clear();
         let is_head = stream.is_head;
         let (job, mut respond, upload) = match std::mem::replace(&mut stream.phase, Phase::Reset) {
