@@ -10,7 +10,7 @@ BIN   := $(VENV)/bin
 PYTEST_JOBS ?= 4
 PYTEST_ARGS ?=
 # `make fuzz`: which targets, for how long each.
-FUZZ_TARGETS ?= head chunked exchange proxy forwarded control
+FUZZ_TARGETS ?= head chunked exchange proxy forwarded control ciphers certificate
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?=
 
@@ -30,7 +30,7 @@ OPTIMISED := --profile model --config 'profile.model.inherits="dev"' \
              --config profile.model.opt-level=3 --config profile.model.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build quick test check-rust check-python pytest docs bench fuzz fuzz-smoke base peers instructions walk clean
+.PHONY: help run build quick test check-rust check-python pytest docs site bench fuzz fuzz-smoke base peers instructions walk clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -40,7 +40,7 @@ run: $(BUILT)  ## serve examples/flask_app on port 5000
 
 build: $(BUILT)  ## build the release extension into .venv
 
-test: check-rust fuzz-smoke check-python pytest  ## the whole check, pytest last
+test: check-rust fuzz-smoke check-python site pytest  ## the whole check, pytest last
 
 # The newest interpreter that is at least 3.10 and can make virtual environments; PYTHON= overrides.
 $(MADE):
@@ -112,6 +112,18 @@ pytest: $(TESTS)  ## real processes: PEP 3333, HTTP, signals, frameworks, parity
 
 docs:  ## write docs/settings.md from the table of settings
 	@UPDATE_DOCS=1 cargo test --locked --no-default-features --quiet --lib config::document
+
+# Its own environment: the documentation's tools are none of the server's.
+SITE := target/site-tools
+$(SITE)/.made: $(MADE) docs/_site/requirements.txt
+	@echo "installing MkDocs"
+	@rm -rf $(SITE); $(BIN)/python -m venv $(SITE)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(SITE)/bin/python -m pip install --quiet -r docs/_site/requirements.txt
+	@touch $@
+
+site: $(SITE)/.made  ## build docs/ as a site into target/site; warnings and broken links fail
+	@echo "mkdocs build"
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict >target/site.log 2>&1 || { cat target/site.log >&2; exit 1; }
 
 bench: $(MADE)  ## criterion benches; BENCH_ARGS="--bench http head" for one
 	@$(RUST_ENV) LD_LIBRARY_PATH="$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')" \

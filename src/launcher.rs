@@ -143,6 +143,7 @@ fn serve(
         inherited: inheritance.systemd,
         from_old_master: inheritance.sockets,
         old_master: inheritance.old_master,
+        tickets: inheritance.tickets,
         supervisor: inheritance.supervisor,
     };
     match arbiter::run(&mut runtime, start) {

@@ -19,6 +19,7 @@
 //! | [`reloader`] | files that change, for `--reload` |
 //! | [`fork_guard`] | what a child that the application forks must lose |
 //! | [`scoreboard`] | counters that all processes share |
+//! | [`tls`] | certificates, keys and session tickets; TLS configurations made of them |
 //! | [`logging`] | the error log and the access log |
 //! | `launcher` | joins the parts |
 //!
@@ -43,6 +44,7 @@ pub mod pool;
 pub mod python;
 pub mod reloader;
 pub mod scoreboard;
+pub mod tls;
 pub mod worker;
 
 /// The extension module: the version, the calls that serve, and what the package's Python side needs.

@@ -19,7 +19,7 @@ use crate::http::{
     BodySize, Exchange, HttpDate, Limits, Received, RequestHead, ResponseDefaults, ResponseHead,
     Status,
 };
-use crate::net::{self, AddressError, BindAddress, BindOptions, Bound, Listener};
+use crate::net::{self, AcceptPause, AddressError, BindAddress, BindOptions, Bound, Listener};
 
 /// The answer to a request.
 #[derive(Debug)]
@@ -62,6 +62,8 @@ pub(super) struct AdminServer {
     /// When binding is tried again, and whether its failure was logged.
     retry_at: u64,
     failure_logged: bool,
+    /// For want of a descriptor.
+    pause: AcceptPause,
     /// Oldest first.
     connections: Vec<Connection>,
 }
@@ -100,6 +102,7 @@ impl AdminServer {
             listener: None,
             retry_at: 0,
             failure_logged: false,
+            pause: AcceptPause::default(),
             connections: Vec::new(),
         };
         admin.bind(now);
@@ -128,16 +131,17 @@ impl AdminServer {
         }
     }
 
-    /// The socket file of a unix address is removed.
-    pub(super) fn unlink(&self) {
+    /// Nothing is answered any more, and the socket file of a unix address is removed.
+    pub(super) fn close(self) {
         if let Some(bound) = &self.listener {
             bound.unlink();
+            bound.end();
         }
     }
 
     /// What the loop's poll waits for.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = PollFd<'_>> {
-        let listener = self.listener.iter();
+        let listener = self.listener.iter().filter(|_| self.pause.is_over());
         let listener = listener.map(|bound| PollFd::new(bound.listener.as_fd(), PollFlags::POLLIN));
         let connections = self.connections.iter().map(|connection| {
             let wanted = if connection.stage == Stage::Answered {
@@ -150,6 +154,11 @@ impl AdminServer {
         listener.chain(connections)
     }
 
+    /// Milliseconds that the loop may sleep.
+    pub(super) fn patience(&self, now: u64) -> Option<u64> {
+        self.pause.patience(now)
+    }
+
     /// Accepts, reads requests, and sends what `answer` returns for their paths.
     pub(super) fn serve(&mut self, now: u64, answer: Answer<'_>) {
         if self.listener.is_none() && now >= self.retry_at {
@@ -157,9 +166,19 @@ impl AdminServer {
         }
         self.connections
             .retain_mut(|connection| now < connection.deadline && connection.resume(answer));
+        if !self.pause.resume(now) {
+            return;
+        }
         for _ in 0..ACCEPTS_PER_ITERATION {
-            let Some(socket) = self.listener.as_ref().and_then(accept) else {
+            let Some(bound) = &self.listener else {
                 break;
+            };
+            let socket = match accept(bound) {
+                Ok(socket) => socket,
+                Err(error) => {
+                    self.pause.failed(&error, "admin_bind", now);
+                    break;
+                }
             };
             let mut connection = Connection::new(socket, now + CONNECTION_MS);
             if connection.resume(answer) {
@@ -177,22 +196,21 @@ impl AdminServer {
     }
 }
 
-fn accept(bound: &Bound) -> Option<File> {
-    // After a failure the next iteration tries again.
+fn accept(bound: &Bound) -> io::Result<File> {
     let socket: OwnedFd = match &bound.listener {
         Listener::Tcp(listener) => {
-            let (stream, _) = listener.accept().ok()?;
-            stream.set_nonblocking(true).ok()?;
+            let (stream, _) = listener.accept()?;
+            stream.set_nonblocking(true)?;
             stream.into()
         }
         Listener::Unix(listener) => {
-            let (stream, _) = listener.accept().ok()?;
-            stream.set_nonblocking(true).ok()?;
+            let (stream, _) = listener.accept()?;
+            stream.set_nonblocking(true)?;
             stream.into()
         }
     };
     fork_guard::register(&socket);
-    Some(File::from(socket))
+    Ok(File::from(socket))
 }
 
 impl Connection {

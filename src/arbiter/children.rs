@@ -159,7 +159,13 @@ impl Children {
     }
 
     /// For `/metrics`. Workers whose scoreboard is not `scoreboard` have another name.
-    pub(super) fn metrics(&self, scoreboard: &Arc<Scoreboard>, wanted: usize, log: Log) -> String {
+    pub(super) fn metrics(
+        &self,
+        scoreboard: &Arc<Scoreboard>,
+        wanted: usize,
+        log: Log,
+        certificate_end: Option<i64>,
+    ) -> String {
         let workers: Vec<_> = self
             .iter()
             .map(|worker| WorkerFigures {
@@ -171,7 +177,8 @@ impl Children {
                 slot: worker.slot(),
             })
             .collect();
-        metrics::render(&workers, &self.counters, wanted, log.dropped_lines())
+        let dropped = log.dropped_lines();
+        metrics::render(&workers, &self.counters, wanted, dropped, certificate_end)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -226,6 +233,13 @@ impl Children {
         }
     }
 
+    /// For `length` milliseconds until `now` nothing could run.
+    pub(super) fn excuse(&mut self, length: u64, now: u64) {
+        for worker in &mut self.workers {
+            worker.excuse(length, now);
+        }
+    }
+
     /// Aborts and kills workers that are silent for too long. Returns how many were aborted.
     pub(super) fn watch(&mut self, log: Log, timeouts: &Timeouts, now: u64) -> u64 {
         let mut aborted = 0;
@@ -251,6 +265,12 @@ impl Children {
             }
         }
         aborted
+    }
+
+    /// Whether a worker of this age exists that may still accept connections.
+    pub(super) fn accepts(&self, age: u64) -> bool {
+        let worker = self.by_age(age);
+        worker.is_some_and(|worker| !worker.slot().accepts_no_more())
     }
 
     pub(super) fn count(&self, stage: Stage) -> usize {

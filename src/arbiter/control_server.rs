@@ -40,6 +40,7 @@ impl ControlServer {
     /// What the loop's poll waits for.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = PollFd<'_>> {
         let listener = self.socket.iter().map(|socket| socket.listener().as_fd());
+        let listener = listener.filter(|_| self.clients.are_accepted());
         let readable = listener.chain(self.stacks.descriptors());
         let readable = readable.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         let clients = self.clients.descriptors().map(|(fd, sends)| {
@@ -55,7 +56,8 @@ impl ControlServer {
 
     /// Milliseconds that the loop may sleep.
     pub(super) fn patience(&self, now: u64) -> Option<u64> {
-        self.stacks.patience(now)
+        let patience = [self.stacks.patience(now), self.clients.patience(now)];
+        patience.into_iter().flatten().min()
     }
 
     /// The socket follows its settings, which a reload may change.

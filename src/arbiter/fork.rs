@@ -24,6 +24,7 @@ use super::worker_handle::Birth;
 use crate::config::{Config, Lifecycle};
 use crate::net::{Channels, Listener};
 use crate::scoreboard::{Scoreboard, Slot};
+use crate::tls::Certificates;
 
 /// All that a worker inherits from the arbiter.
 ///
@@ -52,6 +53,8 @@ pub struct WorkerContext {
     pub parent: Pid,
     /// The ways to its peers; `None` when connections do not move.
     pub channels: Option<Arc<Channels>>,
+    /// `None`: plain HTTP.
+    pub certificates: Option<Arc<Certificates>>,
     /// Ask for a successor after this many requests; the jitter is in it.
     pub max_requests: Option<u64>,
 }
@@ -97,6 +100,7 @@ pub(super) struct Inheritance<'a> {
     pub(super) listeners: &'a Listeners,
     pub(super) children: &'a Children,
     pub(super) channels: Option<&'a Arc<Channels>>,
+    pub(super) certificates: Option<Arc<Certificates>>,
 }
 
 impl Inheritance<'_> {
@@ -140,6 +144,7 @@ impl Inheritance<'_> {
             channel,
             parent: self.arbiter,
             channels: self.channels.cloned(),
+            certificates: self.certificates,
             max_requests: max_requests(&self.config.lifecycle),
         }))
     }

@@ -99,6 +99,8 @@ pub(super) struct ServerExit {
     pub(super) was_ready: bool,
     /// It ended as it was asked to.
     pub(super) was_dismissed: bool,
+    /// The exit code that the application asked for by `sys.exit` while it was imported.
+    pub(super) wanted_exit: Option<i32>,
     pub(super) lived_ms: u64,
 }
 
@@ -164,16 +166,14 @@ impl ForkServers {
         Ok(())
     }
 
-    /// Workers that were asked for count as workers that boot.
+    /// Workers that were asked for count as workers that boot. One that is not wanted any more counts for nothing: should
+    /// it be forked yet, it leaves before it has done anything, and until then it must not have others wait.
     pub(super) fn members(&self) -> impl Iterator<Item = Member> {
-        self.pending.iter().map(|pending| Member {
+        let wanted = self.pending.iter().filter(|pending| !pending.is_cancelled);
+        wanted.map(|pending| Member {
             age: pending.birth.age,
             generation: pending.birth.generation,
-            stage: if pending.is_cancelled {
-                Stage::Retiring
-            } else {
-                Stage::Booting
-            },
+            stage: Stage::Booting,
             wants_replacement: false,
         })
     }
@@ -226,7 +226,7 @@ impl ForkServers {
         for _ in 0..MESSAGES_PER_ITERATION {
             match self.servers[at].receive(now) {
                 None | Some(Message::None) => return,
-                Some(Message::Ready) => {}
+                Some(Message::Ready | Message::Exits { .. }) => {}
                 Some(Message::Answer { age, pid }) => self.answer(server, age, pid),
                 Some(Message::End) => self.fail_pending(server),
             }
@@ -299,6 +299,7 @@ impl ForkServers {
             generation: server.generation(),
             was_ready: server.was_ready(),
             was_dismissed: server.was_dismissed() && status == ExitStatus::Code(0),
+            wanted_exit: server.wanted_exit(),
             lived_ms: server.age_ms(now),
         })
     }
@@ -326,6 +327,16 @@ impl ForkServers {
             if server.watch(boot, graceful, late.contains(&pid), now) {
                 self.fail_pending(pid);
             }
+        }
+    }
+
+    /// For `length` milliseconds until `now` nothing could run.
+    pub(super) fn excuse(&mut self, length: u64, now: u64) {
+        for server in &mut self.servers {
+            server.excuse(length, now);
+        }
+        for pending in &mut self.pending {
+            pending.deadline = pending.deadline.saturating_add(length);
         }
     }
 

@@ -13,14 +13,24 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use crate::config::Config;
 use crate::net::{self, AddressError, BindAddress, BindError, BindOptions, Bound, Listener};
 
-/// The sockets that are listened on now, and those that came from outside.
+/// The sockets that are listened on now, those that are about to be closed, and those that came from outside.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     current: Vec<Arc<Bound>>,
+    /// Workers of before still accept from them.
+    dropped: Vec<Dropped>,
     /// systemd's descriptors: used instead of `bind`.
     inherited: Vec<RawFd>,
     /// Of the old master, until they are shared out.
     from_old_master: Vec<Listener>,
+}
+
+/// A socket that is not listened on any more.
+#[derive(Debug)]
+struct Dropped {
+    bound: Arc<Bound>,
+    /// Ages of the workers that have it.
+    holders: Vec<u64>,
 }
 
 /// Why there are no listeners.
@@ -38,6 +48,7 @@ impl Listeners {
     pub(super) fn new(inherited: Vec<RawFd>, from_old_master: Vec<Listener>) -> Self {
         Self {
             current: Vec::new(),
+            dropped: Vec::new(),
             inherited,
             from_old_master,
         }
@@ -82,6 +93,15 @@ impl Listeners {
             .flat_map(|address| self.current.iter().filter(|bound| is_of(bound, address)))
             .cloned()
             .collect();
+        // One that was dropped a moment ago is still bound. The file of a unix socket is gone by then.
+        let dropped = self.dropped.iter().map(|dropped| &dropped.bound);
+        let dropped: Vec<_> = dropped
+            .filter(|bound| matches!(bound.address, BindAddress::Tcp { .. }))
+            .filter(|bound| addresses.contains(&bound.address))
+            .filter(|bound| !listeners.iter().any(|kept| is_of(kept, &bound.address)))
+            .cloned()
+            .collect();
+        listeners.extend(dropped);
         let missing: Vec<_> = addresses
             .into_iter()
             .filter(|address| !listeners.iter().any(|bound| is_of(bound, address)))
@@ -111,13 +131,43 @@ impl Listeners {
         }
     }
 
+    /// `listeners` are not listened on any more, apart from those that still are: once the workers of these ages accept
+    /// from them no more, they are ended.
+    pub(super) fn drop_unused(&mut self, listeners: Vec<Arc<Bound>>, holders: &[u64]) {
+        for bound in listeners {
+            let is_same = |kept: &Arc<Bound>| Arc::ptr_eq(kept, &bound);
+            if !self.current.iter().any(is_same) {
+                let holders = holders.to_vec();
+                self.dropped.push(Dropped { bound, holders });
+            }
+        }
+    }
+
+    /// Closes what was dropped and no worker accepts from: `accepts` says that of a worker's age. `are_ended`: no other
+    /// server shares the sockets, so whatever else holds them loses them.
+    pub(super) fn close_dropped(&mut self, accepts: impl Fn(u64) -> bool, are_ended: bool) {
+        let current = &self.current;
+        self.dropped.retain(|dropped| {
+            let is_held = dropped.holders.iter().any(|age| accepts(*age));
+            let is_back = current.iter().any(|kept| Arc::ptr_eq(kept, &dropped.bound));
+            if !is_held && !is_back && are_ended {
+                dropped.bound.end();
+            }
+            is_held && !is_back
+        });
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Bound> {
         self.current.iter().map(AsRef::as_ref)
     }
 
     /// For the line "Listening at".
-    pub(super) fn describe(&self) -> String {
-        net::describe(self.iter().map(|bound| &bound.listener))
+    pub(super) fn describe(&self, config: &Config) -> String {
+        let described = net::describe(self.iter().map(|bound| &bound.listener));
+        match config.tls {
+            Some(_) => described.replace("http://", "https://"),
+            None => described,
+        }
     }
 
     /// Descriptor and name of each, as hooks see them.
@@ -204,7 +254,10 @@ mod tests {
             .unwrap();
         let before = listeners.replace(next);
         assert!(listeners.differ_from(&before));
-        assert_eq!(listeners.describe(), format!("{},{}", bind("b"), bind("c")));
+        assert_eq!(
+            listeners.describe(&config(&[])),
+            format!("{},{}", bind("b"), bind("c"))
+        );
         listeners.unlink_unused(&before);
         assert!(!path("a").exists() && path("b").exists() && path("c").exists());
         let same = listeners

@@ -14,6 +14,7 @@ use nix::unistd::{Pid, getpid};
 
 use super::admin_server::AdminServer;
 use super::binary_upgrade::BinaryUpgrade;
+use super::certificate_watch::CertificateWatch;
 use super::children::{self, Children, Reaped};
 use super::control_server::ControlServer;
 use super::exit_report::{self, CrashLog};
@@ -28,7 +29,8 @@ use super::runtime::{Hook, HookError, HookEvent, Runtime};
 use super::signals;
 use super::spawner::Spawner;
 use super::stopping::{End, Stopping};
-use super::supervision::{self, Consequence, ExitReport, ExitStatus, Member, Stage, Timeouts};
+use super::supervision::{self, Consequence, ExitReport, ExitStatus, Member, Stage};
+use super::watchdog::Watchdog;
 use super::wear::WearCheck;
 use super::worker_handle::{Birth, SlotNews, WorkerHandle};
 use crate::logging::Log;
@@ -45,6 +47,7 @@ pub(super) struct Arbiter<'r> {
     stopping: Stopping,
     rollout: Rollout,
     listeners: Listeners,
+    certificates: CertificateWatch,
     /// Between the workers.
     channels: Option<Arc<Channels>>,
     children: Children,
@@ -59,8 +62,8 @@ pub(super) struct Arbiter<'r> {
     gauges: Gauges,
     wear: WearCheck,
     crashes: CrashLog,
-    /// For `show stats`: workers that the watchdog aborted, and reloads.
-    aborted: u64,
+    watchdog: Watchdog,
+    /// For `show stats`.
     reloads: u64,
 }
 
@@ -105,8 +108,14 @@ impl Arbiter<'_> {
             self.promote();
             self.read_children()?;
             self.reap()?;
-            self.watch();
-            let memory_max = self.rollout.config().lifecycle.max_worker_memory;
+            self.close_dropped();
+            self.watchdog
+                .excuse(&mut self.children, &mut self.fork_servers);
+            let config = self.rollout.config();
+            self.certificates.follow(config, monotonic_ms());
+            self.watchdog
+                .watch(&mut self.children, &mut self.fork_servers, config, self.log);
+            let memory_max = config.lifecycle.max_worker_memory;
             let now = monotonic_ms();
             self.wear.check(&mut self.children, memory_max, now);
             self.reconcile();
@@ -121,6 +130,7 @@ impl Arbiter<'_> {
         let now = monotonic_ms();
         let patience = [
             self.control.patience(now),
+            self.admin.as_ref().and_then(|admin| admin.patience(now)),
             self.notifier.keep_watchdog(now),
             self.spawner.next_attempt(now),
             self.stopping.patience(now),
@@ -296,18 +306,12 @@ impl Arbiter<'_> {
         }
     }
 
-    /// Aborts and kills what is silent for too long.
-    fn watch(&mut self) {
-        let now = monotonic_ms();
-        let workers = &self.rollout.config().workers;
-        let timeouts = Timeouts {
-            boot: workers.boot_timeout,
-            silence: workers.timeout,
-            graceful: workers.graceful_timeout,
-        };
-        self.fork_servers
-            .watch(timeouts.boot, timeouts.graceful, now);
-        self.aborted += self.children.watch(self.log, &timeouts, now);
+    /// Ends the sockets that no worker accepts from any more, unless the other master (USR2) does.
+    fn close_dropped(&mut self) {
+        let children = &self.children;
+        let are_ended = !self.upgrade.both_live();
+        self.listeners
+            .close_dropped(|age| children.accepts(age), are_ended);
     }
 
     /// Living workers, and those that were asked for.

@@ -114,12 +114,13 @@ const GAUGES: [Gauge; 6] = [
     ),
 ];
 
-/// `dropped` are the log lines that the arbiter itself has dropped.
+/// `dropped` are the log lines that the arbiter itself has dropped; `certificate_end` is in Unix seconds.
 pub(super) fn render(
     workers: &[WorkerFigures<'_>],
     reaped: &Counters,
     wanted: usize,
     dropped: u64,
+    certificate_end: Option<i64>,
 ) -> String {
     let mut text = String::with_capacity(4096 + workers.len() * 6144);
     let own = |worker: &WorkerFigures<'_>| {
@@ -152,6 +153,12 @@ pub(super) fn render(
             let value = u64::from(of(worker.slot));
             line(&mut text, &worker_name(name), &label(&worker.name), value);
         }
+    }
+    if let Some(end) = certificate_end.and_then(|end| u64::try_from(end).ok()) {
+        let name = "tls_certificate_not_after_seconds";
+        let help = "When the first certificate expires, in Unix time.";
+        header(&mut text, name, help, "gauge");
+        line(&mut text, name, "", end);
     }
     type OfCounters = fn(&Counters) -> &HistogramSnapshot;
     let histograms: [(&str, &str, OfCounters); 2] = [
@@ -273,9 +280,10 @@ mod tests {
                 slot,
             })
             .collect();
-        let text = render(&workers, &reaped, 2, 5);
+        let text = render(&workers, &reaped, 2, 5, Some(1_800_000_000));
         for expected in [
             "ferricorn_workers{state=\"serving\"} 2",
+            "ferricorn_tls_certificate_not_after_seconds 1800000000",
             "ferricorn_requests_total 10",
             "ferricorn_log_lines_dropped_total 15",
             "ferricorn_worker_log_lines_dropped_total{worker=\"0\"} 3",

@@ -17,13 +17,14 @@
 //! | layer | files |
 //! | --- | --- |
 //! | rules and words | `supervision`, `backoff`, `stopping`, `runtime`, `signals` |
-//! | owners that use no other | `listeners`, `pidfile`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout` |
-//! | owners that are given others | `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `wear`, `gauges`, `stack_requests`, `control_server`, `start_error`, `outcome` |
+//! | owners that use no other | `listeners`, `pidfile`, `certificate_watch`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout` |
+//! | owners that are given others | `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `watchdog`, `wear`, `gauges`, `stack_requests`, `control_server`, `start_error`, `outcome` |
 //! | the arbiter itself, which passes on what they need | `main_loop` |
 
 mod admin_server;
 mod backoff;
 mod binary_upgrade;
+mod certificate_watch;
 mod children;
 mod control_channel;
 mod control_server;
@@ -45,9 +46,11 @@ mod stack_requests;
 mod start_error;
 mod stopping;
 mod supervision;
+mod watchdog;
 mod wear;
 mod worker_handle;
 
+pub use certificate_watch::{CertificateError, TICKETS, unix_now};
 pub use control_channel::WorkerChannel;
 pub use fork::WorkerContext;
 pub use fork_server::{ForkServerContext, Place, SpawnRequest};

@@ -1,7 +1,7 @@
 //! What the arbiter starts from, and how it ends.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
 use nix::unistd::{Pid, getpid};
@@ -24,6 +24,8 @@ pub struct Start {
     /// Listening sockets of the old master, whose successor this is to be, and that master.
     pub from_old_master: Vec<Listener>,
     pub old_master: Option<Pid>,
+    /// The old master's keys of session tickets.
+    pub tickets: Option<OwnedFd>,
     /// systemd.
     pub supervisor: Supervisor,
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::certificate_watch::CertificateError;
 use super::listeners::ListenError;
 use super::pidfile::PidfileError;
 use super::runtime::HookError;
@@ -22,6 +23,8 @@ pub enum StartError {
     Hook(#[from] HookError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     #[error("admin_bind")]
     AdminAddress(#[source] AddressError),
 }

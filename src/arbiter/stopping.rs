@@ -14,6 +14,16 @@ pub(super) struct End {
     pub(super) exit_code: i32,
 }
 
+impl End {
+    /// Of the lines that say so.
+    pub(super) fn level(self) -> log::Level {
+        match self.exit_code {
+            0 => log::Level::Info,
+            _ => log::Level::Error,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Stopping {

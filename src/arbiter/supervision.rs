@@ -273,10 +273,25 @@ pub(super) fn after_exit(exit: &ExitReport, has_started: bool) -> Consequence {
     }
 }
 
+/// Why a server stops whose application was not preloaded, and its exit code. `sys.exit(0)` is what the application wants.
+/// A fork server that is gone without a word has failed, also when it left with 0 (`os._exit`).
+pub(super) fn preload_end(wanted_exit: Option<i32>, status: ExitStatus) -> (&'static str, i32) {
+    match (wanted_exit, status) {
+        (Some(code), _) => (PRELOAD_EXITED, code),
+        (None, ExitStatus::Code(0)) => (PRELOAD_FAILED, EXIT_PRELOAD),
+        (None, status) => (PRELOAD_FAILED, status.code_or(EXIT_PRELOAD)),
+    }
+}
+
 /// Exit code of a worker whose application raised while it was imported.
 pub const EXIT_BOOT: i32 = 3;
 /// Exit code of a worker whose application was not found, or is none.
 pub const EXIT_APP_LOAD: i32 = 4;
+
+const PRELOAD_EXITED: &str = "The application has called sys.exit while it was preloaded.";
+pub(super) const PRELOAD_FAILED: &str = "The application failed to preload.";
+/// gunicorn's, which imports in the master.
+const EXIT_PRELOAD: i32 = 1;
 
 /// A worker ends by itself when `graceful_timeout` is over; a second later it is killed.
 pub(super) const STOP_MARGIN: Duration = Duration::from_secs(1);

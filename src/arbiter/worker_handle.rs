@@ -22,6 +22,8 @@ pub(super) struct WorkerHandle {
     /// When it entered its stage.
     since: u64,
     has_served: bool,
+    /// Its heartbeats count as of then at least: it could not run until now.
+    excused: Heartbeats,
     /// Its time is over, or it holds too much memory.
     is_worn: bool,
 }
@@ -58,6 +60,7 @@ impl WorkerHandle {
             stage: Stage::Booting,
             since: birth.at,
             has_served: false,
+            excused: Heartbeats::default(),
             is_worn: false,
             birth,
         }
@@ -129,10 +132,26 @@ impl WorkerHandle {
 
     /// Heartbeats that claim to be of the future count as of now.
     pub(super) fn heartbeats(&self, now: u64) -> Heartbeats {
+        let python = match self.slot().python_heartbeat_at() {
+            0 => 0,
+            at => at.max(self.excused.python).min(now),
+        };
+        let event_loop = self.slot().reported_loop_heartbeat();
         Heartbeats {
-            event_loop: self.slot().reported_loop_heartbeat().min(now),
-            python: self.slot().python_heartbeat_at().min(now),
+            event_loop: event_loop.max(self.excused.event_loop).min(now),
+            python,
         }
+    }
+
+    /// For `length` milliseconds until `now` it could not run: they count neither as silence nor for the stage.
+    pub(super) fn excuse(&mut self, length: u64, now: u64) {
+        let later = |at: u64| at.saturating_add(length).min(now);
+        let Heartbeats { event_loop, python } = self.heartbeats(now);
+        self.excused = Heartbeats {
+            event_loop: later(event_loop),
+            python: if python == 0 { 0 } else { later(python) },
+        };
+        self.since = later(self.since);
     }
 
     /// It announced that it is leaving.
@@ -240,6 +259,30 @@ pub(super) mod tests {
         assert_eq!(worker.pid(), Pid::this());
         assert_eq!(worker.heartbeats(1100).event_loop, 1100);
         assert_eq!(worker.heartbeats(1100).python, 1100);
+    }
+
+    #[test]
+    fn silence_while_nothing_could_run_is_no_silence() {
+        let scoreboard = Arc::new(Scoreboard::new(1, 1).unwrap());
+        let mut worker = on_paper(&scoreboard, 0);
+        scoreboard.slot(0).loop_heartbeat(2000);
+        worker.excuse(50_000, 53_000);
+        let heartbeats = worker.heartbeats(53_000);
+        assert_eq!((heartbeats.event_loop, heartbeats.python), (52_000, 0));
+        assert_eq!(worker.since(), 51_000);
+        // One after the other, and no heartbeat between them.
+        scoreboard.slot(0).python_heartbeat(2500);
+        worker.excuse(10_000, 63_500);
+        let heartbeats = worker.heartbeats(63_500);
+        assert_eq!((heartbeats.event_loop, heartbeats.python), (62_000, 12_500));
+        scoreboard.slot(0).loop_heartbeat(63_400);
+        assert_eq!(worker.heartbeats(63_500).event_loop, 63_400);
+        worker.excuse(u64::MAX, 63_500);
+        assert_eq!(
+            worker.heartbeats(63_500).event_loop,
+            63_500,
+            "not of the future"
+        );
     }
 
     #[test]

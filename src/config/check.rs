@@ -17,6 +17,7 @@ use super::value::Value;
 pub fn check(setting: &Setting, value: &Value) -> Result<Value, BadValue> {
     match setting.kind {
         Kind::Text => text(value),
+        Kind::Secret => text(value).map_err(|_| BadValue::NotText(Value::str("***"))),
         Kind::UrlPath => url_path(value),
         Kind::FieldValue => field_value(value),
         Kind::Int | Kind::OctalInt => not_negative(whole_number(value)?).map(Value::Int),
@@ -35,6 +36,10 @@ pub fn check(setting: &Setting, value: &Value) -> Result<Value, BadValue> {
         }
         Kind::Bool { .. } => switch(value),
         Kind::Texts => texts(value),
+        Kind::Paths => match value {
+            Value::List(_) => texts(value),
+            other => text(other),
+        },
         Kind::Files => files(value),
         Kind::CommaTexts => comma_texts(value),
         Kind::TextsOrCommas => match value {

@@ -97,3 +97,59 @@ impl LogLevel {
         }
     }
 }
+
+/// `cert_reqs`: whether clients need a certificate. The numbers are those of Python's `ssl`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    None = 0,
+    Optional = 1,
+    Required = 2,
+}
+
+impl ClientCertificates {
+    #[must_use]
+    pub fn from_number(number: i64) -> Option<Self> {
+        match number {
+            0 => Some(Self::None),
+            1 => Some(Self::Optional),
+            2 => Some(Self::Required),
+            _ => None,
+        }
+    }
+}
+
+/// `ssl_minimum_version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    Tls12 = 12,
+    Tls13 = 13,
+}
+
+/// `keyfile_password`: where the password of the key is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    Text(String),
+    Variable(String),
+    File(PathBuf),
+}
+
+impl Password {
+    /// `env:NAME`, `file:PATH`, or the password itself.
+    #[must_use]
+    pub fn from_setting(text: &str) -> Self {
+        if let Some(name) = text.strip_prefix("env:") {
+            Self::Variable(name.to_owned())
+        } else if let Some(path) = text.strip_prefix("file:") {
+            Self::File(PathBuf::from(path))
+        } else {
+            Self::Text(text.to_owned())
+        }
+    }
+}
+
+impl std::fmt::Debug for Password {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password")
+    }
+}

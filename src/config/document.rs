@@ -103,6 +103,7 @@ fn kind(kind: Kind) -> &'static str {
         Kind::OctalInt => "number, also `0o22` or `0022`",
         Kind::Bool { .. } => "switch",
         Kind::Texts => "list of texts; the flag may be repeated",
+        Kind::Paths => "path, or a list of paths",
         Kind::Files => "list of files and patterns; the flag may be repeated",
         Kind::CommaTexts => "text with commas",
         Kind::Addresses => "IP addresses or networks with commas, or `*`",

@@ -29,8 +29,8 @@ pub(crate) mod words;
 pub use bad_value::BadValue;
 pub use check::check;
 pub use choices::{
-    HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine,
-    StatsdAddress,
+    ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
+    ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion,
 };
 pub use cli::CliOutcome;
 pub use document::document;
@@ -39,7 +39,7 @@ pub use peers::AllowedPeers;
 pub use resolved::Resolved;
 pub use sections::{
     AccessLog, App, Config, Control, Debugging, Http, Http2, Lifecycle, Logging, Process, Proxy,
-    RequestLimits, Socket, Statsd, Syslog, Workers,
+    RequestLimits, Socket, Statsd, Syslog, Tls, Workers,
 };
 pub use setting_error::Error;
 pub use settings::{Setting, Verdict};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::peers::AllowedPeers;
-use super::settings::{Kind, Setting};
+use super::settings::Setting;
 use super::sources::Source;
 use super::value::Value;
 
@@ -47,10 +47,7 @@ impl Resolved {
         let mut lines: Vec<String> = self
             .iter()
             .map(|(setting, value, source)| {
-                let shown = match (setting.kind, value) {
-                    (Kind::OctalInt, Value::Int(number)) => format!("0o{number:o}"),
-                    _ => value.to_string(),
-                };
+                let shown = setting.shown(value);
                 format!("{:width$} = {shown}  # {source}", setting.name)
             })
             .collect();
@@ -64,7 +61,8 @@ impl Resolved {
             .filter(|(_, _, source)| **source != Source::Default)
             .filter_map(|(setting, value, source)| {
                 let differs = setting.differs?;
-                Some(format!("{} = {value} ({source}): {differs}", setting.name))
+                let shown = setting.shown(value);
+                Some(format!("{} = {shown} ({source}): {differs}", setting.name))
             })
     }
 
@@ -82,6 +80,15 @@ impl Resolved {
 
     pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
         self.filled(name).map(PathBuf::from)
+    }
+
+    /// Of a row of `Kind::Paths`: none, one or several.
+    pub(super) fn paths(&self, name: &str) -> Vec<String> {
+        match self.value(name) {
+            Some(Value::Str(text)) if !text.is_empty() => vec![text.clone()],
+            Some(list @ Value::List(_)) => list.strings(),
+            _ => Vec::new(),
+        }
     }
 
     pub(super) fn texts(&self, name: &str) -> Vec<String> {

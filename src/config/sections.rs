@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::choices::{
-    HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine,
-    StatsdAddress,
+    ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
+    ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion,
 };
 use super::peers::AllowedPeers;
 use super::resolved::Resolved;
@@ -31,6 +31,8 @@ pub struct Config {
     pub syslog: Syslog,
     pub statsd: Statsd,
     pub control: Control,
+    /// `None`: plain HTTP.
+    pub tls: Option<Tls>,
 
     /// Every row of the table with its final value and where it came from.
     pub resolved: Resolved,
@@ -275,4 +277,20 @@ pub struct Control {
     pub admin_bind: Option<String>,
     /// Begins with a slash.
     pub health_path: Option<String>,
+}
+
+/// TLS. Paths are absolute.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Empty when only a key is set, which `tls::load` refuses.
+    pub certfile: Vec<PathBuf>,
+    /// Empty: the keys stand in the certificates' files.
+    pub keyfile: Vec<PathBuf>,
+    pub keyfile_password: Option<Password>,
+    pub ca_certs: Vec<PathBuf>,
+    pub cert_reqs: ClientCertificates,
+    pub ssl_crl: Option<PathBuf>,
+    /// OpenSSL's syntax.
+    pub ciphers: Option<String>,
+    pub ssl_minimum_version: TlsVersion,
 }

@@ -2,15 +2,18 @@
 
 use super::check::split_statsd;
 use super::choices::{
-    HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, ProxyHeaders, ProxyProtocol, ReloadEngine,
+    ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
+    ProxyProtocol, ReloadEngine, TlsVersion,
 };
 use super::resolved::Resolved;
 use super::sections::{
     AccessLog, App, Config, Control, Debugging, Http, Http2, Lifecycle, Logging, Process, Proxy,
-    RequestLimits, Socket, Statsd, Syslog, Workers,
+    RequestLimits, Socket, Statsd, Syslog, Tls, Workers,
 };
 use super::sources::RawSettings;
 use super::value::Value;
+
+use std::path::{Path, PathBuf};
 
 /// A section. Its fields are read from the rows of the same name, by the reader before them; the fields in
 /// braces have expressions of their own.
@@ -60,6 +63,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
             { statsd_host: r.filled("statsd_host").and_then(|address| split_statsd(&address)), }
         },
         control: control(r),
+        tls: tls(r, &app.chdir),
         app,
         warnings,
         resolved,
@@ -169,6 +173,37 @@ fn control(r: &Resolved) -> Control {
         number(control_socket_mode) filled(admin_bind health_path)
         { control_socket: r.path("control_socket").filter(|_| !is_disabled), }
     }
+}
+
+/// gunicorn's `is_ssl`: TLS is for all addresses or for none.
+fn tls(r: &Resolved, chdir: &Path) -> Option<Tls> {
+    let paths = |name: &str| -> Vec<PathBuf> {
+        let texts = r.paths(name).into_iter();
+        texts.map(|text| chdir.join(text)).collect()
+    };
+    let path = |name: &str| r.path(name).map(|path| chdir.join(path));
+    let (certfile, keyfile) = (paths("certfile"), paths("keyfile"));
+    if certfile.is_empty() && keyfile.is_empty() {
+        return None;
+    }
+    let password = r.filled("keyfile_password");
+    Some(Tls {
+        certfile,
+        keyfile,
+        keyfile_password: password.map(|text| match Password::from_setting(&text) {
+            Password::File(path) => Password::File(chdir.join(path)),
+            other => other,
+        }),
+        ca_certs: path("ca_certs").into_iter().collect(),
+        cert_reqs: ClientCertificates::from_number(r.number::<u32>("cert_reqs").into())
+            .unwrap_or(ClientCertificates::Required),
+        ssl_crl: path("ssl_crl"),
+        ciphers: r.filled("ciphers"),
+        ssl_minimum_version: match r.text("ssl_minimum_version").ends_with('3') {
+            true => TlsVersion::Tls13,
+            false => TlsVersion::Tls12,
+        },
+    })
 }
 
 /// The name as given, else the application's.

@@ -78,7 +78,7 @@ fn resolve(setting: &Setting, raw: &RawSettings) -> Result<(Value, Source), Erro
         Ok(value) => Ok((value, source)),
         Err(reason) => Err(Error::Invalid {
             name: setting.name,
-            value: given.to_string(),
+            value: setting.shown(&given),
             origin: source,
             reason,
         }),
@@ -95,11 +95,19 @@ fn warning(setting: &Setting, value: &Value, source: &Source) -> Option<String> 
     if *source == Source::Default || default.as_ref() == Some(value) {
         return None;
     }
+    if setting.name == "ssl_version" {
+        return Some(SSL_VERSION.to_owned());
+    }
+    let shown = setting.shown(value);
     Some(format!(
-        "{} = {value} ({source}) has no effect: {why}.",
+        "{} = {shown} ({source}) has no effect: {why}.",
         setting.name
     ))
 }
+
+/// gunicorn's words.
+const SSL_VERSION: &str =
+    "option `ssl_version` is deprecated and it is ignored. Use ssl_context instead.";
 
 /// Stops a value that must not be ignored in silence.
 fn refusal(setting: &Setting, value: &Value, source: &Source) -> Option<Error> {
@@ -403,6 +411,43 @@ mod tests {
         ] {
             built(&[("worker_class", Value::str(class))]);
         }
+    }
+
+    #[test]
+    fn never_shows_a_password() {
+        let config = built(&[("keyfile_password", Value::str("hunter2"))]);
+        assert!(!format!("{:?}", config.tls).contains("hunter2"));
+        let printed = config.resolved.print();
+        assert!(!printed.contains("hunter2") && printed.contains("= ***  # from"));
+        let location = built(&[("keyfile_password", Value::str("env:NAME"))]);
+        assert!(location.resolved.print().contains("= env:NAME  # from"));
+        let wrong = Value::List(vec![Value::str("hunter2")]);
+        assert_eq!(complaint("keyfile_password", wrong), "Not a string: ***");
+    }
+
+    #[test]
+    fn checks_the_settings_of_tls() {
+        for (name, value, message) in [
+            ("cert_reqs", Value::Int(-1), "Value must be positive: -1"),
+            (
+                "cert_reqs",
+                Value::Int(7),
+                "cert_reqs must be 0 (none), 1 (optional) or 2 (required): 7",
+            ),
+            (
+                "ssl_minimum_version",
+                Value::str("TLSv1.1"),
+                "ssl_minimum_version must be TLSv1.2 or TLSv1.3; there is nothing older: TLSv1.1",
+            ),
+            ("ca_certs", Value::Int(1), "Not a string: 1"),
+        ] {
+            assert_eq!(complaint(name, value), message, "{name}");
+        }
+        let config = built(&[("ssl_version", Value::Int(5))]);
+        assert_eq!(
+            config.warnings,
+            ["option `ssl_version` is deprecated and it is ignored. Use ssl_context instead."]
+        );
     }
 
     #[test]

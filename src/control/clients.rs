@@ -4,11 +4,13 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use super::command::{Asked, Request};
 use super::frame::{self, Inbox};
 use crate::fork_guard;
+use crate::net::AcceptPause;
 
 /// Names a connection; never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub struct ClientId(u64);
 #[derive(Debug, Default)]
 pub struct Clients {
     clients: Vec<Client>,
+    /// While no client can be accepted.
+    pause: AcceptPause,
     next_id: u64,
 }
 
@@ -75,18 +79,33 @@ impl Clients {
             .any(|client| !client.busy && client.write_buffer.is_empty() && client.inbox.is_whole())
     }
 
+    /// Whether the listener is to be polled.
+    #[must_use]
+    pub fn are_accepted(&self) -> bool {
+        self.pause.is_over()
+    }
+
+    /// Milliseconds that the caller may sleep.
+    #[must_use]
+    pub fn patience(&self, now_ms: u64) -> Option<u64> {
+        self.pause.patience(now_ms)
+    }
+
     fn accept(&mut self, listener: &UnixListener, now_ms: u64) {
+        if !self.pause.resume(now_ms) {
+            return;
+        }
         for _ in 0..ACCEPTS_PER_TURN {
-            let Ok((stream, _)) = listener.accept() else {
-                return;
+            if !self.make_room(listener, now_ms) {
+                // The others wait in the listener's queue meanwhile.
+                return self.pause.begin(now_ms, ROOM_MS);
+            }
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => return self.pause.failed(&error, "control_socket", now_ms),
             };
             if stream.set_nonblocking(true).is_err() {
                 continue;
-            }
-            if self.clients.len() >= CLIENTS_MAX {
-                // The client that has been idle longest makes room.
-                let oldest = (0..self.clients.len()).min_by_key(|at| self.clients[*at].active_at);
-                oldest.map(|at| self.clients.swap_remove(at));
             }
             fork_guard::register(&stream);
             self.next_id += 1;
@@ -100,6 +119,20 @@ impl Clients {
                 active_at: now_ms,
             });
         }
+    }
+
+    /// False when there is somebody to accept and every place has a client that is at work. Of those that idle the one that
+    /// does so longest makes room.
+    fn make_room(&mut self, listener: &UnixListener, now_ms: u64) -> bool {
+        if self.clients.len() < CLIENTS_MAX || !is_readable(listener) {
+            return true;
+        }
+        let idles = |client: &Client| {
+            !client.busy && now_ms.saturating_sub(client.active_at) >= IDLE_WITH_OTHERS_MS
+        };
+        let idle = (0..self.clients.len()).filter(|at| idles(&self.clients[*at]));
+        let oldest = idle.min_by_key(|at| self.clients[*at].active_at);
+        oldest.map(|at| self.clients.swap_remove(at)).is_some()
     }
 
     /// Writes what can be written and removes clients that are done, gone or idle.
@@ -191,6 +224,11 @@ impl Client {
     }
 }
 
+fn is_readable(listener: &UnixListener) -> bool {
+    let mut waited = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    poll(&mut waited, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
 fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -204,11 +242,16 @@ pub(super) fn mistake(id: &Value, error: &str) -> Value {
 }
 
 /// A client that may connect may also stop the server, so these bounds are against accidents.
-const CLIENTS_MAX: usize = 32;
-const ACCEPTS_PER_TURN: usize = 8;
+const CLIENTS_MAX: usize = 128;
+const ACCEPTS_PER_TURN: usize = 32;
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// gunicorn's patience with a silent client.
 const IDLE_MS: u64 = 300_000;
+/// The patience with a silent client while others wait for its place: more than a client needs between its `connect` and its
+/// request.
+const IDLE_WITH_OTHERS_MS: u64 = 1000;
+/// After this long a place may be free.
+const ROOM_MS: u64 = 50;
 /// The patience with a client that does not read.
 const SEND_MS: u64 = 30_000;
 

@@ -228,6 +228,11 @@ fn settings(config: &Config) -> Value {
                     .iter()
                     .map(|(name, _)| Value::from(format!("{name}=..."))),
             ),
+            _ if matches!(setting.kind, config::settings::Kind::Secret)
+                && value.as_str().is_some() =>
+            {
+                Value::from(setting.shown(value))
+            }
             _ => to_json(value),
         };
         (setting.name.to_owned(), value)

@@ -29,7 +29,7 @@ use nix::libc;
 
 pub use handlers::{note_handler, note_installed_handler, reset_handlers};
 pub use memory::{register_mapping, unregister_mapping};
-pub use own_descriptors::{Registered, register, register_poll_set, registered};
+pub use own_descriptors::{Registered, disown, own, register, registered};
 
 /// This process is a child that the application has forked.
 static IS_CHILD: AtomicBool = AtomicBool::new(false);
@@ -156,30 +156,38 @@ mod tests {
     }
 
     #[test]
-    fn the_members_of_a_poll_set_are_closed_with_it() {
-        use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+    fn sockets_of_clients_are_closed_and_one_that_was_given_up_stays() {
         install();
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         let pairs: Vec<_> = (0..100).map(|_| UnixStream::pair().unwrap()).collect();
-        for (member, _) in &pairs {
-            epoll
-                .add(member, EpollEvent::new(EpollFlags::EPOLLIN, 0))
-                .unwrap();
+        for (ours, theirs) in &pairs {
+            own(ours);
+            own(theirs);
+            disown(theirs);
         }
-        register_poll_set(&epoll.0);
         let numbers: Vec<_> = pairs
             .iter()
-            .map(|(member, other)| (member.as_raw_fd(), other.as_raw_fd()))
+            .map(|(ours, theirs)| (ours.as_raw_fd(), theirs.as_raw_fd()))
             .collect();
-        let set = epoll.0.as_raw_fd();
         let look = || {
-            let wrong = numbers
-                .iter()
-                .filter(|(member, other)| is_open(*member) || !is_open(*other))
-                .count();
-            wrong as i32 + i32::from(is_open(set))
+            let is_wrong = |(ours, theirs): &&(i32, i32)| is_open(*ours) || !is_open(*theirs);
+            numbers.iter().filter(is_wrong).count() as i32
         };
         assert_eq!(code_of_child(look, false), 0);
+        for (ours, _) in &pairs {
+            disown(ours);
+        }
+    }
+
+    #[test]
+    fn a_file_that_has_the_number_of_a_socket_stays_open() {
+        install();
+        let (ours, _other) = UnixStream::pair().unwrap();
+        own(&ours);
+        let number = ours.as_raw_fd();
+        let mut number_of_own = std::os::fd::OwnedFd::from(ours);
+        nix::unistd::dup2(tempfile::tempfile().unwrap(), &mut number_of_own).unwrap();
+        assert_eq!(code_of_child(|| i32::from(is_open(number)), false), 1);
+        disown(&number_of_own);
     }
 
     #[test]

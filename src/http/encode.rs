@@ -41,7 +41,7 @@ pub(super) enum BodyEncoder {
 
 impl BodyEncoder {
     /// How the response's body is delimited, and the Content-Length to add.
-    pub(super) fn choose(
+    fn choose(
         version: Version,
         is_head_request: bool,
         head: &ResponseHead,
@@ -109,31 +109,32 @@ impl BodyEncoder {
     }
 }
 
-/// What the exchange decided about a response's head.
+/// What the exchange knows of a response beside its head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeadPlan {
-    pub(super) is_http_10: bool,
-    pub(super) connection: &'static [u8],
-    pub(super) is_chunked: bool,
-    /// Content-Length to add.
-    pub(super) content_length: Option<u64>,
-    /// The application's own Content-Length must not be sent.
-    pub(super) drops_content_length: bool,
+    /// Of the request.
+    pub(super) version: Version,
+    pub(super) is_head_request: bool,
+    pub(super) size: BodySize,
+    /// The connection closes behind the response, whatever delimits its body.
+    pub(super) closes: bool,
 }
 
-/// Status line, `Server`, `Date`, `Connection`, `Transfer-Encoding`, the application's fields: gunicorn's order.
+/// Status line, `Server`, `Date`, `Connection`, `Transfer-Encoding`, the application's fields: gunicorn's order. Returns
+/// how the body is delimited that follows.
 pub(super) fn write_head(
     head: &ResponseHead,
-    plan: &HeadPlan,
+    plan: HeadPlan,
     defaults: &ResponseDefaults<'_>,
     out: &mut Vec<u8>,
-) {
+) -> BodyEncoder {
+    let (encoder, added_length) =
+        BodyEncoder::choose(plan.version, plan.is_head_request, head, plan.size);
     let fields = head.field_bytes();
     out.reserve(fields.len() + head.status().len() + defaults.server.len() + HEAD_OVERHEAD);
-    out.extend_from_slice(if plan.is_http_10 {
-        b"HTTP/1.0 "
-    } else {
-        b"HTTP/1.1 "
+    out.extend_from_slice(match plan.version < Version::HTTP_11 {
+        true => b"HTTP/1.0 ",
+        false => b"HTTP/1.1 ",
     });
     out.extend_from_slice(head.status());
     if head.status().len() == 3 {
@@ -149,22 +150,40 @@ pub(super) fn write_head(
     let date = if head.has_date() { b"" } else { defaults.date };
     write_defaults(server, date, out);
     out.extend_from_slice(b"Connection: ");
-    out.extend_from_slice(plan.connection);
+    let closes = plan.closes || encoder == BodyEncoder::CloseDelimited;
+    out.extend_from_slice(connection(head, closes));
     out.extend_from_slice(b"\r\n");
-    if plan.is_chunked {
+    if matches!(encoder, BodyEncoder::Chunked { .. }) {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     match head.content_length_line() {
-        Some(line) if plan.drops_content_length => {
+        Some(line) if omits_content_length(head.status_code()) => {
             out.extend_from_slice(&fields[..line.start]);
             out.extend_from_slice(&fields[line.end..]);
         }
         _ => out.extend_from_slice(fields),
     }
-    if let Some(length) = plan.content_length {
+    if let Some(length) = added_length {
         write_content_length(length, out);
     }
     out.extend_from_slice(b"\r\n");
+    encoder
+}
+
+/// The value of `Connection`.
+fn connection(head: &ResponseHead, closes: bool) -> &'static [u8] {
+    match (head.upgrades(), closes) {
+        (true, false) => b"upgrade",
+        (true, true) if head.status_code() == 101 => b"upgrade",
+        (true, true) => b"upgrade, close",
+        (false, false) => b"keep-alive",
+        (false, true) => b"close",
+    }
+}
+
+/// RFC 9110 section 8.6: never in 1xx and 204.
+fn omits_content_length(code: u16) -> bool {
+    (100..200).contains(&code) || code == 204
 }
 
 /// `100 Continue`: the body is wanted.

@@ -16,7 +16,7 @@ use super::framing::BodyLength;
 use super::head::{HeadScan, RequestHead, parse_head};
 use super::limits::Limits;
 use super::response::ResponseHead;
-use super::step::{Received, Step, need_data};
+use super::step::{Finish, Received, Step, WholeResponse, need_data};
 use super::version::Version;
 
 mod current_request;
@@ -62,17 +62,6 @@ enum LastBody {
     ClosesWhole,
     /// With the connection, and it was given up.
     ClosesCut,
-}
-
-/// How a response ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    KeepAlive,
-    Close,
-    /// Fewer bytes than the declared Content-Length; the connection closes so that the peer can tell.
-    Short {
-        missing: u64,
-    },
 }
 
 impl Exchange {
@@ -183,6 +172,50 @@ impl Exchange {
         defaults: &ResponseDefaults<'_>,
         out: &mut Vec<u8>,
     ) {
+        if let Some((request, encoder, streamed)) = self.encode_head(head, size, defaults, out) {
+            self.state = State::Responding(request, encoder, streamed);
+        }
+        self.check_invariants();
+    }
+
+    /// Encodes the head of a response whose body of `len` bytes is at hand, and ends the response: nothing is framed
+    /// around such a body. Legal when [`Exchange::respond`] is.
+    pub fn respond_whole(
+        &mut self,
+        head: &ResponseHead,
+        len: u64,
+        defaults: &ResponseDefaults<'_>,
+        out: &mut Vec<u8>,
+    ) -> WholeResponse {
+        let size = BodySize::Exact(len);
+        let Some((request, encoder, _)) = self.encode_head(head, size, defaults, out) else {
+            return WholeResponse {
+                taken: 0,
+                finish: Finish::Close,
+            };
+        };
+        let (taken, missing) = match encoder {
+            BodyEncoder::NoBody => (0, 0),
+            BodyEncoder::Length { remaining } => {
+                (len.min(remaining), remaining.saturating_sub(len))
+            }
+            BodyEncoder::Chunked { .. } | BodyEncoder::CloseDelimited => {
+                debug_assert!(false, "the length is known");
+                (0, 0)
+            }
+        };
+        let finish = self.end(request.next, missing, LastBody::Framed);
+        WholeResponse { taken, finish }
+    }
+
+    /// Returns what the response's state is made of.
+    fn encode_head(
+        &mut self,
+        head: &ResponseHead,
+        size: BodySize,
+        defaults: &ResponseDefaults<'_>,
+        out: &mut Vec<u8>,
+    ) -> Option<(Request, BodyEncoder, Option<Box<IncomingBody>>)> {
         self.check_invariants();
         debug_assert!(head.is_set(), "a response needs a status");
         let is_dispatched = self.is_dispatched();
@@ -196,40 +229,29 @@ impl Exchange {
                     "a response to nothing, or a second one: {:?}",
                     self.state
                 );
-                return self.close();
+                self.abort();
+                return None;
             }
         };
-        let code = head.status_code();
-        let is_interim = (100..200).contains(&code);
-        let (encoder, added_length) =
-            BodyEncoder::choose(request.version, request.is_head, head, size);
         // After 101 the bytes are another protocol's, and after any other 1xx the peer still waits for an answer.
-        if !is_dispatched
+        let is_interim = (100..200).contains(&head.status_code());
+        let closes = !is_dispatched
             || streamed.is_some()
             || self.is_draining
             || head.closes()
             || is_interim
-            || encoder == BodyEncoder::CloseDelimited
-        {
+            || request.next == Next::Close;
+        let plan = HeadPlan {
+            version: request.version,
+            is_head_request: request.is_head,
+            size,
+            closes,
+        };
+        let encoder = write_head(head, plan, defaults, out);
+        if closes || encoder == BodyEncoder::CloseDelimited {
             request.next = Next::Close;
         }
-        let plan = HeadPlan {
-            is_http_10: request.version < Version::HTTP_11,
-            connection: match (head.upgrades(), request.next) {
-                (true, Next::Request) => b"upgrade",
-                (true, Next::Close) if code == 101 => b"upgrade",
-                (true, Next::Close) => b"upgrade, close",
-                (false, Next::Request) => b"keep-alive",
-                (false, Next::Close) => b"close",
-            },
-            is_chunked: matches!(encoder, BodyEncoder::Chunked { .. }),
-            content_length: added_length,
-            // RFC 9110 section 8.6: never in 1xx and 204.
-            drops_content_length: is_interim || code == 204,
-        };
-        write_head(head, &plan, defaults, out);
-        self.state = State::Responding(request, encoder, streamed);
-        self.check_invariants();
+        Some((request, encoder, streamed))
     }
 
     /// Encodes an interim response (RFC 9110 section 15.2). Nothing comes of it when the response has begun, or for
@@ -262,19 +284,26 @@ impl Exchange {
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Finish {
         self.check_invariants();
         let State::Responding(request, encoder, _) = &mut self.state else {
-            self.close();
+            self.abort();
             return Finish::Close;
         };
         let missing = encoder.finish(out);
-        if missing == 0 && request.next == Next::Request {
+        let last = match encoder {
+            BodyEncoder::CloseDelimited => LastBody::ClosesWhole,
+            _ => LastBody::Framed,
+        };
+        let next = request.next;
+        self.end(next, missing, last)
+    }
+
+    /// The response is over but for `missing` bytes of its body.
+    fn end(&mut self, next: Next, missing: u64, last: LastBody) -> Finish {
+        if missing == 0 && next == Next::Request {
             // A drain that began after the head was encoded applies to the next request.
             self.state = State::Idle;
             return Finish::KeepAlive;
         }
-        self.state = State::Closing(match encoder {
-            BodyEncoder::CloseDelimited => LastBody::ClosesWhole,
-            _ => LastBody::Framed,
-        });
+        self.state = State::Closing(last);
         self.check_invariants();
         match missing {
             0 => Finish::Close,
@@ -296,13 +325,8 @@ impl Exchange {
         self.abort();
     }
 
-    /// Breaks off: nothing more is encoded, and the connection closes.
+    /// Breaks off: nothing more is encoded, the connection closes, and a response that is under way is given up.
     pub fn abort(&mut self) {
-        self.close();
-    }
-
-    /// A response that is under way is given up with it.
-    fn close(&mut self) {
         self.state = State::Closing(match self.state {
             State::Closing(last) => last,
             State::Responding(_, BodyEncoder::CloseDelimited, _) => LastBody::ClosesCut,

@@ -43,8 +43,9 @@ impl ResponseHead {
         self.connection = Connection::Unsaid;
     }
 
-    /// `200 OK`, or the code alone (RFC 9112 section 4). Latin-1 bytes.
+    /// Begins a head anew, with `200 OK`, or the code alone (RFC 9112 section 4). Latin-1 bytes.
     pub fn set_status(&mut self, status: &[u8]) -> Result<(), ResponseError> {
+        self.clear();
         let code = match status {
             [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9']
             | [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..] => {
@@ -55,7 +56,6 @@ impl ResponseHead {
         if !is_field_value(status) {
             return Err(ResponseError::Status(quoted(status)));
         }
-        self.status.clear();
         self.status.extend_from_slice(status);
         self.code = code;
         Ok(())

@@ -43,3 +43,22 @@ pub(super) fn need_data(consumed: usize) -> Step {
         received: Received::NeedData,
     }
 }
+
+/// How a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    KeepAlive,
+    Close,
+    /// Fewer bytes than the declared Content-Length; the connection closes so that the peer can tell.
+    Short {
+        missing: u64,
+    },
+}
+
+/// A response whose whole body was at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WholeResponse {
+    /// How many bytes of the body follow the head.
+    pub taken: u64,
+    pub finish: Finish,
+}

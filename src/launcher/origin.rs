@@ -9,12 +9,15 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::ending::{Ending, print};
+use crate::arbiter::unix_now;
 use crate::config::{self, CliOutcome, Config, Environment, RawSettings};
 use crate::logging::access::AccessFormat;
 use crate::net::BindAddress;
 use crate::python::config_file;
 use crate::python::hooks::Hooks;
 use crate::python::loader::{self, AppLoadError};
+use crate::python::ssl_context;
+use crate::tls;
 
 /// What the operator asked for, read and checked.
 pub(super) struct Settings {
@@ -44,7 +47,7 @@ impl Sources {
             Origin::Application(application) => self.of_application(application.bind(py))?,
         };
         let hints = raw.warnings().to_vec();
-        let config = config::validate(raw).map_err(|errors| {
+        let mut config = config::validate(raw).map_err(|errors| {
             let errors: Vec<_> = errors
                 .iter()
                 .map(|error| format!("\nError: {error}\n"))
@@ -59,6 +62,12 @@ impl Sources {
         .map_err(Ending::refused)?;
         for address in &config.socket.bind {
             address.parse::<BindAddress>().map_err(Ending::refused)?;
+        }
+        ssl_context::apply(py, &mut config, &hooks).map_err(|error| Ending::raised(py, &error))?;
+        if let Some(tls) = &config.tls {
+            let loaded = tls::load(tls, unix_now()).map_err(Ending::refused)?;
+            let warnings = loaded.warnings.iter().map(ToString::to_string);
+            config.warnings.extend(warnings);
         }
         Ok(Settings {
             config: Arc::new(config),

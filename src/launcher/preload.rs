@@ -41,9 +41,15 @@ pub(super) fn run(
                 AppLoadError::Import { traceback, .. } => {
                     log::error!("Exception while preloading\n{traceback}");
                 }
-                AppLoadError::Load(_) | AppLoadError::Refused(_) | AppLoadError::Exit { .. } => {
-                    log::error!("{error}");
+                AppLoadError::Exit { code, .. } => {
+                    log::info!(
+                        "The application has called sys.exit({code}) while it was preloaded."
+                    );
+                    if context.report_exit(*code).is_err() {
+                        return *code;
+                    }
                 }
+                AppLoadError::Load(_) | AppLoadError::Refused(_) => log::error!("{error}"),
             }
             // The server's exit code, as gunicorn's: there the application is loaded in the master.
             return match error {

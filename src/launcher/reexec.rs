@@ -1,14 +1,14 @@
 //! The program from outside: executed again, and what its predecessor or systemd left in the environment.
 
 use std::convert::Infallible;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::unistd::Pid;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::arbiter::Supervisor;
+use crate::arbiter::{Supervisor, TICKETS};
 use crate::net::Listener;
 use crate::net::inherit::{from_old_master, systemd_fds};
 
@@ -20,6 +20,7 @@ pub(super) struct Inheritance {
     /// Those of the old master, whose successor this is, and that master.
     pub(super) sockets: Vec<Listener>,
     pub(super) old_master: Option<Pid>,
+    pub(super) tickets: Option<OwnedFd>,
     pub(super) supervisor: Supervisor,
 }
 
@@ -59,7 +60,9 @@ impl Inheritance {
             }
             _ => Vec::new(),
         };
+        let tickets = take(TICKETS).filter(|_| old_master.is_some());
         Ok(Self {
+            tickets: tickets.and_then(|number| own_copy(number.parse().ok()?).ok()),
             systemd: systemd_fds(pid.as_deref(), fds.as_deref(), std::process::id()),
             sockets,
             old_master: old_master.map(Pid::from_raw),
@@ -71,6 +74,13 @@ impl Inheritance {
     pub(super) fn is_successor(&self) -> bool {
         self.old_master.is_some()
     }
+}
+
+/// Of a descriptor that survived the exec and must not survive another: it is closed.
+fn own_copy(number: RawFd) -> std::io::Result<OwnedFd> {
+    let file = std::fs::File::open(format!("/proc/self/fd/{number}"))?;
+    nix::unistd::close(number)?;
+    Ok(file.into())
 }
 
 /// These variables stay: the application, and a successor, may notify systemd as well.

@@ -1,9 +1,14 @@
 //! The ways between peer workers: one per slot of the scoreboard, made by the arbiter before the first fork, so
 //! that every worker has both ends of each.
 //!
-//! A message is some bytes and a socket. Its reader owns it: the kernel gives it to one reader only, so a sender
-//! that finds its receiver gone can read its own message back, and what lies in the way of a dead worker can be taken
-//! by any other. Nothing here blocks.
+//! A message is some bytes and a socket. One process reads a way at a time ([`Reader`]), and any may: a sender that finds
+//! its receiver gone takes its own message back, and what lies in the way of a dead worker is taken by another. Nothing here
+//! blocks.
+//!
+//! *No socket is lost.* The kernel throws a socket away when it is received and finds no descriptor free, and any thread of
+//! the process may have taken the last one just now. So a message is first peeked at, which installs a copy of its socket,
+//! and taken out only when that copy is there. Two readers that peek would take out each other's messages: a record lock on
+//! the way (fcntl(2)) keeps the second out. The kernel frees it when its process dies, and no forked child has it.
 #![expect(
     unsafe_code,
     reason = "a descriptor that arrives with a message is a bare number until it has an owner"
@@ -12,9 +17,12 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv,
+    recvmsg, sendmsg, socketpair,
 };
 
 use crate::fork_guard;
@@ -31,21 +39,26 @@ struct Way {
     receive: OwnedFd,
 }
 
-/// What [`Channels::receive`] has found.
-#[derive(Debug)]
-pub enum Received {
-    /// How many bytes of the buffer it fills, and its socket.
-    Message(usize, OwnedFd),
-    /// A message whose socket the kernel has thrown away for want of a descriptor.
-    Lost,
-    Nothing,
+impl Way {
+    /// Lock or unlock it for this process.
+    fn set_lock(&self, kind: libc::c_int) -> io::Result<()> {
+        // SAFETY: all zeros are a valid flock: all of the file, from its start.
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        lock.l_type = kind as libc::c_short;
+        fcntl(&self.receive, FcntlArg::F_SETLK(&lock))?;
+        Ok(())
+    }
 }
+
+/// The one process that reads a way, until this is dropped.
+#[derive(Debug)]
+pub struct Reader<'a>(&'a Way);
 
 impl Channels {
     /// Ways to the slots `0..count`.
     ///
     /// # Errors
-    /// The process has no descriptors left.
+    /// The process has no descriptors left, or the system cannot lock a socket.
     pub fn new(count: usize) -> io::Result<Self> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let way = |_| {
@@ -53,7 +66,9 @@ impl Channels {
                 socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
             fork_guard::register(&send);
             fork_guard::register(&receive);
-            Ok(Way { send, receive })
+            let way = Way { send, receive };
+            drop(Reader::new(&way)?);
+            Ok(way)
         };
         Ok(Self {
             ways: (0..count).map(way).collect::<io::Result<_>>()?,
@@ -100,50 +115,64 @@ impl Channels {
         Ok(())
     }
 
-    /// The next message for `slot`.
+    /// Read the way to `slot`. `None` where there is none, and while another process reads it.
+    pub fn reader(&self, slot: usize) -> Option<Reader<'_>> {
+        Reader::new(self.ways.get(slot)?).ok()
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn new(way: &'a Way) -> io::Result<Self> {
+        way.set_lock(libc::F_WRLCK)?;
+        Ok(Self(way))
+    }
+
+    /// The next message: how many bytes of `buffer` it fills, and its socket.
     ///
     /// # Errors
     /// There is no descriptor left for its socket. The message stays where it is.
-    pub fn receive(&self, slot: usize, buffer: &mut [u8]) -> io::Result<Received> {
-        let Some(way) = self.ways.get(slot) else {
-            return Ok(Received::Nothing);
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, OwnedFd)>> {
+        let Some((len, socket)) = self.peek(buffer)? else {
+            return Ok(None);
         };
-        // The kernel throws a socket away that finds no number here: see that there is one.
-        drop(way.receive.try_clone()?);
+        let way = self.0.receive.as_raw_fd();
+        // What does not fit is thrown away, and so is the message's own copy of the socket.
+        while recv(way, &mut [0], MsgFlags::MSG_DONTWAIT) == Err(Errno::EINTR) {}
+        Ok(Some((len, socket)))
+    }
+
+    fn peek(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, OwnedFd)>> {
         let mut space = nix::cmsg_space!([RawFd; 1]);
-        loop {
-            let mut slices = [IoSliceMut::new(buffer)];
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-            let received = recvmsg::<()>(
-                way.receive.as_raw_fd(),
-                &mut slices,
-                Some(&mut space),
-                flags,
-            );
-            let message = match received {
-                Ok(message) => message,
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(_) => return Ok(Received::Nothing),
-            };
-            if message.bytes == 0 {
-                return Ok(Received::Nothing);
+        let mut slices = [IoSliceMut::new(buffer)];
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+        let way = self.0.receive.as_raw_fd();
+        let message = loop {
+            match recvmsg::<()>(way, &mut slices, Some(&mut space), flags) {
+                Ok(message) => break message,
+                Err(Errno::EINTR) => {}
+                Err(_) => return Ok(None),
             }
-            let socket = message.cmsgs().ok().and_then(|mut all| {
-                all.find_map(|one| match one {
-                    ControlMessageOwned::ScmRights(sockets) => sockets.first().copied(),
-                    _ => None,
-                })
-            });
-            let len = message.bytes;
-            let Some(number) = socket else {
-                // Another thread has taken the last number in this moment.
-                return Ok(Received::Lost);
-            };
-            // SAFETY: the kernel has just made this descriptor for this process, and no other code has its number.
-            return Ok(Received::Message(len, unsafe {
-                OwnedFd::from_raw_fd(number)
-            }));
+        };
+        if message.bytes == 0 {
+            return Ok(None);
         }
+        let socket = message.cmsgs().ok().and_then(|mut all| {
+            all.find_map(|one| match one {
+                ControlMessageOwned::ScmRights(sockets) => sockets.first().copied(),
+                _ => None,
+            })
+        });
+        let number = socket.ok_or(Errno::EMFILE)?;
+        // SAFETY: the kernel has just made this descriptor for this process, and no other code has its number.
+        let socket = unsafe { OwnedFd::from_raw_fd(number) };
+        Ok(Some((message.bytes, socket)))
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let unlocked = self.0.set_lock(libc::F_UNLCK);
+        debug_assert!(unlocked.is_ok(), "a lock that is held can be given back");
     }
 }
 
@@ -215,10 +244,22 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::os::unix::net::UnixStream;
 
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+
     use super::*;
 
+    fn receive(
+        channels: &Channels,
+        slot: usize,
+        buffer: &mut [u8],
+    ) -> io::Result<Option<(usize, OwnedFd)>> {
+        channels.reader(slot).unwrap().receive(buffer)
+    }
+
     fn is_empty(channels: &Channels, slot: usize) -> bool {
-        matches!(channels.receive(slot, &mut [0; 64]), Ok(Received::Nothing))
+        matches!(receive(channels, slot, &mut [0; 64]), Ok(None))
     }
 
     #[test]
@@ -230,7 +271,7 @@ mod tests {
         channels.send(1, b"hello", theirs.as_fd()).unwrap();
         drop(theirs);
         assert!(is_empty(&channels, 0));
-        let Ok(Received::Message(len, socket)) = channels.receive(1, &mut buffer) else {
+        let Ok(Some((len, socket))) = receive(&channels, 1, &mut buffer) else {
             panic!("no message");
         };
         assert_eq!(&buffer[..len], b"hello");
@@ -251,5 +292,45 @@ mod tests {
             .take_while(|_| channels.send(0, &message, socket.as_fd()).is_ok())
             .count();
         assert!((1..1000).contains(&sent), "{sent}");
+    }
+
+    /// Whether `child` holds in a child of this process, which has none of its locks.
+    fn holds_in_child(child: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the C library makes its own locks usable in the child, and the child leaves at once.
+        match fork_guard::own_fork(|| unsafe { fork() }).unwrap() {
+            ForkResult::Child => {
+                let code = i32::from(!child());
+                // SAFETY: the call ends the process at once.
+                unsafe { libc::_exit(code) }
+            }
+            ForkResult::Parent { child } => {
+                waitpid(child, None).unwrap() == WaitStatus::Exited(child, 0)
+            }
+        }
+    }
+
+    #[test]
+    fn one_process_reads_a_way_at_a_time() {
+        let channels = Channels::new(2).unwrap();
+        let reader = channels.reader(0);
+        assert!(reader.is_some() && channels.reader(2).is_none());
+        assert!(holds_in_child(|| channels.reader(0).is_none()));
+        assert!(holds_in_child(|| channels.reader(1).is_some()));
+        drop(reader);
+        assert!(holds_in_child(|| channels.reader(0).is_some()));
+    }
+
+    #[test]
+    fn a_message_without_a_descriptor_for_its_socket_stays() {
+        let channels = Channels::new(1).unwrap();
+        let (socket, _other) = UnixStream::pair().unwrap();
+        channels.send(0, b"hello", socket.as_fd()).unwrap();
+        assert!(holds_in_child(|| {
+            let limits = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            setrlimit(Resource::RLIMIT_NOFILE, 0, limits.1).unwrap();
+            let refused = (0..3).all(|_| receive(&channels, 0, &mut [0; 64]).is_err());
+            setrlimit(Resource::RLIMIT_NOFILE, limits.0, limits.1).unwrap();
+            refused && matches!(receive(&channels, 0, &mut [0; 64]), Ok(Some((5, _))))
+        }));
     }
 }

@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::UnixListener;
 
+use nix::sys::socket::{Shutdown, shutdown};
+
 use super::address::BindAddress;
 use super::resolve::resolve;
 use super::socket_file::SocketFile;
@@ -126,10 +128,50 @@ impl Bound {
         }
     }
 
+    /// Ends the listening, also in processes that hold the socket and are none of this server, such as a child that the
+    /// application has made by a bare system call: nobody connects to it any more, and another server can have the address.
+    /// What was opened by the process that started this one is left alone. Only the arbiter calls this, when no worker
+    /// accepts any more: what still waits in the accept queue is reset.
+    pub fn end(&self) {
+        if matches!(self.address, BindAddress::Fd(_)) {
+            return;
+        }
+        // On Linux `shutdown` ends a socket that listens, of TCP and of unix alike. Elsewhere it does nothing.
+        let ended = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
+        if let Err(errno) = ended {
+            log::debug!("{} not ended: {}", self.listener, errno.desc());
+        }
+    }
+
     /// Removes the socket file, unless another process has put its own in its place. Only the arbiter calls this.
     pub fn unlink(&self) {
         if let Some(file) = &self.file {
             file.unlink();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn what_is_ended_listens_nowhere_and_leaves_the_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        // As another process holds it.
+        let _held = listener.try_clone().unwrap();
+        let bound = |address| Bound::new(address, Listener::Tcp(listener.try_clone().unwrap()));
+        bound(BindAddress::Fd(7)).end();
+        assert!(TcpStream::connect(at).is_ok(), "it is another's");
+        let address = BindAddress::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: at.port(),
+        };
+        bound(address).end();
+        assert!(TcpStream::connect(at).is_err());
+        assert!(TcpListener::bind(at).is_ok());
     }
 }

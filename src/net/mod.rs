@@ -3,6 +3,7 @@
 //! The arbiter opens them once; workers inherit them through fork. Nothing here removes a socket file when
 //! it is dropped, because a forked child drops its copies too: the arbiter calls `Bound::unlink` by itself.
 
+mod accept_pause;
 pub mod address;
 mod backlog;
 mod bind;
@@ -14,10 +15,11 @@ mod resolve;
 mod socket_file;
 mod unsent;
 
+pub use accept_pause::AcceptPause;
 pub use address::{AddressError, BindAddress};
 pub use backlog::backlog;
 pub use bind::{BindError, BindOptions, adopt_all, bind_all, describe, is_abandoned};
-pub use channel::{Channels, Received, receive_sockets, send_sockets};
+pub use channel::{Channels, Reader, receive_sockets, send_sockets};
 pub use listener::{Bound, Listener};
 pub use private::bind_private;
 pub use socket_file::SocketFile;

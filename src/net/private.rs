@@ -15,7 +15,8 @@ use super::bind::{Attempt, BindOptions, bind_path};
 pub fn bind_private(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let options = BindOptions {
         umask: !mode & 0o777,
-        backlog: 16,
+        // As many as the system allows, up to this: who finds the queue full gets an error and no answer.
+        backlog: 1024,
         ..BindOptions::default()
     };
     match bind_path(path, &options) {

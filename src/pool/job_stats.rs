@@ -21,6 +21,8 @@ pub(super) struct JobStats {
     taken: AtomicUsize,
     /// What `taken` was when the loop last found a stall.
     stalled_at: AtomicUsize,
+    /// Threads that run a job.
+    busy: AtomicUsize,
 }
 
 impl JobStats {
@@ -32,6 +34,7 @@ impl JobStats {
             taken: AtomicUsize::new(0),
             // As if long ago.
             stalled_at: AtomicUsize::new(usize::MAX / 2),
+            busy: AtomicUsize::new(0),
         }
     }
 
@@ -79,6 +82,21 @@ impl JobStats {
     #[inline]
     pub(super) fn note_taken(&self) {
         self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A thread runs a job from now on, or is free again.
+    #[inline]
+    pub(super) fn note_busy(&self, is_busy: bool) {
+        if is_busy {
+            self.busy.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.busy.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many threads run a job.
+    pub(super) fn busy(&self) -> usize {
+        self.busy.load(Ordering::Relaxed)
     }
 
     /// The loop has found that the pool stands still.

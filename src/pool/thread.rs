@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::job::{Job, Reply};
-use super::policy::Reason;
+use super::policy::{self, Crowd, Reason};
 use super::thread_pool::Pool;
 use super::wait_sampler::WaitSampler;
 
@@ -16,6 +16,8 @@ pub struct PoolThread {
     index: usize,
     /// When the job that it runs was taken.
     running_since: Cell<Option<Instant>>,
+    /// It is with the caller, and not over.
+    is_busy: Cell<bool>,
     sampler: WaitSampler,
 }
 
@@ -26,6 +28,7 @@ impl PoolThread {
             index: pool.register_thread(),
             pool: pool.clone(),
             running_since: Cell::new(None),
+            is_busy: Cell::new(false),
             sampler: WaitSampler::default(),
         }
     }
@@ -46,26 +49,24 @@ impl PoolThread {
         &self.pool
     }
 
-    /// Mark this thread as running a job, or as free again.
-    pub fn set_busy(&self, is_busy: bool) {
-        self.pool.note_busy(is_busy);
-    }
-
     /// The next job whose client is still there, or `None` when the pool is closed and empty.
     ///
     /// The caller holds the GIL. `idle` is called with a function that sleeps; it releases the GIL around that and has
     /// it again when it returns (see `wakeup.rs`).
     pub fn next_job(&self, mut idle: impl FnMut(&(dyn Fn() + Sync))) -> Option<Box<Job>> {
         let (pool, index) = (&*self.pool, self.index);
+        self.set_busy(false);
         if let Some(in_flight) = pool.in_flight_table() {
             in_flight.end(index);
         }
         let mut waited_for_gil = Duration::ZERO;
         loop {
-            pool.run_deferred_drops();
+            while let Some(buffer) = pool.pop_deferred_drop() {
+                drop(buffer);
+            }
             // Before the look at the queue: what was queued before it closed is still run.
             let is_closed = pool.is_closed();
-            let is_idle_extra = pool.is_idle_extra(is_closed);
+            let is_idle_extra = self.is_idle_extra(is_closed);
             if !is_idle_extra && let Some(job) = pool.pop() {
                 match self.begin(job, std::mem::take(&mut waited_for_gil)) {
                     Some(job) => return Some(job),
@@ -96,6 +97,17 @@ impl PoolThread {
         }
     }
 
+    /// Whether the thread is better parked although jobs wait ([`policy::is_idle_extra`]).
+    #[inline]
+    fn is_idle_extra(&self, is_closed: bool) -> bool {
+        let pool = &*self.pool;
+        policy::is_idle_extra(pool.is_fast(), || Crowd {
+            jobs_since_stall: pool.stats().taken_since_stall(),
+            is_another_awake: pool.wakeup().is_another_awake(),
+            is_closed,
+        })
+    }
+
     /// Run `job` from now on, unless its client need not wait for it: then it goes back to the loop.
     #[inline]
     fn begin(&self, mut job: Box<Job>, gil_wait: Duration) -> Option<Box<Job>> {
@@ -121,7 +133,15 @@ impl PoolThread {
             in_flight.begin(self.index, job.conn, job.started);
         }
         self.sampler.begin();
+        self.set_busy(true);
         Some(job)
+    }
+
+    #[inline]
+    fn set_busy(&self, is_busy: bool) {
+        if self.is_busy.replace(is_busy) != is_busy {
+            self.pool.stats().note_busy(is_busy);
+        }
     }
 
     /// Note how long the job has lasted that the thread has run until now.
@@ -139,6 +159,7 @@ impl PoolThread {
 
 impl Drop for PoolThread {
     fn drop(&mut self) {
+        self.set_busy(false);
         self.pool.thread_left();
     }
 }
@@ -164,6 +185,41 @@ mod tests {
         assert!(pool.push(Box::new(job)).is_ok());
     }
 
+    fn pool_of_fast_jobs(options: impl FnOnce(Pool) -> Pool) -> (Arc<Pool>, PoolThread) {
+        let pool = Arc::new(options(Pool::new(2, 8, Box::new(|| {}))));
+        for _ in 0..100 {
+            pool.stats().note_service(Duration::from_micros(50));
+        }
+        let thread = PoolThread::register(&pool);
+        (pool, thread)
+    }
+
+    #[test]
+    fn of_threads_that_are_awake_for_fast_jobs_one_is_enough_unless_the_pool_stood_still() {
+        let (_, thread) = self::pool(|pool| pool);
+        assert!(!thread.is_idle_extra(false), "jobs may be slow");
+        let (pool, thread) = pool_of_fast_jobs(|pool| pool);
+        assert!(pool.is_fast() && thread.is_idle_extra(false));
+        pool.wakeup().park(1);
+        assert!(!thread.is_idle_extra(false), "no other thread is awake");
+        pool.notify_one(Reason::Stall);
+        assert!(
+            !thread.is_idle_extra(false),
+            "the other thread may be held up"
+        );
+        for _ in 0..1000 {
+            pool.stats().note_taken();
+        }
+        assert!(thread.is_idle_extra(false));
+        assert!(!thread.is_idle_extra(true), "all help to finish");
+    }
+
+    #[test]
+    fn threads_that_run_side_by_side_are_not_idle_extra_threads() {
+        let (pool, thread) = pool_of_fast_jobs(|pool| pool.with_parallel_threads(true));
+        assert!(!pool.is_fast() && !thread.is_idle_extra(false));
+    }
+
     #[test]
     fn a_job_of_a_client_that_is_gone_goes_back_unrun() {
         let (pool, thread) = pool(|pool| pool);
@@ -174,6 +230,7 @@ mod tests {
         push(&pool, gone, Instant::now());
         push(&pool, CONN, Instant::now());
         assert_eq!(thread.next_job(|_| unreachable!()).unwrap().conn, CONN);
+        assert_eq!(pool.busy(), 1);
         assert!(matches!(pool.receive(), Some(Reply::Abort(job)) if job.conn == gone));
         assert_eq!(pool.jobs_taken(), 2);
     }
@@ -191,6 +248,7 @@ mod tests {
         assert_eq!(thread.next_job(|_| unreachable!()).unwrap().arrived, now);
         assert!(matches!(pool.receive(), Some(Reply::Overdue(_))));
         assert!(thread.next_job(|_| unreachable!()).is_none());
+        assert_eq!(pool.busy(), 0);
         drop(thread);
         assert_eq!(pool.live_threads(), 0);
     }

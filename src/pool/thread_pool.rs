@@ -17,7 +17,7 @@ use super::job::{BorrowedBuffer, Job, Piece, Reply};
 use super::job_queue::JobQueue;
 use super::job_stats::JobStats;
 use super::live_connections::LiveConnections;
-use super::policy::{self, BriefSleep, Crowd, FastJobs, Reason, SleepMode, Wake};
+use super::policy::{self, BriefSleep, FastJobs, Reason, SleepMode, Wake};
 use super::replies::Replies;
 use super::response_memory::UnsentBytes;
 use super::streaming_body::BodyDemand;
@@ -44,8 +44,6 @@ pub struct Pool {
     /// Threads that have registered, and threads that have left.
     registered: AtomicUsize,
     left: AtomicUsize,
-    /// Threads that run a job.
-    busy: AtomicUsize,
 }
 
 impl Pool {
@@ -67,7 +65,6 @@ impl Pool {
             thread_count: threads,
             registered: AtomicUsize::new(0),
             left: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
         }
     }
 
@@ -122,7 +119,7 @@ impl Pool {
 
     /// How many threads run a job now (a hint).
     pub fn busy(&self) -> usize {
-        self.busy.load(Ordering::Relaxed)
+        self.stats.busy()
     }
 
     /// How many jobs wait (a hint).
@@ -301,14 +298,6 @@ impl Pool {
         self.replies.wake_loop();
     }
 
-    pub(super) fn note_busy(&self, is_busy: bool) {
-        if is_busy {
-            self.busy.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.busy.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
     /// The next job, for a thread that parks unless it gets one.
     #[inline]
     pub(super) fn pop(&self) -> Option<Box<Job>> {
@@ -332,25 +321,13 @@ impl Pool {
         self.queue.is_closed()
     }
 
-    /// Whether the calling thread is better parked although jobs wait ([`policy::is_idle_extra`]).
-    #[inline]
-    pub(super) fn is_idle_extra(&self, is_closed: bool) -> bool {
-        policy::is_idle_extra(self.is_fast(), || Crowd {
-            jobs_since_stall: self.stats.taken_since_stall(),
-            is_another_awake: self.wakeup.is_another_awake(),
-            is_closed,
-        })
-    }
-
     pub(super) fn is_overdue(&self, job: &Job, now: Instant) -> bool {
         self.queue_timeout
             .is_some_and(|timeout| now.saturating_duration_since(job.arrived) > timeout)
     }
 
-    pub(super) fn run_deferred_drops(&self) {
-        while let Some(buffer) = self.deferred_drops.pop() {
-            drop(buffer);
-        }
+    pub(super) fn pop_deferred_drop(&self) -> Option<Box<dyn BorrowedBuffer>> {
+        self.deferred_drops.pop()
     }
 
     #[inline]
@@ -385,36 +362,6 @@ mod tests {
             pool.stats.note_service(Duration::from_micros(50));
         }
         pool
-    }
-
-    fn take_many(pool: &Pool) {
-        for _ in 0..1000 {
-            pool.stats.note_taken();
-        }
-    }
-
-    #[test]
-    fn of_threads_that_are_awake_for_fast_jobs_one_is_enough_unless_the_pool_stood_still() {
-        let pool = Pool::new(2, 8, Box::new(|| {}));
-        assert!(!pool.is_idle_extra(false), "jobs may be slow");
-        let pool = pool_of_fast_jobs(2);
-        assert!(pool.is_fast() && pool.is_idle_extra(false));
-        pool.wakeup.park(1);
-        assert!(!pool.is_idle_extra(false), "no other thread is awake");
-        pool.notify_one(Reason::Stall);
-        assert!(
-            !pool.is_idle_extra(false),
-            "the other thread may be held up"
-        );
-        take_many(&pool);
-        assert!(pool.is_idle_extra(false));
-        assert!(!pool.is_idle_extra(true), "all help to finish");
-    }
-
-    #[test]
-    fn threads_that_run_side_by_side_are_not_idle_extra_threads() {
-        let pool = pool_of_fast_jobs(2).with_parallel_threads(true);
-        assert!(!pool.is_fast() && !pool.is_idle_extra(false));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod hooks;
 pub mod interrupts;
 pub mod loader;
 pub mod native_thread;
+pub mod ssl_context;
 pub mod stacks;
 mod text;
 pub mod threads;

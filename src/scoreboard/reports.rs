@@ -49,6 +49,16 @@ impl Slot<'_> {
         self.vitals.asks_to_go()
     }
 
+    /// The worker stops and has closed its listeners: it takes no connection from them any more.
+    pub fn set_accepts_no_more(self) {
+        self.vitals.set_accepts_no_more();
+    }
+
+    #[must_use]
+    pub fn accepts_no_more(self) -> bool {
+        self.vitals.accepts_no_more()
+    }
+
     /// The worker has lost a thread for good: it would like to be replaced, and asked to stop once that is done.
     pub fn set_wants_replacement(self) {
         self.vitals.set_wants_replacement();

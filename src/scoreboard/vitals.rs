@@ -35,6 +35,7 @@ pub(super) struct VitalsData {
     asks_to_go: AtomicU32,
     wants_replacement: AtomicU32,
     stop_signal: AtomicU32,
+    accepts_no_more: AtomicU32,
     threads_busy: AtomicU32,
     stop_asked_ms: AtomicU64,
     loop_heartbeat: AtomicU64,
@@ -102,6 +103,7 @@ impl VitalsData {
             &self.asks_to_go,
             &self.wants_replacement,
             &self.stop_signal,
+            &self.accepts_no_more,
             &self.threads_busy,
         ] {
             flag.store(0, Ordering::Relaxed);
@@ -173,6 +175,14 @@ impl VitalsData {
 
     pub(super) fn asks_to_go(&self) -> bool {
         self.asks_to_go.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn set_accepts_no_more(&self) {
+        self.accepts_no_more.store(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn accepts_no_more(&self) -> bool {
+        self.accepts_no_more.load(Ordering::Relaxed) != 0
     }
 
     pub(super) fn set_wants_replacement(&self) {

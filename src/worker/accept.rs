@@ -89,7 +89,7 @@ impl Listeners {
     ) -> io::Result<Self> {
         // A duplicate of the descriptor names the same instance, and closing it leaves mio's alone.
         let descriptor = poll.registry().as_fd().try_clone_to_owned()?;
-        crate::fork_guard::register_poll_set(&descriptor);
+        crate::fork_guard::register(&descriptor);
         Ok(Self {
             acceptors: listeners.into_iter().map(Acceptor::from).collect(),
             backlog: backlog as usize,
@@ -109,7 +109,10 @@ impl Listeners {
             return Ok(Attempt::Empty);
         }
         match self.try_accept(listener) {
-            Ok((transport, peer)) => Ok(Attempt::Accepted(transport, peer)),
+            Ok((transport, peer)) => {
+                crate::fork_guard::own(&transport);
+                Ok(Attempt::Accepted(transport, peer))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Attempt::Empty),
             Err(error) if is_exhaustion(&error) => {
                 log.note(&error, now);

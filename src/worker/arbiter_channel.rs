@@ -1,8 +1,8 @@
 //! What a worker reports to its arbiter: its state on the scoreboard, then a byte on a pipe that means "read my slot".
 //!
-//! Four reports in a worker's life at most: it serves, it has served `max_requests`, it lost a thread, it drains. A byte
-//! that cannot be written changes nothing: the arbiter reads the slots once a second anyway, and a worker that is gone is
-//! noticed by its heartbeat.
+//! Five reports in a worker's life at most: it serves, it has served `max_requests`, it lost a thread, it drains, it accepts
+//! no more. A byte that cannot be written changes nothing: the arbiter reads the slots once a second anyway, and a worker
+//! that is gone is noticed by its heartbeat.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -31,6 +31,12 @@ impl ArbiterChannel {
     /// The worker is ready to serve, or has begun to drain.
     pub(super) fn report(&mut self, state: SlotState) {
         self.slot.get().set_state(state);
+        self.notify();
+    }
+
+    /// The listeners are closed here: once no worker has them, the arbiter may end them for whatever else holds them.
+    pub(super) fn report_closed_listeners(&mut self) {
+        self.slot.get().set_accepts_no_more();
         self.notify();
     }
 
@@ -75,9 +81,11 @@ mod tests {
         channel.report_worn_out();
         assert!(slot.get().asks_to_go());
         assert!(channel.ask_for_replacement());
+        channel.report_closed_listeners();
+        assert!(slot.get().accepts_no_more());
         drop(channel);
         let mut bytes = Vec::new();
         theirs.read_to_end(&mut bytes).unwrap();
-        assert_eq!(bytes, b"!!!");
+        assert_eq!(bytes, b"!!!!");
     }
 }

@@ -20,7 +20,7 @@ pub(super) use super::connection_lifecycle::Action;
 use super::connection_lifecycle::{Lifecycle, State};
 use super::dispatch::Usage;
 use super::events::{InputEvent, SocketEvent};
-use super::http1::{Client, Http1, Refusal, TimedOut};
+use super::http1::{Client, Http1, Refusal, TimedOut, Wanted};
 use super::http2::{Http2, Link};
 use super::read_side::ReadSide;
 use super::services::{Services, recycle};
@@ -196,13 +196,11 @@ impl Connection {
                     return Action::Wait;
                 }
                 protocol.hint(&hints, services);
-                self.send_encoded(services);
                 return self.advance(services);
             }
             Reply::End(job) => {
                 self.drop_request_body();
                 self.protocol.end_response(job, services);
-                self.send_encoded(services);
                 return self.advance(services);
             }
             Reply::Abort(job) => {
@@ -210,7 +208,6 @@ impl Connection {
                 if self.protocol.abort(job, &self.client, services) {
                     self.read.give_up();
                 }
-                self.send_encoded(services);
                 return self.advance(services);
             }
             Reply::WantsBody(_) => {
@@ -235,11 +232,9 @@ impl Connection {
 
     /// The whole response has come.
     fn answer(&mut self, job: Box<Job>, services: &mut Services) -> Action {
-        if self.protocol.has_streaming_body() {
-            self.drop_request_body();
+        if self.protocol.respond(job, &mut self.write, services) {
+            self.read.give_up();
         }
-        self.protocol.respond(job, &mut self.write, services);
-        self.send_encoded(services);
         self.advance(services)
     }
 
@@ -272,7 +267,8 @@ impl Connection {
         }
         if !self.write.is_empty() {
             let action = self.advance(services);
-            if action != Action::Wait || !self.protocol.wants_body() {
+            let goes_on = self.protocol.wanted() == Wanted::StreamedBody { has_room: true };
+            if action != Action::Wait || !goes_on {
                 return action;
             }
         }
@@ -327,7 +323,6 @@ impl Connection {
         if is_hijackable {
             return (seen, Action::Close);
         }
-        self.send_encoded(services);
         (seen, self.advance(services))
     }
 

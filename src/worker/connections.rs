@@ -18,6 +18,7 @@ use std::time::Instant;
 use mio::{Registry, Token};
 use slab::Slab;
 
+use crate::fork_guard;
 use crate::pool::{ConnId, Job, Peer, Reply};
 
 use super::connection::{Action, Connection};
@@ -48,7 +49,7 @@ pub(super) struct Connections {
 impl Connections {
     /// Connections are registered with `registry`.
     pub(super) fn new(registry: Registry) -> Self {
-        crate::fork_guard::register_poll_set(&registry);
+        fork_guard::register(&registry);
         Self {
             slab: Slab::new(),
             next_generation: 0,
@@ -102,6 +103,7 @@ impl Connections {
         listener: usize,
         services: &mut Services,
     ) -> ConnId {
+        fork_guard::own(&transport);
         let entry = self.slab.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("a slot fits 32 bits: descriptors do");
         let id = ConnId::new(slot, self.next_generation);
@@ -206,7 +208,9 @@ impl Connections {
         self.get(id)?;
         services.dispatch.connection_left(id);
         self.has_room = true;
-        Some(self.slab.remove(id.slot as usize))
+        let mut connection = self.slab.remove(id.slot as usize);
+        fork_guard::disown(&*connection.transport());
+        Some(connection)
     }
 
     /// Whether a place has become free since this was last asked.

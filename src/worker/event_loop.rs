@@ -290,13 +290,9 @@ impl<'a> EventLoop<'a> {
     fn on_signal(&mut self, signal: Signal) {
         match signal {
             Signal::SIGTERM => self.begin_drain(),
-            Signal::SIGINT | Signal::SIGQUIT => {
+            Signal::SIGINT | Signal::SIGQUIT | Signal::SIGABRT => {
                 self.application.on_signal(signal as i32);
-                self.stop_now(0);
-            }
-            Signal::SIGABRT => {
-                self.application.on_signal(signal as i32);
-                self.stop_now(1);
+                self.stop_now(i32::from(signal == Signal::SIGABRT));
             }
             other => self.application.on_signal(other as i32),
         }
@@ -342,6 +338,7 @@ impl<'a> EventLoop<'a> {
             peers.drain(&mut self.connections, services);
         }
         self.listeners.close();
+        services.arbiter.report_closed_listeners();
         self.connections.begin_drain(services);
     }
 
@@ -350,6 +347,7 @@ impl<'a> EventLoop<'a> {
         let now = self.services.clock.now();
         self.services.shutdown.stop_now(exit_code, now);
         self.listeners.close();
+        self.services.arbiter.report_closed_listeners();
         self.connections.close_all(&mut self.services);
         self.leave();
     }

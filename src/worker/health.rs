@@ -61,7 +61,6 @@ impl Health {
         };
         job.socket = None;
         job.unlogged = true;
-        job.response.clear();
         let line = format!("{} {}", status.code, status.reason);
         // These are constants of this program, and valid.
         let _ = job.response.set_status(line.as_bytes());

@@ -46,11 +46,19 @@ pub(super) enum Arrived {
     BodyOver { is_whole: bool },
 }
 
-/// The part of a request that is being received.
+/// What is awaited from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Wanted {
+    /// A request is with the application, or no other will be taken.
+    Nothing,
+    /// The first byte of a request.
+    Request,
+    /// The rest of a head.
     Head,
+    /// The rest of a body.
     Body,
+    /// More of the body of a request that is with the application, once that has room for it.
+    StreamedBody { has_room: bool },
 }
 
 impl Http1 {
@@ -69,18 +77,23 @@ impl Http1 {
         self.exchange.close_after_this();
     }
 
-    /// What is being received.
-    pub(super) fn part(&self) -> Option<Part> {
-        if self.exchange.is_reading_head() {
-            Some(Part::Head)
-        } else {
-            self.exchange.is_reading_body().then_some(Part::Body)
+    /// What is awaited from the client.
+    pub(super) fn wanted(&self) -> Wanted {
+        if let Request::Running(running) = &self.request
+            && let Some(body) = &running.body
+        {
+            let has_room = body.is_wanted();
+            return Wanted::StreamedBody { has_room };
         }
-    }
-
-    /// Whether bytes of a request are wanted: the next, or the one that is being received.
-    pub(super) fn wants_request(&self) -> bool {
-        self.exchange.is_idle() || self.part().is_some()
+        if self.exchange.is_reading_head() {
+            Wanted::Head
+        } else if self.exchange.is_reading_body() {
+            Wanted::Body
+        } else if self.exchange.is_idle() {
+            Wanted::Request
+        } else {
+            Wanted::Nothing
+        }
     }
 
     fn streaming_body(&mut self) -> Option<&mut StreamingRequestBody> {
@@ -98,11 +111,6 @@ impl Http1 {
         )
     }
 
-    /// Whether there is room for more of that body.
-    pub(super) fn wants_body(&self) -> bool {
-        matches!(&self.request, Request::Running(Running { body: Some(body), .. }) if body.is_wanted())
-    }
-
     /// Whether the client waits for `100 Continue`.
     pub(super) fn wants_continue(&self) -> bool {
         self.exchange.wants_continue()
@@ -111,6 +119,16 @@ impl Http1 {
     /// Whether the request asks for another protocol on this connection. It has no body.
     pub(super) fn asks_for_upgrade(&self) -> bool {
         self.exchange.asks_for_upgrade()
+    }
+
+    /// Whether the request can be answered by another worker: nothing of the connection's past matters.
+    pub(super) fn is_transferable(&self) -> bool {
+        self.exchange.is_dispatched()
+            && matches!(
+                self.exchange.body_length(),
+                BodyLength::Empty | BodyLength::Known(0)
+            )
+            && matches!(&self.request, Request::Running(running) if running.body.is_none())
     }
 
     /// When the first byte of the request that is being received arrived.
@@ -265,22 +283,6 @@ impl Http1 {
             running.body_fault = Some(status);
             self.exchange.give_up_body();
         }
-    }
-
-    /// The response is over, or the connection is: the rest of a streaming body is not wanted. Returns whether there is
-    /// one.
-    pub(super) fn drop_body(&mut self) -> bool {
-        let Request::Running(running) = &mut self.request else {
-            return false;
-        };
-        let Some(body) = running.body.take() else {
-            return false;
-        };
-        body.fail(
-            io::ErrorKind::ConnectionReset,
-            "the client has disconnected or was answered",
-        );
-        true
     }
 
     /// The application waits for a streaming body, or has room for more of it. Encodes `100 Continue` if the client

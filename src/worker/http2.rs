@@ -219,18 +219,22 @@ impl Http2 {
         services.accounting.slot().add_refused(1);
         // The preface may just have come: without it there is no GOAWAY.
         let _ = self.engine.poll();
-        let reason = match flood {
-            Flood::NoSettings => Reason::PROTOCOL_ERROR,
-            _ => Reason::ENHANCE_YOUR_CALM,
-        };
-        self.end(reason, services);
+        self.end(flood.code(), services);
     }
 
     /// Take in the requests that have come, and what else was seen to come.
     fn poll(&mut self, client: &Client, services: &mut Services) {
         while let Polled::Request(request, respond) = self.engine.poll() {
+            if self.mux.is_full() {
+                // What was reset before this request came has made room for it.
+                self.apply_seen(client, services);
+            }
             self.mux.begin(request, respond, client, services);
         }
+        self.apply_seen(client, services);
+    }
+
+    fn apply_seen(&mut self, client: &Client, services: &mut Services) {
         if self.seen.is_empty() {
             return;
         }

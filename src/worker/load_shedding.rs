@@ -149,7 +149,6 @@ impl LoadShedding {
 
 fn fill(job: &mut Job, status: Status, retry_after: &str, page: &str) {
     job.socket = None;
-    job.response.clear();
     let line = format!("{} {}", status.code, status.reason);
     // These are constants of this program, and valid.
     let _ = job.response.set_status(line.as_bytes());

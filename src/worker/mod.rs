@@ -81,10 +81,12 @@ mod write_queue;
 mod write_side;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 
-use mio::{Poll, Waker};
+use mio::unix::SourceFd;
+use mio::{Interest, Poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::config::{Config, HttpProtocol};
 use crate::fork_guard;
@@ -154,11 +156,11 @@ pub struct Exit {
 pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     let config = setup.config;
     let poll = Poll::new()?;
-    fork_guard::register_poll_set(poll.registry());
-    let waker = Waker::new(poll.registry(), events::WAKER)?;
+    fork_guard::register(poll.registry());
+    let waker = waker(&poll)?;
     let wake = move || {
-        // The waker is an eventfd: writing to it fails only when it is already signalled.
-        let _ = waker.wake();
+        // It fails only when the loop was woken 2^64 times and has not looked.
+        let _ = waker.write(1);
     };
     let pool = Pool::new(config.workers.threads, jobs_max(&config), Box::new(wake));
     let pool = Arc::new(
@@ -204,6 +206,17 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         code,
         stuck_threads: pool.live_threads(),
     })
+}
+
+/// What the pool's threads wake the loop with. Each write is an event, because the poll set is edge-triggered. mio has the
+/// same and does not tell its number, which a child of the application must lose.
+fn waker(poll: &Poll) -> io::Result<EventFd> {
+    let waker = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+    fork_guard::register(&waker);
+    let mut source = SourceFd(&waker.as_raw_fd());
+    poll.registry()
+        .register(&mut source, events::WAKER, Interest::READABLE)?;
+    Ok(waker)
 }
 
 /// One job per connection of HTTP/1 at most; at a stop the accept queue is emptied beyond the limit.

@@ -21,7 +21,8 @@ use std::sync::atomic::{Ordering, fence};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use crate::net::{Channels, Received};
+use crate::fork_guard;
+use crate::net::Channels;
 use crate::pool::policy::{self, Peer};
 use crate::scoreboard::{SlotState, monotonic_ms};
 
@@ -45,7 +46,17 @@ enum Pending {
     None,
     /// There may be more than one iteration takes, and they make no new edge.
     More,
-    /// No descriptors were left: they are looked for at the next heartbeat.
+    /// No descriptors were left, or another process was reading: they are looked for at the next heartbeat.
+    Stuck,
+}
+
+/// How many of the messages that waited were taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    All,
+    /// As many as one iteration takes.
+    Some,
+    /// No descriptors were left, or another process was reading.
     Stuck,
 }
 
@@ -152,7 +163,7 @@ impl PeerWorkers {
 
     /// Pass a new connection on to a peer that is better off with it. Returns it when it stays.
     pub(super) fn place(
-        &mut self,
+        &self,
         transport: Transport,
         listener: usize,
         connections: &mut Connections,
@@ -167,9 +178,12 @@ impl PeerWorkers {
             return Some(transport);
         };
         match self.send(slot, &[KIND_CONNECTION, listener], transport.as_fd()) {
-            Ok(Delivery::Done) => None,
-            Ok(Delivery::ToTakeBack) => {
-                self.take_messages(slot, connections, services);
+            Ok(delivery) => {
+                fork_guard::disown(&transport);
+                drop(transport);
+                if delivery == Delivery::ToTakeBack {
+                    self.take_messages(slot, connections, services);
+                }
                 None
             }
             Err(_) => Some(transport),
@@ -178,7 +192,7 @@ impl PeerWorkers {
 
     /// Requests wait and the threads stand still: let the peers that have threads to spare take them.
     pub(super) fn offload(
-        &mut self,
+        &self,
         connections: &mut Connections,
         mut timed_out: Option<&mut TimedOutRequests>,
         services: &mut Services,
@@ -212,56 +226,51 @@ impl PeerWorkers {
 
     /// Take in what peers have sent.
     pub(super) fn receive(&mut self, connections: &mut Connections, services: &mut Services) {
-        self.take_messages(self.slot.index(), connections, services);
+        self.pending = match self.take_messages(self.slot.index(), connections, services) {
+            Taken::All => Pending::None,
+            Taken::Some => Pending::More,
+            Taken::Stuck => Pending::Stuck,
+        };
     }
 
     /// Take in what was not announced.
     pub(super) fn receive_more(&mut self, connections: &mut Connections, services: &mut Services) {
         if self.pending == Pending::More {
-            self.pending = Pending::None;
             self.receive(connections, services);
         }
     }
 
     /// Take the messages to the worker of `slot`, this one or another.
     fn take_messages(
-        &mut self,
+        &self,
         slot: usize,
         connections: &mut Connections,
         services: &mut Services,
-    ) {
+    ) -> Taken {
+        let Some(reader) = self.channels.reader(slot) else {
+            return Taken::Stuck;
+        };
         for _ in 0..ITERATION_MESSAGES {
             let mut buffer = std::mem::take(&mut services.input);
-            let received = self.channels.receive(slot, &mut buffer);
-            let now = services.clock.now();
-            match received {
-                Ok(Received::Message(len, socket)) => {
-                    take_in(socket, &buffer[..len], connections, services);
-                    services.input = buffer;
-                    // Before the release, so that it is never missing from both counts.
-                    self.publish(connections.len(), &services.dispatch);
-                }
-                Ok(Received::Lost) => {
-                    services.input = buffer;
-                    let error = io::Error::from(nix::errno::Errno::EMFILE);
-                    services.exhaustion.note(&error, now);
-                }
-                Ok(Received::Nothing) => {
-                    services.input = buffer;
-                    return;
-                }
+            let taken = reader.receive(&mut buffer).map(|message| {
+                let (len, socket) = message?;
+                take_in(socket, &buffer[..len], connections, services);
+                Some(())
+            });
+            services.input = buffer;
+            match taken {
+                Ok(Some(())) => {}
+                Ok(None) => return Taken::All,
                 Err(error) => {
-                    services.input = buffer;
-                    services.exhaustion.note(&error, now);
-                    self.pending = Pending::Stuck;
-                    return;
+                    services.exhaustion.note(&error, services.clock.now());
+                    return Taken::Stuck;
                 }
             }
+            // Before the release, so that it is never missing from both counts.
+            self.publish(connections.len(), &services.dispatch);
             self.slot.scoreboard().slot(slot).release_transfer();
         }
-        if slot == self.slot.index() {
-            self.pending = Pending::More;
-        }
+        Taken::Some
     }
 
     /// The worker stops, and its state says so: what was sent before that is still its own.
@@ -292,11 +301,14 @@ impl PeerWorkers {
             let before = std::mem::replace(occupant, pid);
             // A successor may be there already, but it takes messages only when it serves.
             if before != 0 && before != pid && slot.state() != SlotState::Serving {
-                dead.push(index);
+                dead.push((index, before));
             }
         }
-        for slot in dead {
-            self.take_messages(slot, connections, services);
+        for (slot, occupant) in dead {
+            if self.take_messages(slot, connections, services) != Taken::All {
+                // The next heartbeat finds it dead again.
+                self.occupants[slot] = occupant;
+            }
         }
     }
 }

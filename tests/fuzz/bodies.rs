@@ -11,6 +11,7 @@ use ferricorn::http::{
     Piece, ProxyHeader, ProxyMode, ProxyParse, ProxyRoute, Received, RequestHead, ResponseDefaults,
     ResponseHead, Rules, Underscores, forwarded_client, parse_head, parse_proxy_header,
 };
+use ferricorn::tls::{PeerCertificate, ciphers};
 
 use crate::transcript::{End, play};
 
@@ -261,8 +262,14 @@ fn answer(
     if choices.below(10) == 0 {
         head.push(b"Connection", b"close").expect("a plain option");
     }
-    let size = match choices.below(2) {
-        0 => BodySize::Exact(length as u64),
+    let size = match choices.below(3) {
+        0 => {
+            let whole = exchange.respond_whole(&head, length as u64, defaults, out);
+            let taken = usize::try_from(whole.taken).expect("it is short");
+            assert!(taken <= length, "more is sent than there is");
+            return out.resize(out.len() + taken, b'x');
+        }
+        1 => BodySize::Exact(length as u64),
         _ => BodySize::Unknown,
     };
     exchange.respond(&head, size, defaults, out);
@@ -497,4 +504,35 @@ fn frames(bytes: &[u8], piece: usize) -> (Vec<Vec<u8>>, bool) {
         }
     }
     (frames, false)
+}
+
+/// A cipher list: what it selects are known suites, each once, and a suite that the list ends by removing is not among them.
+pub(crate) fn ciphers(bytes: &[u8]) {
+    let list = String::from_utf8_lossy(bytes);
+    let all = ciphers::select("ALL").expect("there are suites");
+    if let Some(suites) = ciphers::select(&list) {
+        assert!(!suites.is_empty());
+        for (at, suite) in suites.iter().enumerate() {
+            assert!(all.contains(suite) && !suites[..at].contains(suite));
+        }
+    }
+    let without = ciphers::select(&format!("{list}:!AES128"));
+    assert!(without.is_none_or(|suites| !suites.contains(&0xc02f) && !suites.contains(&0xc02b)));
+}
+
+/// A client's certificate: its names become text that can stand in environ and in a log line.
+pub(crate) fn certificate(bytes: &[u8]) {
+    let Some(certificate) = PeerCertificate::parse(&bytes.into()) else {
+        return;
+    };
+    for name in [&certificate.subject, &certificate.issuer] {
+        let text = name.text();
+        assert!(!text.contains(char::is_control), "{text:?}");
+    }
+    assert!(
+        certificate
+            .serial_number
+            .bytes()
+            .all(|byte| byte.is_ascii_hexdigit())
+    );
 }

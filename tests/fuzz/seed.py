@@ -5,7 +5,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE.parent / "corpus"
-TARGETS = ("head", "chunked", "exchange", "proxy", "forwarded", "control")
+LINES = ("proxy", "forwarded", "control", "ciphers", "certificate")
+TARGETS = ("head", "chunked", "exchange", *LINES)
 
 
 def main(directory: Path) -> None:
@@ -20,8 +21,8 @@ def main(directory: Path) -> None:
         if body:
             (directory / "chunked" / name).write_bytes(body)
         (directory / "forwarded" / name).write_bytes(head.partition(b"\r\n")[2])
-    # What proxies add is in no request of the corpus.
-    for target in ("proxy", "forwarded", "control"):
+    # What proxies add, and what is not HTTP, is in no request of the corpus.
+    for target in LINES:
         for number, line in enumerate((HERE / f"{target}.seeds").read_text().splitlines()):
             seed = line.encode().decode("unicode_escape").encode("latin-1")
             (directory / target / f"line-{number}").write_bytes(seed)

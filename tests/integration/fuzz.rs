@@ -11,6 +11,8 @@ use crate::corpus::Mutator;
 
 const PROXY_SEEDS: &str = include_str!("../fuzz/proxy.seeds");
 const CONTROL_SEEDS: &str = include_str!("../fuzz/control.seeds");
+const CERTIFICATE_SEEDS: &str = include_str!("../fuzz/certificate.seeds");
+const CIPHERS_SEEDS: &str = include_str!("../fuzz/ciphers.seeds");
 const FORWARDED_SEEDS: &str = include_str!("../fuzz/forwarded.seeds");
 
 fn run(target: fn(&[u8]), part: fn(&[u8]) -> &[u8]) {
@@ -85,6 +87,24 @@ fn control_frames() {
     run_on(
         Mutator::of_lines(seed(), CONTROL_SEEDS),
         bodies::control,
+        |bytes| bytes,
+    );
+}
+
+#[test]
+fn cipher_lists() {
+    run_on(
+        Mutator::of_lines(seed(), CIPHERS_SEEDS),
+        bodies::ciphers,
+        |bytes| bytes,
+    );
+}
+
+#[test]
+fn client_certificates() {
+    run_on(
+        Mutator::of_lines(seed(), CERTIFICATE_SEEDS),
+        bodies::certificate,
         |bytes| bytes,
     );
 }

@@ -26,9 +26,7 @@ impl<F: Fn(&PoolThread, Box<Job>) + Send + Sync + 'static> Application for Closu
             let (thread, run) = (PoolThread::register(pool), self.0.clone());
             std::thread::spawn(move || {
                 while let Some(job) = thread.next_job(|sleep| sleep()) {
-                    thread.set_busy(true);
                     run(&thread, job);
-                    thread.set_busy(false);
                 }
             });
         }

@@ -58,7 +58,7 @@ class Frames:
         self.closed = False
         self._buffer = b""
         self._next = 1
-        self.credits = True
+        self.credits = self.acknowledges = True
         if begin:
             self.send_bytes(PREFACE)
             self.send(SettingsFrame(0, settings=settings or {}))
@@ -119,7 +119,8 @@ class Frames:
     def _take(self, frame: Frame) -> None:
         self.frames.append(frame)
         if isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
-            self.send(SettingsFrame(0, flags=["ACK"]))
+            if self.acknowledges:
+                self.send(SettingsFrame(0, flags=["ACK"]))
         elif isinstance(frame, GoAwayFrame):
             self.goaways.append((frame.last_stream_id, frame.error_code))
         elif isinstance(frame, HeadersFrame | ContinuationFrame):

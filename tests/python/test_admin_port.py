@@ -108,9 +108,6 @@ def test_places_are_free_again_when_visitors_leave(server):
     wait_until(lambda: seconds_to_live(one) < 1, "a quick answer", 10)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 10.12: a visitor that cannot be accepted for want of a descriptor keeps poll awake"
-)
 def test_a_master_without_a_descriptor_left_does_not_spin(server):
     """Visitors wait until there is one."""
     one = server("hello:app", "--admin-bind", "127.0.0.1:0")

@@ -268,11 +268,8 @@ def test_a_stop_does_not_wait_longer_than_graceful_timeout_for_a_child(server, g
     assert one.wait_exit(6) == 0
 
 
-RAW = pytest.mark.xfail(strict=True, reason="issue 10.1: a child that a bare system call has made has the listener")
-
-
 @pytest.mark.ours
-@pytest.mark.parametrize("target", ["/left", "/left?fork=c", pytest.param("/left?fork=raw", marks=RAW), "/daemon"])
+@pytest.mark.parametrize("target", ["/left", "/left?fork=c", "/left?fork=raw", "/daemon"])
 def test_a_child_does_not_keep_the_address(server, gates, target):
     """Another server can have it at once, and gets every connection."""
     one = server(APP)
@@ -286,6 +283,69 @@ def test_a_child_does_not_keep_the_address(server, gates, target):
     two = server(APP, bind=[f"127.0.0.1:{one.port}"])
     for _ in range(5):
         assert two.get("/pid").text == str(two.booted()[0])
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("arguments", [("--reuse-port",), ("--preload",)], ids=["reuse_port", "preload"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+def test_a_child_by_a_bare_system_call_keeps_no_queue(server, gates, arguments, number):
+    one = server(APP, *arguments, workers=2)
+    one.get("/left?fork=raw")
+    child = child_of(gates)
+    one.send_signal(number)
+    assert one.wait_exit() == 0
+    assert is_alive(child)
+    two = server(APP, bind=[f"127.0.0.1:{one.port}"])
+    for _ in range(5):
+        assert two.get("/pid").text == str(two.booted()[0])
+
+
+@pytest.mark.ours
+def test_a_child_by_a_bare_system_call_does_not_keep_an_address_that_a_reload_drops(server, gates, tmp_path):
+    config = tmp_path / "conf.py"
+    config.write_text("bind = ['127.0.0.1:0']\n")
+    one = server(APP, "-c", str(config), bind=[])
+    one.get("/left?fork=raw")
+    child_of(gates)
+    config.write_text(f"bind = ['unix:{tmp_path}/s']\n")
+    before = one.address
+    one.send_signal(signal.SIGHUP)
+    one.log.wait(f"Listening at: unix:{tmp_path}/s")
+
+    def is_refused():
+        with contextlib.closing(socket.socket()) as probe:
+            return probe.connect_ex(before) != 0
+
+    wait_until(is_refused, "the address is left")
+    two = server(APP, bind=[f"127.0.0.1:{before[1]}"])
+    assert two.get("/pid").text == str(two.booted()[0])
+    # And it can be had back.
+    assert two.stop() == 0
+    config.write_text(f"bind = ['127.0.0.1:{before[1]}']\n")
+    one.send_signal(signal.SIGHUP)
+    one.log.wait(f"Listening at: http://127.0.0.1:{before[1]}", 2)
+    wait_until(lambda: not is_refused(), "it listens there again")
+    assert one.get("/pid").status == 200
+
+
+@pytest.mark.ours
+def test_a_stop_ends_no_socket_that_a_new_master_listens_on(server, gates):
+    """The child of the old master's worker keeps it, too; it goes when the new master stops."""
+    one = server(APP, "--threads", "2", workers=2)
+    one.get("/left?fork=raw")
+    child_of(gates)
+    one.send_signal(signal.SIGUSR2)
+    new = int(one.log.wait(r"Listening at: .+ \((\d+)\)$", 2)[1].group(1))
+    one.log.wait("Booting worker", 4)
+    one.send_signal(signal.SIGTERM)
+    assert one.wait_exit() == 0
+    one.log.wait("Master has been promoted.")
+    for _ in range(5):
+        assert one.get("/pid").status == 200
+    os.kill(new, signal.SIGTERM)
+    wait_until(lambda: not is_alive(new), "the new master has gone")
+    with contextlib.closing(socket.socket()) as probe, pytest.raises(ConnectionRefusedError):
+        probe.connect(one.address)
 
 
 def test_a_daemon_of_the_application_lives_when_its_worker_is_replaced(server, gates):
@@ -520,15 +580,12 @@ def test_many_children_under_load_all_end(server, gates):
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(
-    strict=True,
-    reason="issue 10.1: the child finds the connections by opening a file, for which there is no descriptor",
-)
-def test_a_child_that_is_forked_with_no_descriptor_left_has_none_of_the_server(server, gates):
+@pytest.mark.parametrize("limit", ["", "?limit=0"], ids=["used_up", "lowered"])
+def test_a_child_that_is_forked_with_no_descriptor_left_has_none_of_the_server(server, gates, limit):
     one = server(APP, "--threads", "2", command=("sh", "-c", 'ulimit -n 100; exec "$@"', "sh", *COMMAND))
     with one.connect() as client:
         assert client.request("GET", "/pid").status == 200
-        assert one.get("/left_without_descriptors").status == 200
+        assert one.get(f"/left_without_descriptors{limit}").status == 200
         child = child_of(gates)
         targets = {entry.name: str(entry.readlink()) for entry in Path(f"/proc/{child}/fd").iterdir()}
         assert [target for target in targets.values() if target.startswith(("socket:", "anon_inode:"))] == []

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -14,9 +15,11 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
+from test_descriptors import cpu_seconds
 
 from ferricorn import ctl
 from harness import PATIENCE_S, RUNTIME, clean_environment, wait_until
@@ -452,3 +455,53 @@ def test_help_and_version():
     assert re.fullmatch(r"ferricornc \(ferricorn \S+\)\n", run("-v"))
     assert "usage:" in run("--nonsense", code=2)
     assert "Cannot connect to /nowhere" in run("-s", "/nowhere", "-c", "help", code=1)
+
+
+# -- many at once ----------------------------------------------------------------------------------
+
+
+def test_clients_that_come_at_once_are_all_answered(server):
+    """Also those that come while the master does something else."""
+    one = server("hello:app")
+    path = path_of(one)
+    os.kill(one.pid, signal.SIGSTOP)
+    try:
+        clients = [ctl.Client(path) for _ in range(100)]
+    finally:
+        os.kill(one.pid, signal.SIGCONT)
+    with contextlib.ExitStack() as stack:
+        for client in clients:
+            stack.enter_context(client)
+        for client in clients:
+            assert client.ask("show stats")["workers_current"] == 1
+
+
+def test_clients_that_idle_make_room(server):
+    one = server("hello:app")
+    path = path_of(one)
+    idle = []
+    for _ in range(300):
+        idle.append(socket.socket(socket.AF_UNIX))
+        idle[-1].connect(str(path))
+    assert data(one, "show stats")["workers_current"] == 1
+    for client in idle:
+        client.close()
+
+
+def test_a_master_without_a_descriptor_left_accepts_later_and_does_not_spin(server):
+    one = server("hello:app")
+    path = path_of(one)
+    assert data(one, "show stats")
+    limits = resource.prlimit(one.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(one.pid, resource.RLIMIT_NOFILE, (5, limits[1]))
+    with Raw(path) as raw:
+        raw.send(b'{"id": 1, "command": "show stats"}')
+        before, began = cpu_seconds(one.pid), time.monotonic()
+        one.log.wait("control_socket: no new connections for a moment: .+ulimit -n")
+        while time.monotonic() - began < 1:
+            assert one.get("/").status == 200
+            time.sleep(0.02)
+        assert cpu_seconds(one.pid) - before < 0.1
+        resource.prlimit(one.pid, resource.RLIMIT_NOFILE, limits)
+        assert raw.receive()["status"] == "ok"
+    assert len(one.log.wait("no new connections")) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -211,13 +212,25 @@ def test_a_slot_that_does_not_boot_delays_no_other(breakable, gates):
 
 
 @pytest.mark.ours
-@pytest.mark.xfail(
-    strict=True, reason="issue 10.5: the exit code of a failed preload is that of the fork server, also when that is 0"
+@pytest.mark.parametrize(
+    ("how", "code", "reason"),
+    [
+        ("os._exit(0)", 1, "The application failed to preload."),
+        ("os.fork() and os._exit(0)", 1, "The application failed to preload."),
+        ("os.kill(os.getpid(), 9)", 1, "The application failed to preload."),
+        ("os._exit(5)", 5, "The application failed to preload."),
+        ("sys.exit(5)", 5, "The application has called sys.exit while it was preloaded."),
+        ("sys.exit(0)", 0, "The application has called sys.exit while it was preloaded."),
+    ],
 )
-@pytest.mark.parametrize("how", ["os._exit(0)", "sys.exit(0)", "os.fork() and os._exit(0)"])
-def test_a_server_that_stops_because_nothing_was_preloaded_has_not_succeeded(server, tmp_path, how):
-    """A supervisor restarts what has failed, and reads the exit code for that."""
+def test_the_exit_code_of_a_server_that_preloads_nothing(server, tmp_path, how, code, reason):
+    """A supervisor restarts what has failed, and reads the exit code for that.
+
+    `sys.exit(0)` is what the application wants, as in gunicorn. A process that is gone without a word has failed.
+    """
     (tmp_path / "leaves.py").write_text(f"import os, sys\n{how}\n")
     one = server("leaves:app", "--preload", cwd=tmp_path, ready=False)
-    one.log.wait("Shutting down", patience=5)
-    assert one.wait_exit(5) != 0
+    one.log.wait(f"Reason: {reason}", patience=10)
+    assert one.wait_exit(10) == code
+    if "sys.exit" in how:
+        one.log.wait(re.escape(f"The application has called {how} while it was preloaded."))

@@ -162,6 +162,17 @@ def test_bytes_beyond_the_length_are_logged_once_with_the_request_and_end_the_it
     assert f"Response to GET {target} HTTP/1.1 is " in lines[0]
 
 
+@pytest.mark.ours
+def test_a_head_request_cuts_no_body(server):
+    one = server(APP)
+    with one.connect() as client:
+        assert client.request("HEAD", "/too_long_list").body == b""
+        assert client.request("GET", "/too_long_list").body
+    one.log.wait("Response to GET /too_long_list HTTP/1.1 is")
+    one.stop()
+    assert "Response to HEAD" not in one.log.join()
+
+
 # -- broken off ------------------------------------------------------------------------------------
 
 

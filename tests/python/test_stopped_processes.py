@@ -114,22 +114,14 @@ def test_a_pre_fork_hook_that_hangs_in_the_fork_server_does_not_hold_the_master(
     one.wait_exit(6)
 
 
-SURGE = "issue 10.13: a spawn request that was taken back counts against reload_surge until the fork server is killed"
 WANTED = {
     "none": [],
     "one": [signal.SIGTTIN],
-    # Not strict: it may be a worker that serves which is retired instead.
     "none any more": [signal.SIGTTIN, signal.SIGTTOU],
 }
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        pytest.param(wanted, id=name, marks=[pytest.mark.xfail(reason=SURGE)] * (len(wanted) > 1))
-        for name, wanted in WANTED.items()
-    ],
-)
+@pytest.mark.parametrize("wanted", WANTED.values(), ids=WANTED)
 def test_a_reload_gets_past_a_fork_server_that_stands_still(server, wanted):
     """The new generation has a fork server of its own, and the old one is ended although it does not listen.
 
@@ -204,9 +196,6 @@ def test_whichever_process_stands_still_the_master_answers(server, seed):
         assert_master_answers(one)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 10.13: after a pause of all processes the master takes its workers for silent"
-)
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["plain", "preload"])
 def test_a_server_that_was_paused_as_a_whole_goes_on(server, preload):
     """As a container is, or a machine that sleeps: for longer than `timeout`."""

@@ -79,9 +79,6 @@ def test_connections_on_their_way_to_a_worker_without_descriptors_wait_and_are_s
     both_are_given_connections(one)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 10.14: a descriptor is looked for, and then the message is read without one"
-)
 def test_no_connection_is_lost_on_its_way_when_descriptors_run_out_at_any_moment(two):
     """The limit of both workers falls below what they have and rises again, a hundred thousand times a second."""
     one = two("--threads", "2")

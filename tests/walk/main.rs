@@ -17,11 +17,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-/// A ratchet: what a request on a new connection enters, everything counted. The aim is 30 and 20.
+/// A ratchet: what a request on a new connection enters, everything counted.
 const FILES_MAX: usize = 70;
-const RETURNS_MAX: usize = 105;
-/// What can be read at one go.
+const RETURNS_MAX: usize = 90;
+/// What can be read at one go: the steps of a request on a kept connection, and how often one goes back to a file.
 const STEPS_MAX: usize = 30;
+const STEP_RETURNS_MAX: usize = 22;
 
 /// Files that a request enters on its way and that are no step of it: the name of the call says what they do.
 const HELPERS: &[(&str, &[&str])] = &[
@@ -199,9 +200,10 @@ fn complaint(trace: &serve::Trace, written: &[String]) -> Option<String> {
         return Some(format!("the table's order and the trace's: {passed:#?}"));
     }
     let is_within = steps.files.len() <= STEPS_MAX
+        && steps.returns.len() <= STEP_RETURNS_MAX
         && all.files.len() <= FILES_MAX
         && all.returns.len() <= RETURNS_MAX;
-    (!is_within).then(|| format!("{all:#?}"))
+    (!is_within).then(|| format!("too long: {steps:#?}, {all:#?}"))
 }
 
 fn sorted<T: AsRef<str>>(files: &[T]) -> Vec<&str> {

@@ -20,10 +20,11 @@ use crate::arbiter::signals::Blocked;
 use crate::config::Config;
 use crate::net::{Channels, Listener};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
+use crate::tls::Certificates;
 
 /// All that a fork server inherits from the arbiter.
 ///
-/// Its duties: import the application, `report_ready`, and for each spawn request `fork_worker` and `answer`. In the
+/// Its duties: import the application, `report_ready` (or `report_exit`), and for each spawn request `fork_worker` and `answer`. In the
 /// worker `into_worker` makes the context.
 #[derive(Debug)]
 pub struct ForkServerContext {
@@ -33,6 +34,7 @@ pub struct ForkServerContext {
     listeners: Vec<Listener>,
     notifier: OwnedFd,
     channels: Option<Arc<Channels>>,
+    certificates: Option<Arc<Certificates>>,
     arbiter: Pid,
 }
 
@@ -72,6 +74,7 @@ impl ForkServerContext {
             listeners,
             notifier,
             channels: inheritance.channels.cloned(),
+            certificates: inheritance.certificates,
             arbiter: inheritance.arbiter,
         }))
     }
@@ -80,6 +83,15 @@ impl ForkServerContext {
     /// When the arbiter is gone.
     pub fn report_ready(&self) -> io::Result<()> {
         wire::send_ready(self.control.as_fd())
+    }
+
+    /// The application wants this process to end, and does so while it is imported. Without this word its end counts as a
+    /// failure, whatever the exit code.
+    ///
+    /// # Errors
+    /// When the arbiter is gone.
+    pub fn report_exit(&self, code: i32) -> io::Result<()> {
+        wire::send_exit(self.control.as_fd(), code)
     }
 
     /// Descriptor and name of each listener, as hooks see them.
@@ -157,6 +169,7 @@ impl ForkServerContext {
             channel: Some(channel),
             parent: self.arbiter,
             channels: self.channels,
+            certificates: self.certificates,
             max_requests,
         };
         if context.is_orphan() {

@@ -22,6 +22,8 @@ pub(super) struct ForkServer {
     since: u64,
     was_ready: bool,
     was_dismissed: bool,
+    /// The application has ended it by `sys.exit`.
+    wanted_exit: Option<i32>,
     /// Its workers find their slots here.
     scoreboard: Arc<Scoreboard>,
 }
@@ -53,6 +55,7 @@ impl ForkServer {
             since: now,
             was_ready: false,
             was_dismissed: false,
+            wanted_exit: None,
             scoreboard,
         }
     }
@@ -81,6 +84,10 @@ impl ForkServer {
         self.was_dismissed
     }
 
+    pub(super) fn wanted_exit(&self) -> Option<i32> {
+        self.wanted_exit
+    }
+
     pub(super) fn age_ms(&self, now: u64) -> u64 {
         now.saturating_sub(self.forked_at)
     }
@@ -103,6 +110,7 @@ impl ForkServer {
                     other => self.stage = other,
                 }
             }
+            Message::Exits { code } => self.wanted_exit = Some(code),
             // It is about to be reaped.
             Message::End => self.enter(Stage::Leaving, now),
             Message::None | Message::Answer { .. } => {}
@@ -143,6 +151,11 @@ impl ForkServer {
             self.was_dismissed = true;
             self.enter(Stage::Leaving, now);
         }
+    }
+
+    /// For `length` milliseconds until `now` it could not run.
+    pub(super) fn excuse(&mut self, length: u64, now: u64) {
+        self.since = self.since.saturating_add(length).min(now);
     }
 
     /// Kills it when it takes too long. `is_late`: it has not answered a spawn request in time. True when it is killed.

@@ -169,6 +169,7 @@ fn a_dismissed_fork_server_leaves_or_is_killed() {
     let mut bench = Bench::ready();
     let _channel = bench.request(5);
     bench.servers.cancel_generation(1);
+    assert_eq!(bench.servers.members().count(), 0, "it takes no place");
     bench.servers.dismiss(|generation| generation == 1, 100);
     assert!(wire::receive_request(bench.theirs()).is_some());
     assert!(wire::receive_request(bench.theirs()).is_none(), "the end");

@@ -19,6 +19,10 @@ pub(super) enum Message {
     None,
     /// The application is imported.
     Ready,
+    /// The application has ended the process by `sys.exit` while it was imported.
+    Exits {
+        code: i32,
+    },
     /// 0 stands for no worker.
     Answer {
         age: u64,
@@ -62,6 +66,12 @@ pub(super) fn receive(control: BorrowedFd<'_>) -> Message {
     match received {
         Ok(0) => Message::End,
         Ok(1) if bytes[0] == READY => Message::Ready,
+        Ok(EXIT_BYTES) if bytes[0] == EXITS => {
+            let code = bytes[1..EXIT_BYTES]
+                .try_into()
+                .map_or(0, i32::from_le_bytes);
+            Message::Exits { code }
+        }
         Ok(ANSWER_BYTES) => {
             let (age, pid) = bytes[..ANSWER_BYTES].split_at(8);
             match (age.try_into(), pid.try_into()) {
@@ -80,6 +90,14 @@ pub(super) fn receive(control: BorrowedFd<'_>) -> Message {
 /// Fork server: the application is imported.
 pub(super) fn send_ready(control: BorrowedFd<'_>) -> io::Result<()> {
     send(control.as_raw_fd(), &[READY], MsgFlags::MSG_NOSIGNAL)?;
+    Ok(())
+}
+
+/// Fork server: the application ends it while it is imported.
+pub(super) fn send_exit(control: BorrowedFd<'_>, code: i32) -> io::Result<()> {
+    let mut bytes = [EXITS; EXIT_BYTES];
+    bytes[1..].copy_from_slice(&code.to_le_bytes());
+    send(control.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)?;
     Ok(())
 }
 
@@ -108,6 +126,9 @@ pub(super) fn send_answer(control: BorrowedFd<'_>, age: u64, pid: i32) -> io::Re
 }
 
 const READY: u8 = b'r';
+const EXITS: u8 = b'x';
+/// The letter and the exit code.
+const EXIT_BYTES: usize = 5;
 /// Age and slot.
 const REQUEST_BYTES: usize = 16;
 /// Age and pid.
@@ -124,6 +145,8 @@ mod tests {
         assert_eq!(receive(arbiter.as_fd()), Message::None);
         send_ready(server.as_fd()).unwrap();
         assert_eq!(receive(arbiter.as_fd()), Message::Ready);
+        send_exit(server.as_fd(), 256 + 7).unwrap();
+        assert_eq!(receive(arbiter.as_fd()), Message::Exits { code: 263 });
         let (_ours, channel) = control_channel::open().unwrap();
         send_request(arbiter.as_fd(), 7, 3, &channel).unwrap();
         let (age, slot, _channel) = receive_request(server.as_fd()).unwrap();
@@ -148,7 +171,7 @@ mod tests {
     #[test]
     fn nonsense_is_no_message() {
         let (arbiter, server) = open().unwrap();
-        for bytes in [&b"x"[..], b"rr", &[0xff; 11], &[0xff; 100]] {
+        for bytes in [&b"x"[..], b"rr", b"rrrrr", &[0xff; 11], &[0xff; 100]] {
             send(server.as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
             assert_eq!(receive(arbiter.as_fd()), Message::None, "{bytes:?}");
         }

@@ -105,7 +105,7 @@ impl Arbiter<'_> {
             Ok(config) => config,
             Err(error) => {
                 let rest = "The settings are unchanged and the workers keep serving.";
-                self.reject_reload(&error, rest, &older);
+                self.reject_reload(&error, rest, older);
                 return Ok(());
             }
         };
@@ -115,13 +115,13 @@ impl Arbiter<'_> {
             Err(error) => {
                 self.runtime.undo_reload();
                 let rest = "The workers keep serving with the settings they have.";
-                self.reject_reload(&error, rest, &older);
+                self.reject_reload(&error, rest, older);
                 return Ok(());
             }
         };
         let before = self.listeners.replace(listeners);
         if self.listeners.differ_from(&before) {
-            let listening = self.listeners.describe();
+            let listening = self.listeners.describe(&config);
             log::info!("Listening at: {listening} ({})", self.pid);
         }
         let new = config.workers.workers;
@@ -139,11 +139,11 @@ impl Arbiter<'_> {
         &mut self,
         error: &dyn std::fmt::Display,
         rest: &str,
-        older_listeners: &[Arc<Bound>],
+        older_listeners: Vec<Arc<Bound>>,
     ) {
         log::error!("Reload failed: {error}");
         log::error!("{rest}");
-        self.unlink_unused(older_listeners);
+        self.leave_listeners(older_listeners);
         self.notifier
             .reloaded("Reload failed: the settings are unchanged");
     }
@@ -151,7 +151,7 @@ impl Arbiter<'_> {
     /// The last old worker has been asked to leave.
     pub(super) fn finish_rollout(&mut self) {
         if let Some(listeners) = self.rollout.finish() {
-            self.unlink_unused(&listeners);
+            self.leave_listeners(listeners);
             log::debug!("Generation {} serves", self.rollout.generation());
             self.notifier.reloaded("Reloaded");
         }
@@ -182,7 +182,17 @@ impl Arbiter<'_> {
         self.runtime.undo_reload();
         let mut dropped = self.listeners.replace(abandoned.listeners);
         dropped.extend(abandoned.older_listeners);
-        self.unlink_unused(&dropped);
+        self.leave_listeners(dropped);
+    }
+
+    /// What of `listeners` is not listened on any more is left to the workers of before, until these have closed it.
+    fn leave_listeners(&mut self, listeners: Vec<Arc<Bound>>) {
+        self.unlink_unused(&listeners);
+        let current = self.rollout.generation();
+        let leaving = self.children.iter();
+        let leaving = leaving.filter(|worker| worker.generation() != current);
+        let holders: Vec<_> = leaving.map(WorkerHandle::age).collect();
+        self.listeners.drop_unused(listeners, &holders);
     }
 
     /// While two masters live (USR2), the other one may still be found under these addresses.
@@ -332,7 +342,7 @@ impl Arbiter<'_> {
             config: self.rollout.config(),
             target: self.rollout.num_workers(),
             spawned: self.spawner.spawned(),
-            killed: self.aborted,
+            killed: self.watchdog.aborted(),
             reloads: self.reloads,
             workers: self.children.iter().map(worker_view).collect(),
             listeners: self.listeners.iter().map(listener_view).collect(),
@@ -364,6 +374,7 @@ impl Arbiter<'_> {
                     self.spawner.scoreboard(),
                     wanted,
                     self.log,
+                    self.certificates.not_after(),
                 ))
             }
             _ => Response::not_found(),

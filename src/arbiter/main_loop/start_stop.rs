@@ -11,11 +11,9 @@ use crate::arbiter::binary_upgrade::{self, ExecError};
 use crate::arbiter::fork::{self, Inheritance, Side};
 use crate::arbiter::fork_server::{ForkServerContext, ServerExit, open_control};
 use crate::arbiter::outcome::{EXIT_CHILD_FAILED, EXIT_UNHANDLED, Start};
-use crate::arbiter::runtime::WorkerInfo;
-use crate::arbiter::signals::Blocked;
-use crate::arbiter::start_error::StartError;
-use crate::arbiter::stopping::millis;
-use crate::arbiter::supervision::STOP_MARGIN;
+use crate::arbiter::supervision::{PRELOAD_FAILED, STOP_MARGIN, preload_end};
+use crate::arbiter::{runtime::WorkerInfo, signals::Blocked};
+use crate::arbiter::{start_error::StartError, stopping::millis};
 use crate::config::VERSION;
 use crate::scoreboard::Scoreboard;
 
@@ -36,6 +34,7 @@ impl<'r> Arbiter<'r> {
             started_at: monotonic_ms(),
             signals: signals.map_err(StartError::Signals)?,
             stopping: Stopping::default(),
+            certificates: CertificateWatch::start(&start.config, start.tickets, monotonic_ms())?,
             rollout: Rollout::new(start.config),
             listeners: Listeners::new(start.inherited, start.from_old_master),
             channels: None,
@@ -50,7 +49,7 @@ impl<'r> Arbiter<'r> {
             gauges: Gauges::new(start.log),
             wear: WearCheck::default(),
             crashes: CrashLog::default(),
-            aborted: 0,
+            watchdog: Watchdog::new(monotonic_ms()),
             reloads: 0,
         })
     }
@@ -70,7 +69,7 @@ impl<'r> Arbiter<'r> {
         self.listeners.open(self.rollout.config(), || {
             !signals::wait_for_stop(runtime, signals)
         })?;
-        let listening = self.listeners.describe();
+        let listening = self.listeners.describe(self.rollout.config());
         log::info!("Listening at: {listening} ({})", self.pid);
         self.channels = Channels::between(new).map(Arc::new);
         if let Some(address) = &self.rollout.config().control.admin_bind {
@@ -146,6 +145,7 @@ impl<'r> Arbiter<'r> {
             listeners: &self.listeners,
             children: &self.children,
             channels: self.channels.as_ref(),
+            certificates: self.certificates.for_workers(self.rollout.config()),
         }
     }
 
@@ -230,8 +230,8 @@ impl<'r> Arbiter<'r> {
         } else if self.rollout.is_unproven() {
             self.fail_rollout(PRELOAD_FAILED);
         } else if !self.rollout.has_started() {
-            self.stopping
-                .halt(PRELOAD_FAILED, status.code_or(EXIT_PRELOAD));
+            let (reason, code) = preload_end(exit.wanted_exit, status);
+            self.stopping.halt(reason, code);
         } else {
             let delay = self.spawner.preload_delay().failed(now, exit.lived_ms);
             log::warn!("{PRELOAD_FAILED} The next attempt is in {delay:.1?}");
@@ -262,8 +262,9 @@ impl<'r> Arbiter<'r> {
         let old_master = std::mem::replace(&mut self.pid, getpid());
         self.hook(Hook::PreExec)?;
         let has_watchdog = self.notifier.has_watchdog();
-        let variables =
+        let mut variables =
             binary_upgrade::variables(old_master, self.pid, &self.listeners, has_watchdog)?;
+        variables.extend(self.certificates.leave_to_new_master()?);
         // The mask would survive the exec.
         drop(blocked);
         Err(self.runtime.execute_again(&variables).into())
@@ -279,13 +280,10 @@ impl<'r> Arbiter<'r> {
             requests.refused,
             requests.cut
         );
-        let level = match end.exit_code {
-            0 => log::Level::Info,
-            _ => log::Level::Error,
-        };
+        let level = end.level();
         log::log!(level, "Shutting down: Master");
         if let Some(reason) = end.reason {
-            log::error!("Reason: {reason}");
+            log::log!(level, "Reason: {reason}");
         }
         self.unlink_files();
         if let Err(error) = self.hook(Hook::OnExit) {
@@ -330,6 +328,10 @@ impl<'r> Arbiter<'r> {
                 deadline = deadline.min(now + QUICK_MS);
             }
             self.reap_quietly();
+            let standstill = self
+                .watchdog
+                .excuse(&mut self.children, &mut self.fork_servers);
+            deadline = deadline.saturating_add(standstill);
         }
         self.kill_rest();
     }
@@ -368,28 +370,30 @@ impl<'r> Arbiter<'r> {
         while let Err(error) = self.reap() {
             log::error!("{error}");
         }
+        self.close_dropped();
     }
 
-    /// Only the first call has something to do. Socket files are removed; what was handed to this process stays.
+    /// Only the first call has something to do. Socket files are removed; what was handed to this process stays. The
+    /// sockets go when the workers have taken what waits in their queues, see `close_dropped`.
     fn close_listeners(&mut self) {
         let mut closed = self.listeners.replace(Vec::new());
         closed.extend(self.rollout.take_listeners());
         self.unlink_unused(&closed);
+        let holders: Vec<_> = self.children.iter().map(WorkerHandle::age).collect();
+        self.listeners.drop_unused(closed, &holders);
     }
 
     pub(in crate::arbiter) fn unlink_files(&mut self) {
         self.close_listeners();
+        self.close_dropped();
         self.control.close();
         if let Some(admin) = self.admin.take() {
-            admin.unlink();
+            admin.close();
         }
         self.pidfile.unlink();
     }
 }
 
-const PRELOAD_FAILED: &str = "The application failed to preload.";
-/// gunicorn's, which imports in the master.
-const EXIT_PRELOAD: i32 = 1;
 /// A signal ends a wait at once; this only bounds the time to notice a deadline.
 const POLL_MS: u64 = 100;
 const QUICK_MS: u64 = 2000;

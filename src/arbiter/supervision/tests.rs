@@ -309,3 +309,13 @@ fn a_worker_that_has_served_is_replaced_at_once() {
     assert_eq!(after_exit(&unbooted, false), Consequence::BackOff);
     assert_eq!(after_exit(&unbooted, true), Consequence::BackOff);
 }
+
+#[test]
+fn only_the_applications_own_word_makes_an_early_end_a_success() {
+    let code = |wanted, status| preload_end(wanted, status).1;
+    assert_eq!(code(Some(0), ExitStatus::Code(0)), 0);
+    assert_eq!(code(Some(7), ExitStatus::Code(7)), 7);
+    assert_eq!(code(None, ExitStatus::Code(0)), EXIT_PRELOAD);
+    assert_eq!(code(None, ExitStatus::Code(5)), 5);
+    assert_eq!(code(None, ExitStatus::Signal(9)), EXIT_PRELOAD);
+}

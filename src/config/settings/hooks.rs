@@ -90,9 +90,8 @@ pub(super) const ROWS: &[Setting] = &[
     hook(
         "ssl_context",
         2,
-        "(config, default_factory) Creates the SSL context.",
-    )
-    .no_effect("TLS is not available yet"),
+        "(config, default_factory) Creates the SSL context: once, and what cannot be carried over is refused.",
+    ),
     dirty("on_dirty_starting", 1),
     dirty("dirty_post_fork", 2),
     dirty("dirty_worker_init", 1),

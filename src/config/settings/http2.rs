@@ -3,6 +3,7 @@
 use super::row::{Default, Kind, Section, Setting, row};
 
 const SECTION: Section = Section::Http2;
+const NO_UPGRADE: &str = "only off and prior-knowledge are supported";
 
 pub(super) const ROWS: &[Setting] = &[
     row(
@@ -12,17 +13,16 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Text("h1"),
         "Protocols to offer, the preferred one first: h1, h2.",
     )
-    .flags(&["--http-protocols"])
-,
+    .flags(&["--http-protocols"]),
     row(
         "http2_cleartext",
         SECTION,
         Kind::Http2Cleartext,
         Default::Text("off"),
-        "Whether trusted peers may speak HTTP/2 without TLS: off, prior-knowledge, upgrade or both.",
+        "How trusted peers may begin HTTP/2 without TLS: off, prior-knowledge.",
     )
     .flags(&["--http2-cleartext"])
-,
+    .refused(&["off", "prior-knowledge"], NO_UPGRADE),
     row(
         "http2_max_concurrent_streams",
         SECTION,
@@ -34,8 +34,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Int(100),
         "How many requests one HTTP/2 connection may have at a time.",
     )
-    .flags(&["--http2-max-concurrent-streams"])
-,
+    .flags(&["--http2-max-concurrent-streams"]),
     row(
         "http2_initial_window_size",
         SECTION,
@@ -47,8 +46,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Int(65_535),
         "Bytes of a request's body that an HTTP/2 client may send ahead.",
     )
-    .flags(&["--http2-initial-window-size"])
-,
+    .flags(&["--http2-initial-window-size"]),
     row(
         "http2_max_frame_size",
         SECTION,
@@ -62,8 +60,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Int(16_384),
         "Largest HTTP/2 frame that is accepted, in bytes.",
     )
-    .flags(&["--http2-max-frame-size"])
-,
+    .flags(&["--http2-max-frame-size"]),
     row(
         "http2_max_header_list_size",
         SECTION,
@@ -71,6 +68,5 @@ pub(super) const ROWS: &[Setting] = &[
         Default::Int(65_536),
         "Largest HTTP/2 header list that is accepted, in bytes; 0 is no limit.",
     )
-    .flags(&["--http2-max-header-list-size"])
-,
+    .flags(&["--http2-max-header-list-size"]),
 ];

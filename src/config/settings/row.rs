@@ -110,6 +110,10 @@ pub enum Kind {
     },
     /// A list; its flag may be repeated.
     Texts,
+    /// One path or a list of them; the command line gives one.
+    Paths,
+    /// Text that is never shown.
+    Secret,
     /// A list of files (which must exist) and glob patterns.
     Files,
     /// Text with commas.
@@ -295,6 +299,21 @@ impl Setting {
             ),
             Default::StartDirectory => Value::str("."),
             Default::ControlSocket => Value::str(host::control_socket_path()),
+        }
+    }
+
+    /// A value as the operator may read it.
+    pub fn shown(&self, value: &Value) -> String {
+        match (self.kind, value) {
+            (Kind::OctalInt, Value::Int(number)) => format!("0o{number:o}"),
+            // Where the secret is may be said.
+            (Kind::Secret, Value::Str(text))
+                if text.starts_with("env:") || text.starts_with("file:") =>
+            {
+                text.clone()
+            }
+            (Kind::Secret, value) if *value != Value::None => "***".to_owned(),
+            _ => value.to_string(),
         }
     }
 

@@ -5,24 +5,23 @@ use super::row::{Default, Kind, Section, Setting, row};
 const SECTION: Section = Section::Tls;
 const SWITCH: Kind = Kind::Bool { cli: true };
 const NO_TLS: &str = "TLS is not available yet: terminate it in a proxy such as nginx";
-const WITH_TLS: &str = "it is used with certfile and keyfile";
 
 pub(super) const ROWS: &[Setting] = &[
     row(
         "keyfile",
         SECTION,
-        Kind::Text,
+        Kind::Paths,
         Default::None,
-        "Key of the certificate.",
+        "Key of the certificate, as PEM; not set: it stands in certfile.",
     )
     .flags(&["--keyfile"])
     .refused(&["None"], NO_TLS),
     row(
         "certfile",
         SECTION,
-        Kind::Text,
+        Kind::Paths,
         Default::None,
-        "Certificate chain.",
+        "Certificate and its chain, as PEM. With several files clients get the one for the name they ask for.",
     )
     .flags(&["--certfile"])
     .refused(&["None"], NO_TLS),
@@ -31,53 +30,89 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Anything,
         Default::Int(2),
-        "Not used, as in gunicorn.",
+        "Not used, as in gunicorn. See ssl_minimum_version.",
     )
     .flags(&["--ssl-version"])
-    .no_effect("gunicorn does not use it either"),
+    .no_effect("gunicorn does not use it either; see ssl_minimum_version"),
     row(
         "cert_reqs",
         SECTION,
-        Kind::Int,
+        Kind::IntWithin {
+            min: 0,
+            max: 2,
+            complaint: |n| match n {
+                ..0 => format!("Value must be positive: {n}"),
+                _ => format!("cert_reqs must be 0 (none), 1 (optional) or 2 (required): {n}"),
+            },
+        },
         Default::Int(0),
-        "Whether clients need a certificate.",
+        "Whether clients need a certificate of ca_certs: 0 no, 1 if they have one, 2 always.",
     )
-    .flags(&["--cert-reqs"])
-    .no_effect(WITH_TLS),
+    .flags(&["--cert-reqs"]),
     row(
         "ca_certs",
         SECTION,
         Kind::Text,
         Default::None,
-        "Authorities for client certificates.",
+        "Authorities whose client certificates are accepted, as PEM.",
     )
-    .flags(&["--ca-certs"])
-    .no_effect(WITH_TLS),
+    .flags(&["--ca-certs"]),
     row(
         "suppress_ragged_eofs",
         SECTION,
         SWITCH,
         Default::Bool(true),
-        "Option of Python's ssl module.",
+        "Option of Python's ssl module. A body that ends without a close_notify is always cut.",
     )
     .flags(&["--suppress-ragged-eofs"])
-    .no_effect(WITH_TLS),
+    .no_effect("a request body that ends without a close_notify is always cut"),
     row(
         "do_handshake_on_connect",
         SECTION,
         SWITCH,
         Default::Bool(false),
-        "Option of Python's ssl module.",
+        "Option of Python's ssl module. Handshakes never hold a thread.",
     )
     .flags(&["--do-handshake-on-connect"])
-    .no_effect(WITH_TLS),
+    .no_effect("handshakes are made by the event loop in either case"),
     row(
         "ciphers",
         SECTION,
         Kind::Text,
         Default::None,
-        "Ciphers, as OpenSSL names them.",
+        "Ciphers of TLS 1.2, as OpenSSL lists them; names of TLS 1.3 limit those of TLS 1.3.",
     )
-    .flags(&["--ciphers"])
-    .no_effect(WITH_TLS),
+    .flags(&["--ciphers"]),
+    row(
+        "ssl_minimum_version",
+        SECTION,
+        Kind::Word {
+            words: &["tlsv1.2", "tlsv1.3", "tlsv1_2", "tlsv1_3", "1.2", "1.3"],
+            complaint: |value| {
+                format!("ssl_minimum_version must be TLSv1.2 or TLSv1.3; there is nothing older: {value}")
+            },
+        },
+        Default::Text("TLSv1.2"),
+        "Oldest version of TLS: TLSv1.2 or TLSv1.3.",
+    )
+    .flags(&["--ssl-minimum-version"])
+    .ours(),
+    row(
+        "keyfile_password",
+        SECTION,
+        Kind::Secret,
+        Default::None,
+        "Password of keyfile: env:NAME, file:PATH, or the password itself. It is never shown.",
+    )
+    .flags(&["--keyfile-password"])
+    .ours(),
+    row(
+        "ssl_crl",
+        SECTION,
+        Kind::Text,
+        Default::None,
+        "Revocation lists for client certificates, as PEM.",
+    )
+    .flags(&["--ssl-crl"])
+    .ours(),
 ];

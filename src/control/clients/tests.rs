@@ -135,17 +135,42 @@ fn the_idle_go_after_five_minutes() {
 }
 
 #[test]
-fn a_crowd_pushes_out_the_oldest() {
+fn in_a_crowd_the_one_that_idles_longest_makes_room() {
     let mut room = Room::new();
-    let mut streams: Vec<_> = (0..CLIENTS_MAX as u64 + 1)
+    let mut streams: Vec<_> = (0..CLIENTS_MAX as u64)
         .map(|now| {
             let stream = room.connect();
             room.serve(now);
             stream
         })
         .collect();
+    streams.push(room.connect());
+    room.serve(IDLE_WITH_OTHERS_MS - 1);
+    assert!(!room.clients.are_accepted(), "it waits in the queue");
+    assert_eq!(
+        room.clients.patience(IDLE_WITH_OTHERS_MS),
+        Some(ROOM_MS - 1)
+    );
+    room.serve(IDLE_WITH_OTHERS_MS - 1 + ROOM_MS);
+    assert!(room.clients.are_accepted());
     assert!(is_closed(&mut streams[0]));
     assert_eq!(room.clients.clients.len(), CLIENTS_MAX);
+}
+
+#[test]
+fn a_crowd_that_comes_at_once_is_answered_one_and_all() {
+    let mut room = Room::new();
+    let mut streams: Vec<_> = (0..100).map(|_| room.connect()).collect();
+    room.serve(0);
+    for stream in &mut streams {
+        stream.write_all(&ask(1)).unwrap();
+    }
+    for now in 1..10 {
+        room.serve(now);
+    }
+    for stream in &mut streams {
+        assert_eq!(answer(stream)["id"], 1);
+    }
 }
 
 #[test]

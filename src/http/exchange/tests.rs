@@ -42,14 +42,24 @@ fn answer(
         head.push(name.as_bytes(), value.as_bytes()).unwrap();
     }
     let mut out = Vec::new();
-    exchange.respond(&head, size, &DEFAULTS, &mut out);
-    assert!(exchange.is_responding());
-    for piece in pieces {
-        let admitted = exchange.data(piece.len(), &mut out);
-        out.extend_from_slice(&piece.as_bytes()[..admitted]);
-        exchange.data_end(&mut out);
-    }
-    let finish = exchange.finish(&mut out);
+    let finish = match size {
+        BodySize::Exact(len) => {
+            let whole = exchange.respond_whole(&head, len, &DEFAULTS, &mut out);
+            let body = pieces.concat();
+            out.extend_from_slice(&body.as_bytes()[..usize::try_from(whole.taken).unwrap()]);
+            whole.finish
+        }
+        BodySize::Unknown => {
+            exchange.respond(&head, size, &DEFAULTS, &mut out);
+            assert!(exchange.is_responding());
+            for piece in pieces {
+                let admitted = exchange.data(piece.len(), &mut out);
+                out.extend_from_slice(&piece.as_bytes()[..admitted]);
+                exchange.data_end(&mut out);
+            }
+            exchange.finish(&mut out)
+        }
+    };
     assert_eq!(exchange.is_idle(), finish == Finish::KeepAlive);
     assert_eq!(exchange.is_closing(), finish != Finish::KeepAlive);
     (String::from_utf8(out).unwrap(), finish)
@@ -531,12 +541,15 @@ fn random_walks_keep_the_invariants() {
                     response
                         .set_status(STATUSES[below(STATUSES.len())].as_bytes())
                         .unwrap();
-                    let size = if below(2) == 0 {
-                        BodySize::Unknown
-                    } else {
-                        BodySize::Exact(below(9) as u64)
-                    };
-                    exchange.respond(&response, size, &DEFAULTS, &mut out);
+                    let len = below(9) as u64;
+                    match below(3) {
+                        0 => exchange.respond(&response, BodySize::Unknown, &DEFAULTS, &mut out),
+                        1 => exchange.respond(&response, BodySize::Exact(len), &DEFAULTS, &mut out),
+                        _ => {
+                            let whole = exchange.respond_whole(&response, len, &DEFAULTS, &mut out);
+                            assert!(whole.taken <= len);
+                        }
+                    }
                 }
                 11 => {
                     let len = below(6);

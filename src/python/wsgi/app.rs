@@ -124,7 +124,6 @@ impl WsgiApp {
     }
 
     fn begin(&self, thread: &PoolThread, job: &Job, clock: ScoreboardClock) {
-        thread.set_busy(true);
         if let Some(interrupts) = &self.interrupts {
             interrupts.begin(thread.index(), thread.token());
         }
@@ -153,7 +152,6 @@ impl WsgiApp {
             slot.python_heartbeat(monotonic_ms());
         }
         slot.thread_idle();
-        thread.set_busy(false);
     }
 
     fn run_job(

@@ -64,7 +64,8 @@ pub(super) fn send(
             len,
             owner: Some(Box::new(range.owner)),
         };
-        return send_whole(start, job, pool, |job| job.response_body.pieces.push(piece));
+        job.response_body.pieces.push(piece);
+        return send_whole(start, job, pool);
     }
     job.is_file = result.is_exact_instance_of::<FileWrapper>();
     let items = result.try_iter();
@@ -75,24 +76,24 @@ pub(super) fn send(
     }
 }
 
-fn send_whole(
-    start: &Bound<'_, StartResponse>,
-    mut job: Box<Job>,
-    pool: &Pool,
-    fill: impl FnOnce(&mut Job),
-) -> Sent {
-    match start.get().take_head() {
+fn send_whole(start: &Bound<'_, StartResponse>, mut job: Box<Job>, pool: &Pool) -> Sent {
+    match start.get().take_head(job.response_body.len()) {
         Ok(Some(head)) => {
             job.response = head;
-            fill(&mut job);
-            start.get().note_sent(job.response_body.len());
             hold(start.py(), &mut job.response_body, pool);
             pool.send(Reply::Whole(job));
             Sent::Whole
         }
-        Ok(None) => Sent::Streamed(job),
-        Err(error) => Sent::Failed(Some(job), error),
+        Ok(None) => Sent::Streamed(without_body(job)),
+        Err(error) => Sent::Failed(Some(without_body(job)), error),
     }
+}
+
+/// What the application returned is not sent.
+fn without_body(mut job: Box<Job>) -> Box<Job> {
+    job.response_body.bytes.clear();
+    job.response_body.pieces.clear();
+    job
 }
 
 /// Reserve memory for the body until its client has read it, or put it into a file when the clients of the worker leave no
@@ -142,15 +143,11 @@ fn send_items<'py>(
     for item in items {
         let bytes = match as_bytes(&item) {
             Ok(bytes) => bytes,
-            Err(error) => {
-                job.response_body.bytes.clear();
-                job.response_body.pieces.clear();
-                return Sent::Failed(Some(job), error);
-            }
+            Err(error) => return Sent::Failed(Some(without_body(job)), error),
         };
         add_item(&mut job, bytes);
     }
-    send_whole(start, job, pool, |_| {})
+    send_whole(start, job, pool)
 }
 
 fn add_item(job: &mut Job, bytes: &Bound<'_, PyBytes>) {
@@ -181,7 +178,7 @@ fn send_iterator(
         );
         match item {
             None if start.get().is_streaming() => return Sent::Streamed(job),
-            None => return send_whole(start, job, pool, |_| {}),
+            None => return send_whole(start, job, pool),
             Some(Err(error)) => return Sent::Failed(Some(job), error),
             Some(Ok(item)) => match as_bytes(&item) {
                 Err(error) => return Sent::Failed(Some(job), error),
@@ -201,7 +198,7 @@ fn send_iterator(
         );
     }
     add_item(&mut job, &first);
-    match send_whole(start, job, pool, |_| {}) {
+    match send_whole(start, job, pool) {
         Sent::Whole => exhaust(items, environ),
         other => other,
     }

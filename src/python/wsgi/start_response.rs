@@ -120,15 +120,16 @@ impl StartResponse {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Take the head for a response that is sent whole. `None` when it is on its way already.
+    /// Take the head for a response that is sent whole, with a body of `body_bytes`. `None` when it is on its way already.
     ///
     /// # Errors
     /// `AssertionError` when the application has not called `start_response`.
-    pub(super) fn take_head(&self) -> PyResult<Option<ResponseHead>> {
+    pub(super) fn take_head(&self, body_bytes: u64) -> PyResult<Option<ResponseHead>> {
         let mut state = self.lock();
         match std::mem::replace(&mut *state, State::Over) {
             State::Ready(head) => {
                 self.note_begun();
+                self.note_sent(body_bytes);
                 Ok(Some(head))
             }
             State::Fresh(_) => Err(not_called()),
@@ -272,7 +273,6 @@ impl StartResponse {
                 State::Streaming(_) | State::Hijacked | State::Over => ResponseHead::default(),
             }
         };
-        head.clear();
         match fill(&mut head, status, headers) {
             Ok(()) => {
                 if let Some(record) = &this.record {

@@ -3,9 +3,8 @@
 use crate::pool::Job;
 
 use super::{Action, Connection};
-use crate::worker::connection_lifecycle::State;
 use crate::worker::dispatch::Usage;
-use crate::worker::http1::{Part, Refusal};
+use crate::worker::http1::Refusal;
 use crate::worker::services::Services;
 use crate::worker::write_side::{Progress, WriteError};
 
@@ -38,8 +37,11 @@ impl Connection {
         }
     }
 
-    /// Write what is queued, and when all is written decide what comes next.
+    /// Write what is encoded or queued, and when all is written decide what comes next.
     pub(super) fn advance(&mut self, services: &mut Services) -> Action {
+        if !services.encoded.is_empty() {
+            self.write.send(&mut services.encoded, &mut self.transport);
+        }
         if !self.write.is_empty()
             && let Some(action) = self.flush(services)
         {
@@ -132,27 +134,5 @@ impl Connection {
         self.lifecycle.begin_lingering_close(&mut services.clock);
         // Not read here: the buffer that is read into may be in use.
         Action::Resume
-    }
-
-    /// Set the deadline for the input that the connection waits for now.
-    pub(super) fn await_input(&mut self, services: &mut Services) {
-        let clock = &mut services.clock;
-        if self.protocol.has_streaming_body() {
-            if self.lifecycle.state() == State::Sending {
-                return;
-            }
-            // While the window has room the next move is the client's.
-            if self.protocol.wants_body() && !self.protocol.wants_continue() {
-                self.lifecycle.await_body(clock);
-            } else {
-                self.lifecycle.end_body();
-            }
-        } else if self.wants_input() {
-            match self.protocol.part() {
-                Some(Part::Head) => self.lifecycle.await_head(clock),
-                Some(Part::Body) => self.lifecycle.await_body(clock),
-                None => self.lifecycle.await_request(clock),
-            }
-        }
     }
 }

@@ -9,8 +9,9 @@ use crate::http::{ProxyParse, Status};
 use crate::pool::Job;
 
 use super::{Action, Connection, Opening};
+use crate::worker::connection_lifecycle::State;
 use crate::worker::dispatch::Usage;
-use crate::worker::http1::{Arrived, Part, Refusal};
+use crate::worker::http1::{Arrived, Refusal, Wanted};
 use crate::worker::http2::{FirstBytes, Http2, PREFACE, first_bytes};
 use crate::worker::read_side::Input;
 use crate::worker::services::Services;
@@ -25,7 +26,29 @@ const LINGERING_CLOSE_READS: usize = 8;
 impl Connection {
     /// Whether bytes are wanted now. While a request is with the pool or a response is under way they are not.
     pub(super) fn wants_input(&self) -> bool {
-        self.write.is_empty() && self.protocol.wants_request() || self.protocol.wants_body()
+        match self.protocol.wanted() {
+            Wanted::Nothing => false,
+            Wanted::Request | Wanted::Head | Wanted::Body => self.write.is_empty(),
+            Wanted::StreamedBody { has_room } => has_room,
+        }
+    }
+
+    /// Set the deadline for the input that the connection waits for now.
+    pub(super) fn await_input(&mut self, services: &mut Services) {
+        let clock = &mut services.clock;
+        match self.protocol.wanted() {
+            Wanted::StreamedBody { .. } if self.lifecycle.state() == State::Sending => {}
+            // While the window has room the next move is the client's.
+            Wanted::StreamedBody { has_room: true } if !self.protocol.wants_continue() => {
+                self.lifecycle.await_body(clock);
+            }
+            Wanted::StreamedBody { .. } => self.lifecycle.end_body(),
+            Wanted::Nothing => {}
+            _ if !self.write.is_empty() => {}
+            Wanted::Request => self.lifecycle.await_request(clock),
+            Wanted::Head => self.lifecycle.await_head(clock),
+            Wanted::Body => self.lifecycle.await_body(clock),
+        }
     }
 
     /// Read until the socket would block, a request is whole, or the share of this iteration is used up.
@@ -43,7 +66,7 @@ impl Connection {
     fn read_into(&mut self, buffer: &mut [u8], services: &mut Services) -> Action {
         let mut share = SHARE_BYTES;
         while self.read.is_ready() && self.wants_input() {
-            let is_body = self.protocol.part() == Some(Part::Body);
+            let is_body = self.protocol.wanted() == Wanted::Body;
             let direct = is_body.then(|| self.direct_read(share, services)).flatten();
             let result = match direct {
                 Some(parts) => self.read_direct(parts, services),
@@ -72,16 +95,14 @@ impl Connection {
 
     /// A `100 Continue` waits for the socket.
     fn is_continue_stuck(&self) -> bool {
-        !self.write.is_empty() && self.protocol.part() == Some(Part::Body)
+        !self.write.is_empty() && self.protocol.wanted() == Wanted::Body
     }
 
     fn read_once(&mut self, buffer: &mut [u8], services: &mut Services) -> Result<Input, Action> {
         // What follows a head is better read to where it stays.
-        let is_body =
-            self.protocol.part() == Some(Part::Body) || self.protocol.has_streaming_body();
-        let buffer = match is_body {
-            true => buffer,
-            false => &mut buffer[..FIRST_BYTES],
+        let buffer = match self.protocol.wanted() {
+            Wanted::Body | Wanted::StreamedBody { .. } => buffer,
+            _ => &mut buffer[..FIRST_BYTES],
         };
         let input = self.read.read(buffer, &mut self.transport);
         let input = input.map_err(|_| Action::Close)?;
@@ -133,7 +154,7 @@ impl Connection {
             );
             return Action::Wait;
         }
-        if self.protocol.part().is_some() {
+        if matches!(self.protocol.wanted(), Wanted::Head | Wanted::Body) {
             // A truncated request is never shown to the application, and no answer is awaited.
             let reason = "client gone before the end of the request";
             self.protocol.abandon(reason, services);
@@ -245,7 +266,9 @@ impl Connection {
             let rest = &bytes[consumed..];
             let (step, arrived) = self.protocol.receive(rest, &self.client, services)?;
             consumed += step;
-            self.send_encoded(services);
+            if !services.encoded.is_empty() {
+                self.send_encoded(services);
+            }
             match arrived {
                 Arrived::Nothing => return Ok(consumed),
                 Arrived::Request(mut job) => {

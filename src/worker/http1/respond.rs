@@ -1,8 +1,9 @@
 //! Replies to bytes, and what becomes of a request in the end.
 
 use std::borrow::Cow;
+use std::io;
 
-use crate::http::{BodyLength, BodySize, Finish, ResponseHead, Status};
+use crate::http::{BodySize, Finish, ResponseHead, Status};
 use crate::pool::{Job, Piece, ResponseBody, StreamedResponse};
 
 use super::Http1;
@@ -14,7 +15,7 @@ use crate::worker::write_side::{WriteSide, discard};
 /// A whole body up to this many bytes is copied behind its head, so that one plain write sends both.
 const ONE_WRITE_BYTES: usize = 16 * 1024;
 
-/// Bytes of a response's body: framed, and cut because its head has no room for them.
+/// Bytes of a response's body: framed, and cut because its head has no room for them (a HEAD cuts nothing).
 #[derive(Clone, Copy, Debug, Default)]
 struct BodyCount {
     sent: u64,
@@ -44,44 +45,45 @@ impl Http1 {
         matches!(self.request, Request::TimedOut)
     }
 
-    /// Whether the request can be answered by another worker: nothing of the connection's past matters.
-    pub(in crate::worker) fn is_transferable(&self) -> bool {
-        self.exchange.is_dispatched()
-            && matches!(
-                self.exchange.body_length(),
-                BodyLength::Empty | BodyLength::Known(0)
-            )
-            && matches!(&self.request, Request::Running(running) if running.body.is_none())
-    }
-
-    /// The whole response has come.
+    /// The whole response has come. Returns whether the rest of a streaming body is given up for it.
     pub(in crate::worker) fn respond(
         &mut self,
         mut job: Box<Job>,
         write: &mut WriteSide,
         services: &mut Services,
-    ) {
+    ) -> bool {
+        let gives_up_body = self.drop_body();
         let body = std::mem::take(&mut job.response_body);
         let total = body.len();
         let defaults = services.clock.response_defaults();
         let out = &mut services.encoded;
-        self.exchange
-            .respond(&job.response, BodySize::Exact(total), &defaults, out);
-        let mut taken = 0;
-        if total > 0 {
-            taken = self
-                .exchange
-                .data(usize::try_from(total).unwrap_or(usize::MAX), out);
-        }
-        job.response_body = encode_whole_body(body, taken, write, services);
-        if total > 0 {
-            self.exchange.data_end(&mut services.encoded);
-        }
+        let may_have_body = !self.exchange.is_head_request();
+        let whole = self
+            .exchange
+            .respond_whole(&job.response, total, &defaults, out);
+        job.response_body = encode_whole_body(body, whole.taken, write, services);
         let count = BodyCount {
-            sent: taken as u64,
-            cut: total.saturating_sub(taken as u64),
+            sent: whole.taken,
+            cut: u64::from(may_have_body) * (total - whole.taken),
         };
-        self.finish(job, count, services);
+        self.finish(job, count, whole.finish);
+        gives_up_body
+    }
+
+    /// The response is over, or the connection is: the rest of a streaming body is not wanted. Returns whether there is
+    /// one.
+    pub(in crate::worker) fn drop_body(&mut self) -> bool {
+        let Request::Running(running) = &mut self.request else {
+            return false;
+        };
+        let Some(body) = running.body.take() else {
+            return false;
+        };
+        body.fail(
+            io::ErrorKind::ConnectionReset,
+            "the client has disconnected or was answered",
+        );
+        true
     }
 
     /// Encode an interim response. Nothing comes of it when the response has begun.
@@ -139,13 +141,17 @@ impl Http1 {
     /// A streamed response is over.
     pub(in crate::worker) fn end_response(&mut self, mut job: Box<Job>, services: &mut Services) {
         let running = self.take_running();
-        let count = BodyCount {
+        let mut count = BodyCount {
             sent: running.sent_bytes,
             cut: running.cut_bytes,
         };
         job.response = running.response.unwrap_or_default();
         if self.exchange.is_responding() {
-            self.finish(job, count, services);
+            if self.exchange.is_head_request() {
+                count.cut = 0;
+            }
+            let finish = self.exchange.finish(&mut services.encoded);
+            self.finish(job, count, finish);
         } else {
             self.answered(job, count, "client gone");
         }
@@ -335,13 +341,13 @@ impl Http1 {
         }
     }
 
-    /// Close the response's framing.
-    fn finish(&mut self, job: Box<Job>, count: BodyCount, services: &mut Services) {
-        if count.cut > 0 && !self.exchange.is_head_request() {
+    /// The response is encoded, and ended so.
+    fn finish(&mut self, job: Box<Job>, count: BodyCount, finish: Finish) {
+        if count.cut > 0 {
             log_overlong_body(&job, job.response.status_code(), count.cut);
         }
         let mut reason = job.refusal;
-        if let Finish::Short { missing } = self.exchange.finish(&mut services.encoded) {
+        if let Finish::Short { missing } = finish {
             reason = "response too short";
             self.is_cut = job.is_file;
             log::error!(
@@ -365,11 +371,12 @@ impl Http1 {
 /// Encode or queue the first `taken` bytes of the body behind the encoded head. Returns the body's buffers, emptied.
 fn encode_whole_body(
     mut body: ResponseBody,
-    taken: usize,
+    taken: u64,
     write: &mut WriteSide,
     services: &mut Services,
 ) -> ResponseBody {
-    let taken_bytes = taken.min(body.bytes.len());
+    let taken_bytes =
+        usize::try_from(taken).map_or(body.bytes.len(), |taken| taken.min(body.bytes.len()));
     if body.pieces.is_empty() && taken_bytes <= ONE_WRITE_BYTES {
         services
             .encoded
@@ -378,7 +385,7 @@ fn encode_whole_body(
     }
     write.queue_bytes(&mut services.encoded);
     let bytes = Piece::Bytes(std::mem::take(&mut body.bytes));
-    let mut left = taken as u64;
+    let mut left = taken;
     for piece in std::iter::once(bytes).chain(body.pieces.drain(..)) {
         let step = left.min(piece.len());
         left -= step;

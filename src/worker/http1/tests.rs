@@ -44,14 +44,14 @@ fn a_whole_request_is_answered_and_makes_room_for_the_next() {
         panic!("{arrived:?}")
     };
     assert_eq!((consumed, job.conn), (bytes.len() - 6, client.conn()));
-    assert!(protocol.is_dispatched() && !protocol.wants_request());
+    assert!(protocol.is_dispatched() && protocol.wanted() == Wanted::Nothing);
     job.response.set_status(b"200 OK").unwrap();
     job.response_body.bytes.extend_from_slice(b"hello");
     let mut write = WriteSide::default();
     protocol.respond(job, &mut write, &mut services);
     assert!(services.encoded.ends_with(b"\r\n\r\nhello"));
     assert!(protocol.has_answer() && protocol.on_written(&mut services));
-    assert!(protocol.is_idle() && protocol.wants_request());
+    assert!(protocol.is_idle() && protocol.wanted() == Wanted::Request);
     let slot = services.accounting.slot();
     assert_eq!((slot.requests(), slot.bytes_out()), (1, 5));
 }
@@ -63,8 +63,8 @@ fn a_body_is_collected_and_its_memory_counted_until_the_job_is_back() {
     let (_, arrived) = protocol.receive(bytes, &client, &mut services).unwrap();
     assert!(matches!(arrived, Arrived::Nothing));
     assert_eq!(
-        (protocol.part(), protocol.held_bytes()),
-        (Some(Part::Body), 3)
+        (protocol.wanted(), protocol.held_bytes()),
+        (Wanted::Body, 3)
     );
     let (_, arrived) = protocol.receive(b"lo", &client, &mut services).unwrap();
     let Arrived::Request(job) = arrived else {
@@ -86,7 +86,7 @@ fn a_refused_request_is_answered_with_a_page_and_is_the_last() {
             .encoded
             .starts_with(b"HTTP/1.1 400 Bad Request\r\n")
     );
-    assert!(protocol.is_closing() && !protocol.wants_request());
+    assert!(protocol.is_closing() && protocol.wanted() == Wanted::Nothing);
     protocol.close(0, &mut services);
     assert_eq!(services.accounting.slot().requests(), 1);
 }

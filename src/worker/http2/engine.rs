@@ -95,7 +95,11 @@ impl Engine {
         if settings.http2_max_header_list_size > 0 {
             builder.max_header_list_size(settings.http2_max_header_list_size);
         }
-        let wire = Rc::new(RefCell::new(Wire::default()));
+        let wire = Wire {
+            room: STREAM_BYTES_MAX,
+            ..Wire::default()
+        };
+        let wire = Rc::new(RefCell::new(wire));
         let handshake = builder.handshake(WireEnd(wire.clone()));
         Self {
             state: State::Beginning(Box::new(handshake)),

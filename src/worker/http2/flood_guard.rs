@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use h2::Reason;
+
 use crate::http::{FrameEvent, FrameHead, FrameKind, FrameScan, has_pseudo_field};
 
 /// How long frames are counted together.
@@ -39,6 +41,10 @@ pub(super) enum Flood {
     EmptyData,
     Continuations,
     Overhead,
+    /// A frame of a length that its type cannot have (RFC 9113 section 4.2).
+    FrameSize,
+    /// An initial window that is larger than windows can be (RFC 9113 section 6.5.2).
+    WindowSize,
 }
 
 impl Flood {
@@ -52,6 +58,18 @@ impl Flood {
             Self::EmptyData => "more than 100 empty DATA frames in a row",
             Self::Continuations => "too many CONTINUATION frames",
             Self::Overhead => "more frames without use than requests could need",
+            Self::FrameSize => "a frame has a length that its type cannot have",
+            Self::WindowSize => "SETTINGS_INITIAL_WINDOW_SIZE is past its maximum",
+        }
+    }
+
+    /// What the client is told.
+    pub(super) fn code(self) -> Reason {
+        match self {
+            Self::NoSettings => Reason::PROTOCOL_ERROR,
+            Self::FrameSize => Reason::FRAME_SIZE_ERROR,
+            Self::WindowSize => Reason::FLOW_CONTROL_ERROR,
+            _ => Reason::ENHANCE_YOUR_CALM,
         }
     }
 }
@@ -94,6 +112,9 @@ pub(super) struct FloodGuard {
     useful_bytes: u64,
     /// Of the RST_STREAM frame that is passing out.
     reset_code: Vec<u8>,
+    /// The setting that is passing in, and how much of it has passed.
+    setting: u64,
+    setting_bytes: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +162,8 @@ impl FloodGuard {
             all_bytes: 0,
             useful_bytes: 0,
             reset_code: Vec::new(),
+            setting: 0,
+            setting_bytes: 0,
         }
     }
 
@@ -188,6 +211,9 @@ impl FloodGuard {
                 ) {
                     self.useful_bytes += part.len() as u64;
                 }
+                if head.kind == FrameKind::Settings {
+                    return self.on_settings(part);
+                }
                 if let Some((stream, block)) = &mut self.trailers
                     && *stream == head.stream
                     && block.len() + part.len() <= TRAILER_BYTES_MAX
@@ -210,6 +236,9 @@ impl FloodGuard {
                 return Err(Flood::NoSettings);
             }
             self.opening = Opening::Over;
+        }
+        if !has_right_length(head) {
+            return Err(Flood::FrameSize);
         }
         if head.kind != FrameKind::Data {
             self.empty_data = 0;
@@ -243,6 +272,19 @@ impl FloodGuard {
             }
             FrameKind::RstStream => seen.resets.push(head.stream),
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// The h2 crate answers a window that is too large with a code for other errors.
+    fn on_settings(&mut self, part: &[u8]) -> Result<(), Flood> {
+        for byte in part {
+            self.setting = (self.setting << 8 | u64::from(*byte)) & 0xffff_ffff_ffff;
+            self.setting_bytes = (self.setting_bytes + 1) % SETTING_BYTES;
+            let is_window = self.setting >> 32 == INITIAL_WINDOW_SIZE;
+            if self.setting_bytes == 0 && is_window && self.setting & 0x8000_0000 != 0 {
+                return Err(Flood::WindowSize);
+            }
         }
         Ok(())
     }
@@ -305,6 +347,21 @@ impl FloodGuard {
             self.period.forced_resets > FORCED_RESETS_MAX,
             Flood::ForcedResets,
         )
+    }
+}
+
+/// An identifier of two octets, a value of four (RFC 9113 section 6.5.1).
+const SETTING_BYTES: u32 = 6;
+const INITIAL_WINDOW_SIZE: u64 = 4;
+
+/// RFC 9113 section 6: the lengths that make a frame, when wrong, an error of the connection.
+fn has_right_length(head: FrameHead) -> bool {
+    match head.kind {
+        FrameKind::Settings if head.has(FrameHead::FLAG_ACK) => head.length == 0,
+        FrameKind::Settings => head.length % SETTING_BYTES == 0,
+        FrameKind::Ping => head.length == 8,
+        FrameKind::RstStream | FrameKind::WindowUpdate => head.length == 4,
+        _ => true,
     }
 }
 

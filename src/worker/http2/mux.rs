@@ -120,6 +120,11 @@ impl Mux {
         self.streams.is_empty()
     }
 
+    /// It has as many requests as it may have.
+    pub(super) fn is_full(&self) -> bool {
+        self.streams.len() >= self.streams_max
+    }
+
     /// A response may have something to send.
     pub(super) fn is_sending(&self) -> bool {
         !self.sending.is_empty()

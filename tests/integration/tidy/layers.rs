@@ -96,7 +96,7 @@ fn a_file_uses_no_higher_layer() {
         .collect();
     assert_eq!(
         with_layers,
-        ["arbiter", "pool", "worker"],
+        ["arbiter", "pool", "tls", "worker"],
         "modules with a table of layers"
     );
     hold(&breaches(sources), &[]);

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import platform
 import pty
+import resource
 import signal
 import subprocess
 import sys
@@ -202,7 +203,9 @@ def left(query):
 
 def left_without_descriptors(query):
     """Forked while the process has as many descriptors as it may."""
-    held = []
+    held, limits = [], resource.getrlimit(resource.RLIMIT_NOFILE)
+    if "limit" in query:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(query["limit"]), limits[1]))
     with contextlib.suppress(OSError):
         while True:
             held.append(os.dup(0))
@@ -210,6 +213,7 @@ def left_without_descriptors(query):
     if pid == 0:
         nap_in_c()
         os._exit(0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     for number in held:
         os.close(number)
     gate.note("child", pid)

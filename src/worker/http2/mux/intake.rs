@@ -37,7 +37,7 @@ impl Mux {
         services: &mut Services,
     ) {
         let id = respond.stream_id().as_u32();
-        if self.streams.len() >= self.streams_max {
+        if self.is_full() {
             // Streams that were reset still count here: their jobs are not over.
             respond.send_reset(Reason::REFUSED_STREAM);
             self.has_acted = true;
