@@ -76,6 +76,7 @@ fn main() -> io::Result<()> {
         booted: None,
         parent: None,
         max_requests: None,
+        tls: None,
         metrics: None,
         log: None,
         channels: None,

@@ -107,6 +107,7 @@ fn start(
         booted: Some(notifier),
         parent: Some(parent.as_raw()),
         max_requests,
+        tls: None,
         channels,
         script_name,
         server: server_header(py, &config),
@@ -130,9 +131,7 @@ fn start(
         release(py, Reason::MainThread, serve)
     };
     python_logs::served();
-    if heartbeat.stop(py) == ThreadEnd::Stuck {
-        exit.stuck_threads += 1;
-    }
+    exit.stuck_threads += usize::from(heartbeat.stop(py) == ThreadEnd::Stuck);
     if exit.code == 0 {
         exit.code = requested_exit.code().unwrap_or(0);
     }

@@ -127,10 +127,10 @@ impl Listeners {
         match &self.acceptors[listener] {
             Acceptor::Tcp(listener) => listener
                 .accept()
-                .map(|(stream, address)| (Transport::Tcp(stream), Peer::Tcp(address))),
+                .map(|(stream, address)| (stream.into(), Peer::Tcp(address))),
             Acceptor::Unix(listener) => listener
                 .accept()
-                .map(|(stream, _)| (Transport::Unix(stream), Peer::Unix)),
+                .map(|(stream, _)| (stream.into(), Peer::Unix)),
         }
     }
 

@@ -12,7 +12,6 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::config::Http2Cleartext;
 use crate::http::Status;
 use crate::pool::{ConnId, Job, Peer, Reply};
 
@@ -22,9 +21,10 @@ use super::dispatch::Usage;
 use super::events::{InputEvent, SocketEvent};
 use super::http1::{Client, Http1, Refusal, TimedOut, Wanted};
 use super::http2::{Http2, Link};
+use super::preamble::Preamble;
 use super::read_side::ReadSide;
 use super::services::{Services, recycle};
-use super::transport::{Ending, Transport};
+use super::transport::{Ending, HandshakeError, Transport};
 use super::write_side::WriteSide;
 
 mod advance;
@@ -38,25 +38,16 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// Head and bytes read behind it of a connection that is transferred; more stays where it is.
 const TRANSFER_BYTES_MAX: usize = 32 * 1024;
 
-/// What the first bytes may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Opening {
-    /// A request of HTTP/1, or the preface of HTTP/2; without the latter the client is refused if `is_required`.
-    MayBePreface { is_required: bool },
-    /// They were seen, or can only be HTTP/1.
-    Http1,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Connection {
     client: Client,
     transport: Transport,
+    preamble: Preamble,
     read: ReadSide,
     protocol: Http1,
     /// What has taken over from HTTP/1.
     http2: Option<Box<Http2>>,
-    opening: Opening,
     write: WriteSide,
     lifecycle: Lifecycle,
     usage: Usage,
@@ -73,13 +64,18 @@ impl Connection {
     ) -> Self {
         let policy = &services.policy;
         let is_trusted = policy.trusts(peer);
+        let expects_tls = services.handshakes.are_expected();
+        let cleartext = policy.http2_cleartext(is_trusted);
         Self {
             client: Client::new(id, peer, is_trusted, listener),
-            transport,
-            read: ReadSide::new(policy.expects_proxy_header()),
+            transport: match expects_tls {
+                true => transport.with_tls(),
+                false => transport,
+            },
+            preamble: Preamble::new(policy.expects_proxy_header(), expects_tls, cleartext),
+            read: ReadSide::default(),
             protocol: Http1::default(),
             http2: None,
-            opening: Opening::of(policy.http2_cleartext(is_trusted)),
             write: WriteSide::default(),
             lifecycle: Lifecycle::new(id, &mut services.clock),
             usage: Usage::New,
@@ -155,8 +151,12 @@ impl Connection {
             return Action::Close;
         }
         let mut action = Action::Wait;
-        if event.is_writable && !self.write.is_empty() {
-            action = self.advance(services);
+        if event.is_writable {
+            if !self.write.is_empty() {
+                action = self.advance(services);
+            } else if self.transport.has_unsent() {
+                action = self.send_unsent(services);
+            }
         }
         if action == Action::Wait && event.input != InputEvent::Nothing {
             self.read.on_edge(event.input);
@@ -292,9 +292,13 @@ impl Connection {
             State::ReceivingHead => (Status::REQUEST_TIMEOUT, "client_header_timeout"),
             State::ReceivingBody { .. } => (Status::REQUEST_TIMEOUT, "client_body_timeout"),
             State::Dispatched => return Action::Wait,
-            State::AwaitingFirstByte { .. } | State::KeepAlive { .. } | State::LingeringClose => {
-                return Action::Close;
+            State::Handshaking { .. } => {
+                return self.fail_handshake(&HandshakeError::TimedOut, services);
             }
+            State::AwaitingFirstByte { .. }
+            | State::AwaitingRequest { .. }
+            | State::KeepAlive { .. }
+            | State::LingeringClose => return Action::Close,
             State::Sending => {
                 log::debug!("Closing a connection whose client reads nothing (send_timeout).");
                 self.protocol.note_reason("send_timeout");
@@ -342,6 +346,11 @@ impl Connection {
         }
         let used_at = self.lifecycle.used_at();
         let action = self.close_if_idle(services);
+        if self.lifecycle.is_handshaking() {
+            // Its request may be on its way too.
+            self.lifecycle.await_last_request(&mut services.clock);
+            return Action::Resume;
+        }
         let now = services.clock.now();
         let was_used = used_at.is_some_and(|at| now.saturating_duration_since(at) < JUST_NOW);
         if action == Action::Close && was_used && !self.read.is_closed() {
@@ -384,8 +393,7 @@ impl Connection {
 
     /// Continue with what another worker has read.
     pub(super) fn resume_transferred(&mut self, bytes: &[u8], services: &mut Services) -> Action {
-        // A PROXY header would have stood before it.
-        self.read.end_preamble();
+        self.preamble = Preamble::Over;
         self.read.keep(bytes);
         let action = self.receive_buffered(services);
         if action == Action::Wait {
@@ -414,17 +422,6 @@ impl Connection {
         self.write.close(&mut services.drops);
         self.protocol.close(unsent_bytes, services);
         self.transport.close(ending);
-    }
-}
-
-impl Opening {
-    fn of(cleartext: Http2Cleartext) -> Self {
-        match cleartext.allows_prior_knowledge() {
-            true => Self::MayBePreface {
-                is_required: cleartext == Http2Cleartext::PriorKnowledge,
-            },
-            false => Self::Http1,
-        }
     }
 }
 

@@ -11,6 +11,10 @@ use super::loop_clock::{Clock, Timeout, Timer};
 pub(super) enum State {
     /// The first byte of the connection's first request.
     AwaitingFirstByte { accepted: Instant },
+    /// The rest of a TLS handshake.
+    Handshaking { accepted: Instant },
+    /// The first byte of the first request after a handshake.
+    AwaitingRequest { accepted: Instant },
     /// The rest of a head.
     ReceivingHead,
     /// More of a body, also of one whose request is with the application. This many bytes have come since the deadline was
@@ -70,6 +74,10 @@ impl Lifecycle {
         self.state == State::LingeringClose
     }
 
+    pub(super) fn is_handshaking(&self) -> bool {
+        matches!(self.state, State::Handshaking { .. })
+    }
+
     /// It has answered a request and waits for the next.
     pub(super) fn is_kept_alive(&self) -> bool {
         matches!(self.state, State::KeepAlive { .. })
@@ -78,7 +86,10 @@ impl Lifecycle {
     /// When an idle connection was last used.
     pub(super) fn used_at(&self) -> Option<Instant> {
         match self.state {
-            State::AwaitingFirstByte { accepted: at } | State::KeepAlive { since: at } => Some(at),
+            State::AwaitingFirstByte { accepted: at }
+            | State::Handshaking { accepted: at }
+            | State::AwaitingRequest { accepted: at }
+            | State::KeepAlive { since: at } => Some(at),
             _ => None,
         }
     }
@@ -86,7 +97,9 @@ impl Lifecycle {
     /// Since when the client is silent: it was accepted then, and has sent nothing.
     pub(super) fn silent_since(&self) -> Option<Instant> {
         match self.state {
-            State::AwaitingFirstByte { accepted } => Some(accepted),
+            State::AwaitingFirstByte { accepted } | State::AwaitingRequest { accepted } => {
+                Some(accepted)
+            }
             _ => None,
         }
     }
@@ -102,13 +115,28 @@ impl Lifecycle {
         clock.expired(&mut self.timer)
     }
 
+    /// A TLS handshake begins. It and the first head have the deadline that the accept has set.
+    pub(super) fn begin_handshake(&mut self, clock: &Clock) {
+        let accepted = self.used_at().unwrap_or(clock.now());
+        self.state = State::Handshaking { accepted };
+    }
+
+    /// The handshake is done.
+    pub(super) fn end_handshake(&mut self) {
+        if let State::Handshaking { accepted } = self.state {
+            self.state = State::AwaitingRequest { accepted };
+        }
+    }
+
     /// A part of a head has arrived. A head has one deadline from its first byte on: a byte now and then must not extend
     /// it.
     pub(super) fn await_head(&mut self, clock: &mut Clock) {
-        if self.state != State::ReceivingHead {
-            self.state = State::ReceivingHead;
-            self.arm(Timeout::Header, clock);
+        match self.state {
+            State::ReceivingHead => return,
+            State::AwaitingRequest { .. } => {}
+            _ => self.arm(Timeout::Header, clock),
         }
+        self.state = State::ReceivingHead;
     }
 
     /// Bytes have arrived.
@@ -163,7 +191,9 @@ impl Lifecycle {
     /// Nothing of the next request has arrived.
     pub(super) fn await_request(&mut self, clock: &mut Clock) {
         match self.state {
-            State::AwaitingFirstByte { .. } => return,
+            State::AwaitingFirstByte { .. }
+            | State::Handshaking { .. }
+            | State::AwaitingRequest { .. } => return,
             State::KeepAlive { .. } => {}
             _ => self.state = State::KeepAlive { since: clock.now() },
         }
@@ -173,7 +203,9 @@ impl Lifecycle {
     /// The worker stops, and the client does not know it yet: it has a moment for a last request.
     pub(super) fn await_last_request(&mut self, clock: &mut Clock) {
         let since = self.used_at().unwrap_or(clock.now());
-        self.state = State::KeepAlive { since };
+        if !self.is_handshaking() {
+            self.state = State::KeepAlive { since };
+        }
         self.arm(Timeout::LastRequest, clock);
     }
 

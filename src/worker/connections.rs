@@ -387,7 +387,7 @@ mod tests {
     fn connect(connections: &mut Connections, services: &mut Services) -> (ConnId, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let ours = Transport::Unix(mio::net::UnixStream::from_std(ours));
+        let ours = Transport::from(mio::net::UnixStream::from_std(ours));
         (connections.open(ours, Peer::Unix, 0, services), theirs)
     }
 

@@ -23,7 +23,7 @@ use super::descriptors::Descriptors;
 use super::events::{self, Descriptor, Event};
 use super::loop_heartbeat::{Figures, Heartbeat};
 use super::peer_workers::PeerWorkers;
-use super::services::{Services, recycle};
+use super::services::{Services, recycle, renew_budgets};
 use super::shutdown::Next;
 use super::sleep::Sleeper;
 use super::timed_out::TimedOutRequests;
@@ -109,7 +109,7 @@ impl<'a> EventLoop<'a> {
         while !self.services.shutdown.is_over() {
             self.sleep()?;
             self.services.clock.tick();
-            self.services.writes.renew();
+            renew_budgets(&mut self.services);
             self.iterate()?;
         }
         // What the last step to the end has logged.
@@ -315,6 +315,7 @@ impl<'a> EventLoop<'a> {
             peers.on_heartbeat(&mut self.connections, &mut self.services);
         }
         self.services.exhaustion.on_heartbeat(now);
+        self.services.handshakes.on_heartbeat(now);
         if self.services.shutdown.is_serving() && self.heartbeat.is_orphan() {
             let pid = std::process::id();
             log::info!("Parent changed, shutting down: <Worker {pid}>");

@@ -16,6 +16,7 @@ use super::describe::PeerText;
 use super::dispatch::Usage;
 use super::events::{InputEvent, SocketEvent};
 use super::http1::{Client, TimedOut};
+use super::preamble::PREFACE;
 use super::read_side::{Input, ReadSide};
 use super::services::Services;
 use super::transport::Transport;
@@ -30,8 +31,6 @@ mod flood_guard;
 mod mux;
 mod response;
 
-/// What a client of HTTP/2 sends first (RFC 9113 section 3.4).
-pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// So many bytes may wait to be written; then nothing is read either, so that answers to what the client sends are bounded.
 const OUTBOX_BYTES: u64 = 256 * 1024;
 /// One connection reads and writes at most this many bytes in one iteration of the loop, so that none starves the others.
@@ -123,6 +122,11 @@ impl Http2 {
             if !link.read.is_ready() || !matches!(action, Action::Wait | Action::Idle) {
                 return action;
             }
+        } else if event.is_writable
+            && link.transport.has_unsent()
+            && link.transport.send_unsent().is_err()
+        {
+            return Action::Close;
         }
         self.read(link, services)
     }
@@ -350,9 +354,12 @@ impl Http2 {
                 lifecycle.await_head(clock);
                 Action::Wait
             }
-            (Goodbye::Unsaid, State::AwaitingFirstByte { .. } | State::KeepAlive { .. }) => {
-                Action::Idle
-            }
+            (
+                Goodbye::Unsaid,
+                State::AwaitingFirstByte { .. }
+                | State::AwaitingRequest { .. }
+                | State::KeepAlive { .. },
+            ) => Action::Idle,
             (Goodbye::Unsaid, _) => {
                 lifecycle.keep_alive(clock);
                 lifecycle.await_request(clock);
@@ -449,8 +456,13 @@ impl Http2 {
                 Action::Close
             }
             State::LingeringClose => Action::Close,
-            State::Dispatched | State::ReceivingBody { .. } => Action::Wait,
-            State::AwaitingFirstByte { .. } | State::KeepAlive { .. } | State::ReceivingHead => {
+            State::Dispatched | State::ReceivingBody { .. } | State::Handshaking { .. } => {
+                Action::Wait
+            }
+            State::AwaitingFirstByte { .. }
+            | State::AwaitingRequest { .. }
+            | State::KeepAlive { .. }
+            | State::ReceivingHead => {
                 self.end(Reason::NO_ERROR, services);
                 self.turn(link, services)
             }
@@ -526,37 +538,4 @@ fn discard_input(buffer: &mut [u8], link: &mut Link<'_>) -> Action {
 /// How many jobs of one connection the pool may have at a time.
 pub(super) fn jobs_max(threads: usize) -> usize {
     threads.max(JOBS_MIN)
-}
-
-/// What the first bytes of a connection are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FirstBytes {
-    Preface,
-    /// They may become the preface.
-    Undecided,
-    Other,
-}
-
-/// Look at the first bytes of a connection that may begin with the preface.
-pub(super) fn first_bytes(bytes: &[u8]) -> FirstBytes {
-    let shown = bytes.len().min(PREFACE.len());
-    match (bytes[..shown] == PREFACE[..shown], shown == PREFACE.len()) {
-        (false, _) => FirstBytes::Other,
-        (true, true) => FirstBytes::Preface,
-        (true, false) => FirstBytes::Undecided,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn first_bytes_are_the_preface_or_may_become_it() {
-        assert_eq!(first_bytes(b"PRI * H"), FirstBytes::Undecided);
-        assert_eq!(first_bytes(b"PRI * HTTP/1.1"), FirstBytes::Other);
-        assert_eq!(first_bytes(b"GET / HTTP/1.1"), FirstBytes::Other);
-        let more = [&PREFACE[..], &[0; 9]].concat();
-        assert_eq!(first_bytes(&more), FirstBytes::Preface);
-    }
 }

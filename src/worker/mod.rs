@@ -11,11 +11,11 @@
 //! | --- | --- | --- |
 //! | system | `transport`, `events`, `descriptors`, `exhaustion`, `accept` | sockets, the poll set's tokens, listeners |
 //! | time and bounds | `loop_clock`, `spool`, `shutdown` | now, what is due, what may be held, how far a stop is |
-//! | figures | `worker_slot`, `describe`, `access_lines`, `accounting`, `arbiter_channel`, `loop_heartbeat` | what is counted, logged and reported |
+//! | figures | `worker_slot`, `describe`, `handshakes`, `access_lines`, `accounting`, `arbiter_channel`, `loop_heartbeat` | what is counted, logged and reported |
 //! | requests | `request_policy`, `deferred_drop`, `load_shedding`, `health`, `dispatch` | what is accepted, and the way to the pool and back |
 //! | sides | `read_side`, `write_queue`, `write_side`, `body_stream` | bytes on their way in and out |
 //! | owners | `services` | names the owners above that connections share |
-//! | protocol | `http1` | bytes to requests, replies to bytes |
+//! | protocol | `http1`, `preamble` | bytes to requests, replies to bytes |
 //! | connection | `connection_lifecycle`, `http2`, `connection` | one client, from accept to close |
 //! | connections | `connections`, `timed_out`, `deliver`, `peer_workers` | all of them, replies to them, transfers of them |
 //! | loop | `sleep`, `event_loop` | when what happens |
@@ -24,14 +24,12 @@
 //! `deliver` takes them, as it takes the pool's replies. What a connection wants of the loop is the `Action` that each of
 //! its steps returns.
 //!
-//! # Where a transport goes (TLS)
+//! # TLS
 //!
-//! `transport.rs` is the only file that knows what a socket is. TLS is a variant of `Transport` in `transport/tls.rs`:
-//! `read` and `write` move the handshake and report "would block" until it is done, `shutdown_write` and `close` send
-//! `close_notify` first, `send_file` reads and encrypts, `transferable` and `hijack` return `None`. A handshake needs one
-//! more state of `connection_lifecycle.rs`, with its deadline in `loop_clock.rs`; `Connection::on_event` lets a socket that
-//! has become writable continue it although the write queue is empty. `read_side.rs` and `write_side.rs` stay as they are:
-//! they ask for bytes and offer bytes.
+//! `transport.rs` is the only file that knows what a socket is, and TLS is a variant of it (`transport/tls.rs`): `shutdown_write`
+//! and `close` send `close_notify` first, `send_file` reads and encrypts, `transferable` returns `None`. `read_side.rs` and
+//! `write_side.rs` ask for bytes and offer bytes, plain ones. A connection begins with a preamble
+//! (`preamble`): a PROXY header, then the first bytes of a handshake. The handshake is a state of `connection_lifecycle.rs` under the deadline of the first head; `handshakes` bounds its steps and logs failures.
 //!
 //! # Where a protocol goes (HTTP/2)
 //!
@@ -59,6 +57,7 @@ mod dispatch;
 mod event_loop;
 mod events;
 mod exhaustion;
+mod handshakes;
 mod health;
 mod http1;
 mod http2;
@@ -66,6 +65,7 @@ mod load_shedding;
 mod loop_clock;
 mod loop_heartbeat;
 mod peer_workers;
+mod preamble;
 mod read_side;
 mod request_policy;
 mod services;
@@ -87,6 +87,7 @@ use std::sync::Arc;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use rustls::ServerConfig;
 
 use crate::config::{Config, HttpProtocol};
 use crate::fork_guard;
@@ -124,6 +125,8 @@ pub struct Setup {
     pub booted: Option<OwnedFd>,
     /// The worker stops when its parent is another process than this.
     pub parent: Option<i32>,
+    /// What its connections speak TLS with; `None`: they are plain.
+    pub tls: Option<Arc<ServerConfig>>,
     /// The worker asks for a successor after so many requests.
     pub max_requests: Option<u64>,
     /// The `Server` field's value; empty for none.
@@ -182,6 +185,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         access_log: setup.access_log,
         metrics: setup.metrics,
         requests_max: setup.max_requests,
+        tls: setup.tls,
         arbiter: ArbiterChannel::new(slot.clone(), setup.booted),
         slot: slot.clone(),
     });

@@ -14,7 +14,7 @@
 //! after it has sent takes back what is still there. The channel of a worker that died is emptied by the others.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -370,7 +370,7 @@ mod tests {
         fn accept(&mut self) -> (bool, UnixStream) {
             let (ours, theirs) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
-            let ours = Transport::Unix(mio::net::UnixStream::from_std(ours));
+            let ours = Transport::from(mio::net::UnixStream::from_std(ours));
             let (connections, services) = (&mut self.connections, &mut self.services);
             let ours = self.peers.place(ours, 0, connections, services);
             let stays = ours.is_some();

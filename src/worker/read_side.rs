@@ -1,5 +1,4 @@
-//! A connection's way in: what the poll set has announced, what was read and is not consumed, and whether a PROXY header may
-//! stand before everything else.
+//! A connection's way in: what the poll set has announced, and what was read and is not consumed.
 //!
 //! The socket is edge-triggered, so an edge that was not used up is remembered ([`Edge`]). A read that does not fill its
 //! buffer has emptied the socket, and the next byte is a new edge. Only the end of the stream gives no further edge, so it
@@ -32,13 +31,6 @@ enum Interest {
     GivenUp,
 }
 
-/// Whether the first bytes may be a PROXY header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Preamble {
-    Expected,
-    Over,
-}
-
 /// What one read has brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Input {
@@ -56,23 +48,19 @@ pub(super) struct ReadSide {
     buffer: Vec<u8>,
     edge: Edge,
     interest: Interest,
-    preamble: Preamble,
 }
 
-impl ReadSide {
-    pub(super) fn new(expects_proxy_header: bool) -> Self {
+impl Default for ReadSide {
+    fn default() -> Self {
         Self {
             buffer: Vec::new(),
             edge: Edge::Drained,
             interest: Interest::Wanted,
-            preamble: if expects_proxy_header {
-                Preamble::Expected
-            } else {
-                Preamble::Over
-            },
         }
     }
+}
 
+impl ReadSide {
     /// The poll set has announced input.
     pub(super) fn on_edge(&mut self, event: InputEvent) {
         self.edge = match (event, self.edge) {
@@ -110,7 +98,7 @@ impl ReadSide {
     pub(super) fn read(&mut self, into: &mut [u8], transport: &mut Transport) -> io::Result<Input> {
         let result = transport.read(into);
         let is_filled = matches!(result, Ok(len) if len == into.len());
-        self.after_read(result, is_filled)
+        self.after_read(result, is_filled, transport)
     }
 
     /// Read a body that is being received to where it stays; what the client has sent behind it is kept here.
@@ -132,10 +120,18 @@ impl ReadSide {
             self.buffer = read.beyond;
             read.bytes
         });
-        self.after_read(result, may_have_more)
+        self.after_read(result, may_have_more, transport)
     }
 
-    fn after_read(&mut self, result: io::Result<usize>, may_have_more: bool) -> io::Result<Input> {
+    fn after_read(
+        &mut self,
+        result: io::Result<usize>,
+        may_have_more: bool,
+        transport: &Transport,
+    ) -> io::Result<Input> {
+        if transport.has_unannounced_end() {
+            self.on_edge(InputEvent::Closed);
+        }
         let (edge, input) = match result {
             Ok(0) => (Edge::Ended, Input::End),
             Ok(len) if self.is_closed() => (Edge::Ending, Input::Bytes(len)),
@@ -182,16 +178,6 @@ impl ReadSide {
             self.buffer = buffer;
         }
     }
-
-    /// A PROXY header may stand before the first request.
-    pub(super) fn expects_proxy_header(&self) -> bool {
-        self.preamble == Preamble::Expected
-    }
-
-    /// It has come, or cannot come any more.
-    pub(super) fn end_preamble(&mut self) {
-        self.preamble = Preamble::Over;
-    }
 }
 
 #[cfg(test)]
@@ -206,13 +192,13 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let ours = mio::net::UnixStream::from_std(ours);
-        (Transport::Unix(ours), theirs)
+        (ours.into(), theirs)
     }
 
     #[test]
     fn an_edge_is_used_up_by_a_read_that_does_not_fill_its_buffer() {
         let (mut transport, mut theirs) = pair();
-        let mut side = ReadSide::new(false);
+        let mut side = ReadSide::default();
         assert!(!side.is_ready());
         theirs.write_all(b"abcdef").unwrap();
         side.on_edge(InputEvent::Readable);
@@ -228,7 +214,7 @@ mod tests {
     #[test]
     fn the_end_of_the_stream_is_read_for_when_it_was_announced() {
         let (mut transport, mut theirs) = pair();
-        let mut side = ReadSide::new(false);
+        let mut side = ReadSide::default();
         theirs.write_all(b"abc").unwrap();
         drop(theirs);
         side.on_edge(InputEvent::Closed);
@@ -242,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_request_that_was_given_up_may_still_be_coming() {
-        let mut side = ReadSide::new(false);
+        let mut side = ReadSide::default();
         assert!(!side.may_have_unread());
         side.give_up();
         assert!(side.may_have_unread());
@@ -250,15 +236,13 @@ mod tests {
 
     #[test]
     fn what_is_not_consumed_stays() {
-        let mut side = ReadSide::new(true);
+        let mut side = ReadSide::default();
         side.keep(b"abc");
         let taken = side.take();
         side.give_back(taken, 2);
         assert_eq!(side.buffered(), b"c");
         let taken = side.take();
         side.give_back(taken, 1);
-        assert!(side.is_empty() && side.expects_proxy_header());
-        side.end_preamble();
-        assert!(!side.expects_proxy_header());
+        assert!(side.is_empty());
     }
 }

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use rustls::ServerConfig;
+
 use crate::config::Config;
 use crate::logging::statsd::Statsd;
 use crate::pool::{Job, Pool};
@@ -13,6 +15,7 @@ use super::arbiter_channel::ArbiterChannel;
 use super::deferred_drop::DeferredDrops;
 use super::dispatch::Dispatch;
 use super::exhaustion::ExhaustionLog;
+use super::handshakes::Handshakes;
 use super::loop_clock::Clock;
 use super::request_policy::RequestPolicy;
 use super::shutdown::Shutdown;
@@ -30,6 +33,7 @@ const ENCODED_BYTES: usize = 4096;
 pub(super) struct Services {
     pub(super) clock: Clock,
     pub(super) policy: RequestPolicy,
+    pub(super) handshakes: Handshakes,
     pub(super) bodies: BodyBudget,
     pub(super) writes: WriteBudget,
     pub(super) dispatch: Dispatch,
@@ -54,6 +58,7 @@ pub(super) struct ServicesSetup<'a> {
     pub(super) access_log: Option<AccessLog>,
     pub(super) metrics: Option<Statsd>,
     pub(super) requests_max: Option<u64>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) slot: WorkerSlot,
     pub(super) arbiter: ArbiterChannel,
 }
@@ -64,6 +69,7 @@ impl Services {
         Self {
             clock: Clock::new(config, setup.server),
             policy: RequestPolicy::new(config, &setup.script_name),
+            handshakes: Handshakes::new(setup.tls),
             bodies: BodyBudget::new(config),
             writes: WriteBudget::default(),
             dispatch: Dispatch::new(config, setup.pool, slot.clone(), setup.requests_max),
@@ -82,6 +88,12 @@ impl Services {
     pub(super) fn slot(&self) -> &WorkerSlot {
         &self.slot
     }
+}
+
+/// An iteration begins.
+pub(super) fn renew_budgets(services: &mut Services) {
+    services.writes.renew();
+    services.handshakes.renew();
 }
 
 /// A job is done with.

@@ -135,7 +135,7 @@ impl World {
             setsockopt(&ours, sockopt::SndBuf, &1).unwrap();
             setsockopt(&theirs, sockopt::SndBuf, &1).unwrap();
         }
-        let ours = Transport::Unix(mio::net::UnixStream::from_std(ours));
+        let ours = Transport::from(mio::net::UnixStream::from_std(ours));
         self.event_loop.take_in(ours, Peer::Unix);
         self.clients.push(Client::new(theirs));
     }
@@ -304,6 +304,7 @@ fn event_loop(
         access_log: Some(AccessLog::new(format, Box::new(sink))),
         metrics: None,
         requests_max: None,
+        tls: None,
         arbiter: ArbiterChannel::new(slot.clone(), None),
         slot,
     });

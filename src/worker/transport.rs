@@ -1,184 +1,195 @@
-//! One client socket: bytes in, bytes out, the end of the stream, and the end of the connection.
+//! One client connection's way to the wire: bytes in, bytes out, the end of the stream, and the end of the connection.
 //!
-//! Plain TCP and unix sockets today. TLS will be one more variant in a file of its own (`transport/tls.rs`) and one arm
-//! in each `match` below: while it shakes hands `read` and `write` move the handshake and report "would block", the end
-//! of a connection sends `close_notify` before `shutdown(2)`, `send_file` reads and encrypts, and the socket is neither
-//! transferable nor hijackable. Nothing else in the worker names a kind of socket.
+//! Plain sockets (`transport/socket.rs`) and TLS over them (`transport/tls.rs`). Nothing else in the worker names a kind of
+//! socket. A TLS connection begins with a handshake (`connection/receive.rs`): while that goes on nothing else is read or
+//! written here.
 //!
 //! Every call here is non-blocking and retries when a signal interrupts it. Used on the event loop's thread only.
 
 use std::fs::File;
-use std::io::{self, IoSlice, Read, Write};
-use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
-use mio::{Interest, Registry, Token};
-use nix::errno::Errno;
-use rustix::buffer::spare_capacity;
+use mio::{Registry, Token};
 
 use crate::pool::Peer;
 
-/// A file whose file system does not support `sendfile` is copied in steps of this many bytes.
-const COPY_STEP_BYTES: usize = 64 * 1024;
+mod socket;
+mod tls;
+mod tls_session;
 
-/// A connected, non-blocking socket.
+pub(super) use self::socket::Ending;
+use self::socket::Socket;
+pub(super) use self::tls::{Handshake, HandshakeError, Tls};
+
+/// See the module.
 #[derive(Debug)]
 pub(super) enum Transport {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Plain(Socket),
+    /// Boxed: a plain connection does not pay for it.
+    Tls(Box<Tls>),
 }
 
-/// How a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// What was written is delivered, then the end of the stream.
-    Orderly,
-    /// The client must not take the end of the stream for the end of a response.
-    Reset,
+impl From<TcpStream> for Transport {
+    fn from(stream: TcpStream) -> Self {
+        Self::Plain(Socket::Tcp(stream))
+    }
+}
+
+impl From<UnixStream> for Transport {
+    fn from(stream: UnixStream) -> Self {
+        Self::Plain(Socket::Unix(stream))
+    }
 }
 
 impl Transport {
     /// A connected socket that another worker has accepted, with its peer. `None` when the client is gone.
     pub(super) fn from_transferred(socket: OwnedFd) -> Option<(Self, Peer)> {
-        use nix::sys::socket::{AddressFamily, SockaddrLike as _, SockaddrStorage, getsockname};
-        let address: SockaddrStorage = getsockname(socket.as_raw_fd()).ok()?;
-        if address.family() == Some(AddressFamily::Unix) {
-            let stream = UnixStream::from_std(socket.into());
-            return Some((Self::Unix(stream), Peer::Unix));
-        }
-        let stream = std::net::TcpStream::from(socket);
-        let peer = stream.peer_addr().ok()?;
-        Some((Self::Tcp(TcpStream::from_std(stream)), Peer::Tcp(peer)))
+        let (socket, peer) = Socket::from_transferred(socket)?;
+        Some((Self::Plain(socket), peer))
     }
 
     /// Register once, for reading and writing, edge-triggered: no further system call is needed for interest.
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        match self {
-            Self::Tcp(stream) => stream.register(registry, token, interest),
-            Self::Unix(stream) => stream.register(registry, token, interest),
-        }
+        self.socket_mut().register(registry, token)
     }
 
     /// Give the socket up to another process or to the application, which holds a descriptor of it: it leaves the poll
     /// set, and closing ours changes nothing for them.
     pub(super) fn give_up(mut self, registry: &Registry) {
-        let result = match &mut self {
-            Self::Tcp(stream) => stream.deregister(registry),
-            Self::Unix(stream) => stream.deregister(registry),
-        };
-        if let Err(error) = result {
+        if let Err(error) = self.socket_mut().deregister(registry) {
             // It costs wake-ups for nothing, no more: events of unknown connections are ignored.
             log::debug!("A socket could not leave the poll set: {error}");
         }
     }
 
+    fn socket_mut(&mut self) -> &mut Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => tls.socket_mut(),
+        }
+    }
+
     /// Read what has arrived. 0 is the end of the stream.
     pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        retry(|| match self {
-            Self::Tcp(stream) => stream.read(into),
-            Self::Unix(stream) => stream.read(into),
-        })
+        match self {
+            Self::Plain(socket) => socket.read(into),
+            Self::Tls(tls) => tls.read(into),
+        }
     }
 
     /// Read to behind what `into` holds, as far as its capacity goes. 0 is the end of the stream.
-    #[expect(
-        clippy::needless_pass_by_ref_mut,
-        reason = "a transport that decrypts has to change"
-    )]
     pub(super) fn read_spare(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
-        retry(|| Ok(rustix::io::read(&*self, spare_capacity(into))?))
+        match self {
+            Self::Plain(socket) => socket.read_spare(into),
+            Self::Tls(tls) => tls.read_spare(into),
+        }
+    }
+
+    /// Whether the end of the stream has come in what was read, so that the poll set will not announce it.
+    pub(super) fn has_unannounced_end(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.has_ended(),
+        }
     }
 
     /// Write as much as the socket takes.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        retry(|| match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            Self::Unix(stream) => stream.write(bytes),
-        })
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(tls) => tls.write(&[IoSlice::new(bytes)]),
+        }
     }
 
     /// Write as much of several slices as the socket takes, with one system call.
     pub(super) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        retry(|| match self {
-            Self::Tcp(stream) => stream.write_vectored(slices),
-            Self::Unix(stream) => stream.write_vectored(slices),
-        })
+        match self {
+            Self::Plain(socket) => socket.write_vectored(slices),
+            Self::Tls(tls) => tls.write(slices),
+        }
     }
 
     /// Send at most `len` bytes of `file` from `offset` on. 0 is the end of the file.
     pub(super) fn send_file(&mut self, file: &File, offset: u64, len: usize) -> io::Result<usize> {
-        let mut at = i64::try_from(offset).map_err(io::Error::other)?;
-        retry(
-            || match nix::sys::sendfile::sendfile(&*self, file, Some(&mut at), len) {
-                // Not every file system supports it.
-                Err(Errno::EINVAL | Errno::ENOSYS) => self.copy_file(file, offset, len),
-                sent => Ok(sent?),
-            },
-        )
+        match self {
+            Self::Plain(socket) => socket.send_file(file, offset, len),
+            Self::Tls(tls) => tls.send_file(file, offset, len),
+        }
     }
 
-    fn copy_file(&mut self, file: &File, offset: u64, len: usize) -> io::Result<usize> {
-        let mut bytes = vec![0; len.min(COPY_STEP_BYTES)];
-        let read = file.read_at(&mut bytes, offset)?;
-        if read == 0 {
-            return Ok(0);
+    /// Whether bytes wait for the socket that no caller has to write again: an alert, or a key update.
+    pub(super) fn has_unsent(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.has_unsent(),
         }
-        self.write(&bytes[..read])
+    }
+
+    /// Send them.
+    pub(super) fn send_unsent(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(tls) => tls.send_unsent(),
+        }
     }
 
     /// Send the end of the stream; the client may still send.
-    pub(super) fn shutdown_write(&self) -> io::Result<()> {
+    pub(super) fn shutdown_write(&mut self) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Self::Plain(socket) => socket.shutdown_write(),
+            Self::Tls(tls) => tls.shutdown_write(),
         }
     }
 
-    /// Close the connection. Its end is sent, and not left to `close(2)`: a process that the application has forked may
-    /// hold a descriptor of the socket, and then closing ours sends nothing.
+    /// Close the connection, see [`Socket::close`].
     pub(super) fn close(self, ending: Ending) {
-        // The peer of a broken socket has noticed already.
-        let _ = match (&self, ending) {
-            // Dissolving the association resets a TCP connection, also when another process holds it.
-            (Self::Tcp(stream), Ending::Reset) => {
-                rustix::net::connect_unspec(stream).map_err(io::Error::from)
-            }
-            (Self::Tcp(stream), Ending::Orderly) => stream.shutdown(Shutdown::Both),
-            // A unix socket has no reset.
-            (Self::Unix(stream), _) => stream.shutdown(Shutdown::Both),
-        };
+        match self {
+            Self::Plain(socket) => socket.close(ending),
+            Self::Tls(tls) => tls.close(ending),
+        }
     }
 
     /// A second descriptor of the socket for an application that hijacks the connection; `None` when it cannot be had.
     pub(super) fn hijack(&self) -> Option<OwnedFd> {
-        self.as_fd().try_clone_to_owned().ok()
+        match self {
+            Self::Plain(socket) => socket.as_fd().try_clone_to_owned().ok(),
+            Self::Tls(_) => None,
+        }
     }
 
     /// The socket for a transfer to another worker; `None` on a transport whose state cannot be transferred.
     pub(super) fn transferable(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.as_fd())
+        match self {
+            Self::Plain(socket) => Some(socket.as_fd()),
+            Self::Tls(_) => None,
+        }
+    }
+
+    // TLS.
+
+    /// The connection will speak TLS. What comes before its handshake, and an answer to what is none, is plain.
+    pub(super) fn with_tls(self) -> Self {
+        match self {
+            Self::Plain(socket) => Self::Tls(Box::new(Tls::new(socket))),
+            Self::Tls(tls) => Self::Tls(tls),
+        }
+    }
+
+    pub(super) fn tls(&mut self) -> Option<&mut Tls> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => Some(tls),
+        }
     }
 }
 
 impl AsFd for Transport {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
-        }
-    }
-}
-
-/// Call again as long as a signal interrupts the call.
-fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
+            Self::Plain(socket) => socket.as_fd(),
+            Self::Tls(tls) => tls.as_fd(),
         }
     }
 }
@@ -186,12 +197,14 @@ fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::io::{Read, Write};
+
     use super::*;
 
     fn pair() -> (Transport, std::os::unix::net::UnixStream) {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        (Transport::Unix(UnixStream::from_std(ours)), theirs)
+        (UnixStream::from_std(ours).into(), theirs)
     }
 
     #[test]
@@ -229,7 +242,7 @@ mod tests {
             let mut theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (ours, _) = listener.accept().unwrap();
             let _held = ours.try_clone().unwrap();
-            Transport::Tcp(TcpStream::from_std(ours)).close(ending);
+            Transport::from(TcpStream::from_std(ours)).close(ending);
             let end = theirs.read(&mut [0; 8]);
             assert_eq!(end.is_err(), is_reset, "{end:?}");
         }
@@ -237,18 +250,5 @@ mod tests {
         let _held = transport.hijack().unwrap();
         transport.close(Ending::Reset);
         assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0);
-    }
-
-    #[test]
-    fn a_file_is_sent_from_an_offset_and_its_end_is_zero() {
-        let (mut transport, mut theirs) = pair();
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(b"0123456789").unwrap();
-        assert_eq!(transport.send_file(&file, 4, 100).unwrap(), 6);
-        assert_eq!(transport.send_file(&file, 10, 100).unwrap(), 0);
-        assert_eq!(transport.copy_file(&file, 8, 100).unwrap(), 2);
-        let mut text = [0; 8];
-        theirs.read_exact(&mut text).unwrap();
-        assert_eq!(&text, b"45678989");
     }
 }

@@ -223,7 +223,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let ours = mio::net::UnixStream::from_std(ours);
-        (Transport::Unix(ours), theirs)
+        (ours.into(), theirs)
     }
 
     #[test]

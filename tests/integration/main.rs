@@ -26,6 +26,8 @@ mod gone;
 mod overload;
 // Streams that are faster than their reader, and many at once.
 mod backpressure;
+// TLS.
+mod tls;
 // What proxies say of a request's way, and which peers the worker trusts.
 mod proxy;
 // Stopping.

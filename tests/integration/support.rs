@@ -13,6 +13,7 @@ use ferricorn::net::{self, BindAddress, BindOptions, Listener};
 use ferricorn::pool::{Application, Job, Pool, PoolThread, Reply, ThreadStartError};
 use ferricorn::scoreboard::Scoreboard;
 use ferricorn::worker::{self, AccessLog, Exit, Setup};
+use rustls::ServerConfig;
 
 /// Nothing in these tests waits longer than this.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -86,6 +87,30 @@ impl Server {
     where
         F: Fn(&PoolThread, Box<Job>) + Send + Sync + 'static,
     {
+        Self::start_speaking(None, access_log_format, change, run)
+    }
+
+    /// Start a worker that speaks TLS.
+    pub(crate) fn start_tls<F>(
+        tls: Arc<ServerConfig>,
+        change: impl FnOnce(&mut Config),
+        run: F,
+    ) -> Self
+    where
+        F: Fn(&PoolThread, Box<Job>) + Send + Sync + 'static,
+    {
+        Self::start_speaking(Some(tls), "%(m)s %(U)s %(s)s %(B)s", change, run)
+    }
+
+    fn start_speaking<F>(
+        tls: Option<Arc<ServerConfig>>,
+        access_log_format: &str,
+        change: impl FnOnce(&mut Config),
+        run: F,
+    ) -> Self
+    where
+        F: Fn(&PoolThread, Box<Job>) + Send + Sync + 'static,
+    {
         let mut config = Config::default();
         config.workers.threads = 2;
         change(&mut config);
@@ -116,6 +141,7 @@ impl Server {
             booted: None,
             parent: None,
             max_requests: None,
+            tls,
             channels: None,
             server: b"ferricorn-test".to_vec(),
             script_name: Vec::new(),

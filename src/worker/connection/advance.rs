@@ -6,6 +6,7 @@ use super::{Action, Connection};
 use crate::worker::dispatch::Usage;
 use crate::worker::http1::Refusal;
 use crate::worker::services::Services;
+use crate::worker::transport::HandshakeError;
 use crate::worker::write_side::{Progress, WriteError};
 
 impl Connection {
@@ -86,6 +87,33 @@ impl Connection {
         };
         self.lifecycle.await_client(has_moved, &mut services.clock);
         Some(action)
+    }
+
+    /// The transport has something of its own to send: a part of a handshake, an alert.
+    pub(super) fn send_unsent(&mut self, services: &mut Services) -> Action {
+        if self.lifecycle.is_handshaking() {
+            return self.read(services);
+        }
+        match self.transport.send_unsent() {
+            Ok(()) => Action::Wait,
+            Err(_) => Action::Close,
+        }
+    }
+
+    /// A TLS handshake has failed, or took too long.
+    pub(super) fn fail_handshake(
+        &mut self,
+        error: &HandshakeError,
+        services: &mut Services,
+    ) -> Action {
+        let (peer, now) = (self.client.peer(), services.clock.now());
+        services.handshakes.note_failure(peer, error, now);
+        if !matches!(error, HandshakeError::Tls(_)) || self.transport.shutdown_write().is_err() {
+            return Action::Close;
+        }
+        // The client may still be sending, and a reset would destroy the alert on its way.
+        self.lifecycle.begin_lingering_close(&mut services.clock);
+        Action::Resume
     }
 
     /// The response is written and the connection stays: continue with what was pipelined, or wait.

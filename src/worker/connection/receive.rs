@@ -5,16 +5,19 @@
 
 use std::io;
 
-use crate::http::{ProxyParse, Status};
+use crate::http::Status;
 use crate::pool::Job;
 
-use super::{Action, Connection, Opening};
+use super::{Action, Connection};
 use crate::worker::connection_lifecycle::State;
 use crate::worker::dispatch::Usage;
+use crate::worker::events::InputEvent;
 use crate::worker::http1::{Arrived, Refusal, Wanted};
-use crate::worker::http2::{FirstBytes, Http2, PREFACE, first_bytes};
+use crate::worker::http2::Http2;
+use crate::worker::preamble::{Found, Preamble};
 use crate::worker::read_side::Input;
 use crate::worker::services::Services;
+use crate::worker::transport::Handshake;
 
 /// One connection reads at most this many bytes in one iteration of the loop, so that none starves the others.
 const SHARE_BYTES: usize = 512 * 1024;
@@ -53,6 +56,11 @@ impl Connection {
 
     /// Read until the socket would block, a request is whole, or the share of this iteration is used up.
     pub(super) fn read(&mut self, services: &mut Services) -> Action {
+        if self.lifecycle.is_handshaking()
+            && let Some(action) = self.handshake(services)
+        {
+            return action;
+        }
         let mut input = std::mem::take(&mut services.input);
         let action = if self.lifecycle.is_lingering_close() {
             self.discard_input(&mut input)
@@ -164,6 +172,9 @@ impl Connection {
 
     /// Bytes have arrived.
     fn on_input(&mut self, bytes: &[u8], services: &mut Services) -> Action {
+        if self.preamble != Preamble::Over {
+            return self.on_preamble(bytes, services);
+        }
         if !self.read.is_empty() {
             self.read.keep(bytes);
             return self.receive_buffered(services);
@@ -173,20 +184,17 @@ impl Connection {
             Ok(consumed) if consumed == bytes.len() => Action::Wait,
             Ok(consumed) => {
                 self.read.keep(&bytes[consumed..]);
-                self.begin_http2(services)
+                Action::Wait
             }
             Err(refusal) => self.refuse_and_advance(refusal, services),
         }
     }
 
-    /// HTTP/2 takes over with what was read, if the client has said that it speaks it.
-    fn begin_http2(&mut self, services: &mut Services) -> Action {
-        if self.http2.is_none() {
-            return Action::Wait;
-        }
-        let bytes = self.read.take();
+    /// HTTP/2 takes over, with what was read.
+    fn begin_http2(&mut self, bytes: &[u8], services: &mut Services) -> Action {
+        self.http2 = Some(Box::new(Http2::new(&self.client, services)));
         match self.http2() {
-            Some((http2, mut link)) => match http2.begin(&bytes, &mut link, services) {
+            Some((http2, mut link)) => match http2.begin(bytes, &mut link, services) {
                 // The socket may have more.
                 Action::Wait | Action::Idle => Action::Resume,
                 action => action,
@@ -195,25 +203,50 @@ impl Connection {
         }
     }
 
-    /// Whether the bytes, the first of the connection, can be taken for HTTP/1.
-    fn is_http1(&mut self, bytes: &[u8], services: &Services) -> Result<bool, Refusal> {
-        let Opening::MayBePreface { is_required } = self.opening else {
-            return Ok(true);
-        };
-        match first_bytes(bytes) {
-            FirstBytes::Undecided => return Ok(false),
-            FirstBytes::Preface => {
-                self.http2 = Some(Box::new(Http2::new(&self.client, services)));
+    /// The connection's first bytes have arrived.
+    fn on_preamble(&mut self, bytes: &[u8], services: &mut Services) -> Action {
+        self.read.keep(bytes);
+        let buffer = self.read.take();
+        let policy = &services.policy;
+        match self.preamble.find(&buffer, &mut self.client, policy) {
+            Ok(Found::NeedData(begin)) => {
+                self.read.give_back(buffer, begin);
+                Action::Wait
             }
-            FirstBytes::Other if is_required => {
-                let shown = bytes[..bytes.len().min(PREFACE.len())].escape_ascii();
-                let message = format!("Expected HTTP/2 connection preface, got b'{shown}'");
-                return Err(Refusal::bad_request(message));
+            Ok(Found::Http2(begin)) => self.begin_http2(&buffer[begin..], services),
+            Ok(Found::Rest(begin)) => {
+                self.read.give_back(buffer, begin);
+                self.receive_buffered(services)
             }
-            FirstBytes::Other => {}
+            Ok(Found::Handshake(begin)) => {
+                if let Some((tls, config)) = self.transport.tls().zip(services.handshakes.config())
+                {
+                    tls.begin(config, &buffer[begin..]);
+                    self.lifecycle.begin_handshake(&services.clock);
+                }
+                // The others go first.
+                Action::Resume
+            }
+            Err(refusal) => self.refuse_and_advance(refusal, services),
         }
-        self.opening = Opening::Http1;
-        Ok(self.http2.is_none())
+    }
+
+    /// Continue the TLS handshake. `None` when it is done: requests can be read.
+    fn handshake(&mut self, services: &mut Services) -> Option<Action> {
+        if !services.handshakes.take_step() {
+            return Some(Action::Resume);
+        }
+        match self.transport.tls()?.handshake() {
+            Ok(Handshake::Blocked) => Some(Action::Wait),
+            Ok(Handshake::ShareUsed) => Some(Action::Resume),
+            Ok(Handshake::Done) => {
+                self.lifecycle.end_handshake();
+                // The first request may have come with the client's last message.
+                self.read.on_edge(InputEvent::Readable);
+                None
+            }
+            Err(error) => Some(self.fail_handshake(&error, services)),
+        }
     }
 
     /// Continue with what was read before: the rest of a request, or the next of a pipeline.
@@ -222,7 +255,7 @@ impl Connection {
         match self.receive(&buffer, services) {
             Ok(consumed) => {
                 self.read.give_back(buffer, consumed);
-                self.begin_http2(services)
+                Action::Wait
             }
             Err(refusal) => self.refuse_and_advance(refusal, services),
         }
@@ -233,30 +266,7 @@ impl Connection {
         if bytes.is_empty() || !self.wants_input() {
             return Ok(0);
         }
-        let mut consumed = 0;
-        if self.read.expects_proxy_header() {
-            let invalid = |error| Refusal::invalid(&error, &self.client);
-            match services
-                .policy
-                .parse_proxy_header(bytes, self.client.peer())
-                .map_err(invalid)?
-            {
-                ProxyParse::NeedData { .. } => return Ok(0),
-                ProxyParse::Absent => {}
-                ProxyParse::Present { length, header } => {
-                    self.client.apply_proxy_header(header);
-                    consumed = length;
-                }
-            }
-            self.read.end_preamble();
-            if consumed == bytes.len() {
-                return Ok(consumed);
-            }
-        }
-        if self.opening != Opening::Http1 && !self.is_http1(&bytes[consumed..], services)? {
-            return Ok(consumed);
-        }
-        Ok(consumed + self.feed(&bytes[consumed..], services)?)
+        self.feed(bytes, services)
     }
 
     /// Feed the protocol, and dispatch the request that comes of it.

@@ -43,7 +43,7 @@ fn connect() -> (Connection, UnixStream, Services) {
     ours.set_nonblocking(true).unwrap();
     let mut services = Services::for_tests();
     let conn = ConnId::new(0, 0);
-    let ours = Transport::Unix(mio::net::UnixStream::from_std(ours));
+    let ours = Transport::from(mio::net::UnixStream::from_std(ours));
     let connection = Connection::new(conn, ours, Peer::Unix, 0, &mut services);
     (connection, theirs, services)
 }

@@ -220,6 +220,11 @@ impl Client {
         self.peer
     }
 
+    /// Whether `forwarded_allow_ips` trusts the socket's peer.
+    pub(in crate::worker) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// A PROXY header has named the client.
     pub(in crate::worker) fn apply_proxy_header(&mut self, header: ProxyHeader) {
         self.proxy_header = Some(header);

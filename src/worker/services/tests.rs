@@ -19,6 +19,7 @@ impl Services {
             access_log: None,
             metrics: None,
             requests_max: None,
+            tls: None,
             arbiter: ArbiterChannel::new(slot.clone(), None),
             slot,
         })

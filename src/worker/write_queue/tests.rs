@@ -23,7 +23,7 @@ fn narrow() -> (Transport, UnixStream) {
     theirs.set_nonblocking(true).unwrap();
     setsockopt(&ours, sockopt::SndBuf, &1).unwrap();
     let ours = mio::net::UnixStream::from_std(ours);
-    (Transport::Unix(ours), theirs)
+    (ours.into(), theirs)
 }
 
 fn file(bytes: &[u8]) -> std::fs::File {
