@@ -1,6 +1,6 @@
 //! The heads of HTTP/2 frames (RFC 9113 section 4.1) in bytes that arrive in any pieces.
 //!
-//! Pure: it tells which frames pass and what is in them, and judges nothing. What it says does not depend on how the bytes
+//! Pure: it tells which frames pass and what is in them, and decides nothing. What it says does not depend on how the bytes
 //! are cut.
 
 /// The types of RFC 9113 section 6; any other is unknown.
@@ -11,7 +11,7 @@ pub enum FrameKind {
     Priority,
     RstStream,
     Settings,
-    PushPromise,
+    Push,
     Ping,
     GoAway,
     WindowUpdate,
@@ -91,7 +91,7 @@ impl FrameKind {
             2 => Self::Priority,
             3 => Self::RstStream,
             4 => Self::Settings,
-            5 => Self::PushPromise,
+            5 => Self::Push,
             6 => Self::Ping,
             7 => Self::GoAway,
             8 => Self::WindowUpdate,

@@ -30,8 +30,6 @@ use super::write_side::WriteSide;
 mod advance;
 mod receive;
 
-/// At a stop, a connection that was used within this time may have sent its next request.
-const JUST_NOW: Duration = Duration::from_secs(1);
 /// A client that has sent nothing for this long after it was accepted may be closed to make room for another: what it sent
 /// at once would have arrived.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -328,50 +326,6 @@ impl Connection {
             return (seen, Action::Close);
         }
         (seen, self.advance(services))
-    }
-
-    /// The worker stops. A request that is under way gets its answer, which says close. A connection that is idle
-    /// closes, unless its next request is there already; one that was used just now, or is new, may have sent a
-    /// request that has not yet arrived, so it gets a moment for it.
-    pub(super) fn begin_drain(&mut self, services: &mut Services) -> Action {
-        if let Some((http2, mut link)) = self.http2() {
-            return http2.begin_drain(&mut link, services);
-        }
-        if self.lifecycle.is_lingering_close() {
-            return Action::Wait;
-        }
-        if !self.is_idle() {
-            self.protocol.close_after_this();
-            return Action::Wait;
-        }
-        let used_at = self.lifecycle.used_at();
-        let action = self.close_if_idle(services);
-        if self.lifecycle.is_handshaking() {
-            // Its request may be on its way too.
-            self.lifecycle.await_last_request(&mut services.clock);
-            return Action::Resume;
-        }
-        let now = services.clock.now();
-        let was_used = used_at.is_some_and(|at| now.saturating_duration_since(at) < JUST_NOW);
-        if action == Action::Close && was_used && !self.read.is_closed() {
-            self.lifecycle.await_last_request(&mut services.clock);
-            return Action::Wait;
-        }
-        action
-    }
-
-    /// Close, unless the next request is there already.
-    pub(super) fn close_if_idle(&mut self, services: &mut Services) -> Action {
-        if let Some((http2, mut link)) = self.http2() {
-            return http2.close_if_idle(&mut link, services);
-        }
-        self.read.on_edge(InputEvent::Readable);
-        let action = self.read(services);
-        if action == Action::Wait && self.is_idle() {
-            Action::Close
-        } else {
-            action
-        }
     }
 
     /// What another worker needs to answer the request of `job` instead: head and bytes read behind it. `None` when the

@@ -1,58 +1,47 @@
 //! HTTP/2 on one connection: bytes of the transport become requests on streams, replies become frames.
 //!
-//! It has the words of HTTP/1's connection. Each step ends in a [turn](Http2::turn): the engine is polled, bodies are taken
+//! It has the words of HTTP/1's connection. Each step ends in [`Http2::advance`]: the engine is polled, bodies are taken
 //! in, waiting requests are submitted, responses send what they may, and what came of it is written. The connection waits
 //! for its streams, and each stream that waits for its client has a deadline of its own.
 //!
-//! `engine.rs` drives the protocol, `flood_guard.rs` bounds what a client may do, `mux.rs` holds the streams, `response.rs`
-//! one response on its way.
+//! `engine.rs` drives the protocol, `flood_guard.rs` bounds what a client may do, `mux.rs` holds the streams, `response_stream.rs`
+//! one response on its way, and `goodbye.rs` is the connection's end.
 
 use h2::Reason;
 
 use crate::pool::{ConnId, Job, Reply};
 
-use super::connection_lifecycle::{Action, Lifecycle, State};
+use super::connection_lifecycle::Action;
 use super::describe::PeerText;
-use super::dispatch::Usage;
 use super::events::{InputEvent, SocketEvent};
 use super::http1::{Client, TimedOut};
 use super::preamble::PREFACE;
-use super::read_side::{Input, ReadSide};
+use super::read_side::Input;
 use super::services::Services;
-use super::transport::Transport;
-use super::write_side::{Progress, WriteSide};
+use super::write_side::Progress;
 
 use self::engine::{Engine, Polled};
 use self::flood_guard::{Flood, FloodGuard, Seen};
+use self::link::discard_input;
 use self::mux::Mux;
 
 mod engine;
 mod flood_guard;
+mod goodbye;
+mod link;
+mod messages;
 mod mux;
-mod response;
+mod response_stream;
 
-/// So many bytes may wait to be written; then nothing is read either, so that answers to what the client sends are bounded.
-const OUTBOX_BYTES: u64 = 256 * 1024;
+pub(super) use self::link::Link;
+
+/// With more bytes than this waiting to be written nothing is read either, so that answers to what the client sends are
+/// bounded.
+const UNSENT_BYTES_MAX: u64 = 256 * 1024;
 /// One connection reads and writes at most this many bytes in one iteration of the loop, so that none starves the others.
 const SHARE_BYTES: usize = 512 * 1024;
-/// A connection that has served so many requests says goodbye: stream numbers end at 2^31.
-const REQUESTS_MAX: u64 = 100_000;
 /// A connection may always have this many jobs with the pool, if there are fewer threads.
 const JOBS_MIN: usize = 2;
-/// How often a connection in lingering close is read in one iteration.
-const LINGERING_CLOSE_READS: usize = 8;
-
-/// The parts of the connection that are not the protocol's.
-#[derive(Debug)]
-pub(super) struct Link<'a> {
-    pub(super) client: &'a Client,
-    pub(super) transport: &'a mut Transport,
-    pub(super) read: &'a mut ReadSide,
-    pub(super) write: &'a mut WriteSide,
-    pub(super) lifecycle: &'a mut Lifecycle,
-    pub(super) usage: &'a mut Usage,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Http2 {
@@ -64,13 +53,14 @@ pub(super) struct Http2 {
     seen: Seen,
     /// Bytes of the preface that are still to come.
     preface_left: usize,
-    /// A turn is to come in this iteration.
+    /// It is among those that the loop resumes in this iteration.
     is_scheduled: bool,
 }
 
 /// How far the connection is on the way to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Goodbye {
+    #[default]
     Unsaid,
     /// GOAWAY is sent; requests that were on their way are still taken.
     Said,
@@ -78,6 +68,12 @@ enum Goodbye {
     LastWait,
     /// The last GOAWAY is on its way out, or was not worth while.
     Over,
+}
+
+impl Goodbye {
+    fn is_over(self) -> bool {
+        self == Self::Over
+    }
 }
 
 impl Http2 {
@@ -92,7 +88,7 @@ impl Http2 {
                 settings.http2_max_concurrent_streams,
                 jobs_max(threads),
             ),
-            goodbye: Goodbye::Unsaid,
+            goodbye: Goodbye::default(),
             seen: Seen::default(),
             preface_left: PREFACE.len(),
             is_scheduled: false,
@@ -118,7 +114,7 @@ impl Http2 {
             link.read.on_edge(event.input);
         }
         if event.is_writable && !link.write.is_empty() {
-            let action = self.turn(link, services);
+            let action = self.advance(link, services);
             if !link.read.is_ready() || !matches!(action, Action::Wait | Action::Idle) {
                 return action;
             }
@@ -137,7 +133,7 @@ impl Http2 {
         if link.read.is_ready() && self.wants_input(link) {
             return self.read(link, services);
         }
-        self.turn(link, services)
+        self.advance(link, services)
     }
 
     /// What was read before the connection was known to speak HTTP/2.
@@ -148,14 +144,14 @@ impl Http2 {
         services: &mut Services,
     ) -> Action {
         self.receive(bytes, link.client, services);
-        self.turn(link, services)
+        self.advance(link, services)
     }
 
     // In.
 
     fn wants_input(&self, link: &Link<'_>) -> bool {
         link.lifecycle.is_lingering_close()
-            || !self.engine.is_over() && link.write.unsent_bytes() < OUTBOX_BYTES
+            || !self.engine.is_over() && link.write.unsent_bytes() < UNSENT_BYTES_MAX
     }
 
     fn read(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
@@ -183,7 +179,7 @@ impl Http2 {
                 Ok(Input::Bytes(len)) => {
                     share = share.saturating_sub(len);
                     self.receive(&buffer[..len], link.client, services);
-                    let action = self.turn(link, services);
+                    let action = self.advance(link, services);
                     if !matches!(action, Action::Wait | Action::Idle) {
                         return action;
                     }
@@ -195,22 +191,20 @@ impl Http2 {
             }
         }
         // Without bytes it may still be about a reply.
-        last.unwrap_or_else(|| self.turn(link, services))
+        last.unwrap_or_else(|| self.advance(link, services))
     }
 
     /// Bytes have arrived: the guard looks at them first.
     fn receive(&mut self, bytes: &[u8], client: &Client, services: &mut Services) {
         let preface = bytes.len().min(self.preface_left);
         self.preface_left -= preface;
-        let mut seen = Seen::default();
         let now = services.clock.now();
-        let verdict = self.guard.inspect(&bytes[preface..], now, &mut seen);
+        let verdict = self.guard.inspect(&bytes[preface..], now, &mut self.seen);
         if let Err(flood) = verdict {
             self.engine.feed(&bytes[..preface]);
             return self.give_up(flood, client, services);
         }
         self.engine.feed(bytes);
-        self.seen.append(seen);
     }
 
     /// The client breaks the protocol's peace.
@@ -257,17 +251,15 @@ impl Http2 {
         }
     }
 
-    // A turn.
+    // Forward.
 
     /// Move everything that can move, and write what comes of it.
-    fn turn(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
+    fn advance(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
         let (mut written, mut is_first) = (0, true);
         loop {
-            if self.is_to_part(services) && self.engine.drain() {
-                self.goodbye = Goodbye::Said;
-            }
+            self.part_if_due(services);
             let has_moved = self.mux.pump(services);
-            let room = OUTBOX_BYTES.saturating_sub(link.write.unsent_bytes());
+            let room = UNSENT_BYTES_MAX.saturating_sub(link.write.unsent_bytes());
             self.engine
                 .set_room(usize::try_from(room).unwrap_or(usize::MAX));
             self.poll(link.client, services);
@@ -282,18 +274,12 @@ impl Http2 {
             // What has just come may have opened a window.
             let may_move = has_moved || step > 0 || std::mem::take(&mut is_first);
             if !has_acted && !self.engine.is_full() && !(may_move && self.mux.is_sending()) {
-                return self.settle(link, services);
+                return self.await_next(link, services);
             }
             if written >= SHARE_BYTES || services.writes.is_exhausted() {
                 return Action::Resume;
             }
         }
-    }
-
-    /// The connection is to take no more requests.
-    fn is_to_part(&self, services: &Services) -> bool {
-        self.goodbye == Goodbye::Unsaid
-            && (services.shutdown.is_draining() || self.mux.requests() >= REQUESTS_MAX)
     }
 
     /// Write what the engine has encoded. Returns how much that was.
@@ -302,7 +288,7 @@ impl Http2 {
         let len = output.len();
         if len > 0 {
             if let Err(flood) = self.guard.inspect_output(&output)
-                && self.goodbye != Goodbye::Over
+                && !self.goodbye.is_over()
             {
                 self.give_up(flood, link.client, services);
             }
@@ -325,47 +311,6 @@ impl Http2 {
         };
         link.lifecycle.await_client(has_moved, &mut services.clock);
         Some(action)
-    }
-
-    /// Everything is written: what the connection waits for now.
-    fn settle(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
-        if !link.write.is_empty() {
-            return Action::Wait;
-        }
-        if self.engine.is_over() {
-            return self.begin_close(link, services);
-        }
-        let (lifecycle, clock) = (&mut *link.lifecycle, &mut services.clock);
-        if !self.mux.is_idle() {
-            lifecycle.dispatched();
-            if self.goodbye == Goodbye::LastWait {
-                self.goodbye = Goodbye::Said;
-            }
-            return Action::Wait;
-        }
-        match (self.goodbye, lifecycle.state()) {
-            (Goodbye::Said, _) => {
-                lifecycle.await_last_request(clock);
-                self.goodbye = Goodbye::LastWait;
-                Action::Wait
-            }
-            (Goodbye::LastWait | Goodbye::Over, _) => Action::Wait,
-            _ if self.guard.is_mid_frame() => {
-                lifecycle.await_head(clock);
-                Action::Wait
-            }
-            (
-                Goodbye::Unsaid,
-                State::AwaitingFirstByte { .. }
-                | State::AwaitingRequest { .. }
-                | State::KeepAlive { .. },
-            ) => Action::Idle,
-            (Goodbye::Unsaid, _) => {
-                lifecycle.keep_alive(clock);
-                lifecycle.await_request(clock);
-                Action::Idle
-            }
-        }
     }
 
     // Out.
@@ -432,85 +377,6 @@ impl Http2 {
         (seen, self.schedule())
     }
 
-    // Deadlines and the end.
-
-    /// Whether the deadline of a stream is over.
-    pub(super) fn has_expired(&mut self, id: ConnId, services: &mut Services) -> bool {
-        self.mux.has_expired(id.stream, &mut services.clock)
-    }
-
-    /// The deadline of a stream, or of the connection, is over.
-    pub(super) fn on_deadline(
-        &mut self,
-        id: ConnId,
-        link: &mut Link<'_>,
-        services: &mut Services,
-    ) -> Action {
-        if id.stream != 0 {
-            self.mux.on_deadline(id.stream, link.client, services);
-            return self.turn(link, services);
-        }
-        match link.lifecycle.state() {
-            State::Sending => {
-                log::debug!("Closing a connection whose client reads nothing (send_timeout).");
-                Action::Close
-            }
-            State::LingeringClose => Action::Close,
-            State::Dispatched | State::ReceivingBody { .. } | State::Handshaking { .. } => {
-                Action::Wait
-            }
-            State::AwaitingFirstByte { .. }
-            | State::AwaitingRequest { .. }
-            | State::KeepAlive { .. }
-            | State::ReceivingHead => {
-                self.end(Reason::NO_ERROR, services);
-                self.turn(link, services)
-            }
-        }
-    }
-
-    /// The worker stops.
-    pub(super) fn begin_drain(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
-        match link.lifecycle.is_lingering_close() {
-            true => Action::Wait,
-            false => self.turn(link, services),
-        }
-    }
-
-    /// Close for another connection, unless the next request is there already.
-    pub(super) fn close_if_idle(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
-        link.read.on_edge(InputEvent::Readable);
-        let action = self.read(link, services);
-        if action != Action::Idle || !self.is_idle() {
-            return action;
-        }
-        self.end(Reason::NO_ERROR, services);
-        // What does not go out at once is not waited for.
-        let _ = self.turn(link, services);
-        Action::Close
-    }
-
-    /// Say goodbye for good.
-    fn end(&mut self, reason: Reason, services: &mut Services) {
-        self.goodbye = Goodbye::Over;
-        self.engine.go_away(reason);
-        self.mux.close(services);
-    }
-
-    /// The last GOAWAY is written. The client may still be sending: a reset could destroy what it has not read yet.
-    fn begin_close(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
-        if link.lifecycle.is_lingering_close() {
-            return Action::Wait;
-        }
-        self.mux.close(services);
-        link.read.give_up();
-        if !link.read.may_have_unread() || link.transport.shutdown_write().is_err() {
-            return Action::Close;
-        }
-        link.lifecycle.begin_lingering_close(&mut services.clock);
-        Action::Resume
-    }
-
     /// The connection is gone.
     pub(super) fn close(&mut self, services: &mut Services) {
         self.mux.close(services);
@@ -521,18 +387,6 @@ impl Http2 {
     pub(super) fn held_bytes(&self) -> usize {
         self.mux.held_bytes()
     }
-}
-
-/// Read and forget, until the client closes its side too.
-fn discard_input(buffer: &mut [u8], link: &mut Link<'_>) -> Action {
-    for _ in 0..LINGERING_CLOSE_READS {
-        match link.read.read(buffer, link.transport) {
-            Ok(Input::Bytes(_)) => {}
-            Ok(Input::Blocked) => return Action::Wait,
-            Ok(Input::End) | Err(_) => return Action::Close,
-        }
-    }
-    Action::Resume
 }
 
 /// How many jobs of one connection the pool may have at a time.

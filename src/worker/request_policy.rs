@@ -84,11 +84,11 @@ impl RequestPolicy {
 
     /// How a peer may begin to speak HTTP/2 without TLS: only a trusted one may, as in gunicorn.
     pub(super) fn http2_cleartext(&self, is_trusted: bool) -> config::Http2Cleartext {
-        let is_offered = self
+        let is_enabled = self
             .http2
             .http_protocols
             .contains(&config::HttpProtocol::H2);
-        match is_offered && is_trusted {
+        match is_enabled && is_trusted {
             true => self.http2.http2_cleartext,
             false => config::Http2Cleartext::Off,
         }

@@ -251,7 +251,7 @@ def frames_that_end(client: Frames) -> dict[str, tuple[bytes, int]]:
         "DATA on an idle stream": (DataFrame(5, b"x").serialize(), PROTOCOL_ERROR),
         "HEADERS on stream 0": (b"\0\0\1\1\5\0\0\0\0\x82", PROTOCOL_ERROR),
         "an even stream": (b"\0\0\1\1\5\0\0\0\2\x82", PROTOCOL_ERROR),
-        "PUSH_PROMISE": (b"\0\0\4\5\4\0\0\0\1\0\0\0\2", PROTOCOL_ERROR),
+        "a push": (b"\0\0\4\5\4\0\0\0\1\0\0\0\2", PROTOCOL_ERROR),
         # The h2 crate's code; the RFC's is COMPRESSION_ERROR.
         "a broken header block": (b"\0\0\1\1\5\0\0\0\1\xff", PROTOCOL_ERROR),
         "PING of 7 bytes": (b"\0\0\7\6\0\0\0\0\0" + bytes(7), FRAME_SIZE_ERROR),

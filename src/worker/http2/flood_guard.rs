@@ -63,7 +63,7 @@ impl Flood {
         }
     }
 
-    /// What the client is told.
+    /// The code that the client gets.
     pub(super) fn code(self) -> Reason {
         match self {
             Self::NoSettings => Reason::PROTOCOL_ERROR,
@@ -86,11 +86,6 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn is_empty(&self) -> bool {
         self.resets.is_empty() && self.malformed.is_empty()
-    }
-
-    pub(super) fn append(&mut self, mut other: Self) {
-        self.resets.append(&mut other.resets);
-        self.malformed.append(&mut other.malformed);
     }
 }
 

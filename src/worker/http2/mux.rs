@@ -1,8 +1,8 @@
 //! The streams of one connection: each is a request on its way through the worker.
 //!
-//! A stream is received, waits for its turn, runs, is answered, and is over. A connection has at most so many jobs with the
-//! pool, so that its streams do not stand before other clients'; the others wait here in order. Responses take turns a frame
-//! at a time, as far as their windows go.
+//! A stream is received, waits for a place in the pool, runs, is answered, and is over. The jobs that a connection may have
+//! with the pool are few, so that its streams do not stand before other clients'; the others wait here in order. Responses
+//! are sent round robin, a frame at a time, as far as their windows go.
 //!
 //! A stream that its client has reset stays, and counts, until its job is back: resetting streams does not make room for
 //! more of them.
@@ -18,7 +18,7 @@ use h2::{Reason, RecvStream};
 use crate::http::Status;
 use crate::pool::{ConnId, Job};
 
-use super::response::Response;
+use super::response_stream::ResponseStream;
 use crate::worker::body_stream::StreamingRequestBody;
 use crate::worker::dispatch::Usage;
 use crate::worker::http1::{Client, Receiving, Refusal, TimedOut};
@@ -27,6 +27,7 @@ use crate::worker::services::{Services, recycle};
 
 mod intake;
 mod output;
+mod request_body;
 
 /// One request.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ struct Stream {
 /// How far it is.
 #[derive(Debug)]
 enum Phase {
-    /// Its body is arriving.
+    /// Its body is being received.
     Receiving {
         receiving: Receiving,
         incoming: RecvStream,
@@ -61,7 +62,7 @@ enum Phase {
         fault: Option<Status>,
     },
     /// Its response is on its way.
-    Responding(Box<Response>),
+    Responding(Box<ResponseStream>),
     /// Its client has reset it; its job is still with the pool.
     Reset,
     /// Its client was answered for it; its thread still has it.
@@ -78,12 +79,22 @@ struct Upload {
     held: usize,
 }
 
+/// What a job that has come back meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    Yes,
+    /// Its client has reset the stream.
+    Reset,
+    /// Its client was answered before; that is logged elsewhere.
+    TimedOut,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Mux {
     conn: ConnId,
     streams: HashMap<u32, Stream>,
-    /// Those whose bodies are arriving.
+    /// Those whose bodies are being received.
     receiving: Vec<u32>,
     /// Those that wait for the pool, in order.
     waiting: VecDeque<u32>,
@@ -236,6 +247,40 @@ impl Mux {
             self.streams.insert(id, stream);
         }
         is_early
+    }
+
+    /// A job is back from the pool. Returns it when its client was answered before (`request_timeout`).
+    fn take_back(
+        &mut self,
+        job: Box<Job>,
+        services: &mut Services,
+    ) -> Result<Box<Job>, Option<Box<Job>>> {
+        self.jobs = self.jobs.saturating_sub(1);
+        let id = job.conn.stream;
+        let awaited = match self.streams.get(&id).map(|stream| &stream.phase) {
+            Some(Phase::Running { .. } | Phase::Responding(_)) => Awaited::Yes,
+            Some(Phase::TimedOut) => Awaited::TimedOut,
+            _ => Awaited::Reset,
+        };
+        match awaited {
+            Awaited::Yes => Ok(job),
+            Awaited::TimedOut => {
+                self.streams.remove(&id);
+                Err(Some(job))
+            }
+            Awaited::Reset => {
+                self.streams.remove(&id);
+                let reason = services.shutdown.reason_of_gone();
+                log_gone(job, reason, services);
+                Err(None)
+            }
+        }
+    }
+
+    /// The client has reset the stream just now.
+    fn forget(&mut self, id: u32, job: Box<Job>, services: &mut Services) {
+        self.streams.remove(&id);
+        log_gone(job, services.shutdown.reason_of_gone(), services);
     }
 
     /// Reset a stream, and forget what it was about.

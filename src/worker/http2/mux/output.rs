@@ -1,12 +1,10 @@
-//! From replies to frames: responses begin, take their turns and end.
+//! From replies to frames: responses begin, are sent round robin and end.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use h2::server::SendResponse;
-
-use super::super::response::{BodyRoom, Response, Turn, interim, message, page_message};
-use super::{Mux, Phase, log_gone};
+use super::super::messages::{BodyRoom, interim, message, page_message, send_whole};
+use super::super::response_stream::{ResponseStream, Sending};
+use super::{Mux, Phase};
 use crate::http::{ResponseHead, Status, error_page};
 use crate::pool::{Job, Piece, StreamedResponse, Window};
 use crate::worker::describe::{RequestLine, log_overlong_body};
@@ -25,48 +23,10 @@ enum Begun {
     Gone,
 }
 
-/// So many frames are handed to the engine before it is asked to encode them.
-const PUMP_TURNS_MAX: usize = 16;
-
-/// What a job that has come back meets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Awaited {
-    Yes,
-    /// Its client has reset the stream.
-    Reset,
-    /// Its client was answered before; that is logged elsewhere.
-    TimedOut,
-}
+/// The engine is given this many frames before it is asked to encode them.
+const PUMP_FRAMES_MAX: usize = 16;
 
 impl Mux {
-    /// A job is back from the pool. Returns it when its client was answered before (`request_timeout`).
-    fn take_back(
-        &mut self,
-        job: Box<Job>,
-        services: &mut Services,
-    ) -> Result<Box<Job>, Option<Box<Job>>> {
-        self.jobs = self.jobs.saturating_sub(1);
-        let id = job.conn.stream;
-        let awaited = match self.streams.get(&id).map(|stream| &stream.phase) {
-            Some(Phase::Running { .. } | Phase::Responding(_)) => Awaited::Yes,
-            Some(Phase::TimedOut) => Awaited::TimedOut,
-            _ => Awaited::Reset,
-        };
-        match awaited {
-            Awaited::Yes => Ok(job),
-            Awaited::TimedOut => {
-                self.streams.remove(&id);
-                Err(Some(job))
-            }
-            Awaited::Reset => {
-                self.streams.remove(&id);
-                let reason = services.shutdown.reason_of_gone();
-                log_gone(job, reason, services);
-                Err(None)
-            }
-        }
-    }
-
     /// The whole response has come. Returns the job when its client was answered before.
     pub(in super::super) fn respond(
         &mut self,
@@ -160,15 +120,9 @@ impl Mux {
         let Ok(out) = respond.send_response(message, has_no_body) else {
             return Begun::Gone;
         };
-        let response = Response::new(out, head.status_code(), room, window, has_no_body);
+        let response = ResponseStream::new(out, head.status_code(), room, window, has_no_body);
         stream.phase = Phase::Responding(Box::new(response));
         Begun::Yes
-    }
-
-    /// The client has reset the stream just now.
-    fn forget(&mut self, id: u32, job: Box<Job>, services: &mut Services) {
-        self.streams.remove(&id);
-        log_gone(job, services.shutdown.reason_of_gone(), services);
     }
 
     /// A piece of a streamed body has come.
@@ -360,39 +314,39 @@ impl Mux {
         job
     }
 
-    /// Let the responses that have something to send take turns, as far as one write should go. Returns whether something was
+    /// Send of the responses that have something to send, round robin, as far as one write should go. Returns whether something was
     /// sent.
     pub(in super::super) fn pump(&mut self, services: &mut Services) -> bool {
         let mut has_moved = false;
-        let mut turns = 0;
-        while turns < PUMP_TURNS_MAX && self.pump_once(&mut turns, services) {
+        let mut frames = 0;
+        while frames < PUMP_FRAMES_MAX && self.pump_once(&mut frames, services) {
             has_moved = true;
         }
         has_moved
     }
 
-    /// Each has one turn; those that are stalled are asked again when the connection has moved.
-    fn pump_once(&mut self, turns: &mut usize, services: &mut Services) -> bool {
+    /// A frame of each; those that are stalled are asked again when the connection has moved.
+    fn pump_once(&mut self, frames: &mut usize, services: &mut Services) -> bool {
         let mut has_moved = false;
         for _ in 0..self.sending.len() {
-            *turns += 1;
+            *frames += 1;
             let Some(id) = self.sending.pop_front() else {
                 break;
             };
-            let turn = self.turn(id, services);
-            match turn {
-                Turn::Flush => (*turns, has_moved) = (PUMP_TURNS_MAX, true),
-                Turn::Moved | Turn::Done | Turn::Cut => has_moved = true,
-                Turn::Stalled | Turn::Empty | Turn::Gone => {}
+            let sent = self.send_frame(id, services);
+            match sent {
+                Sending::Flush => (*frames, has_moved) = (PUMP_FRAMES_MAX, true),
+                Sending::Moved | Sending::Done | Sending::Cut => has_moved = true,
+                Sending::Stalled | Sending::Empty | Sending::Gone => {}
             }
-            match turn {
-                Turn::Moved | Turn::Stalled | Turn::Flush => self.sending.push_back(id),
-                Turn::Empty => self.delist(id),
-                Turn::Done => self.finish(id, services),
-                Turn::Cut => {
+            match sent {
+                Sending::Moved | Sending::Stalled | Sending::Flush => self.sending.push_back(id),
+                Sending::Empty => self.delist(id),
+                Sending::Done => self.finish(id, services),
+                Sending::Cut => {
                     self.cancel(id, "", services);
                 }
-                Turn::Gone => {
+                Sending::Gone => {
                     self.cancel(id, "client gone", services);
                 }
             }
@@ -408,24 +362,24 @@ impl Mux {
         }
     }
 
-    fn turn(&mut self, id: u32, services: &mut Services) -> Turn {
+    fn send_frame(&mut self, id: u32, services: &mut Services) -> Sending {
         let Some(stream) = self.streams.get_mut(&id) else {
-            return Turn::Empty;
+            return Sending::Empty;
         };
         let Phase::Responding(response) = &mut stream.phase else {
-            return Turn::Empty;
+            return Sending::Empty;
         };
         let was_stalled = response.is_stalled();
-        let turn = response.turn(&mut services.drops);
-        match turn {
-            Turn::Stalled if !was_stalled => {
+        let sent = response.send_frame(&mut services.drops);
+        match sent {
+            Sending::Stalled if !was_stalled => {
                 services.clock.arm(&mut stream.timer, Timeout::Send);
             }
-            Turn::Stalled => {}
+            Sending::Stalled => {}
             _ if was_stalled => stream.timer.clear(),
             _ => {}
         }
-        turn
+        sent
     }
 
     /// A response is over.
@@ -435,19 +389,5 @@ impl Mux {
         {
             response.abandon("", services);
         }
-    }
-}
-
-fn send_whole(
-    respond: &mut SendResponse<Bytes>,
-    message: http_message::Response<()>,
-    is_head: bool,
-    page: String,
-) {
-    // A stream that was reset just now needs no page.
-    if let Ok(mut out) = respond.send_response(message, is_head)
-        && !is_head
-    {
-        let _ = out.send_data(page.into_bytes().into(), true);
     }
 }
