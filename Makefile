@@ -21,7 +21,7 @@ TESTS := $(VENV)/.tests
 
 SOURCES := $(shell find src -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name 'py.typed') \
            Cargo.toml Cargo.lock pyproject.toml
-PYTHON_FILES := src/ferricorn tests/python tests/fuzz examples benches
+PYTHON_FILES := src/ferricorn tests/python tests/fuzz examples benches release
 
 # Linting, documenting and testing Rust wants an interpreter to look at, never one to link.
 RUST_ENV := PYO3_PYTHON="$(CURDIR)/$(BIN)/python"
@@ -30,7 +30,8 @@ OPTIMISED := --profile model --config 'profile.model.inherits="dev"' \
              --config profile.model.opt-level=3 --config profile.model.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build quick test check-rust check-python pytest docs site bench fuzz fuzz-smoke base peers instructions walk clean
+.PHONY: help run build quick test check-rust check-python pytest docs site bench fuzz fuzz-smoke base peers instructions walk clean \
+        wheels sdist run-wheels roots audit lint-release changelog release
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -173,6 +174,66 @@ base:
 peers: $(BUILT) $(if $(BASE),base)  ## compare with other servers; BASE=<revision> adds an older build, PEERS_ARGS=... chooses
 	@$(PIP) -r benches/peers/requirements.txt
 	@$(BIN)/python benches/peers/run.py $(if $(BASE),--base $(BASE_CHECKOUT)) $(PEERS_ARGS)
+
+# Releases. The tools, zig among them, have an environment of their own: 500 MB that nothing else needs.
+RELEASE := target/release-tools
+DIST    ?= dist
+WHEEL_TARGETS ?= x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu x86_64-unknown-linux-musl aarch64-unknown-linux-musl
+WHEEL_PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
+
+$(RELEASE)/.made: $(MADE) release/requirements.txt
+	@echo "installing the tools of releases"
+	@$(BIN)/python -m venv $(RELEASE)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(RELEASE)/bin/python -m pip install --quiet -r release/requirements.txt
+	@touch $@
+
+# zig is the C compiler and the linker for each target, and links with the oldest glibc of a manylinux tag. maturin knows
+# the layout of each CPython, so that none needs to be installed.
+wheels: $(RELEASE)/.made  ## wheels of every platform and CPython into dist/; WHEEL_TARGETS=... WHEEL_PYTHONS=... choose
+	@set -eu; export PATH="$(CURDIR)/$(RELEASE)/bin:$$PATH"; \
+	export RELEASE_TOOLS="$(CURDIR)/$(RELEASE)" CARGO_ZIGBUILD_PYTHON_PATH="$(CURDIR)/release/zig"; \
+	for target in $(WHEEL_TARGETS); do \
+	  rustup target list --installed | grep -qx "$$target" || rustup target add "$$target"; \
+	  case $$target in *-musl) tag=musllinux_1_2;; *) tag=manylinux_2_17;; esac; \
+	  for python in $(WHEEL_PYTHONS); do echo "building for CPython $$python on $$target"; \
+	    maturin build --release --locked --quiet --zig --target "$$target" --compatibility $$tag -i "$$python" --out "$(DIST)"; \
+	  done; \
+	done
+	@$(RELEASE)/bin/python release/check.py wheels "$(DIST)" --targets $(WHEEL_TARGETS) --pythons $(WHEEL_PYTHONS)
+
+sdist: $(RELEASE)/.made  ## the source archive into dist/, its contents and its metadata checked
+	@$(RELEASE)/bin/maturin sdist --out "$(DIST)"
+	@$(RELEASE)/bin/python release/check.py sdist "$(DIST)"/ferricorn-*.tar.gz
+	@$(RELEASE)/bin/pyroma --min=10 "$(DIST)"/ferricorn-*.tar.gz
+
+# Needs mmdebstrap, and qemu-user-static for what is not this machine's.
+ROOTS ?= bookworm trixie sid
+roots:  ## Debian's CPythons for x86_64 and aarch64, unpacked into target/roots, for run-wheels
+	@sh release/roots.sh target/roots $(ROOTS)
+
+run-wheels: $(RELEASE)/.made  ## install each wheel of dist/ without Rust and serve the Flask example with it
+	@$(RELEASE)/bin/python release/run_wheels.py "$(DIST)" $(RUN_ARGS)
+
+CARGO_DENY := target/tools/bin/cargo-deny
+$(CARGO_DENY):
+	cargo install --locked --quiet --root target/tools cargo-deny
+
+# Both ask a database of advisories: they need a network.
+audit: $(RELEASE)/.made $(CARGO_DENY)  ## licences, sources and known vulnerabilities of what the product and the tests depend on
+	@$(CARGO_DENY) --all-features check --config release/deny.toml
+	@$(RELEASE)/bin/pip-audit --progress-spinner off -r tests/python/requirements.txt -r examples/flask_app/requirements.txt
+
+lint-release: $(RELEASE)/.made  ## the Dockerfile of the examples
+	@$(RELEASE)/bin/hadolint examples/docker/Dockerfile
+
+BASE_BRANCH ?= origin/main
+changelog: $(MADE)  ## fails where src/ has changed since BASE_BRANCH and CHANGELOG.md has not
+	@$(BIN)/python release/check.py changelog $(BASE_BRANCH)
+
+release: $(MADE)  ## checks that VERSION=1.2.3 can be released, and tags it; pushing the tag publishes
+	@$(BIN)/python release/check.py version "$(VERSION)"
+	@git tag --annotate "v$(VERSION)" --message "ferricorn $(VERSION)"
+	@echo "tagged v$(VERSION); git push origin v$(VERSION) publishes it"
 
 clean:  ## remove .venv, target and caches
 	rm -rf $(VENV) target .pytest_cache .mypy_cache .ruff_cache

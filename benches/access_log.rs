@@ -29,6 +29,7 @@ fn entry<'a>(head: &'a RequestHead, response: &'a ResponseHead) -> AccessEntry<'
         query: head.query(),
         version: head.version().as_str(),
         is_https: false,
+        tls: None,
         server: ("192.0.2.1", "8000"),
         request: head,
         status: 200,

@@ -59,7 +59,7 @@ fn main() -> io::Result<()> {
     let mut config = Config::default();
     config.workers.threads = 4;
     let address = BindAddress::parse("127.0.0.1:8000").map_err(io::Error::other)?;
-    let bound = net::bind_all(&[address], &BindOptions::default(), || false);
+    let bound = net::bind_all(&[address], &BindOptions::default(), |_| false);
     let listeners: Vec<Listener> = bound
         .map_err(io::Error::other)?
         .into_iter()
@@ -76,7 +76,7 @@ fn main() -> io::Result<()> {
         booted: None,
         parent: None,
         max_requests: None,
-        tls: None,
+        certificates: None,
         metrics: None,
         log: None,
         channels: None,

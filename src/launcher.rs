@@ -20,6 +20,7 @@ mod leave;
 mod main_thread;
 mod origin;
 mod preload;
+mod python_fork;
 mod python_logs;
 mod python_runtime;
 mod raised;
@@ -45,6 +46,7 @@ use self::reexec::Inheritance;
 use crate::arbiter::{self, ListenError, Outcome, Start, StartError};
 use crate::config::{Config, Environment, VERSION};
 use crate::logging::Log;
+use crate::net::host_names;
 use crate::python::{fork_guard, loader};
 
 /// Serves with the command line. Returns the exit code, in the master and in each of its workers.
@@ -109,6 +111,8 @@ fn prepare(
         return Err(check(py, &sources, &config, &hints));
     }
     log.apply(&config).map_err(Ending::refused)?;
+    // statsd's host: the first metrics need not be lost.
+    host_names::await_answers(FIRST_NAMES_MS);
     let software = ("SERVER_SOFTWARE".to_owned(), format!("ferricorn/{VERSION}"));
     RawEnv::default().apply(py, &[software]).map_err(raised)?;
     let mut raw_env = RawEnv::default();
@@ -123,12 +127,23 @@ fn prepare(
             .and_then(|debug| debug.call_method0("spew"))
             .map_err(raised)?;
     }
+    let notice = alias_notice(py).map_err(raised)?;
     let runtime = PythonRuntime::new(py, log, sources, config, hooks, raw_env).map_err(raised)?;
+    if let Some(notice) = notice {
+        log::warn!("{notice}");
+    }
     for warning in &runtime.config().warnings {
         log::warn!("{warning}");
     }
     code_watch::warn(py, runtime.config());
     Ok(runtime)
+}
+
+/// An alias may have brought this server where gunicorn is installed: the log says so first.
+fn alias_notice(py: Python<'_>) -> PyResult<Option<String>> {
+    py.import("ferricorn._stand_in")?
+        .call_method0("notice")?
+        .extract()
 }
 
 fn serve(
@@ -191,3 +206,6 @@ fn check(py: Python<'_>, sources: &Sources, config: &Config, hints: &[String]) -
         },
     }
 }
+
+/// For a name server at work. Without an answer the server starts all the same.
+const FIRST_NAMES_MS: u16 = 2000;

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::children::Children;
@@ -19,6 +20,17 @@ use crate::control::{
 };
 use crate::net::{BindAddress, Bound, Listener};
 use crate::scoreboard::{SlotState, monotonic_ms};
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CommandError {
+    #[error("Worker {0} not found")]
+    NoWorker(i32),
+    #[error("The server is stopping")]
+    Stopping,
+    #[error("{}", .0.desc())]
+    Signal(nix::errno::Errno),
+}
 
 /// The socket, its clients, and what they wait for.
 #[derive(Debug, Default)]
@@ -118,6 +130,25 @@ impl ControlServer {
             Err(error) => json!({"id": id, "status": "error", "error": error.to_string()}),
         };
         self.clients.answer(client, &message, monotonic_ms());
+    }
+
+    /// Asks a worker for its stacks; they are passed on when they come.
+    pub(super) fn request_stacks(
+        &mut self,
+        client: ClientId,
+        id: &Value,
+        pid: i32,
+        (children, now): (&Children, u64),
+    ) {
+        let requested = match children.by_pid(Pid::from_raw(pid)) {
+            Some(worker) => self.stacks.request(client, id.clone(), worker, now),
+            None => {
+                return self.answer::<CommandError>(client, id, Err(CommandError::NoWorker(pid)));
+            }
+        };
+        if let Err(error) = requested {
+            self.answer::<_>(client, id, Err(error));
+        }
     }
 
     /// Passes on the stacks that have come.

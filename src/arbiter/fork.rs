@@ -57,6 +57,8 @@ pub struct WorkerContext {
     pub certificates: Option<Arc<Certificates>>,
     /// Ask for a successor after this many requests; the jitter is in it.
     pub max_requests: Option<u64>,
+    /// A child that is none of the application's: the fork server, or what is left of it once another worker has it.
+    pub fork_server: Option<Pid>,
 }
 
 impl WorkerContext {
@@ -146,6 +148,7 @@ impl Inheritance<'_> {
             channels: self.channels.cloned(),
             certificates: self.certificates,
             max_requests: max_requests(&self.config.lifecycle),
+            fork_server: None,
         }))
     }
 }

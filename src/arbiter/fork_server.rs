@@ -3,8 +3,13 @@
 //! The arbiter itself imports nothing, so a reload can import anew: HUP starts another fork server with the code of
 //! then. Memory is shared between a fork server and its workers as gunicorn's is between master and workers.
 //!
-//! - A worker is forked twice over, and the process in between leaves at once. The arbiter is a subreaper
-//!   (prctl(2), `PR_SET_CHILD_SUBREAPER`), so the worker becomes its child: it is signalled, reaped and watched like any.
+//! - A worker's birth moves the fork server below the worker: one process forks the worker, the worker forks the process
+//!   that goes on, and the first leaves at once (`fork_guard::fork_with_successor`). The arbiter is a subreaper (prctl(2),
+//!   `PR_SET_CHILD_SUBREAPER`), so the worker becomes its child: it is signalled, reaped and watched like any. Its children
+//!   are the workers and no process besides, as in gunicorn; monitors count them. The youngest worker has the fork server:
+//!   TTOU takes the oldest. When that worker ends the arbiter adopts the fork server, until the worker's replacement.
+//! - An application with threads keeps the fork server where it is, because threads do not move. Then the process between
+//!   fork server and worker leaves at once, and the fork server stays the arbiter's child.
 //! - The arbiter sends spawn requests and goes on; a response is read when it comes. So a fork server that hangs, be it
 //!   stopped or in a `pre_fork` hook, holds up nothing but its own workers. After 30 s it is killed.
 //! - A response names a pid. Only the fork server can write it, and it is taken only when the kernel confirms that it is a
@@ -25,6 +30,7 @@ use std::time::Duration;
 use nix::unistd::Pid;
 
 use self::server::ForkServer;
+pub(super) use self::server::ServerExit;
 use self::wire::Message;
 use super::children::{is_child, is_gone};
 use super::control_channel::WorkerChannel;
@@ -90,18 +96,6 @@ pub(super) enum Availability {
     /// It imports, or is about to be reaped.
     Soon,
     Ready,
-}
-
-/// A fork server that was reaped.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ServerExit {
-    pub(super) generation: u32,
-    pub(super) was_ready: bool,
-    /// It ended as it was asked to.
-    pub(super) was_dismissed: bool,
-    /// The exit code that the application asked for by `sys.exit` while it was imported.
-    pub(super) wanted_exit: Option<i32>,
-    pub(super) lived_ms: u64,
 }
 
 impl ForkServers {
@@ -222,14 +216,23 @@ impl ForkServers {
     }
 
     fn read_server(&mut self, at: usize, now: u64) {
-        let server = self.servers[at].pid();
         for _ in 0..MESSAGES_PER_ITERATION {
+            let server = self.servers[at].pid();
             match self.servers[at].receive(now) {
                 None | Some(Message::None) => return,
                 Some(Message::Ready | Message::Exits { .. }) => {}
+                Some(Message::Moved(_)) => self.follow(server, self.servers[at].pid()),
                 Some(Message::Answer { age, pid }) => self.answer(server, age, pid),
                 Some(Message::End) => self.fail_pending(server),
             }
+        }
+    }
+
+    /// What was asked of one process is the other's to answer.
+    fn follow(&mut self, before: Pid, after: Pid) {
+        let of_before = |pending: &&mut Pending| pending.server == before;
+        for pending in self.pending.iter_mut().filter(of_before) {
+            pending.server = after;
         }
     }
 
@@ -288,20 +291,33 @@ impl ForkServers {
         }
     }
 
-    /// A child was reaped. `None` when it was no fork server.
+    /// A child was reaped. `None` when it was no fork server, or goes on as another process.
     pub(super) fn on_exit(&mut self, pid: Pid, status: ExitStatus, now: u64) -> Option<ServerExit> {
         let at = self.servers.iter().position(|server| server.pid() == pid)?;
         // What it has sent before its end still counts.
         self.read_server(at, now);
-        self.fail_pending(pid);
+        if self.servers[at].pid() != pid {
+            // It goes on as another process.
+            return None;
+        }
+        Some(self.remove(at, Some(status), now))
+    }
+
+    fn remove(&mut self, at: usize, status: Option<ExitStatus>, now: u64) -> ServerExit {
         let server = self.servers.remove(at);
-        Some(ServerExit {
-            generation: server.generation(),
-            was_ready: server.was_ready(),
-            was_dismissed: server.was_dismissed() && status == ExitStatus::Code(0),
-            wanted_exit: server.wanted_exit(),
-            lived_ms: server.age_ms(now),
-        })
+        self.fail_pending(server.pid());
+        server.exit(status, now)
+    }
+
+    /// Fork servers that have ended below a worker: nothing is reaped here.
+    pub(super) fn take_lost(&mut self, now: u64) -> Vec<ServerExit> {
+        let mut exits = Vec::new();
+        while let Some(at) = self.servers.iter().position(ForkServer::is_lost) {
+            // What it has sent before its end still counts.
+            self.read_server(at, now);
+            exits.push(self.remove(at, None, now));
+        }
+        exits
     }
 
     /// Fork servers whose `is_meant(generation)` go.

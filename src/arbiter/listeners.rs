@@ -11,7 +11,7 @@ use std::sync::Arc;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use crate::config::Config;
-use crate::net::{self, AddressError, BindAddress, BindError, BindOptions, Bound, Listener};
+use crate::net::{self, AddressError, BindAddress, BindError, BindOptions, Bound, Listener, Wait};
 
 /// The sockets that are listened on now, those that are about to be closed, and those that came from outside.
 #[derive(Debug, Default)]
@@ -44,6 +44,13 @@ pub enum ListenError {
     Bind(#[from] BindError),
 }
 
+impl ListenError {
+    /// Nothing is wrong, but a name is being looked up.
+    pub(super) fn is_pending(&self) -> bool {
+        matches!(self, Self::Bind(BindError::Pending(_)))
+    }
+}
+
 impl Listeners {
     pub(super) fn new(inherited: Vec<RawFd>, from_old_master: Vec<Listener>) -> Self {
         Self {
@@ -62,11 +69,13 @@ impl Listeners {
     pub(super) fn open(
         &mut self,
         config: &Config,
-        wait: impl FnMut() -> bool,
+        mut wait: impl FnMut(Wait) -> bool,
     ) -> Result<(), ListenError> {
         let options = bind_options(config);
         let opened: Vec<Bound> = if self.inherited.is_empty() {
             let addresses = parse_addresses(config)?;
+            // Also to find which of the old master's sockets are at them.
+            net::look_up(&addresses, &mut wait)?;
             let from_old_master = std::mem::take(&mut self.from_old_master);
             let (taken, missing) = net::inherit::share_out(from_old_master, &addresses);
             let bound = net::bind_all(&missing, &options, wait)?;
@@ -106,7 +115,9 @@ impl Listeners {
             .into_iter()
             .filter(|address| !listeners.iter().any(|bound| is_of(bound, address)))
             .collect();
-        let opened = net::bind_all(&missing, &bind_options(config), || false)?;
+        // All at once, and not one after the other.
+        net::ask_names(&missing);
+        let opened = net::bind_all(&missing, &bind_options(config), |_| false)?;
         listeners.extend(opened.into_iter().map(Arc::new));
         Ok(listeners)
     }
@@ -247,7 +258,7 @@ mod tests {
         let bind = |name: &str| format!("unix:{}", path(name).display());
         let mut listeners = Listeners::default();
         listeners
-            .open(&config(&[bind("a"), bind("b")]), || false)
+            .open(&config(&[bind("a"), bind("b")]), |_| false)
             .unwrap();
         let next = listeners
             .for_config(&config(&[bind("b"), bind("c")]))
@@ -273,7 +284,7 @@ mod tests {
     fn a_new_master_finds_the_sockets_in_its_environment() {
         let mut listeners = Listeners::default();
         listeners
-            .open(&config(&["127.0.0.1:0".to_owned()]), || false)
+            .open(&config(&["127.0.0.1:0".to_owned()]), |_| false)
             .unwrap();
         let fd = listeners.infos()[0].0;
         let variables = listeners.leave_to_new_master(77).unwrap();

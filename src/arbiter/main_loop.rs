@@ -17,6 +17,7 @@ use super::binary_upgrade::BinaryUpgrade;
 use super::certificate_watch::CertificateWatch;
 use super::children::{self, Children, Reaped};
 use super::control_server::ControlServer;
+use super::deferred_reload::DeferredReload;
 use super::exit_report::{self, CrashLog};
 use super::fork_server::{Availability, ForkServers, Spawned};
 use super::gauges::Gauges;
@@ -56,6 +57,7 @@ pub(super) struct Arbiter<'r> {
     upgrade: BinaryUpgrade,
     pidfile: OwnPidfile,
     control: ControlServer,
+    deferred_reload: DeferredReload,
     /// `admin_bind`.
     admin: Option<AdminServer>,
     notifier: Notifier,
@@ -105,6 +107,7 @@ impl Arbiter<'_> {
             if let Some(end) = self.stopping.due(monotonic_ms()) {
                 return Ok(Served::End(end));
             }
+            self.resume_reload()?;
             self.promote();
             self.read_children()?;
             self.reap()?;
@@ -130,6 +133,7 @@ impl Arbiter<'_> {
         let now = monotonic_ms();
         let patience = [
             self.control.patience(now),
+            self.deferred_reload.patience(),
             self.admin.as_ref().and_then(|admin| admin.patience(now)),
             self.notifier.keep_watchdog(now),
             self.spawner.next_attempt(now),
@@ -192,6 +196,9 @@ impl Arbiter<'_> {
                 }
             }
         }
+        for exit in self.fork_servers.take_lost(now) {
+            self.on_fork_server_exit(exit, now);
+        }
         self.rollout
             .count_serving(self.children.count(Stage::Serving));
         Ok(())
@@ -241,7 +248,7 @@ impl Arbiter<'_> {
                 log::warn!("There are no workers: send HUP or TTIN.");
             }
         } else if let Some(exit) = self.fork_servers.on_exit(pid, status, now) {
-            self.on_fork_server_exit(pid, status, exit, now);
+            self.on_fork_server_exit(exit, now);
         } else {
             // As PID 1 or a subreaper this process inherits orphans.
             log::debug!("Reaped unknown child process (pid:{pid}, {status})");
@@ -304,14 +311,6 @@ impl Arbiter<'_> {
             Consequence::FailRollout(reason) => self.fail_rollout(reason),
             Consequence::Halt { reason, code } => self.stopping.halt(reason, code),
         }
-    }
-
-    /// Ends the sockets that no worker accepts from any more, unless the other master (USR2) does.
-    fn close_dropped(&mut self) {
-        let children = &self.children;
-        let are_ended = !self.upgrade.both_live();
-        self.listeners
-            .close_dropped(|age| children.accepts(age), are_ended);
     }
 
     /// Living workers, and those that were asked for.
@@ -380,14 +379,16 @@ impl Arbiter<'_> {
     }
 
     fn hook(&mut self, hook: Hook) -> Result<(), HookError> {
-        self.runtime.call_hook(&HookEvent {
+        let called = self.runtime.call_hook(&HookEvent {
             hook,
             pid: self.pid.as_raw(),
             num_workers: self.rollout.num_workers(),
             workers: self.children.iter().map(WorkerHandle::info).collect(),
             listeners: self.listeners.infos(),
             config: self.rollout.config(),
-        })
+        });
+        self.watchdog.was_busy(monotonic_ms());
+        called
     }
 }
 

@@ -18,6 +18,11 @@ pub(super) struct Counters {
     timed_out: u64,
     passed_on: u64,
     log_lines_dropped: u64,
+    tls_handshakes: u64,
+    tls_resumed: u64,
+    tls_failed: u64,
+    tls_alpn_http1: u64,
+    tls_alpn_h2: u64,
     latency: HistogramSnapshot,
     queue_time: HistogramSnapshot,
 }
@@ -34,6 +39,11 @@ impl Counters {
         self.log_lines_dropped = self
             .log_lines_dropped
             .saturating_add(slot.log_lines_dropped());
+        self.tls_handshakes = self.tls_handshakes.saturating_add(slot.tls_handshakes());
+        self.tls_resumed = self.tls_resumed.saturating_add(slot.tls_resumed());
+        self.tls_failed = self.tls_failed.saturating_add(slot.tls_failed());
+        self.tls_alpn_http1 = self.tls_alpn_http1.saturating_add(slot.tls_alpn_http1());
+        self.tls_alpn_h2 = self.tls_alpn_h2.saturating_add(slot.tls_alpn_h2());
         self.latency.add(&slot.latency().snapshot());
         self.queue_time.add(&slot.queue_time().snapshot());
     }
@@ -49,7 +59,7 @@ pub(super) struct WorkerFigures<'a> {
 type Count = (&'static str, &'static str, fn(&Counters) -> u64);
 type Gauge = (&'static str, &'static str, fn(Slot<'_>) -> u32);
 
-const COUNTS: [Count; 7] = [
+const COUNTS: [Count; 12] = [
     (
         "requests_total",
         "Requests answered, refused or cut.",
@@ -84,6 +94,31 @@ const COUNTS: [Count; 7] = [
         "log_lines_dropped_total",
         "Lines that a log or syslog did not take.",
         |t| t.log_lines_dropped,
+    ),
+    (
+        "tls_handshakes_total",
+        "TLS handshakes that were completed.",
+        |t| t.tls_handshakes,
+    ),
+    (
+        "tls_resumed_total",
+        "TLS handshakes that resumed a session.",
+        |t| t.tls_resumed,
+    ),
+    (
+        "tls_handshakes_failed_total",
+        "TLS handshakes that failed or took too long.",
+        |t| t.tls_failed,
+    ),
+    (
+        "tls_alpn_http1_total",
+        "TLS handshakes that chose HTTP/1.1 by ALPN.",
+        |t| t.tls_alpn_http1,
+    ),
+    (
+        "tls_alpn_h2_total",
+        "TLS handshakes that chose HTTP/2 by ALPN.",
+        |t| t.tls_alpn_h2,
     ),
 ];
 

@@ -17,7 +17,7 @@
 //! | layer | files |
 //! | --- | --- |
 //! | rules and words | `supervision`, `backoff`, `stopping`, `runtime`, `signals` |
-//! | owners that use no other | `listeners`, `pidfile`, `certificate_watch`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout` |
+//! | owners that use no other | `listeners`, `pidfile`, `certificate_watch`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout`, `deferred_reload` |
 //! | owners that are given others | `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `watchdog`, `wear`, `gauges`, `stack_requests`, `control_server`, `start_error`, `outcome` |
 //! | the arbiter itself, which passes on what they need | `main_loop` |
 
@@ -28,6 +28,7 @@ mod certificate_watch;
 mod children;
 mod control_channel;
 mod control_server;
+mod deferred_reload;
 mod exit_report;
 mod fork;
 mod fork_server;
@@ -63,9 +64,11 @@ pub use supervision::{EXIT_APP_LOAD, EXIT_BOOT};
 
 use self::main_loop::{Arbiter, Served};
 use self::outcome::EXIT_UNHANDLED;
+use crate::net::host_names;
 
 /// Runs the server until it stops. Returns in children too: see `Outcome`.
 pub fn run(runtime: &mut dyn Runtime, start: Start) -> Outcome {
+    host_names::never_wait();
     let mut arbiter = match Arbiter::new(runtime, start) {
         Ok(arbiter) => arbiter,
         Err(error) => return Outcome::Refused(error),

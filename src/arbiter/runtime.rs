@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nix::unistd::Pid;
 
 use crate::config::Config;
+use crate::fork_guard::Succession;
 
 /// What the arbiter needs from outside.
 pub trait Runtime {
@@ -15,6 +16,16 @@ pub trait Runtime {
     /// # Errors
     /// When the system has no room for another process.
     fn fork(&mut self) -> io::Result<Forked>;
+
+    /// Forks, with Python's calls around it, and goes on as the child's child; see `fork_guard::fork_with_successor`.
+    ///
+    /// # Errors
+    /// When the system has no room for two other processes.
+    fn fork_with_successor(
+        &mut self,
+        adopter: Pid,
+        moved: &mut dyn FnMut(Pid),
+    ) -> io::Result<Succession>;
 
     /// Calls a server hook, if the operator set it.
     ///

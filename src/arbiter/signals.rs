@@ -32,6 +32,7 @@ use nix::unistd::{getpid, pipe2, read, write};
 
 use super::runtime::Runtime;
 use crate::fork_guard;
+use crate::net::Wait;
 
 /// What the arbiter listens to.
 pub const ARBITER_SIGNALS: [Signal; 10] = [
@@ -82,11 +83,15 @@ pub fn arrived(pipe: &OwnedFd) -> Vec<Signal> {
     signals
 }
 
-/// Waits a second for TERM, INT or QUIT, without the GIL. True when one has come.
-pub(super) fn wait_for_stop(runtime: &mut dyn Runtime, pipe: &OwnedFd) -> bool {
+/// Waits for TERM, INT or QUIT, without the GIL. True when one has come.
+pub(super) fn wait_for_stop(runtime: &mut dyn Runtime, pipe: &OwnedFd, wait: Wait) -> bool {
+    let at_most_ms = match wait {
+        Wait::Attempt => ATTEMPT_MS,
+        Wait::Name => NAME_MS,
+    };
     let mut waited = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
     runtime.wait(&mut || {
-        let _ = poll(&mut waited, PollTimeout::from(1000_u16));
+        let _ = poll(&mut waited, PollTimeout::from(at_most_ms));
     });
     let stops = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
     arrived(pipe).iter().any(|signal| stops.contains(signal))
@@ -295,6 +300,11 @@ fn is_owner() -> bool {
 
 /// The process that has installed the handlers.
 static OWNER: AtomicI32 = AtomicI32::new(0);
+
+/// gunicorn's, between two attempts to bind an address.
+const ATTEMPT_MS: u16 = 1000;
+/// Between two looks whether a name is known.
+const NAME_MS: u16 = 10;
 
 static PIPE: AtomicI32 = AtomicI32::new(NO_PIPE);
 /// Of the pipe in `PIPE`, to know it from what may have its number.

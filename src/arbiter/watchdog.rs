@@ -2,7 +2,7 @@
 //!
 //! Silence of a time in which nothing ran is excused: a container that was frozen, a virtual machine that was stopped, SIGSTOP
 //! to the whole group. The arbiter's loop never sleeps longer than a second, so a longer iteration is one. A pause of this
-//! process alone looks the same; then a worker that hangs is found that much later.
+//! process alone looks the same; then a worker that hangs is found that much later. The time of hooks does not count.
 
 use super::children::Children;
 use super::fork_server::ForkServers;
@@ -61,6 +61,11 @@ impl Watchdog {
         self.aborted += children.watch(log, &timeouts, now);
     }
 
+    /// The time until now was this process's own: a hook of the operator's has run. It is no standstill.
+    pub(super) fn was_busy(&mut self, now: u64) {
+        self.seen_at = self.seen_at.max(now);
+    }
+
     fn standstill(&mut self, now: u64) -> u64 {
         let length = now.saturating_sub(self.seen_at);
         self.seen_at = now;
@@ -87,6 +92,8 @@ mod tests {
         let length = 90_000 - 1000 - ITERATION_MS;
         assert_eq!(watchdog.standstill(90_000), length);
         assert_eq!(watchdog.standstill(90_001), 0);
+        watchdog.was_busy(99_000);
+        assert_eq!(watchdog.standstill(99_001), 0, "a hook has run");
         assert_eq!(watchdog.standstill(0), 0, "the clock is monotonic");
     }
 

@@ -227,4 +227,9 @@ impl Environment {
 }
 
 const PREFIX: &str = "FERRICORN_";
-const OWN_VARIABLES: [&str; 3] = ["FERRICORN_CMD_ARGS", "FERRICORN_FD", "FERRICORN_PID"];
+const OWN_VARIABLES: [&str; 4] = [
+    "FERRICORN_AS_GUNICORN",
+    "FERRICORN_CMD_ARGS",
+    "FERRICORN_FD",
+    "FERRICORN_PID",
+];

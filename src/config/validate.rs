@@ -395,7 +395,6 @@ mod tests {
                 Value::str("my.Worker"),
                 "custom worker classes",
             ),
-            ("certfile", Value::str("c.pem"), "TLS"),
             ("protocol", Value::str("uwsgi"), "proxy_pass"),
             ("dirty_workers", Value::Int(1), "dirty arbiter"),
             ("paste", Value::str("x.ini"), "PasteDeploy"),

@@ -1,7 +1,8 @@
 """`import gunicorn` where gunicorn is not installed: the stand-in modules of `ferricorn._gunicorn`.
 
 Configuration files and applications name gunicorn's modules. Our finder is the last one asked for `gunicorn`, so an
-installed gunicorn always wins, and code that tests for it (`find_spec`) sees one answer throughout.
+installed gunicorn always wins, and code that tests for it (`find_spec`) sees one answer throughout. With the alias
+(`alias.py`) it is the first one asked: programs that bring gunicorn along get ferricorn, whatever pip installs later.
 """
 
 from __future__ import annotations
@@ -84,9 +85,39 @@ class _Loader:
 def install() -> None:
     """Once per process; later calls change nothing."""
     if _Top not in sys.meta_path:
-        # Before those that look into folders, and after those that watch imports.
-        from importlib.machinery import PathFinder
-
-        place = sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0
+        place = _before_folders()
         sys.meta_path.insert(place, _Inner)
         sys.meta_path.append(_Top)
+
+
+def install_alias() -> None:
+    """What the alias's file calls in each interpreter: ours is found before an installed gunicorn."""
+    import os
+
+    if os.environ.get("FERRICORN_AS_GUNICORN") != "0" and _Top not in sys.meta_path:
+        place = _before_folders()
+        sys.meta_path[place:place] = [_Inner, _Top]
+
+
+def notice() -> str | None:
+    """What the log says first when an installed gunicorn was asked for and this server runs."""
+    ours = sys.modules.get(_OURS)
+    if ours is None or sys.modules.get(_NAME) is not ours:
+        return None
+    import importlib.metadata
+
+    try:
+        version = importlib.metadata.version(_NAME)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return (
+        f"This is ferricorn, in place of the installed gunicorn {version} "
+        "(undone by: python -m ferricorn.alias --remove; for one process: FERRICORN_AS_GUNICORN=0)"
+    )
+
+
+def _before_folders() -> int:
+    """Before the finders that look into folders, and after those that watch imports."""
+    from importlib.machinery import PathFinder
+
+    return sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0

@@ -19,6 +19,7 @@
 mod handlers;
 mod memory;
 mod own_descriptors;
+mod successor;
 
 use std::cell::Cell;
 use std::sync::Once;
@@ -30,6 +31,7 @@ use nix::libc;
 pub use handlers::{note_handler, note_installed_handler, reset_handlers};
 pub use memory::{register_mapping, unregister_mapping};
 pub use own_descriptors::{Registered, disown, own, register, registered};
+pub use successor::{Succession, fork_with_successor, reap_quiet_child};
 
 /// This process is a child that the application has forked.
 static IS_CHILD: AtomicBool = AtomicBool::new(false);

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use nix::unistd::Pid;
 use pyo3::prelude::*;
 
 use super::leave::exit_now;
@@ -68,7 +69,10 @@ pub(super) fn run(
     loop {
         let mut request = None;
         runtime.wait(&mut || request = context.next_request());
-        let Some(request) = request else { return 0 };
+        let Some(request) = request else {
+            context.end_with_process();
+            return 0;
+        };
         let worker = match spawn(&mut runtime, &context, &request) {
             Err(error) => {
                 log::error!("{error}");
@@ -76,7 +80,9 @@ pub(super) fn run(
             }
             Ok(Place::ForkServer(worker)) => worker,
             Ok(Place::Between) => exit_now(py, 0),
-            Ok(Place::Worker) => return become_worker(py, runtime, context, request),
+            Ok(Place::Worker(fork_server)) => {
+                return become_worker(py, runtime, context, (request, fork_server));
+            }
         };
         if context.answer(&request, worker).is_err() {
             return 0;
@@ -100,17 +106,17 @@ fn spawn(
     })?;
     // The log may have been rotated since the import.
     runtime.reopen_logs();
-    Ok(ForkServerContext::fork_worker(runtime)?)
+    Ok(context.fork_worker(runtime)?)
 }
 
 fn become_worker(
     py: Python<'_>,
     mut runtime: PythonRuntime<'_>,
     context: ForkServerContext,
-    request: SpawnRequest,
+    (request, fork_server): (SpawnRequest, Option<Pid>),
 ) -> i32 {
     runtime.set_worker_title(&context.config);
-    match context.into_worker(request) {
+    match context.into_worker(request, fork_server) {
         Ok(context) => worker::run(py, runtime, context),
         Err(error) => {
             log::error!("The worker cannot serve: {error}");

@@ -10,10 +10,10 @@ use pyo3::types::PyDict;
 
 use super::origin::{Settings, Sources};
 use super::raw_env::RawEnv;
-use super::{python_logs, reexec, relay, title};
+use super::{python_fork, python_logs, reexec, relay, title};
 use crate::arbiter::{Forked, Hook, HookError, HookEvent, ReloadError, Runtime, WorkerInfo};
 use crate::config::Config;
-use crate::fork_guard;
+use crate::fork_guard::Succession;
 use crate::logging::Log;
 use crate::python::hooks::{self, Hooks};
 use crate::python::loader::{self, AppLoadError};
@@ -289,26 +289,15 @@ impl<'py> PythonRuntime<'py> {
 
 impl Runtime for PythonRuntime<'_> {
     fn fork(&mut self) -> io::Result<Forked> {
-        let py = self.py;
-        let fork = || -> PyResult<i32> {
-            // What is buffered now would be written by the parent and by every child.
-            for name in ["stdout", "stderr"] {
-                let stream = py.import("sys")?.getattr(name)?;
-                if !stream.is_none() {
-                    stream.call_method0("flush")?;
-                }
-            }
-            let os = py.import("os")?;
-            fork_guard::own_fork(|| os.call_method0("fork"))?.extract()
-        };
-        match fork() {
-            Ok(0) => {
-                self.objects.logs.forked();
-                Ok(Forked::Child)
-            }
-            Ok(pid) => Ok(Forked::Parent(Pid::from_raw(pid))),
-            Err(error) => Err(io::Error::other(error.to_string())),
-        }
+        python_fork::fork(self.py, self.objects.logs)
+    }
+
+    fn fork_with_successor(
+        &mut self,
+        adopter: Pid,
+        moved: &mut dyn FnMut(Pid),
+    ) -> io::Result<Succession> {
+        python_fork::fork_with_successor(self.py, self.objects.logs, adopter, moved)
     }
 
     fn call_hook(&mut self, event: &HookEvent<'_>) -> Result<(), HookError> {

@@ -1,9 +1,10 @@
 //! A worker that serves: settings and application become a running event loop, and its end becomes an exit code.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use pyo3::prelude::*;
 
 use super::faults::Faults;
@@ -16,6 +17,7 @@ use super::worker_access_log;
 use super::worker_signals::{RequestedExit, WorkerSignals, watch_slot, without_signals};
 use crate::arbiter::{WorkerContext, signals};
 use crate::config::{Config, VERSION};
+use crate::fork_guard::reap_quiet_child;
 use crate::logging::access::FormatError;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
@@ -26,7 +28,7 @@ use crate::python::interrupts::Interrupts;
 use crate::python::native_thread::ThreadEnd;
 use crate::python::threads::{PythonApplication, TimeoutHook};
 use crate::python::wsgi::{ListenerAddress, RequestHooks, WsgiApp, WsgiSettings};
-use crate::scoreboard::{Scoreboard, monotonic_ms};
+use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 use crate::worker::{Exit, Setup};
 
 /// Why a worker could not serve.
@@ -76,6 +78,8 @@ fn start(
         notifier,
         parent,
         channels,
+        certificates,
+        fork_server,
         ..
     } = context;
     let raised = |error: PyErr| Raised::new(py, &error);
@@ -87,7 +91,7 @@ fn start(
     let is_python = Arc::new(AtomicBool::new(touched.access));
     let access_log =
         worker_access_log::make(py, &config, &mut settings, age, inherited, &is_python)?;
-    let heartbeat = start_heartbeat(&config, &scoreboard, index)?;
+    let heartbeat = start_heartbeat(&config, &scoreboard, index, fork_server)?;
     let interrupts = interrupts(&config);
     let app = WsgiApp::new(app, Arc::new(settings), scoreboard.clone(), index)
         .with_interrupts(interrupts.clone());
@@ -95,8 +99,7 @@ fn start(
     let on_signal = signal_hook(Arc::clone(inherited), scoreboard.clone(), index);
     let script_name = app.script_name().as_bytes().to_vec();
     let on_timeout = timeout_hook(interrupts, heartbeat.queue());
-    let requested_exit = Arc::new(RequestedExit::default());
-    let on_exception = exception_hook(Arc::clone(&requested_exit));
+    let (requested_exit, on_exception) = exception_hook();
     let mut application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
     let setup = Setup {
         listeners,
@@ -107,7 +110,7 @@ fn start(
         booted: Some(notifier),
         parent: Some(parent.as_raw()),
         max_requests,
-        tls: None,
+        certificates,
         channels,
         script_name,
         server: server_header(py, &config),
@@ -118,13 +121,7 @@ fn start(
     };
     let mut exit = if config.workers.threads == 1 {
         let jobs = application.use_main_thread();
-        let on_stuck = |exit| {
-            let slot = scoreboard.slot(index);
-            Python::attach(|py| {
-                say_goodbye(py, inherited, slot);
-                leave(py, inherited.logs, exit, &config, slot);
-            });
-        };
+        let on_stuck = |exit| leave_stuck(inherited, &config, scoreboard.slot(index), exit);
         main_thread::serve(py, setup, &application, &jobs, on_stuck)?
     } else {
         let serve = || main_thread::serve_or_fail(setup, &application, config.workers.threads);
@@ -132,15 +129,24 @@ fn start(
     };
     python_logs::served();
     exit.stuck_threads += usize::from(heartbeat.stop(py) == ThreadEnd::Stuck);
-    if exit.code == 0 {
-        exit.code = requested_exit.code().unwrap_or(0);
-    }
+    exit.code = requested_exit.code_after(exit.code);
     Ok(exit)
 }
 
+/// On the loop's thread: the main one does not come back.
+fn leave_stuck(inherited: &Inherited, config: &Config, slot: Slot<'_>, exit: Exit) {
+    Python::attach(|py| {
+        say_goodbye(py, inherited, slot);
+        leave(py, inherited.logs, exit, config, slot);
+    });
+}
+
 /// An exception of the application's own signal handler ends the worker as it would end a program.
-fn exception_hook(requested_exit: Arc<RequestedExit>) -> crate::python::threads::ExceptionHook {
-    Box::new(move |py, error| requested_exit.on_exception(py, &error))
+fn exception_hook() -> (Arc<RequestedExit>, crate::python::threads::ExceptionHook) {
+    let requested_exit = Arc::new(RequestedExit::default());
+    let noted = Arc::clone(&requested_exit);
+    let on_exception = move |py: Python<'_>, error: PyErr| noted.on_exception(py, &error);
+    (requested_exit, Box::new(on_exception))
 }
 
 /// Request hooks and loggers, as configured or as the application has changed them.
@@ -178,9 +184,18 @@ fn start_heartbeat(
     config: &Config,
     scoreboard: &Arc<Scoreboard>,
     index: usize,
+    fork_server: Option<Pid>,
 ) -> std::io::Result<Heartbeat> {
     let has_one_thread = config.workers.threads == 1;
     let shows_life = heartbeat(scoreboard, index, has_one_thread);
+    let fork_server = AtomicI32::new(fork_server.map_or(0, Pid::as_raw));
+    let shows_life = Box::new(move || {
+        shows_life();
+        let pid = fork_server.load(Ordering::Relaxed);
+        if pid != 0 && reap_quiet_child(Pid::from_raw(pid)) {
+            fork_server.store(0, Ordering::Relaxed);
+        }
+    });
     without_signals(|| Heartbeat::start(config.workers.timeout, shows_life))
 }
 

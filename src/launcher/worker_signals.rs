@@ -181,8 +181,13 @@ impl RequestedExit {
         let _ = signals::deliver(Signal::SIGTERM);
     }
 
-    pub(super) fn code(&self) -> Option<i32> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|code| *code != NO_CODE)
+    /// The exit code of a worker whose own is `code`.
+    pub(super) fn code_after(&self, code: i32) -> i32 {
+        match (code, self.0.load(Ordering::Relaxed)) {
+            (0, NO_CODE) => 0,
+            (0, requested) => requested,
+            (code, _) => code,
+        }
     }
 }
 

@@ -63,6 +63,12 @@ impl ErrorLog {
         self.statsd.as_mut()
     }
 
+    /// This process will not fork.
+    pub(super) fn allow_thread(&mut self) {
+        self.destination.allow_thread();
+        self.statsd.iter_mut().for_each(Statsd::await_name);
+    }
+
     /// Writes the application's own text, as it is.
     pub(super) fn write_raw(&mut self, text: &Arguments<'_>) {
         self.line.clear();

@@ -188,9 +188,10 @@ impl Log {
         self.0.with_syslog(Syslog::forked);
     }
 
-    /// This process will not fork, so it may have threads for logs on which a write may wait.
+    /// This process will not fork, so it may have threads for logs on which a write may wait, and for names of their hosts.
     pub fn allow_threads(self) {
-        self.error_log().destination().allow_thread();
+        crate::net::host_names::allow_threads();
+        self.error_log().allow_thread();
         self.0.with_access(Destination::allow_thread);
     }
 

@@ -8,7 +8,7 @@
 
 use std::fmt::Display;
 use std::io::Write as _;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use nix::sys::socket::{
 
 use crate::config::{Config, LogLevel, StatsdAddress};
 use crate::fork_guard;
+use crate::net::host_names;
 
 /// A sender of metrics. Each process and each thread that counts has its own.
 #[derive(Debug)]
@@ -28,6 +29,10 @@ pub struct Statsd {
     socket: Option<OwnedFd>,
     /// No new socket is tried before.
     next_try: Option<Instant>,
+    /// The host's name is being looked up: where it leads may be another place than until now.
+    awaits_name: bool,
+    /// Where the socket leads.
+    to: Option<SocketAddr>,
     /// With a dot behind it, or empty.
     prefix: String,
     /// `|#tags`, or empty.
@@ -76,6 +81,8 @@ impl Statsd {
             address: config.statsd.statsd_host.clone()?,
             socket: None,
             next_try: None,
+            awaits_name: false,
+            to: None,
             prefix: dotted(&config.statsd.statsd_prefix),
             suffix: match tags.is_empty() {
                 true => String::new(),
@@ -85,6 +92,7 @@ impl Statsd {
             line: Vec::new(),
         };
         statsd.open();
+        statsd.await_name();
         Some(statsd)
     }
 
@@ -150,30 +158,57 @@ impl Statsd {
         self.packet.clear();
     }
 
+    /// The host's name may be looked up just now.
+    pub(super) fn await_name(&mut self) {
+        self.awaits_name = match &self.address {
+            StatsdAddress::Udp { host, .. } => host_names::is_asked(host),
+            StatsdAddress::Unix(_) => false,
+        };
+    }
+
+    /// What has been asked for is known by now, or will not be.
+    fn take_name(&mut self) {
+        let StatsdAddress::Udp { host, port } = &self.address else {
+            return;
+        };
+        if host_names::is_asked(host) {
+            return;
+        }
+        self.awaits_name = false;
+        if self.socket.is_none() || host_names::known(host, *port) != self.to {
+            self.socket = None;
+            self.next_try = None;
+        }
+    }
+
     fn open(&mut self) {
+        if self.awaits_name {
+            self.take_name();
+        }
         let now = Instant::now();
         if self.socket.is_some() || self.next_try.is_some_and(|at| now < at) {
             return;
         }
         self.next_try = Some(now + RETRY_PERIOD);
         self.socket = match &self.address {
-            StatsdAddress::Udp { host, port } => open_udp(host, *port),
+            StatsdAddress::Udp { host, port } => {
+                self.to = host_names::known(host, *port);
+                self.to.and_then(open_udp)
+            }
             StatsdAddress::Unix(path) => open_unix(path),
         };
         self.socket.iter().for_each(fork_guard::register);
+        if self.socket.is_none() {
+            self.await_name();
+        }
     }
 }
 
-fn open_udp(host: &str, port: u16) -> Option<OwnedFd> {
-    use std::net::ToSocketAddrs as _;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let to = (host, port).to_socket_addrs().ok()?;
-    to.into_iter().find_map(|to| {
-        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = UdpSocket::bind(any).ok()?;
-        socket.connect(to).ok()?;
-        Some(socket.into())
-    })
+fn open_udp(to: SocketAddr) -> Option<OwnedFd> {
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(to).ok()?;
+    Some(socket.into())
 }
 
 fn open_unix(path: &Path) -> Option<OwnedFd> {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, SockaddrStorage, send, sendto};
+use nix::sys::socket::{MsgFlags, send, sendto};
 
 pub use self::endpoint::SyslogError;
 use self::endpoint::{Address, Link, facility};
@@ -176,15 +176,10 @@ impl Syslog {
             return Err(Errno::ENOTCONN);
         };
         if !link.is_stream {
-            let sent = match &self.address {
+            let sent = match &link.to {
                 // Not connected, so that a refusal of one message is not held against the next.
-                Address::Udp(to) => {
-                    let to = SockaddrStorage::from(*to);
-                    sendto(link.fd.as_raw_fd(), frame, &to, SEND_FLAGS)
-                }
-                Address::Tcp(_) | Address::Unix { .. } => {
-                    send(link.fd.as_raw_fd(), frame, SEND_FLAGS)
-                }
+                Some(to) => sendto(link.fd.as_raw_fd(), frame, to, SEND_FLAGS),
+                None => send(link.fd.as_raw_fd(), frame, SEND_FLAGS),
             };
             return self.give_up_on(sent.map(drop));
         }

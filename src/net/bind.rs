@@ -16,8 +16,8 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, umask};
 
 use super::address::BindAddress;
+use super::host_names::{self, NameError};
 use super::listener::{Bound, Listener};
-use super::resolve::resolve;
 use super::{inherit, socket_file, unsent};
 use crate::fork_guard;
 
@@ -61,17 +61,29 @@ pub enum BindError {
     Refused(BindAddress),
     #[error("'{0}' is not a socket")]
     NotASocket(String),
+    /// Its name is being looked up, and the caller does not wait for that.
+    #[error("The name in {0} is not known yet")]
+    Pending(BindAddress),
+}
+
+/// What an address is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// A second, until the next attempt.
+    Attempt,
+    /// A moment: its name is being looked up.
+    Name,
 }
 
 /// Opens every address, all or none. An address that cannot be had is tried five times; `wait` is called in
-/// between (a second, in the arbiter) and stops the attempts by answering false.
+/// between and stops the attempts by answering false.
 ///
 /// # Errors
 /// At the first address that stays refused. Socket files already made are removed again.
 pub fn bind_all(
     addresses: &[BindAddress],
     options: &BindOptions,
-    mut wait: impl FnMut() -> bool,
+    mut wait: impl FnMut(Wait) -> bool,
 ) -> Result<Vec<Bound>, BindError> {
     let mut bound: Vec<Bound> = Vec::with_capacity(addresses.len());
     for address in addresses {
@@ -93,7 +105,7 @@ pub fn bind_all(
 fn bind_queues(
     address: &BindAddress,
     options: &BindOptions,
-    wait: &mut impl FnMut() -> bool,
+    wait: &mut impl FnMut(Wait) -> bool,
 ) -> Result<Vec<Listener>, BindError> {
     let mut listeners = vec![bind_patiently(address, options, wait)?];
     if let (BindAddress::Tcp { host, .. }, Listener::Tcp(first)) = (address, &listeners[0]) {
@@ -134,22 +146,60 @@ pub fn describe<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> String
 fn bind_patiently(
     address: &BindAddress,
     options: &BindOptions,
-    wait: &mut impl FnMut() -> bool,
+    wait: &mut impl FnMut(Wait) -> bool,
 ) -> Result<Listener, BindError> {
     for _ in 0..BIND_ATTEMPTS {
+        if !is_known(address, wait) {
+            return Err(BindError::Pending(address.clone()));
+        }
         match bind_once(address, options) {
             Ok(listener) => return Ok(listener),
             Err(Attempt::NotASocket) => return Err(BindError::NotASocket(address.to_string())),
             Err(Attempt::Failed(error)) => {
                 log_attempt(address, &error);
                 log::debug!("Retrying in 1 second.");
-                if !wait() {
+                if !wait(Wait::Attempt) {
                     break;
                 }
             }
         }
     }
     Err(BindError::Refused(address.clone()))
+}
+
+/// Has the names of all addresses looked up.
+pub fn ask_names(addresses: &[BindAddress]) {
+    for address in addresses {
+        is_known(address, &mut |_| false);
+    }
+}
+
+/// Waits until the names of the addresses are known or found to be unknown, as long as `wait` allows it.
+///
+/// # Errors
+/// At the first that is neither.
+pub fn look_up(
+    addresses: &[BindAddress],
+    mut wait: impl FnMut(Wait) -> bool,
+) -> Result<(), BindError> {
+    ask_names(addresses);
+    let pending = addresses
+        .iter()
+        .find(|address| !is_known(address, &mut wait));
+    pending.map_or(Ok(()), |address| Err(BindError::Pending(address.clone())))
+}
+
+/// Whether the name of the address is known or found to be unknown.
+fn is_known(address: &BindAddress, wait: &mut impl FnMut(Wait) -> bool) -> bool {
+    let BindAddress::Tcp { host, .. } = address else {
+        return true;
+    };
+    while host_names::is_pending(host) {
+        if !wait(Wait::Name) {
+            return false;
+        }
+    }
+    true
 }
 
 fn log_attempt(address: &BindAddress, error: &io::Error) {
@@ -192,7 +242,10 @@ fn bind_once(address: &BindAddress, options: &BindOptions) -> Result<Listener, A
 }
 
 fn bind_tcp(host: &str, port: u16, options: &BindOptions) -> io::Result<Listener> {
-    let address = resolve(host, port)?;
+    let address = host_names::resolve(host, port).map_err(|error| match error {
+        NameError::Io(error) => error,
+        error => io::Error::other(error),
+    })?;
     let storage = SockaddrStorage::from(address);
     let family = storage.family().unwrap_or(AddressFamily::Inet);
     let socket = new_socket(family)?;
@@ -222,6 +275,8 @@ pub(super) fn bind_path(path: &Path, options: &BindOptions) -> Result<Listener, 
         Err(error) => return Err(error.into()),
     }
     let listener = {
+        #[cfg(test)]
+        tests::have_own_mask();
         let _alone = UMASK.lock().unwrap_or_else(PoisonError::into_inner);
         let previous = umask(Mode::from_bits_truncate(options.umask));
         let listener = bind_unix(&address, options);

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::address::BindAddress;
-use super::resolve::resolve;
+use super::host_names::resolve;
 use super::socket_file::SocketFile;
 use crate::fork_guard;
 

@@ -8,17 +8,20 @@ pub mod address;
 mod backlog;
 mod bind;
 mod channel;
+pub mod host_names;
 pub mod inherit;
 mod listener;
+mod lookup;
 mod private;
-mod resolve;
 mod socket_file;
 mod unsent;
 
 pub use accept_pause::AcceptPause;
 pub use address::{AddressError, BindAddress};
 pub use backlog::backlog;
-pub use bind::{BindError, BindOptions, adopt_all, bind_all, describe, is_abandoned};
+pub use bind::{
+    BindError, BindOptions, Wait, adopt_all, ask_names, bind_all, describe, is_abandoned, look_up,
+};
 pub use channel::{Channels, Reader, receive_sockets, send_sockets};
 pub use listener::{Bound, Listener};
 pub use private::bind_private;

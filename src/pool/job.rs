@@ -12,6 +12,7 @@ use super::buffer_pool::BodyBytes;
 use super::conn_id::ConnId;
 use super::response_memory::Reservation;
 use super::streaming_body::StreamingBody;
+use super::tls_info::TlsInfo;
 use super::window::Window;
 
 /// The other end of a connection, as the socket knows it or as a trusted proxy reports it.
@@ -93,6 +94,8 @@ pub struct Job {
     pub peer: Peer,
     /// The PROXY header that the connection began with.
     pub proxy: Option<ProxyHeader>,
+    /// What TLS has agreed on for the connection; `None`: it is plain.
+    pub tls: Option<Arc<TlsInfo>>,
     /// Whether `forwarded_allow_ips` trusts the other end of the connection.
     pub trusted: bool,
     /// What a trusted peer's fields say of the request.
@@ -129,6 +132,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// Whether the client has sent the request over TLS, to this server or to a trusted proxy.
+    pub fn is_https(&self) -> bool {
+        self.forwarded.is_https.unwrap_or(self.tls.is_some())
+    }
+
     /// An empty job, to be filled by the loop.
     pub fn new(now: Instant) -> Self {
         Self {
@@ -138,6 +146,7 @@ impl Job {
             body_held_bytes: 0,
             peer: Peer::Unix,
             proxy: None,
+            tls: None,
             trusted: false,
             forwarded: Forwarded::default(),
             listener: 0,
@@ -165,6 +174,7 @@ impl Job {
         self.body_bytes = None;
         self.noted.clear();
         self.socket = None;
+        self.tls = None;
         self.refusal = "";
         self.is_logged = false;
         self.is_file = false;

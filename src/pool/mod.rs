@@ -10,7 +10,7 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | words | `conn_id`, `estimates`, `sync`, `window`, `buffer_pool`, `wait_sampler`, `response_memory` |
+//! | words | `conn_id`, `estimates`, `sync`, `window`, `buffer_pool`, `wait_sampler`, `response_memory`, `tls_info` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes |
 //! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `job_stats` |
 //! | messages | `job` |
@@ -35,6 +35,7 @@ mod streaming_body;
 mod sync;
 mod thread;
 mod thread_pool;
+mod tls_info;
 mod wait_sampler;
 mod wakeup;
 mod window;
@@ -53,6 +54,7 @@ pub use response_memory::{COUNTED_BYTES_MIN, UnsentBytes};
 pub use streaming_body::{BodyDemand, StreamingBody};
 pub use thread::PoolThread;
 pub use thread_pool::Pool;
+pub use tls_info::{ClientCertificate, TlsInfo, openssl_date};
 pub use window::{Window, WindowClosed};
 
 /// A request that runs longer than `request_timeout`.

@@ -3,10 +3,12 @@
 //! The application's code is called in few places. Each of them calls [`end_child`] when control comes back: a child that
 //! returns from a view, raises, or calls `sys.exit` ends there. It would otherwise go on as a copy of the thread that
 //! forked it, take jobs and answer on clients' sockets.
+#![expect(unsafe_code, reason = "the interpreter's calls around a fork")]
 
 use std::os::fd::RawFd;
 use std::sync::Once;
 
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::traceback;
@@ -66,6 +68,24 @@ fn end(py: Python<'_>, raised: Option<&PyErr>) -> ! {
     let ended = module(py).and_then(|module| module.call_method1("end", (value,)));
     log::error!("os._exit failed: {ended:?}");
     std::process::abort()
+}
+
+/// The interpreter is about to be forked by other means than `os.fork`: handlers run, its locks are taken.
+pub fn before_fork(_py: Python<'_>) {
+    // SAFETY: the GIL is held, and one of the two calls below follows in each process.
+    unsafe { ffi::PyOS_BeforeFork() }
+}
+
+/// After [`before_fork`], in the process that goes on.
+pub fn after_fork_in_parent(_py: Python<'_>) {
+    // SAFETY: the GIL is held, and `before_fork` was called on this thread.
+    unsafe { ffi::PyOS_AfterFork_Parent() }
+}
+
+/// After [`before_fork`], in the new process.
+pub fn after_fork_in_child(_py: Python<'_>) {
+    // SAFETY: the GIL is held by the one thread of this process, which has called `before_fork`.
+    unsafe { ffi::PyOS_AfterFork_Child() }
 }
 
 fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {

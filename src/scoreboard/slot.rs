@@ -161,6 +161,11 @@ impl<'a> Slot<'a> {
             &data.timed_out,
             &data.passed_on,
             &data.log_lines_dropped,
+            &data.tls_handshakes,
+            &data.tls_resumed,
+            &data.tls_failed,
+            &data.tls_alpn_http1,
+            &data.tls_alpn_h2,
         ];
         for counter in counters {
             counter.store(0, Ordering::Relaxed);
@@ -204,6 +209,16 @@ counters! {
     add_timed_out timed_out;
     /// Connections that were passed on to another worker, new ones and such with a request that waited.
     add_passed_on passed_on;
+    /// TLS handshakes that were completed.
+    add_tls_handshakes tls_handshakes;
+    /// Of these, how many resumed a session.
+    add_tls_resumed tls_resumed;
+    /// TLS handshakes that failed, or took too long.
+    add_tls_failed tls_failed;
+    /// Handshakes that chose HTTP/1.1 by ALPN.
+    add_tls_alpn_http1 tls_alpn_http1;
+    /// Handshakes that chose HTTP/2 by ALPN.
+    add_tls_alpn_h2 tls_alpn_h2;
 }
 
 impl Slot<'_> {
@@ -302,6 +317,11 @@ pub(super) struct SlotData {
     timed_out: AtomicU64,
     passed_on: AtomicU64,
     log_lines_dropped: AtomicU64,
+    tls_handshakes: AtomicU64,
+    tls_resumed: AtomicU64,
+    tls_failed: AtomicU64,
+    tls_alpn_http1: AtomicU64,
+    tls_alpn_h2: AtomicU64,
     latency: HistogramData,
     of_threads: OfThreads,
     queue_time: HistogramData,

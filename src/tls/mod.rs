@@ -37,4 +37,4 @@ pub use material::Material;
 pub use published::{Certificates, CurrentServer, Publisher, Refreshed};
 pub use tls_error::{FileFault, TlsError};
 pub use tls_server::Server;
-pub use x509::PeerCertificate;
+pub use x509::{DistinguishedName, NameAttribute, PeerCertificate};

@@ -357,8 +357,8 @@ impl Connection {
     }
 
     /// The connection lives on elsewhere: with the application, or with another worker.
-    pub(super) fn give_up(self, registry: &mio::Registry) {
-        self.transport.give_up(registry);
+    pub(super) fn into_transport(self) -> Transport {
+        self.transport
     }
 
     /// The connection is over: wake the thread that it holds, give back what it holds.

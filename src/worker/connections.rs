@@ -21,6 +21,7 @@ use slab::Slab;
 use crate::fork_guard;
 use crate::pool::{ConnId, Job, Peer, Reply};
 
+use super::bridges::Bridges;
 use super::connection::{Action, Connection};
 use super::events;
 use super::events::SocketEvent;
@@ -42,6 +43,8 @@ pub(super) struct Connections {
     to_flush: Vec<ConnId>,
     /// Those that the application has. There are no more than pool threads.
     hijacked: Vec<ConnId>,
+    /// Of those, and of such whose request is over: the ones that speak TLS.
+    bridges: Bridges,
     /// One has closed, or may be closed for another: a worker that was full can accept again.
     has_room: bool,
 }
@@ -57,6 +60,7 @@ impl Connections {
             to_resume: Vec::new(),
             to_flush: Vec::new(),
             hijacked: Vec::new(),
+            bridges: Bridges::default(),
             has_room: false,
         }
     }
@@ -68,7 +72,13 @@ impl Connections {
 
     /// How many there are with those that the application has.
     pub(super) fn len_with_hijacked(&self) -> usize {
-        self.slab.len() + self.hijacked.len()
+        let is_over = |id: &ConnId| !self.is_hijacked(*id);
+        self.slab.len() + self.hijacked.len() + self.bridges.ids().filter(is_over).count()
+    }
+
+    /// Called a few times a second.
+    pub(super) fn on_heartbeat(&mut self, now: Instant) {
+        self.bridges.on_heartbeat(now);
     }
 
     /// How many are between requests.
@@ -155,6 +165,8 @@ impl Connections {
             let id = connection.id();
             let action = connection.on_event(event, services);
             self.apply(id, action, services);
+        } else {
+            self.bridges.on_event(token, services.clock.now());
         }
     }
 
@@ -220,7 +232,7 @@ impl Connections {
 
     /// Connections wait to be resumed.
     pub(super) fn has_to_resume(&self) -> bool {
-        !self.to_resume.is_empty()
+        !self.to_resume.is_empty() || self.bridges.has_to_resume()
     }
 
     /// Resume the connections that used up their share.
@@ -235,6 +247,7 @@ impl Connections {
         // Those that got nothing of this budget come first in the next iteration.
         let resumed = std::mem::take(&mut self.to_resume);
         self.to_resume.extend(waiting.chain(resumed));
+        self.bridges.resume(services.clock.now());
     }
 
     /// Pieces of streamed responses came in this iteration.
@@ -291,6 +304,7 @@ impl Connections {
     pub(super) fn close_all(&mut self, services: &mut Services) -> usize {
         let busy = self.len() - self.idle_count() + self.hijacked.len();
         self.hijacked.clear();
+        self.bridges.close_all();
         for id in self.ids() {
             self.close(id, services);
         }
@@ -317,7 +331,14 @@ impl Connections {
     /// and the connection with it.
     pub(super) fn hijack(&mut self, id: ConnId, services: &Services) {
         self.hijacked.push(id);
-        self.give_up(id, services);
+        if let Some(connection) = self.remove(id, services) {
+            match connection.into_transport().into_bridge() {
+                Ok((client, application)) => {
+                    self.bridges.open(id, client, application, &self.registry);
+                }
+                Err(transport) => transport.give_up(&self.registry),
+            }
+        }
     }
 
     pub(super) fn is_hijacked(&self, id: ConnId) -> bool {
@@ -365,7 +386,7 @@ impl Connections {
 
     fn give_up(&mut self, id: ConnId, services: &Services) {
         if let Some(connection) = self.remove(id, services) {
-            connection.give_up(&self.registry);
+            connection.into_transport().give_up(&self.registry);
         }
     }
 }

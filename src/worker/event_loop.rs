@@ -316,6 +316,7 @@ impl<'a> EventLoop<'a> {
         }
         self.services.exhaustion.on_heartbeat(now);
         self.services.handshakes.on_heartbeat(now);
+        self.connections.on_heartbeat(now);
         if self.services.shutdown.is_serving() && self.heartbeat.is_orphan() {
             let pid = std::process::id();
             log::info!("Parent changed, shutting down: <Worker {pid}>");

@@ -107,6 +107,11 @@ pub(super) fn of_connection(id: ConnId) -> Token {
     Token((id.generation as usize) << SLOT_BITS | (FIRST_CONNECTION + id.slot as usize))
 }
 
+/// The token of the application's side of a hijacked TLS connection: that of no connection's socket.
+pub(super) fn of_bridge(id: ConnId) -> Token {
+    Token(of_connection(id).0 | 1 << (SLOT_BITS - 1))
+}
+
 /// The slot of the connection that a token means.
 pub(super) fn slot_of(token: Token) -> Option<usize> {
     (token.0 & SLOT_MASK).checked_sub(FIRST_CONNECTION)
@@ -138,6 +143,8 @@ mod tests {
             let token = of_connection(ConnId::new(slot, generation));
             assert_eq!(event(token), Event::Connection(token, socket));
             assert_eq!(slot_of(token), Some(slot as usize));
+            let bridge = of_bridge(ConnId { slot, generation });
+            assert!(bridge != token && slot_of(bridge) != slot_of(token));
         }
     }
 }

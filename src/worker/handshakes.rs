@@ -7,12 +7,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::ServerConfig;
+use rustls::{HandshakeKind, ServerConnection};
 
-use crate::pool::Peer;
+use crate::config::ClientCertificates;
+use crate::pool::{ClientCertificate, Peer, TlsInfo};
+use crate::tls::{CurrentServer, PeerCertificate, Refreshed, Server, names};
 
 use super::describe::PeerText;
 use super::transport::HandshakeError;
+use super::worker_slot::WorkerSlot;
 
 /// This many steps of handshakes are made in one iteration.
 const ITERATION_STEPS: u32 = 8;
@@ -32,28 +35,32 @@ struct Series {
 #[derive(Debug)]
 pub(super) struct Handshakes {
     /// `None`: the worker speaks plain HTTP.
-    config: Option<Arc<ServerConfig>>,
+    current: Option<CurrentServer>,
     steps_left: u32,
     failures: Option<Series>,
+    slot: WorkerSlot,
 }
 
 impl Handshakes {
-    pub(super) fn new(config: Option<Arc<ServerConfig>>) -> Self {
+    pub(super) fn new(current: Option<CurrentServer>, slot: WorkerSlot) -> Self {
         Self {
-            config,
+            current,
             steps_left: ITERATION_STEPS,
             failures: None,
+            slot,
         }
     }
 
     /// Whether connections begin with a handshake.
     pub(super) fn are_expected(&self) -> bool {
-        self.config.is_some()
+        self.current.is_some()
     }
 
     /// The settings of a handshake that begins now.
-    pub(super) fn config(&self) -> Option<Arc<ServerConfig>> {
-        self.config.clone()
+    pub(super) fn server(&self) -> Option<Arc<Server>> {
+        self.current
+            .as_ref()
+            .map(|current| current.server().clone())
     }
 
     /// An iteration begins.
@@ -68,8 +75,37 @@ impl Handshakes {
         left.is_some()
     }
 
+    /// A handshake is done. Returns what its requests show of it.
+    pub(super) fn note_done(&self, agreed: &ServerConnection) -> Arc<TlsInfo> {
+        let slot = self.slot.get();
+        slot.add_tls_handshakes(1);
+        if agreed.handshake_kind() == Some(HandshakeKind::Resumed) {
+            slot.add_tls_resumed(1);
+        }
+        match agreed.alpn_protocol() {
+            Some(b"h2") => slot.add_tls_alpn_h2(1),
+            Some(_) => slot.add_tls_alpn_http1(1),
+            None => {}
+        }
+        let protocol = agreed.protocol_version().map_or("", names::protocol);
+        let suite = agreed.negotiated_cipher_suite();
+        let cipher = suite.map_or("", |suite| names::cipher(suite.suite()));
+        let asks_for_certificate = self.current.as_ref().is_some_and(|current| {
+            current.server().client_certificates() != ClientCertificates::None
+        });
+        let client = agreed.peer_certificates().and_then(<[_]>::first);
+        let client = client.map(|certificate| ClientCertificate {
+            der: certificate.to_vec(),
+            parsed: PeerCertificate::parse(certificate),
+        });
+        let alpn = agreed.alpn_protocol();
+        let info = TlsInfo::new((protocol, cipher), alpn, asks_for_certificate, client);
+        Arc::new(info)
+    }
+
     /// A handshake has failed. The first of a series is logged at once, the others together.
     pub(super) fn note_failure(&mut self, peer: Peer, error: &HandshakeError, now: Instant) {
+        self.slot.get().add_tls_failed(1);
         let what = format!("with ip={}: {error}", PeerText(peer));
         match &mut self.failures {
             Some(series) => {
@@ -87,8 +123,15 @@ impl Handshakes {
         }
     }
 
-    /// Called a few times a second.
+    /// Called a few times a second: are there new certificates, and is a series of failures over?
     pub(super) fn on_heartbeat(&mut self, now: Instant) {
+        match self.current.as_mut().map(CurrentServer::refresh) {
+            None | Some(Refreshed::Unchanged) => {}
+            Some(Refreshed::Replaced) => log::debug!("New connections get the new certificates."),
+            Some(Refreshed::Failed(error)) => {
+                log::error!("New certificates cannot be used, the old ones stay: {error}");
+            }
+        }
         let is_over = |series: &mut Series| now.duration_since(series.began) >= COALESCING;
         if let Some(Series { more, last, .. }) = self.failures.take_if(is_over)
             && more > 0
@@ -104,10 +147,16 @@ impl Handshakes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scoreboard::Scoreboard;
+
+    fn plain() -> Handshakes {
+        let scoreboard = Scoreboard::new(1, 1).expect("memory");
+        Handshakes::new(None, WorkerSlot::new(Arc::new(scoreboard), 0))
+    }
 
     #[test]
     fn an_iteration_makes_so_many_steps() {
-        let mut handshakes = Handshakes::new(None);
+        let mut handshakes = plain();
         let steps = (0..100).filter(|_| handshakes.take_step()).count();
         assert_eq!(steps, ITERATION_STEPS as usize);
         handshakes.renew();
@@ -116,7 +165,7 @@ mod tests {
 
     #[test]
     fn failures_after_the_first_wait_for_the_end_of_their_series() {
-        let (mut handshakes, now) = (Handshakes::new(None), Instant::now());
+        let (mut handshakes, now) = (plain(), Instant::now());
         for _ in 0..3 {
             handshakes.note_failure(Peer::Unix, &HandshakeError::Ended, now);
         }
@@ -124,6 +173,7 @@ mod tests {
             handshakes.failures.as_ref().map(|series| series.more),
             Some(2)
         );
+        assert_eq!(handshakes.slot.get().tls_failed(), 3);
         handshakes.on_heartbeat(now + COALESCING / 2);
         assert!(handshakes.failures.is_some());
         handshakes.on_heartbeat(now + COALESCING);

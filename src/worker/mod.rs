@@ -17,7 +17,7 @@
 //! | owners | `services` | names the owners above that connections share |
 //! | protocol | `http1`, `preamble` | bytes to requests, replies to bytes |
 //! | connection | `connection_lifecycle`, `http2`, `connection` | one client, from accept to close |
-//! | connections | `connections`, `timed_out`, `deliver`, `peer_workers` | all of them, replies to them, transfers of them |
+//! | connections | `bridges`, `connections`, `timed_out`, `deliver`, `peer_workers` | all of them, replies to them, transfers of them |
 //! | loop | `sleep`, `event_loop` | when what happens |
 //!
 //! The answers that the loop gives itself (load shedding, health checks) are values: `dispatch` queues them and
@@ -31,21 +31,20 @@
 //! `write_side.rs` ask for bytes and offer bytes, plain ones. A connection begins with a preamble
 //! (`preamble`): a PROXY header, then the first bytes of a handshake. The handshake is a state of `connection_lifecycle.rs` under the deadline of the first head; `handshakes` bounds its steps and logs failures.
 //!
-//! # Where a protocol goes (HTTP/2)
+//! # Where HTTP/2 goes
 //!
-//! `connection.rs` speaks to its protocol in few words: `receive` (bytes in, [`pool::Job`](crate::pool::Job)s out), `respond`,
-//! `begin_response`, `respond_piece`, `end_response`, `abort`, `refuse`, `time_out`, `close_after_this` and `close`. HTTP/2 is
-//! a file beside `http1.rs` with the same words, chosen by ALPN or by the preface, as a variant of an enum in the
-//! connection. What belongs to one request is `http1::request_state::Request` already, so a stream is a `Request` with an
-//! id; a stream's id is one more field of [`pool::ConnId`](crate::pool::ConnId), which addresses jobs, replies, windows and
-//! timed-out requests, and which only `connections.rs` takes apart. A deadline is a `Timer`: a stream that needs its own
-//! has one. `close_after_this` is its GOAWAY, `is_closing` the end of its last stream.
+//! A connection begins as HTTP/1. When its first bytes are HTTP/2's preface, or ALPN has chosen it, `http2.rs` takes over: each
+//! word that the loop has for a connection (`on_event`, `on_reply`, `resume`, `on_deadline`, `time_out`, `begin_drain`,
+//! `close`) goes there first, with the other parts of the connection lent to it (`http2/link.rs`). A stream is a request
+//! with a number, which is one more field of [`pool::ConnId`](crate::pool::ConnId): it addresses jobs, replies, windows,
+//! deadlines and timed-out requests, and only `http2/mux.rs` takes it apart.
 
 mod accept;
 mod access_lines;
 mod accounting;
 mod arbiter_channel;
 mod body_stream;
+mod bridges;
 mod connection;
 mod connection_lifecycle;
 mod connections;
@@ -87,7 +86,6 @@ use std::sync::Arc;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use rustls::ServerConfig;
 
 use crate::config::{Config, HttpProtocol};
 use crate::fork_guard;
@@ -96,6 +94,7 @@ use crate::logging::statsd::Statsd;
 use crate::net::{Channels, Listener};
 use crate::pool::{Application, Pool, UnsentBytes};
 use crate::scoreboard::Scoreboard;
+use crate::tls::{Certificates, CurrentServer};
 
 pub use access_lines::{AccessLines, AccessLog, AccessRelay, AccessSink, WorkerInfo};
 
@@ -126,7 +125,7 @@ pub struct Setup {
     /// The worker stops when its parent is another process than this.
     pub parent: Option<i32>,
     /// What its connections speak TLS with; `None`: they are plain.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub certificates: Option<Arc<Certificates>>,
     /// The worker asks for a successor after so many requests.
     pub max_requests: Option<u64>,
     /// The `Server` field's value; empty for none.
@@ -177,6 +176,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
             .with_take_back(setup.channels.is_some()),
     );
     let slot = WorkerSlot::new(setup.scoreboard, setup.slot);
+    let certificates = setup.certificates.map(CurrentServer::new).transpose();
     let services = Services::new(ServicesSetup {
         config: &config,
         pool: pool.clone(),
@@ -185,7 +185,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         access_log: setup.access_log,
         metrics: setup.metrics,
         requests_max: setup.max_requests,
-        tls: setup.tls,
+        tls: certificates.map_err(io::Error::other)?,
         arbiter: ArbiterChannel::new(slot.clone(), setup.booted),
         slot: slot.clone(),
     });

@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-
 use crate::config::Config;
 use crate::logging::statsd::Statsd;
 use crate::pool::{Job, Pool};
+use crate::tls::CurrentServer;
 
 use super::access_lines::AccessLog;
 use super::accounting::Accounting;
@@ -58,7 +57,7 @@ pub(super) struct ServicesSetup<'a> {
     pub(super) access_log: Option<AccessLog>,
     pub(super) metrics: Option<Statsd>,
     pub(super) requests_max: Option<u64>,
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) tls: Option<CurrentServer>,
     pub(super) slot: WorkerSlot,
     pub(super) arbiter: ArbiterChannel,
 }
@@ -69,7 +68,7 @@ impl Services {
         Self {
             clock: Clock::new(config, setup.server),
             policy: RequestPolicy::new(config, &setup.script_name),
-            handshakes: Handshakes::new(setup.tls),
+            handshakes: Handshakes::new(setup.tls, slot.clone()),
             bodies: BodyBudget::new(config),
             writes: WriteBudget::default(),
             dispatch: Dispatch::new(config, setup.pool, slot.clone(), setup.requests_max),

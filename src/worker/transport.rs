@@ -152,10 +152,22 @@ impl Transport {
     }
 
     /// A second descriptor of the socket for an application that hijacks the connection; `None` when it cannot be had.
-    pub(super) fn hijack(&self) -> Option<OwnedFd> {
+    /// Over TLS it is one end of a socket pair, and [`Transport::into_bridge`] gives the other.
+    pub(super) fn hijack(&mut self) -> Option<OwnedFd> {
         match self {
             Self::Plain(socket) => socket.as_fd().try_clone_to_owned().ok(),
-            Self::Tls(_) => None,
+            Self::Tls(tls) => tls.hijack().ok(),
+        }
+    }
+
+    /// The application has hijacked the connection. Over TLS its bytes are to be carried from and to the second value.
+    ///
+    /// # Errors
+    /// The transport itself: the application has its socket.
+    pub(super) fn into_bridge(mut self) -> Result<(Self, UnixStream), Self> {
+        match self.tls().and_then(Tls::take_application) {
+            Some(application) => Ok((self, application)),
+            None => Err(self),
         }
     }
 
@@ -246,7 +258,7 @@ mod tests {
             let end = theirs.read(&mut [0; 8]);
             assert_eq!(end.is_err(), is_reset, "{end:?}");
         }
-        let (transport, mut theirs) = pair();
+        let (mut transport, mut theirs) = pair();
         let _held = transport.hijack().unwrap();
         transport.close(Ending::Reset);
         assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0);

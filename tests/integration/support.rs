@@ -12,8 +12,8 @@ use ferricorn::config::Config;
 use ferricorn::net::{self, BindAddress, BindOptions, Listener};
 use ferricorn::pool::{Application, Job, Pool, PoolThread, Reply, ThreadStartError};
 use ferricorn::scoreboard::Scoreboard;
+use ferricorn::tls::Certificates;
 use ferricorn::worker::{self, AccessLog, Exit, Setup};
-use rustls::ServerConfig;
 
 /// Nothing in these tests waits longer than this.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -92,18 +92,18 @@ impl Server {
 
     /// Start a worker that speaks TLS.
     pub(crate) fn start_tls<F>(
-        tls: Arc<ServerConfig>,
+        certificates: Arc<Certificates>,
         change: impl FnOnce(&mut Config),
         run: F,
     ) -> Self
     where
         F: Fn(&PoolThread, Box<Job>) + Send + Sync + 'static,
     {
-        Self::start_speaking(Some(tls), "%(m)s %(U)s %(s)s %(B)s", change, run)
+        Self::start_speaking(Some(certificates), "%(m)s %(U)s %(s)s %(B)s", change, run)
     }
 
     fn start_speaking<F>(
-        tls: Option<Arc<ServerConfig>>,
+        certificates: Option<Arc<Certificates>>,
         access_log_format: &str,
         change: impl FnOnce(&mut Config),
         run: F,
@@ -116,7 +116,7 @@ impl Server {
         change(&mut config);
         // As the arbiter binds: the options of the listener are those of its connections.
         let any_port = BindAddress::parse("127.0.0.1:0").expect("an address");
-        let bound = net::bind_all(&[any_port], &BindOptions::default(), || false);
+        let bound = net::bind_all(&[any_port], &BindOptions::default(), |_| false);
         let listener = bound.expect("a free port").remove(0).listener;
         let Listener::Tcp(tcp) = &listener else {
             unreachable!("a TCP address gives a TCP listener")
@@ -141,7 +141,7 @@ impl Server {
             booted: None,
             parent: None,
             max_requests: None,
-            tls,
+            certificates,
             channels: None,
             server: b"ferricorn-test".to_vec(),
             script_name: Vec::new(),

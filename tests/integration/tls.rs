@@ -5,37 +5,67 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ferricorn::config::{Config, ProxyProtocol};
+use ferricorn::config::{self, Config, ProxyProtocol};
 use ferricorn::pool::{Job, Piece, PoolThread, Reply};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+use ferricorn::tls::{self, Certificates, Material, Publisher};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
+    SupportedProtocolVersion,
+};
 
-use crate::support::{DEADLINE, Server, answer, echo};
+use crate::support::{DEADLINE, Server, answer, echo, eventually};
 
-/// A server's settings with a fresh certificate, and a client's that trusts it.
+/// What a server serves, with a fresh certificate, and the settings of a client that trusts it.
 struct Pair {
-    server: Arc<ServerConfig>,
+    server: Arc<Certificates>,
+    publisher: Publisher,
     client: ClientConfig,
+}
+
+/// A certificate for `localhost` and its key, as the master loads them from files.
+fn material(settings: impl FnOnce(&mut config::Tls)) -> (Material, CertificateDer<'static>) {
+    let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]);
+    let signed = signed.expect("a certificate");
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    let text = signed.cert.pem() + &signed.signing_key.serialize_pem();
+    file.write_all(text.as_bytes()).expect("a file takes bytes");
+    let mut tls = config::Tls {
+        certfile: vec![file.path().to_owned()],
+        keyfile: Vec::new(),
+        keyfile_password: None,
+        ca_certs: Vec::new(),
+        cert_reqs: config::ClientCertificates::None,
+        ssl_crl: None,
+        ciphers: None,
+        ssl_minimum_version: config::TlsVersion::Tls12,
+    };
+    settings(&mut tls);
+    let loaded = tls::load(&tls, 1_800_000_000).expect("good files");
+    (loaded.material, signed.cert.der().clone())
 }
 
 impl Pair {
     fn new() -> Self {
-        let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]);
-        let signed = signed.expect("a certificate");
-        let certificate = signed.cert.der().clone();
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der()));
-        let mut server = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key)
-            .expect("a certificate and its key");
-        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self::with_versions(rustls::ALL_VERSIONS, |_| {})
+    }
+
+    fn with_versions(
+        versions: &[&'static SupportedProtocolVersion],
+        settings: impl FnOnce(&mut config::Tls),
+    ) -> Self {
+        let (material, certificate) = material(settings);
+        let mut publisher = Publisher::new(None).expect("memory");
+        publisher.publish(material).expect("a small one");
+        publisher.rotate_tickets(1_800_000_000);
         let mut roots = RootCertStore::empty();
         roots.add(certificate).expect("a certificate");
-        let client = ClientConfig::builder()
+        let client = ClientConfig::builder_with_protocol_versions(versions)
             .with_root_certificates(roots)
             .with_no_client_auth();
         Self {
-            server: Arc::new(server),
+            server: publisher.certificates(),
+            publisher,
             client,
         }
     }
@@ -111,26 +141,72 @@ fn a_connection_serves_request_after_request() {
 
 #[test]
 fn both_versions_are_spoken() {
-    for version in rustls::ALL_VERSIONS {
-        let pair = Pair::new();
-        let mut roots = RootCertStore::empty();
-        let certificate = certificate_of(&pair);
-        roots.add(certificate).expect("a certificate");
-        let client = ClientConfig::builder_with_protocol_versions(&[*version])
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let server = Server::start_tls(pair.server.clone(), |_| {}, echo);
-        let pair = Pair { client, ..pair };
-        assert_eq!(pair.client(&server).get("/"), "GET / ", "{version:?}");
+    for (version, name) in rustls::ALL_VERSIONS.iter().zip(["TLSv1.3", "TLSv1.2"]) {
+        let pair = Pair::with_versions(&[*version], |_| {});
+        let server = Server::start_tls(
+            pair.server.clone(),
+            |_| {},
+            |thread, job| {
+                let tls = job.tls.clone().expect("a TLS connection");
+                answer(
+                    thread,
+                    job,
+                    format!("{} {}", tls.protocol, tls.cipher).as_bytes(),
+                );
+            },
+        );
+        let shown = pair.client(&server).get("/");
+        assert!(
+            shown.starts_with(name) && shown.contains("_GCM_") | shown.contains("-GCM-"),
+            "{shown}"
+        );
     }
 }
 
-/// The certificate that the server shows.
-fn certificate_of(pair: &Pair) -> rustls::pki_types::CertificateDer<'static> {
+#[test]
+fn a_session_is_resumed_and_new_certificates_are_for_new_connections() {
+    for version in rustls::ALL_VERSIONS {
+        let mut pair = Pair::with_versions(&[*version], |_| {});
+        let server = Server::start_tls(pair.server.clone(), |_| {}, echo);
+        let mut old = pair.client(&server);
+        old.get("/");
+        let mut again = pair.client(&server);
+        again.get("/");
+        let kind = again.0.conn.handshake_kind();
+        assert_eq!(kind, Some(HandshakeKind::Resumed), "{version:?}");
+        let (material, certificate) = material(|_| {});
+        pair.publisher.publish(material).expect("a small one");
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).expect("a certificate");
+        pair.client = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        eventually(|| {
+            let mut client = pair.client(&server);
+            client.0.conn.complete_io(&mut client.0.sock).is_ok()
+        });
+        assert_eq!(old.get("/old"), "GET /old ");
+    }
+}
+
+#[test]
+fn a_client_without_the_certificate_that_is_required_is_not_served() {
+    let mut directory = tempfile::NamedTempFile::new().expect("a file");
+    let authority =
+        rcgen::generate_simple_self_signed(vec!["ca".to_owned()]).expect("a certificate");
+    directory
+        .write_all(authority.cert.pem().as_bytes())
+        .expect("a file takes bytes");
+    let path = directory.path().to_owned();
+    let pair = Pair::with_versions(rustls::ALL_VERSIONS, move |tls| {
+        tls.ca_certs = vec![path];
+        tls.cert_reqs = config::ClientCertificates::Required;
+    });
     let server = Server::start_tls(pair.server.clone(), |_| {}, echo);
     let mut client = pair.client(&server);
-    client.get("/");
-    client.0.conn.peer_certificates().expect("certificates")[0].clone()
+    let _ = client.0.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let end = client.0.read(&mut [0; 64]).expect_err("an alert");
+    assert!(end.to_string().contains("CertificateRequired"), "{end}");
 }
 
 #[test]

@@ -131,6 +131,16 @@ def session_members(session: int) -> list[int]:
     return members
 
 
+def fork_servers(one: Server) -> list[int]:
+    """Living fork servers of `--preload`, by their titles: the arbiter's children or those of a worker."""
+    found = []
+    for pid in session_members(one.pid):
+        with contextlib.suppress(OSError):
+            if b"fork server" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
 def kill_session(session: int) -> None:
     """End every process of a session by force, also those that are forked meanwhile."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +27,8 @@ STARTS = {
 
 
 def test_every_directory_is_covered():
-    assert {path.name for path in EXAMPLES.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(STARTS)
+    directories = {path.name for path in EXAMPLES.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert directories == {*STARTS, "docker"}
 
 
 @pytest.mark.parametrize("name", STARTS)
@@ -41,6 +45,28 @@ def test_example_starts_and_answers(server, name):
 def test_readme_shows_the_command_that_is_tested(name):
     text = (EXAMPLES / name / "README.md").read_text()
     assert re.search(rf"^ +ferricorn {re.escape(' '.join(STARTS[name][0]))} -b ", text, re.MULTILINE)
+
+
+def test_the_commands_of_the_image(server):
+    """Where there is no container engine: what its process 1 and its health check do."""
+    text = (EXAMPLES / "docker/Dockerfile").read_text()
+    command = json.loads(re.search(r"^CMD (\[.*\])$", text, re.MULTILINE)[1])
+    check = json.loads(re.search(r"^  CMD (\[.*\])$", text, re.MULTILINE)[1])
+    env = dict(re.findall(r"(FERRICORN_\w+)=(\S+)", text))
+    assert command[0] == "ferricorn"
+    arguments = [part for part in command[1:] if part not in ("--bind", "0.0.0.0:8000")]
+    one = server(*arguments, cwd=EXAMPLES / "flask_app", env=env).wait_ready(2)
+    assert one.get("/").status == 200
+    program = check[2].replace(":8000/", f":{one.port}/")
+    assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == 0
+    # Nothing listens: the check must be able to fail.
+    nobody = check[2].replace(":8000/", ":1/")
+    assert (
+        subprocess.run([sys.executable, "-c", nobody], timeout=20, check=False, stderr=subprocess.DEVNULL).returncode
+        != 0
+    )
+    assert re.search(r"^STOPSIGNAL SIGTERM$", text, re.MULTILINE)
+    assert one.stop() == 0
 
 
 def test_configuration_file(server, tmp_path):

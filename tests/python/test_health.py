@@ -6,6 +6,7 @@ import re
 import signal
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from harness import wait_until
 from wire import Client
@@ -104,6 +105,43 @@ def test_the_second_address_tells_health_and_figures(server, gates):
     assert ask(one, "/other").status == 404
     assert ask(one, "/live", "POST").status == 405
     assert "/metrics" not in one.output.text
+
+
+def test_the_figures_are_what_prometheus_reads(server):
+    """Its own client's parser, which is strict about types, names and escapes, and the rules that it does not check."""
+    one = server("lifecycle", "--admin-bind", "127.0.0.1:0", workers=2)
+    for _ in range(3):
+        one.get("/pid")
+    wait_until(lambda: figure(one, "requests_total") == 3, "all counted")
+    text = ask(one, "/metrics").text
+    families = list(text_string_to_metric_families(text))
+    names = [family.name for family in families]
+    assert len(names) == len(set(names)) > 10
+    told = [line.split(" ")[2] for line in text.splitlines() if line.startswith("# TYPE ")]
+    assert len(told) == len(names), "a sample without a type is a family of its own"
+    for family in families:
+        assert family.name.startswith("ferricorn_"), family.name
+        assert family.documentation and family.samples, family.name
+        assert family.type in ("counter", "gauge", "histogram"), family.name
+        keys = [(sample.name, tuple(sorted(sample.labels.items()))) for sample in family.samples]
+        assert len(keys) == len(set(keys)), family.name
+        if family.type == "counter":
+            assert all(sample.name == f"{family.name}_total" for sample in family.samples), keys
+        if family.type == "histogram":
+            is_histogram(family)
+
+
+def is_histogram(family):
+    for worker in {sample.labels.get("worker") for sample in family.samples}:
+        samples = [sample for sample in family.samples if sample.labels.get("worker") == worker]
+        buckets = [sample for sample in samples if sample.name.endswith("_bucket")]
+        bounds = [float(sample.labels["le"]) for sample in buckets]
+        counts = [sample.value for sample in buckets]
+        assert bounds == sorted(bounds) and bounds[-1] == float("inf"), family.name
+        assert counts == sorted(counts), family.name
+        (count,) = (sample.value for sample in samples if sample.name.endswith("_count"))
+        (total,) = (sample.value for sample in samples if sample.name.endswith("_sum"))
+        assert counts[-1] == count and total >= 0, family.name
 
 
 def test_counters_survive_their_worker(server):

@@ -46,7 +46,15 @@ def test_one_thread_is_the_main_thread_however_it_is_asked_for(server, arguments
     assert one.stop() == 0
 
 
-@ONE_THREAD
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-k", "sync"),
+        # gunicorn's worker resets what was set before its fork.
+        pytest.param(("-k", "sync", "--preload"), marks=pytest.mark.ours),
+    ],
+    ids=["sync", "preload"],
+)
 def test_a_handler_of_the_application_runs_while_the_worker_is_idle(server, gates, arguments):
     one = server("main_thread", *arguments)
     worker = int(one.get("/pid").text)

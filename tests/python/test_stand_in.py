@@ -180,8 +180,83 @@ def test_the_alias_starts_ferricorn_as_gunicorn(environment, server):
 def test_the_alias_is_refused_beside_gunicorn(environment):
     refused = alias(environment, env={})
     assert refused.returncode == 1
-    assert refused.stderr == "gunicorn itself is installed here (pip uninstall gunicorn): nothing was changed.\n"
+    assert refused.stderr == (
+        "gunicorn itself is installed here (pip uninstall gunicorn, or --over-gunicorn): nothing was changed.\n"
+    )
     assert not (environment / "bin/gunicorn").exists()
+
+
+# What pip writes for gunicorn's entry point.
+GUNICORNS_COMMAND = """#!{interpreter}
+import re
+import sys
+from gunicorn.app.wsgiapp import run
+if __name__ == '__main__':
+    sys.argv[0] = re.sub(r'(-script\\.pyw|\\.exe)?$', '', sys.argv[0])
+    sys.exit(run())
+"""
+
+
+def install_gunicorns_command(environment):
+    command = environment / "bin/gunicorn"
+    command.write_text(GUNICORNS_COMMAND.format(interpreter=environment / "bin/python"))
+    command.chmod(0o755)
+    return command
+
+
+def whose(environment, env):
+    """Which package `import gunicorn` leads to."""
+    program = """
+        import gunicorn.app.wsgiapp
+        print(gunicorn.app.wsgiapp.run.__module__.partition(".")[0])
+        """
+    return "".join(python(program, env, str(environment / "bin/python")))
+
+
+def test_over_gunicorn_survives_its_upgrade_and_leaves_nothing(environment, server):
+    before = sorted(environment.rglob("*"))
+    made = alias(environment, "--over-gunicorn", env={})
+    assert (made.returncode, made.stderr) == (0, "")
+    # pip replaces the command and the modules of gunicorn, and knows nothing of the alias.
+    command = install_gunicorns_command(environment)
+    assert whose(environment, {}) == "ferricorn"
+    for start in ([str(command)], [str(environment / "bin/python"), "-m", "gunicorn"]):
+        one = server("hello:app", command=start)
+        assert one.get().status == 200
+        first = one.log.wait(r"^.*\[(WARNING|INFO|ERROR)\].*$")[0][0]
+        assert "[WARNING] This is ferricorn, in place of the installed gunicorn 27." in first
+        one.log.wait(r"Starting ferricorn")
+        assert one.stop() == 0
+    assert whose(environment, {"FERRICORN_AS_GUNICORN": "0"}) == "gunicorn"
+    removed = alias(environment, "--remove", env={})
+    assert (removed.returncode, removed.stderr) == (0, "")
+    assert whose(environment, {}) == "gunicorn"
+    command.unlink()
+    left = [path for path in sorted(environment.rglob("*")) if path not in before and "__pycache__" not in path.parts]
+    assert left == []
+
+
+def test_functions_framework_starts_ferricorn(environment, server, tmp_path):
+    """It requires gunicorn and extends its `BaseApplication`."""
+    (tmp_path / "main.py").write_text("def hello(request):\n    return 'from a function'\n")
+    assert alias(environment, "--over-gunicorn", env={}).returncode == 0
+    interpreter = str(environment / "bin/python")
+    command = [interpreter, "-m", "functions_framework", "--target", "hello", "--host", "127.0.0.1", "--port", "0"]
+    one = server(command=command, bind=(), cwd=tmp_path, env={"GUNICORN_LOG_LEVEL": "info"})
+    answer = one.get("/")
+    assert (answer.text, answer.header("Server")) == ("from a function", "ferricorn")
+    one.log.wait(r"\[WARNING\] This is ferricorn, in place of the installed gunicorn")
+    assert one.stop() == 0
+
+
+def test_an_alias_from_before_gunicorn_survives_its_installation(environment, server):
+    assert alias(environment, env=ALONE).returncode == 0
+    command = install_gunicorns_command(environment)
+    one = server("hello:app", command=[str(command)])
+    assert one.get().status == 200
+    one.log.wait(r"in place of the installed gunicorn")
+    assert alias(environment, "--remove", env={}).returncode == 0
+    assert whose(environment, {}) == "gunicorn"
 
 
 def test_the_alias_overwrites_no_strangers(environment):

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::arbiter::fork::{Inheritance, WorkerContext, max_requests};
 use crate::arbiter::runtime::{Forked, Runtime};
 use crate::arbiter::signals::Blocked;
 use crate::config::Config;
+use crate::fork_guard::Succession;
 use crate::net::{Channels, Listener};
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 use crate::tls::Certificates;
@@ -53,7 +54,8 @@ pub enum Place {
     ForkServer(Option<Pid>),
     /// It must end at once, without exit handlers.
     Between,
-    Worker,
+    /// The pid of the fork server if that is a child of this process now.
+    Worker(Option<Pid>),
 }
 
 impl ForkServerContext {
@@ -106,13 +108,32 @@ impl ForkServerContext {
         Some(SpawnRequest { age, slot, channel })
     }
 
-    /// Forks a worker whose parent is the arbiter: the process between ends, and the arbiter adopts its child. The
-    /// process between writes the worker's pid to a pipe that no other process has by then: the fork server reads it
-    /// from the kernel, and not from memory that workers can write.
+    /// Forks a worker whose parent is the arbiter.
+    ///
+    /// With one thread this process then goes on below the worker, so that all children of the arbiter are workers. The
+    /// threads of an application would not move with it: then, and where there is no room for that, it stays.
     ///
     /// # Errors
     /// When the system has no room for another process.
-    pub fn fork_worker(runtime: &mut dyn Runtime) -> io::Result<Place> {
+    pub fn fork_worker(&self, runtime: &mut dyn Runtime) -> io::Result<Place> {
+        if has_one_thread() {
+            let mut moved = |pid: Pid| {
+                // When it cannot be sent the arbiter is gone, and the successor will notice.
+                let _ = wire::send_moved(self.control.as_fd(), pid.as_raw());
+            };
+            match runtime.fork_with_successor(self.arbiter, &mut moved) {
+                Ok(Succession::Child { successor }) => return Ok(Place::Worker(Some(successor))),
+                Ok(Succession::Successor { child }) => return Ok(Place::ForkServer(Some(child))),
+                Err(error) => log::debug!("The fork server cannot move: {error}"),
+            }
+        }
+        Self::fork_beside(runtime)
+    }
+
+    /// This process stays. The process between ends, and the arbiter adopts its child; before, it writes the worker's pid
+    /// to a pipe that no other process has by then: the fork server reads it from the kernel, and not from memory that
+    /// workers can write.
+    fn fork_beside(runtime: &mut dyn Runtime) -> io::Result<Place> {
         let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
         let between = match runtime.fork()? {
             Forked::Parent(between) => between,
@@ -130,6 +151,11 @@ impl ForkServerContext {
         Ok(Place::ForkServer(worker.ok()))
     }
 
+    /// Exit handlers may take their time, and the arbiter takes the end of the socket for that of the process.
+    pub fn end_with_process(self) {
+        let _ = self.control.into_raw_fd();
+    }
+
     /// # Errors
     /// When the arbiter is gone.
     pub fn answer(&self, request: &SpawnRequest, worker: Option<Pid>) -> io::Result<()> {
@@ -144,7 +170,11 @@ impl ForkServerContext {
     ///
     /// # Errors
     /// The arbiter is gone, or has given this worker up.
-    pub fn into_worker(self, request: SpawnRequest) -> io::Result<WorkerContext> {
+    pub fn into_worker(
+        self,
+        request: SpawnRequest,
+        fork_server: Option<Pid>,
+    ) -> io::Result<WorkerContext> {
         let deadline = monotonic_ms() + ADOPTION_MS;
         while getppid() != self.arbiter {
             if monotonic_ms() > deadline {
@@ -171,6 +201,7 @@ impl ForkServerContext {
             channels: self.channels,
             certificates: self.certificates,
             max_requests,
+            fork_server,
         };
         if context.is_orphan() {
             return Err(io::Error::other("the arbiter is gone"));
@@ -181,7 +212,7 @@ impl ForkServerContext {
 
 fn fork_from_between(runtime: &mut dyn Runtime, pid_pipe: OwnedFd) -> Place {
     match runtime.fork() {
-        Ok(Forked::Child) => Place::Worker,
+        Ok(Forked::Child) => Place::Worker(None),
         Ok(Forked::Parent(worker)) => {
             // When it cannot be written the arbiter gets no pid, and the worker leaves by itself.
             let _ = File::from(pid_pipe).write_all(&worker.as_raw().to_le_bytes());
@@ -192,6 +223,11 @@ fn fork_from_between(runtime: &mut dyn Runtime, pid_pipe: OwnedFd) -> Place {
             Place::Between
         }
     }
+}
+
+/// By the kernel's word: an application's library may have threads that Python does not know.
+fn has_one_thread() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
 }
 
 const ADOPTION_MS: u64 = 5000;

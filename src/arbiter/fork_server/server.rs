@@ -1,14 +1,17 @@
 //! One fork server, as the arbiter sees it.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::Pid;
 
 use super::wire::{self, Message};
+use crate::arbiter::children::{is_child, is_gone};
 use crate::arbiter::control_channel::WorkerChannel;
+use crate::arbiter::supervision::ExitStatus;
 use crate::arbiter::worker_handle::Birth;
 use crate::scoreboard::Scoreboard;
 
@@ -22,6 +25,8 @@ pub(super) struct ForkServer {
     since: u64,
     was_ready: bool,
     was_dismissed: bool,
+    /// It may be a child of a worker.
+    has_moved: bool,
     /// The application has ended it by `sys.exit`.
     wanted_exit: Option<i32>,
     /// Its workers find their slots here.
@@ -34,9 +39,26 @@ enum Stage {
     Importing(OwnedFd),
     /// It forks workers.
     Ready(OwnedFd),
-    /// It was asked to leave, or has closed its socket.
-    Leaving,
-    Killed,
+    /// It was asked to leave.
+    Leaving(OwnedFd),
+    Killed(OwnedFd),
+    /// Its socket is closed. This process reaps it if it is a child.
+    Ended,
+}
+
+/// What became of a fork server.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::arbiter) struct ServerExit {
+    pub(in crate::arbiter) pid: Pid,
+    pub(in crate::arbiter) generation: u32,
+    pub(in crate::arbiter) was_ready: bool,
+    /// `None` where another process has reaped it.
+    pub(in crate::arbiter) status: Option<ExitStatus>,
+    /// It ended as it was asked to.
+    pub(in crate::arbiter) was_dismissed: bool,
+    /// The exit code that the application asked for by `sys.exit` while it was imported.
+    pub(in crate::arbiter) wanted_exit: Option<i32>,
+    pub(in crate::arbiter) lived_ms: u64,
 }
 
 impl ForkServer {
@@ -55,6 +77,7 @@ impl ForkServer {
             since: now,
             was_ready: false,
             was_dismissed: false,
+            has_moved: false,
             wanted_exit: None,
             scoreboard,
         }
@@ -76,26 +99,26 @@ impl ForkServer {
         matches!(self.stage, Stage::Ready(_))
     }
 
-    pub(super) fn was_ready(&self) -> bool {
-        self.was_ready
-    }
-
-    pub(super) fn was_dismissed(&self) -> bool {
-        self.was_dismissed
-    }
-
-    pub(super) fn wanted_exit(&self) -> Option<i32> {
-        self.wanted_exit
-    }
-
-    pub(super) fn age_ms(&self, now: u64) -> u64 {
-        now.saturating_sub(self.forked_at)
+    pub(super) fn exit(&self, status: Option<ExitStatus>, now: u64) -> ServerExit {
+        let is_orderly = matches!(status, None | Some(ExitStatus::Code(0)));
+        ServerExit {
+            pid: self.pid,
+            generation: self.generation,
+            was_ready: self.was_ready,
+            was_dismissed: self.was_dismissed && is_orderly,
+            status,
+            wanted_exit: self.wanted_exit,
+            lived_ms: now.saturating_sub(self.forked_at),
+        }
     }
 
     pub(super) fn control(&self) -> Option<&OwnedFd> {
         match &self.stage {
-            Stage::Importing(control) | Stage::Ready(control) => Some(control),
-            Stage::Leaving | Stage::Killed => None,
+            Stage::Importing(control)
+            | Stage::Ready(control)
+            | Stage::Leaving(control)
+            | Stage::Killed(control) => Some(control),
+            Stage::Ended => None,
         }
     }
 
@@ -105,14 +128,19 @@ impl ForkServer {
         match message {
             Message::Ready => {
                 self.was_ready = true;
-                match std::mem::replace(&mut self.stage, Stage::Leaving) {
+                match std::mem::replace(&mut self.stage, Stage::Ended) {
                     Stage::Importing(control) => self.enter(Stage::Ready(control), now),
                     other => self.stage = other,
                 }
             }
             Message::Exits { code } => self.wanted_exit = Some(code),
-            // It is about to be reaped.
-            Message::End => self.enter(Stage::Leaving, now),
+            Message::Moved(pid) if pid > 1 => {
+                log::debug!("The fork server (pid:{}) is process {pid} now", self.pid);
+                self.pid = Pid::from_raw(pid);
+                self.has_moved = true;
+            }
+            Message::Moved(_) => {}
+            Message::End => self.enter(Stage::Ended, now),
             Message::None | Message::Answer { .. } => {}
         }
         Some(message)
@@ -137,9 +165,29 @@ impl ForkServer {
         self.since = now;
     }
 
+    /// Whether it has ended where this process reaps nothing.
+    pub(super) fn is_lost(&self) -> bool {
+        let has_ended = matches!(self.stage, Stage::Ended) || is_gone(self.pid);
+        self.has_moved && has_ended && !is_child(self.pid)
+    }
+
+    /// While its socket is open it lives, so that the pid is not another's.
     pub(super) fn kill(&mut self, now: u64) {
-        let _ = kill(self.pid, Signal::SIGKILL);
-        self.enter(Stage::Killed, now);
+        match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Importing(control)
+            | Stage::Ready(control)
+            | Stage::Leaving(control)
+            | Stage::Killed(control) => {
+                let _ = kill(self.pid, Signal::SIGKILL);
+                self.enter(Stage::Killed(control), now);
+            }
+            Stage::Ended => {
+                if is_child(self.pid) {
+                    let _ = kill(self.pid, Signal::SIGKILL);
+                }
+                self.enter(Stage::Ended, now);
+            }
+        }
     }
 
     /// In the middle of an import it would not notice the end of its socket before the import ends.
@@ -147,9 +195,14 @@ impl ForkServer {
         if matches!(self.stage, Stage::Importing(_)) {
             let _ = kill(self.pid, Signal::SIGTERM);
         }
-        if self.control().is_some() {
-            self.was_dismissed = true;
-            self.enter(Stage::Leaving, now);
+        match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Importing(control) | Stage::Ready(control) => {
+                // Its end shows on the other half.
+                let _ = shutdown(control.as_raw_fd(), Shutdown::Write);
+                self.was_dismissed = true;
+                self.enter(Stage::Leaving(control), now);
+            }
+            other => self.stage = other,
         }
     }
 
@@ -176,7 +229,7 @@ impl ForkServer {
             Stage::Ready(_) if is_late => {
                 log::error!("The fork server (pid:{pid}) does not fork and is killed");
             }
-            Stage::Leaving if waited > graceful => {
+            Stage::Leaving(_) | Stage::Ended if waited > graceful => {
                 log::error!("The fork server (pid:{pid}) did not leave and is killed");
             }
             _ => return false,

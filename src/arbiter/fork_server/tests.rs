@@ -1,5 +1,6 @@
 //! Fork servers of every manner; the processes behind them are real children that do nothing.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command};
 
 use super::*;
@@ -52,6 +53,12 @@ impl Bench {
         };
         self.servers.request(birth, &channel, 10).unwrap();
         ours
+    }
+
+    /// Fails by never ending, if it is not killed.
+    fn wait_killed(&mut self) {
+        let status = self.process.wait().unwrap();
+        assert_eq!(status.signal(), Some(9));
     }
 
     fn answer(&mut self, age: u64, pid: i32) -> Vec<SpawnAnswer> {
@@ -157,11 +164,11 @@ fn an_import_has_the_time_of_a_boot() {
     bench
         .servers
         .watch(Some(Duration::from_secs(1)), Duration::ZERO, 1000);
-    assert!(bench.servers.servers[0].control().is_some());
+    assert!(bench.process.try_wait().unwrap().is_none());
     bench
         .servers
         .watch(Some(Duration::from_secs(1)), Duration::ZERO, 1001);
-    assert!(bench.servers.servers[0].control().is_none());
+    bench.wait_killed();
 }
 
 #[test]
@@ -174,7 +181,7 @@ fn a_dismissed_fork_server_leaves_or_is_killed() {
     assert!(wire::receive_request(bench.theirs()).is_some());
     assert!(wire::receive_request(bench.theirs()).is_none(), "the end");
     bench.servers.watch(None, Duration::from_secs(10), 10_101);
-    assert!(bench.servers.servers[0].control().is_none());
+    bench.wait_killed();
     let exit = bench
         .servers
         .on_exit(pid_of(&bench.process), ExitStatus::Code(0), 10_200);
@@ -201,4 +208,70 @@ fn answers_sent_before_the_end_still_count() {
     assert_eq!(lives, [true, false]);
     worker.kill().unwrap();
     worker.wait().unwrap();
+}
+
+/// A process that ends where this one cannot reap it.
+fn stranger() -> Pid {
+    let output = Command::new("sh").args(["-c", "echo $$"]).output().unwrap();
+    Pid::from_raw(
+        String::from_utf8_lossy(&output.stdout)
+            .trim()
+            .parse()
+            .unwrap(),
+    )
+}
+
+#[test]
+fn a_fork_server_that_moved_answers_what_was_asked_before() {
+    let mut bench = Bench::ready();
+    let mut worker = sleeper();
+    let _channels = [bench.request(5), bench.request(6)];
+    let after = stranger();
+    wire::send_moved(bench.theirs(), after.as_raw()).unwrap();
+    let before = pid_of(&bench.process);
+    let exit = bench.servers.on_exit(before, ExitStatus::Code(0), 15);
+    assert!(exit.is_none(), "it goes on as another process");
+    assert_eq!(bench.servers.availability(1), Availability::Ready);
+    let answers = bench.answer(5, worker.id() as i32);
+    assert!(matches!(answers[0].result, Ok(Spawned::Lives(pid)) if pid == pid_of(&worker)));
+    // It ends below a worker, which reaps it.
+    bench.theirs = None;
+    // Another test's child has a copy of the socket until it executes its program.
+    let answers = loop {
+        let answers = bench.servers.read(30);
+        if !answers.is_empty() {
+            break answers;
+        }
+    };
+    assert!(answers[0].result.is_err());
+    let exits = bench.servers.take_lost(30);
+    assert_eq!(
+        (exits.len(), exits[0].pid, exits[0].status),
+        (1, after, None)
+    );
+    assert!(exits[0].was_ready && !exits[0].was_dismissed);
+    assert!(bench.servers.is_empty());
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+}
+
+#[test]
+fn a_fork_server_that_was_adopted_again_is_left_to_the_reaper() {
+    let mut bench = Bench::ready();
+    let mut moved = sleeper();
+    wire::send_moved(bench.theirs(), moved.id() as i32).unwrap();
+    assert!(bench.servers.read(20).is_empty());
+    bench.servers.dismiss(|_| true, 20);
+    bench.theirs = None;
+    assert!(bench.servers.read(30).is_empty());
+    moved.kill().unwrap();
+    assert!(
+        bench.servers.take_lost(30).is_empty(),
+        "a child of this process"
+    );
+    moved.wait().unwrap();
+    let exit = bench
+        .servers
+        .on_exit(pid_of(&moved), ExitStatus::Code(0), 40);
+    assert!(exit.unwrap().was_dismissed);
 }

@@ -28,6 +28,8 @@ pub(super) enum Message {
         age: u64,
         pid: i32,
     },
+    /// The fork server has ended, and goes on as the process of this pid.
+    Moved(i32),
     End,
 }
 
@@ -66,11 +68,14 @@ pub(super) fn receive(control: BorrowedFd<'_>) -> Message {
     match received {
         Ok(0) => Message::End,
         Ok(1) if bytes[0] == READY => Message::Ready,
-        Ok(EXIT_BYTES) if bytes[0] == EXITS => {
-            let code = bytes[1..EXIT_BYTES]
+        Ok(NUMBER_BYTES) if matches!(bytes[0], MOVED | EXITS) => {
+            let number = bytes[1..NUMBER_BYTES]
                 .try_into()
                 .map_or(0, i32::from_le_bytes);
-            Message::Exits { code }
+            match bytes[0] {
+                MOVED => Message::Moved(number),
+                _ => Message::Exits { code: number },
+            }
         }
         Ok(ANSWER_BYTES) => {
             let (age, pid) = bytes[..ANSWER_BYTES].split_at(8);
@@ -93,10 +98,19 @@ pub(super) fn send_ready(control: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Fork server: it ends, and the process of this pid goes on in its place.
+pub(super) fn send_moved(control: BorrowedFd<'_>, pid: i32) -> io::Result<()> {
+    send_number(control, MOVED, pid)
+}
+
 /// Fork server: the application ends it while it is imported.
 pub(super) fn send_exit(control: BorrowedFd<'_>, code: i32) -> io::Result<()> {
-    let mut bytes = [EXITS; EXIT_BYTES];
-    bytes[1..].copy_from_slice(&code.to_le_bytes());
+    send_number(control, EXITS, code)
+}
+
+fn send_number(control: BorrowedFd<'_>, letter: u8, number: i32) -> io::Result<()> {
+    let mut bytes = [letter; NUMBER_BYTES];
+    bytes[1..].copy_from_slice(&number.to_le_bytes());
     send(control.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)?;
     Ok(())
 }
@@ -126,9 +140,10 @@ pub(super) fn send_answer(control: BorrowedFd<'_>, age: u64, pid: i32) -> io::Re
 }
 
 const READY: u8 = b'r';
+const MOVED: u8 = b'm';
 const EXITS: u8 = b'x';
-/// The letter and the exit code.
-const EXIT_BYTES: usize = 5;
+/// A letter and a number.
+const NUMBER_BYTES: usize = 5;
 /// Age and slot.
 const REQUEST_BYTES: usize = 16;
 /// Age and pid.
@@ -151,6 +166,8 @@ mod tests {
         send_request(arbiter.as_fd(), 7, 3, &channel).unwrap();
         let (age, slot, _channel) = receive_request(server.as_fd()).unwrap();
         assert_eq!((age, slot), (7, 3));
+        send_moved(server.as_fd(), 4243).unwrap();
+        assert_eq!(receive(arbiter.as_fd()), Message::Moved(4243));
         send_answer(server.as_fd(), 7, 4242).unwrap();
         let answer = Message::Answer { age: 7, pid: 4242 };
         assert_eq!(receive(arbiter.as_fd()), answer);

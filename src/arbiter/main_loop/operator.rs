@@ -5,21 +5,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::arbiter::admin_server::Response;
-use crate::arbiter::control_server::{listener_view, worker_view};
+use crate::arbiter::control_server::{CommandError, listener_view, worker_view};
+use crate::arbiter::deferred_reload::Due;
 use crate::control::{self, ClientId, Command, Request, View};
 use crate::http::Status;
 use crate::net::Bound;
-
-/// Why a command was not carried out.
-#[derive(Debug, thiserror::Error)]
-enum CommandError {
-    #[error("Worker {0} not found")]
-    NoWorker(i32),
-    #[error("The server is stopping")]
-    Stopping,
-    #[error("{}", .0.desc())]
-    Signal(nix::errno::Errno),
-}
 
 impl Arbiter<'_> {
     pub(super) fn handle(&mut self, signal: Signal) -> Result<(), HookError> {
@@ -37,7 +27,7 @@ impl Arbiter<'_> {
             _ if self.stopping.is_delayed() => {
                 log::info!("Signal {name} has no effect: the server is about to stop.");
             }
-            Signal::SIGHUP => self.reload()?,
+            Signal::SIGHUP => self.on_hup()?,
             Signal::SIGTTIN => {
                 self.spawner.reset_delays();
                 self.change_num_workers(1)?;
@@ -92,11 +82,25 @@ impl Arbiter<'_> {
         self.hook(Hook::NworkersChanged { new, old })
     }
 
-    /// HUP.
-    fn reload(&mut self) -> Result<(), HookError> {
+    fn on_hup(&mut self) -> Result<(), HookError> {
         log::info!("Hang up: Master");
         self.notifier.reloading();
         self.reloads += 1;
+        match self.deferred_reload.begin(monotonic_ms()) {
+            Some(due) => self.reload(due),
+            None => Ok(()),
+        }
+    }
+
+    /// A reload that has waited for names, when its time has come.
+    pub(super) fn resume_reload(&mut self) -> Result<(), HookError> {
+        match self.deferred_reload.due(monotonic_ms()) {
+            Some(due) if !self.stopping.is_stopping() => self.reload(due),
+            _ => Ok(()),
+        }
+    }
+
+    fn reload(&mut self, due: Due) -> Result<(), HookError> {
         // The operator has changed something again: what has not served yet is out of date before it does.
         // What serves already is now the generation to fall back to.
         let older = self.rollout.complete_proven();
@@ -114,6 +118,12 @@ impl Arbiter<'_> {
             Ok(listeners) => listeners,
             Err(error) => {
                 self.runtime.undo_reload();
+                if error.is_pending() && due == Due::First {
+                    log::info!("The reload waits: {error}");
+                    self.deferred_reload.wait_for_names(monotonic_ms());
+                    self.leave_listeners(older);
+                    return Ok(());
+                }
                 let rest = "The workers keep serving with the settings they have.";
                 self.reject_reload(&error, rest, older);
                 return Ok(());
@@ -202,6 +212,14 @@ impl Arbiter<'_> {
         }
     }
 
+    /// Ends the sockets that no worker accepts from any more, unless the other master (USR2) does.
+    pub(super) fn close_dropped(&mut self) {
+        let children = &self.children;
+        let are_ended = !self.upgrade.both_live();
+        self.listeners
+            .close_dropped(|age| children.accepts(age), are_ended);
+    }
+
     /// The successor of a master that is gone takes its place.
     pub(super) fn promote(&mut self) {
         if self.upgrade.take_promotion() {
@@ -258,7 +276,8 @@ impl Arbiter<'_> {
             Command::Help => Ok(control::help()),
             Command::Dirty => Ok(json!({"success": false, "error": "Dirty arbiter not running"})),
             Command::Stack(pid) => {
-                self.request_stacks(client, id, pid, now);
+                self.control
+                    .request_stacks(client, &id, pid, (&self.children, now));
                 return Ok(());
             }
             Command::Reload => self.signal_self(Signal::SIGHUP, json!({"status": "reloading"})),
@@ -295,21 +314,6 @@ impl Arbiter<'_> {
         };
         self.control.answer(client, &id, result);
         Ok(())
-    }
-
-    fn request_stacks(&mut self, client: ClientId, id: Value, pid: i32, now: u64) {
-        match self.children.by_pid(Pid::from_raw(pid)) {
-            Some(worker) => {
-                let requested = self.control.stacks();
-                if let Err(error) = requested.request(client, id.clone(), worker, now) {
-                    self.control.answer(client, &id, Err(error));
-                }
-            }
-            None => {
-                let error = CommandError::NoWorker(pid);
-                self.control.answer(client, &id, Err(error));
-            }
-        }
     }
 
     /// The loop handles it like one that an operator has sent.

@@ -44,6 +44,7 @@ impl<'r> Arbiter<'r> {
             upgrade: BinaryUpgrade::of(start.old_master),
             pidfile: OwnPidfile::default(),
             control: ControlServer::default(),
+            deferred_reload: DeferredReload::default(),
             admin: None,
             notifier: Notifier::new(&start.supervisor),
             gauges: Gauges::new(start.log),
@@ -66,8 +67,8 @@ impl<'r> Arbiter<'r> {
         self.move_pidfile()?;
         self.hook(Hook::OnStarting)?;
         let (runtime, signals) = (&mut *self.runtime, &self.signals);
-        self.listeners.open(self.rollout.config(), || {
-            !signals::wait_for_stop(runtime, signals)
+        self.listeners.open(self.rollout.config(), |wait| {
+            !signals::wait_for_stop(runtime, signals, wait)
         })?;
         let listening = self.listeners.describe(self.rollout.config());
         log::info!("Listening at: {listening} ({})", self.pid);
@@ -212,25 +213,24 @@ impl<'r> Arbiter<'r> {
         }
     }
 
-    pub(super) fn on_fork_server_exit(
-        &mut self,
-        pid: Pid,
-        status: ExitStatus,
-        exit: ServerExit,
-        now: u64,
-    ) {
+    pub(super) fn on_fork_server_exit(&mut self, exit: ServerExit, now: u64) {
         let is_current = exit.generation == self.rollout.generation();
         if self.stopping.is_underway() || exit.was_dismissed || !is_current {
             return;
         }
         if exit.was_ready {
+            let pid = exit.pid;
+            let status = exit
+                .status
+                .map_or_else(String::new, |status| format!(" ({status})"));
             log::warn!(
-                "The fork server (pid:{pid}) is gone ({status}); the next worker's application is imported anew."
+                "The fork server (pid:{pid}) is gone{status}; the next worker's application is imported anew."
             );
         } else if self.rollout.is_unproven() {
             self.fail_rollout(PRELOAD_FAILED);
         } else if !self.rollout.has_started() {
-            let (reason, code) = preload_end(exit.wanted_exit, status);
+            let (reason, code) =
+                preload_end(exit.wanted_exit, exit.status.unwrap_or(ExitStatus::Code(0)));
             self.stopping.halt(reason, code);
         } else {
             let delay = self.spawner.preload_delay().failed(now, exit.lived_ms);
@@ -328,10 +328,9 @@ impl<'r> Arbiter<'r> {
                 deadline = deadline.min(now + QUICK_MS);
             }
             self.reap_quietly();
-            let standstill = self
+            deadline += self
                 .watchdog
                 .excuse(&mut self.children, &mut self.fork_servers);
-            deadline = deadline.saturating_add(standstill);
         }
         self.kill_rest();
     }

@@ -4,7 +4,6 @@ use super::row::{Default, Kind, Section, Setting, row};
 
 const SECTION: Section = Section::Tls;
 const SWITCH: Kind = Kind::Bool { cli: true };
-const NO_TLS: &str = "TLS is not available yet: terminate it in a proxy such as nginx";
 
 pub(super) const ROWS: &[Setting] = &[
     row(
@@ -14,8 +13,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::None,
         "Key of the certificate, as PEM; not set: it stands in certfile.",
     )
-    .flags(&["--keyfile"])
-    .refused(&["None"], NO_TLS),
+    .flags(&["--keyfile"]),
     row(
         "certfile",
         SECTION,
@@ -23,8 +21,7 @@ pub(super) const ROWS: &[Setting] = &[
         Default::None,
         "Certificate and its chain, as PEM. With several files clients get the one for the name they ask for.",
     )
-    .flags(&["--certfile"])
-    .refused(&["None"], NO_TLS),
+    .flags(&["--certfile"]),
     row(
         "ssl_version",
         SECTION,

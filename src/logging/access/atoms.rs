@@ -19,6 +19,8 @@ pub(super) enum Atom {
     RawPath,
     Query,
     Scheme,
+    TlsProtocol,
+    TlsCipher,
     /// `HTTP/1.1`, and of that the number.
     Version,
     VersionNumber,
@@ -101,6 +103,8 @@ impl Atom {
             "trace_id" => Self::TraceId,
             "port" => Self::PeerPort,
             "scheme" => Self::Scheme,
+            "ssl_protocol" => Self::TlsProtocol,
+            "ssl_cipher" => Self::TlsCipher,
             "reason" => Self::Reason,
             _ => return None,
         })

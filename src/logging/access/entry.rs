@@ -63,6 +63,8 @@ pub struct AccessEntry<'a> {
     /// `HTTP/1.1`
     pub version: &'a str,
     pub is_https: bool,
+    /// Version and cipher of the connection; `None` when it is plain.
+    pub tls: Option<(&'static str, &'static str)>,
     /// Address and port of the listener; both empty for unix sockets.
     pub server: (&'a str, &'a str),
     pub request: &'a dyn Fields,

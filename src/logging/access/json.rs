@@ -88,6 +88,8 @@ impl JsonForm {
             Atom::Query => text(entry.query, out)?,
             Atom::VersionNumber => text(version_number(entry).as_bytes(), out)?,
             Atom::Scheme => text(scheme(entry).as_bytes(), out)?,
+            Atom::TlsProtocol => text(entry.tls?.0.trim_start_matches("TLSv").as_bytes(), out)?,
+            Atom::TlsCipher => text(entry.tls?.1.as_bytes(), out)?,
             Atom::Connection => {
                 let (place, generation) = entry.connection;
                 text(format!("{place}.{generation}").as_bytes(), out)?;
@@ -159,6 +161,8 @@ fn atom_of(field: &str) -> Option<Atom> {
         "user_agent.original" => Atom::JoinedField(b"user-agent".to_vec()),
         "http.request.method" => Atom::Method,
         "url.scheme" => Atom::Scheme,
+        "tls.protocol.version" => Atom::TlsProtocol,
+        "tls.cipher" => Atom::TlsCipher,
         "url.path" => Atom::RawPath,
         "url.query" => Atom::Query,
         "network.protocol.version" => Atom::VersionNumber,

@@ -129,6 +129,8 @@ impl LineForm {
             Atom::RawPath => escape(entry.path, out),
             Atom::Query => escape(entry.query, out),
             Atom::Scheme => out.extend_from_slice(scheme(entry).as_bytes()),
+            Atom::TlsProtocol => out.extend_from_slice(tls(entry).0.as_bytes()),
+            Atom::TlsCipher => out.extend_from_slice(tls(entry).1.as_bytes()),
             Atom::Version => escape(entry.version.as_bytes(), out),
             Atom::VersionNumber => escape(version_number(entry).as_bytes(), out),
             Atom::RequestId => or_dash(entry.request_id, out),
@@ -183,6 +185,11 @@ pub(super) fn decimal(duration: Duration, out: &mut Vec<u8>) {
 
 pub(super) fn scheme(entry: &AccessEntry<'_>) -> &'static str {
     if entry.is_https { "https" } else { "http" }
+}
+
+/// Version and cipher.
+fn tls(entry: &AccessEntry<'_>) -> (&'static str, &'static str) {
+    entry.tls.unwrap_or(("-", "-"))
 }
 
 pub(super) fn version_number<'a>(entry: &AccessEntry<'a>) -> &'a str {

@@ -34,6 +34,7 @@ fn entry() -> AccessEntry<'static> {
         query: b"x=1",
         version: "HTTP/1.1",
         is_https: false,
+        tls: None,
         server: ("127.0.0.1", "8000"),
         request: &REQUEST,
         status: 200,
@@ -176,6 +177,7 @@ fn our_atoms() {
         bytes_received: None,
         peer_port: None,
         is_https: true,
+        tls: Some(("TLSv1.3", "TLS_AES_128_GCM_SHA256")),
         ..entry()
     };
     assert_eq!(

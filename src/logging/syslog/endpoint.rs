@@ -1,6 +1,6 @@
 //! Where syslog listens: the setting's forms of an address, the names of facilities, and the socket.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 
@@ -8,6 +8,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, connect, socket,
 };
+
+use crate::net::host_names::{self, NameError};
 
 /// The operator's mistake; worded as gunicorn words it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,18 +29,27 @@ pub enum SyslogError {
 pub(super) struct Link {
     pub(super) fd: OwnedFd,
     pub(super) is_stream: bool,
+    /// Where datagrams go, unless it is connected.
+    pub(super) to: Option<SockaddrStorage>,
 }
 
 /// Where a daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Address {
-    Udp(SocketAddr),
-    Tcp(SocketAddr),
+    Udp(Host),
+    Tcp(Host),
     Unix {
         path: PathBuf,
         /// In the order of trying.
         types: &'static [SockType],
     },
+}
+
+/// A name or an address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Host {
+    pub(super) name: String,
+    pub(super) port: u16,
 }
 
 impl Address {
@@ -55,15 +66,15 @@ impl Address {
             return Ok(Self::Unix { path, types });
         }
         if let Some(rest) = text.strip_prefix("udp://") {
-            return Ok(Self::Udp(resolve(rest)?));
+            return Ok(Self::Udp(Host::parse(rest)?));
         }
         if let Some(rest) = text.strip_prefix("tcp://") {
-            return Ok(Self::Tcp(resolve(rest)?));
+            return Ok(Self::Tcp(Host::parse(rest)?));
         }
         Err(SyslogError::Address)
     }
 
-    /// Without waiting for a stream to be connected.
+    /// Without waiting for a stream to be connected, or for the address of a name.
     pub(super) fn connect(&self) -> Result<Link, Errno> {
         let open = |family, kind| socket(family, kind, SOCKET_FLAGS, None);
         let family = |to: &SocketAddr| match to {
@@ -71,16 +82,22 @@ impl Address {
             SocketAddr::V6(_) => AddressFamily::Inet6,
         };
         match self {
-            Self::Udp(to) => Ok(Link {
-                fd: open(family(to), SockType::Datagram)?,
-                is_stream: false,
-            }),
-            Self::Tcp(to) => {
-                let fd = open(family(to), SockType::Stream)?;
-                begin_connect(&fd, &SockaddrStorage::from(*to))?;
+            Self::Udp(host) => {
+                let to = host.address()?;
+                Ok(Link {
+                    fd: open(family(&to), SockType::Datagram)?,
+                    is_stream: false,
+                    to: Some(SockaddrStorage::from(to)),
+                })
+            }
+            Self::Tcp(host) => {
+                let to = host.address()?;
+                let fd = open(family(&to), SockType::Stream)?;
+                begin_connect(&fd, &SockaddrStorage::from(to))?;
                 Ok(Link {
                     fd,
                     is_stream: true,
+                    to: None,
                 })
             }
             Self::Unix { path, types } => {
@@ -89,7 +106,11 @@ impl Address {
                 for kind in *types {
                     let fd = open(AddressFamily::Unix, *kind)?;
                     let is_stream = *kind == SockType::Stream;
-                    result = begin_connect(&fd, &to).map(|()| Link { fd, is_stream });
+                    result = begin_connect(&fd, &to).map(|()| Link {
+                        fd,
+                        is_stream,
+                        to: None,
+                    });
                     if result.is_ok() {
                         break;
                     }
@@ -108,32 +129,36 @@ fn begin_connect(fd: &OwnedFd, to: &dyn SockaddrLike) -> Result<(), Errno> {
     }
 }
 
-/// gunicorn's reading of a host and a port, and the address behind it. Asked once, when the settings are read.
-fn resolve(text: &str) -> Result<SocketAddr, SyslogError> {
-    let (host, rest) = match text.split_once(']') {
-        Some((host, rest)) => (host.trim_start_matches('['), rest),
-        None => text
-            .split_once(':')
-            .map_or((text, ""), |(host, _)| (host, &text[host.len()..])),
-    };
-    let port = match rest.split_once(':') {
-        Some((_, port)) => match port.parse::<u16>() {
-            Ok(number) if port.bytes().all(|byte| byte.is_ascii_digit()) => number,
-            _ => return Err(SyslogError::Port(port.to_owned())),
-        },
-        None => DEFAULT_PORT,
-    };
-    let host = match host {
-        "" => "localhost".to_owned(),
-        host => host.to_ascii_lowercase(),
-    };
-    let mut found = (host.as_str(), port)
-        .to_socket_addrs()
-        .map_err(|_| SyslogError::Host(host.clone()))?
-        .collect::<Vec<_>>();
-    // Syslog daemons listen to the old protocol more often than to the new one alone.
-    found.sort_by_key(SocketAddr::is_ipv6);
-    found.first().copied().ok_or(SyslogError::Host(host))
+impl Host {
+    /// gunicorn's reading of a host and a port. At the start the name must be known; later it is asked for.
+    fn parse(text: &str) -> Result<Self, SyslogError> {
+        let (host, rest) = match text.split_once(']') {
+            Some((host, rest)) => (host.trim_start_matches('['), rest),
+            None => text
+                .split_once(':')
+                .map_or((text, ""), |(host, _)| (host, &text[host.len()..])),
+        };
+        let port = match rest.split_once(':') {
+            Some((_, port)) => match port.parse::<u16>() {
+                Ok(number) if port.bytes().all(|byte| byte.is_ascii_digit()) => number,
+                _ => return Err(SyslogError::Port(port.to_owned())),
+            },
+            None => DEFAULT_PORT,
+        };
+        let name = match host {
+            "" => "localhost".to_owned(),
+            host => host.to_ascii_lowercase(),
+        };
+        match host_names::resolve(&name, port) {
+            Ok(_) | Err(NameError::Pending(_)) => Ok(Self { name, port }),
+            Err(NameError::Failed(_) | NameError::Io(_)) => Err(SyslogError::Host(name)),
+        }
+    }
+
+    /// What is known now.
+    fn address(&self) -> Result<SocketAddr, Errno> {
+        host_names::known(&self.name, self.port).ok_or(Errno::EHOSTUNREACH)
+    }
 }
 
 /// Its number, by its name in any case.

@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 
+use super::endpoint::Host;
 use super::*;
 
 fn syslog(address: &str) -> Syslog {
@@ -111,12 +112,15 @@ fn nobody_there_is_said_once_and_tried_again_later() {
 #[test]
 fn addresses_are_read_as_gunicorn_reads_them() {
     let udp = |text: &str| Address::parse(text).unwrap();
-    let address = |text: &str| Address::Udp(text.parse().unwrap());
-    assert_eq!(udp("udp://127.0.0.1"), address("127.0.0.1:514"));
-    assert_eq!(udp("udp://127.0.0.1:99"), address("127.0.0.1:99"));
-    assert_eq!(udp("udp://[::1]:99"), address("[::1]:99"));
-    assert_eq!(udp("udp://[::1]"), address("[::1]:514"));
-    assert_eq!(udp("udp://"), address("127.0.0.1:514"));
+    let address = |name: &str, port| {
+        let name = name.to_owned();
+        Address::Udp(Host { name, port })
+    };
+    assert_eq!(udp("udp://127.0.0.1"), address("127.0.0.1", 514));
+    assert_eq!(udp("udp://127.0.0.1:99"), address("127.0.0.1", 99));
+    assert_eq!(udp("udp://[::1]:99"), address("::1", 99));
+    assert_eq!(udp("udp://[::1]"), address("::1", 514));
+    assert_eq!(udp("udp://"), address("localhost", 514));
     let message = |text| Address::parse(text).unwrap_err().to_string();
     assert_eq!(message("localhost:514"), "invalid syslog address");
     assert_eq!(message("udp://h:x"), "'x' is not a valid port number.");

@@ -17,6 +17,7 @@ use super::errors::Errors;
 use super::file_wrapper::FileWrapper;
 use super::headers::HeaderKeys;
 use super::input::Input;
+use super::tls_environ::set_tls;
 use super::wsgi_settings::{ListenerAddress, WsgiSettings};
 
 /// Makes the environs of one pool thread.
@@ -84,6 +85,9 @@ impl EnvironMaker {
                 environ.set_item(&key, self.join_repeated(py, &key, &job.head, index)?)?;
             }
         }
+        if let Some(tls) = &job.tls {
+            set_tls(&environ, tls)?;
+        }
         if let Some(is_https) = job.forwarded.is_https {
             let scheme = match is_https {
                 true => intern!(py, "https"),
@@ -93,13 +97,7 @@ impl EnvironMaker {
         }
         self.set_path(py, &environ, job, target)?;
         if let ListenerAddress::Unix { path } = &self.settings.listeners[job.listener] {
-            set_server_of_unix(
-                py,
-                &environ,
-                path,
-                job.head.field(b"host"),
-                job.forwarded.is_https == Some(true),
-            )?;
+            set_server_of_unix(py, &environ, path, job.head.field(b"host"), job.is_https())?;
         }
         Ok(environ)
     }

@@ -25,6 +25,7 @@ mod response_head;
 mod scoreboard_clock;
 mod start_response;
 mod stream;
+mod tls_environ;
 mod wsgi_settings;
 
 use std::sync::Arc;

@@ -219,9 +219,9 @@ impl Connection {
                 self.receive_buffered(services)
             }
             Ok(Found::Handshake(begin)) => {
-                if let Some((tls, config)) = self.transport.tls().zip(services.handshakes.config())
+                if let Some((tls, server)) = self.transport.tls().zip(services.handshakes.server())
                 {
-                    tls.begin(config, &buffer[begin..]);
+                    tls.begin(server, &buffer[begin..]);
                     self.lifecycle.begin_handshake(&services.clock);
                 }
                 // The others go first.
@@ -236,11 +236,15 @@ impl Connection {
         if !services.handshakes.take_step() {
             return Some(Action::Resume);
         }
-        match self.transport.tls()?.handshake() {
+        let tls = self.transport.tls()?;
+        match tls.handshake() {
             Ok(Handshake::Blocked) => Some(Action::Wait),
             Ok(Handshake::ShareUsed) => Some(Action::Resume),
             Ok(Handshake::Done) => {
                 self.lifecycle.end_handshake();
+                if let Some(agreed) = tls.agreed() {
+                    self.client.set_tls(services.handshakes.note_done(agreed));
+                }
                 // The first request may have come with the client's last message.
                 self.read.on_edge(InputEvent::Readable);
                 None

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::http::{ParseError, ProxyHeader, ProxyRoute, ResponseHead, Status};
-use crate::pool::{ConnId, Job, Peer};
+use crate::pool::{ConnId, Job, Peer, TlsInfo};
 
 use crate::worker::access_lines::Outcome;
 use crate::worker::body_stream::StreamingRequestBody;
@@ -189,7 +190,7 @@ pub(in crate::worker) struct TimedOut {
 }
 
 /// The other end of a connection, as each of its requests names it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(in crate::worker) struct Client {
     conn: ConnId,
     /// The socket's peer, or the client that the PROXY header names.
@@ -199,6 +200,8 @@ pub(in crate::worker) struct Client {
     proxy_header: Option<ProxyHeader>,
     /// Which listener accepted the connection.
     listener: usize,
+    /// What TLS has agreed on; `None` on a plain connection.
+    tls: Option<Arc<TlsInfo>>,
 }
 
 impl Client {
@@ -209,6 +212,7 @@ impl Client {
             trusted,
             proxy_header: None,
             listener,
+            tls: None,
         }
     }
 
@@ -236,6 +240,11 @@ impl Client {
         }
     }
 
+    /// Its TLS handshake is done.
+    pub(in crate::worker) fn set_tls(&mut self, tls: Arc<TlsInfo>) {
+        self.tls = Some(tls);
+    }
+
     pub(in crate::worker) fn has_proxy_header(&self) -> bool {
         self.proxy_header.is_some()
     }
@@ -245,6 +254,7 @@ impl Client {
         job.conn = self.conn;
         job.peer = self.peer;
         job.proxy = self.proxy_header;
+        job.tls.clone_from(&self.tls);
         job.trusted = self.trusted;
         job.listener = self.listener;
     }

@@ -13,13 +13,16 @@
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use mio::net::UnixStream;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
-use rustls::ServerConfig;
+use rustls::ServerConnection;
 use thiserror::Error;
+
+use crate::tls::Server;
 
 use super::socket::{Ending, Socket};
 use super::tls_session::{CHUNK_BYTES, Sent, Session};
@@ -49,6 +52,8 @@ pub(in crate::worker) struct Tls {
     /// The socket's end of the stream was read.
     is_at_end: bool,
     closing: Closing,
+    /// The other end of what an application got that may hijack the connection.
+    application: Option<UnixStream>,
 }
 
 impl std::fmt::Debug for Tls {
@@ -92,7 +97,19 @@ impl Tls {
             held_back: 0,
             is_at_end: false,
             closing: Closing::No,
+            application: None,
         }
+    }
+
+    pub(super) fn hijack(&mut self) -> io::Result<OwnedFd> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        self.application = Some(UnixStream::from_std(ours));
+        Ok(theirs.into())
+    }
+
+    pub(super) fn take_application(&mut self) -> Option<UnixStream> {
+        self.application.take()
     }
 
     pub(super) fn socket_mut(&mut self) -> &mut Socket {
@@ -102,8 +119,8 @@ impl Tls {
     // The handshake.
 
     /// The client's first bytes are `hello`. They are looked at in [`Tls::handshake`].
-    pub(in crate::worker) fn begin(&mut self, config: Arc<ServerConfig>, hello: &[u8]) {
-        self.session = Some(Session::new(config, hello));
+    pub(in crate::worker) fn begin(&mut self, server: Arc<Server>, hello: &[u8]) {
+        self.session = Some(Session::new(server, hello));
     }
 
     /// Continue the handshake as far as the socket lets it.
@@ -117,6 +134,11 @@ impl Tls {
             let _ = self.send();
         }
         result
+    }
+
+    /// What was agreed on. `None` before the client's first message.
+    pub(in crate::worker) fn agreed(&self) -> Option<&ServerConnection> {
+        self.session.as_ref()?.begun()
     }
 
     fn step_handshake(&mut self) -> Result<Handshake, HandshakeError> {

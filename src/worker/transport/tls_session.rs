@@ -6,7 +6,9 @@
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::sync::Arc;
 
-use rustls::server::{AcceptedAlert, Acceptor, ServerConfig, ServerConnection};
+use rustls::server::{AcceptedAlert, Acceptor, ServerConnection};
+
+use crate::tls::Server;
 
 /// The session encrypts at most this many bytes before they are written: four records, so that a large body costs one
 /// system call for them together.
@@ -19,7 +21,7 @@ const BUFFER_BYTES: usize = 4096;
 /// How far the session is.
 enum Stage {
     /// The client's first message is not whole.
-    Hello(Box<Acceptor>, Arc<ServerConfig>),
+    Hello(Box<Acceptor>, Arc<Server>),
     /// The handshake goes on, or is done.
     Begun(Box<ServerConnection>),
     /// There will be none; the client has not yet got the reason.
@@ -47,9 +49,9 @@ pub(super) struct Sent {
 
 impl Session {
     /// The client's first bytes are `hello`. They are looked at when the session is resumed.
-    pub(super) fn new(config: Arc<ServerConfig>, hello: &[u8]) -> Self {
+    pub(super) fn new(server: Arc<Server>, hello: &[u8]) -> Self {
         Self {
-            stage: Stage::Hello(Box::default(), config),
+            stage: Stage::Hello(Box::default(), server),
             unread: hello.to_vec(),
             has_ended: false,
             is_grown: false,
@@ -94,11 +96,14 @@ impl Session {
         // RFC 8446 section 6.1: what follows a close_notify is ignored.
         while !bytes.is_empty() && !self.has_ended {
             match &mut self.stage {
-                Stage::Hello(acceptor, config) => {
+                Stage::Hello(acceptor, server) => {
                     read(&mut bytes, |bytes| acceptor.read_tls(bytes))?;
                     let accepted = match acceptor.accept() {
                         Ok(None) => continue,
-                        Ok(Some(accepted)) => accepted.into_connection(config.clone()),
+                        Ok(Some(accepted)) => {
+                            let config = server.config_for(&accepted.client_hello()).clone();
+                            accepted.into_connection(config)
+                        }
                         Err(refused) => Err(refused),
                     };
                     match accepted {

@@ -16,6 +16,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "src/arbiter/signals.rs",
     "src/net/backlog.rs",
     "src/net/inherit.rs",
+    "src/net/lookup.rs",
     "src/net/channel.rs",
     "src/logging/clock/zone.rs",
     "src/python/",

@@ -1,0 +1,385 @@
+"""Certificates and keys: what is refused before anything is bound, and how they are renewed while the server serves."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import pytest
+from authorities import Authority, get, serial, served, tls
+
+from harness import APPS, COMMAND, clean_environment, session_members, wait_until
+
+pytestmark = pytest.mark.ours
+NOBODY = 65534
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up privileges")
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A server that ends by itself."""
+    return subprocess.run(
+        [*COMMAND, "hello:app", "-b", "127.0.0.1:0", *map(str, arguments)],
+        cwd=APPS,
+        env=clean_environment(env),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def pair(files: tuple[Path, Path]) -> tuple[str, ...]:
+    return ("--certfile", str(files[0]), "--keyfile", str(files[1]))
+
+
+def openssl(*arguments: object) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=30)
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+def wrong_settings(authority: Authority) -> dict[str, tuple[list[object], str]]:
+    directory = authority.directory
+    certificate, key = authority.sign("server")
+    other = authority.sign("other")[1]
+    text, gone = authority.write("text", b"no PEM\n"), directory / "gone.pem"
+    der = directory / "server.der"
+    openssl("x509", "-in", certificate, "-outform", "der", "-out", der)
+    encrypted = directory / "encrypted.key"
+    openssl("pkcs8", "-topk8", "-in", key, "-v2", "aes256", "-passout", "pass:secret", "-out", encrypted)
+    good: list[object] = ["--certfile", certificate, "--keyfile", key]
+    wrong: list[object] = ["--keyfile-password", "wrong"]
+    return {
+        "mismatch": (
+            ["--certfile", certificate, "--keyfile", other],
+            f'keyfile "{other}" does not belong to certfile "{certificate}"',
+        ),
+        "missing key": (["--certfile", certificate, "--keyfile", gone], f'keyfile "{gone}" does not exist'),
+        "missing certificate": (["--certfile", gone], f'certfile "{gone}" does not exist'),
+        "key alone": (["--keyfile", key], "keyfile is set and certfile is not"),
+        "no key": (["--certfile", authority.file], f'certfile "{authority.file}" holds no private key'),
+        "not PEM": (["--certfile", der, "--keyfile", key], f'certfile "{der}" is not PEM; '),
+        "key not PEM": (["--certfile", certificate, "--keyfile", text], f'keyfile "{text}" is not PEM; '),
+        "encrypted": (
+            ["--certfile", certificate, "--keyfile", encrypted],
+            f'keyfile "{encrypted}" is encrypted: set keyfile_password',
+        ),
+        "wrong password": (
+            ["--certfile", certificate, "--keyfile", encrypted, *wrong],
+            f'keyfile "{encrypted}" is encrypted, and keyfile_password is not its password',
+        ),
+        "bad authority": ([*good, "--ca-certs", text], f'ca_certs "{text}" is not PEM; '),
+        "no authorities": ([*good, "--cert-reqs", "2"], "cert_reqs needs ca_certs, "),
+        "bad ciphers": ([*good, "--ciphers", "RC4"], "ciphers 'RC4' selects none of the suites that ferricorn has: "),
+        "old version": ([*good, "--ssl-minimum-version", "TLSv1"], "Invalid value for ssl_minimum_version: TLSv1 "),
+        "bad cert_reqs": ([*good, "--cert-reqs", "7"], "Invalid value for cert_reqs: 7 "),
+    }
+
+
+CASES = (
+    "mismatch",
+    "missing key",
+    "missing certificate",
+    "key alone",
+    "no key",
+    "not PEM",
+    "key not PEM",
+    "encrypted",
+    "wrong password",
+    "bad authority",
+    "no authorities",
+    "bad ciphers",
+    "old version",
+    "bad cert_reqs",
+)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_cannot_be_served_is_refused_before_binding(authority, case):
+    arguments, complaint = wrong_settings(authority)[case]
+    for mode in ([], ["--check-config"]):
+        ended = run(*mode, *arguments)
+        assert ended.returncode == 1
+        assert ended.stderr.count("\n") == 2 and ended.stderr.startswith(f"\nError: {complaint}"), ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+def test_the_password_is_shown_nowhere(authority):
+    certificate, key = authority.sign("server")
+    encrypted = authority.directory / "encrypted.key"
+    openssl("pkcs8", "-topk8", "-in", key, "-v2", "aes128", "-passout", "pass:hunter2", "-out", encrypted)
+    arguments = [*pair((certificate, encrypted)), "--keyfile-password", "hunter2"]
+    printed = run("--print-config", *arguments)
+    assert printed.returncode == 0, printed.stderr
+    assert "hunter2" not in printed.stdout + printed.stderr
+    assert "keyfile_password" in printed.stdout
+    where = [*pair((certificate, encrypted)), "--keyfile-password", "env:KEY_PASSWORD", "--check-config"]
+    assert run(*where, env={"KEY_PASSWORD": "hunter2"}).returncode == 0
+    refused = run(*where)
+    assert refused.returncode == 1 and "the variable KEY_PASSWORD is not set" in refused.stderr
+
+
+def test_an_expired_certificate_is_warned_of(authority):
+    files = authority.sign("server", not_after=datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc))
+    checked = run("--check-config", *pair(files))
+    assert checked.returncode == 0
+    assert f'Warning: certfile "{files[0]}" has expired\n' in checked.stderr
+
+
+def test_ssl_version_has_gunicorns_warning(authority):
+    checked = run("--check-config", "--ssl-version", "5", *pair(authority.sign("server")))
+    line = "Warning: option `ssl_version` is deprecated and it is ignored. Use ssl_context instead."
+    assert checked.returncode == 0 and line in checked.stderr
+
+
+# -- what is served ------------------------------------------------------------------------------
+
+
+def test_the_address_is_announced_as_https(server, authority):
+    one = server("hello:app", *pair(authority.sign("server")))
+    assert one.log.wait(r"Listening at: https://127.0.0.1:\d+ \(\d+\)$")
+    assert one.log.wait(r"TLS certificate: localhost, 127.0.0.1, valid until \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
+    with tls(one.address, authority.client()) as connection:
+        assert connection.version() == "TLSv1.3" and b"200 OK" in get(connection)
+
+
+@ROOT
+def test_a_key_that_only_root_can_read_is_served_by_another_user(server):
+    place = Path(tempfile.mkdtemp(prefix="ferricorn-place-"))
+    try:
+        place.chmod(0o755)
+        authority = Authority(place)
+        files = authority.sign("server")
+        files[1].chmod(0o600)
+        # Preloaded, because the other user may not be able to import what root has installed.
+        one = server("hello:app", "--user", str(NOBODY), "--group", str(NOBODY), "--preload", *pair(files))
+        pid = one.booted()[0]
+        wait_until(lambda: Path(f"/proc/{pid}").stat().st_uid == NOBODY, "the worker is the other user's")
+        client = authority.client()
+        assert served(one.address, client) == serial(files[0])
+        files = authority.sign("server")
+        files[1].chmod(0o600)
+        wait_until(lambda: served(one.address, client) == serial(files[0]), "the new certificate")
+    finally:
+        shutil.rmtree(place)
+
+
+def test_the_certificate_is_that_of_the_name(server, authority, tmp_path):
+    first, second = authority.sign("first", "first.example"), authority.sign("second", "*.second.example")
+    config = tmp_path / "conf.py"
+    config.write_text(f"certfile = {[str(first[0]), str(second[0])]}\nkeyfile = {[str(first[1]), str(second[1])]}\n")
+    one = server("hello:app", "-c", str(config))
+    client = authority.client(check_hostname=False)
+    for name, files in (("first.example", first), ("a.second.example", second), ("other.example", first)):
+        assert served(one.address, client, name) == serial(files[0]), name
+
+
+def test_client_certificates_are_checked(server, authority, tmp_path):
+    trusted, other = Authority(tmp_path, "trusted"), Authority(tmp_path, "other")
+    good, revoked, strange = trusted.sign("good"), trusted.sign("revoked"), other.sign("strange")
+    arguments = ["--ca-certs", str(trusted.file), "--ssl-crl", str(trusted.revoke(revoked[0]))]
+    for mode, without in (("1", True), ("2", False)):
+        one = server("hello:app", *pair(authority.sign("server")), *arguments, "--cert-reqs", mode)
+        for certificate, accepted in ((None, without), (good, True), (revoked, False), (strange, False)):
+            assert is_accepted(one.address, authority.client(certificate)) is accepted, (mode, certificate)
+
+
+def is_accepted(address, context: ssl.SSLContext) -> bool:
+    try:
+        with tls(address, context) as connection:
+            return b"200 OK" in get(connection)
+    except (ssl.SSLError, ConnectionError):
+        return False
+
+
+def test_ciphers_and_the_oldest_version_are_obeyed(server, authority):
+    files = pair(authority.sign("server"))
+    one = server("hello:app", *files, "--ciphers", "ECDHE+CHACHA20:!aNULL")
+    with tls(one.address, authority.client(maximum_version=ssl.TLSVersion.TLSv1_2)) as connection:
+        assert connection.cipher()[0].endswith("-CHACHA20-POLY1305")
+    one = server("hello:app", *files, "--ssl-minimum-version", "TLSv1.3")
+    with pytest.raises(ssl.SSLError), tls(one.address, authority.client(maximum_version=ssl.TLSVersion.TLSv1_2)):
+        pass
+
+
+# -- sessions ------------------------------------------------------------------------------------
+
+
+def session_of(address, context: ssl.SSLContext) -> ssl.SSLSession:
+    with tls(address, context) as connection:
+        assert b"200 OK" in get(connection)
+        return connection.session
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_sessions_are_resumed_by_every_worker_and_after_reload_and_upgrade(server, authority, version):
+    one = server("hello:app", *pair(authority.sign("server")), workers=2)
+    client = authority.client(minimum_version=version, maximum_version=version)
+    session = session_of(one.address, client)
+
+    def all_are_resumed(times: int = 20) -> None:
+        for _ in range(times):
+            with tls(one.address, client, session=session) as connection:
+                assert connection.session_reused
+
+    all_are_resumed()
+    before = one.booted()
+    one.send_signal(signal.SIGHUP)
+    one.log.wait(r"Booting worker with pid: (\d+)", 4)
+    wait_until(lambda: not set(before) & set(one.workers()), "new workers only")
+    all_are_resumed()
+    one.send_signal(signal.SIGUSR2)
+    one.log.wait(r"Booting worker with pid: (\d+)", 6)
+    os.kill(one.pid, signal.SIGTERM)
+    assert one.wait_exit() == 0
+    one.log.wait("Master has been promoted.")
+    all_are_resumed()
+    new = int(one.log.wait(r"Listening at: .+ \((\d+)\)$", 2)[-1].group(1))
+    os.kill(new, signal.SIGTERM)
+    wait_until(lambda: not session_members(one.pid), "the new master is gone")
+
+
+def test_other_authorities_for_clients_end_their_sessions(server, authority, tmp_path):
+    trusted = Authority(tmp_path, "trusted")
+    certificate = trusted.sign("client")
+    arguments = ["--ca-certs", str(trusted.file), "--cert-reqs", "2"]
+    one = server("hello:app", *pair(authority.sign("server")), *arguments)
+    client = authority.client(certificate)
+    session = session_of(one.address, client)
+    with tls(one.address, client, session=session) as connection:
+        assert connection.session_reused
+    other = Authority(tmp_path, "other")
+    trusted.write("trusted.pem", other.ca.cert_pem.bytes())
+
+    def is_shut_out() -> bool:
+        try:
+            with tls(one.address, client, session=session) as connection:
+                return b"200 OK" not in get(connection)
+        except (ssl.SSLError, ConnectionError):
+            return True
+
+    wait_until(is_shut_out, "the client of the old authority is refused")
+
+
+# -- renewal -------------------------------------------------------------------------------------
+
+
+def test_a_renewed_certificate_is_served_without_a_signal(server, authority):
+    one = server("hello:app", *pair(authority.sign("server")), workers=2)
+    client, workers = authority.client(), one.workers()
+    for _ in range(2):
+        expected = {serial(authority.sign("server")[0])}
+        # No handshake fails while the certificate changes.
+        seen = partial(serials, one.address, client)
+        wait_until(lambda seen=seen, expected=expected: seen() == expected, "the new certificate in both workers")
+    assert one.workers() == workers
+    assert len(one.log.wait("TLS certificate: localhost")) == 3
+
+
+def serials(address, client: ssl.SSLContext) -> set[int]:
+    return {served(address, client) for _ in range(20)}
+
+
+def test_a_half_replaced_pair_keeps_the_old_one_and_is_logged_once(server, authority):
+    files = authority.sign("server")
+    one = server("hello:app", *pair(files))
+    client, before = authority.client(), serial(files[0])
+    new = authority.sign("new")
+    authority.write("server.pem", new[0].read_bytes())
+    complaint = r'keyfile ".*server.key" does not belong to certfile ".*server.pem"; the certificate of before stays'
+    one.log.wait(complaint)
+    assert served(one.address, client) == before
+    authority.write("server.key", new[1].read_bytes())
+    wait_until(lambda: served(one.address, client) == serial(new[0]), "the whole new pair")
+    assert len(one.log.wait(complaint)) == 1
+
+
+def test_a_reload_takes_new_files_and_refuses_broken_ones(server, authority, tmp_path):
+    first, second = authority.sign("first"), authority.sign("second")
+    config = tmp_path / "conf.py"
+
+    def configure(certificate: Path, key: Path) -> None:
+        config.write_text(f"certfile = {str(certificate)!r}\nkeyfile = {str(key)!r}\n")
+
+    configure(*first)
+    one = server("hello:app", "-c", str(config))
+    client = authority.client()
+    assert served(one.address, client) == serial(first[0])
+    configure(*second)
+    one.send_signal(signal.SIGHUP)
+    wait_until(lambda: served(one.address, client) == serial(second[0]), "the other certificate")
+    configure(second[0], first[1])
+    one.send_signal(signal.SIGHUP)
+    one.log.wait("Reload failed: .*does not belong to certfile")
+    assert served(one.address, client) == serial(second[0])
+
+
+# -- the ssl_context hook ------------------------------------------------------------------------
+
+
+def with_hook(tmp_path: Path, body: str) -> Path:
+    config = tmp_path / "conf.py"
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    config.write_text(f"import ssl\n\n\ndef ssl_context(conf, factory):\n{lines}")
+    return config
+
+
+def test_the_ssl_context_hook_is_called_once_and_obeyed(server, authority, tmp_path):
+    calls = tmp_path / "calls"
+    trusted = Authority(tmp_path, "trusted")
+    body = f"""\
+open({str(calls)!r}, "a").write("called\\n")
+context = factory()
+context.minimum_version = ssl.TLSVersion.TLSv1_3
+context.options |= ssl.OP_NO_COMPRESSION
+context.verify_mode = ssl.CERT_REQUIRED
+context.load_verify_locations({str(trusted.file)!r})
+return context"""
+    one = server("hello:app", "-c", str(with_hook(tmp_path, body)), *pair(authority.sign("server")), workers=2)
+    for certificate, accepted in ((None, False), (trusted.sign("client"), True)):
+        assert is_accepted(one.address, authority.client(certificate)) is accepted
+        old = authority.client(certificate, maximum_version=ssl.TLSVersion.TLSv1_2)
+        assert not is_accepted(one.address, old)
+    assert calls.read_text() == "called\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ("c = factory()\nc.sni_callback = print\nreturn c", "ssl_context: sni_callback cannot be carried over: give"),
+        ("c = factory()\nc.set_ecdh_curve('prime256v1')\nreturn c", "ssl_context: set_ecdh_curve cannot be carried"),
+        ("c = factory()\nc.options |= ssl.OP_NO_TICKET\nreturn c", "ssl_context: options cannot be carried over: "),
+        ("return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)", "ssl_context returned an ssl.SSLContext of its own, "),
+        ("return None", "ssl_context returned None, not what the default factory makes"),
+        ("c = factory()\nc.set_ciphers('RC4')\nreturn c", "ciphers 'RC4' selects none of the suites"),
+    ],
+)
+def test_what_a_context_cannot_carry_over_is_refused_by_name(authority, tmp_path, body, complaint):
+    config = with_hook(tmp_path, body)
+    ended = run("-c", config, *pair(authority.sign("server")), "--check-config")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"\nError: {complaint}") and ended.stderr.count("\n") == 2, ended.stderr
+
+
+def test_a_context_brings_its_own_chain_and_password(server, authority, tmp_path):
+    certificate, key = authority.sign("inner")
+    encrypted = tmp_path / "encrypted.key"
+    openssl("pkcs8", "-topk8", "-in", key, "-v2", "aes256", "-passout", "pass:secret", "-out", encrypted)
+    body = f"""\
+context = factory()
+context.load_cert_chain({str(certificate)!r}, {str(encrypted)!r}, lambda: "secret")
+return context"""
+    one = server("hello:app", "-c", str(with_hook(tmp_path, body)), *pair(authority.sign("server")))
+    assert served(one.address, authority.client()) == serial(certificate)

@@ -1,0 +1,170 @@
+"""What a release rests on: the build backend's messages, the checks of versions and changelogs, the machines' files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from harness import REPOSITORY
+
+pytestmark = pytest.mark.ours
+FILES = ("Cargo.toml", "Cargo.lock", "CHANGELOG.md", "pyproject.toml", "release/check.py")
+
+
+def backend(tmp_path, path, **variables):
+    """What pip runs before it builds, with only `path` to find programs in."""
+    (tmp_path / "maturin.py").write_text("build_sdist = get_requires_for_build_sdist = None\n")
+    program = "import build_backend; print(build_backend.get_requires_for_build_wheel())"
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PATH": str(path), "PYTHONPATH": f"{tmp_path}:{REPOSITORY / 'release'}", **variables},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def program(folder, name, *said):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in said))
+    (folder / name).chmod(0o755)
+
+
+def test_without_rust_one_message_says_what_is_missing(tmp_path):
+    path = tmp_path / "bin"
+    path.mkdir()
+    refused = backend(tmp_path, path)
+    assert refused.returncode == 1
+    assert "there is no cargo on PATH. Building needs Rust 1." in refused.stderr
+    assert "Wheels, which need neither, exist for CPython 3.10 to 3.14 on Linux" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    program(path, "cargo", "cargo 1.70.0 (0123abc 2023-05-05)")
+    assert "cargo is 1.70, and building needs Rust 1." in backend(tmp_path, path).stderr
+    program(path, "cargo", "cargo 1.99.0 (0123abc 2027-05-05)")
+    assert "there is no C compiler (cc)" in backend(tmp_path, path).stderr
+    program(path, "cc")
+    built = backend(tmp_path, path)
+    assert (built.returncode, built.stdout.strip()) == (0, "[]")
+    assert "no C compiler" in backend(tmp_path, path, CC="no-such-compiler").stderr
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository at version 9.8.7, ready to be released."""
+    for name in FILES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    change(tmp_path, "Cargo.toml", r'(?m)^version = "[^"]+"', 'version = "9.8.7"')
+    change(tmp_path, "Cargo.lock", r'(name = "ferricorn"\nversion = )"[^"]+"', r'\1"9.8.7"')
+    change(tmp_path, "pyproject.toml", r"example\.org", "ferricorn.net")
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n## 9.8.7 (2030-01-01)\n\n- One.\n")
+    git(tmp_path, "init", "--quiet", "--initial-branch=main")
+    commit(tmp_path, "Begin")
+    return tmp_path
+
+
+def change(root, name, pattern, replacement):
+    text = (root / name).read_text()
+    changed, count = re.subn(pattern, replacement, text)
+    assert count, f"{name} has no {pattern}"
+    (root / name).write_text(changed)
+
+
+def git(root, *arguments):
+    identity = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    subprocess.run(["git", *identity, *arguments], cwd=root, check=True, timeout=20, stdout=subprocess.DEVNULL)
+
+
+def commit(root, message):
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message", message)
+
+
+def check(root, *arguments):
+    done = subprocess.run(
+        [sys.executable, str(root / "release/check.py"), *arguments],
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == (1 if done.stderr else 0)
+    return done.stderr.splitlines()
+
+
+def test_a_version_that_is_ready_is_released(repository):
+    assert check(repository, "version", "9.8.7") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "replacement", "finding"),
+    [
+        ("Cargo.toml", "9.8.7", "9.8.6", "Cargo.toml has version 9.8.6, not 9.8.7"),
+        ("Cargo.lock", '"9.8.7"', '"9.8.6"', "Cargo.lock has not version 9.8.7: cargo check"),
+        ("CHANGELOG.md", "9.8.7", "9.8.6", "CHANGELOG.md has no section 9.8.7, or an empty one"),
+        ("CHANGELOG.md", "Unreleased\n", "Unreleased\n\n- Two.\n", "CHANGELOG.md has entries under Unreleased"),
+        (
+            "pyproject.toml",
+            '(ferricorn@)[^"]+',
+            r"\1example.org",
+            "pyproject.toml has reserved addresses: ferricorn@example.org",
+        ),
+    ],
+)
+def test_what_keeps_a_version_from_being_released(repository, name, pattern, replacement, finding):
+    change(repository, name, pattern, replacement)
+    commit(repository, "Break it")
+    assert check(repository, "version", "9.8.7") == [finding]
+
+
+def test_neither_twice_nor_with_open_changes(repository):
+    git(repository, "tag", "v9.8.7")
+    (repository / "more").write_text("")
+    assert check(repository, "version", "9.8.7") == [
+        "the work tree has changes that are not committed",
+        "the tag v9.8.7 exists",
+    ]
+    assert "VERSION=9.8 is not a version: 1.2.3 or 1.2.3rc1" in check(repository, "version", "9.8")
+
+
+def test_a_visible_change_needs_a_line_in_the_changelog(repository):
+    git(repository, "checkout", "--quiet", "-b", "work")
+    (repository / "src").mkdir()
+    (repository / "src/one.rs").write_text("")
+    commit(repository, "Change what users run")
+    (finding,) = check(repository, "changelog", "main")
+    assert "CHANGELOG.md has not" in finding
+    git(repository, "commit", "--quiet", "--amend", "--message", "Move it\n\nChangelog: none")
+    assert check(repository, "changelog", "main") == []
+    git(repository, "commit", "--quiet", "--amend", "--message", "Change it")
+    (repository / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n- Two.\n")
+    commit(repository, "Say it")
+    assert check(repository, "changelog", "main") == []
+
+
+def test_machines_run_targets_of_the_makefile():
+    if not (REPOSITORY / ".github").exists():
+        pytest.skip("a source archive has none")
+    makefile = (REPOSITORY / "Makefile").read_text()
+    workflows = list((REPOSITORY / ".github/workflows").glob("*.yml"))
+    assert workflows
+    for workflow in workflows:
+        commands = re.findall(r"^\s+- run: (.*)$", workflow.read_text(), re.MULTILINE)
+        assert commands
+        for command in commands:
+            if not command.startswith("sudo apt-get "):
+                target = re.fullmatch(r"make ([a-z-]+)( [A-Z_]+=\S+( \S+ \S+)?)?", command)
+                assert target, f"{workflow.name}: {command}"
+                assert re.search(rf"^{target[1]}:", makefile, re.MULTILINE), f"{workflow.name}: {command}"
+
+
+def test_the_page_for_indexes_has_no_relative_link():
+    page = (REPOSITORY / "release/index_page.md").read_text()
+    assert re.findall(r"\]\((?!https?://|#)[^)]*\)", page) == []
