@@ -293,4 +293,6 @@ pub struct Tls {
     /// OpenSSL's syntax.
     pub ciphers: Option<String>,
     pub ssl_minimum_version: TlsVersion,
+    /// For ALPN, the preferred one first.
+    pub http_protocols: Vec<HttpProtocol>,
 }

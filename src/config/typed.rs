@@ -114,16 +114,23 @@ fn http(r: &Resolved) -> Http {
     }
 }
 
-fn http2(r: &Resolved) -> Http2 {
+fn http_protocols(r: &Resolved) -> Vec<HttpProtocol> {
     let protocol = |name: String| match name.as_str() {
         "h2" => HttpProtocol::H2,
         _ => HttpProtocol::H1,
     };
+    r.texts("http_protocols")
+        .into_iter()
+        .map(protocol)
+        .collect()
+}
+
+fn http2(r: &Resolved) -> Http2 {
     section! { Http2 of r:
         number(http2_max_concurrent_streams http2_initial_window_size)
         number(http2_max_frame_size http2_max_header_list_size)
         {
-            http_protocols: r.texts("http_protocols").into_iter().map(protocol).collect(),
+            http_protocols: http_protocols(r),
             http2_cleartext: match r.text("http2_cleartext").as_str() {
                 "prior-knowledge" => Http2Cleartext::PriorKnowledge,
                 "upgrade" => Http2Cleartext::Upgrade,
@@ -203,6 +210,7 @@ fn tls(r: &Resolved, chdir: &Path) -> Option<Tls> {
             true => TlsVersion::Tls13,
             false => TlsVersion::Tls12,
         },
+        http_protocols: http_protocols(r),
     })
 }
 

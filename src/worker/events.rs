@@ -143,7 +143,7 @@ mod tests {
             let token = of_connection(ConnId::new(slot, generation));
             assert_eq!(event(token), Event::Connection(token, socket));
             assert_eq!(slot_of(token), Some(slot as usize));
-            let bridge = of_bridge(ConnId { slot, generation });
+            let bridge = of_bridge(ConnId::new(slot, generation));
             assert!(bridge != token && slot_of(bridge) != slot_of(token));
         }
     }

@@ -247,7 +247,11 @@ impl Connection {
                 }
                 // The first request may have come with the client's last message.
                 self.read.on_edge(InputEvent::Readable);
-                None
+                let agreed = self.transport.tls().and_then(|tls| tls.agreed());
+                match agreed.and_then(|agreed| agreed.alpn_protocol()) {
+                    Some(b"h2") => Some(self.begin_http2(&[], services)),
+                    _ => None,
+                }
             }
             Err(error) => Some(self.fail_handshake(&error, services)),
         }
