@@ -225,23 +225,32 @@ impl Http2 {
         while let Polled::Request(request, respond) = self.engine.poll() {
             if self.mux.is_full() {
                 // What was reset before this request came has made room for it.
-                self.apply_seen(client, services);
+                self.apply_seen(respond.stream_id().as_u32(), client, services);
             }
             self.mux.begin(request, respond, client, services);
         }
-        self.apply_seen(client, services);
+        self.apply_seen(u32::MAX, client, services);
     }
 
-    fn apply_seen(&mut self, client: &Client, services: &mut Services) {
+    /// Act upon what was seen to come for streams before `end`. The others have not begun.
+    fn apply_seen(&mut self, end: u32, client: &Client, services: &mut Services) {
         if self.seen.is_empty() {
             return;
         }
-        let seen = std::mem::take(&mut self.seen);
-        for id in seen.malformed {
+        let is_due = |id: &u32| *id < end;
+        let (malformed, later): (Vec<u32>, _) =
+            self.seen.malformed.iter().partition(|id| is_due(id));
+        let (resets, later_resets): (Vec<u32>, _) =
+            self.seen.resets.iter().partition(|id| is_due(id));
+        self.seen = Seen {
+            resets: later_resets,
+            malformed: later,
+        };
+        for id in malformed {
             let reason = "pseudo-field in the trailers";
             self.mux.reset(id, Reason::PROTOCOL_ERROR, reason, services);
         }
-        for id in seen.resets {
+        for id in resets {
             let reason = services.shutdown.reason_of_gone();
             if self.mux.cancel(id, reason, services)
                 && let Err(flood) = self.guard.note_early_reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 
 import httpx
@@ -18,7 +19,6 @@ from frames import (
     REFUSED_STREAM,
     Frames,
 )
-from harness import PATIENCE_S, Server, wait_until
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -30,6 +30,8 @@ from hyperframe.frame import (
     SettingsFrame,
     WindowUpdateFrame,
 )
+
+from harness import PATIENCE_S, Server, wait_until
 
 pytestmark = pytest.mark.ours
 
@@ -54,7 +56,13 @@ def connect(one: Server, **options) -> Frames:
 def test_a_request_has_the_environ_of_http_2(h2):
     one = h2("--access-logfile", "-", "--access-logformat", "%(r)s %(H)s %(s)s")
     with connect(one) as client:
-        fields = [("x-name", "caf\xe9".encode("latin-1")), ("cookie", "a=1"), ("cookie", "b=2"), ("x-a", "1"), ("x-a", "2")]
+        fields = [
+            ("x-name", "caf\xe9".encode("latin-1")),
+            ("cookie", "a=1"),
+            ("cookie", "b=2"),
+            ("x-a", "1"),
+            ("x-a", "2"),
+        ]
         reply = client.reply(client.ask("/environ?q=1", fields=fields))
     assert (reply.status, reply.header("x-name")) == (200, "caf\xe9".encode("latin-1"))
     environ = reply.body.decode("latin-1").splitlines()
@@ -322,15 +330,10 @@ def test_only_trusted_peers_speak_it(h2):
 def flood(client: Frames, data: bytes, times: int) -> int:
     """Send until the server ends the connection. Returns its code."""
     client.credits = client.acknowledges = False
-    try:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         for _ in range(times):
             client.send_bytes(data)
-    except (BrokenPipeError, ConnectionResetError):
-        pass
-    try:
-        client.end()
-    except (BrokenPipeError, ConnectionResetError):
-        pass
+    client.end()
     return client.goaways[-1][1]
 
 
@@ -355,7 +358,9 @@ def test_empty_data_is_bounded(h2):
 
 def test_useless_frames_are_bounded_by_what_they_serve(h2):
     with connect(h2()) as client:
-        assert flood(client, PriorityFrame(1, depends_on=3, stream_weight=1).serialize() * 10_000, 90) == ENHANCE_YOUR_CALM
+        assert (
+            flood(client, PriorityFrame(1, depends_on=3, stream_weight=1).serialize() * 10_000, 90) == ENHANCE_YOUR_CALM
+        )
 
 
 def test_continuations_are_bounded(h2):
