@@ -34,14 +34,13 @@ mod mux;
 mod response_stream;
 
 pub(super) use self::link::Link;
+pub(super) use self::mux::jobs_max;
 
 /// With more bytes than this waiting to be written nothing is read either, so that answers to what the client sends are
 /// bounded.
 const UNSENT_BYTES_MAX: u64 = 256 * 1024;
 /// One connection reads and writes at most this many bytes in one iteration of the loop, so that none starves the others.
 const SHARE_BYTES: usize = 512 * 1024;
-/// A connection may always have this many jobs with the pool, if there are fewer threads.
-const JOBS_MIN: usize = 2;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Http2 {
@@ -396,9 +395,4 @@ impl Http2 {
     pub(super) fn held_bytes(&self) -> usize {
         self.mux.held_bytes()
     }
-}
-
-/// How many jobs of one connection the pool may have at a time.
-pub(super) fn jobs_max(threads: usize) -> usize {
-    threads.max(JOBS_MIN)
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import ssl
+import subprocess
 
 import httpx
 import pytest
@@ -485,3 +487,30 @@ def test_httpx_speaks_it(h2):
         for _ in range(3):
             response = client.post(f"http://{host}:{port}/echo", content=b"a" * 100_000)
             assert (response.http_version, response.content) == ("HTTP/2", b"a" * 100_000)
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    path = tmp_path / "all.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(path)]
+    command = ["openssl", "req", "-x509", *key, *subject, "-days", "30", "-out", str(tmp_path / "cert.pem")]
+    subprocess.run(command, check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + (tmp_path / "cert.pem").read_bytes())
+    return path
+
+
+@pytest.mark.parametrize(("protocols", "chosen"), [("h2,h1", "HTTP/2"), ("h1,h2", "HTTP/1.1"), ("h2", "HTTP/2")])
+def test_alpn_chooses_the_preferred_protocol(server, certificate, protocols, chosen):
+    one = server("streams:application", "--certfile", str(certificate), "--http-protocols", protocols)
+    host, port = one.address
+    context = ssl.create_default_context(cafile=certificate)
+    with httpx.Client(http2=True, verify=context) as client:
+        for target in ("/environ", "/large", "/items"):
+            response = client.get(f"https://{host}:{port}{target}")
+            assert (response.http_version, response.status_code) == (chosen, 200)
+        response = client.post(f"https://{host}:{port}/echo", content=b"a" * 300_000)
+        assert response.content == b"a" * 300_000
+        environ = client.get(f"https://{host}:{port}/environ").text
+    assert "wsgi.url_scheme='https'" in environ
+    assert one.stop() == 0

@@ -29,6 +29,14 @@ mod intake;
 mod output;
 mod request_body;
 
+/// A connection may always have this many jobs with the pool, if there are fewer threads.
+const JOBS_MIN: usize = 2;
+
+/// How many jobs of one connection the pool may have at a time.
+pub(in crate::worker) fn jobs_max(threads: usize) -> usize {
+    threads.max(JOBS_MIN)
+}
+
 /// One request.
 #[derive(Debug)]
 struct Stream {
