@@ -30,7 +30,7 @@ OPTIMISED := --profile model --config 'profile.model.inherits="dev"' \
              --config profile.model.opt-level=3 --config profile.model.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build quick test check-rust check-python pytest docs site bench fuzz fuzz-smoke base peers instructions walk clean \
+.PHONY: help run build quick test check-rust check-python pytest test-agents docs site bench fuzz fuzz-smoke base peers instructions walk clean \
         wheels sdist run-wheels roots audit lint-release changelog release
 
 help:  ## list the targets
@@ -110,6 +110,17 @@ check-python: $(TESTS)  ## ruff on every Python file, mypy on the package, its s
 
 pytest: $(TESTS)  ## real processes: PEP 3333, HTTP, signals, frameworks, parity with gunicorn
 	@$(BIN)/python -m pytest tests/python -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
+
+# Their own environment: agents patch what they find.
+AGENTS := target/agents
+$(AGENTS)/.made: $(MADE) tests/python/requirements-agents.txt
+	@echo "installing monitoring agents"
+	@rm -rf $(AGENTS); $(BIN)/python -m venv $(AGENTS)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(AGENTS)/bin/python -m pip install --quiet -r tests/python/requirements-agents.txt
+	@touch $@
+
+test-agents: $(BUILT) $(AGENTS)/.made  ## monitoring agents of the field: what they have seen arrives
+	@PYTHONPATH="$(CURDIR)/src" $(AGENTS)/bin/python -m pytest tests/python/test_agents.py -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
 
 docs:  ## write docs/settings.md from the table of settings
 	@UPDATE_DOCS=1 cargo test --locked --no-default-features --quiet --lib config::document

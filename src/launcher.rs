@@ -13,6 +13,7 @@
 
 pub(crate) mod api;
 mod code_watch;
+mod config_check;
 mod daemon;
 mod ending;
 mod faults;
@@ -38,13 +39,13 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use self::ending::{Ending, chain, complain, print};
+use self::ending::{Ending, chain, complain, error_line};
 use self::origin::{Origin, Settings, Sources};
 use self::python_runtime::PythonRuntime;
 use self::raw_env::RawEnv;
 use self::reexec::Inheritance;
 use crate::arbiter::{self, ListenError, Outcome, Start, StartError};
-use crate::config::{Config, Environment, VERSION};
+use crate::config::{Environment, VERSION};
 use crate::logging::Log;
 use crate::net::host_names;
 use crate::python::{fork_guard, loader};
@@ -63,7 +64,7 @@ fn run_from(py: Python<'_>, origin: Origin) -> i32 {
     let inheritance = match Inheritance::take(py) {
         Ok(inheritance) => inheritance,
         Err(error) => {
-            complain(&format!("\nError: {}\n", chain(&error)));
+            complain(&error_line(&chain(&error)));
             return 1;
         }
     };
@@ -108,7 +109,9 @@ fn prepare(
     } = sources.read(py)?;
     loader::enter(py, &config).map_err(raised)?;
     if config.debugging.print_config || config.debugging.check_config {
-        return Err(check(py, &sources, &config, &hints));
+        return Err(config_check::run(&config, &hints, || {
+            sources.load_app(py, &config)
+        }));
     }
     log.apply(&config).map_err(Ending::refused)?;
     // statsd's host: the first metrics need not be lost.
@@ -177,34 +180,9 @@ fn refuse(error: &StartError) -> i32 {
     let reason = chain(error);
     match error {
         StartError::Listen(ListenError::Bind(_)) => log::error!("{reason}"),
-        _ => complain(&format!("\nError: {reason}\n")),
+        _ => complain(&error_line(&reason)),
     }
     1
-}
-
-/// `--print-config` and `--check-config`: 0 when the application can be loaded and no name is in doubt.
-fn check(py: Python<'_>, sources: &Sources, config: &Config, hints: &[String]) -> Ending {
-    if config.debugging.print_config {
-        print(&config.resolved.print());
-    }
-    for warning in &config.warnings {
-        complain(&format!("Warning: {warning}\n"));
-    }
-    for note in config.resolved.notes() {
-        complain(&format!("Note: {note}\n"));
-    }
-    match sources.load_app(py, config) {
-        Err(error) => Ending {
-            code: 1,
-            message: Some(format!(
-                "\nError while loading the application:\n\n{error}\n"
-            )),
-        },
-        Ok(_) => Ending {
-            code: i32::from(!hints.is_empty()),
-            message: None,
-        },
-    }
 }
 
 /// For a name server at work. Without an answer the server starts all the same.

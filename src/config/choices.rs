@@ -76,6 +76,11 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
+    pub fn is_name(name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        Self::from_name(&name) != Self::Info || name == "info"
+    }
+
     /// An unknown name means info, as in gunicorn.
     pub fn from_name(name: &str) -> Self {
         match name.to_ascii_lowercase().as_str() {

@@ -66,6 +66,24 @@ impl Resolved {
             })
     }
 
+    /// How many settings were given a value, besides those that say what to check.
+    pub fn given(&self) -> usize {
+        let is_given = |setting: &Setting, source: &Source| {
+            *source != Source::Default && !NOT_COUNTED.contains(&setting.name)
+        };
+        self.iter()
+            .filter(|(setting, _, source)| is_given(setting, source))
+            .count()
+    }
+
+    /// The names of those that differ from gunicorn's.
+    pub fn differing(&self) -> Vec<&'static str> {
+        self.iter()
+            .filter(|(setting, _, source)| **source != Source::Default && setting.differs.is_some())
+            .map(|(setting, ..)| setting.name)
+            .collect()
+    }
+
     pub(super) fn text(&self, name: &str) -> String {
         self.value(name)
             .and_then(Value::as_str)
@@ -144,4 +162,5 @@ impl Bounded for usize {
     const LARGEST: Self = Self::MAX;
 }
 
+const NOT_COUNTED: [&str; 4] = ["wsgi_app", "config", "check_config", "print_config"];
 const SECONDS_MAX: u64 = 100 * 365 * 24 * 3600;

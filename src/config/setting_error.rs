@@ -24,3 +24,13 @@ pub enum Error {
     #[error("No application module specified.")]
     NoApplication,
 }
+
+impl Error {
+    /// The setting that has the wrong value.
+    pub fn setting(&self) -> Option<&'static str> {
+        match self {
+            Self::Invalid { name, .. } | Self::Refused { name, .. } => Some(name),
+            Self::NoApplication => None,
+        }
+    }
+}

@@ -74,6 +74,13 @@ impl RawSettings {
         }
     }
 
+    /// Forgets the values of some settings. False if there were none.
+    pub fn remove<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> bool {
+        let before = self.entries.len();
+        names.for_each(|name| drop(self.entries.remove(name)));
+        self.entries.len() < before
+    }
+
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.entries.get(name).map(|(value, _)| value)
     }

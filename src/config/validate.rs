@@ -2,6 +2,7 @@
 
 use super::bad_value::BadValue;
 use super::check::check;
+use super::choices::LogLevel;
 use super::resolved::Resolved;
 use super::sections::Config;
 use super::setting_error::Error;
@@ -85,8 +86,14 @@ fn resolve(setting: &Setting, raw: &RawSettings) -> Result<(Value, Source), Erro
     }
 }
 
-/// Warns of a setting that was changed and has no effect here.
+/// Warns of a setting that was changed and has no effect here, and of a level that gunicorn takes for info.
 fn warning(setting: &Setting, value: &Value, source: &Source) -> Option<String> {
+    if setting.name == "loglevel" && !value.as_str().is_none_or(LogLevel::is_name) {
+        let (name, levels) = (setting.name, "debug, info, warning, error, critical");
+        return Some(format!(
+            "{name} = {value} ({source}) is none of {levels}: info is used."
+        ));
+    }
     let why = match setting.verdict {
         Verdict::NoEffect(why) => why,
         Verdict::Works | Verdict::Refused { .. } => return None,
@@ -171,7 +178,7 @@ fn across(resolved: &Resolved) -> Vec<Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::config::{HttpProtocol, LogLevel};
+    use crate::config::HttpProtocol;
     use std::time::Duration;
 
     fn given(pairs: &[(&str, Value)]) -> RawSettings {

@@ -56,6 +56,15 @@ def leave_server() -> None:
     _hijack.close_all()
 
 
+def restore_wakeup() -> None:
+    """`asyncio` sets the wake-up descriptor for as long as it handles signals, and then sets it to none."""
+    if wakeup_fd is None:
+        return
+    current = signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
+    if current not in (-1, wakeup_fd):
+        signal.set_wakeup_fd(current)
+
+
 def end(error: BaseException | None) -> NoReturn:
     """The child has come back to the server's code, by a return or an exception. It ends as a program would, without
     the exit handlers and threads that it has copied."""

@@ -31,7 +31,7 @@ use nix::libc;
 pub use handlers::{note_handler, note_installed_handler, reset_handlers};
 pub use memory::{register_mapping, unregister_mapping};
 pub use own_descriptors::{Registered, disown, own, register, registered};
-pub use successor::{Succession, fork_with_successor, reap_quiet_child};
+pub use successor::{QuietChild, Succession, fork_with_successor};
 
 /// This process is a child that the application has forked.
 static IS_CHILD: AtomicBool = AtomicBool::new(false);

@@ -11,12 +11,13 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2};
 
 use super::own_fork;
@@ -95,11 +96,26 @@ fn wait_for_adoption(adopter: Pid) {
     }
 }
 
-/// A process below this one whose end has sent no signal is taken away if it has ended. False: it runs.
-#[must_use]
-pub fn reap_quiet_child(pid: Pid) -> bool {
-    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
-    waitpid(pid, Some(flags)) != Ok(nix::sys::wait::WaitStatus::StillAlive)
+/// A process below this one whose end sends no signal.
+#[derive(Debug)]
+pub struct QuietChild(AtomicI32);
+
+impl QuietChild {
+    #[must_use]
+    pub fn new(pid: Option<Pid>) -> Self {
+        Self(AtomicI32::new(pid.map_or(0, Pid::as_raw)))
+    }
+
+    /// Takes it away if it has ended. True when there is none any more.
+    pub fn reap(&self) -> bool {
+        let pid = self.0.load(Ordering::Relaxed);
+        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
+        if pid != 0 && waitpid(Pid::from_raw(pid), Some(flags)) == Ok(WaitStatus::StillAlive) {
+            return false;
+        }
+        self.0.store(0, Ordering::Relaxed);
+        true
+    }
 }
 
 /// Ends this process without its exit handlers.
@@ -115,7 +131,6 @@ const ADOPTION_POLL: Duration = Duration::from_micros(100);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::wait::WaitStatus;
 
     /// The process that forks must have one thread, which a test's has not: it is a child without any other.
     #[test]
@@ -139,7 +154,8 @@ mod tests {
                         // `wait` does not see the successor, which still runs or not.
                         let seen = waitpid(None, Some(WaitPidFlag::WNOHANG));
                         tell(b'w', Pid::from_raw(i32::from(seen == Err(Errno::ECHILD))));
-                        while !reap_quiet_child(successor) {
+                        let successor = QuietChild::new(Some(successor));
+                        while !successor.reap() {
                             std::thread::sleep(Duration::from_millis(1));
                         }
                         leave(7);

@@ -8,16 +8,13 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
+use super::config_check;
 use super::ending::{Ending, print};
-use crate::arbiter::unix_now;
 use crate::config::{self, CliOutcome, Config, Environment, RawSettings};
-use crate::logging::access::AccessFormat;
-use crate::net::BindAddress;
 use crate::python::config_file;
 use crate::python::hooks::Hooks;
 use crate::python::loader::{self, AppLoadError};
 use crate::python::ssl_context;
-use crate::tls;
 
 /// What the operator asked for, read and checked.
 pub(super) struct Settings {
@@ -47,28 +44,11 @@ impl Sources {
             Origin::Application(application) => self.of_application(application.bind(py))?,
         };
         let hints = raw.warnings().to_vec();
-        let mut config = config::validate(raw).map_err(|errors| {
-            let errors: Vec<_> = errors
-                .iter()
-                .map(|error| format!("\nError: {error}\n"))
-                .collect();
-            let message = Some(errors.concat());
-            Ending { code: 1, message }
-        })?;
-        AccessFormat::with_fields(
-            &config.access_log.access_log_format,
-            &config.access_log.access_log_fields,
-        )
-        .map_err(Ending::refused)?;
-        for address in &config.socket.bind {
-            address.parse::<BindAddress>().map_err(Ending::refused)?;
-        }
+        let load_app = |config: &Config| self.load_app(py, config);
+        let refused = |mistakes| config_check::refused(py, &mistakes, load_app);
+        let mut config = config_check::validated(raw).map_err(refused)?;
         ssl_context::apply(py, &mut config, &hooks).map_err(|error| Ending::raised(py, &error))?;
-        if let Some(tls) = &config.tls {
-            let loaded = tls::load(tls, unix_now()).map_err(Ending::refused)?;
-            let warnings = loaded.warnings.iter().map(ToString::to_string);
-            config.warnings.extend(warnings);
-        }
+        let config = config_check::with_tls(config).map_err(refused)?;
         Ok(Settings {
             config: Arc::new(config),
             hooks,

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::origin::{Settings, Sources};
 use super::raw_env::RawEnv;
 use super::{python_fork, python_logs, reexec, relay, title};
+use crate::arbiter::signals;
 use crate::arbiter::{Forked, Hook, HookError, HookEvent, ReloadError, Runtime, WorkerInfo};
 use crate::config::Config;
 use crate::fork_guard::Succession;
@@ -352,6 +355,19 @@ impl Runtime for PythonRuntime<'_> {
             blocking();
             logs.tick();
         });
+        // A hook may have set a handler of its own.
+        if let Err(error) = self.py.check_signals() {
+            on_handler_error(self.py, &error);
+        }
+    }
+}
+
+/// A signal handler that a hook has set in the master raised: what ends a program stops the server in order.
+fn on_handler_error(py: Python<'_>, error: &PyErr) {
+    if error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py) {
+        let _ = signals::deliver(Signal::SIGTERM);
+    } else {
+        log::error!("Exception in a signal handler\n{}", traceback(py, error));
     }
 }
 

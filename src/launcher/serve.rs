@@ -1,7 +1,7 @@
 //! A worker that serves: settings and application become a running event loop, and its end becomes an exit code.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -17,7 +17,7 @@ use super::worker_access_log;
 use super::worker_signals::{RequestedExit, WorkerSignals, watch_slot, without_signals};
 use crate::arbiter::{WorkerContext, signals};
 use crate::config::{Config, VERSION};
-use crate::fork_guard::reap_quiet_child;
+use crate::fork_guard::QuietChild;
 use crate::logging::access::FormatError;
 use crate::logging::statsd::Statsd;
 use crate::net::Listener;
@@ -26,8 +26,8 @@ use crate::python::heartbeat::{self, GilTaskQueue, Heartbeat};
 use crate::python::hooks::{Hook, leaving, reopen_files, store};
 use crate::python::interrupts::Interrupts;
 use crate::python::native_thread::ThreadEnd;
-use crate::python::threads::{PythonApplication, TimeoutHook};
-use crate::python::wsgi::{ListenerAddress, RequestHooks, WsgiApp, WsgiSettings};
+use crate::python::threads::{PythonApplication, TimeoutHook, poke_main_thread};
+use crate::python::wsgi::{ListenerAddress, PythonAccessLog, RequestHooks, WsgiApp, WsgiSettings};
 use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 use crate::worker::{Exit, Setup};
 
@@ -161,11 +161,11 @@ fn with_loggers(
     let logger = (is_custom || touched.error).then(|| inherited.log.clone_ref(py));
     let logs_access = is_custom || touched.access;
     let app = app
-        .with_request_hooks(request_hooks(py, logs_access, inherited)?)
+        .with_request_hooks(request_hooks(py, config, logs_access, inherited)?)
         .with_logger(logger);
     let app = Arc::new(app);
     let later = match worker_access_log::logs_access(config) && !logs_access {
-        true => request_hooks(py, true, inherited)?,
+        true => request_hooks(py, config, true, inherited)?,
         false => None,
     };
     python_logs::serve(is_python, Arc::clone(&app), later);
@@ -188,13 +188,10 @@ fn start_heartbeat(
 ) -> std::io::Result<Heartbeat> {
     let has_one_thread = config.workers.threads == 1;
     let shows_life = heartbeat(scoreboard, index, has_one_thread);
-    let fork_server = AtomicI32::new(fork_server.map_or(0, Pid::as_raw));
+    let below = QuietChild::new(fork_server);
     let shows_life = Box::new(move || {
         shows_life();
-        let pid = fork_server.load(Ordering::Relaxed);
-        if pid != 0 && reap_quiet_child(Pid::from_raw(pid)) {
-            fork_server.store(0, Ordering::Relaxed);
-        }
+        below.reap();
     });
     without_signals(|| Heartbeat::start(config.workers.timeout, shows_life))
 }
@@ -247,6 +244,7 @@ fn touched_logs(py: Python<'_>, config: &Config, inherited: &Inherited) -> PyRes
 /// What sees each request: hooks, and the access log of a custom logger.
 fn request_hooks(
     py: Python<'_>,
+    config: &Config,
     logs_access: bool,
     inherited: &Inherited,
 ) -> PyResult<Option<RequestHooks>> {
@@ -254,7 +252,10 @@ fn request_hooks(
         py,
         Arc::clone(&inherited.hooks),
         inherited.worker.clone_ref(py),
-        logs_access.then(|| inherited.log.clone_ref(py)),
+        logs_access.then(|| PythonAccessLog {
+            logger: inherited.log.clone_ref(py),
+            admits: worker_access_log::admits(config),
+        }),
     )
 }
 
@@ -269,8 +270,12 @@ fn heartbeat(
     let scoreboard = scoreboard.clone();
     Box::new(move || {
         let slot = scoreboard.slot(index);
-        if !has_one_thread || slot.threads_busy() == 0 {
+        let is_idle = slot.threads_busy() == 0;
+        if !has_one_thread || is_idle {
             slot.python_heartbeat(monotonic_ms());
+        }
+        if has_one_thread && is_idle {
+            poke_main_thread();
         }
         watch_slot();
     })

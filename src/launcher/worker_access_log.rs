@@ -10,7 +10,7 @@ use super::python_runtime::Inherited;
 use super::relay;
 use crate::config::Config;
 use crate::logging::access::{AccessFilter, AccessFormat, FormatError};
-use crate::python::wsgi::{ListenerAddress, WsgiSettings};
+use crate::python::wsgi::{Admits, ListenerAddress, WsgiSettings};
 use crate::worker::{AccessLines, AccessLog, WorkerInfo};
 
 /// The log of worker `number`, if there is to be one. The environ keys that it needs go into `settings`.
@@ -24,7 +24,16 @@ pub(super) fn make(
 ) -> Result<Option<AccessLog>, FormatError> {
     if !config.logging.is_built_in() {
         let relay = relay::access(inherited.log.clone_ref(py));
-        return Ok(Some(AccessLog::Relay(relay)));
+        let Some(admits) = admits(config) else {
+            return Ok(Some(AccessLog::Relay(relay)));
+        };
+        return Ok(Some(AccessLog::Relay(Box::new(
+            move |job, status, bytes, duration| {
+                if admits(job.head.path(), status, duration) {
+                    relay(job, status, bytes, duration);
+                }
+            },
+        ))));
     }
     if !logs_access(config) {
         return Ok(None);
@@ -36,11 +45,7 @@ pub(super) fn make(
     let info = worker_info(number, settings);
     settings.noted_keys = format.environ_keys().to_vec();
     settings.request_id_seed = format.shows_request_id().then_some(info.request_id_seed);
-    let filter = AccessFilter::new(
-        &config.access_log.access_log_exclude,
-        config.access_log.access_log_min_status,
-        config.access_log.access_log_slow,
-    );
+    let filter = filter(config);
     let logs = inherited.logs;
     let is_python = Arc::clone(is_python);
     let log = Arc::new(inherited.log.clone_ref(py));
@@ -53,6 +58,27 @@ pub(super) fn make(
         .filtered(filter)
         .of_worker(info);
     Ok(Some(log.into()))
+}
+
+fn filter(config: &Config) -> AccessFilter {
+    let log = &config.access_log;
+    AccessFilter::new(
+        &log.access_log_exclude,
+        log.access_log_min_status,
+        log.access_log_slow,
+    )
+}
+
+/// The filter for lines that Python writes, if the settings ask for one.
+pub(super) fn admits(config: &Config) -> Option<Admits> {
+    let log = &config.access_log;
+    let is_asked_for = !log.access_log_exclude.is_empty()
+        || log.access_log_min_status > 0
+        || log.access_log_slow.is_some();
+    let filter = is_asked_for.then(|| filter(config))?;
+    Some(Box::new(move |path, status, duration| {
+        filter.admits(path, status, duration)
+    }))
 }
 
 /// Whether there is an access log to write to.

@@ -18,7 +18,7 @@ use nix::sys::stat::{Mode, umask};
 use super::address::BindAddress;
 use super::host_names::{self, NameError};
 use super::listener::{Bound, Listener};
-use super::{inherit, socket_file, unsent};
+use super::{address_user, inherit, socket_file, unsent};
 use crate::fork_guard;
 
 /// The settings of listening sockets.
@@ -148,7 +148,7 @@ fn bind_patiently(
     options: &BindOptions,
     wait: &mut impl FnMut(Wait) -> bool,
 ) -> Result<Listener, BindError> {
-    for _ in 0..BIND_ATTEMPTS {
+    for attempt in 0..BIND_ATTEMPTS {
         if !is_known(address, wait) {
             return Err(BindError::Pending(address.clone()));
         }
@@ -157,6 +157,9 @@ fn bind_patiently(
             Err(Attempt::NotASocket) => return Err(BindError::NotASocket(address.to_string())),
             Err(Attempt::Failed(error)) => {
                 log_attempt(address, &error);
+                if attempt == 0 && error.raw_os_error() == Some(Errno::EADDRINUSE as i32) {
+                    log_user(address);
+                }
                 log::debug!("Retrying in 1 second.");
                 if !wait(Wait::Attempt) {
                     break;
@@ -217,6 +220,13 @@ fn log_attempt(address: &BindAddress, error: &io::Error) {
         None => error.to_string(),
     };
     log::error!("connection to {address} failed: {reason}");
+}
+
+/// For the operator who does not know what else listens there.
+fn log_user(address: &BindAddress) {
+    if let Some(user) = address_user::find(address) {
+        log::error!("The address {address} is in use by {user}.");
+    }
 }
 
 /// Why one attempt did not give a listener.

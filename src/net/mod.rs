@@ -5,6 +5,7 @@
 
 mod accept_pause;
 pub mod address;
+mod address_user;
 mod backlog;
 mod bind;
 mod channel;

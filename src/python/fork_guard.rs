@@ -39,6 +39,15 @@ pub fn register_wakeup(py: Python<'_>, descriptor: RawFd) -> PyResult<()> {
     module(py)?.setattr("wakeup_fd", descriptor)
 }
 
+/// On the main thread: the interpreter writes to the descriptor again, if the application has taken it out. One that the
+/// application has set stays.
+///
+/// # Errors
+/// The package is not whole.
+pub fn restore_wakeup(py: Python<'_>) -> PyResult<()> {
+    module(py)?.call_method0("restore_wakeup").map(drop)
+}
+
 /// Ends this process if it is a child that the application has forked: its code has come back to the server's, with
 /// this error if it raised.
 #[inline]

@@ -6,12 +6,14 @@
 
 use std::path::Path;
 
-use pyo3::exceptions::{PyAttributeError, PyImportError, PySystemExit, PyTypeError};
+use pyo3::exceptions::{
+    PyAttributeError, PyImportError, PySyntaxError, PySystemExit, PyTypeError, PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::fork_guard::end_child;
-use super::traceback;
+use super::{app_hint, asgi, traceback};
 use crate::config::Config;
 use crate::config::value::repr_str;
 
@@ -113,13 +115,16 @@ fn find_app(py: Python<'_>, uri: &str) -> Result<Py<PyAny>, AppLoadError> {
     let (module_name, target) = uri.split_once(':').unwrap_or((uri, DEFAULT_VARIABLE));
     let module = import(py, module_name, target)?;
     let target_parsed = Target::parse(py, target)?;
-    let mut object = module.into_any();
+    let mut object = module.clone().into_any();
     for name in &target_parsed.names {
         object = object.getattr(name.as_str()).map_err(|error| {
             if error.is_instance_of::<PyAttributeError>(py) {
                 let names = target_parsed.names.join(".");
-                let (names, module) = (repr_str(&names), repr_str(module_name));
-                AppLoadError::Load(format!("Failed to find attribute {names} in {module}."))
+                let hint = app_hint::for_attribute(&module, module_name, &names);
+                let (names, named) = (repr_str(&names), repr_str(module_name));
+                AppLoadError::Load(format!(
+                    "Failed to find attribute {names} in {named}.{hint}"
+                ))
             } else {
                 AppLoadError::raised(py, &error)
             }
@@ -185,7 +190,7 @@ fn callable(object: Bound<'_, PyAny>) -> Result<Py<PyAny>, AppLoadError> {
             "Application object must be callable.".to_owned(),
         ));
     }
-    if is_asgi(&object).unwrap_or(false) {
+    if asgi::is_application(&object).unwrap_or(false) {
         let class = object.get_type().fully_qualified_name();
         let class = class.map_or_else(|_| "object".to_owned(), |name| name.to_string());
         return Err(AppLoadError::Refused(format!(
@@ -194,51 +199,6 @@ fn callable(object: Bound<'_, PyAny>) -> Result<Py<PyAny>, AppLoadError> {
         )));
     }
     Ok(object.unbind())
-}
-
-/// An ASGI application is a coroutine function, or an object whose `__call__` is one (ASGI 3.0, "Applications").
-fn is_asgi(object: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let mut function = object.clone();
-    // Behind a decorator, and behind `functools.partial`, is the function itself.
-    for _ in 0..WRAPPERS_MAX {
-        let inner = match function.getattr_opt("__wrapped__") {
-            Ok(None) if function.get_type().name()? == "partial" => function.getattr_opt("func")?,
-            Ok(inner) => inner,
-            // Some proxies refuse every name but their own.
-            Err(_) => None,
-        };
-        if is_coroutine_function(&function)? {
-            return Ok(true);
-        }
-        match inner {
-            Some(inner) => function = inner,
-            None => break,
-        }
-    }
-    if function.is_instance_of::<PyType>() {
-        return Ok(false);
-    }
-    match function.get_type().getattr_opt("__call__")? {
-        Some(call) => is_coroutine_function(&call),
-        None => Ok(false),
-    }
-}
-
-/// `inspect.iscoroutinefunction`. Importing `inspect` costs every process 1 MiB. Where nothing has imported it, no
-/// function carries its mark either, and the code's flag (`inspect.CO_COROUTINE`) tells.
-fn is_coroutine_function(object: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let py = object.py();
-    let modules = py.import("sys")?.getattr("modules")?;
-    if let Ok(inspect) = modules.get_item("inspect") {
-        return inspect
-            .call_method1("iscoroutinefunction", (object,))?
-            .is_truthy();
-    }
-    let flags = object
-        .getattr("__code__")
-        .and_then(|code| code.getattr("co_flags"))
-        .and_then(|flags| flags.extract::<u32>());
-    Ok(flags.is_ok_and(|flags| flags & CO_COROUTINE != 0))
 }
 
 /// A factory that is a coroutine function returns no application but what would make one.
@@ -277,18 +237,9 @@ fn import<'py>(
     target: &str,
 ) -> Result<Bound<'py, PyModule>, AppLoadError> {
     py.import(name).map_err(|error| {
-        // The name of the file is the commonest mistake.
-        let stem = name
-            .strip_suffix(".py")
-            .filter(|_| Path::new(name).exists());
-        match stem {
-            Some(stem) if error.is_instance_of::<PyImportError>(py) => {
-                let stem = stem.replace('/', ".");
-                let hint = format!("Failed to find application, did you mean '{stem}:{target}'?");
-                AppLoadError::raised(py, &PyImportError::new_err(hint))
-            }
-            _ => AppLoadError::raised(py, &error),
-        }
+        let is_missing = error.is_instance_of::<PyImportError>(py);
+        let meant = is_missing.then(|| app_hint::for_file(py, name, target));
+        AppLoadError::raised(py, &meant.flatten().unwrap_or(error))
     })
 }
 
@@ -317,7 +268,16 @@ impl<'py> Target<'py> {
                 format!("Failed to parse {quoted} as an attribute name or function call.");
             AppLoadError::Load(message)
         };
-        let expression = parse_expression(py, target).map_err(|_| failed())?;
+        // What is no expression, and not a signal's exception that came meanwhile.
+        let expression = parse_expression(py, target).map_err(|error| {
+            let is_theirs = error.is_instance_of::<PySyntaxError>(py)
+                || error.is_instance_of::<PyValueError>(py);
+            if is_theirs {
+                failed()
+            } else {
+                AppLoadError::raised(py, &error)
+            }
+        })?;
         if kind(&expression) != "Call" {
             let names = dotted(&expression).ok_or_else(failed)?;
             return Ok(Self {
@@ -392,10 +352,6 @@ fn literals<'py>(
 }
 
 const DEFAULT_VARIABLE: &str = "application";
-/// Decorators and partials around one function; more is a loop.
-const WRAPPERS_MAX: usize = 100;
-/// `inspect.CO_COROUTINE`.
-const CO_COROUTINE: u32 = 0x80;
 
 #[cfg(test)]
 mod tests {

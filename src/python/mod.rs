@@ -8,6 +8,8 @@
 //! 5. No Rust lock is held across a call into Python, an attach or a detach.
 //! 6. The arbiter starts no thread, and Python's before- and after-fork calls surround the fork.
 
+mod app_hint;
+mod asgi;
 pub mod config_file;
 pub mod fork_guard;
 pub mod gil;

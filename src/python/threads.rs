@@ -8,7 +8,8 @@
 //! the requests, as in gunicorn's sync worker. `SIGALRM`, event loops, SQLite handles, thread-locals and context
 //! variables that were made at import then work in a view.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use pyo3::prelude::*;
@@ -18,8 +19,9 @@ use crate::pool::{
     Application, Pool, PoolThread, Reason as WakeReason, ThreadStartError, TimedOutRequest,
 };
 
-use super::fork_guard::end_child;
+use super::fork_guard::{end_child, restore_wakeup};
 use super::gil::{Reason, release};
+use super::traceback;
 use super::wsgi::WsgiApp;
 
 /// Called on the event loop's thread, not attached, with the number of a signal that the worker passes on.
@@ -39,6 +41,18 @@ pub struct PythonApplication {
     on_timeout: TimeoutHook,
     main_thread: Option<MainThread>,
 }
+
+/// Where the main thread is the pool's: a moment between two requests, also when none comes. It looks after what only
+/// the main thread can, such as a wake-up descriptor that `asyncio` has taken out.
+pub fn poke_main_thread() {
+    if let Some(pool) = MAIN_THREAD_POOL.get().and_then(Weak::upgrade) {
+        IS_POKED.store(true, Ordering::Relaxed);
+        pool.notify_one(WakeReason::Signal);
+    }
+}
+
+static MAIN_THREAD_POOL: OnceLock<Weak<Pool>> = OnceLock::new();
+static IS_POKED: AtomicBool = AtomicBool::new(false);
 
 /// What the main thread waits for.
 #[derive(Debug)]
@@ -113,6 +127,12 @@ impl PythonApplication {
     }
 
     fn run_signal_handlers(&self, py: Python<'_>) {
+        if IS_POKED.load(Ordering::Relaxed) && self.has_main_thread() {
+            IS_POKED.store(false, Ordering::Relaxed);
+            if let Err(error) = restore_wakeup(py) {
+                log::error!("{}", traceback::format(py, &error));
+            }
+        }
         // The application's own signal handler raised: its exception has nowhere else to go.
         let handled = py.check_signals();
         end_child(py, handled.as_ref().err());
@@ -126,6 +146,7 @@ impl Application for PythonApplication {
     fn start_threads(&self, pool: &Arc<Pool>) -> Result<(), ThreadStartError> {
         if let Some(main) = &self.main_thread {
             main.pool.get_or_init(|| Arc::clone(pool));
+            MAIN_THREAD_POOL.get_or_init(|| Arc::downgrade(pool));
             let thread = PoolThread::register(pool);
             return main
                 .place

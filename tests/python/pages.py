@@ -22,6 +22,7 @@ Comments directly above a block say more about it:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import re
@@ -93,17 +94,17 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
-def is_server(command: str) -> bool:
+def is_server(command: str, directory: Path) -> bool:
     """Whether a command line serves until it is stopped."""
     words = shlex.split(command, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
     if words[:3] == ["python", "-m", "ferricorn"]:
         words = words[2:]
-    ends = {"--check-config", "--print-config", "--version", "-v", "--help", "-h"}
-    is_known = bool(words) and words[0] in ("ferricorn", "gunicorn", "nginx", "python")
-    is_program = words[:1] != ["python"] or len(words) == 2 and words[1].endswith(".py")
-    return is_known and is_program and not ends & set(words)
+    if words[:1] == ["python"] and len(words) == 2 and words[1].endswith(".py"):
+        return "ferricorn.app" in (directory / words[1]).read_text()
+    ends = {"--check-config", "--print-config", "--version", "-v", "--help", "-h", "&"}
+    return bool(words) and words[0] in ("ferricorn", "gunicorn", "nginx") and not ends & set(words)
 
 
 def commands(text: str) -> list[str]:
@@ -144,6 +145,8 @@ class Run:
         self.page = page
         # Short, for unix sockets.
         self.directory = Path(tempfile.mkdtemp(prefix="page-"))
+        # nginx, started by root, gives its workers another user.
+        self.directory.chmod(0o755)
         (self.directory / "app.py").write_text(default_app)
         self.ports: dict[str, str] = {}
         self.server: subprocess.Popen[bytes] | None = None
@@ -181,18 +184,24 @@ class Run:
         if not block.is_run or "needs" in block.marks and not shutil.which(block.marks["needs"]):
             return
         if "only checked" in block.marks:
-            for command in filter(is_server, commands(block.text)):
-                self.shell(f"{self.here(command)} --check-config", 0, f"{block.line}: {command}")
+            for command in commands(block.text):
+                if is_server(command, self.directory):
+                    self.shell(f"{self.here(command)} --check-config", 0, f"{self.page.name}:{block.line}: {command}")
             return
         printed = ""
-        lines = commands(block.text)
-        for index, command in enumerate(lines):
-            code = int(block.marks.get("exit", 0)) if index == len(lines) - 1 else 0
-            where = f"{self.page.name}:{block.line}: {command}"
-            if is_server(command) and code == 0:
-                self.start(command, where)
+        code = int(block.marks.get("exit", 0))
+        for serves, group in itertools.groupby(
+            commands(block.text), lambda command: code == 0 and is_server(command, self.directory)
+        ):
+            lines = list(group)
+            where = f"{self.page.name}:{block.line}: {lines[0]}"
+            if serves:
+                for command in lines:
+                    self.start(command, where)
             else:
-                printed += self.shell(self.with_pid(self.here(command)), code, where)
+                # One script, so that background jobs and variables last.
+                script = "set -e\n" + "\n".join(lines)
+                printed += self.shell(self.with_pid(self.here(script)), code, where)
         if block.output is not None:
             self.compare(block, printed)
 
@@ -238,7 +247,7 @@ class Run:
         # The server takes the place of the shell, so that its pid is known.
         line = re.sub(r"^((?:[A-Z_]+=\S* )*)", r"\1exec ", self.here(command))
         environment = self.environment()
-        files = "".join(path.read_text() for path in self.directory.glob("*.conf.py"))
+        files = self.files("*.conf.py")
         if not re.search(r"(^|\s)(-b|--bind|PORT=)", command) and not re.search(r"^bind\b", files, re.MULTILINE):
             environment["FERRICORN_BIND"] = self.here("127.0.0.1:8000")
         process = subprocess.Popen(
@@ -259,7 +268,17 @@ class Run:
             return
         self.server = process
         self.logs.append(log)
-        log.wait(r"Booting worker with pid: (\d+)")
+        wait_until(
+            lambda: (
+                "Booting worker with pid" in log.text + (self.files("*.log") if "--error-logfile" in command else "")
+                or process.poll() is not None
+            ),
+            f"the server starts ({where})",
+        )
+        assert process.poll() is None, f"{where}\nended with {process.returncode}\n{log.join()}"
+
+    def files(self, pattern: str) -> str:
+        return "".join(path.read_text() for path in self.directory.glob(pattern))
 
     def stop(self) -> None:
         if self.server is None or self.server.poll() is not None:
@@ -274,11 +293,13 @@ class Run:
             def is_there(wanted=wanted) -> bool:
                 return bool(wanted.search(printed) or any(wanted.search(log.text) for log in self.logs))
 
-            if line.strip() != "...":
+            if line.strip() == "...":
+                continue
+            try:
+                wait_until(is_there, f"{self.page.name}:{block.line}: {line!r}", PATIENCE_S / 2)
+            except AssertionError as error:
                 logs = "\n".join(log.text for log in self.logs)
-                wait_until(
-                    is_there, f"{self.page.name}:{block.line}: {line!r} in\n{printed}\n--- log\n{logs}", PATIENCE_S / 2
-                )
+                raise AssertionError(f"{error}\n--- printed\n{printed}\n--- log\n{logs}") from None
 
 
 def is_open(port: int) -> bool:

@@ -154,6 +154,37 @@ def test_one_line_says_so_in_each_worker(changed, when):
     assert len(re.findall(pattern, one.log.join())) == 2
 
 
+FEWER = ("--access-log-exclude", "/health,/page*", "--access-log-min-status", "404")
+
+
+@pytest.mark.ours
+@WHEN
+def test_fewer_lines_are_fewer_in_python_too(changed, when):
+    one = changed("access_propagate", when, *FEWER)
+    for path in ("/health", "/page?x", "/page/2", "/fine", "/fail"):
+        one.get(path)
+    one.output.wait("GET /fail HTTP/1.1. 500")
+    assert one.stop() == 0
+    lines = [line for line in access_lines(one) if "/change" not in line]
+    assert len(lines) == 1 and "GET /fail" in lines[0], lines
+
+
+@pytest.mark.ours
+def test_fewer_lines_are_fewer_with_a_logger_class(server, tmp_path):
+    (tmp_path / "own.py").write_text("from gunicorn.glogging import Logger\nclass Own(Logger):\n    pass\n")
+    arguments = ("--logger-class", "own.Own", "--pythonpath", str(tmp_path), "--access-logfile", "-")
+    one = server("changed_loggers", *arguments, *FEWER, env={"CHANGE": "access_propagate", "WHEN": "never"})
+    with one.connect() as client:
+        client.send(b"GET /page HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n")
+        assert client.read_response().status == 400
+    for path in ("/health", "/fine", "/fail"):
+        one.get(path)
+    one.output.wait("GET /fail HTTP/1.1. 500")
+    assert one.stop() == 0
+    lines = access_lines(one)
+    assert all("/fail" in line or " 400 " in line for line in lines), lines
+
+
 @pytest.mark.ours
 def test_loggers_that_are_only_used_stay_the_servers(server):
     one = server("borrowing", "--access-logfile", "-")

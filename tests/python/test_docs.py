@@ -63,3 +63,61 @@ def parses(block: Block, where: str) -> None:
     if block.language == "json":
         for line in block.text.splitlines():
             json.loads(line)
+
+
+# -- the lines of the log ----------------------------------------------------------------------------
+
+CALL = re.compile(r'\blog::(?:error|warn|info)!\(\s*(?:target:[^,]+,\s*)?"((?:[^"\\]|\\.)*)"', re.DOTALL)
+# Lines that are made by other calls: at a level that is computed, or while the log itself is at fault.
+OTHER_CALL = re.compile(
+    r'(?:\.critical\(&format_args!|log::log!\(\s*level,|format_args!)\(?\s*"((?:[^"\\]|\\.)*)"', re.DOTALL
+)
+OTHER_PLACES = ("logging/error_log.rs", "arbiter/exit_report.rs", "arbiter/main_loop/start_stop.rs")
+
+
+def as_written(literal: str) -> str:
+    """The first line of a format string, with `...` for what is filled in."""
+    line = re.sub(r"\\\n\s*", "", literal).replace('\\"', '"').partition("\\n")[0]
+    line = re.sub(r"(?:\{\}|\{[^{}]+\})", "...", line)
+    return re.sub(r"\.{3,}", "...", line)
+
+
+def lines_of_the_sources() -> set[str]:
+    found: set[str] = set()
+    for path in (REPOSITORY / "src").rglob("*.rs"):
+        if path.name == "tests.rs" or "simulation" in path.parts:
+            continue
+        code = re.split(r"#\[cfg\(test\)\]\s*mod tests \{", path.read_text())[0]
+        calls = CALL.findall(code)
+        if path.as_posix().endswith(OTHER_PLACES):
+            calls += OTHER_CALL.findall(code)
+        found |= {as_written(call) for call in calls}
+    # What is nothing but a message from elsewhere has no text to look up.
+    return {line for line in found if re.search(r"[A-Za-z]{3}", line)}
+
+
+def test_the_page_of_log_lines_has_every_line():
+    page = (DOCS / "log-lines.md").read_text()
+    rows = re.findall(r"^\| (?:CRITICAL|ERROR|WARNING|INFO) \| (`{1,2})(.+?)\1 \| (.+) \|$", page, re.MULTILINE)
+    explained = {re.sub(r"\.{3,}", "...", line) for _, line, _ in rows}
+    assert len(rows) == len(explained), "a line is explained twice"
+    written = lines_of_the_sources()
+    assert len(written) > 100, "the sources were not read"
+    missing, stale = written - explained, explained - written
+    assert not missing, f"docs/log-lines.md does not explain: {sorted(missing)}"
+    assert not stale, f"no source writes these lines of docs/log-lines.md: {sorted(stale)}"
+
+
+def test_the_page_of_versions_is_that_of_the_requirements():
+    page = (DOCS / "versions.md").read_text()
+    for line in (REPOSITORY / "tests/python/requirements.txt").read_text().splitlines():
+        package, _, version = line.partition("==")
+        if package in ("gunicorn", "flask", "flask-sock", "django", "prometheus_client", "httpx", "requests"):
+            assert version in page, f"docs/versions.md does not have {line}"
+
+
+def test_every_page_is_in_the_index_and_in_the_navigation():
+    index, navigation = (DOCS / "index.md").read_text(), (REPOSITORY / "mkdocs.yml").read_text()
+    for page in DOCS.glob("*.md"):
+        assert page.name == "index.md" or f"]({page.name})" in index, f"docs/index.md does not lead to {page.name}"
+        assert f": {page.name}\n" in navigation, f"mkdocs.yml does not lead to {page.name}"

@@ -138,7 +138,7 @@ def test_a_file_that_cannot_be_written_stops_the_start(flag):
     done = Finished(["hello:app", flag, "/nonexistent/log"])
     assert done.code == 1
     reason = "[FileNotFoundError(2, 'No such file or directory')]"
-    assert f"\nError: Error: '/nonexistent/log' isn't writable {reason}\n" in done.error
+    assert f"\nError: '/nonexistent/log' isn't writable {reason}\n" in done.error
 
 
 # -- syslog ----------------------------------------------------------------------------------------

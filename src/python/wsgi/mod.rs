@@ -36,7 +36,7 @@ use pyo3::types::PyDict;
 use crate::pool::Job;
 
 pub use app::WsgiApp;
-pub use request_hooks::RequestHooks;
+pub use request_hooks::{Admits, PythonAccessLog, RequestHooks};
 pub use wsgi_settings::{ListenerAddress, WsgiSettings};
 
 /// Requests to environs, for `benches/environ.rs` alone: the maker itself stays in this module.

@@ -21,13 +21,28 @@ use crate::python::traceback;
 
 use super::start_response::{Recorded, StartResponse};
 
+/// A logger that writes the access log, in Python.
+pub struct PythonAccessLog {
+    pub logger: Py<PyAny>,
+    /// Whether a path (as sent), a status and a time get a line. `None`: all do.
+    pub admits: Option<Admits>,
+}
+
+/// See [`PythonAccessLog`].
+pub type Admits = Box<dyn Fn(&[u8], u16, Duration) -> bool + Send + Sync>;
+
+impl std::fmt::Debug for PythonAccessLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PythonAccessLog").finish_non_exhaustive()
+    }
+}
+
 /// The hooks and the logger that see each request, and what their arguments are made with.
 #[derive(Debug)]
 pub struct RequestHooks {
     hooks: Arc<Hooks>,
     worker: Py<PyAny>,
-    /// The custom logger, when it writes an access log.
-    access_log: Option<Py<PyAny>>,
+    access_log: Option<PythonAccessLog>,
     request_class: Py<PyAny>,
     response_class: Py<PyAny>,
     /// `ferricorn._objects`
@@ -43,7 +58,7 @@ impl RequestHooks {
         py: Python<'_>,
         hooks: Arc<Hooks>,
         worker: Py<PyAny>,
-        access_log: Option<Py<PyAny>>,
+        access_log: Option<PythonAccessLog>,
     ) -> PyResult<Option<Self>> {
         let is_hooked = hooks.is_set(Hook::PreRequest) || hooks.is_set(Hook::PostRequest);
         if access_log.is_none() && !is_hooked {
@@ -78,6 +93,12 @@ impl RequestHooks {
             cfg: worker.getattr(intern!(py, "cfg"))?,
             worker: worker.clone(),
             environ: environ.clone(),
+            path: match &self.access_log {
+                Some(PythonAccessLog {
+                    admits: Some(_), ..
+                }) => job.head.path().to_vec(),
+                _ => Vec::new(),
+            },
             started: Instant::now(),
             hooks: self,
         })
@@ -148,6 +169,8 @@ pub(super) struct HookedRequest<'a, 'py> {
     cfg: Bound<'py, PyAny>,
     request: Bound<'py, PyAny>,
     environ: Bound<'py, PyDict>,
+    /// As it was sent, where the access log asks for it.
+    path: Vec<u8>,
     started: Instant,
 }
 
@@ -191,6 +214,17 @@ impl<'py> HookedRequest<'_, 'py> {
         let Some(log) = &self.hooks.access_log else {
             return;
         };
+        let elapsed = self.started.elapsed();
+        if let Some(admits) = &log.admits {
+            // Where nothing was sent the answer is the server's.
+            let status = match start.has_begun() {
+                true => start.recorded().head.status_code(),
+                false => 500,
+            };
+            if !admits(&self.path, status, elapsed) {
+                return;
+            }
+        }
         let logged = self.response(start).and_then(|response| {
             if !start.has_begun() {
                 // Nothing was sent, so the answer is the server's.
@@ -198,9 +232,10 @@ impl<'py> HookedRequest<'_, 'py> {
                 response.setattr("status_code", 500)?;
                 response.setattr("headers", PyList::empty(self.py()))?;
             }
-            let duration = time_delta(self.py(), self.started.elapsed())?;
+            let duration = time_delta(self.py(), elapsed)?;
             let arguments = (response, &self.request, &self.environ, duration);
-            log.call_method1(self.py(), intern!(self.py(), "access"), arguments)
+            log.logger
+                .call_method1(self.py(), intern!(self.py(), "access"), arguments)
         });
         if let Err(error) = logged {
             let trace = traceback::format(self.py(), &error);
