@@ -148,6 +148,8 @@ impl Connection {
         if event.is_broken && !self.lifecycle.is_lingering_close() {
             return Action::Close;
         }
+        // Before anything is written: what comes after the response looks whether its request is there already.
+        self.read.on_edge(event.input);
         let mut action = Action::Wait;
         if event.is_writable {
             if !self.write.is_empty() {
@@ -157,7 +159,6 @@ impl Connection {
             }
         }
         if action == Action::Wait && event.input != InputEvent::Nothing {
-            self.read.on_edge(event.input);
             action = self.read(services);
         }
         action

@@ -11,6 +11,7 @@
 
 mod application;
 mod client;
+mod client_socket;
 mod plan;
 
 use std::os::unix::net::UnixStream;
@@ -24,9 +25,11 @@ use crate::config::{Config, ProxyProtocol};
 use crate::logging::access::AccessFormat;
 use crate::pool::{Peer, Pool, PoolThread, ThreadStartError};
 use crate::scoreboard::Scoreboard;
+use crate::tls::CurrentServer;
 
 use self::application::{Application, Taken};
 use self::client::{Circumstances, Client};
+use self::client_socket::{ClientSocket, world_of_tls};
 use self::plan::{BODY_BYTES_MAX, Plan, Rng};
 use super::access_lines::AccessLog;
 use super::arbiter_channel::ArbiterChannel;
@@ -95,6 +98,7 @@ impl World {
         config.limits.limit_request_body = BODY_BYTES_MAX;
         config.proxy.proxy_protocol =
             rng.pick(&[ProxyProtocol::Off, ProxyProtocol::Off, ProxyProtocol::Auto]);
+        let is_tls = config.proxy.proxy_protocol == ProxyProtocol::Off && rng.chance(20);
         config.limits.body_buffer_size = rng.pick(&[16, 500, 1 << 20]);
         config.limits.body_buffer_total = rng.pick(&[64, 2000, 64 << 20]);
         let poll = Poll::new().unwrap();
@@ -102,7 +106,7 @@ impl World {
         let wake = move || waker.wake().unwrap();
         let pool = Arc::new(Pool::new(1, 1000, Box::new(wake)));
         let log = Arc::new(Mutex::new(Vec::new()));
-        let event_loop = event_loop(poll, &config, pool.clone(), log.clone());
+        let event_loop = event_loop(poll, &config, pool.clone(), log.clone(), is_tls);
         let mut world = Self {
             application: Application::new(PoolThread::register(&pool), &mut rng),
             event_loop,
@@ -120,14 +124,14 @@ impl World {
         let has_small_buffers = world.rng.chance(50);
         let is_proxied = config.proxy.proxy_protocol != ProxyProtocol::Off;
         for number in 0..1 + world.rng.below(5) {
-            world.connect(has_small_buffers);
+            world.connect(has_small_buffers, is_tls);
             let plan = Plan::new(number, is_proxied, &mut world.rng);
             world.clients[number].plan = plan;
         }
         world
     }
 
-    fn connect(&mut self, has_small_buffers: bool) {
+    fn connect(&mut self, has_small_buffers: bool, is_tls: bool) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
@@ -137,7 +141,10 @@ impl World {
         }
         let ours = Transport::from(mio::net::UnixStream::from_std(ours));
         self.event_loop.take_in(ours, Peer::Unix);
-        self.clients.push(Client::new(theirs));
+        self.clients.push(Client::new(match is_tls {
+            true => ClientSocket::with_tls(theirs, self.rng.chance(70)),
+            false => ClientSocket::Plain(theirs),
+        }));
     }
 
     fn play(mut self) {
@@ -292,7 +299,9 @@ fn event_loop(
     config: &Config,
     pool: Arc<Pool>,
     log: Arc<Mutex<Vec<u8>>>,
+    is_tls: bool,
 ) -> EventLoop<'static> {
+    let server = || CurrentServer::new(world_of_tls().certificates.clone());
     let sink = move |lines: &[u8]| log.lock().unwrap().extend_from_slice(lines);
     let format = AccessFormat::compile("%(U)s").unwrap();
     let slot = WorkerSlot::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0);
@@ -304,7 +313,7 @@ fn event_loop(
         access_log: Some(AccessLog::new(format, Box::new(sink))),
         metrics: None,
         requests_max: None,
-        tls: None,
+        tls: is_tls.then(|| server().unwrap()),
         arbiter: ArbiterChannel::new(slot.clone(), None),
         slot,
     });

@@ -135,6 +135,14 @@ impl Transport {
         }
     }
 
+    /// Announce that the end of the stream comes, if this transport does that. Returns whether everything is sent.
+    pub(super) fn announce_end(&mut self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Tls(tls) => tls.announce_end(),
+        }
+    }
+
     /// Send the end of the stream; the client may still send.
     pub(super) fn shutdown_write(&mut self) -> io::Result<()> {
         match self {

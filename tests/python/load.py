@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -53,7 +54,9 @@ class Load:
         pause: float = 0.0,
         path: str = "/echo",
         until_refused: bool = False,
+        context: ssl.SSLContext | None = None,
     ) -> None:
+        self.context = context
         self.address, self.path, self.pause, self.until_refused = address, path, pause, until_refused
         self.kinds = [True] * keep_alive + [False] * one_shot
         self.counters = Counters()
@@ -128,7 +131,9 @@ class Load:
     async def _connect(self):
         if isinstance(self.address, str):
             return await asyncio.open_unix_connection(self.address)
-        reader, writer = await asyncio.open_connection(*self.address)
+        reader, writer = await asyncio.open_connection(
+            *self.address, ssl=self.context, server_hostname="localhost" if self.context else None
+        )
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return reader, writer
 

@@ -101,6 +101,8 @@ impl Connection {
             return self.read(services);
         }
         match self.transport.send_unsent() {
+            // The client may have closed its side before ours was closed.
+            Ok(()) if self.lifecycle.is_lingering_close() => Action::Resume,
             Ok(()) => Action::Wait,
             Err(_) => Action::Close,
         }
@@ -158,8 +160,9 @@ impl Connection {
             return Action::Wait;
         }
         self.drop_request_body();
+        // An end that the socket does not take now is waited for, and what the client may still send is read first.
         if self.protocol.would_look_whole(true)
-            || !self.read.may_have_unread()
+            || self.transport.announce_end() && !self.read.may_have_unread()
             || self.transport.shutdown_write().is_err()
         {
             return Action::Close;

@@ -337,6 +337,7 @@ impl Connection {
             match self.read.read(buffer, &mut self.transport) {
                 Ok(Input::Bytes(_)) => {}
                 Ok(Input::Blocked) => return Action::Wait,
+                Ok(Input::End) if self.transport.has_unsent() => return Action::Wait,
                 Ok(Input::End) | Err(_) => return Action::Close,
             }
         }

@@ -38,6 +38,12 @@ const READABLE: SocketEvent = SocketEvent {
     is_broken: false,
 };
 
+const WRITABLE: SocketEvent = SocketEvent {
+    input: InputEvent::Nothing,
+    is_writable: true,
+    is_broken: false,
+};
+
 fn connect() -> (Connection, UnixStream, Services) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
@@ -68,6 +74,38 @@ fn an_answered_connection_waits_for_its_next_request() {
     let len = client.read(&mut bytes).unwrap();
     assert!(bytes[..len].starts_with(b"HTTP/1.1 204 No Content\r\n"));
     assert_eq!(connection.begin_drain(&mut services), Action::Wait);
+    connection.close(&mut services);
+}
+
+#[test]
+fn a_request_that_comes_with_the_room_for_the_last_response_is_read() {
+    let (mut connection, mut client, mut services) = connect();
+    let request = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    client.write_all(request).unwrap();
+    assert_eq!(connection.on_event(READABLE, &mut services), Action::Wait);
+    let mut job = services.dispatch.take_first().unwrap();
+    job.response.set_status(b"200 OK").unwrap();
+    job.response_body.bytes = vec![b'x'; 400_000];
+    let action = connection.on_reply(Reply::Whole(job), &mut services);
+    assert_eq!(action, Action::Wait, "the socket is full");
+    // The client reads all there is, and sends its next request in the same moment.
+    client.set_nonblocking(true).unwrap();
+    let mut bytes = vec![0; 400_000];
+    while client.read(&mut bytes).is_ok_and(|len| len > 0) {}
+    client.write_all(request).unwrap();
+    let both = SocketEvent {
+        is_writable: true,
+        ..READABLE
+    };
+    let mut action = connection.on_event(both, &mut services);
+    while services.dispatch.pool().queue_length() == 0 {
+        assert_ne!(action, Action::Idle, "nothing announces it again");
+        while client.read(&mut bytes).is_ok_and(|len| len > 0) {}
+        action = match action {
+            Action::Resume => connection.resume(&mut services),
+            _ => connection.on_event(WRITABLE, &mut services),
+        };
+    }
     connection.close(&mut services);
 }
 

@@ -15,6 +15,7 @@ impl EventLoop<'_> {
     }
 
     pub(in crate::worker) fn poll_at_once(&mut self) -> io::Result<()> {
+        renew_budgets(&mut self.services);
         self.sleeper.poll_at_once()
     }
 

@@ -1,18 +1,15 @@
 //! One client of the simulation: sends and reads as the seed says, and at the end compares what it has read with
 //! what it should have.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
-
 use super::application::Answer;
+use super::client_socket::{ClientSocket, End};
 use super::plan::{Ask, Plan};
 
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) plan: Plan,
     /// `None` once the client has gone away.
-    stream: Option<UnixStream>,
+    socket: Option<ClientSocket>,
     sent: usize,
     received: Vec<u8>,
     /// The server has closed its side.
@@ -27,10 +24,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(stream: UnixStream) -> Self {
+    pub(super) fn new(socket: ClientSocket) -> Self {
         Self {
             plan: Plan::default(),
-            stream: Some(stream),
+            socket: Some(socket),
             sent: 0,
             received: Vec::new(),
             ended: false,
@@ -46,58 +43,44 @@ impl Client {
         self.sent == self.plan.bytes.len()
     }
 
-    /// Send at most `len` bytes of the plan. Returns how many.
+    /// Send at most `len` bytes of the plan. Returns how many bytes moved.
     pub(super) fn send(&mut self, len: usize) -> usize {
         let end = self.plan.bytes.len().min(self.sent + len);
-        let Some(stream) = &mut self.stream else {
+        let Some(socket) = self.socket.as_mut().filter(|_| !self.is_shut) else {
             return 0;
         };
-        if self.is_shut || self.sent == end {
-            return 0;
-        }
-        // A server that has closed takes nothing more; what it has said is still to be read.
-        let written = stream.write(&self.plan.bytes[self.sent..end]).unwrap_or(0);
-        self.sent += written;
-        written
+        let written = socket.write(&self.plan.bytes[self.sent..end]);
+        self.sent += written.counted;
+        written.moved
     }
 
     /// Read at most `len` bytes. Returns how many.
     pub(super) fn read(&mut self, len: usize) -> usize {
-        let Some(stream) = &mut self.stream else {
+        let Some(socket) = self.socket.as_mut().filter(|_| !self.ended) else {
             return 0;
         };
-        let mut buffer = vec![0; len];
-        match stream.read(&mut buffer) {
-            Ok(0) if len == 0 => {}
-            Ok(0) => self.ended = true,
-            Ok(read) => {
-                assert!(!self.ended, "bytes after the end");
-                self.received.extend_from_slice(&buffer[..read]);
-                return read;
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => {
-                self.was_reset = true;
+        match socket.read(len, &mut self.received) {
+            Ok(moved) => moved,
+            Err(end) => {
+                self.was_reset = end == End::Reset;
                 self.ended = true;
+                0
             }
         }
-        0
     }
 
     /// Say that nothing more will come. Returns whether that is news.
     pub(super) fn shut(&mut self) -> bool {
-        let Some(stream) = self.stream.as_ref().filter(|_| !self.is_shut) else {
+        let Some(socket) = self.socket.as_mut().filter(|_| !self.is_shut) else {
             return false;
         };
-        // The other side may be gone already.
-        let _ = stream.shutdown(Shutdown::Write);
-        self.is_shut = true;
-        true
+        self.is_shut = socket.shut();
+        self.is_shut
     }
 
     /// Go away without a word.
     pub(super) fn go_away(&mut self) {
-        self.stream = None;
+        self.socket = None;
         self.went_away = true;
     }
 
@@ -158,7 +141,10 @@ impl Client {
             assert_eq!(self.answers.len(), self.owed(), "requests run");
             let mut answered = self.plan.asks.iter().zip(&self.answers);
             let may_be_reset = answered.any(|(ask, answer)| answer.ends_in_reset(ask));
-            assert!(!self.was_reset || may_be_reset, "reset instead of closed");
+            assert!(
+                !self.was_reset || may_be_reset,
+                "reset instead of closed: {self:?}"
+            );
             assert!(self.ended || !self.is_shut, "kept open for nobody");
         }
     }

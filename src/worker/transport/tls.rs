@@ -328,6 +328,12 @@ impl Tls {
 
     // The end.
 
+    /// Send `close_notify`. Returns whether the socket has taken it.
+    pub(super) fn announce_end(&mut self) -> bool {
+        self.queue_close_notify();
+        self.send().is_ok_and(|sent| sent.is_all)
+    }
+
     /// `close_notify`, then the end of the stream. What the client still sends is not decrypted.
     pub(super) fn shutdown_write(&mut self) -> io::Result<()> {
         if self.closing == Closing::No {
@@ -339,9 +345,8 @@ impl Tls {
 
     pub(super) fn close(mut self, ending: Ending) {
         if ending == Ending::Orderly {
-            self.queue_close_notify();
             // A socket that takes no more has a client that reads no more.
-            let _ = self.send();
+            self.announce_end();
         }
         self.socket.close(ending);
     }
