@@ -162,8 +162,10 @@ mod tests {
         bytes
     }
 
-    /// Heads, and each whole frame with its payload.
-    fn seen(bytes: &[u8], step: usize) -> (Vec<FrameHead>, Vec<(FrameHead, Vec<u8>)>, bool) {
+    type Whole = (FrameHead, Vec<u8>);
+
+    /// Heads, each whole frame with its payload, and whether the last is whole.
+    fn seen(bytes: &[u8], step: usize) -> (Vec<FrameHead>, Vec<Whole>, bool) {
         let (mut scan, mut heads, mut whole) = (FrameScan::default(), Vec::new(), Vec::new());
         let mut payload = Vec::new();
         for piece in bytes.chunks(step) {

@@ -276,12 +276,13 @@ impl Http2 {
             let has_acted = self.mux.take_acted();
             let step = self.write(link, services);
             written += step;
-            if let Some(action) = self.flush(link, services) {
+            if let Some(action) = Self::flush(link, services) {
                 return action;
             }
             // What has just come may have opened a window.
             let may_move = has_moved || step > 0 || std::mem::take(&mut is_first);
-            if !has_acted && !self.engine.is_full() && !(may_move && self.mux.is_sending()) {
+            let goes_on = has_acted || self.engine.is_full() || may_move && self.mux.is_sending();
+            if !goes_on {
                 return self.await_next(link, services);
             }
             if written >= SHARE_BYTES || services.writes.is_exhausted() {
@@ -308,7 +309,7 @@ impl Http2 {
     }
 
     /// Returns what becomes of the connection when not everything was written.
-    fn flush(&mut self, link: &mut Link<'_>, services: &mut Services) -> Option<Action> {
+    fn flush(link: &mut Link<'_>, services: &mut Services) -> Option<Action> {
         let (writes, drops) = (&mut services.writes, &mut services.drops);
         let (action, has_moved) = match link.write.flush(link.transport, writes, drops) {
             Ok(Progress::Done) => return None,

@@ -87,7 +87,7 @@ fn a_request_that_comes_with_the_room_for_the_last_response_is_read() {
     job.response.set_status(b"200 OK").unwrap();
     job.response_body.bytes = vec![b'x'; 400_000];
     let action = connection.on_reply(Reply::Whole(job), &mut services);
-    assert_eq!(action, Action::Wait, "the socket is full");
+    assert_eq!(action.0, Action::Wait, "the socket is full");
     // The client reads all there is, and sends its next request in the same moment.
     client.set_nonblocking(true).unwrap();
     let mut bytes = vec![0; 400_000];

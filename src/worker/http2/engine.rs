@@ -52,6 +52,10 @@ enum State {
 
 /// What came of a poll.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it is returned; a box would be one more allocation for each request"
+)]
 pub(super) enum Polled {
     Request(Request<RecvStream>, SendResponse<Bytes>),
     /// All that can move now has moved.
@@ -108,12 +112,12 @@ impl Engine {
     }
 
     /// Bytes have arrived.
-    pub(super) fn feed(&mut self, bytes: &[u8]) {
+    pub(super) fn feed(&self, bytes: &[u8]) {
         self.wire.borrow_mut().input.extend_from_slice(bytes);
     }
 
     /// The way out may hold so many bytes more.
-    pub(super) fn set_room(&mut self, room: usize) {
+    pub(super) fn set_room(&self, room: usize) {
         let mut wire = self.wire.borrow_mut();
         wire.room = room;
         wire.is_full = false;
@@ -125,12 +129,12 @@ impl Engine {
     }
 
     /// What is to be written. The caller empties it.
-    pub(super) fn take_output(&mut self) -> Vec<u8> {
+    pub(super) fn take_output(&self) -> Vec<u8> {
         std::mem::take(&mut self.wire.borrow_mut().output)
     }
 
     /// Give the emptied buffer back.
-    pub(super) fn reuse_output(&mut self, mut buffer: Vec<u8>) {
+    pub(super) fn reuse_output(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         if buffer.capacity() <= STREAM_BYTES_MAX {
             self.wire.borrow_mut().output = buffer;
@@ -276,12 +280,12 @@ mod tests {
     const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
     fn engine() -> Engine {
-        let mut engine = Engine::new(&config::Config::default().http2, false);
+        let engine = Engine::new(&config::Config::default().http2, false);
         engine.set_room(1 << 20);
         engine
     }
 
-    fn kinds(engine: &mut Engine) -> Vec<FrameKind> {
+    fn kinds(engine: &Engine) -> Vec<FrameKind> {
         let mut kinds = Vec::new();
         FrameScan::default().feed(&engine.take_output(), |event| {
             if let FrameEvent::Head(head) = event {
@@ -298,7 +302,7 @@ mod tests {
             engine.feed(&[*byte]);
             assert!(matches!(engine.poll(), Polled::Nothing));
         }
-        assert_eq!(kinds(&mut engine)[0], FrameKind::Settings);
+        assert_eq!(kinds(&engine)[0], FrameKind::Settings);
         // GET, http, / and no authority.
         engine.feed(&[0, 0, 3, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84]);
         let Polled::Request(request, _respond) = engine.poll() else {
@@ -335,7 +339,7 @@ mod tests {
         pong[4] = 1;
         engine.feed(&pong);
         assert!(matches!(engine.poll(), Polled::Over));
-        assert_eq!(kinds(&mut engine), [FrameKind::GoAway]);
+        assert_eq!(kinds(&engine), [FrameKind::GoAway]);
         assert!(engine.is_over());
     }
 }
