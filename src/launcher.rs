@@ -135,6 +135,10 @@ fn prepare(
     if let Some(notice) = notice {
         log::warn!("{notice}");
     }
+    if let Some(reason) = &runtime.config().workers.auto {
+        let count = runtime.config().workers.workers;
+        log::info!("workers = auto is {count}: {reason}");
+    }
     for warning in &runtime.config().warnings {
         log::warn!("{warning}");
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::bad_value::BadValue;
 use super::choices::StatsdAddress;
+use super::cpus;
 use super::host;
 use super::peers::Network;
 use super::settings::{Kind, Setting};
@@ -20,7 +21,13 @@ pub fn check(setting: &Setting, value: &Value) -> Result<Value, BadValue> {
         Kind::Secret => text(value).map_err(|_| BadValue::NotText(Value::str("***"))),
         Kind::UrlPath => url_path(value),
         Kind::FieldValue => field_value(value),
-        Kind::Int | Kind::OctalInt => not_negative(whole_number(value)?).map(Value::Int),
+        Kind::Workers if value.as_str() == Some("auto") => {
+            let count = i64::try_from(cpus::workers().count);
+            Ok(Value::Int(count.unwrap_or(i64::MAX)))
+        }
+        Kind::Workers | Kind::Int | Kind::OctalInt => {
+            not_negative(whole_number(value)?).map(Value::Int)
+        }
         Kind::Seconds => seconds(value),
         Kind::IntWithin {
             min,

@@ -206,7 +206,8 @@ fn value_of(setting: &Setting, matches: &ArgMatches) -> Result<Option<Value>, St
         ))),
     };
     let value = match setting.kind {
-        Kind::Int | Kind::IntWithin { .. } => number(parse_int(text, 10), "int")?,
+        Kind::Workers if text == "auto" => Value::str(text),
+        Kind::Workers | Kind::Int | Kind::IntWithin { .. } => number(parse_int(text, 10), "int")?,
         Kind::OctalInt => number(parse_octal_int(text), "auto_int")?,
         _ => Value::str(text),
     };

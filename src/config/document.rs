@@ -99,6 +99,7 @@ fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Seconds => "seconds",
         Kind::UrlPath => "path of a URL",
+        Kind::Workers => "whole number or `auto`",
         Kind::Int | Kind::IntWithin { .. } => "whole number",
         Kind::OctalInt => "number, also `0o22` or `0022`",
         Kind::Bool { .. } => "switch",
@@ -190,6 +191,6 @@ mod tests {
             let heading = format!("\n### {}\n", setting.name);
             assert_eq!(page.matches(&heading).count(), 1, "{}", setting.name);
         }
-        assert!(page.contains("`-w`, `--workers` · whole number · default `1` · `FERRICORN_WORKERS`, `WEB_CONCURRENCY`"));
+        assert!(page.contains("`-w`, `--workers` · whole number or `auto` · default `1` · `FERRICORN_WORKERS`, `WEB_CONCURRENCY`"));
     }
 }

@@ -17,6 +17,7 @@ pub mod value;
 mod bad_value;
 mod check;
 mod choices;
+mod cpus;
 mod document;
 mod help;
 mod host;

@@ -72,6 +72,8 @@ pub struct Socket {
 #[derive(Clone, Debug)]
 pub struct Workers {
     pub workers: usize,
+    /// Why `auto` is that number; none where a number was given.
+    pub auto: Option<String>,
     /// At least 1.
     pub threads: usize,
     pub worker_connections: usize,

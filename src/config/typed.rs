@@ -5,6 +5,7 @@ use super::choices::{
     ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
     ProxyProtocol, ReloadEngine, TlsVersion,
 };
+use super::cpus;
 use super::resolved::Resolved;
 use super::sections::{
     AccessLog, App, Config, Control, Debugging, Http, Http2, Lifecycle, Logging, Process, Proxy,
@@ -32,7 +33,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
     let app = app(r, raw);
     Config {
         socket: section! { Socket of r: number(backlog) on(reuse_port) { bind: bind(r), } },
-        workers: workers(r),
+        workers: workers(r, raw),
         lifecycle: lifecycle(r),
         http: http(r),
         http2: http2(r),
@@ -80,11 +81,13 @@ fn app(r: &Resolved, raw: &RawSettings) -> App {
     } }
 }
 
-fn workers(r: &Resolved) -> Workers {
+fn workers(r: &Resolved, raw: &RawSettings) -> Workers {
+    let is_auto = raw.get("workers").and_then(Value::as_str) == Some("auto");
     section! { Workers of r:
         number(workers worker_connections max_queue) on(handover)
         seconds(timeout boot_timeout) time(request_timeout queue_timeout) path(worker_tmp_dir)
         {
+            auto: is_auto.then(|| cpus::workers().reason),
             threads: r.number::<usize>("threads").max(1),
             graceful_timeout: r.seconds("graceful_timeout").unwrap_or_default(),
         }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
 
 from ferricorn import _core
-from harness import Finished
+from harness import COMMAND, Finished
 
 pytestmark = pytest.mark.ours
 
@@ -40,6 +41,21 @@ def test_print_config_tells_where_each_value_came_from(tmp_path):
     ]:
         assert re.search(rf"^{name} += {value}  # {source}$", shown.output, re.MULTILINE), f"{name}\n{shown.output}"
     assert all("  # " in line for line in shown.output.splitlines())
+
+
+def test_auto_is_a_worker_per_core_and_the_log_says_why(server):
+    """Any cgroup's quota allows one worker; an affinity for one core allows no more."""
+    core = min(os.sched_getaffinity(0))
+    pinned = ["taskset", "--cpu-list", str(core), *COMMAND]
+    one = server("hello:app", "-w", "auto", command=pinned)
+    one.log.wait(r"\[INFO\] workers = auto is 1: this process may use 1 core$")
+    assert one.get("/").status == 200
+    assert len(one.workers()) == 1
+    shown = Finished(["--print-config", "hello:app"], bind=(), command=pinned, env={"WEB_CONCURRENCY": "auto"})
+    assert re.search(r"^workers += 1  # from WEB_CONCURRENCY$", shown.output, re.MULTILINE)
+    refused = Finished(["-w", "automatic", "hello:app"], bind=())
+    assert refused.code == 2
+    assert "argument -w/--workers: invalid int value: 'automatic'" in refused.error
 
 
 def test_check_config_finds_what_is_misspelt(tmp_path):

@@ -94,6 +94,8 @@ pub enum Kind {
     FieldValue,
     /// A whole number >= 0.
     Int,
+    /// A whole number >= 0, or the word `auto`.
+    Workers,
     /// A whole number >= 0; the command line also takes `0o22`, `0x12` and the octal `0022`.
     OctalInt,
     /// Seconds >= 0, also parts of one.
@@ -172,7 +174,7 @@ impl Kind {
     pub fn metavar(self) -> Option<&'static str> {
         match self {
             Self::Bool { .. } => None,
-            Self::Int | Self::OctalInt | Self::IntWithin { .. } => Some("INT"),
+            Self::Workers | Self::Int | Self::OctalInt | Self::IntWithin { .. } => Some("INT"),
             Self::Seconds => Some("SECONDS"),
             Self::Files => Some("FILES"),
             Self::Addresses => Some("IPS"),

@@ -10,9 +10,9 @@ pub(super) const ROWS: &[Setting] = &[
     row(
         "workers",
         SECTION,
-        Kind::Int,
+        Kind::Workers,
         Default::Int(1),
-        "Number of worker processes.",
+        "Number of worker processes; auto: one per core it may use.",
     )
     .flags(&["-w", "--workers"])
     .env("WEB_CONCURRENCY", |text| Value::str(text)),
