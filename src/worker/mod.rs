@@ -35,7 +35,7 @@
 //!
 //! A connection begins as HTTP/1. When its first bytes are HTTP/2's preface, or ALPN has chosen it, `http2.rs` takes over: each
 //! word that the loop has for a connection (`on_event`, `on_reply`, `resume`, `on_deadline`, `time_out`, `begin_drain`,
-//! `close`) goes there first, with the other parts of the connection lent to it (`http2/link.rs`). A stream is a request
+//! `close`) goes there first, which is given the other parts of the connection (`http2/link.rs`). A stream is a request
 //! with a number, which is one more field of [`pool::ConnId`](crate::pool::ConnId): it addresses jobs, replies, windows,
 //! deadlines and timed-out requests, and only `http2/mux.rs` takes it apart.
 

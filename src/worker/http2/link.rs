@@ -1,4 +1,4 @@
-//! The parts of a connection that are not its protocol's, lent to HTTP/2 for a step.
+//! The parts of a connection that are not its protocol's, as HTTP/2 uses them for a step.
 
 use crate::worker::connection_lifecycle::{Action, Lifecycle};
 use crate::worker::dispatch::Usage;
