@@ -127,6 +127,8 @@ pub struct Http {
     /// Bytes per second; 0 is no minimum.
     pub client_body_min_rate: u32,
     pub send_timeout: Option<Duration>,
+    /// Bytes per second; 0 is no minimum.
+    pub send_min_rate: u32,
     pub sendfile: bool,
     /// `None`: the built-in one; empty: no such header.
     pub server_header: Option<String>,

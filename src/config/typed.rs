@@ -108,7 +108,7 @@ fn http(r: &Resolved) -> Http {
         seconds(keepalive client_header_timeout client_body_timeout send_timeout)
         on(permit_obsolete_folding strip_header_spaces casefold_http_method)
         on(permit_unconventional_http_method permit_unconventional_http_version)
-        number(client_body_min_rate)
+        number(client_body_min_rate send_min_rate)
         {
             sendfile: r.value("sendfile").and_then(Value::as_bool).unwrap_or(true),
             server_header: server_header.map(str::to_owned),

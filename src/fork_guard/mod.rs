@@ -16,6 +16,7 @@
     reason = "the handler runs between fork and any other code, where only system calls are allowed"
 )]
 
+mod guarded_file;
 mod handlers;
 mod memory;
 mod own_descriptors;
@@ -28,9 +29,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use nix::libc;
 
+pub use guarded_file::GuardedFile;
 pub use handlers::{note_handler, note_installed_handler, reset_handlers};
 pub use memory::{register_mapping, unregister_mapping};
-pub use own_descriptors::{Registered, disown, own, register, registered};
+pub use own_descriptors::{Registered, disown, keep_for_this_thread, own, register, registered};
 pub use successor::{QuietChild, Succession, fork_with_successor};
 
 /// This process is a child that the application has forked.
@@ -178,6 +180,32 @@ mod tests {
         for (ours, _) in &pairs {
             disown(ours);
         }
+    }
+
+    #[test]
+    fn a_child_keeps_the_body_of_the_request_whose_thread_has_forked_it() {
+        install();
+        let files: Vec<GuardedFile> = (0..2)
+            .map(|_| tempfile::tempfile().unwrap().into())
+            .collect();
+        let numbers: Vec<_> = files.iter().map(|file| file.file().as_raw_fd()).collect();
+        keep_for_this_thread(files[1].file());
+        let look = || i32::from(is_open(numbers[0])) | i32::from(is_open(numbers[1])) << 1;
+        assert_eq!(code_of_child(look, false), 0b10);
+    }
+
+    #[test]
+    fn a_child_does_not_close_the_number_of_a_file_that_it_has_not_got() {
+        install();
+        let mut file: Option<GuardedFile> = Some(tempfile::tempfile().unwrap().into());
+        let number = file.as_ref().map_or(-1, |file| file.file().as_raw_fd());
+        let child = || {
+            // SAFETY: the call makes a number of its own, the lowest that is free.
+            let reused = unsafe { libc::dup2(0, number) } == number;
+            drop(file.take());
+            i32::from(reused && is_open(number))
+        };
+        assert_eq!(code_of_child(child, false), 1);
     }
 
     #[test]

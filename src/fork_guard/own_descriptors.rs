@@ -13,6 +13,7 @@
     reason = "between fork and any other code only system calls are allowed"
 )]
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd as _, RawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -41,7 +42,9 @@ pub fn register(descriptor: impl AsFd) {
 pub fn own(socket: impl AsFd) {
     if let Some((word, bit)) = place(socket.as_fd().as_raw_fd()) {
         SOCKETS[word].fetch_or(bit, Ordering::Relaxed);
-        WORDS_USED.fetch_max(word + 1, Ordering::Relaxed);
+        if WORDS_USED.load(Ordering::Relaxed) <= word {
+            WORDS_USED.fetch_max(word + 1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -63,11 +66,40 @@ pub fn registered(descriptor: impl AsFd) -> Registered {
     Registered(descriptor.as_fd().as_raw_fd())
 }
 
+/// As [`registered`], without a system call: the inode of the descriptor is known.
+pub(super) fn registered_inode(number: RawFd, inode: u64) -> Registered {
+    if let Some(entry) = entry(number) {
+        entry.store(inode, Ordering::Relaxed);
+    }
+    Registered(number)
+}
+
+thread_local! {
+    /// See [`keep_for_this_thread`]; -1 is none.
+    static KEPT: Cell<RawFd> = const { Cell::new(-1) };
+}
+
+/// A child that this thread forks keeps this descriptor, although it is registered: it is the body of the request that the
+/// thread runs. That holds until the thread says another.
+pub fn keep_for_this_thread(descriptor: impl AsFd) {
+    KEPT.set(descriptor.as_fd().as_raw_fd());
+}
+
+impl Registered {
+    /// End it. Returns whether it was still there.
+    pub(super) fn end(&mut self) -> bool {
+        // Once: the number may be another file's, and registered, as soon as this one is closed.
+        let number = std::mem::replace(&mut self.0, -1);
+        if KEPT.get() == number {
+            KEPT.set(-1);
+        }
+        entry(number).is_some_and(|entry| entry.swap(0, Ordering::Relaxed) != 0)
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
-        if let Some(entry) = entry(self.0) {
-            entry.store(0, Ordering::Relaxed);
-        }
+        self.end();
     }
 }
 
@@ -99,10 +131,15 @@ fn is_socket(number: RawFd) -> bool {
 }
 
 pub(super) fn close_all() {
+    let kept = KEPT.get();
     for (number, entry) in TABLE.iter().enumerate() {
+        let number = number as RawFd;
+        if number == kept {
+            continue;
+        }
         let registered = entry.swap(0, Ordering::Relaxed);
-        if registered != 0 && inode(number as RawFd) == Some(registered) {
-            close(number as RawFd);
+        if registered != 0 && inode(number) == Some(registered) {
+            close(number);
         }
     }
     let used = WORDS_USED.load(Ordering::Relaxed).min(WORDS);
@@ -124,6 +161,11 @@ fn close(number: RawFd) {
 }
 
 #[cfg(test)]
+pub(super) fn inode_of(number: RawFd) -> u64 {
+    entry(number).map_or(0, |entry| entry.load(Ordering::Relaxed))
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -138,10 +180,9 @@ mod tests {
     #[test]
     fn a_registration_ends_with_its_value() {
         let file = tempfile::tempfile().unwrap();
-        let number = usize::try_from(file.as_raw_fd()).unwrap();
         let registration = registered(&file);
-        assert_ne!(TABLE[number].load(Ordering::Relaxed), 0);
+        assert_ne!(inode_of(file.as_raw_fd()), 0);
         drop(registration);
-        assert_eq!(TABLE[number].load(Ordering::Relaxed), 0);
+        assert_eq!(inode_of(file.as_raw_fd()), 0);
     }
 }

@@ -5,6 +5,8 @@
 
 use std::fmt::Write;
 
+use super::limits::RESPONSE_HEAD_BYTES_MAX;
+
 /// A status code with its registered reason phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -144,6 +146,10 @@ pub enum ResponseError {
     HopByHop(String),
     #[error("Invalid Content-Length from the application: {0}")]
     ContentLength(String),
+    #[error(
+        "Response head of {0} bytes from the application: at most {RESPONSE_HEAD_BYTES_MAX} are sent"
+    )]
+    TooLong(usize),
 }
 
 /// Peer's bytes for a message: in quotes, control and non-ASCII bytes escaped, shortened. One line by construction.

@@ -2,6 +2,10 @@
 //!
 //! Every bound of the parser comes from here; all of them are applied while bytes arrive, not afterwards.
 
+/// A head is in memory until the client has read it. Browsers and curl read 256 to 300 KiB, Go's client 10 MiB; 1 MiB is more
+/// than `limit_request_fields` fields of `limit_request_field_size` bytes are.
+pub(super) const RESPONSE_HEAD_BYTES_MAX: usize = 1024 * 1024;
+
 /// Bounds on one request. Built once from the settings and shared by every connection.
 #[derive(Clone, Debug)]
 pub struct Limits {

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::error::{ResponseError, quoted};
 use super::fields::{is_field_value, is_named, is_token, list_elements, trim_ows};
+use super::limits::RESPONSE_HEAD_BYTES_MAX;
 
 /// A response's head. Reusable: `clear` keeps the capacity.
 #[derive(Clone, Debug, Default)]
@@ -124,6 +125,19 @@ impl ResponseHead {
                     line[colon..].strip_prefix(b": ")?.strip_suffix(b"\r\n")?,
                 ))
             })
+    }
+
+    /// How many bytes of memory it holds, about as many as it is sent as.
+    pub fn byte_count(&self) -> usize {
+        self.status.len() + self.fields.len()
+    }
+
+    /// A head of more than [`RESPONSE_HEAD_BYTES_MAX`] bytes is not sent.
+    pub fn check_length(&self) -> Result<(), ResponseError> {
+        match self.byte_count() {
+            0..=RESPONSE_HEAD_BYTES_MAX => Ok(()),
+            bytes => Err(ResponseError::TooLong(bytes)),
+        }
     }
 
     /// The first field of this name.

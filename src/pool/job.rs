@@ -1,11 +1,11 @@
 //! What travels between the event loop and the pool: a request on its way in, a response on its way back.
 
-use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::fork_guard::GuardedFile;
 use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead};
 
 use super::buffer_pool::BodyBytes;
@@ -48,7 +48,7 @@ pub enum RequestBody {
     /// Spooled to an unlinked temporary file, positioned at its start.
     File {
         /// The spool.
-        file: File,
+        file: GuardedFile,
         /// Length of the body in bytes.
         len: u64,
     },
@@ -211,6 +211,13 @@ impl ResponseBody {
         self.len() == 0
     }
 
+    /// Whether its client has to be quick ([`Reservation::is_hurried`]).
+    pub fn is_hurried(&self) -> bool {
+        self.reservation
+            .as_ref()
+            .is_some_and(Reservation::is_hurried)
+    }
+
     /// The parts that are in memory.
     pub fn parts_in_memory(&self) -> impl Iterator<Item = &[u8]> {
         let pieces = self.pieces.iter().map(|piece| match piece {
@@ -239,7 +246,7 @@ pub enum Piece {
     /// A range of a file.
     File {
         /// A handle that the server owns.
-        file: File,
+        file: GuardedFile,
         /// First byte of the range.
         offset: u64,
         /// Length of the range in bytes.
@@ -257,6 +264,15 @@ impl Piece {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::Borrowed(buffer) => buffer.bytes().len() as u64,
             Self::File { len, .. } => *len,
+        }
+    }
+
+    /// How many bytes of a stream's window it takes. A file takes none: it is not in memory.
+    pub fn window_bytes(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Borrowed(buffer) => buffer.bytes().len(),
+            Self::File { .. } => 0,
         }
     }
 

@@ -10,7 +10,7 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | words | `conn_id`, `estimates`, `sync`, `window`, `buffer_pool`, `wait_sampler`, `response_memory`, `tls_info` |
+//! | words | `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `response_memory`, `window` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes |
 //! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `job_stats` |
 //! | messages | `job` |
@@ -33,6 +33,7 @@ mod replies;
 mod response_memory;
 mod streaming_body;
 mod sync;
+mod temporary_file;
 mod thread;
 mod thread_pool;
 mod tls_info;
@@ -50,8 +51,9 @@ pub use job::{
     BorrowedBuffer, Job, Peer, Piece, Reply, RequestBody, ResponseBody, StreamedResponse,
 };
 pub use policy::{Reason, SleepMode};
-pub use response_memory::{COUNTED_BYTES_MIN, UnsentBytes};
+pub use response_memory::{COUNTED_BYTES_MIN, Overdraft, Reservation, UnsentBytes};
 pub use streaming_body::{BodyDemand, StreamingBody};
+pub use temporary_file::temporary_file;
 pub use thread::PoolThread;
 pub use thread_pool::Pool;
 pub use tls_info::{ClientCertificate, TlsInfo, openssl_date};

@@ -1,19 +1,29 @@
-//! Whole responses that wait in memory for their clients to read them: how many bytes a worker holds of them, and the file
-//! for those that are over the bound (`response_buffer_total`).
+//! Responses that wait in memory for their clients to read them: how many bytes a worker holds of them, and what becomes of
+//! those that are over the bound (`response_buffer_total`).
 //!
-//! A pool thread reserves the bytes of a response before it hands it to the event loop ([`UnsentBytes::reserve`]). The
+//! A pool thread reserves the bytes of a whole response before it hands it to the event loop ([`UnsentBytes::reserve`]). The
 //! reservation travels with the body, through the write queue, and gives the bytes back when it is dropped: when the body
 //! is written, or will not be. A response that gets none goes to an unlinked temporary file on the pool thread, so that the
-//! loop never waits for the disk. A streamed response has a window of its own and is not counted.
+//! loop never waits for the disk. A streamed response counts what is in its window.
+//!
+//! Where no file can be written the response is sent from memory all the same, and its thread waits for the client, as the
+//! thread of a stream does ([`UnsentBytes::overdraw`]): memory is bounded by the number of threads, and nothing is lost. When
+//! all other threads wait like that, the last one is hurried: its client has to take 64 KiB per second, or is closed.
 
-use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::fork_guard::GuardedFile;
+
+use super::temporary_file::temporary_file;
 
 /// Responses of fewer bytes in memory are not counted: the socket's own buffer takes as much.
 pub const COUNTED_BYTES_MIN: u64 = 64 * 1024;
+/// A full disk is logged again after this long.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -23,21 +33,60 @@ pub struct UnsentBytes {
     bytes_max: u64,
     /// Where temporary files go, unless that fails (`worker_tmp_dir`).
     directory: Option<PathBuf>,
+    /// Threads that wait for the clients of responses over the bound.
+    waiting: AtomicUsize,
+    failures: Mutex<Failures>,
+}
+
+/// Responses that found no place in a file.
+#[derive(Debug, Default)]
+struct Failures {
+    logged: Option<Instant>,
+    /// Since then.
+    count: u64,
+}
+
+impl Failures {
+    /// One more. Returns how many there were since the last line of the log, if it is time for another.
+    fn note(&mut self, now: Instant) -> Option<u64> {
+        let is_quiet = |at: Instant| now.saturating_duration_since(at) < QUIET;
+        if self.logged.is_some_and(is_quiet) {
+            self.count += 1;
+            return None;
+        }
+        self.logged = Some(now);
+        Some(std::mem::take(&mut self.count))
+    }
 }
 
 impl UnsentBytes {
     /// A bound of `bytes_max` bytes; 0 is none.
     pub fn new(bytes_max: u64, directory: Option<PathBuf>) -> Self {
         Self {
-            held: AtomicU64::new(0),
             bytes_max,
             directory,
+            ..Self::default()
         }
     }
 
     /// Bytes that wait now.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether streams are to hold little.
+    pub fn is_full(&self) -> bool {
+        self.bytes_max != 0 && self.held() >= self.bytes_max
+    }
+
+    /// A stream has `bytes` more unsent.
+    pub(super) fn add(&self, bytes: usize) {
+        self.held.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A stream has `bytes` fewer unsent.
+    pub(super) fn subtract(&self, bytes: usize) {
+        self.held.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
     /// Reserve `bytes`. `None` when the bound does not allow it.
@@ -47,30 +96,60 @@ impl UnsentBytes {
         let reservation = Reservation {
             unsent: self.clone(),
             bytes,
+            overdraft: None,
         };
         let is_within = self.bytes_max == 0 || before.saturating_add(bytes) <= self.bytes_max;
         is_within.then_some(reservation)
+    }
+
+    /// Reserve `bytes` whatever the bound says, for a thread of `threads` that will [`Overdraft::wait`].
+    pub fn overdraw(self: &Arc<Self>, bytes: u64, threads: usize) -> (Reservation, Overdraft) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
+        let end = Arc::new(End::default());
+        let reservation = Reservation {
+            unsent: self.clone(),
+            bytes,
+            overdraft: Some((end.clone(), waiting >= threads)),
+        };
+        let unsent = self.clone();
+        (reservation, Overdraft { unsent, end })
     }
 
     /// Write `parts` to a temporary file, one behind another.
     ///
     /// # Errors
     /// The file could not be made or written.
-    pub fn store<'a>(&self, parts: impl Iterator<Item = &'a [u8]>) -> io::Result<File> {
-        let mut file = self.temporary_file()?;
+    pub fn store<'a>(&self, parts: impl Iterator<Item = &'a [u8]>) -> io::Result<GuardedFile> {
+        let file = self.temporary_file()?;
         for part in parts {
-            file.write_all(part)?;
+            file.file().write_all(part)?;
         }
         Ok(file)
     }
 
-    fn temporary_file(&self) -> io::Result<File> {
-        if let Some(directory) = &self.directory
-            && let Ok(file) = tempfile::tempfile_in(directory)
-        {
-            return Ok(file);
-        }
-        tempfile::tempfile()
+    /// A file for parts of a response.
+    ///
+    /// # Errors
+    /// It could not be made.
+    pub fn temporary_file(&self) -> io::Result<GuardedFile> {
+        temporary_file(self.directory.as_deref())
+    }
+
+    /// Log that a response of `bytes` bytes is to wait for its client, at most once a minute.
+    pub fn log_failure(&self, bytes: u64, error: &io::Error) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = failures.note(Instant::now());
+        drop(failures);
+        let Some(count) = noted else { return };
+        let others = match count {
+            0 => String::new(),
+            count => format!(" ({count} more since this was last logged)"),
+        };
+        log::warn!(
+            "No room for a response of {bytes} bytes in memory (response_buffer_total) or in a file (worker_tmp_dir): \
+            {error}. Its thread waits for its client{others}."
+        );
     }
 }
 
@@ -79,11 +158,60 @@ impl UnsentBytes {
 pub struct Reservation {
     unsent: Arc<UnsentBytes>,
     bytes: u64,
+    /// Of a response over the bound, and whether its thread was the last free one.
+    overdraft: Option<(Arc<End>, bool)>,
+}
+
+impl Reservation {
+    /// Whether the client has to be quick: no other thread is free.
+    pub fn is_hurried(&self) -> bool {
+        matches!(self.overdraft, Some((_, true)))
+    }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.unsent.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some((end, _)) = &self.overdraft {
+            end.come();
+        }
+    }
+}
+
+/// The end of a response over the bound.
+#[derive(Debug, Default)]
+struct End {
+    has_come: Mutex<bool>,
+    moved: Condvar,
+}
+
+impl End {
+    fn come(&self) {
+        *self.has_come.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.moved.notify_one();
+    }
+}
+
+/// A response over the bound, for its thread.
+#[derive(Debug)]
+pub struct Overdraft {
+    unsent: Arc<UnsentBytes>,
+    end: Arc<End>,
+}
+
+impl Overdraft {
+    /// Pool thread, without the GIL: sleep until the response is written, or will not be.
+    pub fn wait(self) {
+        let has_come = self.end.has_come.lock();
+        let has_come = has_come.unwrap_or_else(PoisonError::into_inner);
+        let waited = self.end.moved.wait_while(has_come, |has_come| !*has_come);
+        drop(waited);
+    }
+}
+
+impl Drop for Overdraft {
+    fn drop(&mut self) {
+        self.unsent.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -113,10 +241,36 @@ mod tests {
     fn a_body_is_stored_in_its_order_also_where_the_directory_is_missing() {
         let unsent = UnsentBytes::new(1, Some("/nonexistent".into()));
         let parts = [&b"first "[..], b"second ", b"third"];
-        let mut file = unsent.store(parts.into_iter()).unwrap();
-        file.rewind().unwrap();
+        let file = unsent.store(parts.into_iter()).unwrap();
         let mut text = String::new();
-        file.read_to_string(&mut text).unwrap();
+        file.file().rewind().unwrap();
+        file.file().read_to_string(&mut text).unwrap();
         assert_eq!(text, "first second third");
+    }
+
+    #[test]
+    fn a_thread_waits_for_what_is_over_the_bound_and_the_last_free_one_is_in_a_hurry() {
+        let unsent = Arc::new(UnsentBytes::new(10, None));
+        let (first, thread) = unsent.overdraw(20, 2);
+        assert!(!first.is_hurried() && unsent.held() == 20 && unsent.is_full());
+        let (second, other_thread) = unsent.overdraw(5, 2);
+        assert!(second.is_hurried());
+        let waiting = std::thread::spawn(move || thread.wait());
+        drop(first);
+        waiting.join().unwrap();
+        assert_eq!(unsent.held(), 5);
+        drop(other_thread);
+        assert!(!unsent.overdraw(5, 2).0.is_hurried());
+    }
+
+    #[test]
+    fn a_full_disk_is_logged_once_and_then_counted() {
+        let mut failures = Failures::default();
+        let now = Instant::now();
+        assert_eq!(failures.note(now), Some(0));
+        assert_eq!(failures.note(now + QUIET / 2), None);
+        assert_eq!(failures.note(now + QUIET / 2), None);
+        assert_eq!(failures.note(now + QUIET), Some(2));
+        assert_eq!(failures.note(now + QUIET), None);
     }
 }

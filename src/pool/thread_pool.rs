@@ -279,6 +279,11 @@ impl Pool {
         self.replies.send(reply, self.has_jobs());
     }
 
+    /// Answer, before this thread waits for the client.
+    pub fn send_and_wait(&self, reply: Reply) {
+        self.replies.send(reply, false);
+    }
+
     /// A piece of a streamed response. Another one is likely to follow soon, so a loop that sleeps briefly is left
     /// asleep; not so when the thread is about to wait for the window (`is_last`).
     pub fn send_piece(&self, conn: ConnId, piece: Piece, is_last: bool) {

@@ -4,11 +4,17 @@
 //! watermark the thread waits (without the GIL) until half of it has been written. The wait is bounded by the loop:
 //! a client that reads nothing for `send_timeout` is closed, and closing the connection closes the window.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::response_memory::UnsentBytes;
 
 /// The connection is gone: nothing more can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowClosed;
+
+/// While the worker holds as much unsent as it may, a window holds this many bytes at most: what the socket's own buffer takes.
+const FULL_BYTES: usize = 64 * 1024;
 
 /// Bytes on their way from one pool thread to one client.
 #[derive(Debug)]
@@ -17,6 +23,8 @@ pub struct Window {
     moved: Condvar,
     /// Above this many unsent bytes the thread waits.
     high_bytes: usize,
+    /// Where the bytes count.
+    unsent: Arc<UnsentBytes>,
 }
 
 #[derive(Debug)]
@@ -31,6 +39,11 @@ struct Flow {
 impl Window {
     /// A window that lets `high_bytes` be under way.
     pub fn new(high_bytes: usize) -> Self {
+        Self::counted(high_bytes, Arc::default())
+    }
+
+    /// As [`Window::new`], with the bytes counted among those that the worker holds.
+    pub fn counted(high_bytes: usize, unsent: Arc<UnsentBytes>) -> Self {
         let flow = Flow {
             unsent_bytes: 0,
             closed: false,
@@ -40,6 +53,7 @@ impl Window {
             flow: Mutex::new(flow),
             moved: Condvar::new(),
             high_bytes,
+            unsent,
         }
     }
 
@@ -53,7 +67,8 @@ impl Window {
             return Err(WindowClosed);
         }
         flow.unsent_bytes += len;
-        Ok(flow.unsent_bytes > self.high_bytes)
+        self.unsent.add(len);
+        Ok(flow.unsent_bytes > self.high_bytes())
     }
 
     /// Pool thread, without the GIL: sleep until at most half of the window is unsent.
@@ -62,7 +77,7 @@ impl Window {
     /// [`WindowClosed`] when the connection is gone.
     pub fn wait(&self) -> Result<(), WindowClosed> {
         let mut flow = self.lock();
-        while !flow.closed && flow.unsent_bytes > self.high_bytes / 2 {
+        while !flow.closed && flow.unsent_bytes > self.high_bytes() / 2 {
             flow.waiting = true;
             flow = self
                 .moved
@@ -77,12 +92,42 @@ impl Window {
         }
     }
 
+    /// Pool thread, without the GIL: as [`Window::wait`], for `patience` at most. Returns whether there is room.
+    ///
+    /// # Errors
+    /// [`WindowClosed`] when the connection is gone.
+    pub fn wait_for(&self, patience: Duration) -> Result<bool, WindowClosed> {
+        let mut flow = self.lock();
+        flow.waiting = true;
+        let waited = self.moved.wait_timeout_while(flow, patience, |flow| {
+            !flow.closed && flow.unsent_bytes > self.high_bytes() / 2
+        });
+        let (mut flow, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        flow.waiting = false;
+        drop(flow);
+        self.has_room()
+    }
+
+    /// Pool thread: whether at most half of the window is unsent.
+    ///
+    /// # Errors
+    /// [`WindowClosed`] when the connection is gone.
+    pub fn has_room(&self) -> Result<bool, WindowClosed> {
+        let flow = self.lock();
+        if flow.closed {
+            return Err(WindowClosed);
+        }
+        Ok(flow.unsent_bytes <= self.high_bytes() / 2)
+    }
+
     /// Event loop: the socket has accepted `len` bytes (or they will never be sent).
     pub fn credit(&self, len: usize) {
         let mut flow = self.lock();
         debug_assert!(flow.unsent_bytes >= len, "the socket accepts what was sent");
-        flow.unsent_bytes = flow.unsent_bytes.saturating_sub(len);
-        if flow.waiting && flow.unsent_bytes <= self.high_bytes / 2 {
+        let len = len.min(flow.unsent_bytes);
+        flow.unsent_bytes -= len;
+        self.unsent.subtract(len);
+        if flow.waiting && flow.unsent_bytes <= self.high_bytes() / 2 {
             self.moved.notify_one();
         }
     }
@@ -93,16 +138,29 @@ impl Window {
         self.moved.notify_one();
     }
 
+    fn high_bytes(&self) -> usize {
+        match self.unsent.is_full() {
+            true => self.high_bytes.min(FULL_BYTES),
+            false => self.high_bytes,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Flow> {
         self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // What was never written, or not counted back by a connection that closed.
+        let left = self.lock().unsent_bytes;
+        self.unsent.subtract(left);
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::sync::Arc;
-
     use super::*;
 
     #[test]
@@ -130,6 +188,38 @@ mod tests {
             }
             assert_eq!(waiter.join().unwrap().is_err(), close);
         }
+    }
+
+    #[test]
+    fn what_is_unsent_counts_and_a_full_worker_lets_a_stream_hold_little() {
+        let unsent = Arc::new(UnsentBytes::new(100_000, None));
+        let (first, second) = (
+            Window::counted(512 * 1024, unsent.clone()),
+            Window::counted(512 * 1024, unsent.clone()),
+        );
+        assert_eq!(first.add(70_000), Ok(false));
+        assert_eq!(second.add(30_000), Ok(false));
+        assert_eq!(
+            first.add(1),
+            Ok(true),
+            "the worker is full, and this is more than 64 KiB"
+        );
+        assert_eq!(second.add(1), Ok(false));
+        second.credit(30_001);
+        assert_eq!(unsent.held(), 70_001);
+        drop(first);
+        assert_eq!(unsent.held(), 0);
+    }
+
+    #[test]
+    fn patience_ends_before_the_client_reads() {
+        let window = Window::new(10);
+        assert_eq!(window.add(20), Ok(true));
+        assert_eq!(window.wait_for(Duration::ZERO), Ok(false));
+        window.credit(15);
+        assert_eq!(window.wait_for(Duration::ZERO), Ok(true));
+        window.close();
+        assert_eq!(window.wait_for(Duration::ZERO), Err(WindowClosed));
     }
 
     #[test]

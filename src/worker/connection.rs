@@ -299,7 +299,9 @@ impl Connection {
             | State::KeepAlive { .. }
             | State::LingeringClose => return Action::Close,
             State::Sending => {
-                log::debug!("Closing a connection whose client reads nothing (send_timeout).");
+                log::debug!(
+                    "Closing a connection whose client reads nothing, or too little (send_timeout)."
+                );
                 self.protocol.note_reason("send_timeout");
                 return Action::Close;
             }

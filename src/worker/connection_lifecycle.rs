@@ -30,6 +30,7 @@ pub(super) enum State {
     LingeringClose,
 }
 
+<<<<<<< HEAD
 /// What the loop does with a connection after one of its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -44,6 +45,15 @@ pub(super) enum Action {
     Resume,
     /// It is over.
     Close,
+=======
+/// How fast a client has to take its response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// `send_timeout` and `send_min_rate`.
+    Ordinary,
+    /// The last free thread waits for it.
+    Hurried,
+>>>>>>> main
 }
 
 /// See the module.
@@ -168,11 +178,17 @@ impl Lifecycle {
         self.timer.clear();
     }
 
-    /// A response waits for the client to take more of it, who has taken something just now (`has_moved`) or not.
-    pub(super) fn await_client(&mut self, has_moved: bool, clock: &mut Clock) {
-        if has_moved || self.state != State::Sending {
-            self.state = State::Sending;
-            self.arm(Timeout::Send, clock);
+    /// A response waits for the client to take more of it, who has taken `bytes` just now.
+    pub(super) fn await_client(&mut self, bytes: u64, pace: Pace, clock: &mut Clock) {
+        let began = self.state != State::Sending;
+        self.state = State::Sending;
+        let taken = u32::try_from(bytes).unwrap_or(u32::MAX);
+        match (pace, began) {
+            (Pace::Ordinary, true) => self.arm(Timeout::Send, clock),
+            (Pace::Hurried, true) => self.arm(Timeout::HurriedSend, clock),
+            (_, false) if taken == 0 => {}
+            (Pace::Ordinary, false) => clock.extend_send(&mut self.timer, taken),
+            (Pace::Hurried, false) => clock.extend_hurried_send(&mut self.timer, taken),
         }
     }
 
@@ -273,16 +289,49 @@ mod tests {
         let (mut lifecycle, mut clock) = lifecycle();
         lifecycle.dispatched();
         assert_eq!(lifecycle.due(), None);
-        lifecycle.await_client(false, &mut clock);
+        lifecycle.await_client(0, Pace::Ordinary, &mut clock);
         let due = lifecycle.due();
         clock.advance(MOMENT);
-        lifecycle.await_client(false, &mut clock);
+        lifecycle.await_client(0, Pace::Ordinary, &mut clock);
         assert_eq!(lifecycle.due(), due, "the client has taken nothing");
         lifecycle.caught_up();
         assert_eq!(
             (lifecycle.state(), lifecycle.due()),
             (State::Dispatched, None)
         );
+    }
+
+    #[test]
+    fn a_client_that_trickles_uses_its_time_up_and_one_that_has_caught_up_begins_anew() {
+        let (mut lifecycle, mut clock) = lifecycle();
+        lifecycle.dispatched();
+        lifecycle.await_client(1_000_000, Pace::Ordinary, &mut clock);
+        let due = lifecycle.due();
+        for _ in 0..59 {
+            clock.advance(MOMENT);
+            lifecycle.await_client(1, Pace::Ordinary, &mut clock);
+        }
+        assert!(lifecycle.due() < due.map(|due| due + MOMENT));
+        lifecycle.await_client(240 * 60, Pace::Ordinary, &mut clock);
+        assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT * 60));
+        clock.advance(MOMENT * 59);
+        lifecycle.caught_up();
+        lifecycle.await_client(0, Pace::Ordinary, &mut clock);
+        assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT * 60));
+    }
+
+    #[test]
+    fn a_client_in_a_hurry_has_a_second() {
+        let (mut lifecycle, mut clock) = lifecycle();
+        lifecycle.await_client(0, Pace::Hurried, &mut clock);
+        assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT));
+        clock.advance(MOMENT / 2);
+        lifecycle.await_client(0, Pace::Hurried, &mut clock);
+        assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT / 2));
+        lifecycle.await_client(1024, Pace::Hurried, &mut clock);
+        assert!(lifecycle.due() < Some(clock.now() + MOMENT * 3 / 5));
+        lifecycle.await_client(1_000_000, Pace::Hurried, &mut clock);
+        assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT));
     }
 
     #[test]

@@ -62,6 +62,11 @@ pub(super) enum Wanted {
 }
 
 impl Http1 {
+    /// Whether the answer that is on its way keeps the last free thread.
+    pub(super) fn is_hurried(&self) -> bool {
+        matches!(&self.request, Request::Answered(answered) if answered.job.response_body.is_hurried())
+    }
+
     /// Between requests: nothing of the next one has arrived.
     pub(super) fn is_idle(&self) -> bool {
         self.exchange.is_idle()

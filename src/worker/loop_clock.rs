@@ -16,6 +16,10 @@ use crate::pool::ConnId;
 const LAST_REQUEST: Duration = Duration::from_millis(500);
 /// From the end of a last response to the client's own close.
 const LINGERING_CLOSE: Duration = Duration::from_secs(2);
+/// A client that the last free thread waits for, because there is no room for its response, has this long to take something.
+const HURRIED_SEND: Duration = Duration::from_secs(1);
+/// What a byte gives back of it: 64 KiB per second is the least.
+const HURRIED_PER_BYTE: Duration = Duration::from_nanos(1_000_000_000 / (64 * 1024));
 
 /// Deadlines are kept to this resolution. They are never early.
 const TICK: Duration = Duration::from_millis(100);
@@ -31,6 +35,8 @@ pub(super) enum Timeout {
     KeepAlive,
     /// Between two acceptances of response bytes by the client (`send_timeout`).
     Send,
+    /// As `Send`, of a client that the last free thread waits for.
+    HurriedSend,
     /// The arrival of a last request when the worker stops.
     LastRequest,
     /// The client's own close after the last response.
@@ -46,6 +52,8 @@ struct Timeouts {
     body_per_byte: Option<Duration>,
     keep_alive: Option<Duration>,
     send: Option<Duration>,
+    /// What a byte of a response gives back of it (`send_min_rate`); `None`: everything.
+    send_per_byte: Option<Duration>,
 }
 
 /// One connection's deadline and where the set will look at it.
@@ -110,6 +118,7 @@ impl Clock {
                 body_per_byte: Duration::from_secs(1).checked_div(config.http.client_body_min_rate),
                 keep_alive: config.http.keepalive,
                 send: config.http.send_timeout,
+                send_per_byte: Duration::from_secs(1).checked_div(config.http.send_min_rate),
             },
             start: now,
             ticks: BTreeMap::new(),
@@ -176,6 +185,7 @@ impl Clock {
             Timeout::Body => self.timeouts.body,
             Timeout::KeepAlive => self.timeouts.keep_alive,
             Timeout::Send => self.timeouts.send,
+            Timeout::HurriedSend => Some(HURRIED_SEND),
             Timeout::LastRequest => Some(LAST_REQUEST),
             Timeout::LingeringClose => Some(LINGERING_CLOSE),
         };
@@ -185,17 +195,42 @@ impl Clock {
         }
     }
 
-    /// More of a body has arrived. Each byte moves its deadline by its share of a second at the least rate, but to no later
-    /// than the whole timeout from now: a client that sends a byte now and then is over in one timeout, and one that has
-    /// sent much may not rest on it.
+    /// More of a body has arrived.
     pub(super) fn extend_body(&mut self, timer: &mut Timer, bytes: u32) {
-        match (self.timeouts.body, self.timeouts.body_per_byte, timer.due) {
-            (Some(timeout), Some(per_byte), Some(due)) => {
-                let due = due + per_byte.saturating_mul(bytes).min(timeout);
-                self.set(timer, due.min(self.now + timeout));
+        let (timeout, per_byte) = (self.timeouts.body, self.timeouts.body_per_byte);
+        self.extend(timer, (timeout, per_byte), bytes);
+    }
+
+    /// The client has taken more of a response.
+    pub(super) fn extend_send(&mut self, timer: &mut Timer, bytes: u32) {
+        let (timeout, per_byte) = (self.timeouts.send, self.timeouts.send_per_byte);
+        self.extend(timer, (timeout, per_byte), bytes);
+    }
+
+    /// So has a client that the last free thread waits for.
+    pub(super) fn extend_hurried_send(&mut self, timer: &mut Timer, bytes: u32) {
+        self.extend(timer, (Some(HURRIED_SEND), Some(HURRIED_PER_BYTE)), bytes);
+    }
+
+    /// Each byte moves the deadline by its share of a second at the least rate, but to no later than the whole timeout from
+    /// now: a client that moves a byte now and then is over in one timeout, and one that has moved much may not rest on it.
+    fn extend(
+        &mut self,
+        timer: &mut Timer,
+        (timeout, per_byte): (Option<Duration>, Option<Duration>),
+        bytes: u32,
+    ) {
+        let Some(timeout) = timeout else {
+            return timer.clear();
+        };
+        let whole = self.now + timeout;
+        let due = match (per_byte, timer.due) {
+            (Some(per_byte), Some(due)) => {
+                whole.min(due + per_byte.saturating_mul(bytes).min(timeout))
             }
-            _ => self.arm(timer, Timeout::Body),
-        }
+            _ => whole,
+        };
+        self.set(timer, due);
     }
 
     fn set(&mut self, timer: &mut Timer, due: Instant) {

@@ -4,16 +4,15 @@
 //! `body_buffer_total` ([`BodyBudget`]). The temporary file lives in `worker_tmp_dir`, or where the system puts
 //! such files.
 
-use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::pool::{BodyBytes, BufferPool, REUSED_BYTES_MIN, RequestBody};
+use crate::fork_guard::GuardedFile;
+use crate::pool::{BodyBytes, BufferPool, REUSED_BYTES_MIN, RequestBody, temporary_file};
 
 use super::transport::Transport;
-use crate::fork_guard::{Registered, registered};
 
 /// A declared length reserves at most this much new memory before bytes are there.
 const RESERVE_BYTES_MAX: usize = 64 * 1024;
@@ -47,9 +46,7 @@ pub(super) enum Spool {
     Empty,
     Memory(BodyBytes),
     File {
-        /// A child that the application forks meanwhile must not have it. Dropped before the file.
-        registered: Registered,
-        file: File,
+        file: GuardedFile,
         len: u64,
     },
 }
@@ -142,17 +139,16 @@ impl Spool {
                 budget.held_bytes += bytes.len();
                 return Ok(());
             }
-            let mut file = budget.temporary_file()?;
-            file.write_all(held)?;
+            let file = temporary_file(budget.directory.as_deref())?;
+            file.file().write_all(held)?;
             budget.held_bytes -= held.len();
             *self = Self::File {
-                registered: registered(&file),
                 file,
                 len: held.len() as u64,
             };
         }
-        if let Self::File { file, len, .. } = self {
-            file.write_all(bytes)?;
+        if let Self::File { file, len } = self {
+            file.file().write_all(bytes)?;
             *len += bytes.len() as u64;
         }
         Ok(())
@@ -167,14 +163,8 @@ impl Spool {
             Self::Empty => RequestBody::Empty,
             Self::Memory(bytes) if bytes.is_empty() => RequestBody::Empty,
             Self::Memory(bytes) => RequestBody::Memory(bytes),
-            Self::File {
-                registered,
-                mut file,
-                len,
-            } => {
-                // From here on the application reads it, in its children too.
-                drop(registered);
-                file.rewind()?;
+            Self::File { file, len } => {
+                file.file().rewind()?;
                 RequestBody::File { file, len }
             }
         })
@@ -221,15 +211,6 @@ impl BodyBudget {
         debug_assert!(self.held_bytes >= bytes, "more was given back than held");
         self.held_bytes = self.held_bytes.saturating_sub(bytes);
     }
-
-    fn temporary_file(&self) -> io::Result<File> {
-        if let Some(directory) = &self.directory
-            && let Ok(file) = tempfile::tempfile_in(directory)
-        {
-            return Ok(file);
-        }
-        tempfile::tempfile()
-    }
 }
 
 #[cfg(test)]
@@ -257,11 +238,11 @@ mod tests {
         assert_eq!((spool.held_bytes(), budget.held_bytes), (5, 5));
         spool.write(b"56789x", &mut budget).unwrap();
         assert_eq!((spool.held_bytes(), budget.held_bytes), (0, 0));
-        let RequestBody::File { mut file, len } = spool.take().unwrap() else {
+        let RequestBody::File { file, len } = spool.take().unwrap() else {
             panic!("not a file")
         };
         let mut text = String::new();
-        file.read_to_string(&mut text).unwrap();
+        file.file().read_to_string(&mut text).unwrap();
         assert_eq!((text.as_str(), len), ("0123456789x", 11));
     }
 

@@ -4,9 +4,9 @@
 //! go out in one `writev`. Borrowed buffers are never dropped here: they go to [`DeferredDrops`].
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, IoSlice};
 
+use crate::fork_guard::GuardedFile;
 use crate::pool::{BorrowedBuffer, Piece};
 
 use super::deferred_drop::DeferredDrops;
@@ -34,7 +34,7 @@ enum Segment {
         end: usize,
     },
     File {
-        file: File,
+        file: GuardedFile,
         offset: u64,
         len: u64,
         owner: Option<Box<dyn BorrowedBuffer>>,
@@ -191,7 +191,7 @@ impl WriteQueue {
                     file, offset, len, ..
                 } => {
                     let step = usize::try_from((*len).min(FILE_STEP_BYTES)).unwrap_or(usize::MAX);
-                    transport.send_file(file, *offset, step)
+                    transport.send_file(file.file(), *offset, step)
                 }
                 _ => self.write_slices(transport),
             };

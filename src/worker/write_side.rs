@@ -67,10 +67,10 @@ enum Pending {
 pub(super) enum Progress {
     /// Everything is written.
     Done,
-    /// The client has to take something first; it has taken something now, or nothing.
-    Blocked { has_moved: bool },
-    /// The share of this connection is used up for this iteration.
-    ShareUsed,
+    /// The client has to take something first; it has taken so many bytes now.
+    Blocked { written: u64 },
+    /// The share of this connection is used up for this iteration: so many bytes.
+    ShareUsed { written: u64 },
     /// All connections have together used up what may be written in this iteration.
     BudgetExhausted,
 }
@@ -163,9 +163,11 @@ impl WriteSide {
         match flushed.end {
             Flush::Done => Ok(Progress::Done),
             Flush::Blocked => Ok(Progress::Blocked {
-                has_moved: flushed.written > 0,
+                written: flushed.written,
             }),
-            Flush::ShareUsed => Ok(Progress::ShareUsed),
+            Flush::ShareUsed => Ok(Progress::ShareUsed {
+                written: flushed.written,
+            }),
             Flush::FileShort => Err(WriteError::FileShort),
         }
     }

@@ -105,7 +105,7 @@ fn a_large_body_of_many_pieces_and_a_file_arrive_in_order() {
                 .pieces
                 .push(Piece::Bytes(vec![b'p'; 3_000_000]));
             job.response_body.pieces.push(Piece::File {
-                file,
+                file: file.into(),
                 offset: 0,
                 len: 300_000,
                 owner: None,
@@ -132,7 +132,7 @@ fn a_file_that_is_shorter_than_declared_resets_the_connection() {
             file.write_all(b"short").expect("room");
             job.response.set_status(b"200 OK").expect("a status");
             job.response_body.pieces.push(Piece::File {
-                file,
+                file: file.into(),
                 offset: 0,
                 len: 100,
                 owner: None,

@@ -54,7 +54,8 @@ pub(crate) fn echo(thread: &PoolThread, mut job: Box<Job>) {
         ferricorn::pool::RequestBody::Streaming(stream) => {
             while stream.take(&mut body).expect("a whole body") {}
         }
-        ferricorn::pool::RequestBody::File { mut file, .. } => {
+        ferricorn::pool::RequestBody::File { file, .. } => {
+            let mut file = file.file();
             file.read_to_end(&mut body).expect("the spool can be read");
         }
     }

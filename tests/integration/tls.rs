@@ -295,7 +295,7 @@ fn send_file(thread: &PoolThread, mut job: Box<Job>) {
     file.write_all(&text).expect("a file takes bytes");
     job.response.set_status(b"200 OK").expect("a plain status");
     let piece = Piece::File {
-        file,
+        file: file.into(),
         offset: 0,
         len,
         owner: None,
@@ -418,7 +418,7 @@ fn a_response_that_is_broken_off_is_not_taken_for_a_whole_one() {
             file.write_all(b"short").expect("a file takes bytes");
             job.response.set_status(b"200 OK").expect("a plain status");
             let piece = Piece::File {
-                file,
+                file: file.into(),
                 offset: 0,
                 len: 100,
                 owner: None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 from test_files import resident_kib
 
-from harness import PATIENCE_S, wait_until
+from harness import COMMAND, PATIENCE_S, wait_until
 from wire import Client, Disconnected
 
 APP = "lookalikes:application"
@@ -233,6 +235,47 @@ def test_objects_that_are_read_hold_little_memory(server, tmp_path):
     assert resident_kib(worker) - before < 40 * 1024
     for client in clients:
         client.close()
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("kind", ["plain", "temporary", "spooled", "NoFileno", "OnlyRead"])
+def test_slow_readers_of_a_file_hold_no_thread(server, tmp_path, kind):
+    """Whether it is a real one, or an object that is read."""
+    path = tmp_path / "large"
+    path.write_bytes(CONTENT * 4)
+    one = server(APP, "--threads", "2", "--graceful-timeout", "1")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(slow(one)) for _ in range(4)]
+        for client in clients:
+            client.send_request("GET", f"/file?kind={kind}&path={path}")
+        for client in clients[:2]:
+            client.read_head()
+        with one.connect(3) as client:
+            assert client.request("GET", "/").text == "ok"
+
+
+@pytest.mark.ours
+def test_a_body_of_text_costs_a_short_line(server, content):
+    one = server(APP)
+    assert one.get(f"/file?kind=Text&path={content}&block=1000000").status == 500
+    one.log.wait("TypeError: ")
+    assert max(len(line) for line in one.log.text.splitlines()) < 1000
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("length", ["", f"&length={SIZE}"], ids=["chunked", "length"])
+def test_an_object_arrives_although_no_file_can_be_written(server, content, length):
+    """The thread waits for a client that is slower than the object, as the thread of a stream does."""
+    limited = ["sh", "-c", 'ulimit -f 256; exec "$@"', "sh", *COMMAND]
+    one = server(APP, "--threads", "2", command=limited)
+    with slow(one) as client:
+        client.send_request("GET", f"/file?kind=OnlyRead&path={content}{length}")
+        client.read_head()
+        let_others(one)
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        body = client.read_exactly(SIZE) if length else b"".join(iter(client.read_chunk, b""))
+        assert body == CONTENT
+    assert one.log.text.count("No room for a response") == 1
 
 
 # -- a file that becomes shorter -------------------------------------------------------------------

@@ -111,7 +111,8 @@ def test_other_large_responses_are_served_to_those_who_read(server):
 
 
 def test_memory_and_files_are_given_back_when_they_leave(server):
-    one, worker, before = started(server)
+    """Large pieces have mappings of their own here: else the C library keeps what is freed for the next ones."""
+    one, worker, before = started(server, env={"MALLOC_MMAP_THRESHOLD_": "131072"})
 
     def descriptors():
         return len(list(Path(f"/proc/{worker}/fd").iterdir()))
@@ -168,3 +169,85 @@ def test_a_stop_does_not_wait_for_those_who_do_not_read(server):
         assert one.get("/").status == 200
         one.send_signal(15)
         assert one.wait_exit(6) == 0
+
+
+@pytest.mark.parametrize("limit", ["-f 256", "-n 72"], ids=["disk", "descriptors"])
+def test_memory_is_bounded_also_where_no_file_can_be_written(server, limit):
+    """A full disk, or no descriptor left: then clients wait, or are refused, and the log says so a few times."""
+    one, worker, before = started(server, command=["sh", "-c", f'ulimit {limit}; exec "$@"', "sh", *COMMAND])
+    with that_do_not_read(one, made_targets(44, 8 * MIB)):
+        assert settled_growth(worker, before) < 192
+    assert one.log.text.count("\n") < 20
+
+
+def test_other_clients_are_served_although_no_file_can_be_written(server):
+    """All threads but one may wait for those who do not read; the client of the last one is cut."""
+    limited = ["sh", "-c", 'ulimit -f 256; exec "$@"', "sh", *COMMAND]
+    one, worker, _ = started(server, command=limited)
+    with that_do_not_read(one, made_targets(16, 8 * MIB)):
+        for _ in range(20):
+            assert one.get("/").status == 200
+    assert one.workers() == [worker]
+
+
+def test_one_that_reads_is_served_although_no_file_can_be_written(server):
+    """Its own response finds no room either, because others hold it all."""
+    limited = ["sh", "-c", 'ulimit -f 256; exec "$@"', "sh", *COMMAND]
+    one, _, _ = started(server, command=limited)
+    with that_do_not_read(one, made_targets(8, 8 * MIB)):
+        for number in range(6):
+            assert one.get(f"/made?size={8 * MIB}&seed={number}").body == made(8 * MIB, number)
+    assert one.log.text.count("No room for a response") == 1
+
+
+def test_streams_that_have_ended_and_are_not_read_are_counted(server):
+    """Each fits into its window, so its thread is long gone."""
+    one, worker, before = started(server, env={"FERRICORN_RESPONSE_BUFFER_TOTAL": str(16 * MIB)})
+    with that_do_not_read(one, made_targets(200, 500_000, "stream")):
+        assert settled_growth(worker, before) < 64
+
+
+def test_large_heads_that_are_not_read_hold_a_bounded_amount_of_memory(server):
+    one, worker, before = started(server, env={"FERRICORN_RESPONSE_BUFFER_TOTAL": str(16 * MIB)})
+    with that_do_not_read(one, [f"/head?size={MIB - 1000}"] * 100):
+        assert settled_growth(worker, before) < 64
+
+
+@pytest.mark.parametrize("fields", [1, 1000])
+def test_a_response_head_of_more_than_a_mebibyte_is_an_error_of_the_application(server, fields):
+    one = server(APP)
+    assert one.get(f"/head?size={MIB - 60_000}&fields={fields}").status == 200
+    assert one.get(f"/head?size={MIB}&fields={fields}").status == 500
+    one.log.wait(r"ValueError: Response head of \d+ bytes from the application: at most 1048576 are sent")
+    assert max(len(line) for line in one.log.text.splitlines()) < 1000
+
+
+@pytest.mark.parametrize("shape", ["list", "upload"])
+def test_a_child_has_no_temporary_file_of_others(server, gates, shape):
+    """Of a response that is not read, and of a request that another thread answers."""
+    one = server("forks", "--threads", "3", env={"FERRICORN_RESPONSE_BUFFER_TOTAL": "100000"})
+    (worker,) = one.booted()
+
+    def deleted():
+        links = Path(f"/proc/{worker}/fd").iterdir()
+        return [link.name for link in links if str(link.readlink()).endswith("(deleted)")]
+
+    before = deleted()
+    with one.connect() as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        if shape == "list":
+            client.send_request("GET", "/large")
+        else:
+            client.send_request("POST", "/late", [("Content-Length", str(4 * MIB))], b"x" * (4 * MIB))
+        wait_until(lambda: len(deleted()) > len(before), "its file")
+        found = one.get("/listed?fork=python").text
+        gates.open("late")
+    assert "(deleted)" not in found
+
+
+def test_a_child_has_the_body_of_its_own_request(server):
+    body = b"".join(b"line %d\n" % number for number in range(400_000))
+    one = server("forks", "--threads", "2")
+    with one.connect() as client:
+        answer = client.request("POST", "/read_in_child", [("Content-Length", str(len(body)))], body)
+    assert answer.text == str(len(body))

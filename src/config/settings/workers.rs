@@ -183,6 +183,15 @@ pub(super) const ROWS: &[Setting] = &[
     .flags(&["--send-timeout"])
     .ours(),
     row(
+        "send_min_rate",
+        SECTION,
+        Kind::Int,
+        Default::Int(240),
+        "Bytes per second a client reads of a waiting response, on average: a slower one uses send_timeout up. 0: no minimum.",
+    )
+    .flags(&["--send-min-rate"])
+    .ours(),
+    row(
         "asgi_loop",
         SECTION,
         Kind::Word {

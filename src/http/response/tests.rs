@@ -139,3 +139,18 @@ fn content_length_is_one_number() {
     head.clear();
     assert_eq!(head.content_length(), None);
 }
+
+#[test]
+fn a_head_has_at_most_a_mebibyte() {
+    let mut head = ResponseHead::default();
+    head.set_status(b"200 OK").unwrap();
+    let line = "X-Large: \r\n".len() + "200 OK".len();
+    let longest = vec![b'x'; 1024 * 1024 - line];
+    head.push(b"X-Large", &longest).unwrap();
+    assert_eq!(head.check_length(), Ok(()));
+    head.push(b"A", b"").unwrap();
+    assert!(matches!(
+        head.check_length(),
+        Err(ResponseError::TooLong(1_048_581))
+    ));
+}

@@ -10,16 +10,21 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyTuple};
 
-use crate::pool::{COUNTED_BYTES_MIN, Job, Piece, Pool, Reply, ResponseBody};
+use crate::pool::{
+    COUNTED_BYTES_MIN, Job, Overdraft, Piece, Pool, Reply, ResponseBody, UnsentBytes,
+};
 use crate::python::fork_guard::end_child;
 use crate::python::gil::{self, Reason};
 
 use super::file_wrapper::FileWrapper;
+use super::response_spool::ResponseSpool;
 use super::start_response::StartResponse;
-use super::stream::{BorrowedBytes, Flow, send_item};
+use super::stream::{BorrowedBytes, Flow, StreamClient};
 
 /// Up to this length an item is copied. The event loop borrows a longer one.
 const COPY_BYTES_MAX: usize = 16 * 1024;
+/// Of an item that is no byte string an error shows so many characters: an item may be all of a page.
+const SHOWN_CHARS_MAX: usize = 200;
 
 /// How far the response was sent, and what is left of the job.
 #[derive(Debug)]
@@ -80,8 +85,13 @@ fn send_whole(start: &Bound<'_, StartResponse>, mut job: Box<Job>, pool: &Pool) 
     match start.get().take_head(job.response_body.len()) {
         Ok(Some(head)) => {
             job.response = head;
-            hold(start.py(), &mut job.response_body, pool);
-            pool.send(Reply::Whole(job));
+            match hold(start.py(), &mut job, pool) {
+                None => pool.send(Reply::Whole(job)),
+                Some(overdraft) => {
+                    pool.send_and_wait(Reply::Whole(job));
+                    gil::release(start.py(), Reason::UnsentResponse, || overdraft.wait());
+                }
+            }
             Sent::Whole
         }
         Ok(None) => Sent::Streamed(without_body(job)),
@@ -96,18 +106,33 @@ fn without_body(mut job: Box<Job>) -> Box<Job> {
     job
 }
 
-/// Reserve memory for the body until its client has read it, or put it into a file when the clients of the worker leave no
-/// room.
-fn hold(py: Python<'_>, body: &mut ResponseBody, pool: &Pool) {
-    let bytes: u64 = body.parts_in_memory().map(|part| part.len() as u64).sum();
-    if bytes < COUNTED_BYTES_MIN {
-        return;
-    }
-    body.reservation = pool.unsent().reserve(bytes);
-    if body.reservation.is_some() {
-        return;
+/// Reserve memory for the response until its client has read it, or put the body into a file when the clients of the worker
+/// leave no room. What finds no place in a file either is sent all the same, and the thread waits for the client.
+fn hold(py: Python<'_>, job: &mut Job, pool: &Pool) -> Option<Overdraft> {
+    let body = &mut job.response_body;
+    let head_bytes = job.response.byte_count() as u64;
+    let body_bytes: u64 = body.parts_in_memory().map(|part| part.len() as u64).sum();
+    if head_bytes + body_bytes < COUNTED_BYTES_MIN {
+        return None;
     }
     let unsent = pool.unsent();
+    body.reservation = unsent.reserve(head_bytes + body_bytes);
+    if body.reservation.is_some() {
+        return None;
+    }
+    let is_stored = body_bytes > 0 && store(py, body, body_bytes, unsent);
+    let left = match is_stored {
+        true if head_bytes < COUNTED_BYTES_MIN => return None,
+        true => head_bytes,
+        false => head_bytes + body_bytes,
+    };
+    let (reservation, overdraft) = unsent.overdraw(left, pool.thread_count());
+    body.reservation = Some(reservation);
+    Some(overdraft)
+}
+
+/// Put the parts in memory into a file. Returns whether that was possible.
+fn store(py: Python<'_>, body: &mut ResponseBody, bytes: u64, unsent: &UnsentBytes) -> bool {
     let borrowed = &mut *body;
     let stored = gil::release(py, Reason::UnsentResponse, move || {
         unsent.store(borrowed.parts_in_memory())
@@ -122,11 +147,12 @@ fn hold(py: Python<'_>, body: &mut ResponseBody, pool: &Pool) {
                 len: bytes,
                 owner: None,
             });
+            true
         }
-        // It stays in memory: an answer is worth more than the bound.
-        Err(error) => log::warn!(
-            "A response of {bytes} bytes could not be put into a file (worker_tmp_dir): {error}"
-        ),
+        Err(error) => {
+            unsent.log_failure(bytes, &error);
+            false
+        }
     }
 }
 
@@ -138,7 +164,7 @@ fn send_items<'py>(
     pool: &Arc<Pool>,
 ) -> Sent {
     if start.get().is_streaming() {
-        return stream(items.map(Ok), start, job, pool);
+        return stream(items.map(Ok), start, job, pool, None);
     }
     for item in items {
         let bytes = match as_bytes(&item) {
@@ -188,6 +214,7 @@ fn send_iterator(
             },
         }
     };
+    let file = items.cast_exact::<FileWrapper>().ok().map(Bound::get);
     let complete = start.get().declared_length() == Some(first.as_bytes().len() as u64);
     if !complete {
         return stream(
@@ -195,6 +222,7 @@ fn send_iterator(
             start,
             job,
             pool,
+            file,
         );
     }
     add_item(&mut job, &first);
@@ -237,17 +265,25 @@ fn request_line(environ: &Bound<'_, PyDict>) -> String {
     line.escape_debug().to_string()
 }
 
+/// Send the items one by one. Those of a file-like object, `file`, wait for a slow client in a file.
 fn stream<'py>(
     items: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
     start: &Bound<'py, StartResponse>,
     job: Box<Job>,
     pool: &Arc<Pool>,
+    file: Option<&FileWrapper>,
 ) -> Sent {
     let mut left = start.get().declared_length();
     let window = match start.get().stream() {
         Ok(window) => window,
         Err(error) => return Sent::Failed(Some(job), error),
     };
+    let client = StreamClient {
+        conn: job.conn,
+        pool,
+        window: &window,
+    };
+    let mut spool = file.map(|_| ResponseSpool::default());
     for item in items {
         end_child(start.py(), item.as_ref().err());
         let mut is_enough = false;
@@ -259,17 +295,26 @@ fn stream<'py>(
                 is_enough = len > *left;
                 *left = left.saturating_sub(len);
             }
-            Ok(send_item(start.py(), bytes, job.conn, pool, &window))
+            Ok(match &mut spool {
+                None => client.send_item(start.py(), bytes),
+                Some(spool) => spool.send_item(bytes, &client),
+            })
         });
         match sent {
             // The loop cuts this item and logs it. The next one would not be sent.
-            Ok(Flow::Open) if is_enough => return Sent::Streamed(job),
+            Ok(Flow::Open) if is_enough => break,
             Ok(Flow::Open) => {}
             Ok(Flow::Gone) => return Sent::Gone(job),
             Err(error) => return Sent::Failed(Some(job), error),
         }
     }
-    Sent::Streamed(job)
+    let (Some(spool), Some(file)) = (spool, file) else {
+        return Sent::Streamed(job);
+    };
+    match spool.finish(start.py(), file, &client) {
+        Flow::Open => Sent::Streamed(job),
+        Flow::Gone => Sent::Gone(job),
+    }
 }
 
 fn as_bytes<'a, 'py>(item: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {
@@ -277,6 +322,9 @@ fn as_bytes<'a, 'py>(item: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyB
         let shown = item
             .repr()
             .map_or_else(|_| "an item".to_owned(), |text| text.to_string());
-        PyTypeError::new_err(format!("{shown} is not a byte string"))
+        let end = shown.char_indices().nth(SHOWN_CHARS_MAX);
+        let shown = end.map_or(shown.as_str(), |(end, _)| &shown[..end]);
+        let mark = if end.is_some() { "..." } else { "" };
+        PyTypeError::new_err(format!("{shown}{mark} is not a byte string"))
     })
 }

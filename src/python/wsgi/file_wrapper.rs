@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
 
+use crate::fork_guard::GuardedFile;
 use crate::pool::BorrowedBuffer;
 use crate::python::fork_guard::end_child;
 use crate::python::gil::is_attached;
@@ -28,7 +30,7 @@ pub(super) struct FileWrapper {
 /// A range of a real file, with a handle of the server's.
 #[derive(Debug)]
 pub(super) struct FileRange {
-    pub(super) file: File,
+    pub(super) file: GuardedFile,
     pub(super) offset: u64,
     pub(super) len: u64,
     pub(super) owner: OpenFile,
@@ -99,15 +101,18 @@ impl FileWrapper {
         if len == 0 {
             return None;
         }
-        self.is_sent.store(true, Ordering::Relaxed);
-        let close = self.close.as_ref().map(|close| close.clone_ref(py));
-        let owner = OpenFile(close);
         Some(FileRange {
-            file,
+            file: GuardedFile::of_inode(file, metadata.ino()),
             offset,
             len,
-            owner,
+            owner: self.closed_when_sent(py),
         })
+    }
+
+    /// The file-like object is closed when what is returned is dropped, and not before.
+    pub(super) fn closed_when_sent(&self, py: Python<'_>) -> OpenFile {
+        self.is_sent.store(true, Ordering::Relaxed);
+        OpenFile(self.close.as_ref().map(|close| close.clone_ref(py)))
     }
 }
 

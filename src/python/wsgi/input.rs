@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::fork_guard::is_child;
+use crate::fork_guard::{GuardedFile, is_child, keep_for_this_thread};
 use crate::pool::{BodyBytes, RequestBody, StreamingBody};
 use crate::python::gil::{Reason, release};
 
@@ -43,7 +43,7 @@ enum Rest {
     #[default]
     Nothing,
     Spool {
-        file: File,
+        file: GuardedFile,
         /// Of the file, whose own position a child of the application shares with its worker.
         offset: u64,
         left: u64,
@@ -59,6 +59,8 @@ impl Input {
             RequestBody::Empty => {}
             RequestBody::Memory(whole) => source.whole = whole,
             RequestBody::File { file, len } => {
+                // A child of this request may read its body.
+                keep_for_this_thread(&file);
                 source.rest = Rest::Spool {
                     file,
                     offset: 0,
@@ -226,7 +228,7 @@ impl Source {
             }
             Rest::Spool { file, offset, left } => {
                 let step = (step.max(STEP_BYTES) as u64).min(*left);
-                let read = read_at(file, *offset, step, &mut self.bytes)?;
+                let read = read_at(file.file(), *offset, step, &mut self.bytes)?;
                 *offset += read;
                 if read < step {
                     return Err(io::Error::new(
@@ -284,7 +286,7 @@ mod tests {
         file.seek(SeekFrom::Start(0)).unwrap();
         Source {
             rest: Rest::Spool {
-                file,
+                file: file.into(),
                 offset: 0,
                 left: len,
             },
@@ -349,7 +351,7 @@ mod tests {
             panic!("there is more to read")
         };
         // A forked child shares the position.
-        file.try_clone().unwrap().seek(SeekFrom::End(0)).unwrap();
+        file.file().seek(SeekFrom::End(0)).unwrap();
         source.take(STEP_BYTES);
         source.fill(10).unwrap();
         assert_eq!(source.take(10), [b'b'; 10]);

@@ -6,7 +6,7 @@
 //! | `environ` Variables, URL Reconstruction | `environ.rs`, `headers.rs` |
 //! | Input and Error Streams | `input.rs`, `errors.rs` |
 //! | The `start_response()` Callable, The `write()` Callable | `start_response.rs`, `response_head.rs` |
-//! | Buffering and Streaming, Handling the Content-Length Header | `body.rs`, `stream.rs` |
+//! | Buffering and Streaming, Handling the Content-Length Header | `body.rs`, `stream.rs`, `response_spool.rs` |
 //! | (not of PEP 3333) `gunicorn.socket` | `hijack.rs` |
 //! | (not of PEP 3333) `pre_request`, `post_request`, custom loggers | `request_hooks.rs` |
 //! | Optional Platform-Specific File Handling | `file_wrapper.rs` |
@@ -22,6 +22,7 @@ mod input;
 mod late_logging;
 mod request_hooks;
 mod response_head;
+mod response_spool;
 mod scoreboard_clock;
 mod start_response;
 mod stream;

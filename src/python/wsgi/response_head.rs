@@ -25,12 +25,12 @@ pub(super) fn push_all(head: &mut ResponseHead, headers: &Bound<'_, PyAny>) -> P
         for pair in list.iter() {
             push(head, &pair)?;
         }
-        return Ok(());
+    } else {
+        for pair in headers.try_iter()? {
+            push(head, &pair?)?;
+        }
     }
-    for pair in headers.try_iter()? {
-        push(head, &pair?)?;
-    }
-    Ok(())
+    head.check_length().map_err(|error| invalid(&error))
 }
 
 fn push(head: &mut ResponseHead, pair: &Bound<'_, PyAny>) -> PyResult<()> {

@@ -25,7 +25,7 @@ use crate::http::ResponseHead;
 use crate::pool::{ConnId, Pool, Reply, StreamedResponse, Window};
 
 use super::response_head::{fill, invalid, push_all, repr};
-use super::stream::{Flow, WINDOW_BYTES, send_item};
+use super::stream::{Flow, StreamClient, WINDOW_BYTES};
 
 /// See the module.
 #[pyclass(frozen, module = "ferricorn", name = "StartResponse")]
@@ -160,7 +160,8 @@ impl StartResponse {
                 Ok(window)
             }
             State::Ready(response) => {
-                let window = Arc::new(Window::new(WINDOW_BYTES));
+                let window = Window::counted(WINDOW_BYTES, self.pool.unsent().clone());
+                let window = Arc::new(window);
                 *state = State::Streaming(window.clone());
                 drop(state);
                 self.note_begun();
@@ -227,7 +228,12 @@ impl StartResponse {
         }
         let window = self.stream()?;
         self.note_sent(bytes.as_bytes().len() as u64);
-        match send_item(py, bytes, self.conn, &self.pool, &window) {
+        let client = StreamClient {
+            conn: self.conn,
+            pool: &self.pool,
+            window: &window,
+        };
+        match client.send_item(py, bytes) {
             Flow::Open => Ok(()),
             Flow::Gone => Err(PyConnectionResetError::new_err(
                 "the client has disconnected",

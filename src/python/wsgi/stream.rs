@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::pool::{BorrowedBuffer, ConnId, Piece, Pool, Window};
+use crate::pool::{BorrowedBuffer, ConnId, Piece, Pool, Window, WindowClosed};
 use crate::python::gil::{Reason, release};
 
 /// The high watermark of a streamed response: with more unsent bytes its thread waits.
@@ -22,31 +22,57 @@ pub(super) enum Flow {
     Gone,
 }
 
-/// Send one item, then wait if the client has too much unread.
-pub(super) fn send_item(
-    py: Python<'_>,
-    bytes: &Bound<'_, PyBytes>,
-    conn: ConnId,
-    pool: &Pool,
-    window: &Window,
-) -> Flow {
-    let content = bytes.as_bytes();
-    if content.is_empty() {
-        return Flow::Open;
+impl Flow {
+    pub(super) fn of(sent: Result<(), WindowClosed>) -> Self {
+        match sent {
+            Ok(()) => Self::Open,
+            Err(WindowClosed) => Self::Gone,
+        }
     }
-    let Ok(must_wait) = window.add(content.len()) else {
-        return Flow::Gone;
-    };
-    let piece = if content.len() > STREAM_COPY_BYTES_MAX {
+}
+
+/// The client of a streamed response.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StreamClient<'a> {
+    pub(super) conn: ConnId,
+    pub(super) pool: &'a Pool,
+    pub(super) window: &'a Window,
+}
+
+impl StreamClient<'_> {
+    /// Send one item, then wait if the client has too much unread.
+    pub(super) fn send_item(self, py: Python<'_>, bytes: &Bound<'_, PyBytes>) -> Flow {
+        if bytes.as_bytes().is_empty() {
+            return Flow::Open;
+        }
+        match self.send_piece(piece_of(bytes)) {
+            Ok(true) => self.wait(py),
+            Ok(false) => Flow::Open,
+            Err(WindowClosed) => Flow::Gone,
+        }
+    }
+
+    /// Send a piece. Returns whether the client has too much unread.
+    pub(super) fn send_piece(self, piece: Piece) -> Result<bool, WindowClosed> {
+        let must_wait = self.window.add(piece.window_bytes())?;
+        self.pool.send_piece(self.conn, piece, must_wait);
+        Ok(must_wait)
+    }
+
+    /// Wait until the client has read enough.
+    pub(super) fn wait(self, py: Python<'_>) -> Flow {
+        Flow::of(release(py, Reason::Window, || self.window.wait()))
+    }
+}
+
+/// An item as the event loop gets it.
+pub(super) fn piece_of(bytes: &Bound<'_, PyBytes>) -> Piece {
+    let content = bytes.as_bytes();
+    if content.len() > STREAM_COPY_BYTES_MAX {
         Piece::Borrowed(Box::new(BorrowedBytes::new(bytes)))
     } else {
         Piece::Bytes(content.to_vec())
-    };
-    pool.send_piece(conn, piece, must_wait);
-    if must_wait && release(py, Reason::Window, || window.wait()).is_err() {
-        return Flow::Gone;
     }
-    Flow::Open
 }
 
 /// A `bytes` object that the event loop reads.

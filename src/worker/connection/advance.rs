@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::pool::Job;
 
 use super::{Action, Connection};
+use crate::worker::connection_lifecycle::Pace;
 use crate::worker::dispatch::Usage;
 use crate::worker::events::InputEvent;
 use crate::worker::http1::Refusal;
@@ -80,18 +81,23 @@ impl Connection {
             &mut services.writes,
             &mut services.drops,
         );
-        let (action, has_moved) = match flushed {
+        let (action, written) = match flushed {
             Ok(Progress::Done) => return None,
             Ok(Progress::BudgetExhausted) => return Some(Action::Resume),
-            Ok(Progress::Blocked { has_moved }) => (Action::Wait, has_moved),
-            Ok(Progress::ShareUsed) => (Action::Resume, true),
+            Ok(Progress::Blocked { written }) => (Action::Wait, written),
+            Ok(Progress::ShareUsed { written }) => (Action::Resume, written),
             Err(WriteError::FileShort) => {
                 self.protocol.cut_short_file();
                 return Some(Action::Close);
             }
             Err(WriteError::Socket) => return Some(Action::Close),
         };
-        self.lifecycle.await_client(has_moved, &mut services.clock);
+        let pace = match self.protocol.is_hurried() {
+            true => Pace::Hurried,
+            false => Pace::Ordinary,
+        };
+        self.lifecycle
+            .await_client(written, pace, &mut services.clock);
         Some(action)
     }
 
@@ -106,6 +112,15 @@ impl Connection {
             Ok(()) => Action::Wait,
             Err(_) => Action::Close,
         }
+    }
+
+    /// Nothing more will come of the client: close, as soon as the socket has taken the announcement of the end.
+    pub(super) fn close_announced(&mut self, services: &mut Services) -> Action {
+        if self.transport.announce_end() || self.transport.shutdown_write().is_err() {
+            return Action::Close;
+        }
+        self.lifecycle.begin_lingering_close(&mut services.clock);
+        Action::Wait
     }
 
     /// A TLS handshake has failed, or took too long.

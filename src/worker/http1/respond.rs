@@ -132,7 +132,8 @@ impl Http1 {
         running.sent_bytes += taken as u64;
         running.cut_bytes += (len - taken) as u64;
         write.queue_bytes(out);
-        write.queue_piece(piece, taken as u64, len, &mut services.drops);
+        let credit = piece.window_bytes();
+        write.queue_piece(piece, taken as u64, credit, &mut services.drops);
         self.exchange.data_end(out);
         write.queue_bytes(out);
         true

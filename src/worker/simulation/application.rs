@@ -187,9 +187,9 @@ impl Application {
             crate::pool::RequestBody::Empty => Vec::new(),
             crate::pool::RequestBody::Memory(bytes) => bytes.to_vec(),
             crate::pool::RequestBody::Streaming(_) => unreachable!("bodies are buffered here"),
-            crate::pool::RequestBody::File { mut file, len } => {
+            crate::pool::RequestBody::File { file, len } => {
                 let mut bytes = Vec::new();
-                std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+                std::io::Read::read_to_end(&mut file.file(), &mut bytes).unwrap();
                 assert_eq!(bytes.len() as u64, len);
                 bytes
             }
@@ -246,9 +246,12 @@ impl Application {
             Ok(false) if !is_failing && !is_over => {
                 let part = running.answer.parts[running.parts_sent].clone();
                 running.parts_sent += 1;
-                if !part.is_empty() && window.add(part.len()).is_ok() {
-                    let conn = running.job.conn;
-                    let piece = self.piece(part, rng);
+                let (conn, window) = (running.job.conn, window.clone());
+                if part.is_empty() {
+                    return None;
+                }
+                let piece = self.piece(part, rng);
+                if window.add(piece.window_bytes()).is_ok() {
                     self.thread.pool().send(Reply::Data(conn, piece));
                 }
                 return None;
@@ -297,7 +300,7 @@ impl Application {
                 file.write_all(&part).unwrap();
                 file.write_all(b"behind").unwrap();
                 Piece::File {
-                    file,
+                    file: file.into(),
                     offset: 6,
                     len: part.len() as u64,
                     owner: None,

@@ -26,11 +26,11 @@ fn narrow() -> (Transport, UnixStream) {
     (ours.into(), theirs)
 }
 
-fn file(bytes: &[u8]) -> std::fs::File {
+fn file(bytes: &[u8]) -> GuardedFile {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
     file.rewind().unwrap();
-    file
+    file.into()
 }
 
 #[test]

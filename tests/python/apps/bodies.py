@@ -44,6 +44,10 @@ def application(environ, start_response):
             digest.update(block)
             total += len(block)
         answer = f"{total} {digest.hexdigest()}".encode()
+    elif path == "/head":
+        size, fields = int(query["size"]), int(query.get("fields", 1))
+        start_response("200 OK", [TEXT] + [(f"X-Field-{number}", "x" * (size // fields)) for number in range(fields)])
+        return []
     elif path == "/sleep":
         time.sleep(float(query["s"]))
         answer = b"slept"

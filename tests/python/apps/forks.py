@@ -399,6 +399,31 @@ def listed(query):
     return text
 
 
+def read_in_child(query):
+    """How many bytes a child reads of the request's body."""
+    pipe, end = os.pipe()
+
+    def child():
+        _, environ = query["call"]
+        os.write(end, str(len(environ["wsgi.input"].read())).encode())
+
+    pid = fork({"fork": "python"}, child)
+    os.close(end)
+    with open(pipe) as said:
+        text = said.read()
+    status_of(pid)
+    return text
+
+
+def large(query):
+    return "x" * (4 << 20)
+
+
+def late(query):
+    gate.wait("late")
+    return "late"
+
+
 def mapped(query):
     """The shared writable memory of a child."""
     pipe, end = os.pipe()

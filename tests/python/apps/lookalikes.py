@@ -123,6 +123,11 @@ class Sized(Stored):
         return super().read(size)
 
 
+class Text(Stored):
+    def read(self, size=-1):
+        return super().read(size).decode("latin-1")
+
+
 class OnlyRead:
     def __init__(self, path):
         self.file = open(path, "rb")  # noqa: SIM115
@@ -189,7 +194,7 @@ KINDS = {
         one.__name__: one
         for one in (
             Stored, Wiped, Truncated, Reused, Delegating, Derived, BadClose, BadRead, NoFileno, WrongFileno,
-            OddFileno, WrongTell, Sized, OnlyRead,
+            OddFileno, WrongTell, Sized, OnlyRead, Text,
         )
     },
 }  # fmt: skip
