@@ -30,7 +30,6 @@ pub(super) enum State {
     LingeringClose,
 }
 
-<<<<<<< HEAD
 /// What the loop does with a connection after one of its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -45,7 +44,8 @@ pub(super) enum Action {
     Resume,
     /// It is over.
     Close,
-=======
+}
+
 /// How fast a client has to take its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
@@ -53,7 +53,6 @@ pub(super) enum Pace {
     Ordinary,
     /// The last free thread waits for it.
     Hurried,
->>>>>>> main
 }
 
 /// See the module.

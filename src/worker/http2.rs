@@ -11,7 +11,7 @@ use h2::Reason;
 
 use crate::pool::{ConnId, Job, Reply};
 
-use super::connection_lifecycle::Action;
+use super::connection_lifecycle::{Action, Pace};
 use super::describe::PeerText;
 use super::events::{InputEvent, SocketEvent};
 use super::http1::{Client, TimedOut};
@@ -311,14 +311,15 @@ impl Http2 {
     /// Returns what becomes of the connection when not everything was written.
     fn flush(link: &mut Link<'_>, services: &mut Services) -> Option<Action> {
         let (writes, drops) = (&mut services.writes, &mut services.drops);
-        let (action, has_moved) = match link.write.flush(link.transport, writes, drops) {
+        let (action, written) = match link.write.flush(link.transport, writes, drops) {
             Ok(Progress::Done) => return None,
             Ok(Progress::BudgetExhausted) => return Some(Action::Resume),
-            Ok(Progress::Blocked { has_moved }) => (Action::Wait, has_moved),
-            Ok(Progress::ShareUsed) => (Action::Resume, true),
+            Ok(Progress::Blocked { written }) => (Action::Wait, written),
+            Ok(Progress::ShareUsed { written }) => (Action::Resume, written),
             Err(_) => return Some(Action::Close),
         };
-        link.lifecycle.await_client(has_moved, &mut services.clock);
+        link.lifecycle
+            .await_client(written, Pace::Ordinary, &mut services.clock);
         Some(action)
     }
 

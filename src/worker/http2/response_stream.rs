@@ -319,7 +319,7 @@ impl Chunk {
             Piece::File { file, offset, .. } => {
                 let start = into.len();
                 into.resize(start + step, 0);
-                let read = file.read_at(&mut into[start..], offset + self.at);
+                let read = file.file().read_at(&mut into[start..], offset + self.at);
                 step = read.ok().filter(|read| *read > 0)?;
                 into.truncate(start + step);
             }
