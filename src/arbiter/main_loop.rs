@@ -379,6 +379,7 @@ impl Arbiter<'_> {
     }
 
     fn hook(&mut self, hook: Hook) -> Result<(), HookError> {
+        let began = monotonic_ms();
         let called = self.runtime.call_hook(&HookEvent {
             hook,
             pid: self.pid.as_raw(),
@@ -387,7 +388,8 @@ impl Arbiter<'_> {
             listeners: self.listeners.infos(),
             config: self.rollout.config(),
         });
-        self.watchdog.was_busy(monotonic_ms());
+        let took = monotonic_ms().saturating_sub(began);
+        self.watchdog.was_busy(took);
         called
     }
 }

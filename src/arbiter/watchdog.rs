@@ -61,9 +61,9 @@ impl Watchdog {
         self.aborted += children.watch(log, &timeouts, now);
     }
 
-    /// The time until now was this process's own: a hook of the operator's has run. It is no standstill.
-    pub(super) fn was_busy(&mut self, now: u64) {
-        self.seen_at = self.seen_at.max(now);
+    /// `length` milliseconds were this process's own: a hook of the operator's has run. They are no standstill.
+    pub(super) fn was_busy(&mut self, length: u64) {
+        self.seen_at = self.seen_at.saturating_add(length);
     }
 
     fn standstill(&mut self, now: u64) -> u64 {
@@ -92,8 +92,10 @@ mod tests {
         let length = 90_000 - 1000 - ITERATION_MS;
         assert_eq!(watchdog.standstill(90_000), length);
         assert_eq!(watchdog.standstill(90_001), 0);
-        watchdog.was_busy(99_000);
+        watchdog.was_busy(9000);
         assert_eq!(watchdog.standstill(99_001), 0, "a hook has run");
+        watchdog.was_busy(1);
+        assert!(watchdog.standstill(200_000) > 100_000, "and after a pause");
         assert_eq!(watchdog.standstill(0), 0, "the clock is monotonic");
     }
 

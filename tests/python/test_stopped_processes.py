@@ -203,6 +203,8 @@ def test_a_server_that_was_paused_as_a_whole_goes_on(server, preload):
     wait_until(lambda: one.get("/").status == 200, "it serves")
     before = one.booted()
     os.killpg(one.pid, signal.SIGSTOP)
+    # When it goes on it has a signal to handle first, and hooks to call for it.
+    one.send_signal(signal.SIGTTOU)
     time.sleep(3.2)
     os.killpg(one.pid, signal.SIGCONT)
     until = time.monotonic() + 2
