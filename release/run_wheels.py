@@ -159,6 +159,8 @@ def served(command: list[str], env: dict[str, str]) -> Iterator[int]:
     """A server of the Flask example; its port, and at the end a clean stop."""
     with tempfile.TemporaryFile("w+") as log:
         arguments = ["app:app", "-b", "127.0.0.1:0", "-w", "2", "--threads", "2", "--no-control-socket"]
+        # Under an emulator an import may take minutes.
+        arguments += ["--boot-timeout", str(PATIENCE_S), "--timeout", str(PATIENCE_S)]
         server = subprocess.Popen([*command, *arguments], cwd=EXAMPLE, env=env, stdout=log, stderr=log)
         try:
             yield wait_for_port(server, log)
