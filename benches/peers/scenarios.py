@@ -47,6 +47,8 @@ class Load:
     script: tuple[str, ...] = ()
     workers: int = 1
     threads: int = 2
+    key: str | None = None
+    """TLS, with a key of this kind."""
     pinned: bool = True
     """May be pinned to a core: not when what is asked is how cores are shared."""
 
@@ -78,6 +80,17 @@ LOADS = {
     "upload_64k": Load("64 KiB of request", "bodies:app", script=("upload.lua", "65536")),
     "upload_1m": Load("1 MiB of request", "bodies:app", script=("upload.lua", "1048576")),
     "upload_chunked": Load("64 KiB of request in chunks", "bodies:app", script=("upload.lua", "65536", "chunked")),
+    "tls_hello_1": Load("hello over TLS, 1 connection", "hello:app", 1, key="ecdsa"),
+    "tls_hello": Load("hello over TLS, 64 connections", "hello:app", key="ecdsa"),
+    "tls_new_ecdsa": Load(
+        "A new TLS connection for each request, P-256, 16 clients",
+        "hello:app",
+        16,
+        headers=("Connection: close",),
+        key="ecdsa",
+    ),
+    "tls_new_rsa": Load("The same with RSA-2048", "hello:app", 16, headers=("Connection: close",), key="rsa"),
+    "tls_body_1m": Load("1 MiB of response over TLS, 4 connections", "bodies:app", 4, path="/1m", key="ecdsa"),
     **{f"flask_t{count}": _threads(count) for count in (1, 2, 4, 16)},
     **{f"waiting_t{count}": _waiting(count) for count in (2, 8, 32, 64)},
 }
@@ -111,7 +124,9 @@ class Bench:
         if peer.one_thread and (load.workers, load.threads) not in ((1, 2), (1, 1)):
             raise RuntimeError("one thread is all it has")
         cpu = self.server_cpu if load.pinned else None
-        with Running(peer, Shape(load.app, load.workers, load.threads, cpu=cpu)) as server:
+        if load.key and not peer.tls:
+            raise RuntimeError("it has no TLS")
+        with Running(peer, Shape(load.app, load.workers, load.threads, cpu=cpu, key=load.key)) as server:
             return self.load(server, load)
 
     def load(self, server: Running, load: Load) -> Figures:
@@ -121,7 +136,7 @@ class Bench:
         def drive(seconds: float) -> dict[str, float]:
             script = [str(SCRIPTS / load.script[0]), *load.script[1:]] if load.script else []
             threads = 1 if client_cpu is not None or load.connections == 1 else 2
-            url = f"http://127.0.0.1:{server.port}{load.path}"
+            url = f"{'https' if load.key else 'http'}://127.0.0.1:{server.port}{load.path}"
             return wrk(url, load.connections, seconds, threads, client_cpu, load.headers, script)
 
         drive(1)

@@ -8,11 +8,14 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from certificates import certificate
 
 APPS = Path(__file__).resolve().parent / "apps"
 THREADS = 2
@@ -26,6 +29,8 @@ class Peer:
     """{port}, {workers}, {threads} and {app} are filled in."""
     many_connections: tuple[str, ...] = ()
     """Flags that let it hold ten thousand idle connections for minutes."""
+    tls: tuple[str, ...] = ()
+    """Flags for TLS; {certificate} and {key} are filled in. None: it has no TLS, or needs a proxy for it."""
     one_thread: bool = False
     """Has neither threads nor workers: left out where those are what is measured."""
     revision: str | None = None
@@ -44,10 +49,16 @@ class Peer:
 
 BIN = str(Path(sys.executable).parent)
 GUNICORN_LIKE = ("-w", "{workers}", "--threads", "{threads}", "-b", "127.0.0.1:{port}", "{app}")
+TLS = ("--certfile", "{certificate}", "--keyfile", "{key}")
 MANY = ("--worker-connections", "20000", "--keep-alive", "300")
 PEERS = [
-    Peer("ferricorn", (sys.executable, "-m", "ferricorn", *GUNICORN_LIKE), MANY),
-    Peer("gunicorn", (sys.executable, "-m", "gunicorn", "-k", "gthread", "--no-control-socket", *GUNICORN_LIKE), MANY),
+    Peer("ferricorn", (sys.executable, "-m", "ferricorn", *GUNICORN_LIKE), MANY, TLS),
+    Peer(
+        "gunicorn",
+        (sys.executable, "-m", "gunicorn", "-k", "gthread", "--no-control-socket", *GUNICORN_LIKE),
+        MANY,
+        TLS,
+    ),
     Peer(
         "granian",
         (
@@ -55,6 +66,7 @@ PEERS = [
             *("--blocking-threads", "{threads}", "--host", "127.0.0.1", "--port", "{port}", "{app}"),
         ),
         ("--backlog", "2048"),
+        ("--ssl-certificate", "{certificate}", "--ssl-keyfile", "{key}"),
     ),
     Peer(
         "waitress",
@@ -95,6 +107,8 @@ class Shape:
     threads: int = THREADS
     flags: tuple[str, ...] = ()
     cpu: int | None = None
+    key: str | None = None
+    """Speak TLS, with a key of this kind."""
 
 
 class Running:
@@ -103,12 +117,17 @@ class Running:
     def __init__(self, peer: Peer, shape: Shape) -> None:
         self.peer = peer
         self.port = free_port()
+        self.key = shape.key
+        flags = shape.flags
+        if shape.key:
+            files = dict(zip(("certificate", "key"), certificate(shape.key), strict=True))
+            flags = (*flags, *(word.format(**files) for word in peer.tls))
         words = {"port": self.port, "workers": shape.workers, "threads": shape.threads, "app": shape.app}
         command = [word.format(**words) for word in peer.command]
         at = len(command) - 1 if command[-1] == shape.app else len(command)
         self.started = time.monotonic()
         self._process = subprocess.Popen(
-            [*command[:at], *shape.flags, *command[at:]],
+            [*command[:at], *flags, *command[at:]],
             cwd=APPS,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -126,7 +145,7 @@ class Running:
         deadline = time.monotonic() + 30
         while True:
             try:
-                with socket.create_connection(("127.0.0.1", self.port), 5) as client:
+                with self.connect() as client:
                     client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
                     if client.recv(12).endswith(b" 200"):
                         self.seconds_to_answer = time.monotonic() - self.started
@@ -137,6 +156,14 @@ class Running:
                 self.__exit__()
                 raise RuntimeError(f"{self.peer.name} does not answer")
             time.sleep(0.002)
+
+    def connect(self) -> socket.socket:
+        plain = socket.create_connection(("127.0.0.1", self.port), 5)
+        if not self.key:
+            return plain
+        return ssl.create_default_context(cafile=certificate(self.key)[0]).wrap_socket(
+            plain, server_hostname="localhost"
+        )
 
     @staticmethod
     def let_idle(seconds: float) -> None:

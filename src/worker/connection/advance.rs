@@ -108,6 +108,15 @@ impl Connection {
         }
     }
 
+    /// Nothing more will come of the client: close, as soon as the socket has taken the announcement of the end.
+    pub(super) fn close_announced(&mut self, services: &mut Services) -> Action {
+        if self.transport.announce_end() || self.transport.shutdown_write().is_err() {
+            return Action::Close;
+        }
+        self.lifecycle.begin_lingering_close(&mut services.clock);
+        Action::Wait
+    }
+
     /// A TLS handshake has failed, or took too long.
     pub(super) fn fail_handshake(
         &mut self,

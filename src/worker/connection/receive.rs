@@ -166,7 +166,7 @@ impl Connection {
             let reason = "client gone before the end of the request";
             self.protocol.abandon(reason, services);
         }
-        Action::Close
+        self.close_announced(services)
     }
 
     /// Bytes have arrived.
