@@ -1,5 +1,5 @@
 # Everything a developer does, in one place. `make help` lists it.
-# Needs: Python >= 3.10 with venv, a Rust toolchain, make. The rest is fetched into .venv and target/.
+# Needs: Python >= 3.10 with venv, a Rust toolchain, a C compiler, make. The rest is fetched into .venv and target/.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -26,8 +26,9 @@ PYTHON_FILES := src/ferricorn tests/python tests/fuzz examples benches release
 # Linting, documenting and testing Rust wants an interpreter to look at, never one to link.
 RUST_ENV := PYO3_PYTHON="$(CURDIR)/$(BIN)/python"
 # The model explores every interleaving: minutes without optimisation.
-OPTIMISED := --profile model --config 'profile.model.inherits="dev"' \
-             --config profile.model.opt-level=3 --config profile.model.debug=false
+# In the profile of the other tests, so that what it shares with them, the TLS library above all, is built once.
+OPTIMISED := $(foreach crate,ferricorn loom generator,--config profile.dev.package.$(crate).opt-level=3) \
+             --config profile.dev.package.ferricorn.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
 .PHONY: help run build quick test check-rust check-python pytest test-agents docs site bench fuzz fuzz-smoke base peers instructions walk clean \

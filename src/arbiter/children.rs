@@ -267,6 +267,14 @@ impl Children {
         aborted
     }
 
+    /// The server ends, and nobody else has its listeners: the first worker to stop ends them. Returns the workers' ages.
+    pub(super) fn end_listeners(&self) -> Vec<u64> {
+        self.iter()
+            .inspect(|worker| worker.slot().set_ends_listeners())
+            .map(WorkerHandle::age)
+            .collect()
+    }
+
     /// Whether a worker of this age exists that may still accept connections.
     pub(super) fn accepts(&self, age: u64) -> bool {
         let worker = self.by_age(age);

@@ -218,6 +218,12 @@ impl Listeners {
     }
 }
 
+/// Whether this server has opened all of them.
+pub(super) fn are_own(listeners: &[Arc<Bound>]) -> bool {
+    let is_own = |bound: &Arc<Bound>| !matches!(bound.address, BindAddress::Fd(_));
+    listeners.iter().all(is_own)
+}
+
 fn parse_addresses(config: &Config) -> Result<Vec<BindAddress>, AddressError> {
     config.socket.bind.iter().map(|text| text.parse()).collect()
 }

@@ -59,6 +59,17 @@ impl Slot<'_> {
         self.vitals.accepts_no_more()
     }
 
+    /// Arbiter: the server ends. A worker that stops from now on ends the listeners for all, so that there is no moment in
+    /// which connections are still taken and no worker is there for them.
+    pub fn set_ends_listeners(self) {
+        self.vitals.set_ends_listeners();
+    }
+
+    #[must_use]
+    pub fn ends_listeners(self) -> bool {
+        self.vitals.ends_listeners()
+    }
+
     /// The worker has lost a thread for good: it would like to be replaced, and asked to stop once that is done.
     pub fn set_wants_replacement(self) {
         self.vitals.set_wants_replacement();

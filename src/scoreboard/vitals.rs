@@ -36,6 +36,7 @@ pub(super) struct VitalsData {
     wants_replacement: AtomicU32,
     stop_signal: AtomicU32,
     accepts_no_more: AtomicU32,
+    ends_listeners: AtomicU32,
     threads_busy: AtomicU32,
     stop_asked_ms: AtomicU64,
     loop_heartbeat: AtomicU64,
@@ -104,6 +105,7 @@ impl VitalsData {
             &self.wants_replacement,
             &self.stop_signal,
             &self.accepts_no_more,
+            &self.ends_listeners,
             &self.threads_busy,
         ] {
             flag.store(0, Ordering::Relaxed);
@@ -183,6 +185,14 @@ impl VitalsData {
 
     pub(super) fn accepts_no_more(&self) -> bool {
         self.accepts_no_more.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn set_ends_listeners(&self) {
+        self.ends_listeners.store(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn ends_listeners(&self) -> bool {
+        self.ends_listeners.load(Ordering::Relaxed) != 0
     }
 
     pub(super) fn set_wants_replacement(&self) {

@@ -249,3 +249,55 @@ fn address(bytes: &[u8]) -> String {
         Err(_) => hex(bytes),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_material::Authority;
+    use super::*;
+    use rcgen::{DnType, DnValue, SanType, SerialNumber};
+
+    #[test]
+    fn a_certificate_is_described_as_openssl_does() {
+        let signed = Authority::new("author, ity").sign_with(&["a.example"], |params| {
+            let name = &mut params.distinguished_name;
+            name.push(DnType::CountryName, "DE");
+            name.push(
+                DnType::OrganizationName,
+                DnValue::BmpString("Grüße".try_into().unwrap()),
+            );
+            name.push(
+                DnType::CustomDnType(vec![1, 2, 840, 113_549, 1, 9, 1]),
+                "a@b.example",
+            );
+            name.push(DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 9]), "#odd \n");
+            name.push(DnType::CommonName, " A+B ");
+            params.serial_number = Some(SerialNumber::from_slice(&[0x9f, 1]));
+            let addresses = ["10.0.0.1", "::1"].map(|text| text.parse().unwrap());
+            params
+                .subject_alt_names
+                .extend(addresses.map(SanType::IpAddress));
+            params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        });
+        let certificate = PeerCertificate::parse(&signed.der).unwrap();
+        assert_eq!(
+            certificate.subject.text(),
+            "1.3.6.1.4.1.9=\\#odd \\0A,emailAddress=a@b.example,O=Grüße,C=DE,CN=\\ A\\+B\\ "
+        );
+        assert_eq!(certificate.subject.common_name(), Some(" A+B "));
+        assert_eq!(certificate.subject.0[2][0].long_name, "organizationName");
+        assert_eq!(certificate.issuer.common_name(), Some("author, ity"));
+        assert_eq!(certificate.serial_number, "9F01");
+        assert_eq!(
+            (certificate.version, certificate.not_after),
+            (3, 1_893_456_000)
+        );
+        let names = [
+            ("DNS", "a.example"),
+            ("IP Address", "10.0.0.1"),
+            ("IP Address", "::1"),
+        ];
+        let names = names.map(|(kind, name)| (kind, name.to_owned()));
+        assert_eq!(certificate.alternative_names, names);
+        assert_eq!(PeerCertificate::parse(&signed.der[1..].into()), None);
+    }
+}

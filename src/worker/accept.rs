@@ -5,11 +5,12 @@
 //! is woken, not all. mio does not offer that, so the registration goes to its epoll instance directly.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::net::Listener;
 use crate::pool::Peer;
@@ -119,6 +120,11 @@ impl Listeners {
                 self.stop(Accepting::PausedUntil(now + EXHAUSTED_PAUSE))?;
                 Ok(Attempt::Empty)
             }
+            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
+                // Another worker has ended the listener, and this one is about to be asked to stop.
+                self.stop(Accepting::PausedUntil(now + EXHAUSTED_PAUSE))?;
+                Ok(Attempt::Empty)
+            }
             Err(_) => Ok(Attempt::Gone),
         }
     }
@@ -189,8 +195,12 @@ impl Listeners {
         })
     }
 
-    /// The worker stops: the listeners are closed here.
-    pub(super) fn close(&mut self) {
+    /// The worker stops: the listeners are closed here. `for_all`: the server ends, and nobody connects to them any more.
+    pub(super) fn close(&mut self, for_all: bool) {
+        for acceptor in self.acceptors.iter().filter(|_| for_all) {
+            // Another worker may have been faster.
+            let _ = shutdown(acceptor.as_fd().as_raw_fd(), Shutdown::Both);
+        }
         if let Err(error) = self.stop(Accepting::Over) {
             log::error!("The listeners could not be left: {error}");
         }
@@ -243,7 +253,7 @@ mod tests {
         assert!(listeners.are_at_limit());
         listeners.start().unwrap();
         assert!(matches!(attempt(&mut listeners), Attempt::Accepted(..)));
-        listeners.close();
+        listeners.close(false);
         assert_eq!(listeners.waiting().count(), 0);
     }
 

@@ -336,11 +336,11 @@ impl<'a> EventLoop<'a> {
         for (transport, peer, listener) in self.listeners.waiting() {
             self.connections.open(transport, peer, listener, services);
         }
+        self.listeners.close(services.slot().get().ends_listeners());
+        services.arbiter.report_closed_listeners();
         if let Some(peers) = &mut self.peers {
             peers.drain(&mut self.connections, services);
         }
-        self.listeners.close();
-        services.arbiter.report_closed_listeners();
         self.connections.begin_drain(services);
     }
 
@@ -348,7 +348,8 @@ impl<'a> EventLoop<'a> {
     fn stop_now(&mut self, exit_code: i32) {
         let now = self.services.clock.now();
         self.services.shutdown.stop_now(exit_code, now);
-        self.listeners.close();
+        self.listeners
+            .close(self.services.slot().get().ends_listeners());
         self.services.arbiter.report_closed_listeners();
         self.connections.close_all(&mut self.services);
         self.leave();

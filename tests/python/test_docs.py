@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -121,3 +122,10 @@ def test_every_page_is_in_the_index_and_in_the_navigation():
     for page in DOCS.glob("*.md"):
         assert page.name == "index.md" or f"]({page.name})" in index, f"docs/index.md does not lead to {page.name}"
         assert f": {page.name}\n" in navigation, f"mkdocs.yml does not lead to {page.name}"
+
+
+def test_the_plot_is_that_of_the_results():
+    specification = importlib.util.spec_from_file_location("plot", DOCS / "_site/plot.py")
+    plot = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(plot)
+    assert (DOCS / "performance.svg").read_text() == plot.drawing(), "run `python docs/_site/plot.py`"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ferricorn import ctl
-from harness import APPS, session_members, wait_until
+from harness import APPS, fork_servers, session_members, wait_until
 from wire import Client
 
 pytestmark = pytest.mark.ours
@@ -101,7 +101,7 @@ def start(server, *arguments, workers=2, **options):
     # So long a timeout that stopped workers stay.
     common = ("--preload", "--timeout", "60", "--graceful-timeout", "2", "--admin-bind", "127.0.0.1:0")
     one = server(APP, *common, *arguments, workers=workers, **options)
-    wait_until(lambda: len(children_of(one)) == workers + 1, "fork server and workers")
+    wait_until(lambda: len(one.booted()) == workers and len(fork_servers(one)) == 1, "fork server and workers")
     return one
 
 
@@ -111,7 +111,7 @@ def test_each_process_may_be_stopped_while_workers_come_and_go(server, seed):
     chance = random.Random(seed)
     one = start(server)
     for _ in range(4):
-        pid = chance.choice(children_of(one))
+        pid = chance.choice([*children_of(one), *fork_servers(one)])
         change = chance.choice([signal.SIGTTIN, signal.SIGTTOU, signal.SIGHUP, None])
         with stopped(pid):
             if change:
@@ -122,14 +122,14 @@ def test_each_process_may_be_stopped_while_workers_come_and_go(server, seed):
 
 def test_a_stopped_fork_server_gives_the_workers_asked_for_once_it_goes_on(server):
     one = start(server)
-    (fork_server,) = set(children_of(one)) - set(one.booted())
+    (fork_server,) = fork_servers(one)
     with stopped(fork_server):
         for number in range(1, 4):
             # One at a time: the kernel keeps no count of signals that wait.
             one.send_signal(signal.SIGTTIN)
             one.log.wait("Handling signal: ttin", number)
         assert_prompt(one, "three workers are asked for")
-        assert len(children_of(one)) == 3
+        assert len(children_of(one)) == 2
     wait_until(lambda: len(set(one.workers()) & set(one.booted())) == 5, "the workers come")
 
 
@@ -150,7 +150,7 @@ def test_a_pre_fork_that_hangs_in_the_fork_server_holds_up_nothing_else(server, 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_a_stop_is_not_held_up_by_a_stopped_fork_server(server, number):
     one = start(server)
-    (fork_server,) = set(children_of(one)) - set(one.booted())
+    (fork_server,) = fork_servers(one)
     os.kill(fork_server, signal.SIGSTOP)
     one.send_signal(number)
     assert one.wait_exit(8) == 0

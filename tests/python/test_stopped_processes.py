@@ -15,7 +15,7 @@ import pytest
 from test_admin_port import seconds_to_live
 from test_control import ask, path_of
 
-from harness import APPS, kill_session, session_members, wait_until
+from harness import APPS, fork_servers, kill_session, session_members, wait_until
 from wire import Client, Disconnected
 
 pytestmark = pytest.mark.ours
@@ -43,14 +43,14 @@ def assert_master_answers(one, patience=1.0):
 
 
 def fork_server_of(one) -> int:
-    (pid,) = set(one.workers()) - set(one.booted())
+    (pid,) = fork_servers(one)
     return pid
 
 
 def ready(server, *arguments, **options):
     """With `--preload`, and all of it there."""
     one = server("hello:app", "--preload", *ADMIN, *arguments, workers=2, **options)
-    wait_until(lambda: "2 workers" in one.log.text or len(one.workers()) == 3, "two workers and their fork server")
+    wait_until(lambda: len(one.booted()) == 2 and len(fork_servers(one)) == 1, "two workers and their fork server")
     path_of(one)
     return one
 

@@ -10,6 +10,7 @@ use super::*;
 use crate::arbiter::binary_upgrade::{self, ExecError};
 use crate::arbiter::fork::{self, Inheritance, Side};
 use crate::arbiter::fork_server::{ForkServerContext, ServerExit, open_control};
+use crate::arbiter::listeners;
 use crate::arbiter::outcome::{EXIT_CHILD_FAILED, EXIT_UNHANDLED, Start};
 use crate::arbiter::supervision::{PRELOAD_FAILED, STOP_MARGIN, preload_end};
 use crate::arbiter::{runtime::WorkerInfo, signals::Blocked};
@@ -378,17 +379,17 @@ impl<'r> Arbiter<'r> {
         let mut closed = self.listeners.replace(Vec::new());
         closed.extend(self.rollout.take_listeners());
         self.unlink_unused(&closed);
-        let holders: Vec<_> = self.children.iter().map(WorkerHandle::age).collect();
-        self.listeners.drop_unused(closed, &holders);
+        if !self.upgrade.both_live() && listeners::are_own(&closed) {
+            let holders = self.children.end_listeners();
+            self.listeners.drop_unused(closed, &holders);
+        }
     }
 
     pub(in crate::arbiter) fn unlink_files(&mut self) {
         self.close_listeners();
         self.close_dropped();
         self.control.close();
-        if let Some(admin) = self.admin.take() {
-            admin.close();
-        }
+        self.admin.take().into_iter().for_each(AdminServer::close);
         self.pidfile.unlink();
     }
 }
