@@ -10,7 +10,7 @@ BIN   := $(VENV)/bin
 PYTEST_JOBS ?= 4
 PYTEST_ARGS ?=
 # `make fuzz`: which targets, for how long each.
-FUZZ_TARGETS ?= head chunked exchange proxy forwarded control ciphers certificate
+FUZZ_TARGETS ?= head chunked exchange proxy forwarded control ciphers certificate http2_frames
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?=
 
@@ -90,9 +90,9 @@ check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	@cargo test --locked --no-default-features --quiet --doc
 	@echo "cargo test (a request's walk through the sources)"
 	@$(RUST_ENV) cargo test --locked --no-default-features --quiet --test walk
-	@echo "cargo test (src/python, with an embedded interpreter)"
+	@echo "cargo test (src/python and src/launcher, with an embedded interpreter)"
 	@libdir="$(LIBPYTHON_DIR)"; \
-	 if [ -n "$$libdir" ]; then $(RUST_ENV) LD_LIBRARY_PATH="$$libdir" cargo test --locked --quiet --lib python::; \
+	 if [ -n "$$libdir" ]; then $(RUST_ENV) LD_LIBRARY_PATH="$$libdir" cargo test --locked --quiet --lib -- python:: launcher::; \
 	 else echo "SKIPPED: this Python has no shared library to link with"; fi
 	@echo "cargo test (model of the wake-up protocol: every interleaving, about a minute)"
 	@cargo test --locked --no-default-features --quiet $(OPTIMISED) --test model

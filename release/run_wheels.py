@@ -24,7 +24,8 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples/flask_app"
-PATIENCE_S = 120
+# Emulated, on a machine that builds besides.
+PATIENCE_S = 300
 REQUESTS = (
     ("GET", "/", 200, b"flask"),
     ("GET", "/no-such-page", 404, b""),
@@ -91,7 +92,9 @@ def within(root: Path, wheel: Wheel) -> list[str]:
 
 def works(command: list[str]) -> bool:
     try:
-        done = subprocess.run([*command, "-c", "import ctypes, ssl"], capture_output=True, timeout=60, check=False)
+        done = subprocess.run(
+            [*command, "-c", "import ctypes, ssl"], capture_output=True, timeout=PATIENCE_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0

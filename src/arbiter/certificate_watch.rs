@@ -250,6 +250,7 @@ mod tests {
                 ssl_crl: None,
                 ciphers: None,
                 ssl_minimum_version: crate::config::TlsVersion::Tls12,
+                http_protocols: vec![crate::config::HttpProtocol::H1],
             });
             Self {
                 directory,

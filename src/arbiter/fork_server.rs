@@ -8,7 +8,7 @@
 //!   `PR_SET_CHILD_SUBREAPER`), so the worker becomes its child: it is signalled, reaped and watched like any. Its children
 //!   are the workers and no process besides, as in gunicorn; monitors count them. The youngest worker has the fork server:
 //!   TTOU takes the oldest. When that worker ends the arbiter adopts the fork server, until the worker's replacement.
-//! - An application with threads keeps the fork server where it is, because threads do not move. Then the process between
+//! - An application with threads or children keeps the fork server where it is, because they do not move. Then the process between
 //!   fork server and worker leaves at once, and the fork server stays the arbiter's child.
 //! - The arbiter sends spawn requests and goes on; a response is read when it comes. So a fork server that hangs, be it
 //!   stopped or in a `pre_fork` hook, holds up nothing but its own workers. After 30 s it is killed.

@@ -33,6 +33,33 @@ pub enum HeaderMap {
     Dangerous,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpProtocol {
+    H1,
+    H2,
+}
+
+/// How HTTP/2 may begin without TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2Cleartext {
+    Off,
+    /// With its preface.
+    PriorKnowledge,
+    /// With an `Upgrade` field in HTTP/1.1.
+    Upgrade,
+    Both,
+}
+
+impl Http2Cleartext {
+    pub fn allows_prior_knowledge(self) -> bool {
+        matches!(self, Self::PriorKnowledge | Self::Both)
+    }
+
+    pub fn allows_upgrade(self) -> bool {
+        matches!(self, Self::Upgrade | Self::Both)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StatsdAddress {
     Udp { host: String, port: u16 },

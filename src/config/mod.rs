@@ -30,8 +30,8 @@ pub(crate) mod words;
 pub use bad_value::BadValue;
 pub use check::check;
 pub use choices::{
-    ClientCertificates, HeaderMap, LogLevel, Password, ProxyHeaders, ProxyProtocol, ReloadEngine,
-    StatsdAddress, TlsVersion,
+    ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
+    ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion,
 };
 pub use cli::CliOutcome;
 pub use document::document;
@@ -39,7 +39,7 @@ pub use host::start_directory;
 pub use peers::AllowedPeers;
 pub use resolved::Resolved;
 pub use sections::{
-    AccessLog, App, Config, Control, Debugging, Http, Lifecycle, Logging, Process, Proxy,
+    AccessLog, App, Config, Control, Debugging, Http, Http2, Lifecycle, Logging, Process, Proxy,
     RequestLimits, Socket, Statsd, Syslog, Tls, Workers,
 };
 pub use setting_error::Error;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::choices::{
-    ClientCertificates, HeaderMap, LogLevel, Password, ProxyHeaders, ProxyProtocol, ReloadEngine,
-    StatsdAddress, TlsVersion,
+    ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
+    ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion,
 };
 use super::peers::AllowedPeers;
 use super::resolved::Resolved;
@@ -21,6 +21,7 @@ pub struct Config {
     pub workers: Workers,
     pub lifecycle: Lifecycle,
     pub http: Http,
+    pub http2: Http2,
     pub limits: RequestLimits,
     pub proxy: Proxy,
     pub debugging: Debugging,
@@ -137,6 +138,20 @@ pub struct Http {
     pub permit_unconventional_http_method: bool,
     pub permit_unconventional_http_version: bool,
     pub casefold_http_method: bool,
+}
+
+/// HTTP/2.
+#[derive(Clone, Debug)]
+pub struct Http2 {
+    /// Those that are offered, the preferred one first.
+    pub http_protocols: Vec<HttpProtocol>,
+    pub http2_cleartext: Http2Cleartext,
+    /// At least 1.
+    pub http2_max_concurrent_streams: u32,
+    pub http2_initial_window_size: u32,
+    pub http2_max_frame_size: u32,
+    /// 0 is unlimited.
+    pub http2_max_header_list_size: u32,
 }
 
 /// The sizes that bound a request.
@@ -282,4 +297,6 @@ pub struct Tls {
     /// OpenSSL's syntax.
     pub ciphers: Option<String>,
     pub ssl_minimum_version: TlsVersion,
+    /// For ALPN, the preferred one first.
+    pub http_protocols: Vec<HttpProtocol>,
 }

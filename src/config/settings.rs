@@ -8,6 +8,7 @@
 mod control;
 mod debugging;
 mod hooks;
+mod http2;
 mod lifecycle;
 mod logging;
 mod mechanics;
@@ -34,6 +35,7 @@ pub fn all() -> &'static [Setting] {
             logging::ROWS,
             hooks::ROWS,
             tls::ROWS,
+            http2::ROWS,
             control::ROWS,
         ];
         files.concat()

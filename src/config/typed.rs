@@ -2,13 +2,13 @@
 
 use super::check::split_statsd;
 use super::choices::{
-    ClientCertificates, HeaderMap, LogLevel, Password, ProxyHeaders, ProxyProtocol, ReloadEngine,
-    TlsVersion,
+    ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
+    ProxyProtocol, ReloadEngine, TlsVersion,
 };
 use super::cpus;
 use super::resolved::Resolved;
 use super::sections::{
-    AccessLog, App, Config, Control, Debugging, Http, Lifecycle, Logging, Process, Proxy,
+    AccessLog, App, Config, Control, Debugging, Http, Http2, Lifecycle, Logging, Process, Proxy,
     RequestLimits, Socket, Statsd, Syslog, Tls, Workers,
 };
 use super::sources::RawSettings;
@@ -36,6 +36,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
         workers: workers(r, raw),
         lifecycle: lifecycle(r),
         http: http(r),
+        http2: http2(r),
         limits: section! { RequestLimits of r:
             number(limit_request_line limit_request_fields limit_request_field_size)
             number(limit_request_body body_buffer_size body_buffer_total response_buffer_total)
@@ -116,6 +117,33 @@ fn http(r: &Resolved) -> Http {
     }
 }
 
+fn http_protocols(r: &Resolved) -> Vec<HttpProtocol> {
+    let protocol = |name: String| match name.as_str() {
+        "h2" => HttpProtocol::H2,
+        _ => HttpProtocol::H1,
+    };
+    r.texts("http_protocols")
+        .into_iter()
+        .map(protocol)
+        .collect()
+}
+
+fn http2(r: &Resolved) -> Http2 {
+    section! { Http2 of r:
+        number(http2_max_concurrent_streams http2_initial_window_size)
+        number(http2_max_frame_size http2_max_header_list_size)
+        {
+            http_protocols: http_protocols(r),
+            http2_cleartext: match r.text("http2_cleartext").as_str() {
+                "prior-knowledge" => Http2Cleartext::PriorKnowledge,
+                "upgrade" => Http2Cleartext::Upgrade,
+                "both" => Http2Cleartext::Both,
+                _ => Http2Cleartext::Off,
+            },
+        }
+    }
+}
+
 fn proxy(r: &Resolved) -> Proxy {
     section! { Proxy of r:
         peers(forwarded_allow_ips proxy_allow_ips) texts(forwarder_headers)
@@ -185,6 +213,7 @@ fn tls(r: &Resolved, chdir: &Path) -> Option<Tls> {
             true => TlsVersion::Tls13,
             false => TlsVersion::Tls12,
         },
+        http_protocols: http_protocols(r),
     })
 }
 

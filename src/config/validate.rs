@@ -39,6 +39,9 @@ pub fn build(raw: RawSettings) -> Result<Config, Vec<Error>> {
     if errors.is_empty() {
         errors.extend(across(&resolved));
     }
+    if is_http2_idle(&resolved) {
+        warnings.push(HTTP2_IDLE.to_owned());
+    }
     if errors.is_empty() {
         Ok(typed(resolved, &raw, warnings))
     } else {
@@ -51,6 +54,19 @@ impl Default for Config {
     fn default() -> Self {
         build(RawSettings::default()).expect("the table's own defaults are valid")
     }
+}
+
+const HTTP2_IDLE: &str = "http_protocols includes h2 but there is no TLS and http2_cleartext is off, so HTTP/2 will never be negotiated.";
+
+/// No client can find out that HTTP/2 is spoken.
+fn is_http2_idle(resolved: &Resolved) -> bool {
+    resolved
+        .texts("http_protocols")
+        .iter()
+        .any(|protocol| protocol == "h2")
+        && resolved.text("http2_cleartext") == "off"
+        && resolved.filled("certfile").is_none()
+        && resolved.filled("keyfile").is_none()
 }
 
 fn resolve(setting: &Setting, raw: &RawSettings) -> Result<(Value, Source), Error> {
@@ -162,6 +178,7 @@ fn across(resolved: &Resolved) -> Vec<Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::HttpProtocol;
     use std::time::Duration;
 
     fn given(pairs: &[(&str, Value)]) -> RawSettings {
@@ -388,7 +405,6 @@ mod tests {
             ("protocol", Value::str("uwsgi"), "proxy_pass"),
             ("dirty_workers", Value::Int(1), "dirty arbiter"),
             ("paste", Value::str("x.ini"), "PasteDeploy"),
-            ("http_protocols", Value::str("h2,h1"), "HTTP/2"),
         ] {
             let message = complaint(name, value);
             assert!(message.contains(hint), "{name}: {message}");
@@ -449,6 +465,22 @@ mod tests {
         let line =
             "asgi_loop = uvloop (from gunicorn.conf.py) has no effect: only ASGI workers use it.";
         assert_eq!(config.warnings, [line]);
+    }
+
+    #[test]
+    fn http2_is_typed_and_warned_of_when_no_client_can_negotiate_it() {
+        let offered = ("http_protocols", Value::str("h2,h1"));
+        let config = built(&[offered.clone(), ("http2_cleartext", Value::Bool(true))]);
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        assert_eq!(
+            config.http2.http_protocols,
+            [HttpProtocol::H2, HttpProtocol::H1]
+        );
+        assert!(config.http2.http2_cleartext.allows_prior_knowledge());
+        assert!(!config.http2.http2_cleartext.allows_upgrade());
+        assert_eq!(config.http2.http2_max_header_list_size, 65_536);
+        assert_eq!(built(&[offered]).warnings, [HTTP2_IDLE]);
+        assert!(Config::default().warnings.is_empty());
     }
 
     #[test]

@@ -109,6 +109,7 @@ fn worker(worker: &WorkerView<'_>, view: &View<'_>) -> Value {
         };
         (at != 0).then(|| seconds(view.now.saturating_sub(at)))
     };
+    let latency = slot.latency().snapshot();
     json!({
         "pid": worker.pid,
         "age": worker.age,
@@ -127,6 +128,9 @@ fn worker(worker: &WorkerView<'_>, view: &View<'_>) -> Value {
         "requests": slot.requests(),
         "errors": slot.errors(),
         "bytes_out": slot.bytes_out(),
+        "finished": latency.counts.iter().sum::<u64>(),
+        "request_seconds": latency.micros as f64 / 1e6,
+        "queue_seconds": slot.queue_time().snapshot().micros as f64 / 1e6,
         "rss": resident_bytes(worker.pid),
     })
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ferricorn import _advise
 from ferricorn._core import __version__
 
 # The data of an answer.
@@ -35,6 +37,8 @@ commands:
   stack PID         Python stacks of a worker's threads
   show stats | listeners | config | all
   worker add [N] | remove [N] | kill PID
+  advise [SECONDS]  watches for 5 s and says what number of threads and
+                    workers would serve better, or to leave it
   reload | reopen | shutdown [graceful|quick] | help
 
 Without a command there is a prompt. Without -s the running server is looked
@@ -330,12 +334,35 @@ def show(command: str, data: Answer, as_json: bool) -> str:
     return shown(data) if shown else printable(data["status"]).replace("_", " ")
 
 
+def advise(client: Client, command: str, as_json: bool) -> str:
+    """Not a command of the server: two looks at it, and a rule."""
+    words = command.split()[1:]
+    try:
+        seconds = float(words[0]) if words else _advise.SECONDS
+    except ValueError:
+        seconds = -1
+    if len(words) > 1 or not 0.1 <= seconds <= 3600:
+        raise ControlError("advise takes a number of seconds, from 0.1 to 3600")
+    load = _advise.watch(client.ask, seconds)
+    if load is None:
+        raise ControlError("No worker served for the whole time, or the server is another program")
+    if as_json:
+        return json.dumps({**dataclasses.asdict(load), "advice": _advise.advice(load)}, indent=2)
+    return textwrap.fill(_advise.advice(load), 79)
+
+
+def answer(client: Client, command: str, as_json: bool) -> str:
+    if command.lower().split()[:1] == ["advise"]:
+        return advise(client, command, as_json)
+    return show(command, client.ask(command), as_json)
+
+
 # -- running ---------------------------------------------------------------------------------------
 
 
 def run_once(path: str, command: str, as_json: bool) -> int:
     with Client(path) as client:
-        print(show(command, client.ask(command), as_json))
+        print(answer(client, command, as_json))
     return 0
 
 
@@ -355,7 +382,7 @@ def run_prompt(path: str, as_json: bool) -> int:
                 if not line:
                     continue
                 try:
-                    print(show(line, client.ask(line), as_json))
+                    print(answer(client, line, as_json))
                 except ControlError as error:
                     print(f"Error: {printable(error)}")
                     # After a mistake the connection may have been closed, after an idle time it is.
@@ -398,6 +425,7 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("-s", "--socket", metavar="SOCKET", help="path of the control socket, or the master's pid")
     one.add_argument("-c", "--command", metavar="COMMAND", help="run one command and exit")
+    one.add_argument("word", nargs="?", choices=["advise"], help="the same as -c advise")
     one.add_argument("-j", "--json", action="store_true", help="print answers as JSON")
     one.add_argument("-v", "--version", action="version", version=f"ferricornc (ferricorn {__version__})")
     return one
@@ -408,8 +436,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
         path = find(options.socket)
-        if options.command is not None:
-            return run_once(path, options.command, options.json)
+        command = options.command or options.word
+        if command is not None:
+            return run_once(path, command, options.json)
         return run_prompt(path, options.json)
     except ControlError as error:
         print(f"Error: {error}", file=sys.stderr)

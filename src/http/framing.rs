@@ -154,6 +154,16 @@ impl<'a> FramingFields<'a> {
         })
     }
 
+    /// Decides for a request whose frames delimit its body (RFC 9113 section 8.1.1), so that only the declared length counts.
+    pub(super) fn decide_framed(self, limits: &Limits) -> Result<Framing, ParseError> {
+        Ok(Framing {
+            length: self.decide_counted_length(limits)?,
+            keep_alive: true,
+            expects_continue: self.expects_continue,
+            asks_for_upgrade: false,
+        })
+    }
+
     fn decide_length(&self, version: Version, limits: &Limits) -> Result<BodyLength, ParseError> {
         match &self.transfer {
             Transfer::Absent => self.decide_counted_length(limits),

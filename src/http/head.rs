@@ -14,6 +14,10 @@ use super::refusal::{self, RequestLine};
 use super::target::is_same_authority;
 use super::version::Version;
 
+mod composed;
+
+pub use self::composed::RequestParts;
+
 /// A request's head. Reusable: `clear` keeps the capacity.
 #[derive(Clone, Debug, Default)]
 pub struct RequestHead {

@@ -49,7 +49,7 @@ impl RequestLine {
 }
 
 /// A token (RFC 9110 section 9.1). By default also of the shape that every registered method has.
-fn check_method(method: &[u8], rules: &Rules) -> Result<(), ParseError> {
+pub(super) fn check_method(method: &[u8], rules: &Rules) -> Result<(), ParseError> {
     let conventional = (3..=20).contains(&method.len())
         && !method
             .iter()

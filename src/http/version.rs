@@ -10,6 +10,7 @@ pub struct Version {
 impl Version {
     pub const HTTP_10: Self = Self { major: 1, minor: 0 };
     pub const HTTP_11: Self = Self { major: 1, minor: 1 };
+    pub const HTTP_2: Self = Self { major: 2, minor: 0 };
 
     /// Both numbers are one digit (RFC 9112 section 2.3).
     pub(super) fn new(major: u8, minor: u8) -> Self {

@@ -3,7 +3,7 @@
 //! Each entry has one writer, its thread, and one reader, the event loop. A request is told apart from the next one of
 //! the same thread by the moment when it began.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::conn_id::ConnId;
@@ -35,6 +35,7 @@ struct Entry {
     /// Microseconds since `start`, plus one; 0 is no request.
     token: AtomicU64,
     conn: AtomicU64,
+    stream: AtomicU32,
 }
 
 impl InFlight {
@@ -50,6 +51,7 @@ impl InFlight {
         let micros = since.saturating_duration_since(self.start).as_micros();
         let entry = &self.entries[thread];
         entry.conn.store(conn.pack(), Ordering::Relaxed);
+        entry.stream.store(conn.stream, Ordering::Relaxed);
         // Publishes the connection with it.
         let token = u64::try_from(micros).unwrap_or(u64::MAX - 1) + 1;
         entry.token.store(token, Ordering::Release);
@@ -72,12 +74,13 @@ impl InFlight {
             .filter_map(|(thread, entry)| {
                 let token = entry.token.load(Ordering::Acquire);
                 let conn = entry.conn.load(Ordering::Relaxed);
+                let stream = entry.stream.load(Ordering::Relaxed);
                 if token == 0 || entry.token.load(Ordering::Relaxed) != token {
                     return None;
                 }
                 Some(InFlightRequest {
                     thread,
-                    conn: ConnId::unpack(conn),
+                    conn: ConnId::unpack(conn).with_stream(stream),
                     since: self.start + Duration::from_micros(token - 1),
                     token,
                 })
@@ -93,10 +96,7 @@ mod tests {
     fn tells_what_each_thread_runs() {
         let in_flight = InFlight::new(2);
         assert_eq!(in_flight.iter().count(), 0);
-        let conn = ConnId {
-            slot: 7,
-            generation: u32::MAX,
-        };
+        let conn = ConnId::new(7, u32::MAX).with_stream(5);
         let since = in_flight.start + Duration::from_micros(1500);
         in_flight.begin(1, conn, since);
         let expected = InFlightRequest {

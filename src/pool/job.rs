@@ -140,10 +140,7 @@ impl Job {
     /// An empty job, to be filled by the loop.
     pub fn new(now: Instant) -> Self {
         Self {
-            conn: ConnId {
-                slot: u32::MAX,
-                generation: 0,
-            },
+            conn: ConnId::new(u32::MAX, 0),
             head: RequestHead::default(),
             body: RequestBody::Empty,
             body_held_bytes: 0,

@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_connection_is_gone_when_it_was_removed_or_its_slot_has_another() {
         let live = LiveConnections::new(2);
-        let conn = |slot, generation| ConnId { slot, generation };
+        let conn = |slot, generation| ConnId::new(slot, generation);
         live.insert(conn(1, 7));
         assert!(!live.is_gone(conn(1, 7)));
         live.remove(conn(1, 7));

@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | words | `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `response_memory`, `window` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes |
-//! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `live_connections`, `in_flight`, `streaming_body`, `job_stats` |
+//! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `job_stats` |
 //! | messages | `job` |
 //! | ways | `job_queue` (in), `replies` (back) |
 //! | the whole | `thread_pool` |
@@ -21,6 +21,7 @@
 mod buffer_pool;
 mod conn_id;
 mod estimates;
+mod gone_streams;
 mod in_flight;
 mod job;
 mod job_queue;

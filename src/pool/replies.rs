@@ -90,10 +90,7 @@ mod tests {
     }
 
     fn reply() -> Reply {
-        Reply::WantsBody(ConnId {
-            slot: 0,
-            generation: 0,
-        })
+        Reply::WantsBody(ConnId::new(0, 0))
     }
 
     #[test]

@@ -145,10 +145,7 @@ mod tests {
 
     fn body() -> (Arc<Asked>, StreamingBody) {
         let asked = Arc::new(Asked::default());
-        let conn = ConnId {
-            slot: 0,
-            generation: 0,
-        };
+        let conn = ConnId::new(0, 0);
         (asked.clone(), StreamingBody::new(asked, conn))
     }
 

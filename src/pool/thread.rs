@@ -170,10 +170,7 @@ mod tests {
     use super::super::conn_id::ConnId;
     use super::*;
 
-    const CONN: ConnId = ConnId {
-        slot: 0,
-        generation: 5,
-    };
+    const CONN: ConnId = ConnId::new(0, 5);
 
     fn pool(options: impl FnOnce(Pool) -> Pool) -> (Arc<Pool>, PoolThread) {
         let pool = Arc::new(options(Pool::new(1, 4, Box::new(|| {}))));

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::SegQueue;
 
 use super::conn_id::ConnId;
+use super::gone_streams::GoneStreams;
 use super::in_flight::{InFlight, InFlightRequest};
 use super::job::{BorrowedBuffer, Job, Piece, Reply};
 use super::job_queue::JobQueue;
@@ -34,6 +35,7 @@ pub struct Pool {
     wakeup: WakeupToken,
     replies: Replies,
     live: LiveConnections,
+    gone_streams: GoneStreams,
     /// Borrowed buffers that the loop has finished with, to be dropped by a thread that holds the GIL.
     deferred_drops: SegQueue<Box<dyn BorrowedBuffer>>,
     /// Whole responses that wait for their clients.
@@ -57,6 +59,7 @@ impl Pool {
             wakeup: WakeupToken::new(threads),
             replies: Replies::new(wake_poll),
             live: LiveConnections::new(capacity),
+            gone_streams: GoneStreams::default(),
             deferred_drops: SegQueue::new(),
             unsent: Arc::default(),
             thread_count: threads,
@@ -182,6 +185,16 @@ impl Pool {
         self.live.remove(conn);
     }
 
+    /// A stream is reset: its job need not run, or is notified if it does.
+    pub fn stream_reset(&self, stream: ConnId) {
+        self.gone_streams.insert(stream);
+    }
+
+    /// The job of a stream is back.
+    pub fn stream_over(&self, stream: ConnId) {
+        self.gone_streams.remove(stream);
+    }
+
     /// The next reply, if one is waiting.
     pub fn receive(&self) -> Option<Reply> {
         self.replies.receive()
@@ -256,9 +269,9 @@ impl Pool {
 
     // The threads' side.
 
-    /// Whether the connection of a job is gone: its response would reach no client.
+    /// Whether the connection of a job, or its stream, is gone: its response would reach no client.
     pub fn is_gone(&self, conn: ConnId) -> bool {
-        self.live.is_gone(conn)
+        self.live.is_gone(conn) || conn.stream != 0 && self.gone_streams.contains(conn)
     }
 
     /// Answer. Wakes the loop if it must be woken: a thread that sees another job will soon send another reply.

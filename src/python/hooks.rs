@@ -292,6 +292,8 @@ mod tests {
     fn every_setting_of_that_kind_that_has_an_effect_is_a_hook() {
         let names: Vec<_> = ALL.map(Hook::name).to_vec();
         let rows = settings::all().iter().filter(|row| row.kind.is_hook());
+        // `python/ssl_context.rs` calls it, once, before the hooks' arbiter exists.
+        let rows = rows.filter(|row| row.name != "ssl_context");
         for row in rows.filter(|row| matches!(row.verdict, settings::Verdict::Works)) {
             assert!(names.contains(&row.name), "{}", row.name);
         }

@@ -78,6 +78,7 @@ mod tests {
             ssl_crl: Some("/crl".into()),
             ciphers: None,
             ssl_minimum_version: TlsVersion::Tls12,
+            http_protocols: vec![crate::config::HttpProtocol::H1],
         };
         config.app.chdir = "/srv".into();
         let recorded = (

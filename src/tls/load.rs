@@ -21,7 +21,7 @@ use super::encrypted_key;
 use super::material::{Identity, Material};
 use super::tls_error::{FileFault, TlsError};
 use super::x509::{leaf_info, public_key_bits};
-use crate::config::{ClientCertificates, Password, Tls};
+use crate::config::{ClientCertificates, HttpProtocol, Password, Tls};
 
 /// What the files hold, and what the operator should know about it.
 #[derive(Clone, Debug)]
@@ -66,10 +66,18 @@ pub fn load(settings: &Tls, now: i64) -> Result<Loaded, TlsError> {
         revocations: revocations(settings)?,
         suites: suites(settings)?,
         minimum_version: settings.ssl_minimum_version,
-        alpn: vec![b"http/1.1".to_vec()],
+        alpn: settings.http_protocols.iter().map(alpn).collect(),
     };
     check_client_verification(settings, &material)?;
     Ok(Loaded { material, warnings })
+}
+
+/// The name of a protocol in ALPN (RFC 7301, RFC 9113 section 3.2).
+fn alpn(protocol: &HttpProtocol) -> Vec<u8> {
+    match protocol {
+        HttpProtocol::H1 => b"http/1.1".to_vec(),
+        HttpProtocol::H2 => b"h2".to_vec(),
+    }
 }
 
 /// All files that `load` reads, for the one that watches them.

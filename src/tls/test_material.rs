@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::load::load;
 use super::material::Material;
 use super::tls_server::Server;
-use crate::config::{ClientCertificates, Tls, TlsVersion};
+use crate::config::{ClientCertificates, HttpProtocol, Tls, TlsVersion};
 
 /// An authority that signs what tests need.
 pub(super) struct Authority {
@@ -96,6 +96,7 @@ pub(super) fn settings(certificate: &Path, key: &Path) -> Tls {
         ssl_crl: None,
         ciphers: None,
         ssl_minimum_version: TlsVersion::Tls12,
+        http_protocols: vec![HttpProtocol::H1],
     }
 }
 

@@ -61,10 +61,7 @@ mod tests {
 
     fn ends() -> (StreamingRequestBody, Arc<StreamingBody>) {
         let pool = Arc::new(Pool::new(1, 1, Box::new(|| {})));
-        let conn = ConnId {
-            slot: 0,
-            generation: 0,
-        };
+        let conn = ConnId::new(0, 0);
         let (ours, theirs) = StreamingRequestBody::new(&pool, conn);
         let RequestBody::Streaming(theirs) = theirs else {
             panic!("it streams")

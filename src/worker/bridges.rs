@@ -288,10 +288,7 @@ mod tests {
         (theirs, UnixStream::from_std(ours))
     }
 
-    const ID: ConnId = ConnId {
-        slot: 3,
-        generation: 5,
-    };
+    const ID: ConnId = ConnId::new(3, 5);
 
     #[test]
     fn bytes_and_ends_are_carried_both_ways() {

@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 use crate::http::Status;
 use crate::pool::{ConnId, Job, Peer, Reply};
 
+pub(super) use super::connection_lifecycle::Action;
 use super::connection_lifecycle::{Lifecycle, State};
 use super::dispatch::Usage;
 use super::events::{InputEvent, SocketEvent};
 use super::http1::{Client, Http1, Refusal, TimedOut, Wanted};
-use super::loop_clock::Clock;
+use super::http2::{Http2, Link};
 use super::preamble::Preamble;
 use super::read_side::ReadSide;
 use super::services::{Services, recycle};
@@ -29,29 +30,11 @@ use super::write_side::WriteSide;
 mod advance;
 mod receive;
 
-/// At a stop, a connection that was used within this time may have sent its next request.
-const JUST_NOW: Duration = Duration::from_secs(1);
 /// A client that has sent nothing for this long after it was accepted may be closed to make room for another: what it sent
 /// at once would have arrived.
 const SILENCE: Duration = Duration::from_millis(500);
 /// Head and bytes read behind it of a connection that is transferred; more stays where it is.
 const TRANSFER_BYTES_MAX: usize = 32 * 1024;
-
-/// What the loop does with a connection after one of its steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub(super) enum Action {
-    /// It waits for its next event.
-    Wait,
-    /// It waits for its next request, and may be closed to make room for another.
-    Idle,
-    /// What it has queued is to be flushed at the end of the iteration.
-    FlushLater,
-    /// It has more to read or write than its share of one iteration.
-    Resume,
-    /// It is over.
-    Close,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -61,6 +44,8 @@ pub(super) struct Connection {
     preamble: Preamble,
     read: ReadSide,
     protocol: Http1,
+    /// What has taken over from HTTP/1.
+    http2: Option<Box<Http2>>,
     write: WriteSide,
     lifecycle: Lifecycle,
     usage: Usage,
@@ -76,16 +61,19 @@ impl Connection {
         services: &mut Services,
     ) -> Self {
         let policy = &services.policy;
+        let is_trusted = policy.trusts(peer);
         let expects_tls = services.handshakes.are_expected();
+        let cleartext = policy.http2_cleartext(is_trusted);
         Self {
-            client: Client::new(id, peer, policy.trusts(peer), listener),
+            client: Client::new(id, peer, is_trusted, listener),
             transport: match expects_tls {
                 true => transport.with_tls(),
                 false => transport,
             },
-            preamble: Preamble::new(policy.expects_proxy_header(), expects_tls),
+            preamble: Preamble::new(policy.expects_proxy_header(), expects_tls, cleartext),
             read: ReadSide::default(),
             protocol: Http1::default(),
+            http2: None,
             write: WriteSide::default(),
             lifecycle: Lifecycle::new(id, &mut services.clock),
             usage: Usage::New,
@@ -106,14 +94,35 @@ impl Connection {
         self.lifecycle.due()
     }
 
-    /// Whether its deadline is over; the set has found an entry for it.
-    pub(super) fn has_expired(&mut self, clock: &mut Clock) -> bool {
-        self.lifecycle.has_expired(clock)
+    /// HTTP/2, if the connection speaks it, and what it works with.
+    fn http2(&mut self) -> Option<(&mut Http2, Link<'_>)> {
+        let http2 = self.http2.as_deref_mut()?;
+        let link = Link {
+            client: &self.client,
+            transport: &mut self.transport,
+            read: &mut self.read,
+            write: &mut self.write,
+            lifecycle: &mut self.lifecycle,
+            usage: &mut self.usage,
+        };
+        Some((http2, link))
+    }
+
+    /// Whether its deadline, or that of its stream, is over; the set has found an entry for it.
+    pub(super) fn has_expired(&mut self, id: ConnId, services: &mut Services) -> bool {
+        match &mut self.http2 {
+            Some(http2) if id.stream != 0 => http2.has_expired(id, services),
+            _ => self.lifecycle.has_expired(&mut services.clock),
+        }
     }
 
     /// Between requests, with nothing to write: may be closed silently.
     pub(super) fn is_idle(&self) -> bool {
-        self.protocol.is_idle() && self.write.is_empty() && self.read.is_empty()
+        let is_idle = match &self.http2 {
+            None => self.protocol.is_idle(),
+            Some(http2) => http2.is_idle(),
+        };
+        is_idle && self.write.is_empty() && self.read.is_empty()
     }
 
     /// Whether it may be closed to make room for another, and since when it is idle. Those that have sent nothing yet come
@@ -130,13 +139,11 @@ impl Connection {
         }
     }
 
-    /// Whether its client was answered for a request that its thread still has.
-    pub(super) fn is_timed_out(&self) -> bool {
-        self.protocol.is_timed_out()
-    }
-
     /// The poll set has news of the socket.
     pub(super) fn on_event(&mut self, event: SocketEvent, services: &mut Services) -> Action {
+        if let Some((http2, mut link)) = self.http2() {
+            return http2.on_event(event, &mut link, services);
+        }
         // In a lingering close it only means that the client has closed its side too; what it sent before is still read.
         if event.is_broken && !self.lifecycle.is_lingering_close() {
             return Action::Close;
@@ -157,8 +164,22 @@ impl Connection {
         action
     }
 
-    /// The application has replied.
-    pub(super) fn on_reply(&mut self, reply: Reply, services: &mut Services) -> Action {
+    /// The application has replied. Returns the reply too when its client was answered before (`request_timeout`).
+    pub(super) fn on_reply(
+        &mut self,
+        reply: Reply,
+        services: &mut Services,
+    ) -> (Action, Option<Reply>) {
+        if let Some((http2, link)) = self.http2() {
+            return http2.on_reply(reply, link.client, services);
+        }
+        if self.protocol.is_timed_out() {
+            return (Action::Wait, Some(reply));
+        }
+        (self.on_awaited_reply(reply, services), None)
+    }
+
+    fn on_awaited_reply(&mut self, reply: Reply, services: &mut Services) -> Action {
         let (protocol, write) = (&mut self.protocol, &mut self.write);
         match reply {
             Reply::Whole(job) => return self.answer(job, services),
@@ -218,6 +239,9 @@ impl Connection {
 
     /// The loop has answered the request itself.
     pub(super) fn on_own_answer(&mut self, job: Box<Job>, services: &mut Services) -> Action {
+        if let Some((http2, link)) = self.http2() {
+            return http2.on_own_answer(job, link.client, services);
+        }
         if !self.protocol.is_dispatched() {
             recycle(job, services);
             return Action::Wait;
@@ -237,6 +261,9 @@ impl Connection {
 
     /// Continue where the share of the last iteration ended.
     pub(super) fn resume(&mut self, services: &mut Services) -> Action {
+        if let Some((http2, mut link)) = self.http2() {
+            return http2.resume(&mut link, services);
+        }
         if !self.write.is_empty() {
             let action = self.advance(services);
             let goes_on = self.protocol.wanted() == Wanted::StreamedBody { has_room: true };
@@ -248,7 +275,10 @@ impl Connection {
     }
 
     /// The deadline is over.
-    pub(super) fn on_deadline(&mut self, services: &mut Services) -> Action {
+    pub(super) fn on_deadline(&mut self, id: ConnId, services: &mut Services) -> Action {
+        if let Some((http2, mut link)) = self.http2() {
+            return http2.on_deadline(id, &mut link, services);
+        }
         let (status, what) = match self.lifecycle.state() {
             State::ReceivingBody { .. } if self.protocol.has_streaming_body() => {
                 self.fail_request_body(
@@ -288,7 +318,10 @@ impl Connection {
     }
 
     /// The application has had the request for too long. Returns what the client has seen.
-    pub(super) fn time_out(&mut self, services: &mut Services) -> (TimedOut, Action) {
+    pub(super) fn time_out(&mut self, id: ConnId, services: &mut Services) -> (TimedOut, Action) {
+        if let Some((http2, _)) = self.http2() {
+            return http2.time_out(id, services);
+        }
         let is_hijackable = self.protocol.is_hijackable();
         self.drop_request_body();
         let seen = self.protocol.time_out(services);
@@ -296,44 +329,6 @@ impl Connection {
             return (seen, Action::Close);
         }
         (seen, self.advance(services))
-    }
-
-    /// The worker stops. A request that is under way gets its answer, which says close. A connection that is idle
-    /// closes, unless its next request is there already; one that was used just now, or is new, may have sent a
-    /// request that has not yet arrived, so it gets a moment for it.
-    pub(super) fn begin_drain(&mut self, services: &mut Services) -> Action {
-        if self.lifecycle.is_lingering_close() {
-            return Action::Wait;
-        }
-        if !self.is_idle() {
-            self.protocol.close_after_this();
-            return Action::Wait;
-        }
-        let used_at = self.lifecycle.used_at();
-        let action = self.close_if_idle(services);
-        if self.lifecycle.is_handshaking() {
-            // Its request may be on its way too.
-            self.lifecycle.await_last_request(&mut services.clock);
-            return Action::Resume;
-        }
-        let now = services.clock.now();
-        let was_used = used_at.is_some_and(|at| now.saturating_duration_since(at) < JUST_NOW);
-        if action == Action::Close && was_used && !self.read.is_closed() {
-            self.lifecycle.await_last_request(&mut services.clock);
-            return Action::Wait;
-        }
-        action
-    }
-
-    /// Close, unless the next request is there already.
-    pub(super) fn close_if_idle(&mut self, services: &mut Services) -> Action {
-        self.read.on_edge(InputEvent::Readable);
-        let action = self.read(services);
-        if action == Action::Wait && self.is_idle() {
-            Action::Close
-        } else {
-            action
-        }
     }
 
     /// What another worker needs to answer the request of `job` instead: head and bytes read behind it. `None` when the
@@ -372,6 +367,9 @@ impl Connection {
     /// The connection is over: wake the thread that it holds, give back what it holds.
     pub(super) fn close(mut self, services: &mut Services) {
         services.dispatch.note_usage(self.usage);
+        if let Some(http2) = &mut self.http2 {
+            http2.close(services);
+        }
         self.drop_request_body();
         let unsent_bytes = self.write.unsent_bytes();
         let ending = match self.protocol.would_look_whole(self.write.is_empty()) {

@@ -1,4 +1,4 @@
-//! What a connection waits for, and the deadline for it. Only this file assigns [`State`].
+//! What a connection waits for, the deadline for it, and what it wants of the loop. Only this file assigns [`State`].
 
 use std::time::Instant;
 
@@ -28,6 +28,22 @@ pub(super) enum State {
     KeepAlive { since: Instant },
     /// The client, to close its side after ours is closed.
     LingeringClose,
+}
+
+/// What the loop does with a connection after one of its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Action {
+    /// It waits for its next event.
+    Wait,
+    /// It waits for its next request, and may be closed to make room for another.
+    Idle,
+    /// What it has queued is to be flushed at the end of the iteration.
+    FlushLater,
+    /// It has more to read or write than its share of one iteration.
+    Resume,
+    /// It is over.
+    Close,
 }
 
 /// How fast a client has to take its response.
@@ -236,10 +252,7 @@ mod tests {
 
     fn lifecycle() -> (Lifecycle, Clock) {
         let mut clock = Clock::new(&Config::default(), Vec::new());
-        let conn = ConnId {
-            slot: 0,
-            generation: 0,
-        };
+        let conn = ConnId::new(0, 0);
         let lifecycle = Lifecycle::new(conn, &mut clock);
         (lifecycle, clock)
     }

@@ -96,13 +96,13 @@ impl Connections {
     pub(super) fn get(&self, id: ConnId) -> Option<&Connection> {
         self.slab
             .get(id.slot as usize)
-            .filter(|connection| connection.id() == id)
+            .filter(|connection| id.is_on(connection.id()))
     }
 
     fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
         self.slab
             .get_mut(id.slot as usize)
-            .filter(|connection| connection.id() == id)
+            .filter(|connection| id.is_on(connection.id()))
     }
 
     /// Take in a new connection.
@@ -116,10 +116,7 @@ impl Connections {
         fork_guard::own(&transport);
         let entry = self.slab.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("a slot fits 32 bits: descriptors do");
-        let id = ConnId {
-            slot,
-            generation: self.next_generation,
-        };
+        let id = ConnId::new(slot, self.next_generation);
         self.next_generation = self.next_generation.wrapping_add(1);
         services.dispatch.connection_opened(id);
         let connection = entry.insert(Connection::new(id, transport, peer, listener, services));
@@ -183,12 +180,13 @@ impl Connections {
         reply: Reply,
         services: &mut Services,
     ) -> Result<(), Reply> {
-        let Some(connection) = self.get_mut(id).filter(|found| !found.is_timed_out()) else {
+        let Some(connection) = self.get_mut(id) else {
             return Err(reply);
         };
-        let action = connection.on_reply(reply, services);
+        let (action, late) = connection.on_reply(reply, services);
+        let id = connection.id();
         self.apply(id, action, services);
-        Ok(())
+        late.map_or(Ok(()), Err)
     }
 
     /// The loop has answered a request itself.
@@ -205,6 +203,7 @@ impl Connections {
             return Err(job);
         };
         let action = connection.on_own_answer(job, services);
+        let id = connection.id();
         self.apply(id, action, services);
         Ok(())
     }
@@ -271,8 +270,8 @@ impl Connections {
         services.clock.take_up(&mut up);
         for id in up {
             self.act(id, services, |connection, services| {
-                if connection.has_expired(&mut services.clock) {
-                    connection.on_deadline(services)
+                if connection.has_expired(id, services) {
+                    connection.on_deadline(id, services)
                 } else {
                     Action::Wait
                 }
@@ -319,7 +318,9 @@ impl Connections {
     /// The application has had the request of `id` for too long. Returns what the client has seen; `None` when it has
     /// left before.
     pub(super) fn time_out(&mut self, id: ConnId, services: &mut Services) -> Option<TimedOut> {
-        let (seen, action) = self.get_mut(id)?.time_out(services);
+        let connection = self.get_mut(id)?;
+        let (seen, action) = connection.time_out(id, services);
+        let id = connection.id();
         self.apply(id, action, services);
         Some(seen)
     }

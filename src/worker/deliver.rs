@@ -33,11 +33,11 @@ fn on_reply(
 ) {
     let id = match reply {
         Reply::Whole(ref job) | Reply::End(ref job) | Reply::Abort(ref job) => {
-            services.dispatch.job_is_back();
+            services.dispatch.job_is_back(job.conn);
             job.conn
         }
         Reply::Overdue(job) => {
-            services.dispatch.job_is_back();
+            services.dispatch.job_is_back(job.conn);
             if connections.get(job.conn).is_none() {
                 return orphan(job, connections, timed_out, services);
             }

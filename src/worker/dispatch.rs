@@ -177,15 +177,18 @@ impl Dispatch {
     }
 
     /// A job has left the pool.
-    pub(super) fn job_is_back(&mut self) {
+    pub(super) fn job_is_back(&mut self, conn: ConnId) {
         debug_assert!(self.in_flight > 0, "a job comes back once");
+        if conn.stream != 0 {
+            self.pool.stream_over(conn);
+        }
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     /// Take the job that has waited longest away from the pool.
     pub(super) fn take_first(&mut self) -> Option<Box<Job>> {
         let job = self.pool.pop_front()?;
-        self.job_is_back();
+        self.job_is_back(job.conn);
         Some(job)
     }
 
@@ -214,7 +217,7 @@ impl Dispatch {
             let Some(job) = self.pool.take_overdue(now) else {
                 return;
             };
-            self.job_is_back();
+            self.job_is_back(job.conn);
             self.shed(job, Shed::Waited, now);
         }
     }
@@ -325,10 +328,7 @@ mod tests {
     #[test]
     fn load_is_what_is_with_the_pool_and_who_has_not_asked_yet() {
         let (mut dispatch, mut arbiter) = dispatch(&Config::default());
-        let conn = ConnId {
-            slot: 0,
-            generation: 0,
-        };
+        let conn = ConnId::new(0, 0);
         dispatch.connection_opened(conn);
         assert_eq!(dispatch.load(), 1);
         dispatch.newcomer_asked();

@@ -140,10 +140,10 @@ mod tests {
         }
         assert_eq!(event(of_listener(0)), Event::Accept(0));
         for (slot, generation) in [(0, 0), (7, 1), (9_999, u32::MAX)] {
-            let token = of_connection(ConnId { slot, generation });
+            let token = of_connection(ConnId::new(slot, generation));
             assert_eq!(event(token), Event::Connection(token, socket));
             assert_eq!(slot_of(token), Some(slot as usize));
-            let bridge = of_bridge(ConnId { slot, generation });
+            let bridge = of_bridge(ConnId::new(slot, generation));
             assert!(bridge != token && slot_of(bridge) != slot_of(token));
         }
     }

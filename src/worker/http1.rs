@@ -22,8 +22,8 @@ use super::transport::Transport;
 mod request_state;
 mod respond;
 
-pub(super) use request_state::{Client, Refusal, TimedOut};
-use request_state::{Receiving, Request, Running};
+pub(super) use request_state::{Answered, Client, Receiving, Refusal, TimedOut, finish_body};
+use request_state::{Request, Running};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -210,14 +210,7 @@ impl Http1 {
         let Request::Receiving(receiving) = &mut self.request else {
             unreachable!("only what was received can be whole")
         };
-        // Without a body there is nothing to take.
-        if !receiving.body.is_empty() {
-            receiving.job.body_held_bytes = receiving.body.held_bytes();
-            receiving.job.body = receiving
-                .body
-                .take()
-                .map_err(|error| Refusal::no_storage(&error))?;
-        }
+        finish_body(receiving)?;
         let running = Request::Running(Running::default());
         match std::mem::replace(&mut self.request, running) {
             Request::Receiving(Receiving { job, .. }) => Ok(job),

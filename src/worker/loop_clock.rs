@@ -294,10 +294,7 @@ impl Clock {
 mod tests {
     use super::*;
 
-    const A: ConnId = ConnId {
-        slot: 1,
-        generation: 0,
-    };
+    const A: ConnId = ConnId::new(1, 0);
 
     #[test]
     fn a_timeout_that_is_off_clears_the_deadline() {

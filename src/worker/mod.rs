@@ -16,7 +16,7 @@
 //! | sides | `read_side`, `write_queue`, `write_side`, `body_stream` | bytes on their way in and out |
 //! | owners | `services` | names the owners above that connections share |
 //! | protocol | `http1`, `preamble` | bytes to requests, replies to bytes |
-//! | connection | `connection_lifecycle`, `connection` | one client, from accept to close |
+//! | connection | `connection_lifecycle`, `http2`, `connection` | one client, from accept to close |
 //! | connections | `bridges`, `connections`, `timed_out`, `deliver`, `peer_workers` | all of them, replies to them, transfers of them |
 //! | loop | `sleep`, `event_loop` | when what happens |
 //!
@@ -31,15 +31,13 @@
 //! `write_side.rs` ask for bytes and offer bytes, plain ones. A connection begins with a preamble
 //! (`preamble`): a PROXY header, then the first bytes of a handshake. The handshake is a state of `connection_lifecycle.rs` under the deadline of the first head; `handshakes` bounds its steps and logs failures.
 //!
-//! # Where a protocol goes (HTTP/2)
+//! # Where HTTP/2 goes
 //!
-//! `connection.rs` speaks to its protocol in few words: `receive` (bytes in, [`pool::Job`](crate::pool::Job)s out), `respond`,
-//! `begin_response`, `respond_piece`, `end_response`, `abort`, `refuse`, `time_out`, `close_after_this` and `close`. HTTP/2 is
-//! a file beside `http1.rs` with the same words, chosen by ALPN or by the preface, as a variant of an enum in the
-//! connection. What belongs to one request is `http1::request_state::Request` already, so a stream is a `Request` with an
-//! id; a stream's id is one more field of [`pool::ConnId`](crate::pool::ConnId), which addresses jobs, replies, windows and
-//! timed-out requests, and which only `connections.rs` takes apart. A deadline is a `Timer`: a stream that needs its own
-//! has one. `close_after_this` is its GOAWAY, `is_closing` the end of its last stream.
+//! A connection begins as HTTP/1. When its first bytes are HTTP/2's preface, or ALPN has chosen it, `http2.rs` takes over: each
+//! word that the loop has for a connection (`on_event`, `on_reply`, `resume`, `on_deadline`, `time_out`, `begin_drain`,
+//! `close`) goes there first, which is given the other parts of the connection (`http2/link.rs`). A stream is a request
+//! with a number, which is one more field of [`pool::ConnId`](crate::pool::ConnId): it addresses jobs, replies, windows,
+//! deadlines and timed-out requests, and only `http2/mux.rs` takes it apart.
 
 mod accept;
 mod access_lines;
@@ -61,6 +59,7 @@ mod exhaustion;
 mod handshakes;
 mod health;
 mod http1;
+mod http2;
 mod load_shedding;
 mod loop_clock;
 mod loop_heartbeat;
@@ -88,7 +87,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::config::Config;
+use crate::config::{Config, HttpProtocol};
 use crate::fork_guard;
 use crate::logging::Log;
 use crate::logging::statsd::Statsd;
@@ -224,7 +223,11 @@ fn waker(poll: &Poll) -> io::Result<EventFd> {
     Ok(waker)
 }
 
-/// One job per connection at most; at a stop the accept queue is emptied beyond the limit.
+/// One job per connection of HTTP/1 at most; at a stop the accept queue is emptied beyond the limit.
 fn jobs_max(config: &Config) -> usize {
-    config.workers.worker_connections.max(1) + config.socket.backlog as usize
+    let connections = config.workers.worker_connections.max(1) + config.socket.backlog as usize;
+    match config.http2.http_protocols.contains(&HttpProtocol::H2) {
+        true => connections * http2::jobs_max(config.workers.threads),
+        false => connections,
+    }
 }

@@ -1,12 +1,17 @@
-//! What may stand before a connection's first request: a PROXY header, and the first message of a TLS handshake.
+//! What may stand before a connection's first request: a PROXY header, and the first message of a TLS handshake or the preface
+//! of HTTP/2.
 //!
 //! A PROXY header is plain and comes first, as HAProxy and the load balancers send it. What follows it on a TLS connection
 //! is a handshake, or is refused: plain HTTP with a page that can be read, everything else by the handshake itself.
 
+use crate::config::Http2Cleartext;
 use crate::http::{ProxyParse, Status};
 
 use super::http1::{Client, Refusal};
 use super::request_policy::RequestPolicy;
+
+/// What a client of HTTP/2 sends first (RFC 9113 section 3.4).
+pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +20,8 @@ pub(super) enum Preamble {
     ProxyHeader { then_tls: bool },
     /// The first byte of a handshake.
     Hello,
+    /// The preface of HTTP/2, or requests of HTTP/1 unless the former `is_required`.
+    Preface { is_required: bool },
     /// Requests.
     Over,
 }
@@ -22,19 +29,29 @@ pub(super) enum Preamble {
 /// What the first bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// Too few of them have come.
-    NeedData,
+    /// Behind the first so many there are too few.
+    NeedData(usize),
     /// Requests begin after so many bytes, or whatever is awaited now.
     Rest(usize),
     /// A handshake does.
     Handshake(usize),
+    /// HTTP/2 does.
+    Http2(usize),
 }
 
 impl Preamble {
-    pub(super) fn new(expects_proxy_header: bool, expects_tls: bool) -> Self {
+    /// `cleartext` is what the peer may do without TLS.
+    pub(super) fn new(
+        expects_proxy_header: bool,
+        expects_tls: bool,
+        cleartext: Http2Cleartext,
+    ) -> Self {
         match (expects_proxy_header, expects_tls) {
             (true, then_tls) => Self::ProxyHeader { then_tls },
             (false, true) => Self::Hello,
+            (false, false) if cleartext.allows_prior_knowledge() => Self::Preface {
+                is_required: cleartext == Http2Cleartext::PriorKnowledge,
+            },
             (false, false) => Self::Over,
         }
     }
@@ -55,14 +72,18 @@ impl Preamble {
                 .parse_proxy_header(bytes, client.peer())
                 .map_err(|error| Refusal::invalid(&error, client))?
             {
-                ProxyParse::NeedData { .. } => return Ok(Found::NeedData),
+                ProxyParse::NeedData { .. } => return Ok(Found::NeedData(0)),
                 ProxyParse::Absent => {}
                 ProxyParse::Present { length, header } => {
                     client.apply_proxy_header(header);
                     begin = length;
                 }
             }
-            *self = Self::new(false, then_tls);
+            let cleartext = policy.http2_cleartext(client.is_trusted());
+            *self = Self::new(false, then_tls, cleartext);
+        }
+        if let Self::Preface { is_required } = *self {
+            return self.find_preface(bytes, begin, is_required);
         }
         let Some(first) = bytes.get(begin).filter(|_| *self == Self::Hello) else {
             return Ok(Found::Rest(begin));
@@ -78,6 +99,29 @@ impl Preamble {
         }
         Ok(Found::Handshake(begin))
     }
+
+    fn find_preface(
+        &mut self,
+        bytes: &[u8],
+        begin: usize,
+        is_required: bool,
+    ) -> Result<Found, Refusal> {
+        let shown = &bytes[begin..bytes.len().min(begin + PREFACE.len())];
+        if *shown == PREFACE[..] {
+            *self = Self::Over;
+            return Ok(Found::Http2(begin));
+        }
+        if PREFACE.starts_with(shown) {
+            return Ok(Found::NeedData(begin));
+        }
+        *self = Self::Over;
+        if is_required {
+            let shown = shown.escape_ascii();
+            let message = format!("Expected HTTP/2 connection preface, got b'{shown}'");
+            return Err(Refusal::bad_request(message));
+        }
+        Ok(Found::Rest(begin))
+    }
 }
 
 #[cfg(test)]
@@ -90,10 +134,7 @@ mod tests {
     fn find(preamble: &mut Preamble, bytes: &[u8]) -> Result<Found, Refusal> {
         let mut config = Config::default();
         config.proxy.proxy_protocol = ProxyProtocol::Auto;
-        let conn = ConnId {
-            slot: 0,
-            generation: 0,
-        };
+        let conn = ConnId::new(0, 0);
         let mut client = Client::new(conn, Peer::Unix, true, 0);
         preamble.find(bytes, &mut client, &RequestPolicy::new(&config, b""))
     }
@@ -102,8 +143,8 @@ mod tests {
 
     #[test]
     fn a_proxy_header_stands_before_a_handshake_and_only_once() {
-        let mut preamble = Preamble::new(true, true);
-        assert_eq!(find(&mut preamble, &LINE[..9]).unwrap(), Found::NeedData);
+        let mut preamble = Preamble::new(true, true, Http2Cleartext::Off);
+        assert_eq!(find(&mut preamble, &LINE[..9]).unwrap(), Found::NeedData(0));
         let found = find(&mut preamble, LINE).unwrap();
         assert_eq!(
             (found, preamble),
@@ -115,7 +156,7 @@ mod tests {
     #[test]
     fn a_handshake_may_come_with_the_header_or_without_one() {
         for header in [LINE, b""] {
-            let mut preamble = Preamble::new(true, true);
+            let mut preamble = Preamble::new(true, true, Http2Cleartext::Off);
             let found = find(&mut preamble, &[header, &[22, 3, 1]].concat()).unwrap();
             assert_eq!(
                 (found, preamble),
@@ -125,8 +166,32 @@ mod tests {
     }
 
     #[test]
+    fn a_preface_is_found_in_pieces_or_the_rest_is_http_1() {
+        for (cleartext, is_required) in [
+            (Http2Cleartext::PriorKnowledge, true),
+            (Http2Cleartext::Both, false),
+        ] {
+            let new = || Preamble::new(false, false, cleartext);
+            assert_eq!(new(), Preamble::Preface { is_required });
+            let mut preamble = new();
+            for end in 1..PREFACE.len() {
+                let found = find(&mut preamble, &PREFACE[..end]).unwrap();
+                assert_eq!(found, Found::NeedData(0));
+            }
+            let more = [&PREFACE[..], &[0; 9]].concat();
+            assert_eq!(find(&mut preamble, &more).unwrap(), Found::Http2(0));
+            assert_eq!(preamble, Preamble::Over);
+            for other in [&b"GET / HTTP/1.1"[..], b"PRI * HTTP/1.1"] {
+                assert_eq!(find(&mut new(), other).is_err(), is_required);
+            }
+        }
+        let upgrade = Preamble::new(false, false, Http2Cleartext::Upgrade);
+        assert_eq!(upgrade, Preamble::Over);
+    }
+
+    #[test]
     fn without_tls_the_rest_is_requests() {
-        let mut preamble = Preamble::new(true, false);
+        let mut preamble = Preamble::new(true, false, Http2Cleartext::Off);
         let found = find(&mut preamble, b"GET / HTTP/1.1\r\n").unwrap();
         assert_eq!((found, preamble), (Found::Rest(0), Preamble::Over));
     }

@@ -22,6 +22,7 @@ const DROPPED_NAMES_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct RequestPolicy {
     limits: Limits,
+    http2: config::Http2,
     /// Requests wait for their bodies (`request_buffering`).
     buffers_requests: bool,
     /// Peers whose fields are trusted (`forwarded_allow_ips`).
@@ -52,6 +53,7 @@ impl RequestPolicy {
         };
         Self {
             limits: limits(config),
+            http2: config.http2.clone(),
             buffers_requests: config.limits.request_buffering,
             forwarders: config.proxy.forwarded_allow_ips.clone(),
             policy: HeaderPolicy::new(
@@ -74,6 +76,22 @@ impl RequestPolicy {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(super) fn http2(&self) -> &config::Http2 {
+        &self.http2
+    }
+
+    /// How a peer may begin to speak HTTP/2 without TLS: only a trusted one may, as in gunicorn.
+    pub(super) fn http2_cleartext(&self, is_trusted: bool) -> config::Http2Cleartext {
+        let is_enabled = self
+            .http2
+            .http_protocols
+            .contains(&config::HttpProtocol::H2);
+        match is_enabled && is_trusted {
+            true => self.http2.http2_cleartext,
+            false => config::Http2Cleartext::Off,
+        }
     }
 
     /// Whether requests wait for their bodies.

@@ -248,10 +248,7 @@ mod tests {
         let request = InFlightRequest {
             thread: 0,
             token: 7,
-            conn: ConnId {
-                slot: 0,
-                generation: 0,
-            },
+            conn: ConnId::new(0, 0),
             since: now,
         };
         let seen = TimedOut {

@@ -7,9 +7,10 @@ use std::net::IpAddr;
 
 use ferricorn::control::{Asked, Inbox};
 use ferricorn::http::{
-    BodySize, ChunkedDecoder, ClientAddress, ClientField, Exchange, HeadScan, HeaderPolicy, Limits,
-    Piece, ProxyHeader, ProxyMode, ProxyParse, ProxyRoute, Received, RequestHead, ResponseDefaults,
-    ResponseHead, Rules, Underscores, forwarded_client, parse_head, parse_proxy_header,
+    BodySize, ChunkedDecoder, ClientAddress, ClientField, Exchange, FrameEvent, FrameScan,
+    HeadScan, HeaderPolicy, Limits, Piece, ProxyHeader, ProxyMode, ProxyParse, ProxyRoute,
+    Received, RequestHead, ResponseDefaults, ResponseHead, Rules, Underscores, forwarded_client,
+    has_pseudo_field, parse_head, parse_proxy_header,
 };
 use ferricorn::tls::{PeerCertificate, ciphers};
 
@@ -535,4 +536,30 @@ pub(crate) fn certificate(bytes: &[u8]) {
             .bytes()
             .all(|byte| byte.is_ascii_hexdigit())
     );
+}
+
+/// Frames of HTTP/2, whole and in pieces; the same bytes as a block of trailers.
+pub(crate) fn http2_frames(bytes: &[u8]) {
+    let seen = |step: usize| {
+        let (mut scan, mut payload_bytes, mut whole) = (FrameScan::default(), 0_u64, Vec::new());
+        for piece in bytes.chunks(step) {
+            scan.feed(piece, |event| match event {
+                FrameEvent::Head(_) => payload_bytes = 0,
+                FrameEvent::Payload(_, part) => payload_bytes += part.len() as u64,
+                FrameEvent::End(head) => {
+                    assert_eq!(payload_bytes, u64::from(head.length), "of a whole frame");
+                    whole.push(head);
+                }
+            });
+        }
+        (whole, scan.is_between_frames())
+    };
+    let whole = seen(bytes.len().max(1));
+    for step in [1, 2, 7] {
+        assert_eq!(seen(step), whole, "the pieces make other frames");
+    }
+    if has_pseudo_field(bytes) {
+        // A field that is whole in it stays whole when more follows.
+        assert!(has_pseudo_field(&[bytes, &[0xbe]].concat()));
+    }
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE.parent / "corpus"
-LINES = ("proxy", "forwarded", "control", "ciphers", "certificate")
+LINES = ("proxy", "forwarded", "control", "ciphers", "certificate", "http2_frames")
 TARGETS = ("head", "chunked", "exchange", *LINES)
 
 

@@ -13,6 +13,7 @@ const PROXY_SEEDS: &str = include_str!("../fuzz/proxy.seeds");
 const CONTROL_SEEDS: &str = include_str!("../fuzz/control.seeds");
 const CERTIFICATE_SEEDS: &str = include_str!("../fuzz/certificate.seeds");
 const CIPHERS_SEEDS: &str = include_str!("../fuzz/ciphers.seeds");
+const FRAMES_SEEDS: &str = include_str!("../fuzz/http2_frames.seeds");
 const FORWARDED_SEEDS: &str = include_str!("../fuzz/forwarded.seeds");
 
 fn run(target: fn(&[u8]), part: fn(&[u8]) -> &[u8]) {
@@ -69,6 +70,15 @@ fn proxy_headers() {
     run_on(
         Mutator::of_lines(seed(), PROXY_SEEDS),
         bodies::proxy,
+        |bytes| bytes,
+    );
+}
+
+#[test]
+fn http2_frames() {
+    run_on(
+        Mutator::of_lines(seed(), FRAMES_SEEDS),
+        bodies::http2_frames,
         |bytes| bytes,
     );
 }

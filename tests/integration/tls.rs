@@ -39,6 +39,7 @@ fn material(settings: impl FnOnce(&mut config::Tls)) -> (Material, CertificateDe
         ssl_crl: None,
         ciphers: None,
         ssl_minimum_version: config::TlsVersion::Tls12,
+        http_protocols: vec![config::HttpProtocol::H1],
     };
     settings(&mut tls);
     let loaded = tls::load(&tls, 1_800_000_000).expect("good files");

@@ -214,6 +214,18 @@ def test_ciphers_and_the_oldest_version_are_obeyed(server, authority):
         pass
 
 
+def test_a_client_cannot_write_lines_into_the_log(server, authority):
+    one = server("hello:app", *pair(authority.sign("server")))
+    host, port = one.address
+    # An address in the place of a name, and a name that is none.
+    for name in ("127.0.0.1", "a..b"):
+        command = ["openssl", "s_client", "-connect", f"{host}:{port}", "-servername", name]
+        ended = subprocess.run(command, input=b"", capture_output=True, timeout=30, check=False)
+        assert b"CONNECTED" in ended.stdout
+    one.stop()
+    assert "Illegal SNI" not in one.log.join()
+
+
 # -- sessions ------------------------------------------------------------------------------------
 
 

@@ -165,6 +165,20 @@ def test_an_application_with_threads_keeps_its_fork_server_and_they_keep_running
     assert one.stop() == 0
 
 
+@pytest.mark.ours
+def test_an_application_with_a_child_process_keeps_its_fork_server_and_ends_it(server, tmp_path, gates):
+    (tmp_path / "parental.py").write_text(
+        "import multiprocessing, os, gate, time\n"
+        "def run():\n    gate.note('child of', os.getppid())\n    time.sleep(120)\n"
+        "multiprocessing.get_context('fork').Process(target=run, daemon=True).start()\n" + APPLICATION
+    )
+    one = server("parental", "--preload", "--pythonpath", str(APPS), workers=2, cwd=tmp_path)
+    (fork_server,) = map(int, gates.wait_notes("child of"))
+    assert fork_server in fork_servers(one) and fork_server in one.workers()
+    assert one.stop() == 0
+    one.wait_gone()
+
+
 def test_python_runs_its_fork_handlers_in_each_process_once(server, tmp_path, gates):
     (tmp_path / "counted.py").write_text(
         "import os, gate\n"

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{Pid, getpid, getppid, pipe2};
 
 use super::wire;
@@ -110,13 +110,13 @@ impl ForkServerContext {
 
     /// Forks a worker whose parent is the arbiter.
     ///
-    /// With one thread this process then goes on below the worker, so that all children of the arbiter are workers. The
-    /// threads of an application would not move with it: then, and where there is no room for that, it stays.
+    /// This process then goes on below the worker, so that all children of the arbiter are workers. The threads and
+    /// children of an application would not move with it: then, and where there is no room for that, it stays.
     ///
     /// # Errors
     /// When the system has no room for another process.
     pub fn fork_worker(&self, runtime: &mut dyn Runtime) -> io::Result<Place> {
-        if has_one_thread() {
+        if has_one_thread() && has_no_child() {
             let mut moved = |pid: Pid| {
                 // When it cannot be sent the arbiter is gone, and the successor will notice.
                 let _ = wire::send_moved(self.control.as_fd(), pid.as_raw());
@@ -228,6 +228,12 @@ fn fork_from_between(runtime: &mut dyn Runtime, pid_pipe: OwnedFd) -> Place {
 /// By the kernel's word: an application's library may have threads that Python does not know.
 fn has_one_thread() -> bool {
     std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+}
+
+/// A process that the application has started, as `multiprocessing` does, waits for its parent and is waited for.
+fn has_no_child() -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, flags) == Err(Errno::ECHILD)
 }
 
 const ADOPTION_MS: u64 = 5000;

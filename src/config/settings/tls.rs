@@ -1,11 +1,9 @@
-//! Rows: SSL, HTTP/2.
+//! Rows: SSL.
 
 use super::row::{Default, Kind, Section, Setting, row};
 
 const SECTION: Section = Section::Tls;
 const SWITCH: Kind = Kind::Bool { cli: true };
-const NO_HTTP2: &str = "HTTP/2 is not supported: use it in the proxy in front";
-const WITH_HTTP2: &str = "HTTP/2 is not supported";
 
 pub(super) const ROWS: &[Setting] = &[
     row(
@@ -114,72 +112,4 @@ pub(super) const ROWS: &[Setting] = &[
     )
     .flags(&["--ssl-crl"])
     .ours(),
-    row(
-        "http_protocols",
-        Section::Http2,
-        Kind::HttpProtocols,
-        Default::Text("h1"),
-        "Protocols to offer: h1.",
-    )
-    .flags(&["--http-protocols"])
-    .refused(&["['h1']"], NO_HTTP2),
-    row(
-        "http2_cleartext",
-        Section::Http2,
-        Kind::Http2Cleartext,
-        Default::Text("off"),
-        "off.",
-    )
-    .flags(&["--http2-cleartext"])
-    .refused(&["off"], NO_HTTP2),
-    row(
-        "http2_max_concurrent_streams",
-        Section::Http2,
-        Kind::IntWithin {
-            min: 1,
-            max: i64::MAX,
-            complaint: |n| format!("HTTP/2 max concurrent streams must be at least 1: {n}"),
-        },
-        Default::Int(100),
-        "Streams of an HTTP/2 connection.",
-    )
-    .flags(&["--http2-max-concurrent-streams"])
-    .no_effect(WITH_HTTP2),
-    row(
-        "http2_initial_window_size",
-        Section::Http2,
-        Kind::IntWithin {
-            min: 0,
-            max: 2_147_483_647,
-            complaint: |n| format!("HTTP/2 window size must be at most 2147483647: {n}"),
-        },
-        Default::Int(65_535),
-        "Window of an HTTP/2 stream.",
-    )
-    .flags(&["--http2-initial-window-size"])
-    .no_effect(WITH_HTTP2),
-    row(
-        "http2_max_frame_size",
-        Section::Http2,
-        Kind::IntWithin {
-            min: 16_384,
-            max: 16_777_215,
-            complaint: |n| {
-                format!("http2_max_frame_size must be between 16384 and 16777215, got {n}")
-            },
-        },
-        Default::Int(16_384),
-        "Largest HTTP/2 frame.",
-    )
-    .flags(&["--http2-max-frame-size"])
-    .no_effect(WITH_HTTP2),
-    row(
-        "http2_max_header_list_size",
-        Section::Http2,
-        Kind::Int,
-        Default::Int(65_536),
-        "Largest HTTP/2 header list.",
-    )
-    .flags(&["--http2-max-header-list-size"])
-    .no_effect(WITH_HTTP2),
 ];

@@ -1,14 +1,20 @@
 //! What comes next on a connection: write what is queued; then close, take the next request, or wait.
 
+use std::time::Duration;
+
 use crate::pool::Job;
 
 use super::{Action, Connection};
 use crate::worker::connection_lifecycle::Pace;
 use crate::worker::dispatch::Usage;
+use crate::worker::events::InputEvent;
 use crate::worker::http1::Refusal;
 use crate::worker::services::Services;
 use crate::worker::transport::HandshakeError;
 use crate::worker::write_side::{Progress, WriteError};
+
+/// At a stop, a connection that was used within this time may have sent its next request.
+const JUST_NOW: Duration = Duration::from_secs(1);
 
 impl Connection {
     /// Answer with an error page.
@@ -183,5 +189,49 @@ impl Connection {
         self.lifecycle.begin_lingering_close(&mut services.clock);
         // Not read here: the buffer that is read into may be in use.
         Action::Resume
+    }
+
+    /// The worker stops. A request that is under way gets its answer, which says close. A connection that is idle
+    /// closes, unless its next request is there already; one that was used just now, or is new, may have sent a
+    /// request that has not yet arrived, so it gets a moment for it.
+    pub(in crate::worker) fn begin_drain(&mut self, services: &mut Services) -> Action {
+        if let Some((http2, mut link)) = self.http2() {
+            return http2.begin_drain(&mut link, services);
+        }
+        if self.lifecycle.is_lingering_close() {
+            return Action::Wait;
+        }
+        if !self.is_idle() {
+            self.protocol.close_after_this();
+            return Action::Wait;
+        }
+        let used_at = self.lifecycle.used_at();
+        let action = self.close_if_idle(services);
+        if self.lifecycle.is_handshaking() {
+            // Its request may be on its way too.
+            self.lifecycle.await_last_request(&mut services.clock);
+            return Action::Resume;
+        }
+        let now = services.clock.now();
+        let was_used = used_at.is_some_and(|at| now.saturating_duration_since(at) < JUST_NOW);
+        if action == Action::Close && was_used && !self.read.is_closed() {
+            self.lifecycle.await_last_request(&mut services.clock);
+            return Action::Wait;
+        }
+        action
+    }
+
+    /// Close, unless the next request is there already.
+    pub(in crate::worker) fn close_if_idle(&mut self, services: &mut Services) -> Action {
+        if let Some((http2, mut link)) = self.http2() {
+            return http2.close_if_idle(&mut link, services);
+        }
+        self.read.on_edge(InputEvent::Readable);
+        let action = self.read(services);
+        if action == Action::Wait && self.is_idle() {
+            Action::Close
+        } else {
+            action
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::worker::connection_lifecycle::State;
 use crate::worker::dispatch::Usage;
 use crate::worker::events::InputEvent;
 use crate::worker::http1::{Arrived, Refusal, Wanted};
+use crate::worker::http2::Http2;
 use crate::worker::preamble::{Found, Preamble};
 use crate::worker::read_side::Input;
 use crate::worker::services::Services;
@@ -189,16 +190,30 @@ impl Connection {
         }
     }
 
+    /// HTTP/2 takes over, with what was read.
+    fn begin_http2(&mut self, bytes: &[u8], services: &mut Services) -> Action {
+        self.http2 = Some(Box::new(Http2::new(&self.client, services)));
+        match self.http2() {
+            Some((http2, mut link)) => match http2.begin(bytes, &mut link, services) {
+                // The socket may have more.
+                Action::Wait | Action::Idle => Action::Resume,
+                action => action,
+            },
+            None => Action::Wait,
+        }
+    }
+
     /// The connection's first bytes have arrived.
     fn on_preamble(&mut self, bytes: &[u8], services: &mut Services) -> Action {
         self.read.keep(bytes);
         let buffer = self.read.take();
         let policy = &services.policy;
         match self.preamble.find(&buffer, &mut self.client, policy) {
-            Ok(Found::NeedData) => {
-                self.read.give_back(buffer, 0);
+            Ok(Found::NeedData(begin)) => {
+                self.read.give_back(buffer, begin);
                 Action::Wait
             }
+            Ok(Found::Http2(begin)) => self.begin_http2(&buffer[begin..], services),
             Ok(Found::Rest(begin)) => {
                 self.read.give_back(buffer, begin);
                 self.receive_buffered(services)
@@ -232,7 +247,11 @@ impl Connection {
                 }
                 // The first request may have come with the client's last message.
                 self.read.on_edge(InputEvent::Readable);
-                None
+                let agreed = self.transport.tls().and_then(|tls| tls.agreed());
+                match agreed.and_then(|agreed| agreed.alpn_protocol()) {
+                    Some(b"h2") => Some(self.begin_http2(&[], services)),
+                    _ => None,
+                }
             }
             Err(error) => Some(self.fail_handshake(&error, services)),
         }

@@ -27,7 +27,8 @@ impl Connection {
 
     /// Memory of the body budget that the request holds.
     pub(in crate::worker) fn held_bytes(&self) -> usize {
-        self.protocol.held_bytes()
+        let http2 = self.http2.as_ref().map_or(0, |http2| http2.held_bytes());
+        self.protocol.held_bytes() + http2
     }
 }
 
@@ -47,10 +48,7 @@ fn connect() -> (Connection, UnixStream, Services) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     let mut services = Services::for_tests();
-    let conn = ConnId {
-        slot: 0,
-        generation: 0,
-    };
+    let conn = ConnId::new(0, 0);
     let ours = Transport::from(mio::net::UnixStream::from_std(ours));
     let connection = Connection::new(conn, ours, Peer::Unix, 0, &mut services);
     (connection, theirs, services)
@@ -68,7 +66,7 @@ fn an_answered_connection_waits_for_its_next_request() {
     let mut job = services.dispatch.take_first().unwrap();
     job.response.set_status(b"204 No Content").unwrap();
     let action = connection.on_reply(Reply::Whole(job), &mut services);
-    assert_eq!(action, Action::Idle);
+    assert_eq!(action.0, Action::Idle);
     connection.check_invariants();
     let idle_since = connection.idle_since(Instant::now());
     assert!(matches!(idle_since, Some((true, _))), "{idle_since:?}");
@@ -89,7 +87,7 @@ fn a_request_that_comes_with_the_room_for_the_last_response_is_read() {
     job.response.set_status(b"200 OK").unwrap();
     job.response_body.bytes = vec![b'x'; 400_000];
     let action = connection.on_reply(Reply::Whole(job), &mut services);
-    assert_eq!(action, Action::Wait, "the socket is full");
+    assert_eq!(action.0, Action::Wait, "the socket is full");
     // The client reads all there is, and sends its next request in the same moment.
     client.set_nonblocking(true).unwrap();
     let mut bytes = vec![0; 400_000];

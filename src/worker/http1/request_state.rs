@@ -29,11 +29,11 @@ pub(super) enum Request {
 }
 
 #[derive(Debug)]
-pub(super) struct Receiving {
-    pub(super) job: Box<Job>,
-    pub(super) body: Spool,
+pub(in crate::worker) struct Receiving {
+    pub(in crate::worker) job: Box<Job>,
+    pub(in crate::worker) body: Spool,
     /// When its first byte arrived.
-    pub(super) began: Instant,
+    pub(in crate::worker) began: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -53,16 +53,16 @@ pub(super) struct Running {
 }
 
 #[derive(Debug)]
-pub(super) struct Answered {
-    pub(super) job: Box<Job>,
-    pub(super) status: u16,
-    pub(super) sent_bytes: u64,
+pub(in crate::worker) struct Answered {
+    pub(in crate::worker) job: Box<Job>,
+    pub(in crate::worker) status: u16,
+    pub(in crate::worker) sent_bytes: u64,
     /// Why it is not what was asked for; empty if it is.
-    pub(super) reason: Cow<'static, str>,
+    pub(in crate::worker) reason: Cow<'static, str>,
 }
 
 impl Receiving {
-    pub(super) fn begin(client: &Client, services: &mut Services) -> Self {
+    pub(in crate::worker) fn begin(client: &Client, services: &mut Services) -> Self {
         let began = services.clock.now();
         let mut job = services.dispatch.new_job(began);
         client.address(&mut job);
@@ -74,15 +74,31 @@ impl Receiving {
     }
 
     /// The request will not be whole: the memory of its body is free again.
-    pub(super) fn give_up(self, services: &mut Services) -> Box<Job> {
+    pub(in crate::worker) fn give_up(self, services: &mut Services) -> Box<Job> {
         services.bodies.give_back(self.body.held_bytes());
         self.job
     }
 }
 
+/// The body is whole: it goes with the job.
+///
+/// # Errors
+/// It cannot be read back from where it was stored.
+pub(in crate::worker) fn finish_body(receiving: &mut Receiving) -> Result<(), Refusal> {
+    // Without a body there is nothing to take.
+    if !receiving.body.is_empty() {
+        receiving.job.body_held_bytes = receiving.body.held_bytes();
+        receiving.job.body = receiving
+            .body
+            .take()
+            .map_err(|error| Refusal::no_storage(&error))?;
+    }
+    Ok(())
+}
+
 impl Answered {
     /// The request is over.
-    pub(super) fn log(self, services: &mut Services) {
+    pub(in crate::worker) fn log(self, services: &mut Services) {
         if !self.job.unlogged {
             let outcome = Outcome {
                 status: self.status,
@@ -120,12 +136,26 @@ impl Refusal {
         }
     }
 
+    /// What was sent is no request.
+    pub(in crate::worker) fn bad_request(message: String) -> Self {
+        Self {
+            status: Status::BAD_REQUEST,
+            message: message.clone().into(),
+            reason: message.into(),
+        }
+    }
+
     /// The request breaks a rule.
     pub(in crate::worker) fn invalid(error: &ParseError, client: &Client) -> Self {
         log::warn!(
             "Invalid request from ip={}: {error}",
             PeerText(client.peer())
         );
+        Self::of(error)
+    }
+
+    /// The same, logged already.
+    pub(in crate::worker) fn of(error: &ParseError) -> Self {
         Self {
             status: error.status(),
             message: error.page_message().into(),
@@ -133,7 +163,16 @@ impl Refusal {
         }
     }
 
-    pub(super) fn no_storage(error: &io::Error) -> Self {
+    pub(in crate::worker) fn status(&self) -> Status {
+        self.status
+    }
+
+    /// For the client and for the access log.
+    pub(in crate::worker) fn into_texts(self) -> (Cow<'static, str>, Cow<'static, str>) {
+        (self.message, self.reason)
+    }
+
+    pub(in crate::worker) fn no_storage(error: &io::Error) -> Self {
         log::error!("A request body could not be spooled (worker_tmp_dir): {error}");
         Self::new(
             Status::INSUFFICIENT_STORAGE,
@@ -185,6 +224,11 @@ impl Client {
         self.peer
     }
 
+    /// Whether `forwarded_allow_ips` trusts the socket's peer.
+    pub(in crate::worker) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// A PROXY header has named the client.
     pub(in crate::worker) fn apply_proxy_header(&mut self, header: ProxyHeader) {
         self.proxy_header = Some(header);
@@ -226,10 +270,7 @@ mod tests {
 
     #[test]
     fn a_proxy_header_names_the_client_and_leaves_trust_to_the_peer() {
-        let conn = ConnId {
-            slot: 3,
-            generation: 1,
-        };
+        let conn = ConnId::new(3, 1);
         let mut client = Client::new(conn, Peer::Unix, true, 2);
         let line = b"PROXY TCP4 192.0.2.1 192.0.2.2 4000 80\r\n";
         let parsed = parse_proxy_header(line, ProxyMode::Auto).unwrap();

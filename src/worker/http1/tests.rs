@@ -31,10 +31,7 @@ impl Http1 {
 }
 
 fn client() -> Client {
-    let conn = ConnId {
-        slot: 1,
-        generation: 2,
-    };
+    let conn = ConnId::new(1, 2);
     Client::new(conn, Peer::Unix, true, 0)
 }
 

@@ -200,6 +200,7 @@ pub(super) fn world_of_tls() -> &'static WorldOfTls {
             ssl_crl: None,
             ciphers: None,
             ssl_minimum_version: TlsVersion::Tls12,
+            http_protocols: vec![crate::config::HttpProtocol::H1],
         };
         let loaded = crate::tls::load(&settings, 1_800_000_000).unwrap();
         let mut publisher = Publisher::new(None).unwrap();

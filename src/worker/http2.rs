@@ -1,0 +1,400 @@
+//! HTTP/2 on one connection: bytes of the transport become requests on streams, replies become frames.
+//!
+//! It has the words of HTTP/1's connection. Each step ends in [`Http2::advance`]: the engine is polled, bodies are taken
+//! in, waiting requests are submitted, responses send what they may, and what came of it is written. The connection waits
+//! for its streams, and each stream that waits for its client has a deadline of its own.
+//!
+//! `engine.rs` drives the protocol, `flood_guard.rs` bounds what a client may do, `mux.rs` holds the streams, `response_stream.rs`
+//! one response on its way, and `goodbye.rs` is the connection's end.
+
+use h2::Reason;
+
+use crate::pool::{ConnId, Job, Reply};
+
+use super::connection_lifecycle::{Action, Pace};
+use super::describe::PeerText;
+use super::events::{InputEvent, SocketEvent};
+use super::http1::{Client, TimedOut};
+use super::preamble::PREFACE;
+use super::read_side::Input;
+use super::services::Services;
+use super::write_side::Progress;
+
+use self::engine::{Engine, Polled};
+use self::flood_guard::{Flood, FloodGuard, Seen};
+use self::link::discard_input;
+use self::mux::Mux;
+
+mod engine;
+mod flood_guard;
+mod goodbye;
+mod link;
+mod messages;
+mod mux;
+mod response_stream;
+
+pub(super) use self::link::Link;
+pub(super) use self::mux::jobs_max;
+
+/// With more bytes than this waiting to be written nothing is read either, so that answers to what the client sends are
+/// bounded.
+const UNSENT_BYTES_MAX: u64 = 256 * 1024;
+/// One connection reads and writes at most this many bytes in one iteration of the loop, so that none starves the others.
+const SHARE_BYTES: usize = 512 * 1024;
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Http2 {
+    engine: Engine,
+    guard: FloodGuard,
+    mux: Mux,
+    goodbye: Goodbye,
+    /// What came and was not yet acted upon.
+    seen: Seen,
+    /// Bytes of the preface that are still to come.
+    preface_left: usize,
+    /// It is among those that the loop resumes in this iteration.
+    is_scheduled: bool,
+}
+
+/// How far the connection is on the way to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Goodbye {
+    #[default]
+    Unsaid,
+    /// GOAWAY is sent; requests that were on their way are still taken.
+    Said,
+    /// No request is under way, and the client has a moment for its last.
+    LastWait,
+    /// The last GOAWAY is on its way out, or was not worth while.
+    Over,
+}
+
+impl Goodbye {
+    fn is_over(self) -> bool {
+        self == Self::Over
+    }
+}
+
+impl Http2 {
+    pub(super) fn new(client: &Client, services: &Services) -> Self {
+        let settings = services.policy.http2();
+        let threads = services.dispatch.pool().thread_count();
+        Self {
+            engine: Engine::new(settings, !services.policy.buffers_requests()),
+            guard: FloodGuard::new(settings.http2_max_header_list_size, services.clock.now()),
+            mux: Mux::new(
+                client.conn(),
+                settings.http2_max_concurrent_streams,
+                jobs_max(threads),
+            ),
+            goodbye: Goodbye::default(),
+            seen: Seen::default(),
+            preface_left: PREFACE.len(),
+            is_scheduled: false,
+        }
+    }
+
+    /// Between requests.
+    pub(super) fn is_idle(&self) -> bool {
+        self.mux.is_idle() && !self.engine.has_streams() && !self.guard.is_mid_frame()
+    }
+
+    /// The poll set has news of the socket.
+    pub(super) fn on_event(
+        &mut self,
+        event: SocketEvent,
+        link: &mut Link<'_>,
+        services: &mut Services,
+    ) -> Action {
+        if event.is_broken && !link.lifecycle.is_lingering_close() {
+            return Action::Close;
+        }
+        if event.input != InputEvent::Nothing {
+            link.read.on_edge(event.input);
+        }
+        if event.is_writable && !link.write.is_empty() {
+            let action = self.advance(link, services);
+            if !link.read.is_ready() || !matches!(action, Action::Wait | Action::Idle) {
+                return action;
+            }
+        } else if event.is_writable
+            && link.transport.has_unsent()
+            && link.transport.send_unsent().is_err()
+        {
+            return Action::Close;
+        }
+        self.read(link, services)
+    }
+
+    /// Continue where the share of the last iteration ended, or with what was replied.
+    pub(super) fn resume(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
+        self.is_scheduled = false;
+        if link.read.is_ready() && self.wants_input(link) {
+            return self.read(link, services);
+        }
+        self.advance(link, services)
+    }
+
+    /// What was read before the connection was known to speak HTTP/2.
+    pub(super) fn begin(
+        &mut self,
+        bytes: &[u8],
+        link: &mut Link<'_>,
+        services: &mut Services,
+    ) -> Action {
+        self.receive(bytes, link.client, services);
+        self.advance(link, services)
+    }
+
+    // In.
+
+    fn wants_input(&self, link: &Link<'_>) -> bool {
+        link.lifecycle.is_lingering_close()
+            || !self.engine.is_over() && link.write.unsent_bytes() < UNSENT_BYTES_MAX
+    }
+
+    fn read(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
+        let mut buffer = std::mem::take(&mut services.input);
+        let action = match link.lifecycle.is_lingering_close() {
+            true => discard_input(&mut buffer, link),
+            false => self.read_into(&mut buffer, link, services),
+        };
+        services.input = buffer;
+        action
+    }
+
+    fn read_into(
+        &mut self,
+        buffer: &mut [u8],
+        link: &mut Link<'_>,
+        services: &mut Services,
+    ) -> Action {
+        let (mut share, mut last) = (SHARE_BYTES, None);
+        while link.read.is_ready() && self.wants_input(link) {
+            if share == 0 {
+                return Action::Resume;
+            }
+            match link.read.read(buffer, link.transport) {
+                Ok(Input::Bytes(len)) => {
+                    share = share.saturating_sub(len);
+                    self.receive(&buffer[..len], link.client, services);
+                    let action = self.advance(link, services);
+                    if !matches!(action, Action::Wait | Action::Idle) {
+                        return action;
+                    }
+                    last = Some(action);
+                }
+                Ok(Input::Blocked) => break,
+                // A client that closes its side takes no answers either: the crate has no half-closed connection.
+                Ok(Input::End) | Err(_) => return Action::Close,
+            }
+        }
+        // Without bytes it may still be about a reply.
+        last.unwrap_or_else(|| self.advance(link, services))
+    }
+
+    /// Bytes have arrived: the guard looks at them first.
+    fn receive(&mut self, bytes: &[u8], client: &Client, services: &mut Services) {
+        let preface = bytes.len().min(self.preface_left);
+        self.preface_left -= preface;
+        let now = services.clock.now();
+        let verdict = self.guard.inspect(&bytes[preface..], now, &mut self.seen);
+        if let Err(flood) = verdict {
+            self.engine.feed(&bytes[..preface]);
+            return self.give_up(flood, client, services);
+        }
+        self.engine.feed(bytes);
+    }
+
+    /// The client breaks the protocol's peace.
+    fn give_up(&mut self, flood: Flood, client: &Client, services: &mut Services) {
+        log::info!(
+            "HTTP/2 connection from ip={} is closed: {}.",
+            PeerText(client.peer()),
+            flood.what()
+        );
+        services.accounting.slot().add_refused(1);
+        // The preface may just have come: without it there is no GOAWAY.
+        let _ = self.engine.poll();
+        self.end(flood.code(), services);
+    }
+
+    /// Take in the requests that have come, and what else was seen to come.
+    fn poll(&mut self, client: &Client, services: &mut Services) {
+        while let Polled::Request(request, respond) = self.engine.poll() {
+            if self.mux.is_full() {
+                // What was reset before this request came has made room for it.
+                self.apply_seen(respond.stream_id().as_u32(), client, services);
+            }
+            self.mux.begin(request, respond, client, services);
+        }
+        self.apply_seen(u32::MAX, client, services);
+    }
+
+    /// Act upon what was seen to come for streams before `end`. The others have not begun.
+    fn apply_seen(&mut self, end: u32, client: &Client, services: &mut Services) {
+        if self.seen.is_empty() {
+            return;
+        }
+        let is_due = |id: &u32| *id < end;
+        let (malformed, later): (Vec<u32>, _) =
+            self.seen.malformed.iter().partition(|id| is_due(id));
+        let (resets, later_resets): (Vec<u32>, _) =
+            self.seen.resets.iter().partition(|id| is_due(id));
+        self.seen = Seen {
+            resets: later_resets,
+            malformed: later,
+        };
+        for id in malformed {
+            let reason = "pseudo-field in the trailers";
+            self.mux.reset(id, Reason::PROTOCOL_ERROR, reason, services);
+        }
+        for id in resets {
+            let reason = services.shutdown.reason_of_gone();
+            if self.mux.cancel(id, reason, services)
+                && let Err(flood) = self.guard.note_early_reset()
+            {
+                return self.give_up(flood, client, services);
+            }
+        }
+    }
+
+    // Forward.
+
+    /// Move everything that can move, and write what comes of it.
+    fn advance(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
+        let (mut written, mut is_first) = (0, true);
+        loop {
+            self.part_if_due(services);
+            let has_moved = self.mux.pump(services);
+            let room = UNSENT_BYTES_MAX.saturating_sub(link.write.unsent_bytes());
+            self.engine
+                .set_room(usize::try_from(room).unwrap_or(usize::MAX));
+            self.poll(link.client, services);
+            self.mux.take_bodies(link.client, services);
+            self.mux.submit(link.usage, link.client, services);
+            let has_acted = self.mux.take_acted();
+            let step = self.write(link, services);
+            written += step;
+            if let Some(action) = Self::flush(link, services) {
+                return action;
+            }
+            // What has just come may have opened a window.
+            let may_move = has_moved || step > 0 || std::mem::take(&mut is_first);
+            let goes_on = has_acted || self.engine.is_full() || may_move && self.mux.is_sending();
+            if !goes_on {
+                return self.await_next(link, services);
+            }
+            if written >= SHARE_BYTES || services.writes.is_exhausted() {
+                return Action::Resume;
+            }
+        }
+    }
+
+    /// Write what the engine has encoded. Returns how much that was.
+    fn write(&mut self, link: &mut Link<'_>, services: &mut Services) -> usize {
+        let mut output = self.engine.take_output();
+        let len = output.len();
+        if len > 0 {
+            if let Err(flood) = self.guard.inspect_output(&output)
+                && !self.goodbye.is_over()
+            {
+                self.give_up(flood, link.client, services);
+            }
+            services.writes.spend(len as u64);
+            link.write.send(&mut output, link.transport);
+            self.engine.reuse_output(output);
+        }
+        len
+    }
+
+    /// Returns what becomes of the connection when not everything was written.
+    fn flush(link: &mut Link<'_>, services: &mut Services) -> Option<Action> {
+        let (writes, drops) = (&mut services.writes, &mut services.drops);
+        let (action, written) = match link.write.flush(link.transport, writes, drops) {
+            Ok(Progress::Done) => return None,
+            Ok(Progress::BudgetExhausted) => return Some(Action::Resume),
+            Ok(Progress::Blocked { written }) => (Action::Wait, written),
+            Ok(Progress::ShareUsed { written }) => (Action::Resume, written),
+            Err(_) => return Some(Action::Close),
+        };
+        link.lifecycle
+            .await_client(written, Pace::Ordinary, &mut services.clock);
+        Some(action)
+    }
+
+    // Out.
+
+    /// The application has replied. Returns a job whose client was answered before.
+    pub(super) fn on_reply(
+        &mut self,
+        reply: Reply,
+        client: &Client,
+        services: &mut Services,
+    ) -> (Action, Option<Reply>) {
+        let mux = &mut self.mux;
+        let late = match reply {
+            Reply::Whole(job) => mux.respond(job, client, services).map(Reply::Whole),
+            Reply::End(job) => mux.end_response(job, services).map(Reply::End),
+            Reply::Abort(job) => mux.abort(job, client, services).map(Reply::Abort),
+            Reply::Head(conn, streamed) => {
+                mux.begin_response(conn.stream, *streamed, services);
+                None
+            }
+            Reply::Data(conn, piece) => {
+                mux.respond_piece(conn.stream, piece, services);
+                None
+            }
+            Reply::Hints(conn, hints) => {
+                mux.hint(conn.stream, &hints);
+                None
+            }
+            Reply::WantsBody(conn) => {
+                mux.resume_body(conn.stream);
+                None
+            }
+            Reply::Overdue(_) | Reply::Hijacked(_) => {
+                debug_assert!(false, "not a reply to the connection: {reply:?}");
+                None
+            }
+        };
+        (self.schedule(), late)
+    }
+
+    /// The loop has answered a request itself.
+    pub(super) fn on_own_answer(
+        &mut self,
+        job: Box<Job>,
+        client: &Client,
+        services: &mut Services,
+    ) -> Action {
+        let late = self.mux.respond(job, client, services);
+        debug_assert!(late.is_none(), "no thread had it");
+        self.schedule()
+    }
+
+    /// What is replied in one iteration leaves in one write.
+    fn schedule(&mut self) -> Action {
+        match std::mem::replace(&mut self.is_scheduled, true) {
+            true => Action::Wait,
+            false => Action::Resume,
+        }
+    }
+
+    /// The application has had a request for too long. Returns what the client has seen.
+    pub(super) fn time_out(&mut self, id: ConnId, services: &mut Services) -> (TimedOut, Action) {
+        let seen = self.mux.time_out(id.stream, services);
+        (seen, self.schedule())
+    }
+
+    /// The connection is gone.
+    pub(super) fn close(&mut self, services: &mut Services) {
+        self.mux.close(services);
+    }
+
+    /// Memory of the body budget that requests hold here.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.mux.held_bytes()
+    }
+}

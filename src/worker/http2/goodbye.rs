@@ -1,0 +1,155 @@
+//! What an HTTP/2 connection waits for when all is written, and how it ends. Only this file assigns [`Goodbye`].
+//!
+//! A connection that is to end says so twice (RFC 9113 section 6.8): first that no more requests are taken, with a PING; when
+//! that is answered, every request that was on its way has come, and the second GOAWAY names the last one.
+
+use h2::Reason;
+
+use super::link::Link;
+use super::{Goodbye, Http2};
+use crate::pool::ConnId;
+use crate::worker::connection_lifecycle::{Action, State};
+use crate::worker::events::InputEvent;
+use crate::worker::services::Services;
+
+/// A connection that has served this many requests says goodbye: stream numbers end at 2^31.
+const REQUESTS_MAX: u64 = 100_000;
+impl Http2 {
+    /// Everything is written: what the connection waits for now.
+    pub(super) fn await_next(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
+        if !link.write.is_empty() {
+            return Action::Wait;
+        }
+        if self.engine.is_over() {
+            return self.begin_close(link, services);
+        }
+        let (lifecycle, clock) = (&mut *link.lifecycle, &mut services.clock);
+        if !self.mux.is_idle() {
+            lifecycle.dispatched();
+            if self.goodbye == Goodbye::LastWait {
+                self.goodbye = Goodbye::Said;
+            }
+            return Action::Wait;
+        }
+        match (self.goodbye, lifecycle.state()) {
+            (Goodbye::Said, _) => {
+                lifecycle.await_last_request(clock);
+                self.goodbye = Goodbye::LastWait;
+                Action::Wait
+            }
+            (Goodbye::LastWait | Goodbye::Over, _) => Action::Wait,
+            _ if self.guard.is_mid_frame() => {
+                lifecycle.await_head(clock);
+                Action::Wait
+            }
+            (
+                Goodbye::Unsaid,
+                State::AwaitingFirstByte { .. }
+                | State::AwaitingRequest { .. }
+                | State::KeepAlive { .. },
+            ) => Action::Idle,
+            (Goodbye::Unsaid, _) => {
+                lifecycle.keep_alive(clock);
+                lifecycle.await_request(clock);
+                Action::Idle
+            }
+        }
+    }
+
+    /// Say goodbye when the connection is to take no more requests.
+    pub(super) fn part_if_due(&mut self, services: &Services) {
+        if self.is_to_part(services) && self.engine.drain() {
+            self.goodbye = Goodbye::Said;
+        }
+    }
+
+    fn is_to_part(&self, services: &Services) -> bool {
+        self.goodbye == Goodbye::Unsaid
+            && (services.shutdown.is_draining() || self.mux.requests() >= REQUESTS_MAX)
+    }
+
+    /// Whether the deadline of a stream is over.
+    pub(in crate::worker) fn has_expired(&mut self, id: ConnId, services: &mut Services) -> bool {
+        self.mux.has_expired(id.stream, &mut services.clock)
+    }
+
+    /// The deadline of a stream, or of the connection, is over.
+    pub(in crate::worker) fn on_deadline(
+        &mut self,
+        id: ConnId,
+        link: &mut Link<'_>,
+        services: &mut Services,
+    ) -> Action {
+        if id.stream != 0 {
+            self.mux.on_deadline(id.stream, link.client, services);
+            return self.advance(link, services);
+        }
+        match link.lifecycle.state() {
+            State::Sending => {
+                log::debug!("Closing a connection whose client reads nothing (send_timeout).");
+                Action::Close
+            }
+            State::LingeringClose => Action::Close,
+            State::Dispatched | State::ReceivingBody { .. } | State::Handshaking { .. } => {
+                Action::Wait
+            }
+            State::AwaitingFirstByte { .. }
+            | State::AwaitingRequest { .. }
+            | State::KeepAlive { .. }
+            | State::ReceivingHead => {
+                self.end(Reason::NO_ERROR, services);
+                self.advance(link, services)
+            }
+        }
+    }
+
+    /// The worker stops.
+    pub(in crate::worker) fn begin_drain(
+        &mut self,
+        link: &mut Link<'_>,
+        services: &mut Services,
+    ) -> Action {
+        match link.lifecycle.is_lingering_close() {
+            true => Action::Wait,
+            false => self.advance(link, services),
+        }
+    }
+
+    /// Close for another connection, unless the next request is there already.
+    pub(in crate::worker) fn close_if_idle(
+        &mut self,
+        link: &mut Link<'_>,
+        services: &mut Services,
+    ) -> Action {
+        link.read.on_edge(InputEvent::Readable);
+        let action = self.read(link, services);
+        if action != Action::Idle || !self.is_idle() {
+            return action;
+        }
+        self.end(Reason::NO_ERROR, services);
+        // What does not go out at once is not waited for.
+        let _ = self.advance(link, services);
+        Action::Close
+    }
+
+    /// Say goodbye for good.
+    pub(super) fn end(&mut self, reason: Reason, services: &mut Services) {
+        self.goodbye = Goodbye::Over;
+        self.engine.go_away(reason);
+        self.mux.close(services);
+    }
+
+    /// The last GOAWAY is written. The client may still be sending: a reset could destroy what it has not read yet.
+    fn begin_close(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
+        if link.lifecycle.is_lingering_close() {
+            return Action::Wait;
+        }
+        self.mux.close(services);
+        link.read.give_up();
+        if !link.read.may_have_unread() || link.transport.shutdown_write().is_err() {
+            return Action::Close;
+        }
+        link.lifecycle.begin_lingering_close(&mut services.clock);
+        Action::Resume
+    }
+}

@@ -1,0 +1,394 @@
+//! The streams of one connection: each is a request on its way through the worker.
+//!
+//! A stream is received, waits for a place in the pool, runs, is answered, and is over. The jobs that a connection may have
+//! with the pool are few, so that its streams do not stand before other clients'; the others wait here in order. Responses
+//! are sent round robin, a frame at a time, as far as their windows go.
+//!
+//! A stream that its client has reset stays, and counts, until its job is back: resetting streams does not make room for
+//! more of them.
+//!
+//! `intake.rs` is the way from requests to jobs, `output.rs` from replies to frames.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+
+use crate::http::Status;
+use crate::pool::{ConnId, Job};
+
+use super::response_stream::ResponseStream;
+use crate::worker::body_stream::StreamingRequestBody;
+use crate::worker::dispatch::Usage;
+use crate::worker::http1::{Client, Receiving, Refusal, TimedOut};
+use crate::worker::loop_clock::{Clock, Timer};
+use crate::worker::services::{Services, recycle};
+
+mod intake;
+mod output;
+mod request_body;
+
+/// A connection may always have this many jobs with the pool, if there are fewer threads.
+const JOBS_MIN: usize = 2;
+
+/// How many jobs of one connection the pool may have at a time.
+pub(in crate::worker) fn jobs_max(threads: usize) -> usize {
+    threads.max(JOBS_MIN)
+}
+
+/// One request.
+#[derive(Debug)]
+struct Stream {
+    phase: Phase,
+    /// For its body, or for its client to take more of its response.
+    timer: Timer,
+    is_head: bool,
+}
+
+/// How far it is.
+#[derive(Debug)]
+enum Phase {
+    /// Its body is being received.
+    Receiving {
+        receiving: Receiving,
+        incoming: RecvStream,
+        respond: SendResponse<Bytes>,
+        received: u64,
+    },
+    /// It waits for one of the connection's places in the pool.
+    Waiting {
+        job: Box<Job>,
+        respond: SendResponse<Bytes>,
+        upload: Option<Upload>,
+    },
+    /// The pool has its job.
+    Running {
+        respond: SendResponse<Bytes>,
+        upload: Option<Upload>,
+        /// What answers it when its body could not be received, unless the application does.
+        fault: Option<Status>,
+    },
+    /// Its response is on its way.
+    Responding(Box<ResponseStream>),
+    /// Its client has reset it; its job is still with the pool.
+    Reset,
+    /// Its client was answered for it; its thread still has it.
+    TimedOut,
+}
+
+/// A body that goes to the application as it arrives.
+#[derive(Debug)]
+struct Upload {
+    body: StreamingRequestBody,
+    incoming: RecvStream,
+    received: u64,
+    /// Bytes whose window is given back when the application has room.
+    held: usize,
+}
+
+/// What a job that has come back meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    Yes,
+    /// Its client has reset the stream.
+    Reset,
+    /// Its client was answered before; that is logged elsewhere.
+    TimedOut,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Mux {
+    conn: ConnId,
+    streams: HashMap<u32, Stream>,
+    /// Those whose bodies are being received.
+    receiving: Vec<u32>,
+    /// Those that wait for the pool, in order.
+    waiting: VecDeque<u32>,
+    /// Those whose responses have something to send, in order.
+    sending: VecDeque<u32>,
+    /// Jobs that the pool has.
+    jobs: usize,
+    jobs_max: usize,
+    streams_max: usize,
+    /// Requests so far.
+    requests: u64,
+    /// The engine was given something to encode since it was last asked to.
+    has_acted: bool,
+}
+
+impl Mux {
+    pub(super) fn new(conn: ConnId, streams_max: u32, jobs_max: usize) -> Self {
+        Self {
+            conn,
+            streams: HashMap::new(),
+            receiving: Vec::new(),
+            waiting: VecDeque::new(),
+            sending: VecDeque::new(),
+            jobs: 0,
+            jobs_max,
+            streams_max: usize::try_from(streams_max).unwrap_or(usize::MAX),
+            requests: 0,
+            has_acted: false,
+        }
+    }
+
+    /// No request is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// It has as many requests as it may have.
+    pub(super) fn is_full(&self) -> bool {
+        self.streams.len() >= self.streams_max
+    }
+
+    /// A response may have something to send.
+    pub(super) fn is_sending(&self) -> bool {
+        !self.sending.is_empty()
+    }
+
+    /// Whether the engine was given something to encode, beside bodies, since this was last asked.
+    pub(super) fn take_acted(&mut self) -> bool {
+        std::mem::take(&mut self.has_acted)
+    }
+
+    /// Requests so far.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    fn name(&self, id: u32) -> ConnId {
+        self.conn.with_stream(id)
+    }
+
+    /// Hand waiting requests to the pool, as far as this connection may.
+    pub(super) fn submit(&mut self, usage: &mut Usage, client: &Client, services: &mut Services) {
+        while self.jobs < self.jobs_max
+            && let Some(id) = self.waiting.pop_front()
+        {
+            let Some(stream) = self.streams.get_mut(&id) else {
+                continue;
+            };
+            // One that was reset meanwhile waits no more.
+            let (job, respond, upload) = match std::mem::replace(&mut stream.phase, Phase::Reset) {
+                Phase::Waiting {
+                    job,
+                    respond,
+                    upload,
+                } => (job, respond, upload),
+                other => {
+                    stream.phase = other;
+                    continue;
+                }
+            };
+            stream.phase = Phase::Running {
+                respond,
+                upload,
+                fault: None,
+            };
+            if *usage == Usage::New {
+                services.dispatch.newcomer_asked();
+            }
+            *usage = match *usage {
+                Usage::New => Usage::Asked,
+                Usage::Asked | Usage::Kept => Usage::Kept,
+            };
+            self.jobs += 1;
+            if let Err(job) = services.dispatch.submit(job, &mut services.arbiter) {
+                self.jobs -= 1;
+                let message = "The worker is stopping";
+                let refusal = Refusal::new(Status::SERVICE_UNAVAILABLE, message, message);
+                self.refuse(id, refusal, Some(job), client, services);
+            }
+        }
+    }
+
+    /// The client wants no answer to this stream any more. Returns whether its answer had not begun.
+    pub(super) fn cancel(
+        &mut self,
+        id: u32,
+        reason: &'static str,
+        services: &mut Services,
+    ) -> bool {
+        let Some(mut stream) = self.streams.remove(&id) else {
+            return false;
+        };
+        let name = self.name(id);
+        stream.timer.clear();
+        let is_early = !matches!(stream.phase, Phase::Responding(_));
+        let is_with_pool = match stream.phase {
+            Phase::Receiving { receiving, .. } => {
+                let job = receiving.give_up(services);
+                let status = Status::BAD_REQUEST.code;
+                services
+                    .accounting
+                    .unanswered(&job, status, reason, &services.clock);
+                recycle(job, services);
+                false
+            }
+            Phase::Waiting { job, upload, .. } => {
+                if let Some(upload) = upload {
+                    upload.drop_rest();
+                }
+                log_gone(job, reason, services);
+                false
+            }
+            Phase::Running { upload, .. } => {
+                if let Some(upload) = upload {
+                    upload.drop_rest();
+                }
+                true
+            }
+            Phase::Responding(response) => response.abandon(reason, services),
+            Phase::Reset => true,
+            Phase::TimedOut => {
+                stream.phase = Phase::TimedOut;
+                self.streams.insert(id, stream);
+                return false;
+            }
+        };
+        if is_with_pool {
+            services.dispatch.pool().stream_reset(name);
+            stream.phase = Phase::Reset;
+            self.streams.insert(id, stream);
+        }
+        is_early
+    }
+
+    /// A job is back from the pool. Returns it when its client was answered before (`request_timeout`).
+    fn take_back(
+        &mut self,
+        job: Box<Job>,
+        services: &mut Services,
+    ) -> Result<Box<Job>, Option<Box<Job>>> {
+        self.jobs = self.jobs.saturating_sub(1);
+        let id = job.conn.stream;
+        let awaited = match self.streams.get(&id).map(|stream| &stream.phase) {
+            Some(Phase::Running { .. } | Phase::Responding(_)) => Awaited::Yes,
+            Some(Phase::TimedOut) => Awaited::TimedOut,
+            _ => Awaited::Reset,
+        };
+        match awaited {
+            Awaited::Yes => Ok(job),
+            Awaited::TimedOut => {
+                self.streams.remove(&id);
+                Err(Some(job))
+            }
+            Awaited::Reset => {
+                self.streams.remove(&id);
+                let reason = services.shutdown.reason_of_gone();
+                log_gone(job, reason, services);
+                Err(None)
+            }
+        }
+    }
+
+    /// The client has reset the stream just now.
+    fn forget(&mut self, id: u32, job: Box<Job>, services: &mut Services) {
+        self.streams.remove(&id);
+        log_gone(job, services.shutdown.reason_of_gone(), services);
+    }
+
+    /// Reset a stream, and forget what it was about.
+    pub(super) fn reset(
+        &mut self,
+        id: u32,
+        code: Reason,
+        reason: &'static str,
+        services: &mut Services,
+    ) {
+        self.has_acted = true;
+        match self.streams.get_mut(&id).map(|stream| &mut stream.phase) {
+            Some(
+                Phase::Receiving { respond, .. }
+                | Phase::Waiting { respond, .. }
+                | Phase::Running { respond, .. },
+            ) => respond.send_reset(code),
+            Some(Phase::Responding(response)) => response.reset(code),
+            Some(Phase::Reset | Phase::TimedOut) | None => return,
+        }
+        self.cancel(id, reason, services);
+    }
+
+    /// The connection is gone: nothing will be answered. What the pool has comes back later.
+    pub(super) fn close(&mut self, services: &mut Services) {
+        let reason = services.shutdown.reason_of_gone();
+        let ids: Vec<u32> = self.streams.keys().copied().collect();
+        for id in ids {
+            self.cancel(id, reason, services);
+        }
+    }
+
+    /// Whether the deadline of a stream is over; the set has found an entry for it.
+    pub(super) fn has_expired(&mut self, id: u32, clock: &mut Clock) -> bool {
+        self.streams
+            .get_mut(&id)
+            .is_some_and(|stream| clock.expired(&mut stream.timer))
+    }
+
+    /// The application has had the request for too long: 504, or the response is broken off.
+    pub(super) fn time_out(&mut self, id: u32, services: &mut Services) -> TimedOut {
+        let mut seen = TimedOut {
+            status: Status::GATEWAY_TIMEOUT.code,
+            body_bytes: 0,
+        };
+        let is_with_pool = match self.streams.get(&id).map(|stream| &stream.phase) {
+            Some(Phase::Running { .. }) => {
+                let message = "The request took too long";
+                self.send_page(id, Status::GATEWAY_TIMEOUT, message, services);
+                true
+            }
+            Some(Phase::Responding(response)) => {
+                (seen.status, seen.body_bytes) = response.sent_so_far();
+                self.reset(id, Reason::INTERNAL_ERROR, "request_timeout", services);
+                self.streams.contains_key(&id)
+            }
+            _ => false,
+        };
+        if is_with_pool && let Some(stream) = self.streams.get_mut(&id) {
+            stream.phase = Phase::TimedOut;
+            services
+                .dispatch
+                .pool()
+                .stream_reset(self.conn.with_stream(id));
+        }
+        seen
+    }
+}
+
+impl Upload {
+    /// The rest of the body is not wanted.
+    fn drop_rest(self) {
+        self.body.fail(
+            std::io::ErrorKind::ConnectionReset,
+            "the client has disconnected or was answered",
+        );
+    }
+}
+
+/// A request is over whose client is gone.
+fn log_gone(job: Box<Job>, reason: &str, services: &mut Services) {
+    if !job.unlogged {
+        services
+            .accounting
+            .connection_gone(&job, reason, &services.clock);
+    }
+    recycle(job, services);
+}
+
+/// What a simulation checks.
+#[cfg(test)]
+impl Mux {
+    /// Memory of the body budget that requests hold here.
+    pub(in crate::worker) fn held_bytes(&self) -> usize {
+        let held = |stream: &Stream| match &stream.phase {
+            Phase::Receiving { receiving, .. } => receiving.body.held_bytes(),
+            Phase::Waiting { job, .. } => job.body_held_bytes,
+            Phase::Responding(response) => response.held_bytes(),
+            _ => 0,
+        };
+        self.streams.values().map(held).sum()
+    }
+}

@@ -1,0 +1,290 @@
+//! From requests to jobs: the head is checked, the body goes to the spool or to the application, and what breaks a rule is
+//! answered on its stream.
+
+use std::io;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http_message::{Method, Request, Response as Message, StatusCode};
+
+use super::request_body::Step;
+use super::{Mux, Phase, Stream, Upload};
+use crate::http::{BodyLength, ParseError, RequestParts, Status};
+use crate::pool::Job;
+use crate::worker::body_stream::StreamingRequestBody;
+use crate::worker::http1::{Client, Receiving, Refusal};
+use crate::worker::loop_clock::{Timeout, Timer};
+use crate::worker::services::Services;
+
+impl Mux {
+    /// A request has come.
+    pub(in super::super) fn begin(
+        &mut self,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        client: &Client,
+        services: &mut Services,
+    ) {
+        let id = respond.stream_id().as_u32();
+        if self.is_full() {
+            // Streams that were reset still count here: their jobs are not over.
+            respond.send_reset(Reason::REFUSED_STREAM);
+            self.has_acted = true;
+            return;
+        }
+        self.requests += 1;
+        let (parts, incoming) = request.into_parts();
+        let mut receiving = Receiving::begin(client, services);
+        let job = &mut receiving.job;
+        job.conn = self.name(id);
+        let checked = read_head(&parts, job, services);
+        let is_whole = incoming.is_end_stream();
+        let expects_continue = matches!(&checked, Ok(framing) if framing.1) && !is_whole;
+        let stream = Stream {
+            phase: Phase::Receiving {
+                receiving,
+                incoming,
+                respond,
+                received: 0,
+            },
+            timer: Timer::new(self.name(id)),
+            is_head: parts.method == Method::HEAD,
+        };
+        self.streams.insert(id, stream);
+        let refusal = match checked {
+            _ if parts.method == Method::CONNECT => {
+                let message = "CONNECT is not supported";
+                Some(Refusal::new(Status::NOT_IMPLEMENTED, message, message))
+            }
+            Err(error) => Some(Refusal::invalid(&error, client)),
+            Ok((length, _)) => {
+                self.open_body(id, length, is_whole, expects_continue, services);
+                None
+            }
+        };
+        if let Some(refusal) = refusal {
+            self.refuse(id, refusal, None, client, services);
+        }
+    }
+
+    /// The head is accepted.
+    fn open_body(
+        &mut self,
+        id: u32,
+        length: BodyLength,
+        is_whole: bool,
+        expects_continue: bool,
+        services: &mut Services,
+    ) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if is_whole {
+            return self.run(id, services);
+        }
+        services.clock.arm(&mut stream.timer, Timeout::Body);
+        self.has_acted |= expects_continue;
+        self.receiving.push(id);
+        if services.policy.buffers_requests() {
+            if let Phase::Receiving {
+                receiving, respond, ..
+            } = &mut stream.phase
+            {
+                if let BodyLength::Known(declared) = length {
+                    receiving.body.reserve(declared, &services.bodies);
+                }
+                if expects_continue {
+                    send_continue(respond);
+                }
+            }
+            return;
+        }
+        self.run_at_head(id, expects_continue, services);
+    }
+
+    /// The head is in: the request leaves for the application, and its body after it.
+    fn run_at_head(&mut self, id: u32, expects_continue: bool, services: &Services) {
+        let name = self.name(id);
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        stream.phase = match std::mem::replace(&mut stream.phase, Phase::Reset) {
+            Phase::Receiving {
+                receiving,
+                incoming,
+                mut respond,
+                ..
+            } => {
+                let (body, theirs) = StreamingRequestBody::new(services.dispatch.pool(), name);
+                let mut job = receiving.job;
+                job.body = theirs;
+                job.arrived = services.clock.now();
+                job.body_bytes = None;
+                if expects_continue {
+                    send_continue(&mut respond);
+                }
+                Phase::Waiting {
+                    job,
+                    respond,
+                    upload: Some(Upload {
+                        body,
+                        incoming,
+                        received: 0,
+                        held: 0,
+                    }),
+                }
+            }
+            other => other,
+        };
+        self.waiting.push_back(id);
+    }
+
+    /// The request is whole.
+    fn run(&mut self, id: u32, services: &Services) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        stream.timer.clear();
+        stream.phase = match std::mem::replace(&mut stream.phase, Phase::Reset) {
+            Phase::Receiving {
+                receiving, respond, ..
+            } => {
+                let mut job = receiving.job;
+                job.arrived = services.clock.now();
+                job.body_bytes = job.body.len();
+                Phase::Waiting {
+                    job,
+                    respond,
+                    upload: None,
+                }
+            }
+            other => other,
+        };
+        self.waiting.push_back(id);
+    }
+
+    /// Take in what has arrived of the bodies.
+    pub(in super::super) fn take_bodies(&mut self, client: &Client, services: &mut Services) {
+        let mut at = 0;
+        while at < self.receiving.len() {
+            let id = self.receiving[at];
+            let step = match self.streams.get_mut(&id) {
+                // What is taken in makes room for more, which the client is to know.
+                Some(stream) => stream.take_body(&mut self.has_acted, services),
+                None => Step::Broken,
+            };
+            match step {
+                Step::Open => {
+                    at += 1;
+                    continue;
+                }
+                Step::Whole => {
+                    let is_buffered = matches!(
+                        self.streams.get(&id).map(|stream| &stream.phase),
+                        Some(Phase::Receiving { .. })
+                    );
+                    if is_buffered {
+                        self.run(id, services);
+                    }
+                }
+                Step::Broken => {
+                    self.cancel(id, "client gone before the end of the request", services);
+                }
+                Step::Refused(refusal) => self.refuse_body(id, refusal, client, services),
+            }
+            self.receiving.swap_remove(at);
+        }
+    }
+
+    /// A body cannot be received. The application gets an error, if it has the request.
+    fn refuse_body(&mut self, id: u32, refusal: Refusal, client: &Client, services: &mut Services) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let kind = io::ErrorKind::InvalidData;
+        let why = "the request body is malformed or too large";
+        match stream.fail_upload(refusal.status(), kind, why) {
+            true => stream.timer.clear(),
+            false => self.refuse(id, refusal, None, client, services),
+        }
+    }
+
+    /// The application has room for more of a streaming body.
+    pub(in super::super) fn resume_body(&mut self, id: u32) {
+        self.has_acted = true;
+        if let Some(upload) = self.streams.get_mut(&id).and_then(Stream::upload) {
+            upload.body.resume();
+            upload.give_window_back();
+        }
+    }
+
+    /// The deadline of a stream is over.
+    pub(in super::super) fn on_deadline(
+        &mut self,
+        id: u32,
+        client: &Client,
+        services: &mut Services,
+    ) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let what = "client_body_timeout";
+        match &stream.phase {
+            Phase::Receiving { .. } => {
+                log::debug!("Request timed out ({what}) on an HTTP/2 stream.");
+                let message = "The request took too long to arrive";
+                let refusal = Refusal::new(Status::REQUEST_TIMEOUT, message, what);
+                self.refuse(id, refusal, None, client, services);
+            }
+            Phase::Responding(response) if response.is_stalled() => {
+                log::debug!("Resetting a stream whose client reads nothing (send_timeout).");
+                self.reset(id, Reason::CANCEL, "send_timeout", services);
+            }
+            _ => {
+                let why = "the request body took too long to arrive (client_body_timeout)";
+                stream.fail_upload(Status::REQUEST_TIMEOUT, io::ErrorKind::TimedOut, why);
+            }
+        }
+    }
+}
+
+/// Returns the declared length, and whether the client waits for `100 Continue`.
+fn read_head(
+    message: &http_message::request::Parts,
+    job: &mut Job,
+    services: &mut Services,
+) -> Result<(BodyLength, bool), ParseError> {
+    let uri = &message.uri;
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let path = uri.path_and_query().map_or("", |path| path.as_str());
+    let parts = RequestParts {
+        method: message.method.as_str().as_bytes(),
+        scheme: uri.scheme_str().unwrap_or("http").as_bytes(),
+        authority: authority.as_bytes(),
+        path: match message.method == Method::CONNECT {
+            true => authority.as_bytes(),
+            false => path.as_bytes(),
+        },
+    };
+    let fields = || {
+        message
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+    };
+    let framing = job.head.compose(&parts, fields, services.policy.limits())?;
+    services.policy.apply(job)?;
+    if job.trusted && job.forwarded.is_https.is_none() {
+        job.forwarded.is_https = uri.scheme_str().map(|scheme| scheme == "https");
+    }
+    Ok((framing.length, framing.expects_continue))
+}
+
+fn send_continue(respond: &mut SendResponse<Bytes>) {
+    let mut message = Message::new(());
+    *message.status_mut() = StatusCode::CONTINUE;
+    if let Err(error) = respond.send_informational(message) {
+        log::debug!("A client cannot be asked to continue: {error}");
+    }
+}

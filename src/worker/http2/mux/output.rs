@@ -1,0 +1,393 @@
+//! From replies to frames: responses begin, are sent round robin and end.
+
+use std::sync::Arc;
+
+use super::super::messages::{BodyRoom, interim, message, page_message, send_whole};
+use super::super::response_stream::{ResponseStream, Sending};
+use super::{Mux, Phase};
+use crate::http::{ResponseHead, Status, error_page};
+use crate::pool::{Job, Piece, StreamedResponse, Window};
+use crate::worker::describe::{RequestLine, log_overlong_body};
+use crate::worker::http1::{Answered, Client, Receiving, Refusal};
+use crate::worker::loop_clock::Timeout;
+use crate::worker::services::{Services, recycle};
+use crate::worker::write_side::discard;
+
+/// Whether a response has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    Yes,
+    /// HTTP/2 has no final response of this status.
+    NoSuchStatus,
+    /// The client has reset the stream.
+    Gone,
+}
+
+/// The engine is given this many frames before it is asked to encode them.
+const PUMP_FRAMES_MAX: usize = 16;
+
+impl Mux {
+    /// The whole response has come. Returns the job when its client was answered before.
+    pub(in super::super) fn respond(
+        &mut self,
+        job: Box<Job>,
+        client: &Client,
+        services: &mut Services,
+    ) -> Option<Box<Job>> {
+        let mut job = match self.take_back(job, services) {
+            Ok(job) => job,
+            Err(returned) => return returned,
+        };
+        let id = job.conn.stream;
+        let body = std::mem::take(&mut job.response_body);
+        let head = std::mem::take(&mut job.response);
+        let begun = self.begin_body(id, &head, Some(body.len()), None, services);
+        job.response = head;
+        if begun != Begun::Yes {
+            job.response_body = body;
+            match begun {
+                Begun::Gone => self.forget(id, job, services),
+                _ => self.fail(id, job, client, services),
+            }
+            return None;
+        }
+        let mut body = body;
+        if let Some(Phase::Responding(response)) =
+            self.streams.get_mut(&id).map(|stream| &mut stream.phase)
+        {
+            if !body.bytes.is_empty() {
+                let bytes = Piece::Bytes(std::mem::take(&mut body.bytes));
+                response.push(bytes, &mut services.drops);
+            }
+            for piece in body.pieces.drain(..) {
+                response.push(piece, &mut services.drops);
+            }
+        }
+        // What the body's memory is counted by goes with the job.
+        job.response_body = body;
+        self.end(id, job, services);
+        None
+    }
+
+    /// The head of a streamed response has come.
+    pub(in super::super) fn begin_response(
+        &mut self,
+        id: u32,
+        streamed: StreamedResponse,
+        services: &mut Services,
+    ) {
+        let StreamedResponse { response, window } = streamed;
+        let is_awaited = matches!(
+            self.streams.get(&id).map(|stream| &stream.phase),
+            Some(Phase::Running { .. })
+        );
+        if !is_awaited
+            || self.begin_body(id, &response, None, Some(window.clone()), services) != Begun::Yes
+        {
+            // The thread finds out, and its job comes back.
+            window.close();
+        }
+    }
+
+    /// Send the head.
+    fn begin_body(
+        &mut self,
+        id: u32,
+        head: &ResponseHead,
+        total: Option<u64>,
+        window: Option<Arc<Window>>,
+        services: &mut Services,
+    ) -> Begun {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Begun::Gone;
+        };
+        let (room, added_length) = BodyRoom::choose(stream.is_head, head, total);
+        let defaults = services.clock.response_defaults();
+        let Some(message) = message(head, added_length, &defaults) else {
+            return Begun::NoSuchStatus;
+        };
+        let Phase::Running {
+            respond, upload, ..
+        } = &mut stream.phase
+        else {
+            return Begun::Gone;
+        };
+        if let Some(upload) = upload.take() {
+            upload.drop_rest();
+        }
+        stream.timer.clear();
+        let has_no_body = room == BodyRoom::None || room == BodyRoom::Left(0);
+        let Ok(out) = respond.send_response(message, has_no_body) else {
+            return Begun::Gone;
+        };
+        let response = ResponseStream::new(out, head.status_code(), room, window, has_no_body);
+        stream.phase = Phase::Responding(Box::new(response));
+        Begun::Yes
+    }
+
+    /// A piece of a streamed body has come.
+    pub(in super::super) fn respond_piece(
+        &mut self,
+        id: u32,
+        piece: Piece,
+        services: &mut Services,
+    ) {
+        match self.streams.get_mut(&id).map(|stream| &mut stream.phase) {
+            Some(Phase::Responding(response)) => {
+                response.push(piece, &mut services.drops);
+                if response.enlist() {
+                    self.sending.push_back(id);
+                }
+            }
+            _ => discard(piece, &mut services.drops),
+        }
+    }
+
+    /// A streamed response is over. Returns the job when its client was answered before.
+    pub(in super::super) fn end_response(
+        &mut self,
+        job: Box<Job>,
+        services: &mut Services,
+    ) -> Option<Box<Job>> {
+        match self.take_back(job, services) {
+            Ok(job) => {
+                self.end(job.conn.stream, job, services);
+                None
+            }
+            Err(returned) => returned,
+        }
+    }
+
+    fn end(&mut self, id: u32, job: Box<Job>, services: &mut Services) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return recycle(job, services);
+        };
+        let is_head = stream.is_head;
+        let Phase::Responding(response) = &mut stream.phase else {
+            // Its head could not be sent.
+            return self.forget(id, job, services);
+        };
+        let mut reason = job.refusal;
+        let missing = response.missing();
+        if missing > 0 {
+            reason = "response too short";
+            log::error!(
+                "Response to {} is {missing} bytes shorter than its Content-Length; resetting the stream.",
+                RequestLine(&job)
+            );
+        }
+        let cut = response.cut_bytes();
+        if cut > 0 && !is_head {
+            let (status, _) = response.sent_so_far();
+            log_overlong_body(&job, status, cut);
+        }
+        // RFC 9113 section 8.1.1: an answer that ends before its Content-Length is malformed, and some clients would not see it.
+        response.end(job, missing == 0, reason);
+        if response.enlist() {
+            self.sending.push_back(id);
+        }
+    }
+
+    /// Early hints. Nothing comes of them when the response has begun.
+    pub(in super::super) fn hint(&mut self, id: u32, head: &ResponseHead) {
+        if let Some(Phase::Running { respond, .. }) =
+            self.streams.get_mut(&id).map(|stream| &mut stream.phase)
+            && let Some(message) = interim(head)
+            && let Err(error) = respond.send_informational(message)
+        {
+            log::debug!("Early hints cannot be sent: {error}");
+        }
+    }
+
+    /// The application failed. Returns the job when its client was answered before.
+    pub(in super::super) fn abort(
+        &mut self,
+        job: Box<Job>,
+        client: &Client,
+        services: &mut Services,
+    ) -> Option<Box<Job>> {
+        match self.take_back(job, services) {
+            Ok(job) => {
+                self.fail(job.conn.stream, job, client, services);
+                None
+            }
+            Err(returned) => returned,
+        }
+    }
+
+    /// 500 if nothing was sent, else a reset, so that the client can tell.
+    fn fail(&mut self, id: u32, job: Box<Job>, client: &Client, services: &mut Services) {
+        services.accounting.slot().add_errors(1);
+        let fault = match self.streams.get(&id).map(|stream| &stream.phase) {
+            Some(Phase::Running { fault, .. }) => *fault,
+            _ => return self.break_off(id, job, services),
+        };
+        let (status, reason) = match fault {
+            Some(fault) => (fault, "request body incomplete"),
+            None => (Status::INTERNAL_SERVER_ERROR, "application failed"),
+        };
+        let refusal = Refusal::new(status, "", reason);
+        self.refuse(id, refusal, Some(job), client, services);
+    }
+
+    fn break_off(&mut self, id: u32, job: Box<Job>, services: &mut Services) {
+        let Some(Phase::Responding(response)) =
+            self.streams.get_mut(&id).map(|stream| &mut stream.phase)
+        else {
+            return recycle(job, services);
+        };
+        let (_, sent) = response.sent_so_far();
+        log::error!(
+            "Response to {} was broken off after {sent} bytes of its body; resetting the stream.",
+            RequestLine(&job)
+        );
+        response.end(job, false, "application failed");
+        if response.enlist() {
+            self.sending.push_back(id);
+        }
+    }
+
+    /// Answer with an error page. The stream is over.
+    pub(in super::super) fn refuse(
+        &mut self,
+        id: u32,
+        refusal: Refusal,
+        job: Option<Box<Job>>,
+        client: &Client,
+        services: &mut Services,
+    ) {
+        if refusal.status().code != Status::INTERNAL_SERVER_ERROR.code {
+            services.accounting.slot().add_refused(1);
+        }
+        let status = refusal.status();
+        let (message, reason) = refusal.into_texts();
+        let received = self.send_page(id, status, &message, services);
+        self.streams.remove(&id);
+        let job = job
+            .or(received)
+            .unwrap_or_else(|| Receiving::begin(client, services).job);
+        let answered = Answered {
+            job,
+            status: status.code,
+            sent_bytes: 0,
+            reason,
+        };
+        answered.log(services);
+    }
+
+    /// Send an error page. Returns the job, if it is here; the phase of the stream is then spent.
+    pub(super) fn send_page(
+        &mut self,
+        id: u32,
+        status: Status,
+        text: &str,
+        services: &mut Services,
+    ) -> Option<Box<Job>> {
+        let stream = self.streams.get_mut(&id)?;
+        self.has_acted = true;
+        stream.timer.clear();
+        let is_head = stream.is_head;
+        let (job, mut respond, upload) = match std::mem::replace(&mut stream.phase, Phase::Reset) {
+            Phase::Receiving {
+                receiving, respond, ..
+            } => (Some(receiving.give_up(services)), respond, None),
+            Phase::Waiting {
+                job,
+                respond,
+                upload,
+            } => (Some(job), respond, upload),
+            Phase::Running {
+                respond, upload, ..
+            } => (None, respond, upload),
+            other => {
+                stream.phase = other;
+                return None;
+            }
+        };
+        if let Some(upload) = upload {
+            upload.drop_rest();
+        }
+        let page = error_page(status, text);
+        let defaults = services.clock.response_defaults();
+        let message = page_message(status.code, page.len(), &defaults);
+        send_whole(&mut respond, message, is_head, page);
+        job
+    }
+
+    /// Send of the responses that have something to send, round robin, as far as one write should go. Returns whether something was
+    /// sent.
+    pub(in super::super) fn pump(&mut self, services: &mut Services) -> bool {
+        let mut has_moved = false;
+        let mut frames = 0;
+        while frames < PUMP_FRAMES_MAX && self.pump_once(&mut frames, services) {
+            has_moved = true;
+        }
+        has_moved
+    }
+
+    /// A frame of each; those that are stalled are asked again when the connection has moved.
+    fn pump_once(&mut self, frames: &mut usize, services: &mut Services) -> bool {
+        let mut has_moved = false;
+        for _ in 0..self.sending.len() {
+            *frames += 1;
+            let Some(id) = self.sending.pop_front() else {
+                break;
+            };
+            let sent = self.send_frame(id, services);
+            match sent {
+                Sending::Flush => (*frames, has_moved) = (PUMP_FRAMES_MAX, true),
+                Sending::Moved | Sending::Done | Sending::Cut => has_moved = true,
+                Sending::Stalled | Sending::Empty | Sending::Gone => {}
+            }
+            match sent {
+                Sending::Moved | Sending::Stalled | Sending::Flush => self.sending.push_back(id),
+                Sending::Empty => self.delist(id),
+                Sending::Done => self.finish(id, services),
+                Sending::Cut => {
+                    self.cancel(id, "", services);
+                }
+                Sending::Gone => {
+                    self.cancel(id, "client gone", services);
+                }
+            }
+        }
+        has_moved
+    }
+
+    fn delist(&mut self, id: u32) {
+        if let Some(Phase::Responding(response)) =
+            self.streams.get_mut(&id).map(|stream| &mut stream.phase)
+        {
+            response.delist();
+        }
+    }
+
+    fn send_frame(&mut self, id: u32, services: &mut Services) -> Sending {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Sending::Empty;
+        };
+        let Phase::Responding(response) = &mut stream.phase else {
+            return Sending::Empty;
+        };
+        let was_stalled = response.is_stalled();
+        let sent = response.send_frame(&mut services.drops);
+        match sent {
+            Sending::Stalled if !was_stalled => {
+                services.clock.arm(&mut stream.timer, Timeout::Send);
+            }
+            Sending::Stalled => {}
+            _ if was_stalled => stream.timer.clear(),
+            _ => {}
+        }
+        sent
+    }
+
+    /// A response is over.
+    fn finish(&mut self, id: u32, services: &mut Services) {
+        if let Some(stream) = self.streams.remove(&id)
+            && let Phase::Responding(response) = stream.phase
+        {
+            response.abandon("", services);
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The body of one response on its way out: pieces become DATA frames, as far as the windows of stream and connection go.
+//!
+//! Nothing is handed to the crate that it could not send, so what is stalled is stalled here, where it has a deadline.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+
+use super::engine::STREAM_BYTES_MAX;
+use super::messages::BodyRoom;
+use crate::pool::{Job, Piece, Window};
+use crate::worker::deferred_drop::DeferredDrops;
+use crate::worker::http1::Answered;
+use crate::worker::services::Services;
+use crate::worker::write_side::discard;
+
+/// One stream sends at most this many bytes before another does: a frame.
+const FRAME_BYTES: usize = 16 * 1024;
+
+/// A piece of the body, and what it gives back of the thread's window when it has left.
+#[derive(Debug)]
+struct Chunk {
+    piece: Piece,
+    at: u64,
+    end: u64,
+    credit: usize,
+}
+
+/// Whether more of the body is to come.
+#[derive(Debug)]
+enum End {
+    Open,
+    /// The job is back.
+    Ended {
+        job: Box<Job>,
+        reason: Cow<'static, str>,
+    },
+    /// The job is back, and the body will never be whole: the client is to see that, behind what was sent.
+    Broken {
+        job: Box<Job>,
+        reason: Cow<'static, str>,
+        /// What was sent before is with the engine.
+        is_flushed: bool,
+    },
+}
+
+/// What came of an attempt to send a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// Something was sent, and more may follow.
+    Moved,
+    /// The next move is the client's.
+    Stalled,
+    /// The next move is the application's.
+    Empty,
+    /// What was sent is to be encoded before the next frame.
+    Flush,
+    /// Everything is sent.
+    Done,
+    /// It was broken off: the client sees a reset.
+    Cut,
+    /// The stream is gone.
+    Gone,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct ResponseStream {
+    out: SendStream<Bytes>,
+    status: u16,
+    room: BodyRoom,
+    queue: VecDeque<Chunk>,
+    queued_bytes: u64,
+    window: Option<Arc<Window>>,
+    end: End,
+    sent_bytes: u64,
+    cut_bytes: u64,
+    is_stalled: bool,
+    /// It has no body, and its head has said so.
+    is_closed: bool,
+    /// It is among those that are sent round robin.
+    is_listed: bool,
+}
+
+impl ResponseStream {
+    pub(super) fn new(
+        out: SendStream<Bytes>,
+        status: u16,
+        room: BodyRoom,
+        window: Option<Arc<Window>>,
+        is_closed: bool,
+    ) -> Self {
+        Self {
+            out,
+            status,
+            room,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            window,
+            end: End::Open,
+            sent_bytes: 0,
+            cut_bytes: 0,
+            is_stalled: false,
+            is_closed,
+            is_listed: false,
+        }
+    }
+
+    /// It has something to send. Returns whether that is news.
+    pub(super) fn enlist(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_listed, true)
+    }
+
+    /// It is left out until it is enlisted again.
+    pub(super) fn delist(&mut self) {
+        self.is_listed = false;
+    }
+
+    /// A piece of the body has come.
+    pub(super) fn push(&mut self, piece: Piece, drops: &mut DeferredDrops) {
+        let len = piece.len();
+        let admitted = self.room.admit(len);
+        self.cut_bytes += len - admitted;
+        let credit = usize::try_from(len).unwrap_or(usize::MAX);
+        if admitted == 0 {
+            self.give_back(credit);
+            return discard(piece, drops);
+        }
+        self.queued_bytes += admitted;
+        self.queue.push_back(Chunk {
+            piece,
+            at: 0,
+            end: admitted,
+            credit,
+        });
+    }
+
+    /// The body is whole, or will never be.
+    pub(super) fn end(&mut self, job: Box<Job>, is_whole: bool, reason: &'static str) {
+        let reason = reason.into();
+        self.end = match is_whole {
+            true => End::Ended { job, reason },
+            false => End::Broken {
+                job,
+                reason,
+                is_flushed: false,
+            },
+        };
+    }
+
+    /// How many bytes were cut because the head has no room for them.
+    pub(super) fn cut_bytes(&self) -> u64 {
+        self.cut_bytes
+    }
+
+    /// How many bytes its Content-Length has more than the body, once that is whole.
+    pub(super) fn missing(&self) -> u64 {
+        self.room.missing()
+    }
+
+    /// The client has taken nothing since the last attempt.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.is_stalled
+    }
+
+    /// Its status and how many bytes of the body were sent.
+    pub(super) fn sent_so_far(&self) -> (u16, u64) {
+        (self.status, self.sent_bytes)
+    }
+
+    pub(super) fn reset(&mut self, code: Reason) {
+        self.out.send_reset(code);
+    }
+
+    fn give_back(&self, credit: usize) {
+        if let Some(window) = &self.window
+            && credit > 0
+        {
+            window.credit(credit);
+        }
+    }
+
+    /// Send a frame, if there is something and the windows allow it.
+    pub(super) fn send_frame(&mut self, drops: &mut DeferredDrops) -> Sending {
+        self.is_stalled = false;
+        let is_ended = matches!(self.end, End::Ended { .. });
+        if self.queue.is_empty() {
+            return self.send_end();
+        }
+        let wanted = usize::try_from(self.queued_bytes).unwrap_or(usize::MAX);
+        self.out.reserve_capacity(wanted.min(STREAM_BYTES_MAX));
+        let room = self.out.capacity().min(FRAME_BYTES);
+        if room == 0 {
+            self.is_stalled = true;
+            return Sending::Stalled;
+        }
+        let Some(bytes) = self.take(room, drops) else {
+            log::error!("The file that is sent became shorter meanwhile; resetting the stream.");
+            if let End::Ended { reason, .. } = &mut self.end {
+                *reason = "response too short".into();
+            }
+            self.out.send_reset(Reason::INTERNAL_ERROR);
+            return Sending::Cut;
+        };
+        self.queued_bytes -= bytes.len() as u64;
+        self.sent_bytes += bytes.len() as u64;
+        let is_last = is_ended && self.queue.is_empty();
+        match self.out.send_data(bytes, is_last) {
+            Ok(()) if is_last => Sending::Done,
+            Ok(()) => Sending::Moved,
+            Err(_) => Sending::Gone,
+        }
+    }
+
+    /// Nothing is left to send but the end, if that is known.
+    fn send_end(&mut self) -> Sending {
+        match &mut self.end {
+            End::Open => Sending::Empty,
+            End::Ended { .. } if self.is_closed => Sending::Done,
+            End::Ended { .. } => match self.out.send_data(Bytes::new(), true) {
+                Ok(()) => Sending::Done,
+                Err(_) => Sending::Gone,
+            },
+            End::Broken {
+                is_flushed: true, ..
+            } => {
+                self.out.send_reset(Reason::INTERNAL_ERROR);
+                Sending::Cut
+            }
+            // A reset takes back what the engine has not encoded.
+            End::Broken { is_flushed, .. } => {
+                *is_flushed = true;
+                Sending::Flush
+            }
+        }
+    }
+
+    /// The next bytes of the body, at most `max`; of small pieces several at once. `None`: a file has become shorter.
+    fn take(&mut self, max: usize, drops: &mut DeferredDrops) -> Option<Bytes> {
+        let is_alone = self.queue.len() == 1;
+        let front = self.queue.front_mut()?;
+        let step = usize::try_from(front.end - front.at).map_or(max, |left| left.min(max));
+        if front.at == 0 && step as u64 == front.end && front.end == front.piece.len() {
+            // A whole piece that the server owns needs no copy.
+            if let Piece::Bytes(bytes) = &mut front.piece
+                && (is_alone || step == max)
+            {
+                let bytes = std::mem::take(bytes);
+                let credit = self.queue.pop_front().map_or(0, |chunk| chunk.credit);
+                self.give_back(credit);
+                return Some(bytes.into());
+            }
+        }
+        let mut taken = Vec::with_capacity(self.queued_bytes.min(max as u64) as usize);
+        while let Some(front) = self.queue.front_mut()
+            && taken.len() < max
+        {
+            front.read(max - taken.len(), &mut taken)?;
+            if front.at == front.end
+                && let Some(chunk) = self.queue.pop_front()
+            {
+                self.give_back(chunk.credit);
+                drops.push(chunk.piece.into_borrowed());
+            }
+        }
+        Some(taken.into())
+    }
+
+    /// Everything was sent, or the rest is not wanted, for this reason. Returns whether the pool still has the job; if not,
+    /// the request is over.
+    pub(super) fn abandon(mut self, reason: &'static str, services: &mut Services) -> bool {
+        if let Some(window) = self.window.take() {
+            window.close();
+        }
+        for chunk in self.queue.drain(..) {
+            discard(chunk.piece, &mut services.drops);
+        }
+        let (job, known) = match self.end {
+            End::Open => return true,
+            End::Ended { job, reason } | End::Broken { job, reason, .. } => (job, reason),
+        };
+        let answered = Answered {
+            job,
+            status: self.status,
+            sent_bytes: self.sent_bytes,
+            reason: if reason.is_empty() {
+                known
+            } else {
+                reason.into()
+            },
+        };
+        answered.log(services);
+        false
+    }
+
+    /// Memory of the body budget that its request holds.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        match &self.end {
+            End::Ended { job, .. } | End::Broken { job, .. } => job.body_held_bytes,
+            End::Open => 0,
+        }
+    }
+}
+
+impl Chunk {
+    /// Copy at most `max` bytes of what is left. `None`: the file has become shorter.
+    fn read(&mut self, max: usize, into: &mut Vec<u8>) -> Option<()> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let mut step = left.min(max);
+        let at = usize::try_from(self.at).ok()?;
+        match &self.piece {
+            Piece::Bytes(bytes) => into.extend_from_slice(&bytes[at..at + step]),
+            Piece::Borrowed(buffer) => into.extend_from_slice(&buffer.bytes()[at..at + step]),
+            Piece::File { file, offset, .. } => {
+                let start = into.len();
+                into.resize(start + step, 0);
+                let read = file.file().read_at(&mut into[start..], offset + self.at);
+                step = read.ok().filter(|read| *read > 0)?;
+                into.truncate(start + step);
+            }
+        }
+        self.at += step as u64;
+        Some(())
+    }
+}

@@ -1,0 +1,76 @@
+"""An application for connections with several requests at a time."""
+
+import gate
+
+
+def application(environ, start_response):
+    path = environ["PATH_INFO"]
+    name = path.strip("/").split("/")[0]
+    return globals()[f"answer_{name or 'hello'}"](environ, start_response, path)
+
+
+def _whole(start_response, body, *fields):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body))), *fields])
+    return [body]
+
+
+def answer_hello(environ, start_response, path):
+    return _whole(start_response, b"hello")
+
+
+def answer_environ(environ, start_response, path):
+    kept = {key: value for key, value in environ.items() if isinstance(value, str)}
+    lines = "\n".join(f"{key}={value!r}" for key, value in sorted(kept.items()))
+    return _whole(start_response, lines.encode("latin-1"), ("X-Name", "caf\xe9"))
+
+
+def answer_echo(environ, start_response, path):
+    return _whole(start_response, environ["wsgi.input"].read())
+
+
+def answer_gate(environ, start_response, path):
+    """Waits; `/gate/NAME`."""
+    name = path.split("/")[2]
+    gate.wait(name)
+    is_gone = environ["ferricorn.client_disconnected"]() if "ferricorn.client_disconnected" in environ else None
+    gate.note("gone", f"{name} {is_gone}")
+    return _whole(start_response, b"gated")
+
+
+def answer_note(environ, start_response, path):
+    gate.note("ran", path)
+    return _whole(start_response, b"noted")
+
+
+def answer_large(environ, start_response, path):
+    return _whole(start_response, b"x" * (1 << 20))
+
+
+def answer_items(environ, start_response, path):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return iter([b"y" * 1000] * 1000)
+
+
+def answer_hints(environ, start_response, path):
+    environ["wsgi.early_hints"]([("Link", "</a.css>; rel=preload")])
+    return _whole(start_response, b"hinted")
+
+
+def answer_fail(environ, start_response, path):
+    raise RuntimeError("secret")
+
+
+def answer_late(environ, start_response, path):
+    start_response("200 OK", [])
+    yield b"part"
+    raise RuntimeError("late")
+
+
+def answer_short(environ, start_response, path):
+    start_response("200 OK", [("Content-Length", "100")])
+    return [b"short"]
+
+
+def answer_nothing(environ, start_response, path):
+    start_response("204 No Content", [("Content-Length", "3")])
+    return []
