@@ -154,7 +154,7 @@ impl Connection {
         if event.is_writable {
             if !self.write.is_empty() {
                 action = self.advance(services);
-            } else if self.transport.has_unsent() {
+            } else if self.lifecycle.may_have_unsent() {
                 action = self.send_unsent(services);
             }
         }

@@ -87,6 +87,14 @@ impl Lifecycle {
         matches!(self.state, State::Handshaking { .. })
     }
 
+    /// Whether the transport may have something of its own to send. What it has between requests goes with the next bytes.
+    pub(super) fn may_have_unsent(&self) -> bool {
+        matches!(
+            self.state,
+            State::Handshaking { .. } | State::LingeringClose
+        )
+    }
+
     /// It has answered a request and waits for the next.
     pub(super) fn is_kept_alive(&self) -> bool {
         matches!(self.state, State::KeepAlive { .. })

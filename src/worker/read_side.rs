@@ -96,9 +96,12 @@ impl ReadSide {
     /// # Errors
     /// The socket is broken.
     pub(super) fn read(&mut self, into: &mut [u8], transport: &mut Transport) -> io::Result<Input> {
-        let result = transport.read(into);
+        let (result, has_ended) = transport.read_with_end(into);
+        if has_ended {
+            self.on_edge(InputEvent::Closed);
+        }
         let is_filled = matches!(result, Ok(len) if len == into.len());
-        self.after_read(result, is_filled, transport)
+        self.after_read(result, is_filled)
     }
 
     /// Read a body that is being received to where it stays; what the client has sent behind it is kept here.
@@ -120,18 +123,13 @@ impl ReadSide {
             self.buffer = read.beyond;
             read.bytes
         });
-        self.after_read(result, may_have_more, transport)
-    }
-
-    fn after_read(
-        &mut self,
-        result: io::Result<usize>,
-        may_have_more: bool,
-        transport: &Transport,
-    ) -> io::Result<Input> {
         if transport.has_unannounced_end() {
             self.on_edge(InputEvent::Closed);
         }
+        self.after_read(result, may_have_more)
+    }
+
+    fn after_read(&mut self, result: io::Result<usize>, may_have_more: bool) -> io::Result<Input> {
         let (edge, input) = match result {
             Ok(0) => (Edge::Ended, Input::End),
             Ok(len) if self.is_closed() => (Edge::Ending, Input::Bytes(len)),

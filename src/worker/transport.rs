@@ -79,6 +79,14 @@ impl Transport {
         }
     }
 
+    /// As [`Transport::read`], with what [`Transport::has_unannounced_end`] says then: on the way of every request.
+    pub(super) fn read_with_end(&mut self, into: &mut [u8]) -> (io::Result<usize>, bool) {
+        match self {
+            Self::Plain(socket) => (socket.read(into), false),
+            Self::Tls(tls) => (tls.read(into), tls.has_ended()),
+        }
+    }
+
     /// Read to behind what `into` holds, as far as its capacity goes. 0 is the end of the stream.
     pub(super) fn read_spare(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
         match self {

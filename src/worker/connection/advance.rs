@@ -103,6 +103,9 @@ impl Connection {
 
     /// The transport has something of its own to send: a part of a handshake, an alert.
     pub(super) fn send_unsent(&mut self, services: &mut Services) -> Action {
+        if !self.transport.has_unsent() {
+            return Action::Wait;
+        }
         if self.lifecycle.is_handshaking() {
             return self.read(services);
         }
