@@ -132,7 +132,7 @@ impl ResponseHead {
         self.status.len() + self.fields.len()
     }
 
-    /// A head of more than [`RESPONSE_HEAD_BYTES_MAX`] bytes is not sent.
+    /// A head of more than `RESPONSE_HEAD_BYTES_MAX` bytes is not sent.
     pub fn check_length(&self) -> Result<(), ResponseError> {
         match self.byte_count() {
             0..=RESPONSE_HEAD_BYTES_MAX => Ok(()),

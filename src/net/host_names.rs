@@ -1,6 +1,6 @@
 //! The addresses of host names, for a process that does not wait for them.
 //!
-//! An address, no name and `localhost` need no look-up. For other names [`Lookup`]s are under way or have been: what is known
+//! An address, no name and `localhost` need no look-up. For other names `Lookup`s are under way or have been: what is known
 //! is kept, so that processes forked later have it, and asked for again at a reload ([`refresh`]).
 //!
 //! One table stands for the process, because statsd and syslog are reached through the log, which no caller passes on.
