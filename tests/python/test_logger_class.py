@@ -136,7 +136,7 @@ def test_a_broken_logger_stops_nothing(server, conf):
     [
         ("logger_class = 'no_such.Logger'", r"Error: class uri 'no_such\.Logger' invalid or not found"),
         ("logger_class = 'own_loggers.Unsettable'", r"^Error: cannot be set up$"),
-        ("logconfig = 'no-such.ini'", r"^Error: Error: log config 'no-such\.ini' not found$"),
+        ("logconfig = 'no-such.ini'", r"^Error: log config 'no-such\.ini' not found$"),
         ("logconfig_dict = {'handlers': {'x': {'class': 'no.Such'}}}", r"^Error: Unable to configure handler 'x'$"),
     ],
 )

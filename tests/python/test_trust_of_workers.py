@@ -86,7 +86,7 @@ def test_what_a_worker_writes_stops_neither_the_master_nor_new_workers(server, g
         with contextlib.suppress(OSError, Disconnected), Client(one.address, 2) as client:
             return client.request("GET", "/").status == 200
 
-    wait_until(answers, "somebody serves", 4)
+    wait_until(answers, "somebody serves", 15)
     one.send_signal(signal.SIGTERM)
     assert one.wait_exit(8) == 0
     assert session_members(one.pid) == []
