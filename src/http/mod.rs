@@ -52,6 +52,8 @@ pub use error::{ParseError, ResponseError, Status};
 pub use exchange::Exchange;
 pub use forwarded::{Forwarded, HeaderPolicy, Underscores};
 pub use forwarded_for::{ClientAddress, ClientField, ClientUnknown, client as forwarded_client};
+#[cfg(test)]
+pub use frame_scan::frame;
 pub use frame_scan::{FrameEvent, FrameHead, FrameKind, FrameScan};
 pub use framing::{BodyLength, Framing};
 pub use head::{HeadScan, RequestHead, RequestParts, parse_head};

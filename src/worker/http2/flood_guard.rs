@@ -255,7 +255,7 @@ impl FloodGuard {
                 self.trailers = None;
                 if head.stream > self.last_stream {
                     self.last_stream = head.stream;
-                } else if head.flags & (FLAG_PADDED | FLAG_PRIORITY) == 0 {
+                } else {
                     self.trailers = Some((head.stream, Vec::new()));
                 }
                 self.continuations = u32::from(!head.has(FrameHead::FLAG_END_HEADERS));
@@ -285,6 +285,11 @@ impl FloodGuard {
     }
 
     fn on_end(&mut self, head: FrameHead, seen: &mut Seen) {
+        if head.kind == FrameKind::Headers
+            && let Some((_, payload)) = &mut self.trailers
+        {
+            strip(head, payload);
+        }
         let is_block = matches!(head.kind, FrameKind::Headers | FrameKind::Continuation);
         if !is_block || !head.has(FrameHead::FLAG_END_HEADERS) {
             return;
@@ -362,6 +367,20 @@ fn has_right_length(head: FrameHead) -> bool {
 
 const FLAG_PADDED: u8 = 0x8;
 const FLAG_PRIORITY: u8 = 0x20;
+/// What a HEADERS frame with that flag says of its priority.
+const PRIORITY_BYTES: usize = 5;
+
+/// Leaves the header block of a HEADERS frame's payload (RFC 9113 section 6.2).
+fn strip(head: FrameHead, payload: &mut Vec<u8>) {
+    let padding = match head.has(FLAG_PADDED) && !payload.is_empty() {
+        true => usize::from(payload.remove(0)),
+        false => 0,
+    };
+    if head.has(FLAG_PRIORITY) {
+        payload.drain(..payload.len().min(PRIORITY_BYTES));
+    }
+    payload.truncate(payload.len().saturating_sub(padding));
+}
 
 /// PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED and FRAME_SIZE_ERROR.
 fn is_clients_fault(code: u8) -> bool {
@@ -378,14 +397,7 @@ fn flood_if(is_flood: bool, flood: Flood) -> Result<(), Flood> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-        bytes.extend([kind, flags]);
-        bytes.extend(stream.to_be_bytes());
-        bytes.extend(payload);
-        bytes
-    }
+    use crate::http::frame;
 
     struct Guarded {
         guard: FloodGuard,
@@ -493,5 +505,17 @@ mod tests {
         assert!(guarded.seen.malformed.is_empty());
         assert_eq!(guarded.send(&frame(1, 5, 1, &[0x84])), Ok(()));
         assert_eq!(guarded.seen.malformed, [1]);
+        let padded = frame(1, 5 | FLAG_PADDED, 1, &[2, 0x84, 0, 0]);
+        assert_eq!(guarded.send(&padded), Ok(()));
+        let weighted = frame(
+            1,
+            5 | FLAG_PRIORITY | FLAG_PADDED,
+            1,
+            &[1, 0, 0, 0, 0, 9, 0x84, 0],
+        );
+        assert_eq!(guarded.send(&weighted), Ok(()));
+        assert_eq!(guarded.seen.malformed, [1, 1, 1]);
+        assert_eq!(guarded.send(&frame(1, 5 | FLAG_PADDED, 1, &[9])), Ok(()));
+        assert_eq!(guarded.seen.malformed, [1, 1, 1]);
     }
 }
