@@ -1,10 +1,12 @@
 //! What a connection waits for, the deadline for it, and what it wants of the loop. Only this file assigns [`State`].
 
+use std::io;
 use std::time::Instant;
 
 use crate::pool::ConnId;
 
 use super::loop_clock::{Clock, Timeout, Timer};
+use super::read_side::Input;
 
 /// What the connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,17 @@ pub(super) enum Action {
     Resume,
     /// It is over.
     Close,
+}
+
+impl Action {
+    /// In a lingering close, after the client's input was discarded.
+    pub(super) fn after_discarding(read: io::Result<Input>) -> Self {
+        match read {
+            Ok(Input::Bytes(_)) => Self::Resume,
+            Ok(Input::Blocked) => Self::Wait,
+            Ok(Input::End) | Err(_) => Self::Close,
+        }
+    }
 }
 
 /// How fast a client has to take its response.

@@ -16,13 +16,12 @@ use super::describe::PeerText;
 use super::events::{InputEvent, SocketEvent};
 use super::http1::{Client, TimedOut};
 use super::preamble::PREFACE;
-use super::read_side::Input;
+use super::read_side::{Input, SHARE_BYTES};
 use super::services::Services;
 use super::write_side::Progress;
 
 use self::engine::{Engine, Polled};
 use self::flood_guard::{Flood, FloodGuard, Seen};
-use self::link::discard_input;
 use self::mux::Mux;
 
 mod engine;
@@ -39,8 +38,7 @@ pub(super) use self::mux::jobs_max;
 /// With more bytes than this waiting to be written nothing is read either, so that answers to what the client sends are
 /// bounded.
 const UNSENT_BYTES_MAX: u64 = 256 * 1024;
-/// One connection reads and writes at most this many bytes in one iteration of the loop, so that none starves the others.
-const SHARE_BYTES: usize = 512 * 1024;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Http2 {
@@ -156,7 +154,7 @@ impl Http2 {
     fn read(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
         let mut buffer = std::mem::take(&mut services.input);
         let action = match link.lifecycle.is_lingering_close() {
-            true => discard_input(&mut buffer, link),
+            true => Action::after_discarding(link.read.discard(&mut buffer, link.transport)),
             false => self.read_into(&mut buffer, link, services),
         };
         services.input = buffer;

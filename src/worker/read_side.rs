@@ -10,6 +10,11 @@ use super::events::InputEvent;
 use super::spool::{BodyBudget, Spool};
 use super::transport::Transport;
 
+/// One connection reads at most this many bytes in one iteration of the loop, so that none starves the others.
+pub(super) const SHARE_BYTES: usize = 512 * 1024;
+/// How often one reads in one iteration what it forgets.
+const DISCARDING_READS: usize = 8;
+
 /// What is known of the socket's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Edge {
@@ -89,6 +94,23 @@ impl ReadSide {
     /// The client's request is given up before it is whole.
     pub(super) fn give_up(&mut self) {
         self.interest = Interest::GivenUp;
+    }
+
+    /// Read and forget, until the client closes its side too. [`Input::Bytes`]: there may be more.
+    pub(super) fn discard(
+        &mut self,
+        buffer: &mut [u8],
+        transport: &mut Transport,
+    ) -> io::Result<Input> {
+        for _ in 0..DISCARDING_READS {
+            match self.read(buffer, transport)? {
+                Input::Bytes(_) => {}
+                // Our own end waits for the socket.
+                Input::End if transport.has_unsent() => return Ok(Input::Blocked),
+                input => return Ok(input),
+            }
+        }
+        Ok(Input::Bytes(0))
     }
 
     /// Read from the socket.

@@ -15,16 +15,12 @@ use crate::worker::events::InputEvent;
 use crate::worker::http1::{Arrived, Refusal, Wanted};
 use crate::worker::http2::Http2;
 use crate::worker::preamble::{Found, Preamble};
-use crate::worker::read_side::Input;
+use crate::worker::read_side::{Input, SHARE_BYTES};
 use crate::worker::services::Services;
 use crate::worker::transport::Handshake;
 
-/// One connection reads at most this many bytes in one iteration of the loop, so that none starves the others.
-const SHARE_BYTES: usize = 512 * 1024;
 /// A head, and what comes with it, is read in steps of this many bytes.
 const FIRST_BYTES: usize = 16 * 1024;
-/// How often a connection in lingering close is read in one iteration.
-const LINGERING_CLOSE_READS: usize = 8;
 
 impl Connection {
     /// Whether bytes are wanted now. While a request is with the pool or a response is under way they are not.
@@ -333,15 +329,7 @@ impl Connection {
 
     /// Read and forget, until the client closes its side too.
     fn discard_input(&mut self, buffer: &mut [u8]) -> Action {
-        for _ in 0..LINGERING_CLOSE_READS {
-            match self.read.read(buffer, &mut self.transport) {
-                Ok(Input::Bytes(_)) => {}
-                Ok(Input::Blocked) => return Action::Wait,
-                Ok(Input::End) if self.transport.has_unsent() => return Action::Wait,
-                Ok(Input::End) | Err(_) => return Action::Close,
-            }
-        }
-        Action::Resume
+        Action::after_discarding(self.read.discard(buffer, &mut self.transport))
     }
 
     /// The rest of a streaming body will not come.

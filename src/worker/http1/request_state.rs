@@ -78,6 +78,16 @@ impl Receiving {
         services.bodies.give_back(self.body.held_bytes());
         self.job
     }
+
+    /// The client left before its request was whole. Nothing is answered, but the request is logged.
+    pub(in crate::worker) fn abandon(self, reason: &str, services: &mut Services) {
+        let job = self.give_up(services);
+        let status = Status::BAD_REQUEST.code;
+        services
+            .accounting
+            .unanswered(&job, status, reason, &services.clock);
+        recycle(job, services);
+    }
 }
 
 /// The body is whole: it goes with the job.

@@ -233,12 +233,7 @@ impl Http1 {
     /// The client left before its request was whole. Nothing is answered, but the request is logged.
     pub(in crate::worker) fn abandon(&mut self, reason: &str, services: &mut Services) {
         if let Request::Receiving(receiving) = std::mem::take(&mut self.request) {
-            let job = receiving.give_up(services);
-            let status = Status::BAD_REQUEST.code;
-            services
-                .accounting
-                .unanswered(&job, status, reason, &services.clock);
-            recycle(job, services);
+            receiving.abandon(reason, services);
         }
     }
 

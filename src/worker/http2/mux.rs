@@ -220,12 +220,7 @@ impl Mux {
         let is_early = !matches!(stream.phase, Phase::Responding(_));
         let is_with_pool = match stream.phase {
             Phase::Receiving { receiving, .. } => {
-                let job = receiving.give_up(services);
-                let status = Status::BAD_REQUEST.code;
-                services
-                    .accounting
-                    .unanswered(&job, status, reason, &services.clock);
-                recycle(job, services);
+                receiving.abandon(reason, services);
                 false
             }
             Phase::Waiting { job, upload, .. } => {
