@@ -35,6 +35,8 @@ mod x509;
 pub use load::{Loaded, Warning, files, load};
 pub use material::Material;
 pub use published::{Certificates, CurrentServer, Publisher, Refreshed};
+#[cfg(test)]
+pub use test_material::settings as settings_for_tests;
 pub use tls_error::{FileFault, TlsError};
 pub use tls_server::Server;
 pub use x509::{DistinguishedName, NameAttribute, PeerCertificate};

@@ -86,7 +86,8 @@ impl Files {
     }
 }
 
-pub(super) fn settings(certificate: &Path, key: &Path) -> Tls {
+/// Of a server with one certificate.
+pub fn settings(certificate: &Path, key: &Path) -> Tls {
     Tls {
         certfile: vec![certificate.to_owned()],
         keyfile: vec![key.to_owned()],

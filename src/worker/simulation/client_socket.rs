@@ -8,8 +8,7 @@ use std::sync::{Arc, OnceLock};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use crate::config::{ClientCertificates, Tls, TlsVersion};
-use crate::tls::{Certificates, Publisher};
+use crate::tls::{Certificates, Publisher, settings_for_tests};
 
 /// What one write has done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -191,17 +190,7 @@ pub(super) fn world_of_tls() -> &'static WorldOfTls {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let text = signed.cert.pem() + &signed.signing_key.serialize_pem();
         file.write_all(text.as_bytes()).unwrap();
-        let settings = Tls {
-            certfile: vec![file.path().to_owned()],
-            keyfile: Vec::new(),
-            keyfile_password: None,
-            ca_certs: Vec::new(),
-            cert_reqs: ClientCertificates::None,
-            ssl_crl: None,
-            ciphers: None,
-            ssl_minimum_version: TlsVersion::Tls12,
-            http_protocols: vec![crate::config::HttpProtocol::H1],
-        };
+        let settings = settings_for_tests(file.path(), file.path());
         let loaded = crate::tls::load(&settings, 1_800_000_000).unwrap();
         let mut publisher = Publisher::new(None).unwrap();
         publisher.publish(loaded.material).unwrap();
