@@ -5,30 +5,21 @@ A program that is not installed is skipped by name.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from programs import nginx, program
 
-from harness import PATIENCE_S, Server, wait_until
+from harness import PATIENCE_S, Server
 from wire import Client
 
-SEARCHED = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 LARGE = 16 * 1024 * 1024
-
-
-def program(name: str) -> str:
-    found = shutil.which(name, path=SEARCHED)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
 
 
 def run(*line: str | Path, given: bytes = b"") -> bytes:
@@ -166,77 +157,23 @@ def test_h2load_in_http_1_1(server):
 
 # -- nginx in front --------------------------------------------------------------------------------
 
-NGINX = """
-daemon off;
-master_process off;
-pid {home}/nginx.pid;
-error_log {home}/error.log info;
-{user}
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {home}/body;
-    proxy_temp_path {home}/proxy;
-    fastcgi_temp_path {home}/fastcgi;
-    uwsgi_temp_path {home}/uwsgi;
-    scgi_temp_path {home}/scgi;
-    client_max_body_size 64m;
-    upstream app {{
-        server {upstream};
-        keepalive 2;
-    }}
-    server {{
-        listen unix:{home}/front.sock;
-        location / {{
-            proxy_pass http://app;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $host;
-            proxy_set_header X-Forwarded-For "203.0.113.7";
-            proxy_set_header X-Forwarded-Proto https;
-        }}
-        location /unbuffered/ {{
-            proxy_pass http://app/;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_request_buffering off;
-            proxy_buffering off;
-        }}
-    }}
-}}
+LOCATIONS = """
+location / {
+    proxy_pass http://app;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_set_header Host $host;
+    proxy_set_header X-Forwarded-For "203.0.113.7";
+    proxy_set_header X-Forwarded-Proto https;
+}
+location /unbuffered/ {
+    proxy_pass http://app/;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_request_buffering off;
+    proxy_buffering off;
+}
 """
-
-
-def accepts(path: str) -> bool:
-    """Whether somebody listens: a socket's file is there before that."""
-    try:
-        Client(path, PATIENCE_S).close()
-    except OSError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def nginx(upstream: str) -> Iterator[str]:
-    """nginx in front of `upstream`; gives the path of the socket that it listens on."""
-    path = program("nginx")
-    # Not pytest's directory: the path of a socket is short.
-    with tempfile.TemporaryDirectory(prefix="nginx-") as home:
-        user = "user root;" if os.geteuid() == 0 else ""
-        Path(home, "nginx.conf").write_text(NGINX.format(home=home, upstream=upstream, user=user))
-        line = [path, "-p", home, "-e", f"{home}/error.log", "-c", f"{home}/nginx.conf"]
-        process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        front = f"{home}/front.sock"
-        try:
-            wait_until(lambda: accepts(front) or process.poll() is not None, "nginx listens")
-            assert process.poll() is None, process.stderr.read()
-            yield front
-            errors = [line for line in Path(home, "error.log").read_text().splitlines() if "[error]" in line]
-            assert not errors, errors
-        finally:
-            process.terminate()
-            process.wait(PATIENCE_S)
-            process.stderr.close()
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -249,7 +186,7 @@ def proxied(request, server) -> Iterator[tuple[Server, str]]:
         else:
             one = server(*options)
             upstream = f"{one.address[0]}:{one.port}"
-        with nginx(upstream) as front:
+        with nginx(upstream, LOCATIONS) as front:
             yield one, front
 
 

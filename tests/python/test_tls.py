@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import ssl
 import statistics
 import subprocess
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,6 +17,7 @@ from pathlib import Path
 import pytest
 import requests
 import websocket
+from programs import nginx
 
 from harness import PATIENCE_S, wait_until
 from load import Load
@@ -308,66 +307,28 @@ def test_a_websocket_over_tls(server, authority, gates):
     assert "Traceback" not in one.log.text, one.log.text
 
 
-NGINX = """
-daemon off;
-master_process off;
-pid {home}/nginx.pid;
-error_log {home}/error.log info;
-{user}
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {home}/body;
-    proxy_temp_path {home}/proxy;
-    fastcgi_temp_path {home}/fastcgi;
-    uwsgi_temp_path {home}/uwsgi;
-    scgi_temp_path {home}/scgi;
-    upstream app {{
-        server 127.0.0.1:{port};
-        keepalive 2;
-    }}
-    server {{
-        listen unix:{home}/front.sock;
-        location / {{
-            proxy_pass https://app;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_ssl_name localhost;
-            proxy_ssl_server_name on;
-            proxy_ssl_verify on;
-            proxy_ssl_trusted_certificate {certificates}/ca.pem;
-            proxy_ssl_certificate {certificates}/client.pem;
-            proxy_ssl_certificate_key {certificates}/client.key;
-        }}
-    }}
+NGINX_LOCATION = """
+location / {{
+    proxy_pass https://app;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_ssl_name localhost;
+    proxy_ssl_server_name on;
+    proxy_ssl_verify on;
+    proxy_ssl_trusted_certificate {certificates}/ca.pem;
+    proxy_ssl_certificate {certificates}/client.pem;
+    proxy_ssl_certificate_key {certificates}/client.key;
 }}
 """
 
 
 def test_nginx_speaks_tls_to_its_upstream(server, authority):
-    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if nginx is None:
-        pytest.skip("nginx is not installed")
     one = server("tls:shown", *authority.mutual, "2")
-    # Not pytest's directory: the path of a socket is short.
-    with tempfile.TemporaryDirectory(prefix="nginx-") as home:
-        user = "user root;" if os.geteuid() == 0 else ""
-        text = NGINX.format(home=home, port=one.port, user=user, certificates=authority.home)
-        Path(home, "nginx.conf").write_text(text)
-        line = [nginx, "-p", home, "-e", f"{home}/error.log", "-c", f"{home}/nginx.conf"]
-        process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        try:
-            front = f"{home}/front.sock"
-            wait_until(lambda: Path(front).is_socket() or process.poll() is not None, "nginx listens")
-            with Client(front, PATIENCE_S) as client:
-                for _ in range(20):
-                    seen = json.loads(client.request("GET", "/").body)
-                    assert seen["environ"]["SSL_CLIENT_S_DN_CN"] == "client one"
-            assert "[error]" not in Path(home, "error.log").read_text()
-        finally:
-            process.terminate()
-            process.wait(PATIENCE_S)
-            process.stderr.close()
+    location = NGINX_LOCATION.format(certificates=authority.home)
+    with nginx(f"127.0.0.1:{one.port}", location) as front, Client(front, PATIENCE_S) as client:
+        for _ in range(20):
+            seen = json.loads(client.request("GET", "/").body)
+            assert seen["environ"]["SSL_CLIENT_S_DN_CN"] == "client one"
 
 
 def resident_kib(pid: int) -> int:
