@@ -80,8 +80,8 @@ def test_connections_on_their_way_to_a_worker_without_descriptors_wait_and_are_s
 
 
 def test_no_connection_is_lost_on_its_way_when_descriptors_run_out_at_any_moment(two):
-    """The limit of both workers falls below what they have and rises again, a hundred thousand times a second. Each listener
-    rests for a moment when it has no descriptor, so a group takes two seconds: late is not lost."""
+    """The limit of both workers falls below what they have and rises again, a hundred thousand times a second. Each
+    listener rests for a moment when it has no descriptor, so a group takes two seconds: late is not lost."""
     one = two("--threads", "2")
     workers, done = one.booted(), threading.Event()
     limits = resource.prlimit(workers[0], resource.RLIMIT_NOFILE)
