@@ -126,6 +126,8 @@ def test_who_follows_it_waits_no_longer(server, tmp_path):
         path = str(tmp_path / f"{threads}.ctl")
         one = server("slow:app", "--threads", str(threads), "--control-socket", path, cwd=tmp_path)
         one.control = path
+        # Only a worker that serves has figures.
+        assert one.get("/").text == "ok"
         return one
 
     one = served(2)
