@@ -9,6 +9,25 @@ use super::policy::{self, Crowd, Reason};
 use super::thread_pool::Pool;
 use super::wait_sampler::WaitSampler;
 
+/// A thread that has just slept and has the GIL again: the clock need not be read once more for its first job.
+#[derive(Default)]
+struct Awake {
+    now: Option<Instant>,
+    waited_for_gil: Duration,
+}
+
+impl Awake {
+    fn since(woken: Option<&Instant>) -> Self {
+        woken.map_or_else(Self::default, |woken| {
+            let now = Instant::now();
+            Self {
+                now: Some(now),
+                waited_for_gil: now.saturating_duration_since(*woken),
+            }
+        })
+    }
+}
+
 /// One thread of the pool.
 #[derive(Debug)]
 pub struct PoolThread {
@@ -59,7 +78,7 @@ impl PoolThread {
         if let Some(in_flight) = pool.in_flight_table() {
             in_flight.end(index);
         }
-        let mut waited_for_gil = Duration::ZERO;
+        let mut awake = Awake::default();
         loop {
             while let Some(buffer) = pool.pop_deferred_drop() {
                 drop(buffer);
@@ -68,7 +87,7 @@ impl PoolThread {
             let is_closed = pool.is_closed();
             let is_idle_extra = self.is_idle_extra(is_closed);
             if !is_idle_extra && let Some(job) = pool.pop() {
-                match self.begin(job, std::mem::take(&mut waited_for_gil)) {
+                match self.begin(job, std::mem::take(&mut awake)) {
                     Some(job) => return Some(job),
                     None => continue,
                 }
@@ -92,7 +111,7 @@ impl PoolThread {
                 pool.wakeup().wait(index);
                 woken.get_or_init(Instant::now);
             });
-            waited_for_gil = woken.get().map_or(Duration::ZERO, Instant::elapsed);
+            awake = Awake::since(woken.get());
             pool.wakeup().wakeup_done();
         }
     }
@@ -110,10 +129,11 @@ impl PoolThread {
 
     /// Run `job` from now on, unless its client need not wait for it: then it goes back to the loop.
     #[inline]
-    fn begin(&self, mut job: Box<Job>, gil_wait: Duration) -> Option<Box<Job>> {
+    fn begin(&self, mut job: Box<Job>, awake: Awake) -> Option<Box<Job>> {
         let pool = &*self.pool;
-        job.gil_wait = gil_wait;
-        job.started = Instant::now();
+        job.gil_wait = awake.waited_for_gil;
+        // It may have come after the thread awoke.
+        job.started = (awake.now).map_or_else(Instant::now, |now| now.max(job.arrived));
         self.end_running(job.started);
         self.running_since.set(Some(job.started));
         pool.stats().note_taken();
