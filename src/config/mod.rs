@@ -40,7 +40,7 @@ pub use peers::AllowedPeers;
 pub use resolved::Resolved;
 pub use sections::{
     AccessLog, App, Config, Control, Debugging, Http, Http2, Lifecycle, Logging, Process, Proxy,
-    RequestLimits, Socket, Statsd, Syslog, Tls, Workers,
+    RequestLimits, Socket, Statsd, Syslog, Tls, WorkerClass, Workers,
 };
 pub use setting_error::Error;
 pub use settings::{Setting, Verdict};

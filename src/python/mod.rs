@@ -13,6 +13,8 @@ mod asgi;
 pub mod config_file;
 pub mod fork_guard;
 pub mod gil;
+pub mod green;
+pub mod green_pool;
 pub mod heartbeat;
 pub mod hooks;
 pub mod interrupts;

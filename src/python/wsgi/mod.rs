@@ -17,6 +17,7 @@ mod environ;
 mod errors;
 mod file_wrapper;
 mod headers;
+mod green_requests;
 mod hijack;
 mod input;
 mod late_logging;
@@ -37,6 +38,7 @@ use pyo3::types::PyDict;
 use crate::pool::Job;
 
 pub use app::WsgiApp;
+pub use green_requests::GreenRequests;
 pub use request_hooks::{Admits, PythonAccessLog, RequestHooks};
 pub use wsgi_settings::{ListenerAddress, WsgiSettings};
 
