@@ -165,6 +165,7 @@ def serve(pool: Any, period: float) -> None:
     watcher.start(look)
     timer = hub.loop.timer(period, period)
     timer.start(pool.beat)
+    pool.beat()
     hub.loop.run_callback(look)
     try:
         patiently(is_closed.wait)
