@@ -20,6 +20,25 @@ pub enum NextJob {
     Closed,
 }
 
+/// A thread that has just slept and has the GIL again: the clock need not be read once more for its first job.
+#[derive(Default)]
+struct Awake {
+    now: Option<Instant>,
+    waited_for_gil: Duration,
+}
+
+impl Awake {
+    fn since(woken: Option<&Instant>) -> Self {
+        woken.map_or_else(Self::default, |woken| {
+            let now = Instant::now();
+            Self {
+                now: Some(now),
+                waited_for_gil: now.saturating_duration_since(*woken),
+            }
+        })
+    }
+}
+
 /// One thread of the pool, or the place of one greenlet.
 #[derive(Debug)]
 pub struct PoolThread {
@@ -67,14 +86,14 @@ impl PoolThread {
     pub fn next_job(&self, mut idle: impl FnMut(&(dyn Fn() + Sync))) -> Option<Box<Job>> {
         let (pool, index) = (&*self.pool, self.index);
         self.end_in_flight();
-        let mut waited_for_gil = Duration::ZERO;
+        let mut awake = Awake::default();
         loop {
             pool.drop_deferred();
             // Before the look at the queue: what was queued before it closed is still run.
             let is_closed = pool.is_closed();
             let is_idle_extra = self.is_idle_extra(is_closed);
             if !is_idle_extra && let Some(job) = pool.pop() {
-                match self.begin(job, std::mem::take(&mut waited_for_gil)) {
+                match self.begin(job, std::mem::take(&mut awake)) {
                     Some(job) => return Some(job),
                     None => continue,
                 }
@@ -98,7 +117,7 @@ impl PoolThread {
                 pool.wakeup().wait(index);
                 woken.get_or_init(Instant::now);
             });
-            waited_for_gil = woken.get().map_or(Duration::ZERO, Instant::elapsed);
+            awake = Awake::since(woken.get());
             pool.wakeup().wakeup_done();
         }
     }
@@ -111,7 +130,7 @@ impl PoolThread {
             let is_closed = self.pool.is_closed();
             match self.pool.pop() {
                 Some(job) => {
-                    if let Some(job) = self.begin(job, Duration::ZERO) {
+                    if let Some(job) = self.begin(job, Awake::default()) {
                         return NextJob::Job(job);
                     }
                 }
@@ -148,10 +167,11 @@ impl PoolThread {
 
     /// Run `job` from now on, unless its client need not wait for it: then it goes back to the loop.
     #[inline]
-    fn begin(&self, mut job: Box<Job>, gil_wait: Duration) -> Option<Box<Job>> {
+    fn begin(&self, mut job: Box<Job>, awake: Awake) -> Option<Box<Job>> {
         let pool = &*self.pool;
-        job.gil_wait = gil_wait;
-        job.started = Instant::now();
+        job.gil_wait = awake.waited_for_gil;
+        // It may have come after the thread awoke.
+        job.started = (awake.now).map_or_else(Instant::now, |now| now.max(job.arrived));
         self.end_running(job.started);
         self.running_since.set(Some(job.started));
         pool.stats().note_taken();

@@ -107,8 +107,8 @@ impl<'a> EventLoop<'a> {
         self.services.arbiter.report(SlotState::Serving);
         self.listeners.start()?;
         while !self.services.shutdown.is_over() {
-            self.sleep()?;
-            self.services.clock.tick();
+            let now = self.sleep()?;
+            self.services.clock.tick(now);
             renew_budgets(&mut self.services);
             self.iterate()?;
         }
@@ -153,8 +153,8 @@ impl<'a> EventLoop<'a> {
         Ok(())
     }
 
-    /// Sleep until something happens. Before that, what stands still goes to other workers.
-    fn sleep(&mut self) -> io::Result<()> {
+    /// Sleep until something happens, and return when. Before that, what stands still goes to other workers.
+    fn sleep(&mut self) -> io::Result<Instant> {
         let services = &mut self.services;
         let pool = services.dispatch.pool();
         let watched = self.sleeper.watch(pool, services.clock.now());

@@ -132,9 +132,9 @@ impl Clock {
         self.now
     }
 
-    /// Begin an iteration.
-    pub(super) fn tick(&mut self) {
-        self.now = Instant::now();
+    /// Begin an iteration at `now`.
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.now = now;
         if self.now >= self.valid_until {
             self.read_wall_clock();
         }

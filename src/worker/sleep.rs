@@ -111,6 +111,7 @@ impl Sleeper {
 
     /// Sleep until something happens, for a time that depends on what is known to be waiting. `has_work`: the loop has
     /// more to do itself. `timeout` is how long a sleep that nothing ends may last; it is asked for such a sleep only.
+    /// Returns when the loop awoke.
     ///
     /// # Errors
     /// The poll set failed.
@@ -120,16 +121,17 @@ impl Sleeper {
         jobs_wait: bool,
         services: &mut Services,
         timeout: impl FnOnce(&mut Services) -> Duration,
-    ) -> io::Result<()> {
+    ) -> io::Result<Instant> {
         let asleep_since = jobs_wait.then(Instant::now);
         let result = self.choose_and_sleep(has_work, jobs_wait, services, timeout);
         services.dispatch.pool().unpark();
+        let now = Instant::now();
         if let Some(since) = asleep_since {
-            self.stalls.note_sleep(since.elapsed());
+            self.stalls.note_sleep(now.saturating_duration_since(since));
         }
         match result {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ => Ok(()),
+            _ => Ok(now),
         }
     }
 
