@@ -17,6 +17,7 @@ mod config_check;
 mod daemon;
 mod ending;
 mod faults;
+mod gevent;
 mod green_worker;
 mod leave;
 mod main_thread;

@@ -31,7 +31,7 @@ pub use bad_value::BadValue;
 pub use check::check;
 pub use choices::{
     ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
-    ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion,
+    ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion, WorkerClass,
 };
 pub use cli::CliOutcome;
 pub use document::document;
@@ -40,7 +40,7 @@ pub use peers::AllowedPeers;
 pub use resolved::Resolved;
 pub use sections::{
     AccessLog, App, Config, Control, Debugging, Http, Http2, Lifecycle, Logging, Process, Proxy,
-    RequestLimits, Socket, Statsd, Syslog, Tls, WorkerClass, Workers,
+    RequestLimits, Socket, Statsd, Syslog, Tls, Workers,
 };
 pub use setting_error::Error;
 pub use settings::{Setting, Verdict};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::choices::{
     ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
-    ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion,
+    ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion, WorkerClass,
 };
 use super::peers::AllowedPeers;
 use super::resolved::Resolved;
@@ -100,14 +100,6 @@ impl Workers {
             (WorkerClass::Threads, threads) => format!("hybrid ({threads} threads)"),
         }
     }
-}
-
-/// What runs the requests of a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WorkerClass {
-    Threads,
-    /// Greenlets of one hub.
-    Gevent,
 }
 
 /// How workers are replaced and how the server stops.

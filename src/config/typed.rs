@@ -3,13 +3,13 @@
 use super::check::split_statsd;
 use super::choices::{
     ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
-    ProxyProtocol, ReloadEngine, TlsVersion,
+    ProxyProtocol, ReloadEngine, TlsVersion, WorkerClass,
 };
 use super::cpus;
 use super::resolved::Resolved;
 use super::sections::{
     AccessLog, App, Config, Control, Debugging, Http, Http2, Lifecycle, Logging, Process, Proxy,
-    RequestLimits, Socket, Statsd, Syslog, Tls, WorkerClass, Workers,
+    RequestLimits, Socket, Statsd, Syslog, Tls, Workers,
 };
 use super::settings::workers;
 use super::sources::RawSettings;

@@ -164,8 +164,8 @@ def serve(pool: Any, period: float) -> None:
     watcher = hub.loop.io(pool.descriptor(), 1)
     watcher.start(look)
     timer = hub.loop.timer(period, period)
-    timer.start(pool.beat)
-    pool.beat()
+    timer.start(pool.heartbeat)
+    pool.heartbeat()
     hub.loop.run_callback(look)
     try:
         patiently(is_closed.wait)

@@ -57,10 +57,10 @@ def offer(descriptor: int, hijack: Callable[[], None]) -> socket.socket:
     plain = socket.socket
     kind = _kinds.get(plain) or _kinds.setdefault(plain, _hijackable(plain))
     # Its construction looks at attributes already, so that the class comes last.
-    offered = plain(fileno=descriptor)
-    _pending[id(offered)] = (offered, hijack)
-    offered.__class__ = kind  # type: ignore[assignment]
-    return offered
+    made = plain(fileno=descriptor)
+    _pending[id(made)] = (made, hijack)
+    made.__class__ = kind
+    return made
 
 
 def withdraw(hijackable: socket.socket) -> None:

@@ -5,15 +5,15 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
-use super::ending::Ending;
 use super::main_thread::serve_or_fail;
 use super::worker_signals::{watch_slot, without_signals};
-use crate::config::{Config, WorkerClass};
+use crate::config::Config;
 use crate::python::gil::{Reason, release};
 use crate::python::green;
 use crate::python::green_pool::{GreenApplication, HubWatch};
@@ -30,31 +30,6 @@ const BLOCKED_MAX: Duration = Duration::from_secs(5);
 const PERIOD_MAX: Duration = Duration::from_secs(1);
 const PERIOD_MIN: Duration = Duration::from_millis(50);
 
-/// Whether the worker's requests are greenlets.
-pub(super) fn is_green(config: &Config) -> bool {
-    config.workers.worker_class == WorkerClass::Gevent
-}
-
-/// Refuses settings that this interpreter cannot serve.
-pub(super) fn check(py: Python<'_>, config: &Config) -> Result<(), Ending> {
-    if !is_green(config) {
-        return Ok(());
-    }
-    match green::obstacle(py) {
-        Ok(None) => Ok(()),
-        Ok(Some(reason)) => Err(Ending::refused(format!("worker_class = gevent: {reason}"))),
-        Err(error) => Err(Ending::raised(py, &error)),
-    }
-}
-
-/// Before code of the application runs in this process.
-pub(super) fn patch(py: Python<'_>, config: &Config) -> PyResult<()> {
-    match is_green(config) {
-        true => green::patch(py),
-        false => Ok(()),
-    }
-}
-
 /// Serves. `on_stuck` is called on the loop's thread when the main one does not come back.
 pub(super) fn serve(
     py: Python<'_>,
@@ -66,7 +41,7 @@ pub(super) fn serve(
     let (scoreboard, index) = (Arc::clone(&setup.scoreboard), setup.slot);
     let period = period(setup.config.workers.timeout);
     let watched = Arc::clone(watch);
-    let beat = move || {
+    let on_turn = move || {
         watched.set(Some(Instant::now()));
         scoreboard.slot(index).python_heartbeat(monotonic_ms());
     };
@@ -86,7 +61,7 @@ pub(super) fn serve(
                     exit
                 })
         })?;
-        let served = application.run_here(py, beat, period);
+        let served = application.run_here(py, on_turn, period);
         watch.set(None);
         if let Err(error) = served {
             log::error!("{}", traceback(py, &error));
@@ -102,8 +77,8 @@ fn period(timeout: Option<Duration>) -> Duration {
     })
 }
 
-/// What the heartbeat's thread does where the hub shows by turning that Python is alive: it beats while there is no hub
-/// yet or none any more, and reports one that does not turn, once, with the stack of what holds it up.
+/// What the heartbeat's thread does where the hub shows by turning that Python is alive: it is that itself while there is no
+/// hub yet or none any more, and reports one that does not turn, once, with the stack of what holds it up.
 pub(super) fn heartbeat(
     py: Python<'_>,
     config: &Config,
@@ -112,20 +87,21 @@ pub(super) fn heartbeat(
     watch: &Arc<HubWatch>,
 ) -> PyResult<Box<dyn Fn() + Send>> {
     let main_thread = green::thread_number(py)?;
-    let limit = config.workers.timeout.map_or(BLOCKED_MAX, |timeout| {
-        (timeout / 2).min(BLOCKED_MAX)
-    });
+    let limit = config
+        .workers
+        .timeout
+        .map_or(BLOCKED_MAX, |timeout| (timeout / 2).min(BLOCKED_MAX));
     let watch_slot = watch_slot(scoreboard, index);
     let (scoreboard, watch) = (Arc::clone(scoreboard), Arc::clone(watch));
-    let is_reported = std::sync::atomic::AtomicBool::new(false);
+    let is_reported = AtomicBool::new(false);
     Ok(Box::new(move || {
         match watch.blocked(Instant::now()) {
             None => scoreboard.slot(index).python_heartbeat(monotonic_ms()),
             Some(blocked) if blocked < limit => {
-                is_reported.store(false, std::sync::atomic::Ordering::Relaxed);
+                is_reported.store(false, Ordering::Relaxed);
             }
             Some(blocked) => {
-                if !is_reported.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                if !is_reported.swap(true, Ordering::Relaxed) {
                     let stack = Python::attach(|py| stack_or_reason(py, main_thread));
                     log::warn!(
                         "gevent's hub is blocked for {:.0} s: no greenlet of this worker can run. It is in:\n{}",

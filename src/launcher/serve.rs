@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use pyo3::prelude::*;
 
 use super::faults::Faults;
+use super::gevent;
 use super::green_worker;
 use super::leave::{leave, log_running, say_goodbye};
 use super::main_thread;
@@ -94,10 +95,7 @@ fn start(
     let access_log =
         worker_access_log::make(py, &config, &mut settings, age, inherited, &is_python)?;
     let hub = Arc::new(HubWatch::default());
-    let shows_life = match green_worker::is_green(&config) {
-        true => green_worker::heartbeat(py, &config, &scoreboard, index, &hub).map_err(raised)?,
-        false => heartbeat(&scoreboard, index, config.workers.threads == 1),
-    };
+    let shows_life = shows_life(py, &config, &scoreboard, index, &hub).map_err(raised)?;
     let heartbeat = start_heartbeat(&config, shows_life, fork_server)?;
     let interrupts = interrupts(&config);
     let app = WsgiApp::new(app, Arc::new(settings), scoreboard.clone(), index)
@@ -126,7 +124,7 @@ fn start(
         config: Arc::clone(&config),
     };
     let on_stuck = |exit| leave_stuck(inherited, &config, scoreboard.slot(index), exit);
-    let mut exit = if green_worker::is_green(&config) {
+    let mut exit = if gevent::is_green(&config) {
         let application = GreenApplication::new(app, on_signal, on_exception)?;
         green_worker::serve(py, setup, &application, &hub, on_stuck)?
     } else if config.workers.threads == 1 {
@@ -189,8 +187,22 @@ fn interrupts(config: &Config) -> Option<Arc<Interrupts>> {
     let threads = config.workers.threads;
     let limit = config.workers.request_timeout;
     // A greenlet is not a thread: the hub throws into it.
-    let limit = limit.filter(|_| !green_worker::is_green(config));
+    let limit = limit.filter(|_| !gevent::is_green(config));
     limit.map(|_| Arc::new(Interrupts::new(threads)))
+}
+
+/// What shows that Python is alive, from the heartbeat's thread.
+fn shows_life(
+    py: Python<'_>,
+    config: &Config,
+    scoreboard: &Arc<Scoreboard>,
+    index: usize,
+    hub: &Arc<HubWatch>,
+) -> PyResult<Box<dyn Fn() + Send>> {
+    match gevent::is_green(config) {
+        true => green_worker::heartbeat(py, config, scoreboard, index, hub),
+        false => Ok(heartbeat(scoreboard, index, config.workers.threads == 1)),
+    }
 }
 
 fn start_heartbeat(

@@ -6,7 +6,11 @@ use crate::config::{Config, VERSION};
 use crate::net::Listener;
 use crate::python::wsgi::{ListenerAddress, WsgiSettings};
 
-pub(super) fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> WsgiSettings {
+pub(super) fn wsgi_settings(
+    py: Python<'_>,
+    config: &Config,
+    listeners: &[Listener],
+) -> WsgiSettings {
     WsgiSettings {
         multithread: config.workers.threads > 1,
         multiprocess: config.workers.workers > 1,

@@ -1,4 +1,4 @@
-//! What wakes the one thread that runs its jobs as greenlets: an eventfd that the hub's loop watches.
+//! What wakes the one thread that runs its jobs as greenlets: an eventfd in the hub's poll set.
 //!
 //! Any thread wakes, the hub's thread looks. Wake-ups are coalesced: the descriptor is written once until the hub looks.
 //!
@@ -44,7 +44,7 @@ impl HubWakeup {
         })
     }
 
-    /// What the hub watches for being readable.
+    /// Readable when the hub is to look.
     pub fn descriptor(&self) -> RawFd {
         self.descriptor.as_raw_fd()
     }
@@ -82,7 +82,7 @@ impl HubWakeup {
     }
 }
 
-/// A greenlet's place in the wait for something: whoever moves that calls it up.
+/// A greenlet's place in the wait for something: the thread that moves that calls it up.
 #[derive(Clone, Debug)]
 pub struct Ticket {
     number: u64,

@@ -148,8 +148,7 @@ impl Window {
         let len = len.min(flow.unsent_bytes);
         flow.unsent_bytes -= len;
         self.unsent.subtract(len);
-        if (flow.waiting || !flow.tickets.is_empty())
-            && flow.unsent_bytes <= self.high_bytes() / 2
+        if (flow.waiting || !flow.tickets.is_empty()) && flow.unsent_bytes <= self.high_bytes() / 2
         {
             flow.call_up();
             self.moved.notify_one();

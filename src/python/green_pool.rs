@@ -96,7 +96,7 @@ impl GreenApplication {
         })
     }
 
-    /// On the interpreter's main thread: turn the hub until the pool is closed and its greenlets have ended. `beat` is
+    /// On the interpreter's main thread: turn the hub until the pool is closed and its greenlets have ended. `on_turn` is
     /// called at each `period` by the hub.
     ///
     /// # Errors
@@ -104,7 +104,7 @@ impl GreenApplication {
     pub fn run_here(
         &self,
         py: Python<'_>,
-        beat: impl Fn() + Send + 'static,
+        on_turn: impl Fn() + Send + 'static,
         period: Duration,
     ) -> PyResult<()> {
         let arrives = &self.arrives;
@@ -120,7 +120,7 @@ impl GreenApplication {
             is_closed: Cell::new(false),
             shared: Arc::clone(&self.shared),
             on_exception: Arc::clone(&self.on_exception),
-            beat: Box::new(beat),
+            on_turn: Box::new(on_turn),
         };
         let served = Bound::new(py, places).and_then(|places| {
             let served = green::module(py)?.call_method1("serve", (&places, period.as_secs_f64()));
@@ -142,11 +142,10 @@ impl GreenApplication {
         }
         self.shared.must_end.store(true, Ordering::Release);
         self.shared.wakeup.wake();
-        let waited = self.shared.left.wait_timeout_while(
-            self.shared.has_left(),
-            patience,
-            |has_left| !*has_left,
-        );
+        let waited =
+            self.shared
+                .left
+                .wait_timeout_while(self.shared.has_left(), patience, |has_left| !*has_left);
         let (has_left, _) = waited.unwrap_or_else(PoisonError::into_inner);
         *has_left
     }
@@ -234,7 +233,7 @@ struct GreenPool {
     is_closed: Cell<bool>,
     shared: Arc<Shared>,
     on_exception: Arc<ExceptionHook>,
-    beat: Box<dyn Fn()>,
+    on_turn: Box<dyn Fn()>,
 }
 
 impl GreenPool {
@@ -279,10 +278,16 @@ impl GreenPool {
     fn take(&self) -> isize {
         let index = self.free.borrow_mut().pop();
         let Some(index) = index else {
-            return if self.is_closed.get() { CLOSED } else { NOTHING };
+            return if self.is_closed.get() {
+                CLOSED
+            } else {
+                NOTHING
+            };
         };
         let place = &self.places[index];
-        let next = place.thread().map_or(NextJob::Closed, |one| one.try_next_job());
+        let next = place
+            .thread()
+            .map_or(NextJob::Closed, |one| one.try_next_job());
         if let NextJob::Job(job) = next {
             place.job.replace(Some(job));
             return isize::try_from(index).unwrap_or(NOTHING);
@@ -357,8 +362,8 @@ impl GreenPool {
     }
 
     /// The hub turns.
-    fn beat(&self) {
-        (self.beat)();
+    fn heartbeat(&self) {
+        (self.on_turn)();
     }
 
     /// An exception that ends programs has come to the main greenlet.

@@ -1,7 +1,7 @@
 //! Rows: Worker Processes.
 
 use super::row::{Default, Kind, Section, Setting, row};
-use crate::config::sections::WorkerClass;
+use crate::config::choices::WorkerClass;
 use crate::config::value::{Value, repr_str};
 
 const SECTION: Section = Section::WorkerProcesses;

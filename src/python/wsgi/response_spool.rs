@@ -104,7 +104,9 @@ impl ResponseSpool {
             return Ok(Flow::Open);
         };
         let piece = with_owner(stored, object.closed_when_sent(py));
-        client.send_piece(piece).map_or(Ok(Flow::Gone), |_| Ok(Flow::Open))
+        client
+            .send_piece(piece)
+            .map_or(Ok(Flow::Gone), |_| Ok(Flow::Open))
     }
 
     fn wait_a_little(

@@ -5,10 +5,11 @@ import os
 import threading
 import time
 
-import gate
 import gevent
 import gevent.monkey
 import gevent.socket
+
+import gate
 
 PATCHED_AT_IMPORT = gevent.monkey.is_module_patched("socket")
 VARIABLE = contextvars.ContextVar("variable", default="unset")
