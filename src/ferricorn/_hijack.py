@@ -32,7 +32,7 @@ def _hijackable(plain: type[socket.socket]) -> type[socket.socket]:
                 return super().__getattribute__(name)
             _, hijack = _pending.pop(id(self), (None, None))
             # Plain from here on: with this class the object has lost its hook.
-            self.__class__ = plain
+            self.__class__ = plain  # type: ignore[assignment]
             if hijack is not None:
                 try:
                     hijack()

@@ -17,6 +17,7 @@ pub mod green;
 pub mod green_pool;
 pub mod heartbeat;
 pub mod hooks;
+pub mod hub_watch;
 pub mod interrupts;
 pub mod loader;
 pub mod native_thread;
