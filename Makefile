@@ -32,7 +32,7 @@ OPTIMISED := $(foreach crate,ferricorn loom generator,--config profile.dev.packa
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
 .PHONY: help run build quick test check-rust check-python pytest test-agents docs site bench fuzz fuzz-smoke base peers instructions walk clean \
-        wheels sdist run-wheels roots audit lint-release changelog release
+        test-python test-matrix wheels sdist run-wheels roots audit lint-release changelog release
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -114,6 +114,26 @@ check-python: $(TESTS)  ## ruff on every Python file, mypy on the package, its s
 
 pytest: $(TESTS)  ## real processes: PEP 3333, HTTP, signals, frameworks, parity with gunicorn
 	@$(BIN)/python -m pytest tests/python -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
+
+# One interpreter after another, each with an environment and a build of its own under target/matrix.
+MATRIX_PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
+test-python:  ## tests/python on another interpreter: PYTHON=python3.13 (or a path)
+	@[ -n "$(PYTHON)" ] || { echo "Name the interpreter: make test-python PYTHON=python3.13" >&2; exit 2; }
+	@version=$$("$(PYTHON)" -c 'import sys, sysconfig; \
+	  print("%d.%d%s" % (*sys.version_info[:2], "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""))'); \
+	  $(MAKE) --no-print-directory VENV="target/matrix/$$version" PYTHON="$(PYTHON)" pytest
+
+test-matrix:  ## test-python on every CPython of MATRIX_PYTHONS that is on PATH or that pyenv has
+	@set -eu; tested=; missing=; \
+	for version in $(MATRIX_PYTHONS); do found=; \
+	  for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python; do \
+	    if "$$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then found=$$python; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then missing="$$missing $$version"; continue; fi; \
+	  echo "CPython $$version ($$found)"; \
+	  $(MAKE) --no-print-directory test-python PYTHON="$$found"; tested="$$tested $$version"; \
+	done; \
+	echo "tested:$$tested$${missing:+; not on this machine:$$missing}"
 
 # Their own environment: agents patch what they find.
 AGENTS := target/agents
