@@ -257,7 +257,11 @@ fn read_head(
 ) -> Result<(BodyLength, bool), ParseError> {
     let uri = &message.uri;
     let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let path = uri.path_and_query().map_or("", |path| path.as_str());
+    // What is not there reads as "/" in a `PathAndQuery`, and as empty in `path` alone.
+    let path = match uri.path() {
+        "" => "",
+        _ => uri.path_and_query().map_or("", |path| path.as_str()),
+    };
     let parts = RequestParts {
         method: message.method.as_str().as_bytes(),
         scheme: uri.scheme_str().unwrap_or("http").as_bytes(),
