@@ -21,7 +21,7 @@ TESTS := $(VENV)/.tests
 
 SOURCES := $(shell find src -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name 'py.typed') \
            Cargo.toml Cargo.lock pyproject.toml
-PYTHON_FILES := src/ferricorn tests/python tests/fuzz examples benches release
+PYTHON_FILES := src/ferricorn tests/python tests/deploy tests/fuzz examples benches release
 
 # Linting, documenting and testing Rust wants an interpreter to look at, never one to link.
 RUST_ENV := PYO3_PYTHON="$(CURDIR)/$(BIN)/python"
@@ -31,8 +31,8 @@ OPTIMISED := $(foreach crate,ferricorn loom generator,--config profile.dev.packa
              --config profile.dev.package.ferricorn.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build quick test check-rust check-python pytest test-agents docs site bench fuzz fuzz-smoke base peers instructions walk clean \
-        wheels sdist run-wheels roots audit lint-release changelog release
+.PHONY: help run build quick test check-rust check-python pytest test-agents test-deploy docs site bench fuzz fuzz-smoke base peers instructions walk \
+        clean test-python test-matrix wheels sdist run-wheels roots audit lint-release changelog release
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -115,6 +115,26 @@ check-python: $(TESTS)  ## ruff on every Python file, mypy on the package, its s
 pytest: $(TESTS)  ## real processes: PEP 3333, HTTP, signals, frameworks, parity with gunicorn
 	@$(BIN)/python -m pytest tests/python -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
 
+# One interpreter after another, each with an environment and a build of its own under target/matrix.
+MATRIX_PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
+test-python:  ## tests/python on another interpreter: PYTHON=python3.13 (or a path)
+	@[ -n "$(PYTHON)" ] || { echo "Name the interpreter: make test-python PYTHON=python3.13" >&2; exit 2; }
+	@version=$$("$(PYTHON)" -c 'import sys, sysconfig; \
+	  print("%d.%d%s" % (*sys.version_info[:2], "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""))'); \
+	  $(MAKE) --no-print-directory VENV="target/matrix/$$version" PYTHON="$(PYTHON)" pytest
+
+test-matrix:  ## test-python on every CPython of MATRIX_PYTHONS that is on PATH or that pyenv has
+	@set -eu; tested=; missing=; \
+	for version in $(MATRIX_PYTHONS); do found=; \
+	  for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python; do \
+	    if "$$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then found=$$python; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then missing="$$missing $$version"; continue; fi; \
+	  echo "CPython $$version ($$found)"; \
+	  $(MAKE) --no-print-directory test-python PYTHON="$$found"; tested="$$tested $$version"; \
+	done; \
+	echo "tested:$$tested$${missing:+; not on this machine:$$missing}"
+
 # Their own environment: agents patch what they find.
 AGENTS := target/agents
 $(AGENTS)/.made: $(MADE) tests/python/requirements-agents.txt
@@ -125,6 +145,14 @@ $(AGENTS)/.made: $(MADE) tests/python/requirements-agents.txt
 
 test-agents: $(BUILT) $(AGENTS)/.made  ## monitoring agents of the field: what they have seen arrives
 	@PYTHONPATH="$(CURDIR)/src" $(AGENTS)/bin/python -m pytest tests/python/test_agents.py -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
+
+$(VENV)/.deploy: $(TESTS) tests/deploy/requirements.txt
+	@$(PIP) -r tests/deploy/requirements.txt
+	@touch $@
+
+# Proxies that are not installed skip their tests, by name.
+test-deploy: $(VENV)/.deploy  ## examples/deploy with the real programs: what is sent and lost over a deploy
+	@$(BIN)/python -m pytest -c tests/python/pytest.ini tests/deploy -n 2 -q $(PYTEST_ARGS)
 
 docs:  ## write docs/settings.md from the table of settings
 	@UPDATE_DOCS=1 cargo test --locked --no-default-features --quiet --lib config::document

@@ -17,6 +17,8 @@ mod config_check;
 mod daemon;
 mod ending;
 mod faults;
+mod gevent;
+mod green_worker;
 mod leave;
 mod main_thread;
 mod origin;
@@ -33,6 +35,7 @@ mod title;
 mod worker;
 mod worker_access_log;
 mod worker_signals;
+mod wsgi_surroundings;
 
 use std::ffi::OsString;
 use std::sync::Arc;

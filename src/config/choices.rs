@@ -2,6 +2,14 @@
 
 use std::path::PathBuf;
 
+/// What runs the requests of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerClass {
+    Threads,
+    /// Greenlets of one hub.
+    Gevent,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReloadEngine {
     Auto,

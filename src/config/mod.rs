@@ -31,7 +31,7 @@ pub use bad_value::BadValue;
 pub use check::check;
 pub use choices::{
     ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
-    ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion,
+    ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion, WorkerClass,
 };
 pub use cli::CliOutcome;
 pub use document::document;

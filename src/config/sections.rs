@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::choices::{
     ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
-    ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion,
+    ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion, WorkerClass,
 };
 use super::peers::AllowedPeers;
 use super::resolved::Resolved;
@@ -74,7 +74,8 @@ pub struct Workers {
     pub workers: usize,
     /// Why `auto` is that number; none where a number was given.
     pub auto: Option<String>,
-    /// At least 1.
+    pub worker_class: WorkerClass,
+    /// Requests that run at a time: threads, or greenlets. At least 1.
     pub threads: usize,
     pub worker_connections: usize,
     pub timeout: Option<Duration>,
@@ -93,9 +94,10 @@ impl Workers {
     /// What the log calls a worker.
     #[must_use]
     pub fn kind(&self) -> String {
-        match self.threads {
-            1 => "sync".to_owned(),
-            threads => format!("hybrid ({threads} threads)"),
+        match (self.worker_class, self.threads) {
+            (WorkerClass::Gevent, _) => "gevent".to_owned(),
+            (WorkerClass::Threads, 1) => "sync".to_owned(),
+            (WorkerClass::Threads, threads) => format!("hybrid ({threads} threads)"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::check::split_statsd;
 use super::choices::{
     ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
-    ProxyProtocol, ReloadEngine, TlsVersion,
+    ProxyProtocol, ReloadEngine, TlsVersion, WorkerClass,
 };
 use super::cpus;
 use super::resolved::Resolved;
@@ -11,6 +11,7 @@ use super::sections::{
     AccessLog, App, Config, Control, Debugging, Http, Http2, Lifecycle, Logging, Process, Proxy,
     RequestLimits, Socket, Statsd, Syslog, Tls, Workers,
 };
+use super::settings::workers;
 use super::sources::RawSettings;
 use super::value::Value;
 
@@ -82,13 +83,20 @@ fn app(r: &Resolved, raw: &RawSettings) -> App {
 }
 
 fn workers(r: &Resolved, raw: &RawSettings) -> Workers {
+    let class = workers::class(r.value("worker_class"));
+    // A greenlet per request, as many as there may be connections.
+    let concurrency = match class {
+        WorkerClass::Threads => "threads",
+        WorkerClass::Gevent => "worker_connections",
+    };
     let is_auto = raw.get("workers").and_then(Value::as_str) == Some("auto");
     section! { Workers of r:
         number(workers worker_connections max_queue) on(handover)
         seconds(timeout boot_timeout) time(request_timeout queue_timeout) path(worker_tmp_dir)
         {
             auto: is_auto.then(|| cpus::workers().reason),
-            threads: r.number::<usize>("threads").max(1),
+            worker_class: class,
+            threads: r.number::<usize>(concurrency).max(1),
             graceful_timeout: r.seconds("graceful_timeout").unwrap_or_default(),
         }
     }

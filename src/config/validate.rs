@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn refuses_what_must_not_be_ignored() {
         for (name, value, hint) in [
-            ("worker_class", Value::str("gevent"), "--threads N"),
+            ("worker_class", Value::str("eventlet"), "-k gevent"),
             (
                 "worker_class",
                 Value::str("uvicorn.workers.UvicornWorker"),
@@ -414,6 +414,9 @@ mod tests {
             "gthread",
             "gunicorn.workers.sync.SyncWorker",
             "egg:gunicorn#gthread",
+            "gevent",
+            "gevent_pywsgi",
+            "gunicorn.workers.ggevent.GeventWorker",
         ] {
             built(&[("worker_class", Value::str(class))]);
         }

@@ -18,41 +18,52 @@ if TYPE_CHECKING:
 
 # The sockets that may be hijacked, and what reports that to the server; by the identity of the socket, which has no
 # room for it.
-_pending: dict[int, tuple[HijackableSocket, Callable[[], None]]] = {}
+_pending: dict[int, tuple[socket.socket, Callable[[], None]]] = {}
 
 
-class HijackableSocket(socket.socket):
-    """A client's socket that is not yet the application's."""
+def _hijackable(plain: type[socket.socket]) -> type[socket.socket]:
+    """The class of a client's socket that is not yet the application's; `plain` is what it turns into."""
 
-    __slots__ = ()
+    class HijackableSocket(plain):  # type: ignore[valid-type, misc]
+        __slots__ = ()
 
-    def __getattribute__(self, name: str) -> Any:
-        if name.startswith("__"):
-            return super().__getattribute__(name)
-        _, hijack = _pending.pop(id(self), (None, None))
-        # Plain from here on: with this class the object has lost its hook.
-        self.__class__ = socket.socket  # type: ignore[assignment]
-        if hijack is not None:
-            try:
-                hijack()
-            except BaseException:
-                self.close()
-                raise
-            self.setblocking(True)
-        return getattr(self, name)
+        def __getattribute__(self, name: str) -> Any:
+            if name.startswith("__"):
+                return super().__getattribute__(name)
+            _, hijack = _pending.pop(id(self), (None, None))
+            # Plain from here on: with this class the object has lost its hook.
+            self.__class__ = plain  # type: ignore[assignment]
+            if hijack is not None:
+                try:
+                    hijack()
+                except BaseException:
+                    self.close()
+                    raise
+                self.setblocking(True)
+            return getattr(self, name)
 
-    def __repr__(self) -> str:
-        return "<socket.socket that this request may hijack>"
+        def __repr__(self) -> str:
+            return "<socket.socket that this request may hijack>"
+
+    return HijackableSocket
 
 
-def offer(descriptor: int, hijack: Callable[[], None]) -> HijackableSocket:
+# By what they turn into: gevent puts its own class into the module.
+_kinds: dict[type[socket.socket], type[socket.socket]] = {}
+
+
+def offer(descriptor: int, hijack: Callable[[], None]) -> socket.socket:
     """The socket over `descriptor`. `hijack` is called once, before the socket is first used."""
-    hijackable = HijackableSocket(fileno=descriptor)
-    _pending[id(hijackable)] = (hijackable, hijack)
-    return hijackable
+    plain = socket.socket
+    kind = _kinds.get(plain) or _kinds.setdefault(plain, _hijackable(plain))
+    # Its construction looks at attributes already, so that the class comes last.
+    made = plain(fileno=descriptor)
+    _pending[id(made)] = (made, hijack)
+    made.__class__ = kind
+    return made
 
 
-def withdraw(hijackable: HijackableSocket) -> None:
+def withdraw(hijackable: socket.socket) -> None:
     """The request is over. A socket that was not used is closed: the connection stays the server's."""
     if _pending.pop(id(hijackable), None) is not None:
         hijackable.close()

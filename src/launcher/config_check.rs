@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn every_mistake_is_found_in_one_run() {
         let raw = given(&[
-            ("worker_class", "gevent"),
+            ("worker_class", "eventlet"),
             ("workers", "many"),
             ("raw_env", "no-assignment"),
             ("access_log_format", "%(nothing"),

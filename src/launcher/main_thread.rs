@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use super::leave::exit_now;
 use super::worker_signals::without_signals;
 use crate::arbiter::EXIT_BOOT;
+use crate::pool::Application;
 use crate::python::gil::{Reason, release};
 use crate::python::threads::{MainThreadJobs, PythonApplication};
 use crate::python::traceback::format as traceback;
@@ -49,7 +50,7 @@ pub(super) fn serve(
 }
 
 /// Runs the event loop. When it fails, its threads wait for jobs that never come: none of them is to be waited for.
-pub(super) fn serve_or_fail(setup: Setup, application: &PythonApplication, threads: usize) -> Exit {
+pub(super) fn serve_or_fail(setup: Setup, application: &dyn Application, threads: usize) -> Exit {
     let (scoreboard, index, logs) = (Arc::clone(&setup.scoreboard), setup.slot, setup.log);
     worker::run(setup, application).unwrap_or_else(|error| {
         let has_served = scoreboard.slot(index).reported_state() != SlotState::Booting;

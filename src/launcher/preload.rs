@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nix::unistd::Pid;
 use pyo3::prelude::*;
 
+use super::gevent;
 use super::leave::exit_now;
 use super::python_runtime::PythonRuntime;
 use super::worker;
@@ -35,6 +36,10 @@ pub(super) fn run(
         "fork server [{}]",
         context.config.process.proc_name
     ));
+    if let Err(error) = gevent::patch(py, &context.config) {
+        log::error!("Exception while preloading\n{}", traceback(py, &error));
+        return 1;
+    }
     match runtime.preload() {
         Ok(()) => {}
         Err(error) => {

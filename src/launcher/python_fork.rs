@@ -10,12 +10,12 @@ use crate::fork_guard::{self, Succession};
 use crate::logging::Log;
 use crate::python::fork_guard::{after_fork_in_child, after_fork_in_parent, before_fork};
 
-/// `os.fork`.
+/// `os.fork`, as it was before gevent has patched it.
 pub(super) fn fork(py: Python<'_>, logs: Log) -> io::Result<Forked> {
     let fork = || -> PyResult<i32> {
         flush_streams(py)?;
-        let os = py.import("os")?;
-        fork_guard::own_fork(|| os.call_method0("fork"))?.extract()
+        let module = py.import("ferricorn._green")?;
+        fork_guard::own_fork(|| module.call_method0("fork"))?.extract()
     };
     match fork() {
         Ok(0) => {

@@ -8,6 +8,8 @@ use nix::unistd::Pid;
 use pyo3::prelude::*;
 
 use super::faults::Faults;
+use super::gevent;
+use super::green_worker;
 use super::leave::{leave, log_running, say_goodbye};
 use super::main_thread;
 use super::python_logs;
@@ -15,19 +17,21 @@ use super::python_runtime::Inherited;
 use super::raised::Raised;
 use super::worker_access_log;
 use super::worker_signals::{RequestedExit, WorkerSignals, watch_slot, without_signals};
+use super::wsgi_surroundings::{server_header, wsgi_settings};
 use crate::arbiter::{WorkerContext, signals};
-use crate::config::{Config, VERSION};
+use crate::config::Config;
 use crate::fork_guard::QuietChild;
 use crate::logging::access::FormatError;
 use crate::logging::statsd::Statsd;
-use crate::net::Listener;
 use crate::python::gil::{Reason, release};
+use crate::python::green_pool::GreenApplication;
 use crate::python::heartbeat::{self, GilTaskQueue, Heartbeat};
 use crate::python::hooks::{Hook, leaving, reopen_files, store};
+use crate::python::hub_watch::HubWatch;
 use crate::python::interrupts::Interrupts;
 use crate::python::native_thread::ThreadEnd;
 use crate::python::threads::{PythonApplication, TimeoutHook, poke_main_thread};
-use crate::python::wsgi::{ListenerAddress, PythonAccessLog, RequestHooks, WsgiApp, WsgiSettings};
+use crate::python::wsgi::{PythonAccessLog, RequestHooks, WsgiApp};
 use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 use crate::worker::{Exit, Setup};
 
@@ -91,7 +95,9 @@ fn start(
     let is_python = Arc::new(AtomicBool::new(touched.access));
     let access_log =
         worker_access_log::make(py, &config, &mut settings, age, inherited, &is_python)?;
-    let heartbeat = start_heartbeat(&config, &scoreboard, index, fork_server)?;
+    let hub = Arc::new(HubWatch::default());
+    let shows_life = shows_life(py, &config, &scoreboard, index, &hub).map_err(raised)?;
+    let heartbeat = start_heartbeat(&config, shows_life, fork_server)?;
     let interrupts = interrupts(&config);
     let app = WsgiApp::new(app, Arc::new(settings), scoreboard.clone(), index)
         .with_interrupts(interrupts.clone());
@@ -100,7 +106,6 @@ fn start(
     let script_name = app.script_name().as_bytes().to_vec();
     let on_timeout = timeout_hook(interrupts, heartbeat.queue());
     let (requested_exit, on_exception) = exception_hook();
-    let mut application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
     let setup = Setup {
         listeners,
         scoreboard: Arc::clone(&scoreboard),
@@ -119,11 +124,16 @@ fn start(
         log: Some(inherited.logs),
         config: Arc::clone(&config),
     };
-    let mut exit = if config.workers.threads == 1 {
+    let on_stuck = |exit| leave_stuck(inherited, &config, scoreboard.slot(index), exit);
+    let mut exit = if gevent::is_green(&config) {
+        let application = GreenApplication::new(app, on_signal, on_exception)?;
+        green_worker::serve(py, setup, &application, &hub, on_stuck)?
+    } else if config.workers.threads == 1 {
+        let mut application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
         let jobs = application.use_main_thread();
-        let on_stuck = |exit| leave_stuck(inherited, &config, scoreboard.slot(index), exit);
         main_thread::serve(py, setup, &application, &jobs, on_stuck)?
     } else {
+        let application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
         let serve = || main_thread::serve_or_fail(setup, &application, config.workers.threads);
         release(py, Reason::MainThread, serve)
     };
@@ -177,17 +187,30 @@ fn with_loggers(
 fn interrupts(config: &Config) -> Option<Arc<Interrupts>> {
     let threads = config.workers.threads;
     let limit = config.workers.request_timeout;
+    // A greenlet is not a thread: the hub throws into it.
+    let limit = limit.filter(|_| !gevent::is_green(config));
     limit.map(|_| Arc::new(Interrupts::new(threads)))
+}
+
+/// What shows that Python is alive, from the heartbeat's thread.
+fn shows_life(
+    py: Python<'_>,
+    config: &Config,
+    scoreboard: &Arc<Scoreboard>,
+    index: usize,
+    hub: &Arc<HubWatch>,
+) -> PyResult<Box<dyn Fn() + Send>> {
+    match gevent::is_green(config) {
+        true => green_worker::heartbeat(py, config, scoreboard, index, hub),
+        false => Ok(heartbeat(scoreboard, index, config.workers.threads == 1)),
+    }
 }
 
 fn start_heartbeat(
     config: &Config,
-    scoreboard: &Arc<Scoreboard>,
-    index: usize,
+    shows_life: Box<dyn Fn() + Send>,
     fork_server: Option<Pid>,
 ) -> std::io::Result<Heartbeat> {
-    let has_one_thread = config.workers.threads == 1;
-    let shows_life = heartbeat(scoreboard, index, has_one_thread);
     let below = QuietChild::new(fork_server);
     let shows_life = Box::new(move || {
         shows_life();
@@ -328,72 +351,4 @@ fn signal_hook(
             }
         });
     })
-}
-
-fn wsgi_settings(py: Python<'_>, config: &Config, listeners: &[Listener]) -> WsgiSettings {
-    WsgiSettings {
-        multithread: config.workers.threads > 1,
-        multiprocess: config.workers.workers > 1,
-        server_software: of_gunicorn(py, "SERVER_SOFTWARE")
-            .unwrap_or_else(|| format!("ferricorn/{VERSION}")),
-        script_name: environment(py, "SCRIPT_NAME"),
-        sendfile: config.http.sendfile,
-        listeners: listeners.iter().map(address_of).collect(),
-        noted_keys: Vec::new(),
-        request_id_seed: None,
-    }
-}
-
-/// The `Server` field's value; empty for none.
-fn server_header(py: Python<'_>, config: &Config) -> Vec<u8> {
-    let text = config.http.server_header.clone();
-    let text = text.or_else(|| of_gunicorn(py, "SERVER"));
-    let text = text.unwrap_or_else(|| "ferricorn".to_owned());
-    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-        return text.into_bytes();
-    }
-    log::error!("gunicorn.SERVER cannot stand in a header, so there is no Server header: {text:?}");
-    Vec::new()
-}
-
-/// Configuration files change gunicorn's name through its module; with the module installed that goes on to work.
-fn of_gunicorn(py: Python<'_>, constant: &str) -> Option<String> {
-    let modules = py.import("sys").and_then(|sys| sys.getattr("modules"));
-    let module = modules.ok()?.get_item("gunicorn").ok()?;
-    let value: String = module.getattr(constant).ok()?.extract().ok()?;
-    let is_untouched = value == "gunicorn" || value.starts_with("gunicorn/");
-    (!is_untouched).then_some(value)
-}
-
-/// As the application sees it: `raw_env` and `post_fork` may have changed it.
-fn environment(py: Python<'_>, name: &str) -> String {
-    let value = py.import("os").and_then(|os| {
-        os.getattr("environ")?
-            .call_method1("get", (name, ""))?
-            .extract()
-    });
-    value.unwrap_or_default()
-}
-
-fn address_of(listener: &Listener) -> ListenerAddress {
-    match listener {
-        Listener::Tcp(listener) => {
-            let address = listener.local_addr().ok();
-            ListenerAddress::Tcp {
-                name: address
-                    .map(|address| address.ip().to_string())
-                    .unwrap_or_default(),
-                port: address.map_or(0, |address| address.port()),
-            }
-        }
-        Listener::Unix(listener) => {
-            let path = listener
-                .local_addr()
-                .ok()
-                .and_then(|address| Some(address.as_pathname()?.display().to_string()));
-            ListenerAddress::Unix {
-                path: path.unwrap_or_default(),
-            }
-        }
-    }
 }

@@ -10,7 +10,7 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | words | `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `response_memory`, `window` |
+//! | words | `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `hub_wakeup`, `response_memory`, `window` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes |
 //! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `job_stats` |
 //! | messages | `job` |
@@ -22,6 +22,7 @@ mod buffer_pool;
 mod conn_id;
 mod estimates;
 mod gone_streams;
+mod hub_wakeup;
 mod in_flight;
 mod job;
 mod job_queue;
@@ -46,6 +47,7 @@ use std::sync::Arc;
 pub use buffer_pool::{BodyBytes, BufferPool, REUSED_BYTES_MIN};
 pub use conn_id::ConnId;
 pub use estimates::OneRequestShare;
+pub use hub_wakeup::{HubWakeup, Ticket};
 pub use in_flight::InFlightRequest;
 pub use job::{
     BorrowedBuffer, Job, Peer, Piece, Reply, RequestBody, ResponseBody, StreamedResponse,
@@ -54,7 +56,7 @@ pub use policy::{Reason, SleepMode};
 pub use response_memory::{COUNTED_BYTES_MIN, Overdraft, Reservation, UnsentBytes};
 pub use streaming_body::{BodyDemand, StreamingBody};
 pub use temporary_file::temporary_file;
-pub use thread::PoolThread;
+pub use thread::{NextJob, PoolThread};
 pub use thread_pool::Pool;
 pub use tls_info::{ClientCertificate, TlsInfo, openssl_date};
 pub use window::{Window, WindowClosed};
@@ -87,6 +89,11 @@ pub trait Application: Send + Sync {
     /// Whether the threads run side by side, which threads of an interpreter with a GIL do not.
     fn is_parallel(&self) -> bool {
         false
+    }
+
+    /// What wakes the one native thread that takes all the pool's places, and runs jobs as greenlets of one hub there.
+    fn hub(&self) -> Option<Arc<HubWakeup>> {
+        None
     }
 
     /// Called on the event loop's thread when a signal that the application handles itself has arrived.

@@ -13,11 +13,12 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::fork_guard::GuardedFile;
 
+use super::hub_wakeup::Ticket;
 use super::temporary_file::temporary_file;
 
 /// Responses of fewer bytes in memory are not counted: the socket's own buffer takes as much.
@@ -183,12 +184,17 @@ impl Drop for Reservation {
 struct End {
     has_come: Mutex<bool>,
     moved: Condvar,
+    /// The greenlet that waits.
+    ticket: OnceLock<Ticket>,
 }
 
 impl End {
     fn come(&self) {
         *self.has_come.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.moved.notify_one();
+        if let Some(ticket) = self.ticket.get() {
+            ticket.clone().call_up();
+        }
     }
 }
 
@@ -206,6 +212,13 @@ impl Overdraft {
         let has_come = has_come.unwrap_or_else(PoisonError::into_inner);
         let waited = self.end.moved.wait_while(has_come, |has_come| !*has_come);
         drop(waited);
+    }
+
+    /// A greenlet, before it waits: whether it must, until the ticket is called up. Asked once.
+    pub fn must_wait(&self, ticket: Ticket) -> bool {
+        self.end.ticket.get_or_init(|| ticket);
+        let has_come = self.end.has_come.lock();
+        !*has_come.unwrap_or_else(PoisonError::into_inner)
     }
 }
 

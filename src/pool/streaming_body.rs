@@ -9,6 +9,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::conn_id::ConnId;
+use super::hub_wakeup::Ticket;
 
 /// The loop stops reading at this many unread bytes. What one read brought may come on top.
 const WINDOW_BYTES: usize = 64 * 1024;
@@ -36,6 +37,8 @@ struct Flow {
     is_paused: bool,
     /// The application has asked for the body.
     was_asked: bool,
+    /// Greenlets that wait.
+    tickets: Vec<Ticket>,
 }
 
 #[derive(Debug)]
@@ -55,6 +58,7 @@ impl StreamingBody {
             end: End::Open,
             is_paused: false,
             was_asked: false,
+            tickets: Vec::new(),
         };
         Self {
             flow: Mutex::new(flow),
@@ -69,14 +73,15 @@ impl StreamingBody {
         let mut flow = self.lock();
         flow.bytes.extend_from_slice(bytes);
         flow.is_paused = flow.bytes.len() >= WINDOW_BYTES;
-        self.moved.notify_all();
+        self.notify(&mut flow);
         flow.is_paused
     }
 
     /// Event loop: the body is whole.
     pub fn end(&self) {
-        self.lock().end = End::Whole;
-        self.moved.notify_all();
+        let mut flow = self.lock();
+        flow.end = End::Whole;
+        self.notify(&mut flow);
     }
 
     /// Event loop: the rest of the body will not come.
@@ -85,14 +90,20 @@ impl StreamingBody {
         if matches!(flow.end, End::Open) {
             flow.end = End::Broken(kind, why);
         }
+        self.notify(&mut flow);
+    }
+
+    fn notify(&self, flow: &mut Flow) {
+        flow.tickets.drain(..).for_each(Ticket::call_up);
         self.moved.notify_all();
     }
 
     /// Pool thread, without the GIL: wait for bytes and append them to `to`. Returns false at the end of the body.
+    /// A greenlet gives a `ticket` and does not wait here: it is called up when something has arrived.
     ///
     /// # Errors
-    /// The body was broken off: a part must never pass for the whole.
-    pub fn take(&self, to: &mut Vec<u8>) -> io::Result<bool> {
+    /// The body was broken off: a part must never pass for the whole. `WouldBlock`: the ticket will be called up.
+    pub fn take(&self, to: &mut Vec<u8>, ticket: Option<&Ticket>) -> io::Result<bool> {
         let mut flow = self.lock();
         while flow.bytes.is_empty() {
             match flow.end {
@@ -102,6 +113,10 @@ impl StreamingBody {
             }
             if !std::mem::replace(&mut flow.was_asked, true) {
                 self.demand.want_body(self.conn);
+            }
+            if let Some(ticket) = ticket {
+                flow.tickets.push(ticket.clone());
+                return Err(io::ErrorKind::WouldBlock.into());
             }
             flow = self
                 .moved
@@ -156,7 +171,7 @@ mod tests {
         assert!(body.push(&[2; WINDOW_BYTES]));
         assert_eq!(asked.count(), 0);
         let mut bytes = Vec::new();
-        assert!(body.take(&mut bytes).unwrap());
+        assert!(body.take(&mut bytes, None).unwrap());
         assert_eq!(bytes.len(), WINDOW_BYTES + 10);
         assert_eq!(asked.count(), 1);
     }
@@ -167,7 +182,7 @@ mod tests {
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
                 let mut bytes = Vec::new();
-                while body.take(&mut bytes).unwrap() {}
+                while body.take(&mut bytes, None).unwrap() {}
                 bytes
             });
             while asked.count() == 0 {
@@ -180,14 +195,28 @@ mod tests {
     }
 
     #[test]
+    fn a_greenlet_does_not_wait_and_is_called_up() {
+        let (asked, body) = body();
+        let hub = Arc::new(crate::pool::HubWakeup::new().unwrap());
+        let mut bytes = Vec::new();
+        let error = body.take(&mut bytes, Some(&hub.ticket())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!((asked.count(), hub.next_due()), (1, None));
+        body.push(b"late");
+        assert_eq!(hub.next_due(), Some(1));
+        assert!(body.take(&mut bytes, Some(&hub.ticket())).unwrap());
+        assert_eq!(bytes, b"late");
+    }
+
+    #[test]
     fn a_broken_body_is_an_error_behind_what_had_come_and_stays_one() {
         let (_asked, body) = body();
         body.push(b"part");
         body.break_off(io::ErrorKind::TimedOut, "too slow");
         let mut bytes = Vec::new();
-        assert!(body.take(&mut bytes).unwrap());
+        assert!(body.take(&mut bytes, None).unwrap());
         for _ in 0..2 {
-            let error = body.take(&mut bytes).unwrap_err();
+            let error = body.take(&mut bytes, None).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         }
     }

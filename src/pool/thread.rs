@@ -9,6 +9,17 @@ use super::policy::{self, Crowd, Reason};
 use super::thread_pool::Pool;
 use super::wait_sampler::WaitSampler;
 
+/// What a greenlet's hub finds when it looks for a job.
+#[derive(Debug)]
+pub enum NextJob {
+    /// To be run by the place that has asked.
+    Job(Box<Job>),
+    /// There is none now.
+    Nothing,
+    /// There will be none any more.
+    Closed,
+}
+
 /// A thread that has just slept and has the GIL again: the clock need not be read once more for its first job.
 #[derive(Default)]
 struct Awake {
@@ -28,7 +39,7 @@ impl Awake {
     }
 }
 
-/// One thread of the pool.
+/// One thread of the pool, or the place of one greenlet.
 #[derive(Debug)]
 pub struct PoolThread {
     pool: Arc<Pool>,
@@ -74,15 +85,10 @@ impl PoolThread {
     /// it again when it returns (see `wakeup.rs`).
     pub fn next_job(&self, mut idle: impl FnMut(&(dyn Fn() + Sync))) -> Option<Box<Job>> {
         let (pool, index) = (&*self.pool, self.index);
-        self.set_busy(false);
-        if let Some(in_flight) = pool.in_flight_table() {
-            in_flight.end(index);
-        }
+        self.end_in_flight();
         let mut awake = Awake::default();
         loop {
-            while let Some(buffer) = pool.pop_deferred_drop() {
-                drop(buffer);
-            }
+            pool.drop_deferred();
             // Before the look at the queue: what was queued before it closed is still run.
             let is_closed = pool.is_closed();
             let is_idle_extra = self.is_idle_extra(is_closed);
@@ -113,6 +119,38 @@ impl PoolThread {
             });
             awake = Awake::since(woken.get());
             pool.wakeup().wakeup_done();
+        }
+    }
+
+    /// The next job whose client is still there, for a place of a hub, which never parks. It is over with
+    /// [`Self::end_job`].
+    pub fn try_next_job(&self) -> NextJob {
+        loop {
+            // Before the look at the queue: what was queued before it closed is still run.
+            let is_closed = self.pool.is_closed();
+            match self.pool.pop() {
+                Some(job) => {
+                    if let Some(job) = self.begin(job, Awake::default()) {
+                        return NextJob::Job(job);
+                    }
+                }
+                None if is_closed => return NextJob::Closed,
+                None => return NextJob::Nothing,
+            }
+        }
+    }
+
+    /// The job that came by [`Self::try_next_job`] is over.
+    pub fn end_job(&self) {
+        self.end_in_flight();
+        self.end_running(Instant::now());
+    }
+
+    #[inline]
+    fn end_in_flight(&self) {
+        self.set_busy(false);
+        if let Some(in_flight) = self.pool.in_flight_table() {
+            in_flight.end(self.index);
         }
     }
 

@@ -12,6 +12,7 @@ use crossbeam::queue::SegQueue;
 
 use super::conn_id::ConnId;
 use super::gone_streams::GoneStreams;
+use super::hub_wakeup::HubWakeup;
 use super::in_flight::{InFlight, InFlightRequest};
 use super::job::{BorrowedBuffer, Job, Piece, Reply};
 use super::job_queue::JobQueue;
@@ -33,6 +34,8 @@ pub struct Pool {
     /// What the threads run, when requests are timed.
     in_flight: Option<InFlight>,
     wakeup: WakeupToken,
+    /// Where the jobs are greenlets, their hub.
+    hub: Option<Arc<HubWakeup>>,
     replies: Replies,
     live: LiveConnections,
     gone_streams: GoneStreams,
@@ -57,6 +60,7 @@ impl Pool {
             stats: JobStats::new(),
             in_flight: None,
             wakeup: WakeupToken::new(threads),
+            hub: None,
             replies: Replies::new(wake_poll),
             live: LiveConnections::new(capacity),
             gone_streams: GoneStreams::default(),
@@ -74,6 +78,13 @@ impl Pool {
         if are_parallel {
             self.stats.set_parallel();
         }
+        self
+    }
+
+    /// The same pool, whose jobs are greenlets of this hub.
+    #[must_use]
+    pub fn with_hub(mut self, hub: Option<Arc<HubWakeup>>) -> Self {
+        self.hub = hub;
         self
     }
 
@@ -140,6 +151,13 @@ impl Pool {
 
     /// Wake a parked thread if `reason` asks for one (`policy::wake`), unless one is waking or none is parked.
     pub fn notify_one(&self, reason: Reason) {
+        if let Some(hub) = &self.hub {
+            // A hub that takes a job goes on to look for the next one.
+            if reason != Reason::JobsLeft {
+                hub.wake();
+            }
+            return;
+        }
         if reason == Reason::Stall {
             self.stats.note_stall();
         }
@@ -241,6 +259,9 @@ impl Pool {
     /// No more jobs will come. Threads finish what is queued, then leave.
     pub fn close(&self) {
         self.queue.close();
+        if let Some(hub) = &self.hub {
+            hub.wake();
+        }
         self.wakeup.notify_all();
     }
 
@@ -331,8 +352,12 @@ impl Pool {
             .is_some_and(|timeout| now.saturating_duration_since(job.arrived) > timeout)
     }
 
-    pub(super) fn pop_deferred_drop(&self) -> Option<Box<dyn BorrowedBuffer>> {
-        self.deferred_drops.pop()
+    /// Drop the borrowed buffers that the loop has given back. The caller holds the GIL.
+    #[inline]
+    pub fn drop_deferred(&self) {
+        while let Some(buffer) = self.deferred_drops.pop() {
+            drop(buffer);
+        }
     }
 
     #[inline]

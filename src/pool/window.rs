@@ -7,6 +7,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::hub_wakeup::Ticket;
 use super::response_memory::UnsentBytes;
 
 /// The connection is gone: nothing more can be sent.
@@ -34,6 +35,8 @@ struct Flow {
     closed: bool,
     /// The thread sleeps on `moved`.
     waiting: bool,
+    /// Greenlets that wait.
+    tickets: Vec<Ticket>,
 }
 
 impl Window {
@@ -48,6 +51,7 @@ impl Window {
             unsent_bytes: 0,
             closed: false,
             waiting: false,
+            tickets: Vec::new(),
         };
         Self {
             flow: Mutex::new(flow),
@@ -120,6 +124,23 @@ impl Window {
         Ok(flow.unsent_bytes <= self.high_bytes() / 2)
     }
 
+    /// A greenlet, before it waits: as [`Window::has_room`]. Without room the ticket is called up when that may have
+    /// changed.
+    ///
+    /// # Errors
+    /// [`WindowClosed`] when the connection is gone.
+    pub fn await_room(&self, ticket: Ticket) -> Result<bool, WindowClosed> {
+        let mut flow = self.lock();
+        if flow.closed {
+            return Err(WindowClosed);
+        }
+        let has_room = flow.unsent_bytes <= self.high_bytes() / 2;
+        if !has_room {
+            flow.tickets.push(ticket);
+        }
+        Ok(has_room)
+    }
+
     /// Event loop: the socket has accepted `len` bytes (or they will never be sent).
     pub fn credit(&self, len: usize) {
         let mut flow = self.lock();
@@ -127,14 +148,19 @@ impl Window {
         let len = len.min(flow.unsent_bytes);
         flow.unsent_bytes -= len;
         self.unsent.subtract(len);
-        if flow.waiting && flow.unsent_bytes <= self.high_bytes() / 2 {
+        if (flow.waiting || !flow.tickets.is_empty()) && flow.unsent_bytes <= self.high_bytes() / 2
+        {
+            flow.call_up();
             self.moved.notify_one();
         }
     }
 
     /// Event loop: the connection is gone.
     pub fn close(&self) {
-        self.lock().closed = true;
+        let mut flow = self.lock();
+        flow.closed = true;
+        flow.call_up();
+        drop(flow);
         self.moved.notify_one();
     }
 
@@ -147,6 +173,12 @@ impl Window {
 
     fn lock(&self) -> MutexGuard<'_, Flow> {
         self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flow {
+    fn call_up(&mut self) {
+        self.tickets.drain(..).for_each(Ticket::call_up);
     }
 }
 
@@ -209,6 +241,24 @@ mod tests {
         assert_eq!(unsent.held(), 70_001);
         drop(first);
         assert_eq!(unsent.held(), 0);
+    }
+
+    #[test]
+    fn a_greenlet_is_called_up_when_there_is_room_or_none_will_be() {
+        let hub = Arc::new(crate::pool::HubWakeup::new().unwrap());
+        let window = Window::new(10);
+        assert_eq!(window.await_room(hub.ticket()), Ok(true));
+        assert_eq!(window.add(20), Ok(true));
+        assert_eq!(window.await_room(hub.ticket()), Ok(false));
+        window.credit(1);
+        assert_eq!(hub.next_due(), None);
+        window.credit(14);
+        assert_eq!(hub.next_due(), Some(2));
+        assert_eq!(window.add(20), Ok(true));
+        assert_eq!(window.await_room(hub.ticket()), Ok(false));
+        window.close();
+        assert_eq!(hub.next_due(), Some(3));
+        assert_eq!(window.await_room(hub.ticket()), Err(WindowClosed));
     }
 
     #[test]

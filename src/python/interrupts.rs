@@ -127,7 +127,8 @@ fn set_async_exception(_py: Python<'_>, ident: c_long, exception: *mut ffi::PyOb
     unsafe { ffi::PyThreadState_SetAsyncExc(ident, exception) };
 }
 
-fn stack_or_reason(py: Python<'_>, ident: c_long) -> String {
+/// What the thread of this number executes.
+pub fn stack_or_reason(py: Python<'_>, ident: c_long) -> String {
     match stack_of(py, ident) {
         Ok(Some(stack)) => stack,
         Ok(None) => "  (no Python code)\n".to_owned(),

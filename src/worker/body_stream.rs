@@ -86,12 +86,12 @@ mod tests {
         ours.push(b"body");
         ours.end();
         let mut bytes = Vec::new();
-        assert!(theirs.take(&mut bytes).unwrap());
-        assert!(!theirs.take(&mut bytes).unwrap());
+        assert!(theirs.take(&mut bytes, None).unwrap());
+        assert!(!theirs.take(&mut bytes, None).unwrap());
         assert_eq!(bytes, b"body");
         let (ours, theirs) = ends();
         ours.fail(io::ErrorKind::TimedOut, "too slow");
-        let error = theirs.take(&mut bytes).unwrap_err();
+        let error = theirs.take(&mut bytes, None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -167,6 +167,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     let pool = Pool::new(config.workers.threads, jobs_max(&config), Box::new(wake));
     let pool = Arc::new(
         pool.with_parallel_threads(application.is_parallel())
+            .with_hub(application.hub())
             .with_queue_timeout(config.workers.queue_timeout)
             .with_in_flight(config.workers.request_timeout.is_some())
             .with_unsent(UnsentBytes::new(

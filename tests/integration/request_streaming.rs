@@ -45,7 +45,7 @@ fn reading() -> (
         let _ = go_at.lock().expect("no panic").recv();
         let mut body = Vec::new();
         let text = loop {
-            match stream.take(&mut body) {
+            match stream.take(&mut body, None) {
                 Ok(true) => {}
                 Ok(false) => break body.len().to_string(),
                 Err(error) => break format!("{:?} after {}", error.kind(), body.len()),

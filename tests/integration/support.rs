@@ -52,7 +52,7 @@ pub(crate) fn echo(thread: &PoolThread, mut job: Box<Job>) {
         ferricorn::pool::RequestBody::Empty => {}
         ferricorn::pool::RequestBody::Memory(bytes) => body.extend_from_slice(&bytes),
         ferricorn::pool::RequestBody::Streaming(stream) => {
-            while stream.take(&mut body).expect("a whole body") {}
+            while stream.take(&mut body, None).expect("a whole body") {}
         }
         ferricorn::pool::RequestBody::File { file, .. } => {
             let mut file = file.file();

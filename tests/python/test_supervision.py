@@ -235,3 +235,12 @@ def test_a_pidfile_left_by_a_dead_server_is_taken_over(server, tmp_path):
     assert pidfile.read_text() == f"{two.pid}\n"
     assert two.stop() == 0
     assert not pidfile.exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--preload",)])
+def test_a_nice_server_is_not_warned_of_its_forks(server, more):
+    """CPython counts threads wrongly where a process's name has a space, and then warns on stderr at each fork."""
+    one = server("hello:app", "-w", "2", *more, command=("nice", "-n", "5", *COMMAND))
+    for pid in (one.pid, *one.workers()):
+        assert " " not in Path(f"/proc/{pid}/comm").read_text()
+    assert "DeprecationWarning" not in one.log.text

@@ -49,6 +49,8 @@ class Authority:
             "30",
             "-subj",
             "/O=Test/CN=test authority",
+            "-addext",
+            "keyUsage=critical,keyCertSign,cRLSign",
         )
         self.issue("server", "/CN=localhost", "DNS:localhost,IP:127.0.0.1")
         self.issue("client", "/C=DE/O=Some People/CN=client one", "DNS:client.test,email:one@client.test")
@@ -68,7 +70,7 @@ class Authority:
             "-subj",
             subject,
         )
-        (self.home / f"{name}.ext").write_text(f"subjectAltName={names}\n")
+        (self.home / f"{name}.ext").write_text(f"subjectAltName={names}\nauthorityKeyIdentifier=keyid\n")
         self._openssl(
             "x509",
             "-req",

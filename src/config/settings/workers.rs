@@ -1,6 +1,7 @@
 //! Rows: Worker Processes.
 
 use super::row::{Default, Kind, Section, Setting, row};
+use crate::config::choices::WorkerClass;
 use crate::config::value::{Value, repr_str};
 
 const SECTION: Section = Section::WorkerProcesses;
@@ -21,10 +22,10 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Class,
         Default::Text("sync"),
-        "sync (one thread unless --threads is given) or gthread.",
+        "sync (one thread unless --threads is given), gthread, or gevent (a greenlet per request).",
     )
     .flags(&["-k", "--worker-class"])
-    .differs("There is one kind of worker, an event loop with a pool of threads. sync means one thread."),
+    .differs("There is one kind of worker, an event loop with a pool of threads or greenlets. sync means one thread."),
     row(
         "threads",
         SECTION,
@@ -38,7 +39,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Int,
         Default::Int(1000),
-        "Client connections a worker may hold at once.",
+        "Client connections a worker may hold at once; with gevent also its greenlets.",
     )
     .flags(&["--worker-connections"]),
     row(
@@ -249,13 +250,8 @@ pub(super) const ROWS: &[Setting] = &[
 
 /// Why a worker class cannot be had here and what to ask for instead; `None` for the ones that can.
 pub(in crate::config) fn refusal(class: &str) -> Option<String> {
-    // A class object arrives as Python's repr of it: <class 'gunicorn.workers.sync.SyncWorker'>.
-    let path = class
-        .strip_prefix("<class '")
-        .and_then(|rest| rest.strip_suffix("'>"));
-    let path = path.unwrap_or(class);
-    let name = path.strip_prefix("egg:gunicorn#").unwrap_or(path);
-    if ["sync", "gthread", SYNC_PATH, GTHREAD_PATH].contains(&name) {
+    let (path, name) = path_and_name(class);
+    if ["sync", "gthread", SYNC_PATH, GTHREAD_PATH].contains(&name) || GEVENT.contains(&name) {
         return None;
     }
     let has = |words: &[&str]| {
@@ -264,7 +260,7 @@ pub(in crate::config) fn refusal(class: &str) -> Option<String> {
             .any(|word| path.to_ascii_lowercase().contains(word))
     };
     let advice = if has(&["gevent", "eventlet"]) {
-        "its workers are threaded: leave -k out and give --threads N, one per request that waits"
+        "eventlet itself asks its users to move on: use -k gevent, or --threads N"
     } else if has(&["asgi", "uvicorn", "hypercorn"]) {
         "it serves WSGI: run an ASGI application with an ASGI server"
     } else if has(&["tornado"]) {
@@ -279,5 +275,31 @@ pub(in crate::config) fn refusal(class: &str) -> Option<String> {
     ))
 }
 
+/// A class object arrives as Python's repr of it: <class 'gunicorn.workers.sync.SyncWorker'>.
+fn path_and_name(class: &str) -> (&str, &str) {
+    let path = class
+        .strip_prefix("<class '")
+        .and_then(|rest| rest.strip_suffix("'>"));
+    let path = path.unwrap_or(class);
+    (path, path.strip_prefix("egg:gunicorn#").unwrap_or(path))
+}
+
+/// What a worker of this class runs its requests on.
+pub(in crate::config) fn class(value: Option<&Value>) -> WorkerClass {
+    let class = value.map(Value::to_string).unwrap_or_default();
+    match GEVENT.contains(&path_and_name(&class).1) {
+        true => WorkerClass::Gevent,
+        false => WorkerClass::Threads,
+    }
+}
+
+/// gunicorn's names of its workers of gevent.
+const GEVENT: [&str; 5] = [
+    "gevent",
+    "gevent_wsgi",
+    "gevent_pywsgi",
+    "gunicorn.workers.ggevent.GeventWorker",
+    "gunicorn.workers.ggevent.GeventPyWSGIWorker",
+];
 const SYNC_PATH: &str = "gunicorn.workers.sync.SyncWorker";
 const GTHREAD_PATH: &str = "gunicorn.workers.gthread.ThreadWorker";

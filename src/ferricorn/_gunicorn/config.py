@@ -161,6 +161,11 @@ class Config:
         from ferricorn._gunicorn.workers.gthread import ThreadWorker
         from ferricorn._gunicorn.workers.sync import SyncWorker
 
+        name = self.worker_class_str.removeprefix("egg:gunicorn#")
+        if name.startswith("gevent") or ".ggevent." in name:
+            from ferricorn._gunicorn.workers.ggevent import GeventWorker
+
+            return GeventWorker
         return SyncWorker if self.worker_class_str == "sync" else ThreadWorker
 
     @property

@@ -105,8 +105,7 @@ impl WsgiApp {
     /// # Errors
     /// The interpreter had no memory for what a thread needs.
     pub fn run_thread(&self, py: Python<'_>, thread: &PoolThread, rest: impl Fn()) -> PyResult<()> {
-        let mut environs = EnvironMaker::new(py, self.settings.clone())?;
-        let callable = self.callable.bind(py);
+        let mut environs = self.environs(py)?;
         let clock = ScoreboardClock::new();
         if let Some(interrupts) = &self.interrupts {
             interrupts.enter(py, thread.index())?;
@@ -115,15 +114,20 @@ impl WsgiApp {
             rest();
             release(py, Reason::NextJob, sleep);
         };
-        while let Some(job) = thread.next_job(idle) {
+        while let Some(mut job) = thread.next_job(idle) {
             self.begin(thread, &job, clock);
-            self.run_job(callable, &mut environs, thread, job);
+            let environ = environs.make(py, &mut job);
+            self.run_job(py, environ, thread, job);
             self.end(py, thread);
         }
         Ok(())
     }
 
-    fn begin(&self, thread: &PoolThread, job: &Job, clock: ScoreboardClock) {
+    pub(super) fn environs(&self, py: Python<'_>) -> PyResult<Box<EnvironMaker>> {
+        EnvironMaker::new(py, self.settings.clone()).map(Box::new)
+    }
+
+    pub(super) fn begin(&self, thread: &PoolThread, job: &Job, clock: ScoreboardClock) {
         if let Some(interrupts) = &self.interrupts {
             interrupts.begin(thread.index(), thread.token());
         }
@@ -141,7 +145,7 @@ impl WsgiApp {
         );
     }
 
-    fn end(&self, py: Python<'_>, thread: &PoolThread) {
+    pub(super) fn end(&self, py: Python<'_>, thread: &PoolThread) {
         if let Some(interrupts) = &self.interrupts {
             interrupts.end(py, thread.index());
         }
@@ -154,15 +158,14 @@ impl WsgiApp {
         slot.thread_idle();
     }
 
-    fn run_job(
+    pub(super) fn run_job(
         &self,
-        callable: &Bound<'_, PyAny>,
-        environs: &mut EnvironMaker,
+        py: Python<'_>,
+        environ: PyResult<Bound<'_, PyDict>>,
         thread: &PoolThread,
         mut job: Box<Job>,
     ) {
-        let py = callable.py();
-        let environ = match environs.make(py, &mut job) {
+        let environ = match environ {
             Ok(environ) => environ,
             Err(error) => return self.fail(py, thread, Some(job), &error),
         };
@@ -189,7 +192,7 @@ impl WsgiApp {
             Ok(socket) => socket,
             Err(error) => return self.fail(py, thread, Some(job), &error),
         };
-        let called = callable.call1((&environ, &start));
+        let called = self.callable.bind(py).call1((&environ, &start));
         end_child(py, called.as_ref().err());
         if !self.settings.noted_keys.is_empty() {
             job.noted = note(&environ, &self.settings.noted_keys);

@@ -15,6 +15,7 @@ use crate::pool::{
 };
 use crate::python::fork_guard::end_child;
 use crate::python::gil::{self, Reason};
+use crate::python::green;
 
 use super::file_wrapper::FileWrapper;
 use super::response_spool::ResponseSpool;
@@ -89,13 +90,29 @@ fn send_whole(start: &Bound<'_, StartResponse>, mut job: Box<Job>, pool: &Pool) 
                 None => pool.send(Reply::Whole(job)),
                 Some(overdraft) => {
                     pool.send_and_wait(Reply::Whole(job));
-                    gil::release(start.py(), Reason::UnsentResponse, || overdraft.wait());
+                    if let Err(error) = wait_for_end(start.py(), overdraft) {
+                        return Sent::Failed(None, error);
+                    }
                 }
             }
             Sent::Whole
         }
         Ok(None) => Sent::Streamed(without_body(job)),
         Err(error) => Sent::Failed(Some(without_body(job)), error),
+    }
+}
+
+/// Wait until the response is written, or will not be.
+fn wait_for_end(py: Python<'_>, overdraft: Overdraft) -> PyResult<()> {
+    let Some(hub) = green::here() else {
+        gil::release(py, Reason::UnsentResponse, || overdraft.wait());
+        return Ok(());
+    };
+    let ticket = hub.ticket();
+    let number = ticket.number();
+    match overdraft.must_wait(ticket) {
+        true => hub.wait(py, number, None),
+        false => Ok(()),
     }
 }
 
@@ -295,10 +312,10 @@ fn stream<'py>(
                 is_enough = len > *left;
                 *left = left.saturating_sub(len);
             }
-            Ok(match &mut spool {
+            match &mut spool {
                 None => client.send_item(start.py(), bytes),
                 Some(spool) => spool.send_item(bytes, &client),
-            })
+            }
         });
         match sent {
             // The loop cuts this item and logs it. The next one would not be sent.
@@ -312,8 +329,9 @@ fn stream<'py>(
         return Sent::Streamed(job);
     };
     match spool.finish(start.py(), file, &client) {
-        Flow::Open => Sent::Streamed(job),
-        Flow::Gone => Sent::Gone(job),
+        Ok(Flow::Open) => Sent::Streamed(job),
+        Ok(Flow::Gone) => Sent::Gone(job),
+        Err(error) => Sent::Failed(Some(job), error),
     }
 }
 

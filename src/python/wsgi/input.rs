@@ -12,8 +12,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::fork_guard::{GuardedFile, is_child, keep_for_this_thread};
-use crate::pool::{BodyBytes, RequestBody, StreamingBody};
+use crate::pool::{BodyBytes, RequestBody, StreamingBody, Ticket};
 use crate::python::gil::{Reason, release};
+use crate::python::green;
 
 /// A spooled body is read in steps of at least this many bytes, so that lines are not read one by one.
 const STEP_BYTES: usize = 64 * 1024;
@@ -35,6 +36,8 @@ struct Source {
     bytes: Vec<u8>,
     at: usize,
     rest: Rest,
+    /// Of the greenlet that reads: it must not wait with the lock.
+    ticket: Option<Ticket>,
 }
 
 /// Where further bytes come from.
@@ -82,11 +85,12 @@ impl Input {
         self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Call `take` on the source. Reading a file and waiting for the client happen without the GIL.
+    /// Call `take` on the source. Reading a file and waiting for the client happen without the GIL; a greenlet yields
+    /// to its hub for the client, and calls again.
     fn with_source<T: Send>(
         &self,
         py: Python<'_>,
-        take: impl FnOnce(&mut Source) -> io::Result<T> + Send,
+        take: impl Fn(&mut Source) -> io::Result<T> + Send + Sync,
     ) -> PyResult<T> {
         // A body in memory needs no wait. The lock is held for longer only when the application shares the stream
         // between threads and one of them waits.
@@ -95,7 +99,26 @@ impl Input {
         {
             return Ok(take(&mut source)?);
         }
-        Ok(release(py, self.reason, || take(&mut self.lock()))?)
+        let Some(hub) = green::here().filter(|_| self.reason == Reason::StreamingBody) else {
+            return Ok(release(py, self.reason, || take(&mut self.lock()))?);
+        };
+        loop {
+            let ticket = hub.ticket();
+            let number = ticket.number();
+            let taken = {
+                let mut source = self.lock();
+                source.ticket = Some(ticket);
+                let taken = take(&mut source);
+                source.ticket = None;
+                taken
+            };
+            match taken {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    hub.wait(py, number, None)?;
+                }
+                taken => return Ok(taken?),
+            }
+        }
     }
 
     fn take_line(&self, py: Python<'_>, max: usize) -> PyResult<Line> {
@@ -222,7 +245,7 @@ impl Source {
         match &mut self.rest {
             Rest::Nothing => return Ok(false),
             Rest::Streaming(body) => {
-                if body.take(&mut self.bytes)? {
+                if body.take(&mut self.bytes, self.ticket.as_ref())? {
                     return Ok(true);
                 }
             }

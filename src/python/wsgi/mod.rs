@@ -16,6 +16,7 @@ mod body;
 mod environ;
 mod errors;
 mod file_wrapper;
+mod green_requests;
 mod headers;
 mod hijack;
 mod input;
@@ -37,6 +38,7 @@ use pyo3::types::PyDict;
 use crate::pool::Job;
 
 pub use app::WsgiApp;
+pub use green_requests::GreenRequests;
 pub use request_hooks::{Admits, PythonAccessLog, RequestHooks};
 pub use wsgi_settings::{ListenerAddress, WsgiSettings};
 

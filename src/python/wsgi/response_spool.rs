@@ -16,11 +16,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::fork_guard::GuardedFile;
-use crate::pool::{Piece, WindowClosed};
+use crate::pool::Piece;
 use crate::python::gil::{Reason, release};
 
 use super::file_wrapper::{FileWrapper, OpenFile};
-use super::stream::{Flow, StreamClient, piece_of};
+use super::stream::{Flow, StreamClient, StreamEnd, piece_of};
 
 /// How long a thread waits for the client of one response before it takes to a file: a client that is near needs less.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -61,7 +61,7 @@ impl ResponseSpool {
         &mut self,
         bytes: &Bound<'_, PyBytes>,
         client: &StreamClient<'_>,
-    ) -> Flow {
+    ) -> PyResult<Flow> {
         Flow::of(self.take_item(bytes, client))
     }
 
@@ -69,7 +69,7 @@ impl ResponseSpool {
         &mut self,
         bytes: &Bound<'_, PyBytes>,
         client: &StreamClient<'_>,
-    ) -> Result<(), WindowClosed> {
+    ) -> Result<(), StreamEnd> {
         let py = bytes.py();
         if bytes.as_bytes().is_empty() {
             return Ok(());
@@ -84,7 +84,7 @@ impl ResponseSpool {
         }
         if self.bytes.len() >= STEP_BYTES && !self.store(py, client) {
             self.send_held(client)?;
-            release(py, Reason::Window, || client.window.wait())?;
+            client.wait(py)?;
             self.is_behind = false;
         }
         Ok(())
@@ -96,25 +96,27 @@ impl ResponseSpool {
         py: Python<'_>,
         object: &FileWrapper,
         client: &StreamClient<'_>,
-    ) -> Flow {
+    ) -> PyResult<Flow> {
         if !self.bytes.is_empty() && !self.store(py, client) {
             return Flow::of(self.send_held(client));
         }
         let Some(stored) = self.take_file() else {
-            return Flow::Open;
+            return Ok(Flow::Open);
         };
         let piece = with_owner(stored, object.closed_when_sent(py));
-        Flow::of(client.send_piece(piece).map(drop))
+        client
+            .send_piece(piece)
+            .map_or(Ok(Flow::Gone), |_| Ok(Flow::Open))
     }
 
     fn wait_a_little(
         &mut self,
         py: Python<'_>,
         client: &StreamClient<'_>,
-    ) -> Result<(), WindowClosed> {
+    ) -> Result<(), StreamEnd> {
         if self.is_behind && !self.patience.is_zero() {
             let (since, patience) = (Instant::now(), self.patience);
-            let has_room = release(py, Reason::Window, || client.window.wait_for(patience))?;
+            let has_room = client.wait_for(py, patience)?;
             self.patience = patience.saturating_sub(since.elapsed());
             self.is_behind = !has_room;
         }
@@ -122,7 +124,7 @@ impl ResponseSpool {
     }
 
     /// Send what is held, in order.
-    fn send_held(&mut self, client: &StreamClient<'_>) -> Result<(), WindowClosed> {
+    fn send_held(&mut self, client: &StreamClient<'_>) -> Result<(), StreamEnd> {
         if let Some(stored) = self.take_file() {
             self.is_behind = client.send_piece(stored)?;
         }

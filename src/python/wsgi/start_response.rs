@@ -233,7 +233,7 @@ impl StartResponse {
             pool: &self.pool,
             window: &window,
         };
-        match client.send_item(py, bytes) {
+        match client.send_item(py, bytes)? {
             Flow::Open => Ok(()),
             Flow::Gone => Err(PyConnectionResetError::new_err(
                 "the client has disconnected",

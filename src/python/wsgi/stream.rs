@@ -1,14 +1,17 @@
 //! The items of a response that is streamed, and the `bytes` objects that the event loop borrows.
 //!
-//! Runs on pool threads, attached. A thread whose client has too much unread waits without the GIL.
+//! Runs on pool threads, attached. A thread whose client has too much unread waits without the GIL, a greenlet yields to
+//! its hub.
 
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::pool::{BorrowedBuffer, ConnId, Piece, Pool, Window, WindowClosed};
 use crate::python::gil::{Reason, release};
+use crate::python::green;
 
 /// The high watermark of a streamed response: with more unsent bytes its thread waits.
 pub(super) const WINDOW_BYTES: usize = 512 * 1024;
@@ -23,11 +26,27 @@ pub(super) enum Flow {
 }
 
 impl Flow {
-    pub(super) fn of(sent: Result<(), WindowClosed>) -> Self {
+    pub(super) fn of(sent: Result<(), StreamEnd>) -> PyResult<Self> {
         match sent {
-            Ok(()) => Self::Open,
-            Err(WindowClosed) => Self::Gone,
+            Ok(()) => Ok(Self::Open),
+            Err(StreamEnd::Gone) => Ok(Self::Gone),
+            Err(StreamEnd::Raised(error)) => Err(error),
         }
+    }
+}
+
+/// Why nothing more can be sent.
+#[derive(Debug)]
+pub(super) enum StreamEnd {
+    /// The connection is gone.
+    Gone,
+    /// The greenlet was told to end while it waited.
+    Raised(PyErr),
+}
+
+impl From<WindowClosed> for StreamEnd {
+    fn from(_: WindowClosed) -> Self {
+        Self::Gone
     }
 }
 
@@ -41,14 +60,14 @@ pub(super) struct StreamClient<'a> {
 
 impl StreamClient<'_> {
     /// Send one item, then wait if the client has too much unread.
-    pub(super) fn send_item(self, py: Python<'_>, bytes: &Bound<'_, PyBytes>) -> Flow {
+    pub(super) fn send_item(self, py: Python<'_>, bytes: &Bound<'_, PyBytes>) -> PyResult<Flow> {
         if bytes.as_bytes().is_empty() {
-            return Flow::Open;
+            return Ok(Flow::Open);
         }
         match self.send_piece(piece_of(bytes)) {
-            Ok(true) => self.wait(py),
-            Ok(false) => Flow::Open,
-            Err(WindowClosed) => Flow::Gone,
+            Ok(true) => Flow::of(self.wait(py)),
+            Ok(false) => Ok(Flow::Open),
+            Err(WindowClosed) => Ok(Flow::Gone),
         }
     }
 
@@ -60,8 +79,34 @@ impl StreamClient<'_> {
     }
 
     /// Wait until the client has read enough.
-    pub(super) fn wait(self, py: Python<'_>) -> Flow {
-        Flow::of(release(py, Reason::Window, || self.window.wait()))
+    pub(super) fn wait(self, py: Python<'_>) -> Result<(), StreamEnd> {
+        let Some(hub) = green::here() else {
+            return Ok(release(py, Reason::Window, || self.window.wait())?);
+        };
+        loop {
+            let ticket = hub.ticket();
+            let number = ticket.number();
+            if self.window.await_room(ticket)? {
+                return Ok(());
+            }
+            hub.wait(py, number, None).map_err(StreamEnd::Raised)?;
+        }
+    }
+
+    /// Wait until the client has read enough, for `patience` at most. Returns whether it has.
+    pub(super) fn wait_for(self, py: Python<'_>, patience: Duration) -> Result<bool, StreamEnd> {
+        let Some(hub) = green::here() else {
+            let wait = || self.window.wait_for(patience);
+            return Ok(release(py, Reason::Window, wait)?);
+        };
+        let ticket = hub.ticket();
+        let number = ticket.number();
+        if self.window.await_room(ticket)? {
+            return Ok(true);
+        }
+        let waited = hub.wait(py, number, Some(patience));
+        waited.map_err(StreamEnd::Raised)?;
+        Ok(self.window.has_room()?)
     }
 }
 

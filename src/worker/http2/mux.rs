@@ -31,10 +31,12 @@ mod request_body;
 
 /// A connection may always have this many jobs with the pool, if there are fewer threads.
 const JOBS_MIN: usize = 2;
+/// And never more than this many: the queue has room for those of all connections.
+const JOBS_MAX: usize = 128;
 
 /// How many jobs of one connection the pool may have at a time.
 pub(in crate::worker) fn jobs_max(threads: usize) -> usize {
-    threads.max(JOBS_MIN)
+    threads.clamp(JOBS_MIN, JOBS_MAX)
 }
 
 /// One request.

@@ -1,0 +1,181 @@
+"""The hub's side of `worker_class = gevent`: it turns on the worker's main thread, and starts a greenlet per request.
+
+`GreenPool` (`python/green_pool.rs`) is the other side. gevent is imported in workers and in the fork server alone,
+by `patch`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+OLDEST = (24, 10)
+# A greenlet that is killed at the end of its worker, and goes on, is left behind after so many seconds.
+KILL_S = 1.0
+_CLOSED = -2
+
+_patched_pid: int | None = None
+# Of greenlets that wait in the server's code; by ticket.
+_waiters: dict[int, Any] = {}
+
+
+def obstacle() -> str | None:
+    """Why this interpreter cannot run gevent, in a line."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return "greenlets are not safe on a free-threaded interpreter: use --threads N"
+    needs = f"it needs gevent {OLDEST[0]}.{OLDEST[1]} or newer"
+    advice = "pip install 'ferricorn[gevent]'"
+    try:
+        found = version("gevent")
+    except PackageNotFoundError:
+        return f"{needs}, which is not installed: {advice}"
+    numbers = [int(part) if part.isdigit() else 0 for part in found.split(".")[:2]]
+    if tuple(numbers) < OLDEST:
+        return f"{needs}, and {found} is installed: {advice}"
+    return None
+
+
+def patch() -> None:
+    """Before the application is imported. A process that was forked from a patched one has a hub that begins anew."""
+    global _patched_pid
+    import gevent
+    from gevent import monkey
+
+    if _patched_pid is not None and _patched_pid != os.getpid():
+        gevent.reinit()
+    _patched_pid = os.getpid()
+    monkey.patch_all()
+    gevent.get_hub()
+
+
+def fork() -> int:
+    """`os.fork` without what gevent adds for applications: the server waits for its own children."""
+    monkey = sys.modules.get("gevent.monkey")
+    real = monkey.get_original("os", "fork") if monkey is not None else os.fork
+    return int(real())
+
+
+def thread_number() -> int:
+    """Of the calling thread, as `sys._current_frames` has it."""
+    from gevent import monkey
+
+    return int(monkey.get_original("_thread", "get_ident")())
+
+
+def wait(ticket: int, seconds: float | None) -> None:
+    """The greenlet yields until its ticket is called up."""
+    from gevent.hub import Waiter, get_hub
+
+    waiter = Waiter()
+    _waiters[ticket] = waiter
+    timer = None
+    try:
+        if seconds is not None:
+            timer = get_hub().loop.timer(seconds)
+            timer.start(waiter.switch, None)
+        waiter.get()
+    finally:
+        _waiters.pop(ticket, None)
+        if timer is not None:
+            timer.stop()
+            timer.close()
+
+
+def serve(pool: Any, period: float) -> None:
+    """Turns the hub until the pool is closed and its greenlets have ended."""
+    from gevent import Greenlet, joinall
+    from gevent.event import Event
+    from gevent.hub import get_hub
+
+    hub = get_hub()
+    run, take = pool.run, pool.take
+    running: dict[int, Any] = {}
+    is_closed, is_empty = Event(), Event()
+
+    class Request(Greenlet):  # type: ignore[misc]
+        """Runs the job of one place. A fresh one per request: locals and context variables are its own."""
+
+        def __init__(self, index: int) -> None:
+            Greenlet.__init__(self)
+            self.index = index
+
+        def _run(self) -> None:
+            run(self.index)
+
+    def start() -> None:
+        while (index := take()) >= 0:
+            greenlet = running[index] = Request(index)
+            greenlet.rawlink(over)
+            greenlet.start()
+        if index == _CLOSED:
+            is_closed.set()
+            if not running:
+                is_empty.set()
+
+    def over(greenlet: Request) -> None:
+        index = greenlet.index
+        running.pop(index, None)
+        pool.over(index)
+        # Its place is free for what has found none.
+        start()
+
+    def look() -> None:
+        pool.begin_look()
+        try:
+            while (ticket := pool.next_due()) is not None:
+                waiter = _waiters.pop(ticket, None)
+                if waiter is not None:
+                    waiter.switch(None)
+            if pool.has_deferred_drops():
+                Greenlet.spawn(pool.drop_deferred)
+            end_late()
+        finally:
+            # Whatever was raised: what is queued would else wait for the next wake-up, which may never come.
+            start()
+
+    def end_late() -> None:
+        while (timed_out := pool.next_timed_out()) is not None:
+            index, request = timed_out
+            greenlet = running.get(index)
+            if greenlet is not None:
+                stack = "".join(traceback.format_stack(greenlet.gr_frame)) if greenlet.gr_frame else "  (not begun)"
+                greenlet.kill(pool.timeout_of(index, request, stack), block=False)
+        if pool.must_end():
+            is_closed.set()
+            is_empty.set()
+
+    def patiently(wait: Any) -> None:
+        """What ends programs (a signal's handler, `sys.exit` in a greenlet) comes to the main greenlet, once each."""
+        while True:
+            try:
+                wait()
+            except BaseException as error:
+                pool.raised(error)
+            else:
+                return
+
+    watcher = hub.loop.io(pool.descriptor(), 1)
+    watcher.start(look)
+    timer = hub.loop.timer(period, period)
+    timer.start(pool.heartbeat)
+    pool.heartbeat()
+    hub.loop.run_callback(look)
+    try:
+        patiently(is_closed.wait)
+        patiently(is_empty.wait)
+        killed = list(running.values())
+        for greenlet in killed:
+            greenlet.kill(block=False)
+        patiently(lambda: joinall(killed, timeout=KILL_S))
+    finally:
+        timer.stop()
+        timer.close()
+        watcher.stop()
+        watcher.close()

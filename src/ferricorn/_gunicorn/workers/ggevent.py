@@ -1,0 +1,21 @@
+"""`gunicorn.workers.ggevent`."""
+
+from __future__ import annotations
+
+from ferricorn._gunicorn.workers.base import Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class GeventWorker(Worker):
+    """The worker whose requests are greenlets."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.worker_connections = self.cfg.worker_connections
+
+
+class GeventPyWSGIWorker(GeventWorker):
+    """The same; the server in front is ours in both."""

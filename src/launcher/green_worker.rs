@@ -1,0 +1,117 @@
+//! A worker of greenlets: gevent's hub turns on the interpreter's main thread, and the event loop has a thread of its own.
+//!
+//! The loop's thread is native and gets no signals. At the end of `graceful_timeout` the greenlets that still run are
+//! killed. A main thread that does not come back even then is stuck in one of them, and the loop's thread ends the process.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+use super::main_thread::serve_or_fail;
+use super::worker_signals::{watch_slot, without_signals};
+use crate::config::Config;
+use crate::python::gil::{Reason, release};
+use crate::python::green;
+use crate::python::green_pool::GreenApplication;
+use crate::python::hub_watch::HubWatch;
+use crate::python::interrupts::stack_or_reason;
+use crate::python::traceback::format as traceback;
+use crate::scoreboard::{Scoreboard, monotonic_ms};
+use crate::worker::{Exit, Setup};
+
+/// Killed greenlets have a second. What takes longer is stuck.
+const END_WITHIN: Duration = Duration::from_secs(3);
+/// A hub that has not turned for so long is reported; within `timeout` at half of that.
+const BLOCKED_MAX: Duration = Duration::from_secs(5);
+/// How often the hub turns by itself.
+const PERIOD_MAX: Duration = Duration::from_secs(1);
+const PERIOD_MIN: Duration = Duration::from_millis(50);
+
+/// Serves. `on_stuck` is called on the loop's thread when the main one does not come back.
+pub(super) fn serve(
+    py: Python<'_>,
+    setup: Setup,
+    application: &GreenApplication,
+    watch: &Arc<HubWatch>,
+    on_stuck: impl FnOnce(Exit) + Send,
+) -> io::Result<Exit> {
+    let (scoreboard, index) = (Arc::clone(&setup.scoreboard), setup.slot);
+    let period = period(setup.config.workers.timeout);
+    let watched = Arc::clone(watch);
+    let on_turn = move || {
+        watched.set(Some(Instant::now()));
+        scoreboard.slot(index).python_heartbeat(monotonic_ms());
+    };
+    thread::scope(|scope| {
+        let event_loop = without_signals(|| {
+            thread::Builder::new()
+                .name("ferricorn-loop".to_owned())
+                .spawn_scoped(scope, || {
+                    let mut exit = serve_or_fail(setup, application, 1);
+                    if exit.stuck_threads > 0 && application.has_begun() {
+                        match application.end_greenlets(END_WITHIN) {
+                            true => exit.stuck_threads = 0,
+                            false => on_stuck(exit),
+                        }
+                    }
+                    application.release_main_thread();
+                    exit
+                })
+        })?;
+        let served = application.run_here(py, on_turn, period);
+        watch.set(None);
+        if let Err(error) = served {
+            log::error!("{}", traceback(py, &error));
+        }
+        release(py, Reason::MainThread, || event_loop.join())
+            .map_err(|_| io::Error::other("the event loop panicked"))
+    })
+}
+
+fn period(timeout: Option<Duration>) -> Duration {
+    timeout.map_or(PERIOD_MAX, |timeout| {
+        (timeout / 4).clamp(PERIOD_MIN, PERIOD_MAX)
+    })
+}
+
+/// What the heartbeat's thread does where the hub shows by turning that Python is alive: it is that itself while there is no
+/// hub yet or none any more, and reports one that does not turn, once, with the stack of what holds it up.
+pub(super) fn heartbeat(
+    py: Python<'_>,
+    config: &Config,
+    scoreboard: &Arc<Scoreboard>,
+    index: usize,
+    watch: &Arc<HubWatch>,
+) -> PyResult<Box<dyn Fn() + Send>> {
+    let main_thread = green::thread_number(py)?;
+    let limit = config
+        .workers
+        .timeout
+        .map_or(BLOCKED_MAX, |timeout| (timeout / 2).min(BLOCKED_MAX));
+    let watch_slot = watch_slot(scoreboard, index);
+    let (scoreboard, watch) = (Arc::clone(scoreboard), Arc::clone(watch));
+    let is_reported = AtomicBool::new(false);
+    Ok(Box::new(move || {
+        match watch.blocked(Instant::now()) {
+            None => scoreboard.slot(index).python_heartbeat(monotonic_ms()),
+            Some(blocked) if blocked < limit => {
+                is_reported.store(false, Ordering::Relaxed);
+            }
+            Some(blocked) => {
+                if !is_reported.swap(true, Ordering::Relaxed) {
+                    let stack = Python::attach(|py| stack_or_reason(py, main_thread));
+                    log::warn!(
+                        "gevent's hub is blocked for {:.0} s: no greenlet of this worker can run. It is in:\n{}",
+                        blocked.as_secs_f64(),
+                        stack.trim_end()
+                    );
+                }
+            }
+        }
+        watch_slot();
+    }))
+}
