@@ -25,6 +25,13 @@ pub enum ProxyProtocol {
     Auto,
 }
 
+/// What connections carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http,
+    Uwsgi,
+}
+
 /// The header in which trusted proxies send the client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyHeaders {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::choices::{
-    ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
-    ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion, WorkerClass,
+    ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, Protocol,
+    ProxyHeaders, ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion, WorkerClass,
 };
 use super::peers::AllowedPeers;
 use super::resolved::Resolved;
@@ -181,6 +181,8 @@ pub struct Proxy {
     pub forwarder_headers: Vec<String>,
     pub proxy_protocol: ProxyProtocol,
     pub proxy_allow_ips: AllowedPeers,
+    pub protocol: Protocol,
+    pub uwsgi_allow_ips: AllowedPeers,
     pub proxy_headers: ProxyHeaders,
     /// At least 1.
     pub proxy_headers_hops: usize,

@@ -2,8 +2,8 @@
 
 use super::check::split_statsd;
 use super::choices::{
-    ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, ProxyHeaders,
-    ProxyProtocol, ReloadEngine, TlsVersion, WorkerClass,
+    ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, Protocol,
+    ProxyHeaders, ProxyProtocol, ReloadEngine, TlsVersion, WorkerClass,
 };
 use super::cpus;
 use super::resolved::Resolved;
@@ -154,11 +154,15 @@ fn http2(r: &Resolved) -> Http2 {
 
 fn proxy(r: &Resolved) -> Proxy {
     section! { Proxy of r:
-        peers(forwarded_allow_ips proxy_allow_ips) texts(forwarder_headers)
+        peers(forwarded_allow_ips proxy_allow_ips uwsgi_allow_ips) texts(forwarder_headers)
         number(proxy_headers_hops)
         {
             secure_scheme_headers: secure_scheme_headers(r),
             proxy_protocol: proxy_protocol(r),
+            protocol: match r.text("protocol").as_str() {
+                "uwsgi" => Protocol::Uwsgi,
+                _ => Protocol::Http,
+            },
             proxy_headers: proxy_headers(r),
         }
     }

@@ -402,7 +402,6 @@ mod tests {
                 Value::str("my.Worker"),
                 "custom worker classes",
             ),
-            ("protocol", Value::str("uwsgi"), "proxy_pass"),
             ("dirty_workers", Value::Int(1), "dirty arbiter"),
             ("paste", Value::str("x.ini"), "PasteDeploy"),
         ] {

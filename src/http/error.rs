@@ -80,6 +80,13 @@ pub enum ParseError {
     /// A PROXY header from a peer that may not send one (`proxy_allow_ips`).
     #[error("Proxy request from '{0}' not allowed")]
     ProxyForbidden(String),
+    #[error("Invalid uWSGI header: {0}")]
+    UwsgiHeader(&'static str),
+    #[error("Unsupported uWSGI modifier1: {0}")]
+    UwsgiModifier(u8),
+    /// A uwsgi request from a peer that may not send one (`uwsgi_allow_ips`).
+    #[error("uWSGI request from '{0}' not allowed")]
+    UwsgiForbidden(String),
     #[error("Missing HTTP Header: 'HOST'")]
     HostMissing,
     #[error("Unsupported transfer coding: {0}")]
@@ -106,10 +113,10 @@ impl ParseError {
             }
             Self::BodyTooLarge { .. } => Status::CONTENT_TOO_LARGE,
             Self::Expectation(_) => Status::EXPECTATION_FAILED,
-            Self::TransferCoding(_) => Status::NOT_IMPLEMENTED,
+            Self::TransferCoding(_) | Self::UwsgiModifier(_) => Status::NOT_IMPLEMENTED,
             Self::VersionUnsupported(_) => Status::VERSION_NOT_SUPPORTED,
             Self::ScriptName { .. } => Status::INTERNAL_SERVER_ERROR,
-            Self::ProxyForbidden(_) => Status::FORBIDDEN,
+            Self::ProxyForbidden(_) | Self::UwsgiForbidden(_) => Status::FORBIDDEN,
             _ => Status::BAD_REQUEST,
         }
     }
@@ -126,7 +133,7 @@ impl ParseError {
                 format!("Error parsing headers: '{self}'")
             }
             Self::ProxyLine(_) | Self::ProxyHeader(_) => format!("'{self}'"),
-            Self::ProxyForbidden(_) => "Request forbidden".to_owned(),
+            Self::ProxyForbidden(_) | Self::UwsgiForbidden(_) => "Request forbidden".to_owned(),
             _ => self.to_string(),
         }
     }

@@ -6,6 +6,7 @@
 //! nothing received is looked at; a response that could not be delimited closes.
 
 use self::current_request::{Next, Request};
+use self::syntax::Syntax;
 use super::decode::IncomingBody;
 use super::encode::{
     BodyEncoder, BodySize, HeadPlan, ResponseDefaults, write_continue, write_error_page,
@@ -13,7 +14,7 @@ use super::encode::{
 };
 use super::error::{ParseError, Status};
 use super::framing::BodyLength;
-use super::head::{HeadScan, RequestHead, parse_head};
+use super::head::{HeadScan, RequestHead};
 use super::limits::Limits;
 use super::response::ResponseHead;
 use super::step::{Finish, Received, Step, WholeResponse, need_data};
@@ -21,11 +22,13 @@ use super::version::Version;
 
 mod current_request;
 mod queries;
+mod syntax;
 
 /// The state of a connection, as HTTP sees it.
 #[derive(Debug, Default)]
 pub struct Exchange {
     state: State,
+    syntax: Syntax,
     /// Every answer says `Connection: close`, whatever the peer asks for. This outlives the exchange.
     is_draining: bool,
 }
@@ -343,6 +346,7 @@ impl Exchange {
         head: &mut RequestHead,
     ) -> Result<Step, ParseError> {
         match input {
+            _ if self.is_uwsgi() => self.receive_head(input, HeadScan::default(), limits, head),
             // May become the empty line; a byte has arrived, so the peer is no longer idle.
             [b'\r'] => {
                 self.state = State::HalfBlank;
@@ -368,28 +372,23 @@ impl Exchange {
         if input.is_empty() {
             return Ok(need_data(0));
         }
-        let parsed = parse_head(input, &mut scan, limits, head)
-            .inspect_err(|_| head.keep_refused(input, limits))?;
-        let Some((length, framing)) = parsed else {
+        let Some((consumed, framing)) = self.syntax.parse(input, &mut scan, limits, head)? else {
             self.state = State::Head(scan);
             return Ok(need_data(0));
         };
-        let request = Request::new(&framing, head);
+        let request = self.syntax.request(&framing, head);
         let received = match framing.length {
             BodyLength::Empty | BodyLength::Known(0) => {
                 self.state = State::Dispatched(request, None);
                 Received::Whole
             }
             BodyLength::Known(_) | BodyLength::Chunked => {
-                let more_has_arrived = input.len() > length;
+                let more_has_arrived = input.len() > consumed;
                 self.state = State::Body(request, IncomingBody::new(&framing, more_has_arrived));
                 Received::Head
             }
         };
-        Ok(Step {
-            consumed: length,
-            received,
-        })
+        Ok(Step { consumed, received })
     }
 }
 

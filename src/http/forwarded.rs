@@ -81,11 +81,15 @@ impl HeaderPolicy {
         is_trusted: bool,
         on_dropped: impl FnMut(&[u8]),
     ) -> Result<Forwarded, ParseError> {
-        let mut forwarded = Forwarded::default();
+        let mut forwarded = Forwarded {
+            is_https: head.scheme_is_https(),
+            ..Forwarded::default()
+        };
+        let reads_scheme = is_trusted && forwarded.is_https.is_none();
         let mut has_underscores = false;
         for (name, value) in head.fields() {
             has_underscores |= has_underscore(name);
-            if is_trusted && self.scheme_marks & mark(name) != 0 {
+            if reads_scheme && self.scheme_marks & mark(name) != 0 {
                 self.note_scheme(name, value, &mut forwarded)?;
             }
         }

@@ -31,6 +31,8 @@ pub struct RequestHead {
     path: Span,
     query: Span,
     version: Version,
+    /// What a gateway says of the client's scheme; fields say it otherwise.
+    scheme_is_https: Option<bool>,
 }
 
 impl RequestHead {
@@ -44,6 +46,7 @@ impl RequestHead {
         self.path = Span::default();
         self.query = Span::default();
         self.version = Version::default();
+        self.scheme_is_https = None;
     }
 
     pub fn method(&self) -> &[u8] {
@@ -63,6 +66,15 @@ impl RequestHead {
     /// What follows the `?`, without it.
     pub fn query(&self) -> &[u8] {
         self.query.of(&self.bytes)
+    }
+
+    /// Whether the client spoke https, if a gateway says that beside the fields (uwsgi).
+    pub fn scheme_is_https(&self) -> Option<bool> {
+        self.scheme_is_https
+    }
+
+    pub(super) fn set_scheme(&mut self, is_https: bool) {
+        self.scheme_is_https = Some(is_https);
     }
 
     pub fn version(&self) -> Version {

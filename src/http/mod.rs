@@ -43,6 +43,7 @@ mod response;
 mod step;
 mod target;
 mod trailer_check;
+mod uwsgi;
 mod version;
 
 pub use chunked::{ChunkedDecoder, Piece};
@@ -64,4 +65,5 @@ pub use response::ResponseHead;
 pub use step::{Finish, Received, Step, WholeResponse};
 pub use target::percent_decode;
 pub use trailer_check::has_pseudo_field;
+pub use uwsgi::parse_packet;
 pub use version::Version;

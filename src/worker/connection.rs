@@ -70,9 +70,17 @@ impl Connection {
                 true => transport.with_tls(),
                 false => transport,
             },
-            preamble: Preamble::new(policy.expects_proxy_header(), expects_tls, cleartext),
+            preamble: match policy.speaks_uwsgi() {
+                true => Preamble::Uwsgi {
+                    then_tls: expects_tls,
+                },
+                false => Preamble::new(policy.expects_proxy_header(), expects_tls, cleartext),
+            },
             read: ReadSide::default(),
-            protocol: Http1::default(),
+            protocol: match policy.speaks_uwsgi() {
+                true => Http1::uwsgi(),
+                false => Http1::default(),
+            },
             http2: None,
             write: WriteSide::default(),
             lifecycle: Lifecycle::new(id, &mut services.clock),

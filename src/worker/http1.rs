@@ -62,6 +62,14 @@ pub(super) enum Wanted {
 }
 
 impl Http1 {
+    /// Of a connection that carries one packet of the uwsgi protocol instead of HTTP/1.
+    pub(super) fn uwsgi() -> Self {
+        Self {
+            exchange: Exchange::uwsgi(),
+            ..Self::default()
+        }
+    }
+
     /// Whether the answer that is on its way keeps the last free thread.
     pub(super) fn is_hurried(&self) -> bool {
         matches!(&self.request, Request::Answered(answered) if answered.job.response_body.is_hurried())
@@ -129,6 +137,8 @@ impl Http1 {
     /// Whether the request can be answered by another worker: nothing of the connection's past matters.
     pub(super) fn is_transferable(&self) -> bool {
         self.exchange.is_dispatched()
+            // The head is not what was received.
+            && !self.exchange.is_uwsgi()
             && matches!(
                 self.exchange.body_length(),
                 BodyLength::Empty | BodyLength::Known(0)

@@ -22,6 +22,8 @@ pub(super) enum Preamble {
     Hello,
     /// The preface of HTTP/2, or requests of HTTP/1 unless the former `is_required`.
     Preface { is_required: bool },
+    /// A packet of the uwsgi protocol, from a peer that may send one. A handshake comes before it if `then_tls`.
+    Uwsgi { then_tls: bool },
     /// Requests.
     Over,
 }
@@ -67,6 +69,12 @@ impl Preamble {
         policy: &RequestPolicy,
     ) -> Result<Found, Refusal> {
         let mut begin = 0;
+        if let Self::Uwsgi { then_tls } = *self {
+            policy
+                .check_uwsgi(client.peer())
+                .map_err(|error| Refusal::invalid(&error, client))?;
+            *self = Self::new(false, then_tls, Http2Cleartext::Off);
+        }
         if let Self::ProxyHeader { then_tls } = *self {
             match policy
                 .parse_proxy_header(bytes, client.peer())

@@ -34,6 +34,8 @@ pub(super) struct RequestPolicy {
     proxy_mode: Option<ProxyMode>,
     /// Peers that may send a PROXY header (`proxy_allow_ips`).
     proxies: AllowedPeers,
+    /// Peers that may send uwsgi packets (`uwsgi_allow_ips`); `None` where `protocol` is HTTP.
+    uwsgi_peers: Option<AllowedPeers>,
     /// Names of dropped fields that were logged, in upper case.
     dropped: HashSet<Box<[u8]>>,
 }
@@ -70,6 +72,8 @@ impl RequestPolicy {
                 config::ProxyProtocol::Auto => Some(ProxyMode::Auto),
             },
             proxies: config.proxy.proxy_allow_ips.clone(),
+            uwsgi_peers: (config.proxy.protocol == config::Protocol::Uwsgi)
+                .then(|| config.proxy.uwsgi_allow_ips.clone()),
             dropped: HashSet::new(),
         }
     }
@@ -107,6 +111,22 @@ impl RequestPolicy {
     /// Whether a connection may begin with a PROXY header.
     pub(super) fn expects_proxy_header(&self) -> bool {
         self.proxy_mode.is_some()
+    }
+
+    /// Whether connections carry packets of the uwsgi protocol.
+    pub(super) fn speaks_uwsgi(&self) -> bool {
+        self.uwsgi_peers.is_some()
+    }
+
+    /// # Errors
+    /// `peer` may not send uwsgi packets (`uwsgi_allow_ips`).
+    pub(super) fn check_uwsgi(&self, peer: Peer) -> Result<(), ParseError> {
+        match &self.uwsgi_peers {
+            Some(peers) if !is_among(peers, peer) => {
+                Err(ParseError::UwsgiForbidden(PeerText(peer).to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Parse the PROXY header at the start of a connection's first bytes.
@@ -147,6 +167,10 @@ impl RequestPolicy {
         job.forwarded = policy.apply(&mut job.head, job.trusted, |name| {
             log_dropped(dropped, name);
         })?;
+        // A gateway that says nothing of https may have come with TLS itself.
+        if job.head.scheme_is_https() == Some(false) && job.tls.is_some() {
+            job.forwarded.is_https = Some(true);
+        }
         if let Some((field, hops)) = self.client_field
             && job.trusted
         {

@@ -10,7 +10,7 @@ use ferricorn::http::{
     BodySize, ChunkedDecoder, ClientAddress, ClientField, Exchange, FrameEvent, FrameScan,
     HeadScan, HeaderPolicy, Limits, Piece, ProxyHeader, ProxyMode, ProxyParse, ProxyRoute,
     Received, RequestHead, ResponseDefaults, ResponseHead, Rules, Underscores, forwarded_client,
-    has_pseudo_field, parse_head, parse_proxy_header,
+    has_pseudo_field, parse_head, parse_packet, parse_proxy_header,
 };
 use ferricorn::tls::{PeerCertificate, ciphers};
 
@@ -561,5 +561,29 @@ pub(crate) fn http2_frames(bytes: &[u8]) {
     if has_pseudo_field(bytes) {
         // A field that is whole in it stays whole when more follows.
         assert!(has_pseudo_field(&[bytes, &[0xbe]].concat()));
+    }
+}
+
+/// A packet of the uwsgi protocol: nothing before its end decides but a refusal, and its head keeps the rules of text.
+pub(crate) fn uwsgi(bytes: &[u8]) {
+    let limits = Limits::default();
+    let mut head = RequestHead::default();
+    let whole = parse_packet(bytes, &limits, &mut head);
+    for end in 0..bytes.len() {
+        let mut part = RequestHead::default();
+        match (parse_packet(&bytes[..end], &limits, &mut part), &whole) {
+            (Ok(None), _) => {}
+            (Ok(Some((length, framing))), Ok(Some(known))) => {
+                assert_eq!(&(length, framing), known);
+                assert!(length <= end, "a packet longer than what has arrived");
+            }
+            (Err(error), Err(known)) => assert_eq!(error.status(), known.status()),
+            (part, whole) => panic!("{part:?} of {whole:?}"),
+        }
+    }
+    if let Ok(Some((length, framing))) = whole {
+        assert!(length <= 4 + usize::from(u16::MAX));
+        assert!(!framing.keep_alive && !framing.expects_continue);
+        check_head(&head, head.bytes(), &limits);
     }
 }

@@ -14,6 +14,7 @@ const CONTROL_SEEDS: &str = include_str!("../fuzz/control.seeds");
 const CERTIFICATE_SEEDS: &str = include_str!("../fuzz/certificate.seeds");
 const CIPHERS_SEEDS: &str = include_str!("../fuzz/ciphers.seeds");
 const FRAMES_SEEDS: &str = include_str!("../fuzz/http2_frames.seeds");
+const UWSGI_SEEDS: &str = include_str!("../fuzz/uwsgi.seeds");
 const FORWARDED_SEEDS: &str = include_str!("../fuzz/forwarded.seeds");
 
 fn run(target: fn(&[u8]), part: fn(&[u8]) -> &[u8]) {
@@ -79,6 +80,15 @@ fn http2_frames() {
     run_on(
         Mutator::of_lines(seed(), FRAMES_SEEDS),
         bodies::http2_frames,
+        |bytes| bytes,
+    );
+}
+
+#[test]
+fn uwsgi_packets() {
+    run_on(
+        Mutator::of_lines(seed(), UWSGI_SEEDS),
+        bodies::uwsgi,
         |bytes| bytes,
     );
 }

@@ -31,6 +31,7 @@ const HELPERS: &[(&str, &[&str])] = &[
         &[
             "http/exchange/current_request.rs",
             "http/exchange/queries.rs",
+            "http/exchange/syntax.rs",
             "pool/job.rs",
             "python/fork_guard.rs",
             "worker/connections.rs",

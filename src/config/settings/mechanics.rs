@@ -195,15 +195,15 @@ pub(super) const ROWS: &[Setting] = &[
     row(
         "protocol",
         SECTION,
-        Kind::Text,
+        Kind::Word {
+            words: &["http", "uwsgi"],
+            complaint: |value| format!("protocol must be http or uwsgi, not {value}"),
+        },
         Default::Text("http"),
-        "http.",
+        "What connections carry: http, or uwsgi for nginx's uwsgi_pass.",
     )
     .flags(&["--protocol"])
-    .refused(
-        &["http"],
-        "only http is supported; with nginx use proxy_pass, not uwsgi_pass",
-    ),
+    .differs("Each uwsgi connection carries one request, and other words are refused."),
     row(
         "uwsgi_allow_ips",
         SECTION,
@@ -211,8 +211,7 @@ pub(super) const ROWS: &[Setting] = &[
         LOCAL,
         "Peers that may use the uwsgi protocol.",
     )
-    .flags(&["--uwsgi-allow-from"])
-    .no_effect("the uwsgi protocol is not supported"),
+    .flags(&["--uwsgi-allow-from"]),
     row(
         "raw_paste_global_conf",
         SECTION,

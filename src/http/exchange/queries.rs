@@ -1,12 +1,25 @@
 //! The queries of an [`Exchange`]; none of them changes it.
 
 use super::current_request::{Next, Request};
+use super::syntax::Syntax;
 use super::{Exchange, LastBody, State};
 use crate::http::decode::IncomingBody;
 use crate::http::encode::BodyEncoder;
 use crate::http::framing::BodyLength;
 
 impl Exchange {
+    /// Of a connection that carries one packet of the uwsgi protocol.
+    pub fn uwsgi() -> Self {
+        Self {
+            syntax: Syntax::Uwsgi,
+            ..Self::default()
+        }
+    }
+
+    pub fn is_uwsgi(&self) -> bool {
+        self.syntax == Syntax::Uwsgi
+    }
+
     /// Between requests, and nothing of the next has arrived.
     pub fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle | State::AfterBlank)

@@ -21,6 +21,8 @@ pub struct RequestParts<'a> {
     /// Empty if there is none.
     pub authority: &'a [u8],
     pub path: &'a [u8],
+    /// The one that its line shows.
+    pub version: Version,
 }
 
 impl RequestHead {
@@ -90,8 +92,10 @@ impl RequestHead {
         self.target = Span::new(start, start + shown);
         self.path = self.target;
         self.method = Span::new(0, method.len());
-        self.version = Version::HTTP_2;
-        self.bytes.extend_from_slice(b" HTTP/2.0");
+        self.version = parts.version;
+        self.bytes.push(b' ');
+        self.bytes
+            .extend_from_slice(parts.version.as_str().as_bytes());
         self.line = Span::new(0, self.bytes.len());
         self.bytes.extend_from_slice(b"\r\n");
         self.length = self.bytes.len();
@@ -155,6 +159,7 @@ mod tests {
         scheme: b"http",
         authority: b"a.example",
         path: b"/x?y=1",
+        version: Version::HTTP_2,
     };
 
     fn compose(

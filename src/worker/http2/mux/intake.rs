@@ -10,7 +10,7 @@ use http_message::{Method, Request, Response as Message, StatusCode};
 
 use super::request_body::Step;
 use super::{Mux, Phase, Stream, Upload};
-use crate::http::{BodyLength, ParseError, RequestParts, Status};
+use crate::http::{BodyLength, ParseError, RequestParts, Status, Version};
 use crate::pool::Job;
 use crate::worker::body_stream::StreamingRequestBody;
 use crate::worker::http1::{Client, Receiving, Refusal};
@@ -266,6 +266,7 @@ fn read_head(
             true => authority.as_bytes(),
             false => path.as_bytes(),
         },
+        version: Version::HTTP_2,
     };
     let fields = || {
         message
