@@ -1,4 +1,4 @@
-//! The arbiter's own small HTTP server (`admin_bind`): `/live`, `/ready` and `/metrics`, read from the scoreboard.
+//! The arbiter's own small HTTP server (`admin_bind`): the dashboard, `/live`, `/ready` and `/metrics`, from the scoreboard.
 //!
 //! It lives in the arbiter's one loop: no thread, nothing that blocks. Everything is bounded: connections, the size of
 //! a request, a few seconds for all of it. A new connection always finds room: the oldest one that has sent nothing is
@@ -14,47 +14,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags};
 
+use super::admin_response::{Asked, Response};
 use crate::fork_guard;
-use crate::http::{
-    BodySize, Exchange, HttpDate, Limits, Received, RequestHead, ResponseDefaults, ResponseHead,
-    Status,
-};
+use crate::http::{BodySize, Exchange, HttpDate, Limits, Received, RequestHead, ResponseDefaults};
 use crate::net::{
     self, AcceptPause, AddressError, BindAddress, BindError, BindOptions, Bound, Listener,
 };
 
-/// The answer to a request.
-#[derive(Debug)]
-pub(super) struct Response {
-    status: Status,
-    content_type: &'static str,
-    body: String,
-}
-
-impl Response {
-    pub(super) fn text(status: Status, body: impl Into<String>) -> Self {
-        Self {
-            status,
-            content_type: "text/plain; charset=utf-8",
-            body: body.into(),
-        }
-    }
-
-    pub(super) fn metrics(body: String) -> Self {
-        Self {
-            status: Status::OK,
-            content_type: "text/plain; version=0.0.4; charset=utf-8",
-            body,
-        }
-    }
-
-    pub(super) fn not_found() -> Self {
-        Self::text(NOT_FOUND, "/live, /ready or /metrics\n")
-    }
-}
-
 /// What answers a path.
-pub(super) type Answer<'a> = &'a dyn Fn(&[u8]) -> Response;
+pub(super) type Answer<'a> = &'a dyn Fn(&Asked) -> Response;
 
 /// See the module.
 #[derive(Debug)]
@@ -79,8 +47,7 @@ struct Connection {
     write_buffer: Vec<u8>,
     written: usize,
     stage: Stage,
-    /// The path asked for; empty for a method that is neither GET nor HEAD.
-    path: Vec<u8>,
+    asked: Asked,
     /// Until then everything must be done.
     deadline: u64,
 }
@@ -229,7 +196,7 @@ impl Connection {
             write_buffer: Vec::new(),
             written: 0,
             stage: Stage::Silent,
-            path: Vec::new(),
+            asked: Asked::default(),
             deadline,
         }
     }
@@ -301,9 +268,9 @@ impl Connection {
                     self.read_buffer.drain(..step.consumed);
                     match step.received {
                         Received::NeedData => return,
-                        Received::Head => self.path = path_of(&head),
+                        Received::Head => self.asked = Asked::of(&head),
                         Received::Whole => {
-                            self.path = path_of(&head);
+                            self.asked = Asked::of(&head);
                             break;
                         }
                         Received::Data(_) => {}
@@ -312,17 +279,17 @@ impl Connection {
                 }
             }
         }
-        let response = match self.path.as_slice() {
-            b"" => Response::text(METHOD_NOT_ALLOWED, "GET or HEAD\n"),
-            path => answer(path),
+        let response = match self.asked.path.as_slice() {
+            b"" => Response::method_not_allowed(),
+            _ => answer(&self.asked),
         };
         self.respond(&response, &defaults);
     }
 
     fn respond(&mut self, response: &Response, defaults: &ResponseDefaults<'_>) {
         self.exchange.close_after_this();
-        let body = response.body.as_bytes();
-        let head = head_of(response);
+        let body = response.body();
+        let head = response.head();
         let out = &mut self.write_buffer;
         let size = BodySize::Exact(body.len() as u64);
         self.exchange.respond(&head, size, defaults, out);
@@ -334,31 +301,6 @@ impl Connection {
     }
 }
 
-fn path_of(head: &RequestHead) -> Vec<u8> {
-    match head.method() {
-        b"GET" | b"HEAD" => head.path().to_vec(),
-        _ => Vec::new(),
-    }
-}
-
-fn head_of(response: &Response) -> ResponseHead {
-    let mut head = ResponseHead::default();
-    let line = format!("{} {}", response.status.code, response.status.reason);
-    // None of these constants can be refused.
-    let _ = head.set_status(line.as_bytes());
-    let _ = head.push(b"Content-Type", response.content_type.as_bytes());
-    let _ = head.push(b"Cache-Control", b"no-store");
-    head
-}
-
-const METHOD_NOT_ALLOWED: Status = Status {
-    code: 405,
-    reason: "Method Not Allowed",
-};
-const NOT_FOUND: Status = Status {
-    code: 404,
-    reason: "Not Found",
-};
 const CONNECTIONS_MAX: usize = 64;
 /// More wait in the listener's queue, each for an iteration of the loop at most.
 const ACCEPTS_PER_ITERATION: usize = 256;
@@ -375,6 +317,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::http::Status;
 
     fn admin() -> (AdminServer, std::net::SocketAddr) {
         let admin = AdminServer::open("127.0.0.1:0", 0).unwrap();
@@ -386,7 +329,7 @@ mod tests {
         (admin, address)
     }
 
-    fn alive(_: &[u8]) -> Response {
+    fn alive(_: &Asked) -> Response {
         Response::text(Status::OK, "alive\n")
     }
 

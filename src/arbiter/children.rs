@@ -181,6 +181,13 @@ impl Children {
         metrics::render(&workers, &self.counters, wanted, dropped, certificate_end)
     }
 
+    /// What all workers have counted, those that are gone included.
+    pub(super) fn all_counters(&self) -> Counters {
+        let mut counters = self.counters;
+        self.iter().for_each(|worker| counters.add(worker.slot()));
+        counters
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.workers.is_empty()
     }

@@ -17,6 +17,7 @@ use super::binary_upgrade::BinaryUpgrade;
 use super::certificate_watch::CertificateWatch;
 use super::children::{self, Children, Reaped};
 use super::control_server::ControlServer;
+use super::dashboard::Dashboard;
 use super::deferred_reload::DeferredReload;
 use super::exit_report::{self, CrashLog};
 use super::fork_server::{Availability, ForkServers, Spawned};
@@ -60,6 +61,7 @@ pub(super) struct Arbiter<'r> {
     deferred_reload: DeferredReload,
     /// `admin_bind`.
     admin: Option<AdminServer>,
+    dashboard: Dashboard,
     notifier: Notifier,
     gauges: Gauges,
     wear: WearCheck,
@@ -121,6 +123,9 @@ impl Arbiter<'_> {
             let memory_max = config.lifecycle.max_worker_memory;
             let now = monotonic_ms();
             self.wear.check(&mut self.children, memory_max, now);
+            if self.admin.is_some() {
+                self.dashboard.watch(&self.children, now);
+            }
             self.reconcile();
             if let Some(end) = self.stopping.due(monotonic_ms()) {
                 return Ok(Served::End(end));
@@ -135,6 +140,7 @@ impl Arbiter<'_> {
             self.control.patience(now),
             self.deferred_reload.patience(),
             self.admin.as_ref().and_then(|admin| admin.patience(now)),
+            self.admin.as_ref().map(|_| self.dashboard.patience(now)),
             self.notifier.keep_watchdog(now),
             self.spawner.next_attempt(now),
             self.stopping.patience(now),
@@ -286,6 +292,7 @@ impl Arbiter<'_> {
                 log::error!("{line}");
             }
         }
+        self.dashboard.ended(&worker, status, lost.len());
         self.children.close_account(&worker, &lost);
         self.control.stacks().close_channel(worker.age());
         let mut info = worker.info();
@@ -363,19 +370,6 @@ impl Arbiter<'_> {
                 Availability::Ready => self.request_worker(now),
             }
         }
-    }
-
-    /// Reports to statsd and systemd what has changed.
-    fn report(&mut self) {
-        let statsd = &self.rollout.config().statsd;
-        let workers = self.children.len();
-        self.gauges
-            .report(statsd, workers, &self.listeners, monotonic_ms());
-        self.notifier.status(
-            self.children.count(Stage::Serving),
-            self.children.count(Stage::Booting),
-            self.children.count(Stage::Retiring),
-        );
     }
 
     fn hook(&mut self, hook: Hook) -> Result<(), HookError> {

@@ -47,6 +47,36 @@ impl Counters {
         self.latency.add(&slot.latency().snapshot());
         self.queue_time.add(&slot.queue_time().snapshot());
     }
+
+    /// Each counter with its name; `dropped` as in [`render`].
+    pub(super) fn named(mut self, dropped: u64) -> impl Iterator<Item = (&'static str, u64)> {
+        self.log_lines_dropped = self.log_lines_dropped.saturating_add(dropped);
+        COUNTS.iter().map(move |(name, _, of)| (*name, of(&self)))
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    pub(super) fn errors(&self) -> u64 {
+        self.errors
+    }
+
+    pub(super) fn shed(&self) -> u64 {
+        self.shed
+    }
+
+    pub(super) fn timed_out(&self) -> u64 {
+        self.timed_out
+    }
+
+    pub(super) fn latency(&self) -> &HistogramSnapshot {
+        &self.latency
+    }
+
+    pub(super) fn queue_time(&self) -> &HistogramSnapshot {
+        &self.queue_time
+    }
 }
 
 /// A living worker.

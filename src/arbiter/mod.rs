@@ -17,10 +17,12 @@
 //! | layer | files |
 //! | --- | --- |
 //! | rules and words | `supervision`, `backoff`, `stopping`, `runtime`, `signals` |
-//! | owners that use no other | `listeners`, `pidfile`, `certificate_watch`, `binary_upgrade`, `notifier`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout`, `deferred_reload` |
-//! | owners that are given others | `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `watchdog`, `wear`, `gauges`, `stack_requests`, `control_server`, `start_error`, `outcome` |
+//! | owners that use no other | `listeners`, `pidfile`, `certificate_watch`, `binary_upgrade`, `notifier`, `admin_response`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout`, `deferred_reload` |
+//! | owners that are given others | `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `watchdog`, `wear`, `gauges`, `stack_requests`, `control_server`, `dashboard`, `admin_pages`, `start_error`, `outcome` |
 //! | the arbiter itself, which passes on what they need | `main_loop` |
 
+mod admin_pages;
+mod admin_response;
 mod admin_server;
 mod backoff;
 mod binary_upgrade;
@@ -28,6 +30,7 @@ mod certificate_watch;
 mod children;
 mod control_channel;
 mod control_server;
+mod dashboard;
 mod deferred_reload;
 mod exit_report;
 mod fork;

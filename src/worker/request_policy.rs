@@ -168,7 +168,7 @@ impl RequestPolicy {
             log_dropped(dropped, name);
         })?;
         // A gateway that says nothing of https may have come with TLS itself.
-        if job.head.scheme_is_https() == Some(false) && job.tls.is_some() {
+        if job.tls.is_some() && job.head.scheme_is_https() == Some(false) {
             job.forwarded.is_https = Some(true);
         }
         if let Some((field, hops)) = self.client_field

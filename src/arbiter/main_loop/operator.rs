@@ -4,11 +4,11 @@ use nix::sys::signal::kill;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::arbiter::admin_server::Response;
+use crate::arbiter::admin_pages::AdminPages;
 use crate::arbiter::control_server::{CommandError, listener_view, worker_view};
+use crate::arbiter::dashboard::Kind;
 use crate::arbiter::deferred_reload::Due;
 use crate::control::{self, ClientId, Command, Request, View};
-use crate::http::Status;
 use crate::net::Bound;
 
 impl Arbiter<'_> {
@@ -86,6 +86,7 @@ impl Arbiter<'_> {
         log::info!("Hang up: Master");
         self.notifier.reloading();
         self.reloads += 1;
+        self.dashboard.note(Kind::Reload, "A reload begins");
         match self.deferred_reload.begin(monotonic_ms()) {
             Some(due) => self.reload(due),
             None => Ok(()),
@@ -153,6 +154,7 @@ impl Arbiter<'_> {
     ) {
         log::error!("Reload failed: {error}");
         log::error!("{rest}");
+        self.dashboard.note(Kind::ReloadFailed, error.to_string());
         self.leave_listeners(older_listeners);
         self.notifier
             .reloaded("Reload failed: the settings are unchanged");
@@ -164,12 +166,14 @@ impl Arbiter<'_> {
             self.leave_listeners(listeners);
             log::debug!("Generation {} serves", self.rollout.generation());
             self.notifier.reloaded("Reloaded");
+            self.dashboard.note(Kind::Reload, "Reloaded");
         }
     }
 
     pub(super) fn fail_rollout(&mut self, reason: &str) {
         log::error!("Reload failed: {reason}");
         log::error!("The previous workers keep serving.");
+        self.dashboard.note(Kind::ReloadFailed, reason);
         self.abandon_rollout();
         self.notifier
             .reloaded("Reload failed: the previous workers keep serving");
@@ -358,40 +362,33 @@ impl Arbiter<'_> {
         let Some(mut admin) = self.admin.take() else {
             return;
         };
-        admin.serve(monotonic_ms(), &|path| self.admin_response(path));
+        admin.serve(monotonic_ms(), &|asked| self.admin_pages().answer(asked));
         self.admin = Some(admin);
     }
 
-    fn admin_response(&self, path: &[u8]) -> Response {
-        match path {
-            b"/live" => Response::text(Status::OK, "alive\n"),
-            b"/ready" => match self.why_not_ready() {
-                None => Response::text(Status::OK, "ready\n"),
-                Some(reason) => {
-                    let text = format!("not ready: {reason}\n");
-                    Response::text(Status::SERVICE_UNAVAILABLE, text)
-                }
-            },
-            b"/metrics" => {
-                let wanted = self.rollout.num_workers();
-                Response::metrics(self.children.metrics(
-                    self.spawner.scoreboard(),
-                    wanted,
-                    self.log,
-                    self.certificates.not_after(),
-                ))
-            }
-            _ => Response::not_found(),
+    fn admin_pages(&self) -> AdminPages<'_> {
+        AdminPages {
+            view: self.view(),
+            children: &self.children,
+            scoreboard: self.spawner.scoreboard(),
+            dashboard: &self.dashboard,
+            log: self.log,
+            certificate_end: self.certificates.not_after(),
+            is_stopping: self.stopping.is_underway(),
         }
     }
 
-    fn why_not_ready(&self) -> Option<&'static str> {
-        if self.stopping.is_underway() {
-            return Some("the server stops");
-        }
-        let max_queue = self.rollout.config().workers.max_queue;
-        let readiness = self.children.readiness(max_queue);
-        readiness.err().map(crate::scoreboard::Unready::reason)
+    /// Reports to statsd and systemd what has changed.
+    pub(super) fn report(&mut self) {
+        let statsd = &self.rollout.config().statsd;
+        let workers = self.children.len();
+        self.gauges
+            .report(statsd, workers, &self.listeners, monotonic_ms());
+        self.notifier.status(
+            self.children.count(Stage::Serving),
+            self.children.count(Stage::Booting),
+            self.children.count(Stage::Retiring),
+        );
     }
 }
 

@@ -1,8 +1,7 @@
 //! The arbiter's start, its forks, and its end.
 
-use std::convert::Infallible;
-use std::io;
 use std::time::Duration;
+use std::{convert::Infallible, io};
 
 use nix::sys::signal::Signal;
 
@@ -47,6 +46,7 @@ impl<'r> Arbiter<'r> {
             control: ControlServer::default(),
             deferred_reload: DeferredReload::default(),
             admin: None,
+            dashboard: Dashboard::default(),
             notifier: Notifier::new(&start.supervisor),
             gauges: Gauges::new(start.log),
             wear: WearCheck::default(),

@@ -143,7 +143,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Text,
         Default::None,
-        "Second address, served by the master process: /live, /ready and /metrics (Prometheus).",
+        "Second address, served by the master process: / (dashboard), /live, /ready and /metrics (Prometheus).",
     )
     .flags(&["--admin-bind"])
     .ours(),

@@ -1,0 +1,66 @@
+//! What each path of `admin_bind` answers.
+
+use std::sync::Arc;
+
+use super::admin_response::{Asked, Response};
+use super::children::Children;
+use super::dashboard::{self, Dashboard, is_own_host};
+use crate::control::View;
+use crate::http::Status;
+use crate::logging::Log;
+use crate::scoreboard::{Scoreboard, Unready};
+
+/// What the answers are made of.
+pub(super) struct AdminPages<'a> {
+    pub(super) view: View<'a>,
+    pub(super) children: &'a Children,
+    pub(super) scoreboard: &'a Arc<Scoreboard>,
+    pub(super) dashboard: &'a Dashboard,
+    pub(super) log: Log,
+    pub(super) certificate_end: Option<i64>,
+    /// The server stops, or is about to.
+    pub(super) is_stopping: bool,
+}
+
+impl AdminPages<'_> {
+    pub(super) fn answer(&self, asked: &Asked) -> Response {
+        match asked.path.as_slice() {
+            b"/live" => Response::text(Status::OK, "alive\n"),
+            b"/ready" => match self.why_not_ready() {
+                None => Response::text(Status::OK, "ready\n"),
+                Some(reason) => {
+                    let text = format!("not ready: {reason}\n");
+                    Response::text(Status::SERVICE_UNAVAILABLE, text)
+                }
+            },
+            b"/metrics" => Response::metrics(self.children.metrics(
+                self.scoreboard,
+                self.view.target,
+                self.log,
+                self.certificate_end,
+            )),
+            path if !dashboard::has(path) => Response::not_found(),
+            path => {
+                let admin_bind = self.view.config.control.admin_bind.as_deref();
+                if !is_own_host(asked.host.as_deref(), admin_bind) {
+                    return Response::misdirected();
+                }
+                let counters = self.children.all_counters();
+                let counters: Vec<_> = counters.named(self.log.dropped_lines()).collect();
+                let answer = self.dashboard.answer(path, &self.view, &counters);
+                answer.unwrap_or_else(Response::not_found)
+            }
+        }
+    }
+
+    fn why_not_ready(&self) -> Option<&'static str> {
+        if self.is_stopping {
+            return Some("the server stops");
+        }
+        let max_queue = self.view.config.workers.max_queue;
+        self.children
+            .readiness(max_queue)
+            .err()
+            .map(Unready::reason)
+    }
+}

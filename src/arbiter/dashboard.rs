@@ -1,0 +1,159 @@
+//! The dashboard of `admin_bind`: what its page shows. The arbiter's loop calls it, and only once a second does it count.
+//!
+//! The page is one document without assets of others; it asks for JSON once a second. While nobody looks, only the sample of
+//! each second is taken.
+
+mod history;
+mod timeline;
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use self::history::History;
+pub(super) use self::timeline::Kind;
+use self::timeline::{Timeline, unix_ms};
+use super::admin_response::Response;
+use super::children::Children;
+use super::supervision::ExitStatus;
+use super::worker_handle::WorkerHandle;
+use crate::control::{self, Topic, View};
+use crate::net::BindAddress;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Dashboard {
+    history: History,
+    timeline: Timeline,
+}
+
+impl Dashboard {
+    /// Milliseconds until it wants to look again.
+    pub(super) fn patience(&self, now: u64) -> u64 {
+        self.history.patience(now)
+    }
+
+    /// Looks at the workers. Called in each iteration of the loop.
+    pub(super) fn watch(&mut self, children: &Children, now: u64) {
+        self.timeline.observe(children);
+        let Some((before, sample)) = self.history.record(children, now) else {
+            return;
+        };
+        if sample.shed > 0 && before.shed == 0 {
+            let text = format!("Requests are shed: {} in a second", sample.shed);
+            self.timeline.note(Kind::Shedding, text);
+        }
+        if sample.timed_out > 0 && before.timed_out == 0 {
+            let text = "Requests run longer than request_timeout".to_owned();
+            self.timeline.note(Kind::Timeout, text);
+        }
+    }
+
+    pub(super) fn note(&mut self, kind: Kind, text: impl Into<String>) {
+        self.timeline.note(kind, text.into());
+    }
+
+    pub(super) fn ended(&mut self, worker: &WorkerHandle, status: ExitStatus, lost: usize) {
+        self.timeline.ended(worker, status, lost);
+    }
+
+    /// The answer to `path`, if it is one of the dashboard's.
+    pub(super) fn answer(
+        &self,
+        path: &[u8],
+        view: &View<'_>,
+        counters: &[(&'static str, u64)],
+    ) -> Option<Response> {
+        let samples = match path {
+            b"/" => return Some(Response::page(PAGE, POLICY)),
+            b"/dashboard.json" => usize::MAX,
+            b"/dashboard/latest.json" => LATEST,
+            _ => return None,
+        };
+        let counters: serde_json::Map<_, _> = counters
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), Value::from(*value)))
+            .collect();
+        let data = json!({
+            "now": unix_ms(),
+            "name": view.config.process.proc_name,
+            "stats": control::answer(Topic::Stats, view),
+            "workers": control::answer(Topic::Workers, view)["workers"],
+            "running": control::answer(Topic::Requests, view),
+            "counters": counters,
+            "samples": self.history.to_json(samples),
+            "events": self.timeline.to_json(),
+        });
+        Some(Response::json(data.to_string()))
+    }
+}
+
+/// Whether `path` is one of the dashboard's.
+pub(super) fn has(path: &[u8]) -> bool {
+    matches!(path, b"/" | b"/dashboard.json" | b"/dashboard/latest.json")
+}
+
+/// Whether a browser that asks for `host` can only mean this server. A site of strangers that has its own name point here
+/// (DNS rebinding) cannot choose a name that is an address, `localhost` or the name in `admin_bind`.
+pub(super) fn is_own_host(host: Option<&[u8]>, admin_bind: Option<&str>) -> bool {
+    // Browsers always send it.
+    let Some(host) = host else {
+        return true;
+    };
+    let host = String::from_utf8_lossy(host).to_ascii_lowercase();
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let own = admin_bind.and_then(|address| BindAddress::parse(address).ok());
+    let is_bound = matches!(own, Some(BindAddress::Tcp { host, .. }) if host == name);
+    name.parse::<IpAddr>().is_ok()
+        || name == "localhost"
+        || name.ends_with(".localhost")
+        || (is_bound && !name.is_empty())
+}
+
+const PAGE: &str = include_str!("dashboard/page.html");
+/// The hashes are those of the page's only script and style; a test compares them.
+const POLICY: &str = "default-src 'none'; script-src 'sha256-1QEYMpfhSbds9huirUTP/W3pQljouxHZbA9kmQnYG5U='; \
+    style-src 'sha256-YWoNT8YBP8v2Rd+CGkXUAk+z/11nyB2Q49eH60usXVI='; connect-src 'self'; \
+    img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// What a page that asks once a second has missed, with some to spare.
+const LATEST: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::is_own_host;
+
+    #[test]
+    fn names_of_strangers_are_not_this_servers() {
+        let is_own = |host: &str| is_own_host(Some(host.as_bytes()), Some("metrics.lan:9000"));
+        for host in [
+            "127.0.0.1:9000",
+            "[::1]:9000",
+            "10.1.2.3",
+            "localhost:9000",
+            "app.localhost",
+            "Metrics.LAN:9000",
+        ] {
+            assert!(is_own(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:9000",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "notlocalhost",
+            "[evil.example]",
+            "\u{7f}",
+        ] {
+            assert!(!is_own(host), "{host}");
+        }
+        assert!(is_own_host(None, None));
+        assert!(
+            !is_own_host(Some(b""), Some(":9000")),
+            "every address has no name"
+        );
+    }
+}
