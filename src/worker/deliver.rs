@@ -75,6 +75,21 @@ pub(super) fn own_answers(
     }
 }
 
+/// When the worker is aborted, answer what waits for a thread with 503, because no thread of this process will run it.
+pub(super) fn refuse_if_aborted(connections: &mut Connections, services: &mut Services) {
+    if services.shutdown.exit_code() == 0 {
+        return;
+    }
+    // So that the answers say close.
+    connections.begin_drain(services);
+    services.dispatch.refuse_waiting();
+    for job in services.dispatch.take_answered() {
+        if let Err(job) = connections.on_own_answer(job, services) {
+            orphan(job, connections, None, services);
+        }
+    }
+}
+
 /// A job comes back whose connection is not in the loop: it was hijacked or timed out, or its client is gone.
 pub(super) fn orphan(
     job: Box<Job>,

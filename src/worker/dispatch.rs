@@ -14,7 +14,7 @@ use crate::pool::{ConnId, Job, OneRequestShare, Pool, Reason};
 use super::arbiter_channel::ArbiterChannel;
 use super::deferred_drop::DeferredDrops;
 use super::health::Health;
-use super::load_shedding::{LoadShedding, Shed};
+use super::load_shedding::{self, LoadShedding, Shed};
 use super::spool::BodyBudget;
 use super::worker_slot::{WorkerSlot, saturating_u32};
 
@@ -207,6 +207,15 @@ impl Dispatch {
         }
         self.answered.push(job);
         self.slot.get().add_shed(1);
+    }
+
+    /// Refuse all that waits: the worker is aborted.
+    pub(super) fn refuse_waiting(&mut self) {
+        while let Some(mut job) = self.take_first() {
+            load_shedding::refuse_aborted(&mut job);
+            self.answered.push(job);
+            self.slot.get().add_shed(1);
+        }
     }
 
     /// Shed what has waited too long in the queue.

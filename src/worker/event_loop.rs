@@ -346,12 +346,12 @@ impl<'a> EventLoop<'a> {
 
     /// Stop at once: whatever is open is closed.
     fn stop_now(&mut self, exit_code: i32) {
-        let now = self.services.clock.now();
-        self.services.shutdown.stop_now(exit_code, now);
-        self.listeners
-            .close(self.services.slot().get().ends_listeners());
-        self.services.arbiter.report_closed_listeners();
-        self.connections.close_all(&mut self.services);
+        let services = &mut self.services;
+        services.shutdown.stop_now(exit_code, services.clock.now());
+        self.listeners.close(services.slot().get().ends_listeners());
+        services.arbiter.report_closed_listeners();
+        deliver::refuse_if_aborted(&mut self.connections, services);
+        self.connections.close_all(services);
         self.leave();
     }
 

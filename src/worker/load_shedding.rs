@@ -147,6 +147,14 @@ impl LoadShedding {
     }
 }
 
+/// Fill `job` with the refusal of a worker that is aborted because a request ran longer than `timeout`.
+pub(super) fn refuse_aborted(job: &mut Job) {
+    let status = Status::SERVICE_UNAVAILABLE;
+    let page = error_page(status, "The worker was stopped before it ran the request");
+    fill(job, status, &RETRY_AFTER_MIN_S.to_string(), &page);
+    job.refusal = "timeout";
+}
+
 fn fill(job: &mut Job, status: Status, retry_after: &str, page: &str) {
     job.socket = None;
     let line = format!("{} {}", status.code, status.reason);

@@ -112,6 +112,27 @@ def test_two_workers_that_are_both_stuck_serve_again(server, gates):
     assert one.stop() == 0
 
 
+@pytest.mark.ours
+@ONE_THREAD
+def test_what_waits_behind_a_stuck_request_gets_a_503(server, gates, arguments):
+    """gunicorn's worker has not accepted it yet. Ours says when to come again, and cuts only what was running."""
+    one = server("main_thread", *arguments, "--timeout", "2")
+    with one.connect() as stuck, one.connect() as first, one.connect() as second:
+        stuck.send_request("GET", "/block?never")
+        gates.wait_reached("never")
+        for waiting in (first, second):
+            waiting.send_request("GET", "/pid")
+        for waiting in (first, second):
+            response = waiting.read_response()
+            assert response.status == 503
+            assert response.header("Retry-After") == "1"
+            assert response.header("Connection") == "close"
+        with pytest.raises((Disconnected, OSError)):
+            stuck.read_response()
+    wait_until(lambda: answers(one), "a worker serves again")
+    assert one.stop() == 0
+
+
 @ONE_THREAD
 def test_requests_within_timeout_are_left_alone(server, gates, arguments):
     one = server("main_thread", *arguments, "--timeout", "2")
