@@ -24,7 +24,7 @@ from harness import PATIENCE_S, Server
 
 pytestmark = pytest.mark.ours
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM = ACK = 1
 END_HEADERS, PADDED, WEIGHTED = 4, 8, 32
 WHOLE = END_STREAM | END_HEADERS
@@ -97,7 +97,7 @@ CONNECTION = {
     "6.5.2 INITIAL_WINDOW_SIZE past its end": (setting(4, 1 << 31), FLOW_CONTROL_ERROR),
     "6.5.2 MAX_FRAME_SIZE below its least": (setting(5, 16383), PROTOCOL_ERROR),
     "6.5.2 MAX_FRAME_SIZE above its most": (setting(5, 1 << 24), PROTOCOL_ERROR),
-    "6.6 PUSH_PROMISE": (post(1) + frame(PUSH_PROMISE, 4, 1, u32(2) + GET), PROTOCOL_ERROR),
+    "6.6 a push by a client": (post(1) + frame(PUSH, 4, 1, u32(2) + GET), PROTOCOL_ERROR),
     "6.7 PING on a stream": (frame(PING, 0, 1, bytes(8)), PROTOCOL_ERROR),
     "6.7 PING of 6 bytes": (frame(PING, 0, 0, bytes(6)), FRAME_SIZE_ERROR),
     "6.8 GOAWAY on a stream": (frame(GOAWAY, 0, 1, bytes(8)), PROTOCOL_ERROR),

@@ -69,7 +69,7 @@ fn copy_folder(folder: &Path, to: &Path) {
                 let text = fs::read_to_string(from).unwrap();
                 fs::write(to.join(&name), instrumented(&name.to_string_lossy(), &text)).unwrap();
             }
-            Some("py") => {
+            Some("py" | "html") => {
                 fs::copy(from, to.join(&name)).unwrap();
             }
             _ => {}

@@ -22,7 +22,7 @@ const FILES_MAX: usize = 70;
 const RETURNS_MAX: usize = 90;
 /// What can be read at one go: the steps of a request on a kept connection, and how often one goes back to a file.
 const STEPS_MAX: usize = 30;
-const STEP_RETURNS_MAX: usize = 22;
+const STEP_RETURNS_MAX: usize = 24;
 
 /// Files that a request enters on its way and that are no step of it: the name of the call says what they do.
 const HELPERS: &[(&str, &[&str])] = &[
