@@ -90,7 +90,7 @@ check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	 else echo "SKIPPED cargo clippy: the clippy component is not installed (rustup component add clippy)"; fi
 	@echo "cargo test (unit, integration, documentation)"
 	@cargo test --locked --no-default-features --quiet --lib --test integration
-	@cargo test --locked --no-default-features --quiet --doc
+	@MAKEFLAGS= cargo test --locked --no-default-features --quiet --doc
 	@echo "cargo test (a request's walk through the sources)"
 	@$(RUST_ENV) cargo test --locked --no-default-features --quiet --test walk
 	@echo "cargo test (src/python and src/launcher, with an embedded interpreter)"

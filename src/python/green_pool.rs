@@ -1,7 +1,7 @@
 //! The pool whose jobs are greenlets: one hub, on the interpreter's main thread, has all its places.
 //!
-//! `ferricorn/_green.py` turns the hub. It takes a job by [`GreenPool::take`], starts a greenlet for it that calls
-//! [`GreenPool::run`], and says [`GreenPool::over`] when that has ended, however it has.
+//! `ferricorn/_green.py` turns the hub. It takes a job by `GreenPool::take`, starts a greenlet for it that calls
+//! `GreenPool::run`, and says `GreenPool::over` when that has ended, however it has.
 //!
 //! Everything here runs on the main thread, but for what the event loop calls ([`GreenApplication`]). A greenlet may
 //! switch wherever the application's code runs, and nowhere else: `RefCell`s and `Cell`s here are borrowed between two
