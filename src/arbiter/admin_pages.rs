@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::admin_response::{Asked, Response};
 use super::children::Children;
-use super::dashboard::{self, Dashboard, is_own_host};
+use super::dashboard::{Dashboard, Page, is_own_host};
 use crate::control::View;
 use crate::http::Status;
 use crate::logging::Log;
@@ -39,18 +39,21 @@ impl AdminPages<'_> {
                 self.log,
                 self.certificate_end,
             )),
-            path if !dashboard::has(path) => Response::not_found(),
-            path => {
-                let admin_bind = self.view.config.control.admin_bind.as_deref();
-                if !is_own_host(asked.host.as_deref(), admin_bind) {
-                    return Response::misdirected();
-                }
-                let counters = self.children.all_counters();
-                let counters: Vec<_> = counters.named(self.log.dropped_lines()).collect();
-                let answer = self.dashboard.answer(path, &self.view, &counters);
-                answer.unwrap_or_else(Response::not_found)
-            }
+            path => match Page::at(path) {
+                None => Response::not_found(),
+                Some(page) => self.answer_browser(page, asked),
+            },
         }
+    }
+
+    fn answer_browser(&self, page: Page, asked: &Asked) -> Response {
+        let admin_bind = self.view.config.control.admin_bind.as_deref();
+        if !is_own_host(asked.host.as_deref(), admin_bind) {
+            return Response::misdirected();
+        }
+        let counters = self.children.all_counters();
+        let counters: Vec<_> = counters.named(self.log.dropped_lines()).collect();
+        self.dashboard.answer(page, &self.view, &counters)
     }
 
     fn why_not_ready(&self) -> Option<&'static str> {

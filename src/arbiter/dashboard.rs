@@ -57,18 +57,16 @@ impl Dashboard {
         self.timeline.ended(worker, status, lost);
     }
 
-    /// The answer to `path`, if it is one of the dashboard's.
     pub(super) fn answer(
         &self,
-        path: &[u8],
+        page: Page,
         view: &View<'_>,
         counters: &[(&'static str, u64)],
-    ) -> Option<Response> {
-        let samples = match path {
-            b"/" => return Some(Response::page(PAGE, POLICY)),
-            b"/dashboard.json" => usize::MAX,
-            b"/dashboard/latest.json" => LATEST,
-            _ => return None,
+    ) -> Response {
+        let samples = match page {
+            Page::Document => return Response::page(DOCUMENT, POLICY),
+            Page::AllData => usize::MAX,
+            Page::LatestData => LATEST,
         };
         let counters: serde_json::Map<_, _> = counters
             .iter()
@@ -84,13 +82,28 @@ impl Dashboard {
             "samples": self.history.to_json(samples),
             "events": self.timeline.to_json(),
         });
-        Some(Response::json(data.to_string()))
+        Response::json(data.to_string())
     }
 }
 
-/// Whether `path` is one of the dashboard's.
-pub(super) fn has(path: &[u8]) -> bool {
-    matches!(path, b"/" | b"/dashboard.json" | b"/dashboard/latest.json")
+/// What can be asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Page {
+    Document,
+    AllData,
+    /// With the last samples only.
+    LatestData,
+}
+
+impl Page {
+    pub(super) fn at(path: &[u8]) -> Option<Self> {
+        match path {
+            b"/" => Some(Self::Document),
+            b"/dashboard.json" => Some(Self::AllData),
+            b"/dashboard/latest.json" => Some(Self::LatestData),
+            _ => None,
+        }
+    }
 }
 
 /// Whether a browser that asks for `host` can only mean this server. A site of strangers that has its own name point here
@@ -113,7 +126,7 @@ pub(super) fn is_own_host(host: Option<&[u8]>, admin_bind: Option<&str>) -> bool
         || (is_bound && !name.is_empty())
 }
 
-const PAGE: &str = include_str!("dashboard/page.html");
+const DOCUMENT: &str = include_str!("dashboard/page.html");
 /// The hashes are those of the page's only script and style; a test compares them.
 const POLICY: &str = "default-src 'none'; script-src 'sha256-1QEYMpfhSbds9huirUTP/W3pQljouxHZbA9kmQnYG5U='; \
     style-src 'sha256-YWoNT8YBP8v2Rd+CGkXUAk+z/11nyB2Q49eH60usXVI='; connect-src 'self'; \

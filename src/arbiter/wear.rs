@@ -47,7 +47,8 @@ impl WearCheck {
         if self.pause.remaining(now) > 0 {
             return;
         }
-        let Some(used) = resident_mib(worker.pid()).filter(|used| *used > memory_max_mib) else {
+        let used = resident_kib(worker.pid()).map(|used| used / 1024);
+        let Some(used) = used.filter(|used| *used > memory_max_mib) else {
             return;
         };
         log::warn!(
@@ -62,7 +63,7 @@ impl WearCheck {
 }
 
 /// What the kernel counts as resident, shared pages included: the figure that `top` shows.
-fn resident_mib(pid: Pid) -> Option<u64> {
+pub(super) fn resident_kib(pid: Pid) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     parse_resident(&status)
 }
@@ -71,8 +72,7 @@ fn parse_resident(status: &str) -> Option<u64> {
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes / 1024)
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 const SAMPLE_MS: u64 = 1000;
@@ -91,9 +91,9 @@ mod tests {
     #[test]
     fn resident_memory_is_read_from_the_kernels_text() {
         let status = "Name:\tpython\nVmHWM:\t  999999 kB\nVmRSS:\t   20480 kB\nThreads:\t3\n";
-        assert_eq!(parse_resident(status), Some(20));
+        assert_eq!(parse_resident(status), Some(20480));
         assert_eq!(parse_resident("Name:\tzombie\n"), None);
-        assert!(resident_mib(Pid::this()).is_some());
+        assert!(resident_kib(Pid::this()).is_some());
     }
 
     #[test]

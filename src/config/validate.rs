@@ -390,7 +390,16 @@ mod tests {
     #[test]
     fn refuses_what_must_not_be_ignored() {
         for (name, value, hint) in [
-            ("worker_class", Value::str("eventlet"), "-k gevent"),
+            (
+                "worker_class",
+                Value::str("eventlet"),
+                "asks its users to move on",
+            ),
+            (
+                "worker_class",
+                Value::str("geventwebsocket.gunicorn.workers.GeventWebSocketWorker"),
+                "use -k gevent; WebSockets",
+            ),
             (
                 "worker_class",
                 Value::str("uvicorn.workers.UvicornWorker"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,9 +56,9 @@ def patch() -> None:
 
 def fork() -> int:
     """`os.fork` without what gevent adds for applications: the server waits for its own children."""
-    monkey = sys.modules.get("gevent.monkey")
-    real = monkey.get_original("os", "fork") if monkey is not None else os.fork
-    return int(real())
+    from gevent import monkey
+
+    return int(monkey.get_original("os", "fork")())
 
 
 def thread_number() -> int:
@@ -141,6 +140,8 @@ def serve(pool: Any, period: float) -> None:
             start()
 
     def end_late() -> None:
+        import traceback
+
         while (timed_out := pool.next_timed_out()) is not None:
             index, request = timed_out
             greenlet = running.get(index)

@@ -6,20 +6,17 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
-use super::main_thread::serve_or_fail;
-use super::worker_signals::{watch_slot, without_signals};
+use super::main_thread::{beside_event_loop, serve_or_fail};
+use super::worker_signals::watch_slot;
 use crate::config::Config;
-use crate::python::gil::{Reason, release};
 use crate::python::green;
 use crate::python::green_pool::GreenApplication;
 use crate::python::hub_watch::HubWatch;
 use crate::python::interrupts::stack_or_reason;
-use crate::python::traceback::format as traceback;
 use crate::scoreboard::{Scoreboard, monotonic_ms};
 use crate::worker::{Exit, Setup};
 
@@ -46,29 +43,21 @@ pub(super) fn serve(
         watched.set(Some(Instant::now()));
         scoreboard.slot(index).python_heartbeat(monotonic_ms());
     };
-    thread::scope(|scope| {
-        let event_loop = without_signals(|| {
-            thread::Builder::new()
-                .name("ferricorn-loop".to_owned())
-                .spawn_scoped(scope, || {
-                    let mut exit = serve_or_fail(setup, application, 1);
-                    if exit.stuck_threads > 0 && application.has_begun() {
-                        match application.end_greenlets(END_WITHIN) {
-                            true => exit.stuck_threads = 0,
-                            false => on_stuck(exit),
-                        }
-                    }
-                    application.release_main_thread();
-                    exit
-                })
-        })?;
+    let event_loop = || {
+        let mut exit = serve_or_fail(setup, application, 1);
+        if exit.stuck_threads > 0 && application.has_begun() {
+            match application.end_greenlets(END_WITHIN) {
+                true => exit.stuck_threads = 0,
+                false => on_stuck(exit),
+            }
+        }
+        application.release_main_thread();
+        exit
+    };
+    beside_event_loop(py, event_loop, || {
         let served = application.run_here(py, on_turn, period);
         watch.set(None);
-        if let Err(error) = served {
-            log::error!("{}", traceback(py, &error));
-        }
-        release(py, Reason::MainThread, || event_loop.join())
-            .map_err(|_| io::Error::other("the event loop panicked"))
+        served
     })
 }
 

@@ -28,20 +28,30 @@ pub(super) fn serve(
     jobs: &MainThreadJobs,
     on_stuck: impl FnOnce(Exit) + Send,
 ) -> io::Result<Exit> {
+    let event_loop = || {
+        let exit = serve_or_fail(setup, application, 1);
+        if exit.stuck_threads > 0 && application.has_main_thread() {
+            on_stuck(exit);
+        }
+        application.release_main_thread();
+        exit
+    };
+    beside_event_loop(py, event_loop, || application.run_here(py, jobs))
+}
+
+/// Runs `event_loop` on a thread of its own and the application on this one, until both have ended.
+pub(super) fn beside_event_loop(
+    py: Python<'_>,
+    event_loop: impl FnOnce() -> Exit + Send,
+    application: impl FnOnce() -> PyResult<()>,
+) -> io::Result<Exit> {
     thread::scope(|scope| {
         let event_loop = without_signals(|| {
             thread::Builder::new()
                 .name("ferricorn-loop".to_owned())
-                .spawn_scoped(scope, || {
-                    let exit = serve_or_fail(setup, application, 1);
-                    if exit.stuck_threads > 0 && application.has_main_thread() {
-                        on_stuck(exit);
-                    }
-                    application.release_main_thread();
-                    exit
-                })
+                .spawn_scoped(scope, event_loop)
         })?;
-        if let Err(error) = application.run_here(py, jobs) {
+        if let Err(error) = application() {
             log::error!("{}", traceback(py, &error));
         }
         release(py, Reason::MainThread, || event_loop.join())

@@ -10,11 +10,13 @@ use crate::fork_guard::{self, Succession};
 use crate::logging::Log;
 use crate::python::fork_guard::{after_fork_in_child, after_fork_in_parent, before_fork};
 
-/// `os.fork`, as it was before gevent has patched it.
+/// `os.fork`, as it was before gevent has patched it. Only then is the package's module for that imported.
 pub(super) fn fork(py: Python<'_>, logs: Log) -> io::Result<Forked> {
     let fork = || -> PyResult<i32> {
         flush_streams(py)?;
-        let module = py.import("ferricorn._green")?;
+        let modules = py.import("sys")?.getattr("modules")?;
+        let is_patched = modules.contains("gevent.monkey")?;
+        let module = py.import(if is_patched { "ferricorn._green" } else { "os" })?;
         fork_guard::own_fork(|| module.call_method0("fork"))?.extract()
     };
     match fork() {

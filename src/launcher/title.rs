@@ -1,6 +1,6 @@
 //! The process's name in `ps` and `top`.
 //!
-//! With the `setproctitle` module installed it is that module's business, as in gunicorn. Without it the name is written
+//! With the `setproctitle` module installed the title is that module's business, as in gunicorn. Without it it is written
 //! where `ps` reads it: over the command line that the kernel keeps at the top of the stack. It cannot be longer than
 //! that. Python has copied its arguments long before, and no other code reads them there.
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pages import free_port
 from programs import program
 
 from harness import APPS, PATIENCE_S, REPOSITORY, Server, wait_until
@@ -26,11 +27,6 @@ def example(name: str, *changes: tuple[str, str]) -> str:
         assert old in text, f"{name} has no {old!r}"
         text = text.replace(old, new)
     return text
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 @contextlib.contextmanager

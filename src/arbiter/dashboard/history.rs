@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::timeline::unix_ms;
 use crate::arbiter::children::Children;
 use crate::arbiter::metrics::Counters;
+use crate::arbiter::wear::resident_kib;
 use crate::scoreboard::{HISTOGRAM_BUCKETS, HistogramSnapshot};
 
 /// See the module.
@@ -86,7 +87,7 @@ impl History {
         sample.length = now.saturating_sub(at);
         for worker in children.iter() {
             let slot = worker.slot();
-            let memory = resident_bytes(worker.pid().as_raw()).unwrap_or(0);
+            let memory = resident_kib(worker.pid()).unwrap_or(0) * 1024;
             sample.workers += 1;
             sample.memory += memory;
             sample.memory_max = sample.memory_max.max(memory);
@@ -162,15 +163,6 @@ fn quantile(counts: &[u64; HISTOGRAM_BUCKETS], percent: u64) -> u64 {
     0
 }
 
-/// Memory that the process has in RAM, in pages of the kernel's own list: some microseconds.
-fn resident_bytes(pid: i32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    pages.checked_mul(u64::try_from(page).ok()?)
-}
-
-/// A little less than the longest sleep of the loop, so that none is left out.
 const PERIOD_MS: u64 = 1000;
 /// Ten minutes, some 84 KiB.
 const SAMPLES_MAX: usize = 600;

@@ -259,7 +259,9 @@ pub(in crate::config) fn refusal(class: &str) -> Option<String> {
             .iter()
             .any(|word| path.to_ascii_lowercase().contains(word))
     };
-    let advice = if has(&["gevent", "eventlet"]) {
+    let advice = if has(&["gevent"]) {
+        "use -k gevent; WebSockets of flask-sock and simple-websocket work on it"
+    } else if has(&["eventlet"]) {
         "eventlet itself asks its users to move on: use -k gevent, or --threads N"
     } else if has(&["asgi", "uvicorn", "hypercorn"]) {
         "it serves WSGI: run an ASGI application with an ASGI server"
