@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pages import free_port
 from programs import program
 
 from harness import APPS, PATIENCE_S, REPOSITORY, Server, wait_until
+from pages import free_port
 
 HERE = Path(__file__).resolve().parent
 DEPLOY = REPOSITORY / "examples/deploy"
