@@ -3,7 +3,7 @@
 //! `ferricorn/_green.py` turns the hub. It takes a job by `GreenPool::take`, starts a greenlet for it that calls
 //! `GreenPool::run`, and says `GreenPool::over` when that has ended, however it has.
 //!
-//! Everything here runs on the main thread; `green_application.rs` is what the event loop calls. A greenlet may
+//! Everything here runs on the main thread; the event loop calls `green_application.rs`. A greenlet may
 //! switch wherever the application's code runs, and nowhere else: `RefCell`s and `Cell`s here are borrowed between two
 //! calls into Python and never across one, and a place's [`PoolThread`] is shared (`Rc`), so that no greenlet holds an
 //! exclusive reference while another runs.
@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 
 use crate::pool::{Job, NextJob, Pool, PoolThread, Reply};
 
-use super::green_application::{HubInbox, Places};
+use super::hub_inbox::HubInbox;
 use super::interrupts::RequestTimeout;
 use super::threads::ExceptionHook;
 use super::wsgi::GreenRequests;
@@ -24,6 +24,9 @@ use super::wsgi::GreenRequests;
 /// [`GreenPool::take`] found no job, or no free place, or there will be no more jobs.
 const NOTHING: isize = -1;
 const CLOSED: isize = -2;
+
+/// A pool, and all its places.
+pub(super) type Places = (Arc<Pool>, Vec<PoolThread>);
 
 /// Room for one greenlet.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ mod green_pool;
 pub mod heartbeat;
 pub mod hooks;
 mod hub_call;
+mod hub_inbox;
 pub mod hub_watch;
 pub mod interrupts;
 pub mod loader;
