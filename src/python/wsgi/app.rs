@@ -244,8 +244,15 @@ impl WsgiApp {
         job: Box<Job>,
         hooked: Option<&HookedRequest<'_, '_>>,
     ) {
-        let (py, pool) = (result.py(), thread.pool());
-        let sent = body::send(result, start, environ, job, pool, self.settings.sendfile);
+        let py = result.py();
+        let sent = body::send(
+            result,
+            start,
+            environ,
+            job,
+            thread.pool(),
+            self.settings.sendfile,
+        );
         if let Some(hooked) = hooked {
             hooked.log_access(start.get());
         }
