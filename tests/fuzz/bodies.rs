@@ -543,7 +543,7 @@ pub(crate) fn http2_frames(bytes: &[u8]) {
     let seen = |step: usize| {
         let (mut scan, mut payload_bytes, mut whole) = (FrameScan::default(), 0_u64, Vec::new());
         for piece in bytes.chunks(step) {
-            scan.feed(piece, |event| match event {
+            scan.feed(piece, |event, _| match event {
                 FrameEvent::Head(_) => payload_bytes = 0,
                 FrameEvent::Payload(_, part) => payload_bytes += part.len() as u64,
                 FrameEvent::End(head) => {
