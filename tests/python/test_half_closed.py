@@ -52,8 +52,9 @@ class HalfClosing:
 
     def send(self, data: bytes) -> None:
         if self.tls is None:
-            return self.socket.sendall(data)
-        self._run(self.tls.write, data)
+            self.socket.sendall(data)
+        else:
+            self._run(self.tls.write, data)
 
     def end(self, how: str) -> None:
         """`notify`: close_notify. `fin`: the end of the socket's stream. `both`."""
