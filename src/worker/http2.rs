@@ -7,8 +7,6 @@
 //! `engine.rs` drives the protocol, `inspection.rs` looks at what a client sends, `mux.rs` holds the streams, `response_stream.rs`
 //! one response on its way, and `goodbye.rs` is the connection's end.
 
-use h2::Reason;
-
 use crate::pool::{ConnId, Job, Reply};
 
 use super::connection_lifecycle::{Action, Pace};
@@ -22,8 +20,9 @@ use super::write_side::Progress;
 
 use self::engine::{Engine, Polled};
 use self::goodbye_stage::Goodbye;
-use self::inspection::{Inspection, Seen};
+use self::inspection::Inspection;
 use self::mux::Mux;
+use self::seen::Seen;
 use self::violation::Violation;
 
 mod engine;
@@ -36,6 +35,8 @@ mod link;
 mod messages;
 mod mux;
 mod response_stream;
+mod seen;
+mod settings_check;
 mod stream_inputs;
 mod violation;
 
@@ -223,18 +224,15 @@ impl Http2 {
         if self.seen.is_empty() {
             return;
         }
-        let is_due = |id: &u32| *id < end;
-        let (malformed, later): (Vec<u32>, _) =
-            self.seen.malformed.iter().partition(|id| is_due(id));
+        let (faults, later): (Vec<_>, _) = self.seen.faults.iter().partition(|(id, _)| *id < end);
         let (resets, later_resets): (Vec<u32>, _) =
-            self.seen.resets.iter().partition(|id| is_due(id));
+            self.seen.resets.iter().partition(|id| **id < end);
         self.seen = Seen {
             resets: later_resets,
-            malformed: later,
+            faults: later,
         };
-        for id in malformed {
-            let reason = "pseudo-field in the trailers";
-            self.mux.reset(id, Reason::PROTOCOL_ERROR, reason, services);
+        for (id, fault) in faults {
+            self.mux.reset(id, fault.code(), fault.what(), services);
         }
         for id in resets {
             let reason = services.shutdown.reason_of_gone();

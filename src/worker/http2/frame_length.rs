@@ -36,11 +36,10 @@ fn priority_bytes(head: FrameHead) -> u32 {
     }
 }
 
-/// Where the header block is in the payload of a HEADERS or CONTINUATION frame. Too much padding leaves nothing, which is the
-/// crate's to refuse.
-pub(super) fn header_block(head: FrameHead, payload: &[u8]) -> Range<usize> {
+/// Where the header block is in the payload of a HEADERS or CONTINUATION frame. `None`: there is more padding than payload.
+pub(super) fn header_block(head: FrameHead, payload: &[u8]) -> Option<Range<usize>> {
     if head.kind != FrameKind::Headers {
-        return 0..payload.len();
+        return Some(0..payload.len());
     }
     let is_padded = head.has(FLAG_PADDED);
     let begin = usize::from(is_padded) + priority_bytes(head) as usize;
@@ -48,6 +47,39 @@ pub(super) fn header_block(head: FrameHead, payload: &[u8]) -> Range<usize> {
         Some(padding) if is_padded => usize::from(*padding),
         _ => 0,
     };
-    let begin = begin.min(payload.len());
-    begin..payload.len().saturating_sub(padding).max(begin)
+    let end = payload.len().checked_sub(padding)?;
+    (begin <= end).then_some(begin..end)
 }
+
+/// What a PRIORITY frame's length must be.
+pub(super) const PRIORITY_FRAME_BYTES: u32 = PRIORITY_BYTES;
+
+/// Of a header block that is sent on otherwise than it came: HEADERS, and CONTINUATION for what does not fit.
+pub(super) fn write_header_frames(
+    stream: u32,
+    is_end: bool,
+    block: &[u8],
+    mut out: impl FnMut(&[u8]),
+) {
+    let parts = block.len().div_ceil(FRAME_BYTES).max(1);
+    for at in 0..parts {
+        let part = &block[at * FRAME_BYTES..block.len().min((at + 1) * FRAME_BYTES)];
+        let (kind, mut flags) = match at {
+            0 if is_end => (HEADERS, FrameHead::FLAG_END_STREAM),
+            0 => (HEADERS, 0),
+            _ => (CONTINUATION, 0),
+        };
+        if at + 1 == parts {
+            flags |= FrameHead::FLAG_END_HEADERS;
+        }
+        let length = u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let stream = stream.to_be_bytes();
+        out(&[&length[1..], &[kind, flags], &stream[..]].concat());
+        out(part);
+    }
+}
+
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+/// Every receiver takes frames of this length.
+const FRAME_BYTES: usize = 16 * 1024;

@@ -9,31 +9,20 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::flood_guard::FloodGuard;
-use super::frame_length::{has_right_length, header_block};
+use super::frame_length::{
+    PRIORITY_FRAME_BYTES, has_right_length, header_block, write_header_frames,
+};
+use super::seen::Seen;
+use super::settings_check::SettingsCheck;
 use super::stream_inputs::{FrameUse, StreamInputs};
-use super::violation::Violation;
+use super::violation::{StreamFault, Violation};
 use crate::config;
-use crate::http::{FrameEvent, FrameHead, FrameKind, FrameScan, has_pseudo_field};
+use crate::http::{BrokenBlock, FrameEvent, FrameHead, FrameKind, FrameScan, HeaderTable};
 
 /// A header block may have as many bytes more than its limit: it is refused on its stream, when it is whole.
 const BLOCK_BYTES_BEYOND: usize = 256 * 1024;
 /// Without a limit.
 const BLOCK_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// What passed besides.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    /// Streams that the client has reset.
-    pub(super) resets: Vec<u32>,
-    /// Streams with pseudo-fields in their trailers (RFC 9113 section 8.1).
-    pub(super) malformed: Vec<u32>,
-}
-
-impl Seen {
-    pub(super) fn is_empty(&self) -> bool {
-        self.resets.is_empty() && self.malformed.is_empty()
-    }
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -48,11 +37,13 @@ pub(super) struct Inspection {
     /// Bytes that are not passed on yet: a header block from its first frame on, or the beginning of a frame's head.
     held: Vec<u8>,
     block: Block,
+    table: HeaderTable,
+    /// Where a frame begins that is passed on when it is whole, if it is right. It is no part of a header block.
+    frame_begin: Option<usize>,
+    window_update: u32,
     /// Of the RST_STREAM frame that is passing out.
     reset_code: Vec<u8>,
-    /// The setting that is passing in, and how much of it has passed.
-    setting: u64,
-    setting_bytes: u32,
+    settings: SettingsCheck,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +59,8 @@ struct Block {
     begin: Option<usize>,
     stream: u32,
     is_trailers: bool,
+    /// It ends its stream.
+    is_end: bool,
     /// Where the parts of the block are.
     parts: Vec<Range<usize>>,
 }
@@ -85,6 +78,12 @@ impl<P: FnMut(&[u8])> Arrived<'_, P> {
             (self.pass)(&self.all[self.passed..end]);
             self.passed = end;
         }
+    }
+
+    /// Leave these bytes out.
+    fn leave_out(&mut self, range: Range<usize>) {
+        self.pass_to(range.start);
+        self.passed = range.end;
     }
 }
 
@@ -104,9 +103,11 @@ impl Inspection {
             },
             held: Vec::new(),
             block: Block::default(),
+            table: HeaderTable::default(),
+            frame_begin: None,
+            window_update: 0,
             reset_code: Vec::new(),
-            setting: 0,
-            setting_bytes: 0,
+            settings: SettingsCheck::default(),
         }
     }
 
@@ -156,9 +157,11 @@ impl Inspection {
         let part_of_head = input.head_bytes();
         self.input = input;
         verdict?;
-        let end = self.block.begin.unwrap_or(all.len() - part_of_head);
+        let whole = all.len() - part_of_head;
+        let end = self.block.begin.or(self.frame_begin).unwrap_or(whole);
         arrived.pass_to(end);
         self.block.move_by(end);
+        self.frame_begin = self.frame_begin.map(|begin| begin - end);
         if end < all.len() {
             self.held = all[end..].to_vec();
         }
@@ -185,15 +188,28 @@ impl Inspection {
             FrameEvent::Payload(head, part) => {
                 self.guard.on_payload(head.kind, part.len());
                 match head.kind {
-                    FrameKind::Settings => self.on_settings(part),
+                    FrameKind::Settings => self.settings.check(part),
+                    FrameKind::WindowUpdate => {
+                        for byte in part {
+                            self.window_update = self.window_update << 8 | u32::from(*byte);
+                        }
+                        Ok(())
+                    }
                     _ => Ok(()),
                 }
             }
             FrameEvent::End(head) => {
-                if self.block.begin.is_some() {
-                    self.on_block_frame(head, at, arrived.all, seen);
+                if let Some(begin) = self.frame_begin.take() {
+                    self.on_single_frame(head, begin..at, arrived, seen);
                 }
-                Ok(())
+                let Some(begin) = self.block.begin else {
+                    return Ok(());
+                };
+                let verdict = self.on_block_frame(head, at, arrived, seen);
+                if verdict.is_err() {
+                    arrived.pass_to(begin);
+                }
+                verdict
             }
         }
     }
@@ -227,9 +243,19 @@ impl Inspection {
                 self.block.begin = Some(begin);
                 self.block.stream = head.stream;
                 self.block.is_trailers = frame_use != FrameUse::Request;
+                self.block.is_end = is_end;
             }
             FrameKind::Data if self.streams.on_data(head.stream, is_end) == FrameUse::Closed => {
                 return Err(Violation::StreamClosed);
+            }
+            FrameKind::Priority if head.length != PRIORITY_FRAME_BYTES && head.stream != 0 => {
+                if self.streams.is_idle(head.stream) {
+                    return Err(Violation::FrameSize);
+                }
+                self.frame_begin = Some(begin);
+            }
+            FrameKind::WindowUpdate if !self.streams.is_idle(head.stream) => {
+                self.frame_begin = Some(begin);
             }
             FrameKind::RstStream => {
                 self.streams.on_reset(head.stream);
@@ -240,27 +266,38 @@ impl Inspection {
         Ok(())
     }
 
-    /// The h2 crate answers a window that is too large with a code for other errors.
-    fn on_settings(&mut self, part: &[u8]) -> Result<(), Violation> {
-        for byte in part {
-            self.setting = (self.setting << 8 | u64::from(*byte)) & 0xffff_ffff_ffff;
-            self.setting_bytes = (self.setting_bytes + 1) % SETTING_BYTES;
-            let is_window = self.setting >> 32 == INITIAL_WINDOW_SIZE;
-            if self.setting_bytes == 0 && is_window && self.setting & 0x8000_0000 != 0 {
-                return Err(Violation::WindowSize);
-            }
-        }
-        Ok(())
+    /// A frame of a stream is whole that is left out if it is wrong: the crate would end the connection.
+    fn on_single_frame<P: FnMut(&[u8])>(
+        &self,
+        head: FrameHead,
+        frame: Range<usize>,
+        arrived: &mut Arrived<'_, P>,
+        seen: &mut Seen,
+    ) {
+        let fault = match head.kind {
+            FrameKind::Priority => StreamFault::PrioritySize,
+            _ if self.window_update & 0x7fff_ffff == 0 => StreamFault::EmptyWindowUpdate,
+            _ => return,
+        };
+        arrived.leave_out(frame);
+        seen.faults.push((head.stream, fault));
     }
 
     /// A frame of a header block is whole.
-    fn on_block_frame(&mut self, head: FrameHead, end: usize, all: &[u8], seen: &mut Seen) {
+    fn on_block_frame<P: FnMut(&[u8])>(
+        &mut self,
+        head: FrameHead,
+        end: usize,
+        arrived: &mut Arrived<'_, P>,
+        seen: &mut Seen,
+    ) -> Result<(), Violation> {
+        let all = arrived.all;
         let payload = end - head.length as usize..end;
-        let part = header_block(head, &all[payload.clone()]);
+        let part = header_block(head, &all[payload.clone()]).ok_or(Violation::Padding)?;
         let part = part.start + payload.start..part.end + payload.start;
         self.block.parts.push(part);
         if !head.has(FrameHead::FLAG_END_HEADERS) {
-            return;
+            return Ok(());
         }
         let joined;
         let block = match &self.block.parts[..] {
@@ -271,11 +308,20 @@ impl Inspection {
                 &joined[..]
             }
         };
-        if self.block.is_trailers && has_pseudo_field(block) {
-            seen.malformed.push(self.block.stream);
+        let stream = head.stream;
+        let found = self.table.read(block);
+        let found = found.map_err(|BrokenBlock| Violation::Compression)?;
+        if found.is_malformed || self.block.is_trailers && found.has_pseudo {
+            seen.faults.push((stream, StreamFault::Malformed));
         }
-        self.block.begin = None;
+        let begin = self.block.begin.take();
+        if let Some(begin) = begin.filter(|_| found.is_to_replace) {
+            let block = self.table.replaced(block).ok_or(Violation::EmptyField)?;
+            arrived.leave_out(begin..end);
+            write_header_frames(stream, self.block.is_end, &block, &mut arrived.pass);
+        }
         self.block.parts.clear();
+        Ok(())
     }
 
     /// A request was cancelled before its answer began.
@@ -330,10 +376,6 @@ impl Block {
         }
     }
 }
-
-/// An identifier of two octets, a value of four (RFC 9113 section 6.5.1).
-const SETTING_BYTES: u32 = 6;
-const INITIAL_WINDOW_SIZE: u64 = 4;
 
 #[cfg(test)]
 mod tests;

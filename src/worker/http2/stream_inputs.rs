@@ -57,6 +57,11 @@ impl StreamInputs {
         self.unfinished.contains(&stream)
     }
 
+    /// The client has not opened it, or cannot.
+    pub(super) fn is_idle(&self, stream: u32) -> bool {
+        stream > self.last || stream % 2 == 0
+    }
+
     /// A HEADERS frame.
     pub(super) fn on_headers(&mut self, stream: u32, is_end: bool) -> FrameUse {
         if stream % 2 == 0 {
@@ -79,7 +84,7 @@ impl StreamInputs {
 
     /// A DATA frame.
     pub(super) fn on_data(&mut self, stream: u32, is_end: bool) -> FrameUse {
-        match stream > self.last || stream % 2 == 0 {
+        match self.is_idle(stream) {
             true => FrameUse::Other,
             false => self.on_more(stream, is_end, |_| true),
         }

@@ -1,4 +1,4 @@
-//! Why a connection is ended: floods, and errors that the h2 crate would give another code or not see.
+//! Why a connection is ended, or a stream: floods, and errors that the h2 crate would give another code or not see.
 
 use h2::Reason;
 
@@ -19,6 +19,12 @@ pub(super) enum Violation {
     FrameSize,
     /// An initial window that is larger than windows can be (RFC 9113 section 6.5.2).
     WindowSize,
+    /// More padding than the frame has bytes (RFC 9113 section 6.2).
+    Padding,
+    /// A header block that cannot be decoded (RFC 9113 section 4.3).
+    Compression,
+    /// A field that has neither name nor value.
+    EmptyField,
     /// A frame that stands within a header block (RFC 9113 section 4.3).
     WithinBlock,
     /// A frame on a stream that the client has ended (RFC 9113 section 5.1).
@@ -39,6 +45,9 @@ impl Violation {
             Self::Block => "a header block is larger than requests could need",
             Self::FrameSize => "a frame has a length that it cannot have",
             Self::WindowSize => "SETTINGS_INITIAL_WINDOW_SIZE is past its maximum",
+            Self::Padding => "a frame has more padding than bytes",
+            Self::Compression => "a header block cannot be decoded",
+            Self::EmptyField => "a field has neither name nor value",
             Self::WithinBlock => "a frame stands within a header block",
             Self::StreamClosed => "a frame came on a stream that the client has ended",
         }
@@ -47,7 +56,10 @@ impl Violation {
     /// The code that the client gets.
     pub(super) fn code(self) -> Reason {
         match self {
-            Self::NoSettings | Self::WithinBlock => Reason::PROTOCOL_ERROR,
+            Self::NoSettings | Self::WithinBlock | Self::Padding | Self::EmptyField => {
+                Reason::PROTOCOL_ERROR
+            }
+            Self::Compression => Reason::COMPRESSION_ERROR,
             Self::FrameSize => Reason::FRAME_SIZE_ERROR,
             Self::WindowSize => Reason::FLOW_CONTROL_ERROR,
             Self::StreamClosed => Reason::STREAM_CLOSED,
@@ -58,6 +70,34 @@ impl Violation {
             | Self::Continuations
             | Self::Overhead
             | Self::Block => Reason::ENHANCE_YOUR_CALM,
+        }
+    }
+}
+
+/// Errors of a stream alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamFault {
+    /// RFC 9113 sections 8.1 and 8.2.1.
+    Malformed,
+    /// RFC 9113 section 6.9.
+    EmptyWindowUpdate,
+    /// RFC 9113 section 6.3.
+    PrioritySize,
+}
+
+impl StreamFault {
+    pub(super) fn what(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed field",
+            Self::EmptyWindowUpdate => "WINDOW_UPDATE of nothing",
+            Self::PrioritySize => "PRIORITY of a wrong length",
+        }
+    }
+
+    pub(super) fn code(self) -> Reason {
+        match self {
+            Self::Malformed | Self::EmptyWindowUpdate => Reason::PROTOCOL_ERROR,
+            Self::PrioritySize => Reason::FRAME_SIZE_ERROR,
         }
     }
 }
