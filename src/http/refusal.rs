@@ -26,7 +26,8 @@ impl RequestLine {
     /// `method SP request-target SP HTTP-version` (RFC 9112 section 3), with exactly these two spaces.
     pub(super) fn parse(line: &[u8], rules: &Rules) -> Result<Self, ParseError> {
         let invalid = || ParseError::RequestLine(quoted(line));
-        let method_end = memchr::memchr(b' ', line).ok_or_else(invalid)?;
+        // Methods are short: no search is worth a call.
+        let method_end = (line.iter().position(|&byte| byte == b' ')).ok_or_else(invalid)?;
         let target_start = method_end + 1;
         let target_length = memchr::memchr(b' ', &line[target_start..]).ok_or_else(invalid)?;
         let target_end = target_start + target_length;

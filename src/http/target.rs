@@ -1,5 +1,7 @@
 //! The request target (RFC 9112 section 3.2): which form it has, and where its path and query are.
 
+use super::fields::is_host_byte;
+
 /// Where the parts of a target lie within it. Path and query may be empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TargetParts {
@@ -57,46 +59,39 @@ pub(super) fn is_host(value: &[u8]) -> bool {
     if value.is_empty() {
         return true;
     }
-    let (host, port) = match value[0] {
-        b'[' => match memchr::memchr(b']', value) {
-            Some(end) => {
-                let inside = &value[1..end];
-                let literal = !inside.is_empty()
-                    && inside.iter().all(|byte| {
-                        byte.is_ascii_alphanumeric() || b":.-_~!$&'()*+,;=".contains(byte)
-                    });
-                if !literal {
-                    return false;
-                }
-                (None, &value[end + 1..])
-            }
-            None => return false,
-        },
-        _ => {
-            let end = memchr::memchr(b':', value).unwrap_or(value.len());
-            (Some(&value[..end]), &value[end..])
-        }
+    let end = match value[0] {
+        b'[' => ip_literal_end(value),
+        _ => registered_name_end(value),
     };
-    host.is_none_or(is_registered_name) && is_port_suffix(port)
+    end.is_some_and(|end| is_port_suffix(&value[end..]))
 }
 
-/// `reg-name` of RFC 3986 section 3.2.2, which an IPv4 address satisfies too.
-fn is_registered_name(name: &[u8]) -> bool {
+/// Where the `IP-literal` of RFC 3986 section 3.2.2 ends that begins with a bracket, if it is one.
+fn ip_literal_end(value: &[u8]) -> Option<usize> {
+    let bracket = memchr::memchr(b']', value)?;
+    let inside = &value[1..bracket];
+    let is_literal =
+        !inside.is_empty() && (inside.iter()).all(|&byte| byte == b':' || is_host_byte(byte));
+    is_literal.then_some(bracket + 1)
+}
+
+/// Where the `reg-name` of RFC 3986 section 3.2.2 ends, which an IPv4 address satisfies too, if it is not empty.
+fn registered_name_end(value: &[u8]) -> Option<usize> {
     let mut at = 0;
-    while at < name.len() {
-        match name[at] {
-            b'%' => {
-                let digits = name.get(at + 1..at + 3);
-                if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
-                    return false;
-                }
-                at += 3;
+    while let Some(&byte) = value.get(at) {
+        if is_host_byte(byte) {
+            at += 1;
+        } else if byte == b'%' {
+            let digits = value.get(at + 1..at + 3)?;
+            if !digits.iter().all(u8::is_ascii_hexdigit) {
+                return None;
             }
-            byte if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte) => at += 1,
-            _ => return false,
+            at += 3;
+        } else {
+            break;
         }
     }
-    !name.is_empty()
+    (at > 0).then_some(at)
 }
 
 /// Nothing, `:` or `:` and a port number.
@@ -177,18 +172,20 @@ fn split_port(host: &[u8]) -> (&[u8], &[u8]) {
 /// Path from `start` to `?`, query from there to the end. A fragment is not for servers; it is kept apart from
 /// both, as gunicorn does.
 fn split_path(target: &[u8], start: usize) -> TargetParts {
-    let end = memchr::memchr(b'#', &target[start..]).map_or(target.len(), |length| start + length);
-    match memchr::memchr(b'?', &target[start..end]) {
-        Some(length) => TargetParts {
-            path: (start, start + length),
-            query: (start + length + 1, end),
-            authority: None,
-        },
-        None => TargetParts {
-            path: (start, end),
-            query: (end, end),
-            authority: None,
-        },
+    let mark = memchr::memchr2(b'?', b'#', &target[start..]).map(|length| start + length);
+    let path_end = mark.unwrap_or(target.len());
+    let query = match mark {
+        Some(at) if target[at] == b'?' => {
+            let query = &target[at + 1..];
+            let length = memchr::memchr(b'#', query).unwrap_or(query.len());
+            (at + 1, at + 1 + length)
+        }
+        _ => (path_end, path_end),
+    };
+    TargetParts {
+        path: (start, path_end),
+        query,
+        authority: None,
     }
 }
 

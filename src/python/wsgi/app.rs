@@ -111,6 +111,10 @@ impl WsgiApp {
             interrupts.enter(py, thread.index())?;
         }
         let idle = |sleep: &(dyn Fn() + Sync)| {
+            if !self.settings.multithread {
+                // No other heartbeat comes while the only thread runs requests; each begins with one.
+                self.slot().python_heartbeat(monotonic_ms());
+            }
             rest();
             release(py, Reason::NextJob, sleep);
         };
@@ -151,10 +155,6 @@ impl WsgiApp {
         }
         let slot = self.slot();
         slot.thread(thread.index()).end();
-        if !self.settings.multithread {
-            // No other heartbeat comes while the only thread runs a request.
-            slot.python_heartbeat(monotonic_ms());
-        }
         slot.thread_idle();
     }
 
