@@ -57,6 +57,9 @@ impl ResponseHead {
         if !is_field_value(status) {
             return Err(ResponseError::Status(quoted(status)));
         }
+        if status.len() > RESPONSE_HEAD_BYTES_MAX {
+            return Err(ResponseError::TooLong(status.len()));
+        }
         self.status.extend_from_slice(status);
         self.code = code;
         Ok(())
@@ -91,8 +94,7 @@ impl ResponseHead {
             19 if is_named(name, b"proxy-authorization") => return hop_by_hop(name),
             _ => {}
         }
-        self.append(name, value);
-        Ok(())
+        self.append(name, value)
     }
 
     pub fn status_code(&self) -> u16 {
@@ -130,14 +132,6 @@ impl ResponseHead {
     /// How many bytes of memory it holds, about as many as it is sent as.
     pub fn byte_count(&self) -> usize {
         self.status.len() + self.fields.len()
-    }
-
-    /// A head of more than `RESPONSE_HEAD_BYTES_MAX` bytes is not sent.
-    pub fn check_length(&self) -> Result<(), ResponseError> {
-        match self.byte_count() {
-            0..=RESPONSE_HEAD_BYTES_MAX => Ok(()),
-            bytes => Err(ResponseError::TooLong(bytes)),
-        }
     }
 
     /// The first field of this name.
@@ -180,12 +174,17 @@ impl ResponseHead {
         self.content_length.as_ref().map(|(_, line)| line.clone())
     }
 
-    fn append(&mut self, name: &[u8], value: &[u8]) {
+    /// A head of more than `RESPONSE_HEAD_BYTES_MAX` bytes is not sent.
+    fn append(&mut self, name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
         self.fields.reserve(name.len() + value.len() + 4);
         self.fields.extend_from_slice(name);
         self.fields.extend_from_slice(b": ");
         self.fields.extend_from_slice(value);
         self.fields.extend_from_slice(b"\r\n");
+        match self.byte_count() {
+            0..=RESPONSE_HEAD_BYTES_MAX => Ok(()),
+            bytes => Err(ResponseError::TooLong(bytes)),
+        }
     }
 
     fn note_connection(&mut self, name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
@@ -223,7 +222,7 @@ impl ResponseHead {
         match self.content_length() {
             None => {
                 let start = self.fields.len();
-                self.append(name, value);
+                self.append(name, value)?;
                 self.content_length = Some((length, start..self.fields.len()));
                 Ok(())
             }

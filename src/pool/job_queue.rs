@@ -67,12 +67,7 @@ impl JobQueue {
     /// A thread takes the next job.
     #[inline]
     pub(super) fn pop(&self) -> Option<Box<Job>> {
-        if self.has_front()
-            && let Some(job) = self.front.pop()
-        {
-            return Some(job);
-        }
-        self.jobs.pop()
+        (self.has_front().then(|| self.front.pop()).flatten()).or_else(|| self.jobs.pop())
     }
 
     /// The loop takes back the job that has waited longest.

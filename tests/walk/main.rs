@@ -19,10 +19,10 @@ use std::path::PathBuf;
 
 /// A ratchet: what a request on a new connection enters, everything counted.
 const FILES_MAX: usize = 70;
-const RETURNS_MAX: usize = 90;
+const RETURNS_MAX: usize = 87;
 /// What can be read at one go: the steps of a request on a kept connection, and how often one goes back to a file.
 const STEPS_MAX: usize = 30;
-const STEP_RETURNS_MAX: usize = 24;
+const STEP_RETURNS_MAX: usize = 20;
 
 /// Files that a request enters on its way and that are no step of it: the name of the call says what they do.
 const HELPERS: &[(&str, &[&str])] = &[

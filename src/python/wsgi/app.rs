@@ -211,9 +211,9 @@ impl WsgiApp {
                 {
                     hooked.log_access(start.get());
                 }
+                start.get().finish();
             }
         }
-        start.get().finish();
         if let Some(socket) = hijackable {
             socket.withdraw();
         }
@@ -258,6 +258,10 @@ impl WsgiApp {
         end_child(py, None);
         let closed = close(result);
         end_child(py, closed.as_ref().err());
+        // A response that was sent whole is over since then.
+        if !matches!(sent, Sent::Whole) {
+            start.get().finish();
+        }
         match (sent, closed) {
             // The application has answered on the client's socket itself.
             (Sent::Streamed(job) | Sent::Gone(job), Ok(())) if start.get().is_hijacked() => {

@@ -30,7 +30,7 @@ pub(super) fn push_all(head: &mut ResponseHead, headers: &Bound<'_, PyAny>) -> P
             push(head, &pair?)?;
         }
     }
-    head.check_length().map_err(|error| invalid(&error))
+    Ok(())
 }
 
 fn push(head: &mut ResponseHead, pair: &Bound<'_, PyAny>) -> PyResult<()> {
