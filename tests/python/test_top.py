@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from ferricorn import _top
+from ferricorn import _screen, _top
 from harness import PATIENCE_S, clean_environment, wait_until
 
 pytestmark = pytest.mark.ours
@@ -278,10 +278,10 @@ class Terminal:
 
     def is_clean(self):
         """The terminal is as it was, and nothing was shown after the screen was left."""
-        entered, left = self.output.rfind(_top.Screen.ENTER), self.output.rfind(_top.Screen.LEAVE)
+        entered, left = self.output.rfind(_screen.Screen.ENTER), self.output.rfind(_screen.Screen.LEAVE)
         assert 0 <= entered < left, self.output[-500:]
         assert termios.tcgetattr(self.fd) == self.before
-        return self.output[left + len(_top.Screen.LEAVE) :].strip() in ("", "^C")
+        return self.output[left + len(_screen.Screen.LEAVE) :].strip() in ("", "^C")
 
 
 def top(path, **options):
@@ -330,12 +330,12 @@ def test_a_shell_has_its_terminal_while_it_is_stopped(server, path):
         terminal.await_text("workers serve")
         terminal.type("\x1a")
         wait_until(lambda: re.search("Stopped.*shell>", terminal.read(), re.DOTALL), "the shell goes on")
-        assert terminal.output.count(_top.Screen.LEAVE) == 1
+        assert terminal.output.count(_screen.Screen.LEAVE) == 1
         terminal.type("fg\n")
-        wait_until(lambda: terminal.read().count(_top.Screen.ENTER) == 2, "its screen is back")
+        wait_until(lambda: terminal.read().count(_screen.Screen.ENTER) == 2, "its screen is back")
         terminal.type("q")
         wait_until(lambda: terminal.read().count("shell>") == 3, "the shell goes on")
-        assert terminal.output.count(_top.Screen.LEAVE) == 2
+        assert terminal.output.count(_screen.Screen.LEAVE) == 2
         terminal.type("exit 7\n")
         assert terminal.wait() == 7
 
@@ -421,6 +421,6 @@ def test_it_is_a_command_of_the_prompt(server, path):
         terminal.type("top\n")
         terminal.await_text("workers serve")
         terminal.type("q")
-        wait_until(lambda: "ferricorn>" in terminal.read().partition(_top.Screen.LEAVE)[2], "the prompt again")
+        wait_until(lambda: "ferricorn>" in terminal.read().partition(_screen.Screen.LEAVE)[2], "the prompt again")
         terminal.type("quit\n")
         assert terminal.wait() == 0
