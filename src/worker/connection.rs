@@ -21,6 +21,7 @@ use super::dispatch::Usage;
 use super::events::{InputEvent, SocketEvent};
 use super::http1::{Client, Http1, Refusal, TimedOut, Wanted};
 use super::http2::{Http2, Link};
+use super::loop_clock::Clock;
 use super::preamble::Preamble;
 use super::read_side::ReadSide;
 use super::services::{Services, recycle};
@@ -117,10 +118,10 @@ impl Connection {
     }
 
     /// Whether its deadline, or that of its stream, is over; the set has found an entry for it.
-    pub(super) fn has_expired(&mut self, id: ConnId, services: &mut Services) -> bool {
+    pub(super) fn has_expired(&mut self, id: ConnId, clock: &mut Clock) -> bool {
         match &mut self.http2 {
-            Some(http2) if id.stream != 0 => http2.has_expired(id, services),
-            _ => self.lifecycle.has_expired(&mut services.clock),
+            Some(http2) if id.stream != 0 => http2.has_expired(id, clock),
+            _ => self.lifecycle.has_expired(clock),
         }
     }
 
@@ -191,9 +192,13 @@ impl Connection {
         let (protocol, write) = (&mut self.protocol, &mut self.write);
         match reply {
             Reply::Whole(job) => return self.answer(job, services),
-            Reply::Head(_, streamed) => protocol.begin_response(*streamed, write, services),
+            Reply::Head(_, streamed) => {
+                let (clock, encoded) = (&mut services.clock, &mut services.encoded);
+                protocol.begin_response(*streamed, write, clock, encoded);
+            }
             Reply::Data(_, piece) => {
-                if !protocol.respond_piece(piece, write, services) {
+                let (encoded, drops) = (&mut services.encoded, &mut services.drops);
+                if !protocol.respond_piece(piece, write, encoded, drops) {
                     return Action::Wait;
                 }
             }
@@ -202,12 +207,12 @@ impl Connection {
                 if protocol.is_hijackable() || !write.is_empty() {
                     return Action::Wait;
                 }
-                protocol.hint(&hints, services);
+                protocol.hint(&hints, &mut services.encoded);
                 return self.advance(services);
             }
             Reply::End(job) => {
                 self.drop_request_body();
-                self.protocol.end_response(job, services);
+                self.protocol.end_response(job, &mut services.encoded);
                 return self.advance(services);
             }
             Reply::Abort(job) => {
@@ -218,10 +223,10 @@ impl Connection {
                 return self.advance(services);
             }
             Reply::WantsBody(_) => {
-                if !protocol.resume_body(services) {
+                if !protocol.resume_body(&mut services.encoded) {
                     return Action::Wait;
                 }
-                self.send_encoded(services);
+                self.send_encoded(&mut services.encoded);
                 return self.read(services);
             }
             Reply::Overdue(_) | Reply::Hijacked(_) => {
@@ -300,7 +305,8 @@ impl Connection {
             State::ReceivingBody { .. } => (Status::REQUEST_TIMEOUT, "client_body_timeout"),
             State::Dispatched => return Action::Wait,
             State::Handshaking { .. } => {
-                return self.fail_handshake(&HandshakeError::TimedOut, services);
+                let (handshakes, clock) = (&mut services.handshakes, &mut services.clock);
+                return self.fail_handshake(&HandshakeError::TimedOut, handshakes, clock);
             }
             State::AwaitingFirstByte { .. }
             | State::AwaitingRequest { .. }
@@ -315,14 +321,10 @@ impl Connection {
             }
         };
         let now = services.clock.now();
-        let since = self.protocol.began().unwrap_or(now);
-        log::debug!(
-            "Request timed out ({what}) after {:?}.",
-            now.saturating_duration_since(since)
-        );
+        let waited = now.saturating_duration_since(self.protocol.began().unwrap_or(now));
+        log::debug!("Request timed out ({what}) after {waited:?}.");
         let refusal = Refusal::new(status, "The request took too long to arrive", what);
-        self.refuse(refusal, None, services);
-        self.advance(services)
+        self.refuse_and_advance(refusal, services)
     }
 
     /// The application has had the request for too long. Returns what the client has seen.
@@ -332,7 +334,9 @@ impl Connection {
         }
         let is_hijackable = self.protocol.is_hijackable();
         self.drop_request_body();
-        let seen = self.protocol.time_out(services);
+        let seen = self
+            .protocol
+            .time_out(&mut services.clock, &mut services.encoded);
         if is_hijackable {
             return (seen, Action::Close);
         }
@@ -362,7 +366,7 @@ impl Connection {
         self.read.keep(bytes);
         let action = self.receive_buffered(services);
         if action == Action::Wait {
-            self.await_input(services);
+            self.await_input(&mut services.clock);
         }
         action
     }

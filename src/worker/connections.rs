@@ -270,7 +270,7 @@ impl Connections {
         services.clock.take_up(&mut up);
         for id in up {
             self.act(id, services, |connection, services| {
-                if connection.has_expired(id, services) {
+                if connection.has_expired(id, &mut services.clock) {
                     connection.on_deadline(id, services)
                 } else {
                     Action::Wait

@@ -1,22 +1,25 @@
 //! HTTP/1 on one connection: bytes of the transport become whole requests, replies become bytes.
 //!
-//! One request is under way at a time ([`Request`]); a reply is addressed to its connection. A protocol with several
-//! (HTTP/2) will be a file beside this one, with one [`Request`] per stream: what is here the request's stays the request's,
-//! and what ends a connection (`close_after_this`, [`Http1::is_closing`]) becomes its GOAWAY.
+//! One request is under way at a time ([`Request`]); a reply is addressed to its connection. `http2.rs` is the protocol with
+//! several.
 //!
 //! `request_state.rs` is that request, `respond.rs` the way from replies to bytes, this file the way from bytes to requests. The
 //! framing is [`Exchange`]'s. Encoded bytes are left in `Services::encoded`; large bodies go to the write queue directly.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::http::{BodyLength, Exchange, Received, Status};
-use crate::pool::Job;
+use crate::pool::{Job, Pool};
 
+use super::accounting::Accounting;
 use super::body_stream::StreamingRequestBody;
 use super::describe::PeerText;
 use super::read_side::{Input, ReadSide};
+use super::request_policy::RequestPolicy;
 use super::services::Services;
+use super::spool::BodyBudget;
 use super::transport::Transport;
 
 mod request_state;
@@ -165,10 +168,15 @@ impl Http1 {
         services: &mut Services,
     ) -> Result<(usize, Arrived), Refusal> {
         if self.has_streaming_body() {
-            return Ok(self.receive_streaming(bytes, client, services));
+            let (policy, accounting) = (&services.policy, &services.accounting);
+            return Ok(self.receive_streaming(bytes, client, policy, accounting));
         }
         if !matches!(self.request, Request::Receiving(_)) {
-            self.request = Request::Receiving(Receiving::begin(client, services));
+            self.request = Request::Receiving(Receiving::begin(
+                client,
+                &mut services.dispatch,
+                &services.clock,
+            ));
         }
         let Request::Receiving(receiving) = &mut self.request else {
             unreachable!("assigned just now")
@@ -197,7 +205,7 @@ impl Http1 {
                         .apply(&mut receiving.job)
                         .map_err(|error| Refusal::invalid(&error, client))?;
                     if !services.policy.buffers_requests() {
-                        let job = self.run_at_head(client, services);
+                        let job = self.run_at_head(client, services.dispatch.pool());
                         return Ok((consumed, Arrived::Request(job)));
                     }
                     if let BodyLength::Known(declared) = self.exchange.body_length() {
@@ -229,8 +237,8 @@ impl Http1 {
     }
 
     /// The head is in: the request leaves for the application, and its body after it.
-    fn run_at_head(&mut self, client: &Client, services: &Services) -> Box<Job> {
-        let (body, theirs) = StreamingRequestBody::new(services.dispatch.pool(), client.conn());
+    fn run_at_head(&mut self, client: &Client, pool: &Arc<Pool>) -> Box<Job> {
+        let (body, theirs) = StreamingRequestBody::new(pool, client.conn());
         let running = Request::Running(Running {
             body: Some(body),
             ..Running::default()
@@ -249,7 +257,8 @@ impl Http1 {
         &mut self,
         bytes: &[u8],
         client: &Client,
-        services: &Services,
+        policy: &RequestPolicy,
+        accounting: &Accounting,
     ) -> (usize, Arrived) {
         let Request::Running(Running { body, .. }) = &mut self.request else {
             return (0, Arrived::Nothing);
@@ -257,7 +266,7 @@ impl Http1 {
         let mut consumed = 0;
         while let Some(streaming) = body {
             let rest = &bytes[consumed..];
-            let limits = services.policy.limits();
+            let limits = policy.limits();
             let step = match self.exchange.receive_streamed_body(rest, limits) {
                 Ok(step) => step,
                 Err(error) => {
@@ -265,7 +274,7 @@ impl Http1 {
                         "Invalid request from ip={}: {error}",
                         PeerText(client.peer())
                     );
-                    services.accounting.slot().add_errors(1);
+                    accounting.slot().add_errors(1);
                     self.fail_body(
                         error.status(),
                         io::ErrorKind::InvalidData,
@@ -302,23 +311,23 @@ impl Http1 {
 
     /// The application waits for a streaming body, or has room for more of it. Encodes `100 Continue` if the client
     /// waits for that. Returns whether there is such a body.
-    pub(super) fn resume_body(&mut self, services: &mut Services) -> bool {
+    pub(super) fn resume_body(&mut self, encoded: &mut Vec<u8>) -> bool {
         let Some(body) = self.streaming_body() else {
             return false;
         };
         body.resume();
-        self.exchange.send_continue(&mut services.encoded);
+        self.exchange.send_continue(encoded);
         true
     }
 
     /// How many bytes of a counted body are to come, and how many of them may be read to where they stay.
-    pub(super) fn direct_read(&self, max: usize, services: &Services) -> Option<(usize, usize)> {
+    pub(super) fn direct_read(&self, max: usize, bodies: &BodyBudget) -> Option<(usize, usize)> {
         let left = self.exchange.counted_body_left()?;
         let Request::Receiving(receiving) = &self.request else {
             return None;
         };
         let left = usize::try_from(left).unwrap_or(usize::MAX);
-        let room = receiving.body.room_for(left, max, &services.bodies)?;
+        let room = receiving.body.room_for(left, max, bodies)?;
         Some((left, room))
     }
 
@@ -331,13 +340,13 @@ impl Http1 {
         (left, room): (usize, usize),
         read: &mut ReadSide,
         transport: &mut Transport,
-        services: &mut Services,
+        bodies: &mut BodyBudget,
     ) -> io::Result<Input> {
         let Request::Receiving(receiving) = &mut self.request else {
             return Ok(Input::Blocked);
         };
         let body = &mut receiving.body;
-        let input = read.read_body(room, left, body, transport, &mut services.bodies)?;
+        let input = read.read_body(room, left, body, transport, bodies)?;
         if let Input::Bytes(len) = input {
             self.exchange.take_counted(len as u64);
         }

@@ -16,8 +16,10 @@ use crate::pool::{Application, InFlightRequest, Job, Peer, Pool, TimedOutRequest
 use crate::scoreboard::Running;
 
 use super::access_lines::Outcome;
+use super::accounting::Accounting;
 use super::connections::Connections;
 use super::http1::TimedOut;
+use super::loop_clock::Clock;
 use super::services::Services;
 
 /// How long the exception has to take effect: as long as the request had, within these.
@@ -163,7 +165,7 @@ impl TimedOutRequests {
             return false;
         };
         if !entry.is_lost {
-            log_request(job, seen, services);
+            log_request(job, seen, &mut services.accounting, &services.clock);
         }
         true
     }
@@ -201,13 +203,13 @@ fn time_out(
     connections.time_out(request.conn, services)
 }
 
-fn log_request(job: &Job, seen: TimedOut, services: &mut Services) {
+fn log_request(job: &Job, seen: TimedOut, accounting: &mut Accounting, clock: &Clock) {
     let outcome = Outcome {
         status: seen.status,
         bytes_sent: seen.body_bytes,
         reason: "request_timeout",
     };
-    services.accounting.request(job, &outcome, &services.clock);
+    accounting.request(job, &outcome, clock);
 }
 
 /// The job will hardly come back: the access log's line is made of what the scoreboard has of it.
@@ -223,7 +225,7 @@ fn log_lost(entry: &Entry, services: &mut Services) {
         let _ = parse_head(&line, &mut HeadScan::default(), limits, &mut job.head);
         job.peer = running.client.map_or(job.peer, Peer::Ip);
     }
-    log_request(&job, seen, services);
+    log_request(&job, seen, &mut services.accounting, &services.clock);
 }
 
 /// A running request for log lines.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyDict;
 
 use crate::http::{client_request_id, made_request_id};
 use crate::pool::{Job, PoolThread, Reply};
@@ -24,6 +24,7 @@ use super::body::{self, Sent};
 use super::environ::EnvironMaker;
 use super::hijack::HijackableSocket;
 use super::late_logging::LateLogging;
+use super::noted_keys::note;
 use super::request_hooks::{HookedRequest, RequestHooks};
 use super::scoreboard_clock::ScoreboardClock;
 use super::start_response::StartResponse;
@@ -289,29 +290,6 @@ impl WsgiApp {
             }
         }
     }
-}
-
-/// Values of the environ as text. Names are taken as written, else in any case, as gunicorn takes them.
-fn note(environ: &Bound<'_, PyDict>, keys: &[String]) -> Vec<Option<Box<[u8]>>> {
-    let in_any_case = |key: &String| {
-        let found = environ.iter().find(|(name, _)| {
-            let name = name
-                .cast::<PyString>()
-                .ok()
-                .and_then(|name| name.to_str().ok());
-            name.is_some_and(|name| name.eq_ignore_ascii_case(key))
-        });
-        found.map(|(_, value)| value)
-    };
-    keys.iter()
-        .map(|key| {
-            let exact = environ.get_item(key).ok().flatten();
-            let value = exact.or_else(|| in_any_case(key))?;
-            // A value whose `str` raises is left out: a log line is no reason to fail a request.
-            let text = value.str().ok()?.to_string_lossy().into_owned();
-            Some(text.into_bytes().into())
-        })
-        .collect()
 }
 
 impl WsgiApp {

@@ -9,6 +9,7 @@
 //! | Buffering and Streaming, Handling the Content-Length Header | `body.rs`, `stream.rs`, `response_spool.rs` |
 //! | (not of PEP 3333) `gunicorn.socket` | `hijack.rs` |
 //! | (not of PEP 3333) `pre_request`, `post_request`, custom loggers | `request_hooks.rs` |
+//! | (not of PEP 3333) environ keys in the access log | `noted_keys.rs` |
 //! | Optional Platform-Specific File Handling | `file_wrapper.rs` |
 
 mod app;
@@ -21,6 +22,7 @@ mod headers;
 mod hijack;
 mod input;
 mod late_logging;
+mod noted_keys;
 mod request_hooks;
 mod response_head;
 mod response_spool;

@@ -8,7 +8,9 @@ use super::{Action, Connection};
 use crate::worker::connection_lifecycle::Pace;
 use crate::worker::dispatch::Usage;
 use crate::worker::events::InputEvent;
+use crate::worker::handshakes::Handshakes;
 use crate::worker::http1::Refusal;
+use crate::worker::loop_clock::Clock;
 use crate::worker::services::Services;
 use crate::worker::transport::HandshakeError;
 use crate::worker::write_side::{Progress, WriteError};
@@ -26,7 +28,7 @@ impl Connection {
     ) {
         self.read.give_up();
         self.protocol.refuse(refusal, job, &self.client, services);
-        self.send_encoded(services);
+        self.send_encoded(&mut services.encoded);
     }
 
     pub(super) fn refuse_and_advance(
@@ -39,17 +41,15 @@ impl Connection {
     }
 
     /// Write what is encoded, and queue what the socket does not take.
-    pub(super) fn send_encoded(&mut self, services: &mut Services) {
-        if !services.encoded.is_empty() {
-            self.write.send(&mut services.encoded, &mut self.transport);
+    pub(super) fn send_encoded(&mut self, encoded: &mut Vec<u8>) {
+        if !encoded.is_empty() {
+            self.write.send(encoded, &mut self.transport);
         }
     }
 
     /// Write what is encoded or queued, and when all is written decide what comes next.
     pub(super) fn advance(&mut self, services: &mut Services) -> Action {
-        if !services.encoded.is_empty() {
-            self.write.send(&mut services.encoded, &mut self.transport);
-        }
+        self.send_encoded(&mut services.encoded);
         if !self.write.is_empty()
             && let Some(action) = self.flush(services)
         {
@@ -59,7 +59,7 @@ impl Connection {
             self.write.forget_window();
         }
         if self.protocol.is_closing() {
-            return self.begin_close(services);
+            return self.begin_close(&mut services.clock);
         }
         if self.protocol.is_idle() {
             return self.next_request(services);
@@ -67,7 +67,7 @@ impl Connection {
         // A streamed response has caught up; the next move is the application's.
         self.lifecycle.caught_up();
         // An interim answer (100) was held up by the socket: the body it asked for may have come meanwhile.
-        self.await_input(services);
+        self.await_input(&mut services.clock);
         if self.wants_input() && self.read.is_ready() {
             return Action::Resume;
         }
@@ -118,11 +118,11 @@ impl Connection {
     }
 
     /// Nothing more will come of the client: close, as soon as the socket has taken the announcement of the end.
-    pub(super) fn close_announced(&mut self, services: &mut Services) -> Action {
+    pub(super) fn close_announced(&mut self, clock: &mut Clock) -> Action {
         if self.transport.announce_end() || self.transport.shutdown_write().is_err() {
             return Action::Close;
         }
-        self.lifecycle.begin_lingering_close(&mut services.clock);
+        self.lifecycle.begin_lingering_close(clock);
         Action::Wait
     }
 
@@ -130,15 +130,15 @@ impl Connection {
     pub(super) fn fail_handshake(
         &mut self,
         error: &HandshakeError,
-        services: &mut Services,
+        handshakes: &mut Handshakes,
+        clock: &mut Clock,
     ) -> Action {
-        let (peer, now) = (self.client.peer(), services.clock.now());
-        services.handshakes.note_failure(peer, error, now);
+        handshakes.note_failure(self.client.peer(), error, clock.now());
         if !matches!(error, HandshakeError::Tls(_)) || self.transport.shutdown_write().is_err() {
             return Action::Close;
         }
         // The client may still be sending, and a reset would destroy the alert on its way.
-        self.lifecycle.begin_lingering_close(&mut services.clock);
+        self.lifecycle.begin_lingering_close(clock);
         Action::Resume
     }
 
@@ -161,7 +161,7 @@ impl Connection {
             return Action::Resume;
         }
         if !self.protocol.is_idle() {
-            self.await_input(services);
+            self.await_input(&mut services.clock);
             return Action::Wait;
         }
         if services.shutdown.is_draining() {
@@ -173,7 +173,7 @@ impl Connection {
         Action::Idle
     }
 
-    fn begin_close(&mut self, services: &mut Services) -> Action {
+    fn begin_close(&mut self, clock: &mut Clock) -> Action {
         if self.lifecycle.is_lingering_close() {
             return Action::Wait;
         }
@@ -186,7 +186,7 @@ impl Connection {
             return Action::Close;
         }
         drop(self.read.take());
-        self.lifecycle.begin_lingering_close(&mut services.clock);
+        self.lifecycle.begin_lingering_close(clock);
         // Not read here: the buffer that is read into may be in use.
         Action::Resume
     }

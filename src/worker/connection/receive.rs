@@ -14,9 +14,11 @@ use crate::worker::dispatch::Usage;
 use crate::worker::events::InputEvent;
 use crate::worker::http1::{Arrived, Refusal, Wanted};
 use crate::worker::http2::Http2;
+use crate::worker::loop_clock::Clock;
 use crate::worker::preamble::{Found, Preamble};
 use crate::worker::read_side::{Input, SHARE_BYTES};
 use crate::worker::services::Services;
+use crate::worker::spool::BodyBudget;
 use crate::worker::transport::Handshake;
 
 /// A head, and what comes with it, is read in steps of this many bytes.
@@ -33,8 +35,7 @@ impl Connection {
     }
 
     /// Set the deadline for the input that the connection waits for now.
-    pub(super) fn await_input(&mut self, services: &mut Services) {
-        let clock = &mut services.clock;
+    pub(super) fn await_input(&mut self, clock: &mut Clock) {
         match self.protocol.wanted() {
             Wanted::StreamedBody { .. } if self.lifecycle.state() == State::Sending => {}
             // While the window has room the next move is the client's.
@@ -71,7 +72,9 @@ impl Connection {
         let mut share = SHARE_BYTES;
         while self.read.is_ready() && self.wants_input() {
             let is_body = self.protocol.wanted() == Wanted::Body;
-            let direct = is_body.then(|| self.direct_read(share, services)).flatten();
+            let direct = is_body
+                .then(|| self.direct_read(share, &services.bodies))
+                .flatten();
             let result = match direct {
                 Some(parts) => self.read_direct(parts, services),
                 None => self.read_once(buffer, services),
@@ -93,7 +96,7 @@ impl Connection {
             // Refused on the way in, or asked to continue: the client has to take that first.
             return self.advance(services);
         }
-        self.await_input(services);
+        self.await_input(&mut services.clock);
         Action::Wait
     }
 
@@ -119,11 +122,11 @@ impl Connection {
         Ok(input)
     }
 
-    fn direct_read(&self, share: usize, services: &Services) -> Option<(usize, usize)> {
+    fn direct_read(&self, share: usize, bodies: &BodyBudget) -> Option<(usize, usize)> {
         if !self.read.is_empty() {
             return None;
         }
-        self.protocol.direct_read(share, services)
+        self.protocol.direct_read(share, bodies)
     }
 
     /// Read a large body to where it stays.
@@ -132,9 +135,8 @@ impl Connection {
         parts: (usize, usize),
         services: &mut Services,
     ) -> Result<Input, Action> {
-        let input = self
-            .protocol
-            .read_direct(parts, &mut self.read, &mut self.transport, services);
+        let (read, transport) = (&mut self.read, &mut self.transport);
+        let input = (self.protocol).read_direct(parts, read, transport, &mut services.bodies);
         let input = input.map_err(|_| Action::Close)?;
         if let Input::Bytes(len) = input
             && len == parts.0
@@ -163,7 +165,7 @@ impl Connection {
             let reason = "client gone before the end of the request";
             self.protocol.abandon(reason, services);
         }
-        self.close_announced(services)
+        self.close_announced(&mut services.clock)
     }
 
     /// Bytes have arrived.
@@ -249,7 +251,10 @@ impl Connection {
                     _ => None,
                 }
             }
-            Err(error) => Some(self.fail_handshake(&error, services)),
+            Err(error) => {
+                let (handshakes, clock) = (&mut services.handshakes, &mut services.clock);
+                Some(self.fail_handshake(&error, handshakes, clock))
+            }
         }
     }
 
@@ -280,9 +285,7 @@ impl Connection {
             let rest = &bytes[consumed..];
             let (step, arrived) = self.protocol.receive(rest, &self.client, services)?;
             consumed += step;
-            if !services.encoded.is_empty() {
-                self.send_encoded(services);
-            }
+            self.send_encoded(&mut services.encoded);
             match arrived {
                 Arrived::Nothing => return Ok(consumed),
                 Arrived::Request(mut job) => {

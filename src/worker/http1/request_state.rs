@@ -11,8 +11,10 @@ use crate::pool::{ConnId, Job, Peer, TlsInfo};
 use crate::worker::access_lines::Outcome;
 use crate::worker::body_stream::StreamingRequestBody;
 use crate::worker::describe::PeerText;
+use crate::worker::dispatch::Dispatch;
+use crate::worker::loop_clock::Clock;
 use crate::worker::services::{Services, recycle};
-use crate::worker::spool::Spool;
+use crate::worker::spool::{BodyBudget, Spool};
 
 /// The request that is under way.
 #[derive(Debug, Default)]
@@ -62,9 +64,13 @@ pub(in crate::worker) struct Answered {
 }
 
 impl Receiving {
-    pub(in crate::worker) fn begin(client: &Client, services: &mut Services) -> Self {
-        let began = services.clock.now();
-        let mut job = services.dispatch.new_job(began);
+    pub(in crate::worker) fn begin(
+        client: &Client,
+        dispatch: &mut Dispatch,
+        clock: &Clock,
+    ) -> Self {
+        let began = clock.now();
+        let mut job = dispatch.new_job(began);
         client.address(&mut job);
         Self {
             job,
@@ -74,14 +80,14 @@ impl Receiving {
     }
 
     /// The request will not be whole: the memory of its body is free again.
-    pub(in crate::worker) fn give_up(self, services: &mut Services) -> Box<Job> {
-        services.bodies.give_back(self.body.held_bytes());
+    pub(in crate::worker) fn give_up(self, bodies: &mut BodyBudget) -> Box<Job> {
+        bodies.give_back(self.body.held_bytes());
         self.job
     }
 
     /// The client left before its request was whole. Nothing is answered, but the request is logged.
     pub(in crate::worker) fn abandon(self, reason: &str, services: &mut Services) {
-        let job = self.give_up(services);
+        let job = self.give_up(&mut services.bodies);
         let status = Status::BAD_REQUEST.code;
         services
             .accounting

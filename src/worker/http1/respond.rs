@@ -8,7 +8,9 @@ use crate::pool::{Job, Piece, ResponseBody, StreamedResponse};
 
 use super::Http1;
 use super::request_state::{Answered, Client, Receiving, Refusal, Request, Running, TimedOut};
+use crate::worker::deferred_drop::DeferredDrops;
 use crate::worker::describe::{RequestLine, log_overlong_body};
+use crate::worker::loop_clock::Clock;
 use crate::worker::services::{Services, recycle};
 use crate::worker::write_side::{WriteSide, discard};
 
@@ -61,7 +63,7 @@ impl Http1 {
         let whole = self
             .exchange
             .respond_whole(&job.response, total, &defaults, out);
-        job.response_body = encode_whole_body(body, whole.taken, write, services);
+        job.response_body = encode_whole_body(body, whole.taken, write, out, &mut services.drops);
         let count = BodyCount {
             sent: whole.taken,
             cut: u64::from(may_have_body) * (total - whole.taken),
@@ -87,8 +89,8 @@ impl Http1 {
     }
 
     /// Encode an interim response. Nothing comes of it when the response has begun.
-    pub(in crate::worker) fn hint(&self, hints: &ResponseHead, services: &mut Services) {
-        self.exchange.hint(hints, &mut services.encoded);
+    pub(in crate::worker) fn hint(&self, hints: &ResponseHead, encoded: &mut Vec<u8>) {
+        self.exchange.hint(hints, encoded);
     }
 
     /// The head of a streamed response has come.
@@ -96,15 +98,15 @@ impl Http1 {
         &mut self,
         streamed: StreamedResponse,
         write: &mut WriteSide,
-        services: &mut Services,
+        clock: &mut Clock,
+        encoded: &mut Vec<u8>,
     ) {
         let StreamedResponse { response, window } = streamed;
-        let defaults = services.clock.response_defaults();
-        let out = &mut services.encoded;
+        let defaults = clock.response_defaults();
         self.exchange
-            .respond(&response, BodySize::Unknown, &defaults, out);
+            .respond(&response, BodySize::Unknown, &defaults, encoded);
         write.open_window(window);
-        write.queue_bytes(out);
+        write.queue_bytes(encoded);
         if let Request::Running(running) = &mut self.request {
             running.response = Some(response);
         }
@@ -115,32 +117,32 @@ impl Http1 {
         &mut self,
         piece: Piece,
         write: &mut WriteSide,
-        services: &mut Services,
+        encoded: &mut Vec<u8>,
+        drops: &mut DeferredDrops,
     ) -> bool {
         let Request::Running(running) = &mut self.request else {
-            discard(piece, &mut services.drops);
+            discard(piece, drops);
             return false;
         };
         if !self.exchange.is_responding() {
             // The connection is on its way to its end; the thread learns it from the window.
-            discard(piece, &mut services.drops);
+            discard(piece, drops);
             return false;
         }
         let len = usize::try_from(piece.len()).unwrap_or(usize::MAX);
-        let out = &mut services.encoded;
-        let taken = self.exchange.data(len, out);
+        let taken = self.exchange.data(len, encoded);
         running.sent_bytes += taken as u64;
         running.cut_bytes += (len - taken) as u64;
-        write.queue_bytes(out);
+        write.queue_bytes(encoded);
         let credit = piece.window_bytes();
-        write.queue_piece(piece, taken as u64, credit, &mut services.drops);
-        self.exchange.data_end(out);
-        write.queue_bytes(out);
+        write.queue_piece(piece, taken as u64, credit, drops);
+        self.exchange.data_end(encoded);
+        write.queue_bytes(encoded);
         true
     }
 
     /// A streamed response is over.
-    pub(in crate::worker) fn end_response(&mut self, mut job: Box<Job>, services: &mut Services) {
+    pub(in crate::worker) fn end_response(&mut self, mut job: Box<Job>, encoded: &mut Vec<u8>) {
         let running = self.take_running();
         let mut count = BodyCount {
             sent: running.sent_bytes,
@@ -151,7 +153,7 @@ impl Http1 {
             if self.exchange.is_head_request() {
                 count.cut = 0;
             }
-            let finish = self.exchange.finish(&mut services.encoded);
+            let finish = self.exchange.finish(encoded);
             self.finish(job, count, finish);
         } else {
             self.answered(job, count, "client gone");
@@ -205,12 +207,12 @@ impl Http1 {
         services: &mut Services,
     ) {
         let received = match std::mem::take(&mut self.request) {
-            Request::Receiving(receiving) => Some(receiving.give_up(services)),
+            Request::Receiving(receiving) => Some(receiving.give_up(&mut services.bodies)),
             _ => None,
         };
-        let job = job
-            .or(received)
-            .unwrap_or_else(|| Receiving::begin(client, services).job);
+        let job = job.or(received).unwrap_or_else(|| {
+            Receiving::begin(client, &mut services.dispatch, &services.clock).job
+        });
         let Refusal {
             status,
             message,
@@ -238,7 +240,11 @@ impl Http1 {
     }
 
     /// The application has had the request for too long: the client gets 504, or its response is broken off.
-    pub(in crate::worker) fn time_out(&mut self, services: &mut Services) -> TimedOut {
+    pub(in crate::worker) fn time_out(
+        &mut self,
+        clock: &mut Clock,
+        encoded: &mut Vec<u8>,
+    ) -> TimedOut {
         let running = match std::mem::take(&mut self.request) {
             Request::Running(running) => running,
             other => {
@@ -255,12 +261,12 @@ impl Http1 {
         if running.is_hijackable {
             // Nothing may be written: the application may be about to take the socket.
         } else if self.exchange.is_dispatched() {
-            let defaults = services.clock.response_defaults();
+            let defaults = clock.response_defaults();
             self.exchange.refuse(
                 Status::GATEWAY_TIMEOUT,
                 "The request took too long",
                 &defaults,
-                &mut services.encoded,
+                encoded,
             );
         } else {
             self.exchange.abort();
@@ -313,7 +319,7 @@ impl Http1 {
     pub(in crate::worker) fn close(mut self, unsent_bytes: u64, services: &mut Services) {
         match std::mem::take(&mut self.request) {
             Request::Receiving(receiving) => {
-                let job = receiving.give_up(services);
+                let job = receiving.give_up(&mut services.bodies);
                 recycle(job, services);
             }
             Request::Answered(mut answered) => {
@@ -369,23 +375,22 @@ fn encode_whole_body(
     mut body: ResponseBody,
     taken: u64,
     write: &mut WriteSide,
-    services: &mut Services,
+    encoded: &mut Vec<u8>,
+    drops: &mut DeferredDrops,
 ) -> ResponseBody {
     let taken_bytes =
         usize::try_from(taken).map_or(body.bytes.len(), |taken| taken.min(body.bytes.len()));
     if body.pieces.is_empty() && taken_bytes <= ONE_WRITE_BYTES {
-        services
-            .encoded
-            .extend_from_slice(&body.bytes[..taken_bytes]);
+        encoded.extend_from_slice(&body.bytes[..taken_bytes]);
         return body;
     }
-    write.queue_bytes(&mut services.encoded);
+    write.queue_bytes(encoded);
     let bytes = Piece::Bytes(std::mem::take(&mut body.bytes));
     let mut left = taken;
     for piece in std::iter::once(bytes).chain(body.pieces.drain(..)) {
         let step = left.min(piece.len());
         left -= step;
-        write.queue_piece(piece, step, 0, &mut services.drops);
+        write.queue_piece(piece, step, 0, drops);
     }
     body
 }

@@ -96,7 +96,7 @@ fn a_request_that_times_out_is_answered_once() {
     let (mut protocol, client, mut services) = (Http1::default(), client(), Services::for_tests());
     let bytes = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
     drop(protocol.receive(bytes, &client, &mut services).unwrap());
-    let seen = protocol.time_out(&mut services);
+    let seen = protocol.time_out(&mut services.clock, &mut services.encoded);
     assert_eq!((seen.status, seen.body_bytes), (504, 0));
     assert!(services.encoded.starts_with(b"HTTP/1.1 504 "));
     assert!(protocol.is_timed_out() && protocol.is_closing());

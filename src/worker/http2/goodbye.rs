@@ -10,6 +10,7 @@ use super::{Goodbye, Http2};
 use crate::pool::ConnId;
 use crate::worker::connection_lifecycle::{Action, State};
 use crate::worker::events::InputEvent;
+use crate::worker::loop_clock::Clock;
 use crate::worker::services::Services;
 
 /// A connection that has served this many requests says goodbye: stream numbers end at 2^31.
@@ -69,8 +70,8 @@ impl Http2 {
     }
 
     /// Whether the deadline of a stream is over.
-    pub(in crate::worker) fn has_expired(&mut self, id: ConnId, services: &mut Services) -> bool {
-        self.mux.has_expired(id.stream, &mut services.clock)
+    pub(in crate::worker) fn has_expired(&mut self, id: ConnId, clock: &mut Clock) -> bool {
+        self.mux.has_expired(id.stream, clock)
     }
 
     /// The deadline of a stream, or of the connection, is over.

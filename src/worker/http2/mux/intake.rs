@@ -35,7 +35,7 @@ impl Mux {
         }
         self.requests += 1;
         let (parts, incoming) = request.into_parts();
-        let mut receiving = Receiving::begin(client, services);
+        let mut receiving = Receiving::begin(client, &mut services.dispatch, &services.clock);
         let job = &mut receiving.job;
         job.conn = self.name(id);
         let checked = read_head(&parts, job, services);

@@ -263,9 +263,9 @@ impl Mux {
         let (message, reason) = refusal.into_texts();
         let received = self.send_page(id, status, &message, services);
         self.streams.remove(&id);
-        let job = job
-            .or(received)
-            .unwrap_or_else(|| Receiving::begin(client, services).job);
+        let job = job.or(received).unwrap_or_else(|| {
+            Receiving::begin(client, &mut services.dispatch, &services.clock).job
+        });
         let answered = Answered {
             job,
             status: status.code,
@@ -290,7 +290,7 @@ impl Mux {
         let (job, mut respond, upload) = match std::mem::replace(&mut stream.phase, Phase::Reset) {
             Phase::Receiving {
                 receiving, respond, ..
-            } => (Some(receiving.give_up(services)), respond, None),
+            } => (Some(receiving.give_up(&mut services.bodies)), respond, None),
             Phase::Waiting {
                 job,
                 respond,
