@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::children::Children;
-use super::stack_requests::StackRequests;
+use super::stack_requests::{Asker, StackError, StackRequests};
 use super::supervision::Stage;
 use super::worker_handle::WorkerHandle;
 use crate::config::Config;
@@ -141,7 +141,10 @@ impl ControlServer {
         (children, now): (&Children, u64),
     ) {
         let requested = match children.by_pid(Pid::from_raw(pid)) {
-            Some(worker) => self.stacks.request(client, id.clone(), worker, now),
+            Some(worker) => {
+                let asker = Asker::Control(client, id.clone());
+                self.stacks.request(asker, worker, now)
+            }
             None => {
                 return self.answer::<CommandError>(client, id, Err(CommandError::NoWorker(pid)));
             }
@@ -151,11 +154,20 @@ impl ControlServer {
         }
     }
 
-    /// Passes on the stacks that have come.
-    pub(super) fn answer_stacks(&mut self, children: &Children, now: u64) {
+    /// Passes on the stacks that have come. Returns those for connections of `admin_bind`.
+    pub(super) fn answer_stacks(
+        &mut self,
+        children: &Children,
+        now: u64,
+    ) -> Vec<(u64, Result<Value, StackError>)> {
+        let mut others = Vec::new();
         for answer in self.stacks.collect(children, now) {
-            self.answer(answer.client, &answer.id, answer.result);
+            match answer.asker {
+                Asker::Control(client, id) => self.answer(client, &id, answer.result),
+                Asker::Admin(number) => others.push((number, answer.result)),
+            }
         }
+        others
     }
 
     /// Answers that cannot be given any more are not given; the file is removed.

@@ -2,6 +2,7 @@
 //!
 //! `supervision` decides; the owners (children, fork servers, listeners, rollout, ...) do. No step waits for another process.
 
+mod admin_requests;
 mod operator;
 mod start_stop;
 
@@ -160,7 +161,7 @@ impl Arbiter<'_> {
             // A signal interrupts the poll, but then its byte is in the pipe; other errors cannot occur.
             let _ = poll(&mut waited, timeout);
         });
-        self.serve_admin();
+        admin_requests::serve(self);
         signals::arrived(&self.signals)
     }
 

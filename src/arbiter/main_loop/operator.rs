@@ -1,10 +1,10 @@
-//! What the operator asks for: signals, commands of the control interface, requests of the admin address.
+//! What the operator asks for: signals, commands of the control interface.
 
 use nix::sys::signal::kill;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::arbiter::admin_pages::AdminPages;
+use crate::arbiter::admin_actions::stack_response;
 use crate::arbiter::control_server::{CommandError, listener_view, worker_view};
 use crate::arbiter::dashboard::Kind;
 use crate::arbiter::deferred_reload::Due;
@@ -261,7 +261,11 @@ impl Arbiter<'_> {
             let config = self.rollout.config();
             self.control.follow(config, self.pid.as_raw(), now);
         }
-        self.control.answer_stacks(&self.children, now);
+        for (number, stacks) in self.control.answer_stacks(&self.children, now) {
+            if let Some(admin) = &mut self.admin {
+                admin.complete(number, &stack_response(stacks));
+            }
+        }
         for _ in 0..ROUNDS_PER_ITERATION {
             for (client, request) in self.control.receive(now) {
                 self.carry_out(client, request, now)?;
@@ -341,7 +345,7 @@ impl Arbiter<'_> {
         json!({"success": true, "killed": pid})
     }
 
-    fn view(&self) -> View<'_> {
+    pub(super) fn view(&self) -> View<'_> {
         View {
             pid: self.pid.as_raw(),
             now: monotonic_ms(),
@@ -354,27 +358,6 @@ impl Arbiter<'_> {
             reloads: self.reloads,
             workers: self.children.iter().map(worker_view).collect(),
             listeners: self.listeners.iter().map(listener_view).collect(),
-        }
-    }
-
-    /// Serves `admin_bind`, if there is one.
-    pub(super) fn serve_admin(&mut self) {
-        let Some(mut admin) = self.admin.take() else {
-            return;
-        };
-        admin.serve(monotonic_ms(), &|asked| self.admin_pages().answer(asked));
-        self.admin = Some(admin);
-    }
-
-    fn admin_pages(&self) -> AdminPages<'_> {
-        AdminPages {
-            view: self.view(),
-            children: &self.children,
-            scoreboard: self.spawner.scoreboard(),
-            dashboard: &self.dashboard,
-            log: self.log,
-            certificate_end: self.certificates.not_after(),
-            is_stopping: self.stopping.is_underway(),
         }
     }
 
