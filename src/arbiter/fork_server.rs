@@ -358,6 +358,8 @@ impl ForkServers {
 
     pub(super) fn kill_all(&mut self, now: u64) {
         for server in &mut self.servers {
+            let pid = server.pid();
+            log::error!("The fork server (pid:{pid}) did not leave and is killed");
             server.kill(now);
         }
     }

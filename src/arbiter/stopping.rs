@@ -2,6 +2,7 @@
 //!
 //! With `stop_delay` the first TERM only starts that clock. Until it is over everything goes on as before, accepting,
 //! respawning and all, but the workers' slots say that the server is not ready for more, so that health checks can.
+//! Once the workers have been asked to stop, `StopLimit` says how long the master waits for them and for fork servers.
 
 use std::time::Duration;
 
@@ -116,6 +117,53 @@ impl Stopping {
     }
 }
 
+/// How long a stop waits for other processes.
+///
+/// Workers have the whole time. Fork servers only run exit handlers once no worker is left: a request cannot be lost by
+/// their end, so a fork server that hangs holds the stop no longer than `FORK_SERVER_MAX`.
+#[derive(Debug)]
+pub(super) struct StopLimit {
+    until: u64,
+    /// Since when there is no worker.
+    without_workers_since: Option<u64>,
+}
+
+impl StopLimit {
+    pub(super) fn new(patience: Duration, now: u64) -> Self {
+        Self {
+            until: now.saturating_add(millis(patience)),
+            without_workers_since: None,
+        }
+    }
+
+    /// It ends after `patience` at the latest.
+    pub(super) fn shorten(&mut self, patience: Duration, now: u64) {
+        self.until = self.until.min(now.saturating_add(millis(patience)));
+    }
+
+    /// For `length` milliseconds nothing could run.
+    pub(super) fn excuse(&mut self, length: u64) {
+        self.until = self.until.saturating_add(length);
+        if let Some(since) = &mut self.without_workers_since {
+            *since = since.saturating_add(length);
+        }
+    }
+
+    /// Whether who is left is to be killed. A fork server may still name a worker that was asked for before the stop.
+    pub(super) fn is_over(&mut self, has_workers: bool, now: u64) -> bool {
+        if has_workers {
+            self.without_workers_since = None;
+            return now >= self.until;
+        }
+        let since = *self.without_workers_since.get_or_insert(now);
+        now >= self.until || now >= since.saturating_add(millis(FORK_SERVER_MAX))
+    }
+}
+
+/// What a fork server has for its exit handlers once no worker is left. Agents flush for 2 s (Sentry's
+/// `shutdown_timeout`); a second more is for a loaded machine.
+const FORK_SERVER_MAX: Duration = Duration::from_secs(3);
+
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }
@@ -149,6 +197,20 @@ mod tests {
         stopping.begin();
         stopping.request(false);
         assert!(stopping.is_underway() && stopping.due(0).is_none());
+    }
+
+    #[test]
+    fn fork_servers_are_waited_for_no_longer_than_their_exit_handlers_need() {
+        let mut limit = StopLimit::new(Duration::from_secs(31), 1000);
+        assert!(!limit.is_over(true, 31_999) && limit.is_over(true, 32_000));
+        assert!(!limit.is_over(false, 2000));
+        assert!(!limit.is_over(false, 4999) && limit.is_over(false, 5000));
+        limit.excuse(1000);
+        assert!(!limit.is_over(false, 5999) && limit.is_over(false, 6000));
+        assert!(!limit.is_over(true, 6000), "one has come late");
+        assert!(!limit.is_over(false, 7000) && limit.is_over(false, 10_000));
+        limit.shorten(Duration::from_secs(1), 7000);
+        assert!(limit.is_over(false, 8000) && limit.is_over(true, 8000));
     }
 
     #[test]

@@ -171,9 +171,11 @@ impl WorkerHandle {
         }
     }
 
-    /// Sends `signal`, after which the worker is to leave.
+    /// Sends `signal`, after which the worker is to leave. One that was stopped goes on for that, as under systemd
+    /// (systemd.kill(5)); it would be killed with its requests.
     pub(super) fn retire(&mut self, signal: Signal, now: u64) {
         self.send(signal);
+        self.send(Signal::SIGCONT);
         self.enter(Stage::Retiring, now);
     }
 

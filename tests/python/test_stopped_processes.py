@@ -81,6 +81,114 @@ def test_a_fork_server_that_stands_still_does_not_hold_the_stop(server):
     wait_until(lambda: not session_members(one.pid), "all of it has ended", 3)
 
 
+# A stop that waits for `graceful_timeout` takes longer than any deadline here.
+PATIENT = ("--graceful-timeout", "60")
+ENDS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
+
+
+@pytest.mark.parametrize("number", ENDS)
+@pytest.mark.parametrize("before", [None, signal.SIGTTIN, signal.SIGTTOU, signal.SIGHUP])
+def test_a_stop_without_workers_does_not_wait_for_a_fork_server_that_stands_still(server, number, before):
+    """It has nothing to lose: no request is with it."""
+    one = ready(server, *PATIENT)
+    os.kill(fork_server_of(one), signal.SIGSTOP)
+    if before:
+        one.send_signal(before)
+        one.log.wait(f"Handling signal: {before.name[3:].lower()}")
+    one.send_signal(number)
+    assert one.wait_exit(15) == 0
+    one.wait_gone()
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_a_stop_without_workers_does_not_wait_for_a_pre_fork_that_hangs(server, tmp_path, number):
+    flag, config = tmp_path / "hang", tmp_path / "conf.py"
+    config.write_text(HANGING.format(flag=str(flag)))
+    one = ready(server, "-c", str(config), *PATIENT)
+    flag.touch()
+    one.send_signal(signal.SIGTTIN)
+    assert_master_answers(one)
+    one.send_signal(number)
+    assert one.wait_exit(15) == 0
+    one.wait_gone()
+
+
+FLUSHING = """
+import atexit, time
+from pathlib import Path
+import gate
+from hello import app
+
+def flush():
+    if b"fork server" in Path("/proc/self/cmdline").read_bytes():
+        time.sleep(2)
+        gate.note("flushed", "all of it")
+
+atexit.register(flush)
+"""
+
+
+def test_a_fork_server_has_the_time_to_flush_what_an_agent_has_collected(server, gates, tmp_path):
+    (tmp_path / "flushing.py").write_text(FLUSHING)
+    one = server("flushing:app", "--preload", "--pythonpath", str(APPS), cwd=tmp_path)
+    wait_until(lambda: len(fork_servers(one)) == 1, "the fork server")
+    assert one.stop() == 0
+    assert gates.notes("flushed") == ["all of it"]
+
+
+GATED = """
+import gate
+
+def app(environ, start_response):
+    gate.wait("request")
+    start_response("200 OK", [("Content-Length", "4")])
+    return [b"done"]
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["plain", "preload"])
+def test_a_worker_that_stands_still_goes_on_for_its_requests_when_it_is_to_leave(
+    server, gates, tmp_path, preload, number
+):
+    """As systemd has it. A KILL at the end of `graceful_timeout` would cut what is under way."""
+    (tmp_path / "gated.py").write_text(GATED)
+    one = server("gated:app", *preload, *ADMIN, *PATIENT, "--pythonpath", str(APPS), cwd=tmp_path)
+    (worker,) = one.booted()
+    with one.connect() as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        gates.wait_reached("request")
+        os.kill(worker, signal.SIGSTOP)
+        gates.open("request")
+        one.send_signal(number)
+        assert client.read_response().body == b"done"
+    wait_until(lambda: not Path(f"/proc/{worker}").exists(), "it has left", 15)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_quick_stop_does_not_wait_for_a_worker_that_stands_still(server, number):
+    one = server("hello:app", *ADMIN, *PATIENT, workers=2)
+    os.kill(one.booted()[0], signal.SIGSTOP)
+    began = time.monotonic()
+    assert one.stop(number) == 0
+    assert time.monotonic() - began < 4, "it goes on, and leaves by itself"
+
+
+@pytest.mark.parametrize("change", [signal.SIGTTOU, signal.SIGHUP])
+def test_a_worker_that_stands_still_leaves_when_it_is_not_wanted_any_more(server, change):
+    one = server("hello:app", *ADMIN, *PATIENT, workers=2)
+    one.log.wait("Booting worker", 2)
+    path_of(one)
+    wait_until(lambda: ask(one, "show workers").count("serving") == 2, "both serve")
+    before = one.booted()
+    for pid in before:
+        os.kill(pid, signal.SIGSTOP)
+    one.send_signal(change)
+    left = 1 if change == signal.SIGTTOU else 0
+    wait_until(lambda: len(set(before) & set(one.workers())) == left, "who is not wanted has left", 15)
+    assert_master_answers(one)
+
+
 def test_a_fork_server_that_goes_on_again_forks_the_worker_that_is_wanted(server):
     one = ready(server)
     pid = fork_server_of(one)

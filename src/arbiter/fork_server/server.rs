@@ -199,6 +199,8 @@ impl ForkServer {
             Stage::Importing(control) | Stage::Ready(control) => {
                 // Its end shows on the other half.
                 let _ = shutdown(control.as_raw_fd(), Shutdown::Write);
+                // One that was stopped would not notice.
+                let _ = kill(self.pid, Signal::SIGCONT);
                 self.was_dismissed = true;
                 self.enter(Stage::Leaving(control), now);
             }

@@ -11,9 +11,10 @@ use crate::arbiter::fork::{self, Inheritance, Side};
 use crate::arbiter::fork_server::{ForkServerContext, ServerExit, open_control};
 use crate::arbiter::listeners;
 use crate::arbiter::outcome::{EXIT_CHILD_FAILED, EXIT_UNHANDLED, Start};
+use crate::arbiter::start_error::StartError;
+use crate::arbiter::stopping::{StopLimit, millis};
 use crate::arbiter::supervision::{PRELOAD_FAILED, STOP_MARGIN, preload_end};
 use crate::arbiter::{runtime::WorkerInfo, signals::Blocked};
-use crate::arbiter::{start_error::StartError, stopping::millis};
 use crate::config::VERSION;
 use crate::scoreboard::Scoreboard;
 
@@ -310,9 +311,9 @@ impl<'r> Arbiter<'r> {
             false => (Signal::SIGQUIT, graceful_timeout.min(QUICK_STOP)),
         };
         self.children.retire_all(signal, now);
-        let mut deadline = now + millis(patience);
+        let mut limit = StopLimit::new(patience, now);
         self.reap_quietly();
-        while !self.is_alone() && monotonic_ms() < deadline {
+        while !self.is_alone() && !limit.is_over(!self.children.is_empty(), monotonic_ms()) {
             let arrived = self.wait(POLL_MS);
             if arrived.contains(&Signal::SIGUSR1) {
                 self.reopen_logs();
@@ -326,12 +327,11 @@ impl<'r> Arbiter<'r> {
                 signal = Signal::SIGQUIT;
                 let now = monotonic_ms();
                 self.children.retire_all(signal, now);
-                deadline = deadline.min(now + QUICK_MS);
+                limit.shorten(QUICK, now);
             }
             self.reap_quietly();
-            deadline += self
-                .watchdog
-                .excuse(&mut self.children, &mut self.fork_servers);
+            let (children, servers) = (&mut self.children, &mut self.fork_servers);
+            limit.excuse(self.watchdog.excuse(children, servers));
         }
         self.kill_rest();
     }
@@ -353,7 +353,7 @@ impl<'r> Arbiter<'r> {
         let now = monotonic_ms();
         self.children.kill_all(now);
         self.fork_servers.kill_all(now);
-        while !self.is_alone() && monotonic_ms() < now + QUICK_MS {
+        while !self.is_alone() && monotonic_ms() < now + millis(QUICK) {
             self.wait(POLL_MS);
             self.reap_quietly();
         }
@@ -396,5 +396,5 @@ impl<'r> Arbiter<'r> {
 
 /// A signal ends a wait at once; this only bounds the time to notice a deadline.
 const POLL_MS: u64 = 100;
-const QUICK_MS: u64 = 2000;
+const QUICK: Duration = Duration::from_secs(2);
 const QUICK_STOP: Duration = Duration::from_secs(5);
