@@ -3,13 +3,14 @@
 //! What changes the server is sent to this process as a signal, so it is logged and ordered like any other. Only stacks take
 //! time: their response is given when the worker has answered, see `stack_requests`.
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::admin_response::{Answered, Asked, Method, Response};
 use super::admin_token::AdminToken;
 use super::children::Children;
+use super::control_server::signal_self;
 use super::dashboard::is_own_host;
 use super::stack_requests::{Asker, StackError, StackRequests};
 use crate::config::Config;
@@ -51,15 +52,15 @@ pub(super) struct AdminActions<'a> {
 impl AdminActions<'_> {
     /// `number` is the connection's, for a response that comes later.
     pub(super) fn answer(
-        &mut self,
+        self,
         (action, asked): (Action, &Asked),
         token: &mut AdminToken,
         number: u64,
     ) -> Answered {
-        if asked.method != Method::Post {
+        if asked.method() != Method::Post {
             return Answered::Now(Response::only_post());
         }
-        if !is_own_host(asked.host.as_deref(), &self.config.control) {
+        if !is_own_host(asked.host(), &self.config.control) {
             return Answered::Now(Response::misdirected());
         }
         match token.permit(asked) {
@@ -68,7 +69,7 @@ impl AdminActions<'_> {
         }
     }
 
-    fn act(&mut self, action: Action, asked: &Asked, number: u64) -> Answered {
+    fn act(self, action: Action, asked: &Asked, number: u64) -> Answered {
         if self.is_stopping && action != Action::Stack {
             return Answered::Now(Response::conflict("The server is stopping\n"));
         }
@@ -86,16 +87,15 @@ impl AdminActions<'_> {
         })
     }
 
-    /// The loop handles it like one that an operator has sent.
     fn signal(&self, signal: Signal, status: &str) -> Response {
         log::info!("admin_bind: {status}");
-        match kill(self.pid, signal) {
-            Ok(()) => Response::json(json!({"status": status}).to_string()),
-            Err(errno) => Response::conflict(format!("{}\n", errno.desc())),
+        match signal_self(self.pid, signal, json!({"status": status})) {
+            Ok(data) => Response::json(data.to_string()),
+            Err(error) => Response::conflict(format!("{error}\n")),
         }
     }
 
-    fn request_stacks(&mut self, asked: &Asked, number: u64) -> Answered {
+    fn request_stacks(self, asked: &Asked, number: u64) -> Answered {
         let pid = asked.form("pid");
         let pid = pid.and_then(|pid| String::from_utf8(pid).ok()?.parse().ok());
         let worker = pid.and_then(|pid| self.children.by_pid(Pid::from_raw(pid)));

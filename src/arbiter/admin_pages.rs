@@ -26,10 +26,10 @@ pub(super) struct AdminPages<'a> {
 
 impl AdminPages<'_> {
     pub(super) fn answer(&self, asked: &Asked) -> Response {
-        if asked.method != Method::Read {
+        if asked.method() != Method::Read {
             return Response::only_read();
         }
-        match asked.path.as_slice() {
+        match asked.path() {
             b"/live" => Response::text(Status::OK, "alive\n"),
             b"/ready" => match self.why_not_ready() {
                 None => Response::text(Status::OK, "ready\n"),
@@ -52,7 +52,7 @@ impl AdminPages<'_> {
     }
 
     fn answer_browser(&self, page: Page, asked: &Asked) -> Response {
-        if !is_own_host(asked.host.as_deref(), &self.view.config.control) {
+        if !is_own_host(asked.host(), &self.view.config.control) {
             return Response::misdirected();
         }
         let counters = self.children.all_counters();

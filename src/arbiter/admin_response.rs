@@ -7,10 +7,10 @@ use crate::http::{RequestHead, ResponseHead, Status, percent_decode};
 /// A request of which nothing else matters here.
 #[derive(Default)]
 pub(super) struct Asked {
-    pub(super) method: Method,
+    method: Method,
     /// Without the query.
-    pub(super) path: Vec<u8>,
-    pub(super) host: Option<Vec<u8>>,
+    path: Vec<u8>,
+    host: Option<Vec<u8>>,
     origin: Option<Vec<u8>>,
     fetch_site: Option<Vec<u8>>,
     authorization: Option<Vec<u8>>,
@@ -45,6 +45,18 @@ impl Asked {
             content_type: field(b"content-type"),
             body: Vec::new(),
         }
+    }
+
+    pub(super) fn method(&self) -> Method {
+        self.method
+    }
+
+    pub(super) fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    pub(super) fn host(&self) -> Option<&[u8]> {
+        self.host.as_deref()
     }
 
     pub(super) fn push_body(&mut self, bytes: &[u8]) {

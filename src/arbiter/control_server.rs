@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
@@ -181,6 +182,27 @@ impl ControlServer {
 fn is_same(a: &Config, b: &Config) -> bool {
     let (a, b) = (&a.control, &b.control);
     (&a.control_socket, a.control_socket_mode) == (&b.control_socket, b.control_socket_mode)
+}
+
+/// The loop handles it like one that an operator has sent.
+pub(super) fn signal_self(pid: Pid, signal: Signal, data: Value) -> Result<Value, CommandError> {
+    match kill(pid, signal) {
+        Ok(()) => Ok(data),
+        Err(errno) => Err(CommandError::Signal(errno)),
+    }
+}
+
+/// It gets TERM, and as one that is to go it is replaced at once.
+pub(super) fn replace_worker(children: &mut Children, pid: i32, now: u64) -> Value {
+    let Some(worker) = children.by_pid_mut(Pid::from_raw(pid)) else {
+        let error = CommandError::NoWorker(pid).to_string();
+        return json!({"success": false, "error": error});
+    };
+    match worker.stage() {
+        Stage::Booting | Stage::Serving => worker.retire(Signal::SIGTERM, now),
+        _ => worker.send(Signal::SIGTERM),
+    }
+    json!({"success": true, "killed": pid})
 }
 
 /// A worker as `show workers` shows it.

@@ -2,7 +2,6 @@
 //!
 //! `supervision` decides; the owners (children, fork servers, listeners, rollout, ...) do. No step waits for another process.
 
-mod admin_requests;
 mod operator;
 mod start_stop;
 
@@ -161,7 +160,7 @@ impl Arbiter<'_> {
             // A signal interrupts the poll, but then its byte is in the pipe; other errors cannot occur.
             let _ = poll(&mut waited, timeout);
         });
-        admin_requests::serve(self);
+        self.serve_admin();
         signals::arrived(&self.signals)
     }
 
