@@ -8,6 +8,16 @@ pub enum WorkerClass {
     Threads,
     /// Greenlets of one hub.
     Gevent,
+    /// The same; gevent-websocket's class upgrades requests for WebSockets.
+    GeventWebSocket,
+}
+
+impl WorkerClass {
+    /// Whether requests are greenlets.
+    #[must_use]
+    pub fn is_green(self) -> bool {
+        self != Self::Threads
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -95,7 +95,7 @@ impl Workers {
     #[must_use]
     pub fn kind(&self) -> String {
         match (self.worker_class, self.threads) {
-            (WorkerClass::Gevent, _) => "gevent".to_owned(),
+            (WorkerClass::Gevent | WorkerClass::GeventWebSocket, _) => "gevent".to_owned(),
             (WorkerClass::Threads, 1) => "sync".to_owned(),
             (WorkerClass::Threads, threads) => format!("hybrid ({threads} threads)"),
         }

@@ -403,8 +403,8 @@ mod tests {
             ),
             (
                 "worker_class",
-                Value::str("geventwebsocket.gunicorn.workers.GeventWebSocketWorker"),
-                "use -k gevent; WebSockets",
+                Value::str("my.GeventWorker"),
+                "use -k gevent, or the class of gevent-websocket",
             ),
             (
                 "worker_class",
@@ -431,6 +431,7 @@ mod tests {
             "gevent",
             "gevent_pywsgi",
             "gunicorn.workers.ggevent.GeventWorker",
+            "geventwebsocket.gunicorn.workers.GeventWebSocketWorker",
         ] {
             built(&[("worker_class", Value::str(class))]);
         }
