@@ -14,6 +14,7 @@ use super::control_server::signal_self;
 use super::dashboard::is_own_host;
 use super::stack_requests::{Asker, StackError, StackRequests};
 use crate::config::Config;
+use crate::scoreboard::monotonic_ms;
 
 /// What there is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,6 @@ pub(super) struct AdminActions<'a> {
     /// How many workers there shall be.
     pub(super) num_workers: usize,
     pub(super) is_stopping: bool,
-    pub(super) now: u64,
 }
 
 impl AdminActions<'_> {
@@ -103,7 +103,7 @@ impl AdminActions<'_> {
             return Answered::Now(Response::bad_request("pid must be that of a worker\n"));
         };
         let asker = Asker::Admin(number);
-        match self.stacks.request(asker, worker, self.now) {
+        match self.stacks.request(asker, worker, monotonic_ms()) {
             Ok(()) => Answered::Later,
             Err(error) => Answered::Now(stack_response(Err(error))),
         }

@@ -265,9 +265,8 @@ impl Arbiter<'_> {
             self.control.follow(config, self.pid.as_raw(), now);
         }
         for (number, stacks) in self.control.answer_stacks(&self.children, now) {
-            if let Some(admin) = &mut self.admin {
-                admin.complete(number, &stack_response(stacks));
-            }
+            let (admin, response) = (self.admin.iter_mut(), stack_response(stacks));
+            admin.for_each(|admin| admin.complete(number, &response));
         }
         for _ in 0..ROUNDS_PER_ITERATION {
             for (client, request) in self.control.receive(now) {
@@ -325,9 +324,8 @@ impl Arbiter<'_> {
                 if removed > 0 {
                     self.change_num_workers(-isize::try_from(removed).unwrap_or(0))?;
                 }
-                Ok(
-                    json!({"removed": removed, "previous": before, "total": self.rollout.num_workers()}),
-                )
+                let total = self.rollout.num_workers();
+                Ok(json!({"removed": removed, "previous": before, "total": total}))
             }
             Command::WorkerKill(pid) => Ok(replace_worker(&mut self.children, pid, now)),
         };
@@ -356,8 +354,8 @@ impl Arbiter<'_> {
         let Some(mut admin) = self.admin.take() else {
             return;
         };
-        let (now, config) = (monotonic_ms(), Arc::clone(self.rollout.config()));
-        admin.serve(now, &config, &mut |asked, token, number| {
+        let config = Arc::clone(self.rollout.config());
+        admin.serve(monotonic_ms(), &config, &mut |asked, token, number| {
             let Some(action) = Action::at(asked.path()) else {
                 let pages = AdminPages {
                     has_actions: token.is_set(),
@@ -378,7 +376,6 @@ impl Arbiter<'_> {
                 stacks: self.control.stacks(),
                 num_workers: self.rollout.num_workers(),
                 is_stopping: self.stopping.is_stopping(),
-                now,
             };
             actions.answer((action, asked), token, number)
         });
