@@ -95,7 +95,7 @@ impl Default for HeaderTable {
 }
 
 impl HeaderTable {
-    /// Look through the next block of the connection.
+    /// Read the next block of the connection.
     ///
     /// # Errors
     /// It cannot be decoded.
