@@ -178,7 +178,7 @@ pub enum TlsVersion {
     Tls13 = 13,
 }
 
-/// `keyfile_password`: where the password of the key is.
+/// `keyfile_password`, `admin_token`: where the secret is.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Password {
     Text(String),
@@ -187,7 +187,7 @@ pub enum Password {
 }
 
 impl Password {
-    /// `env:NAME`, `file:PATH`, or the password itself.
+    /// `env:NAME`, `file:PATH`, or the secret itself.
     #[must_use]
     pub fn from_setting(text: &str) -> Self {
         if let Some(name) = text.strip_prefix("env:") {

@@ -283,6 +283,7 @@ pub struct Control {
     pub control_socket_mode: u32,
     /// As written; `net` parses it.
     pub admin_bind: Option<String>,
+    pub admin_token: Option<Password>,
     /// Begins with a slash.
     pub health_path: Option<String>,
 }

@@ -64,7 +64,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
             text(statsd_prefix dogstatsd_tags) on(enable_backlog_metric)
             { statsd_host: r.filled("statsd_host").and_then(|address| split_statsd(&address)), }
         },
-        control: control(r),
+        control: control(r, &app.chdir),
         tls: tls(r, &app.chdir),
         app,
         warnings,
@@ -189,11 +189,21 @@ fn access_log(r: &Resolved) -> AccessLog {
     }
 }
 
-fn control(r: &Resolved) -> Control {
+fn control(r: &Resolved, chdir: &Path) -> Control {
     let is_disabled = r.on("control_socket_disable");
     section! { Control of r:
         number(control_socket_mode) filled(admin_bind health_path)
-        { control_socket: r.path("control_socket").filter(|_| !is_disabled), }
+        {
+            control_socket: r.path("control_socket").filter(|_| !is_disabled),
+            admin_token: r.filled("admin_token").map(|text| secret(&text, chdir)),
+        }
+    }
+}
+
+fn secret(text: &str, chdir: &Path) -> Password {
+    match Password::from_setting(text) {
+        Password::File(path) => Password::File(chdir.join(path)),
+        other => other,
     }
 }
 
@@ -212,10 +222,7 @@ fn tls(r: &Resolved, chdir: &Path) -> Option<Tls> {
     Some(Tls {
         certfile,
         keyfile,
-        keyfile_password: password.map(|text| match Password::from_setting(&text) {
-            Password::File(path) => Password::File(chdir.join(path)),
-            other => other,
-        }),
+        keyfile_password: password.map(|text| secret(&text, chdir)),
         ca_certs: path("ca_certs").into_iter().collect(),
         cert_reqs: ClientCertificates::from_number(r.number::<u32>("cert_reqs").into())
             .unwrap_or(ClientCertificates::Required),

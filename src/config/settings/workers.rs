@@ -148,6 +148,15 @@ pub(super) const ROWS: &[Setting] = &[
     .flags(&["--admin-bind"])
     .ours(),
     row(
+        "admin_token",
+        SECTION,
+        Kind::Secret,
+        Default::None,
+        "Token with which requests to admin_bind may act: env:NAME, file:PATH, or the token itself. Never shown.",
+    )
+    .flags(&["--admin-token"])
+    .ours(),
+    row(
         "client_header_timeout",
         SECTION,
         Kind::Int,
