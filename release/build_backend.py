@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ def _missing() -> str | None:
         return f"it runs on Linux only, and this is {sys.platform}."
     if sys.implementation.name != "cpython":
         return f"it needs CPython, and this is {sys.implementation.name}."
+    if _is_free_threaded() and sys.version_info < (3, 14) and not os.environ.get("UNSAFE_PYO3_SKIP_VERSION_CHECK"):
+        return "free-threaded CPython is supported from 3.14 on, and this is {}.{}.".format(*sys.version_info)
     wanted = _rust_version()
     version = _cargo_version()
     if version is None:
@@ -74,6 +77,10 @@ def _missing() -> str | None:
     if not compiler or shutil.which(compiler[0]) is None:
         return "there is no C compiler (cc). Building needs one beside Rust (Debian: build-essential)."
     return None
+
+
+def _is_free_threaded() -> bool:
+    return bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 def _rust_version() -> str:

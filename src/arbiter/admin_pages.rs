@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::admin_response::{Asked, Response};
+use super::admin_response::{Asked, Method, Response};
 use super::children::Children;
 use super::dashboard::{Dashboard, Page, is_own_host};
 use crate::control::View;
@@ -20,11 +20,16 @@ pub(super) struct AdminPages<'a> {
     pub(super) certificate_end: Option<i64>,
     /// The server stops, or is about to.
     pub(super) is_stopping: bool,
+    /// `admin_token` is set.
+    pub(super) has_actions: bool,
 }
 
 impl AdminPages<'_> {
     pub(super) fn answer(&self, asked: &Asked) -> Response {
-        match asked.path.as_slice() {
+        if asked.method() != Method::Read {
+            return Response::only_read();
+        }
+        match asked.path() {
             b"/live" => Response::text(Status::OK, "alive\n"),
             b"/ready" => match self.why_not_ready() {
                 None => Response::text(Status::OK, "ready\n"),
@@ -47,13 +52,13 @@ impl AdminPages<'_> {
     }
 
     fn answer_browser(&self, page: Page, asked: &Asked) -> Response {
-        let admin_bind = self.view.config.control.admin_bind.as_deref();
-        if !is_own_host(asked.host.as_deref(), admin_bind) {
+        if !is_own_host(asked.host(), &self.view.config.control) {
             return Response::misdirected();
         }
         let counters = self.children.all_counters();
         let counters: Vec<_> = counters.named(self.log.dropped_lines()).collect();
-        self.dashboard.answer(page, &self.view, &counters)
+        self.dashboard
+            .answer(page, &self.view, &counters, self.has_actions)
     }
 
     fn why_not_ready(&self) -> Option<&'static str> {

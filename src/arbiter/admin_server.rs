@@ -10,19 +10,24 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags};
 
-use super::admin_response::{Asked, Response};
+use super::admin_response::{Answered, Asked, Response};
+use super::admin_token::AdminToken;
+use crate::config::Config;
 use crate::fork_guard;
 use crate::http::{BodySize, Exchange, HttpDate, Limits, Received, RequestHead, ResponseDefaults};
 use crate::net::{
     self, AcceptPause, AddressError, BindAddress, BindError, BindOptions, Bound, Listener,
 };
 
-/// What answers a path.
-pub(super) type Answer<'a> = &'a dyn Fn(&Asked) -> Response;
+/// What answers a request. The number is the connection's, for a response that comes later.
+pub(super) type Answer<'a> = &'a mut dyn FnMut(&Asked, &mut AdminToken, u64) -> Answered;
+
+type AnswerOf<'a> = &'a mut dyn FnMut(&Asked, u64) -> Answered;
 
 /// See the module.
 #[derive(Debug)]
@@ -36,11 +41,14 @@ pub(super) struct AdminServer {
     pause: AcceptPause,
     /// Oldest first.
     connections: Vec<Connection>,
+    last_number: u64,
+    token: AdminToken,
 }
 
 /// One connection: a request and its response.
 #[derive(Debug)]
 struct Connection {
+    number: u64,
     socket: File,
     exchange: Exchange,
     read_buffer: Vec<u8>,
@@ -58,6 +66,8 @@ enum Stage {
     Silent,
     Asking,
     Answered,
+    /// For its response, [`AdminServer::complete`].
+    Waiting,
 }
 
 impl AdminServer {
@@ -73,6 +83,8 @@ impl AdminServer {
             failure_logged: false,
             pause: AcceptPause::default(),
             connections: Vec::new(),
+            last_number: 0,
+            token: AdminToken::default(),
         };
         admin.bind(now);
         Ok(admin)
@@ -113,7 +125,10 @@ impl AdminServer {
     pub(super) fn descriptors(&self) -> impl Iterator<Item = PollFd<'_>> {
         let listener = self.listener.iter().filter(|_| self.pause.is_over());
         let listener = listener.map(|bound| PollFd::new(bound.listener.as_fd(), PollFlags::POLLIN));
-        let connections = self.connections.iter().map(|connection| {
+        // A hang-up of one that waits would end every poll at once.
+        let active = self.connections.iter();
+        let active = active.filter(|connection| connection.stage != Stage::Waiting);
+        let connections = active.map(|connection| {
             let wanted = if connection.stage == Stage::Answered {
                 PollFlags::POLLOUT
             } else {
@@ -134,7 +149,15 @@ impl AdminServer {
     }
 
     /// Accepts, reads requests, and sends what `answer` returns for their paths.
-    pub(super) fn serve(&mut self, now: u64, answer: Answer<'_>) {
+    pub(super) fn serve(&mut self, now: u64, config: &Arc<Config>, answer: Answer<'_>) {
+        let mut token = std::mem::take(&mut self.token);
+        token.follow(config);
+        self.serve_all(now, &mut |asked, number| answer(asked, &mut token, number));
+        token.report(now);
+        self.token = token;
+    }
+
+    fn serve_all(&mut self, now: u64, answer: AnswerOf<'_>) {
         if self.listener.is_none() && now >= self.retry_at {
             self.bind(now);
         }
@@ -154,12 +177,20 @@ impl AdminServer {
                     break;
                 }
             };
-            let mut connection = Connection::new(socket, now + CONNECTION_MS);
+            self.last_number += 1;
+            let mut connection = Connection::new(self.last_number, socket, now + CONNECTION_MS);
             if connection.resume(answer) {
                 self.make_room();
                 self.connections.push(connection);
             }
         }
+    }
+
+    /// The response for which a connection waits. It may be gone.
+    pub(super) fn complete(&mut self, number: u64, response: &Response) {
+        let mut waiting = self.connections.iter_mut();
+        let waiting = waiting.find(|one| one.number == number && one.stage == Stage::Waiting);
+        waiting.into_iter().for_each(|one| one.respond(response));
     }
 
     fn make_room(&mut self) {
@@ -188,8 +219,9 @@ fn accept(bound: &Bound) -> io::Result<File> {
 }
 
 impl Connection {
-    fn new(socket: File, deadline: u64) -> Self {
+    fn new(number: u64, socket: File, deadline: u64) -> Self {
         Self {
+            number,
             socket,
             exchange: Exchange::default(),
             read_buffer: Vec::new(),
@@ -202,8 +234,9 @@ impl Connection {
     }
 
     /// Returns false when it is over.
-    fn resume(&mut self, answer: Answer<'_>) -> bool {
-        if self.stage != Stage::Answered && !self.receive(answer) {
+    fn resume(&mut self, answer: AnswerOf<'_>) -> bool {
+        let is_asking = matches!(self.stage, Stage::Silent | Stage::Asking);
+        if is_asking && !self.receive(answer) {
             return false;
         }
         if self.stage != Stage::Answered {
@@ -222,7 +255,7 @@ impl Connection {
         }
     }
 
-    fn receive(&mut self, answer: Answer<'_>) -> bool {
+    fn receive(&mut self, answer: AnswerOf<'_>) -> bool {
         let mut buffer = [0; 4096];
         loop {
             match self.socket.read(&mut buffer) {
@@ -234,7 +267,7 @@ impl Connection {
             }
             self.stage = Stage::Asking;
             self.parse(answer);
-            if self.stage == Stage::Answered {
+            if self.stage != Stage::Asking {
                 return true;
             }
             if self.read_buffer.len() > REQUEST_BYTES_MAX {
@@ -243,28 +276,24 @@ impl Connection {
         }
     }
 
-    fn parse(&mut self, answer: Answer<'_>) {
-        // A body has no purpose here.
-        let limits = Limits::new(4094, 100, 8190, 1);
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let mut date = HttpDate::new();
-        let defaults = ResponseDefaults {
-            server: b"ferricorn",
-            date: date.at(i64::try_from(since.as_secs()).unwrap_or(0)),
-        };
+    fn parse(&mut self, answer: AnswerOf<'_>) {
+        let limits = Limits::new(4094, 100, 8190, BODY_BYTES_MAX);
         let mut head = RequestHead::default();
         loop {
             match self.exchange.receive(&self.read_buffer, &limits, &mut head) {
                 Err(error) => {
                     let (status, message) = (error.status(), error.page_message());
                     let out = &mut self.write_buffer;
-                    self.exchange.refuse(status, &message, &defaults, out);
+                    let mut date = HttpDate::new();
+                    self.exchange
+                        .refuse(status, &message, &defaults(&mut date), out);
                     self.stage = Stage::Answered;
                     return;
                 }
                 Ok(step) => {
+                    if let Received::Data(range) = &step.received {
+                        self.asked.push_body(&self.read_buffer[range.clone()]);
+                    }
                     self.read_buffer.drain(..step.consumed);
                     match step.received {
                         Received::NeedData => return,
@@ -279,14 +308,15 @@ impl Connection {
                 }
             }
         }
-        let response = match self.asked.path.as_slice() {
-            b"" => Response::method_not_allowed(),
-            _ => answer(&self.asked),
-        };
-        self.respond(&response, &defaults);
+        match answer(&self.asked, self.number) {
+            Answered::Now(response) => self.respond(&response),
+            Answered::Later => self.stage = Stage::Waiting,
+        }
     }
 
-    fn respond(&mut self, response: &Response, defaults: &ResponseDefaults<'_>) {
+    fn respond(&mut self, response: &Response) {
+        let mut date = HttpDate::new();
+        let defaults = &defaults(&mut date);
         self.exchange.close_after_this();
         let body = response.body();
         let head = response.head();
@@ -301,12 +331,24 @@ impl Connection {
     }
 }
 
+fn defaults(date: &mut HttpDate) -> ResponseDefaults<'_> {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    ResponseDefaults {
+        server: b"ferricorn",
+        date: date.at(i64::try_from(since.as_secs()).unwrap_or(0)),
+    }
+}
+
 const CONNECTIONS_MAX: usize = 64;
 /// More wait in the listener's queue, each for an iteration of the loop at most.
 const ACCEPTS_PER_ITERATION: usize = 256;
 const BACKLOG: u32 = 1024;
 const CONNECTION_MS: u64 = 5000;
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// A form with a token.
+const BODY_BYTES_MAX: u64 = 4096;
 const RETRY_MS: u64 = 1000;
 /// Between two looks whether the name is known.
 const NAME_MS: u64 = 20;
@@ -329,15 +371,15 @@ mod tests {
         (admin, address)
     }
 
-    fn alive(_: &Asked) -> Response {
-        Response::text(Status::OK, "alive\n")
+    fn alive(_: &Asked, _: &mut AdminToken, _: u64) -> Answered {
+        Answered::Now(Response::text(Status::OK, "alive\n"))
     }
 
     /// Serves as if at `now` until it is as it should be: what a client has sent may be a moment on its way.
     fn serve_until(admin: &mut AdminServer, now: u64, is_so: impl Fn(&AdminServer) -> bool) {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         loop {
-            admin.serve(now, &alive);
+            admin.serve(now, &Arc::default(), &mut alive);
             if is_so(admin) {
                 return;
             }
@@ -405,22 +447,52 @@ mod tests {
     }
 
     #[test]
+    fn a_response_may_come_later() {
+        let (mut admin, address) = admin();
+        let mut asking = TcpStream::connect(address).unwrap();
+        asking
+            .write_all(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na=b")
+            .unwrap();
+        let mut numbers = Vec::new();
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while numbers.is_empty() && std::time::Instant::now() < deadline {
+            admin.serve(1, &Arc::default(), &mut |_, _, number| {
+                numbers.push(number);
+                Answered::Later
+            });
+        }
+        assert_eq!(stages(&admin), [Stage::Waiting]);
+        assert_eq!(admin.descriptors().count(), 1, "the listener's");
+        let response = Response::text(Status::OK, "at last\n");
+        admin.complete(numbers[0] + 1, &response);
+        assert_eq!(stages(&admin), [Stage::Waiting]);
+        admin.complete(numbers[0], &response);
+        admin.complete(numbers[0], &response);
+        serve_until(&mut admin, 2, |_| is_answered(&asking));
+        let text = read(&asking);
+        assert!(text.ends_with("at last\n") && text.matches("HTTP/1.1").count() == 1);
+    }
+
+    #[test]
     fn a_slow_request_has_five_seconds() {
         let (mut admin, address) = admin();
         let mut slow = TcpStream::connect(address).unwrap();
         slow.write_all(b"GET /live").unwrap();
         serve_until(&mut admin, 1, |admin| stages(admin) == [Stage::Asking]);
-        admin.serve(CONNECTION_MS, &alive);
+        admin.serve(CONNECTION_MS, &Arc::default(), &mut alive);
         assert_eq!(admin.connections.len(), 1);
-        admin.serve(CONNECTION_MS + 1, &alive);
+        admin.serve(CONNECTION_MS + 1, &Arc::default(), &mut alive);
         assert!(admin.connections.is_empty());
     }
 
     #[test]
-    fn other_methods_and_nonsense_are_refused() {
+    fn long_bodies_and_nonsense_are_refused() {
         let (mut admin, address) = admin();
         for (request, status) in [
-            ("DELETE /live HTTP/1.1\r\nHost: x\r\n\r\n", "405"),
+            (
+                "POST /live HTTP/1.1\r\nHost: x\r\nContent-Length: 4097\r\n\r\n",
+                "413",
+            ),
             ("nonsense\r\n\r\n", "400"),
         ] {
             let mut stream = TcpStream::connect(address).unwrap();

@@ -7,11 +7,12 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::children::Children;
-use super::stack_requests::StackRequests;
+use super::stack_requests::{Asker, StackError, StackRequests};
 use super::supervision::Stage;
 use super::worker_handle::WorkerHandle;
 use crate::config::Config;
@@ -141,7 +142,10 @@ impl ControlServer {
         (children, now): (&Children, u64),
     ) {
         let requested = match children.by_pid(Pid::from_raw(pid)) {
-            Some(worker) => self.stacks.request(client, id.clone(), worker, now),
+            Some(worker) => {
+                let asker = Asker::Control(client, id.clone());
+                self.stacks.request(asker, worker, now)
+            }
             None => {
                 return self.answer::<CommandError>(client, id, Err(CommandError::NoWorker(pid)));
             }
@@ -151,11 +155,20 @@ impl ControlServer {
         }
     }
 
-    /// Passes on the stacks that have come.
-    pub(super) fn answer_stacks(&mut self, children: &Children, now: u64) {
+    /// Passes on the stacks that have come. Returns those for connections of `admin_bind`.
+    pub(super) fn answer_stacks(
+        &mut self,
+        children: &Children,
+        now: u64,
+    ) -> Vec<(u64, Result<Value, StackError>)> {
+        let mut others = Vec::new();
         for answer in self.stacks.collect(children, now) {
-            self.answer(answer.client, &answer.id, answer.result);
+            match answer.asker {
+                Asker::Control(client, id) => self.answer(client, &id, answer.result),
+                Asker::Admin(number) => others.push((number, answer.result)),
+            }
         }
+        others
     }
 
     /// Answers that cannot be given any more are not given; the file is removed.
@@ -169,6 +182,27 @@ impl ControlServer {
 fn is_same(a: &Config, b: &Config) -> bool {
     let (a, b) = (&a.control, &b.control);
     (&a.control_socket, a.control_socket_mode) == (&b.control_socket, b.control_socket_mode)
+}
+
+/// The loop handles it like one that an operator has sent.
+pub(super) fn signal_self(pid: Pid, signal: Signal, data: Value) -> Result<Value, CommandError> {
+    match kill(pid, signal) {
+        Ok(()) => Ok(data),
+        Err(errno) => Err(CommandError::Signal(errno)),
+    }
+}
+
+/// It gets TERM, and as one that is to go it is replaced at once.
+pub(super) fn replace_worker(children: &mut Children, pid: i32, now: u64) -> Value {
+    let Some(worker) = children.by_pid_mut(Pid::from_raw(pid)) else {
+        let error = CommandError::NoWorker(pid).to_string();
+        return json!({"success": false, "error": error});
+    };
+    match worker.stage() {
+        Stage::Booting | Stage::Serving => worker.retire(Signal::SIGTERM, now),
+        _ => worker.send(Signal::SIGTERM),
+    }
+    json!({"success": true, "killed": pid})
 }
 
 /// A worker as `show workers` shows it.

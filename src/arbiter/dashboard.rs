@@ -17,6 +17,7 @@ use super::admin_response::Response;
 use super::children::Children;
 use super::supervision::ExitStatus;
 use super::worker_handle::WorkerHandle;
+use crate::config::Control;
 use crate::control::{self, Topic, View};
 use crate::net::BindAddress;
 
@@ -62,6 +63,7 @@ impl Dashboard {
         page: Page,
         view: &View<'_>,
         counters: &[(&'static str, u64)],
+        has_actions: bool,
     ) -> Response {
         let samples = match page {
             Page::Document => return Response::page(DOCUMENT, POLICY),
@@ -75,6 +77,7 @@ impl Dashboard {
         let data = json!({
             "now": unix_ms(),
             "name": view.config.process.proc_name,
+            "has_actions": has_actions,
             "stats": control::answer(Topic::Stats, view),
             "workers": control::answer(Topic::Workers, view)["workers"],
             "running": control::answer(Topic::Requests, view),
@@ -108,7 +111,7 @@ impl Page {
 
 /// Whether a browser that asks for `host` can only mean this server. A site of strangers that has its own name point here
 /// (DNS rebinding) cannot choose a name that is an address, `localhost` or the name in `admin_bind`.
-pub(super) fn is_own_host(host: Option<&[u8]>, admin_bind: Option<&str>) -> bool {
+pub(super) fn is_own_host(host: Option<&[u8]>, settings: &Control) -> bool {
     // Browsers always send it.
     let Some(host) = host else {
         return true;
@@ -118,7 +121,8 @@ pub(super) fn is_own_host(host: Option<&[u8]>, admin_bind: Option<&str>) -> bool
         Some((address, _)) => address,
         None => host.split(':').next().unwrap_or_default(),
     };
-    let own = admin_bind.and_then(|address| BindAddress::parse(address).ok());
+    let own = settings.admin_bind.as_deref();
+    let own = own.and_then(|address| BindAddress::parse(address).ok());
     let is_bound = matches!(own, Some(BindAddress::Tcp { host, .. }) if host == name);
     name.parse::<IpAddr>().is_ok()
         || name == "localhost"
@@ -128,8 +132,8 @@ pub(super) fn is_own_host(host: Option<&[u8]>, admin_bind: Option<&str>) -> bool
 
 const DOCUMENT: &str = include_str!("dashboard/page.html");
 /// The hashes are those of the page's only script and style; a test compares them.
-const POLICY: &str = "default-src 'none'; script-src 'sha256-1QEYMpfhSbds9huirUTP/W3pQljouxHZbA9kmQnYG5U='; \
-    style-src 'sha256-YWoNT8YBP8v2Rd+CGkXUAk+z/11nyB2Q49eH60usXVI='; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'sha256-M5eWKpkOi59fsvpVbKUVW+SarGk/xxashq90x34CaFE='; \
+    style-src 'sha256-L5oiw3WcYUXhf50Q7muACBFloGQnCQsPW9Z9449A8kc='; connect-src 'self'; \
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// What a page that asks once a second has missed, with some to spare.
 const LATEST: usize = 10;
@@ -137,10 +141,17 @@ const LATEST: usize = 10;
 #[cfg(test)]
 mod tests {
     use super::is_own_host;
+    use crate::config::Config;
 
     #[test]
     fn names_of_strangers_are_not_this_servers() {
-        let is_own = |host: &str| is_own_host(Some(host.as_bytes()), Some("metrics.lan:9000"));
+        let bound_to = |address: Option<&str>| {
+            let mut settings = Config::default().control;
+            settings.admin_bind = address.map(str::to_owned);
+            settings
+        };
+        let settings = bound_to(Some("metrics.lan:9000"));
+        let is_own = |host: &str| is_own_host(Some(host.as_bytes()), &settings);
         for host in [
             "127.0.0.1:9000",
             "[::1]:9000",
@@ -163,9 +174,9 @@ mod tests {
         ] {
             assert!(!is_own(host), "{host}");
         }
-        assert!(is_own_host(None, None));
+        assert!(is_own_host(None, &bound_to(None)));
         assert!(
-            !is_own_host(Some(b""), Some(":9000")),
+            !is_own_host(Some(b""), &bound_to(Some(":9000"))),
             "every address has no name"
         );
     }

@@ -17,13 +17,15 @@
 //! | layer | files |
 //! | --- | --- |
 //! | rules and words | `supervision`, `backoff`, `stopping`, `runtime`, `signals` |
-//! | owners that use no other | `listeners`, `pidfile`, `certificate_watch`, `binary_upgrade`, `notifier`, `admin_response`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout`, `deferred_reload` |
-//! | owners that are given others | `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `watchdog`, `wear`, `gauges`, `stack_requests`, `control_server`, `dashboard`, `admin_pages`, `start_error`, `outcome` |
+//! | owners that use no other | `listeners`, `pidfile`, `certificate_watch`, `binary_upgrade`, `notifier`, `admin_response`, `admin_token`, `admin_server`, `metrics`, `control_channel`, `worker_handle`, `rollout`, `deferred_reload` |
+//! | owners that are given others | `fork`, `exit_report`, `children`, `fork_server`, `spawner`, `watchdog`, `wear`, `gauges`, `stack_requests`, `control_server`, `dashboard`, `admin_pages`, `admin_actions`, `start_error`, `outcome` |
 //! | the arbiter itself, which passes on what they need | `main_loop` |
 
+mod admin_actions;
 mod admin_pages;
 mod admin_response;
 mod admin_server;
+mod admin_token;
 mod backoff;
 mod binary_upgrade;
 mod certificate_watch;
@@ -54,6 +56,7 @@ mod watchdog;
 mod wear;
 mod worker_handle;
 
+pub use admin_token::{TokenError, check_token};
 pub use certificate_watch::{CertificateError, TICKETS, unix_now};
 pub use control_channel::WorkerChannel;
 pub use fork::WorkerContext;

@@ -12,6 +12,15 @@ use super::signals::dump_signal;
 use super::worker_handle::WorkerHandle;
 use crate::control::{self, ClientId};
 
+/// Who waits for stacks.
+#[derive(Clone, Debug)]
+pub(super) enum Asker {
+    /// Of the control socket, with the number of its request.
+    Control(ClientId, Value),
+    /// A connection of `admin_bind`.
+    Admin(u64),
+}
+
 /// The control channels of all workers, and the clients that wait for stacks.
 #[derive(Debug, Default)]
 pub(super) struct StackRequests {
@@ -24,8 +33,7 @@ pub(super) struct StackRequests {
 #[derive(Debug)]
 struct StackRequest {
     number: u32,
-    client: ClientId,
-    id: Value,
+    asker: Asker,
     pid: i32,
     age: u64,
     deadline: u64,
@@ -36,8 +44,7 @@ struct StackRequest {
 /// What a client is sent.
 #[derive(Debug)]
 pub(super) struct StackAnswer {
-    pub(super) client: ClientId,
-    pub(super) id: Value,
+    pub(super) asker: Asker,
     pub(super) result: Result<Value, StackError>,
 }
 
@@ -98,8 +105,7 @@ impl StackRequests {
     /// Its channel is full or missing.
     pub(super) fn request(
         &mut self,
-        client: ClientId,
-        id: Value,
+        asker: Asker,
         worker: &WorkerHandle,
         now: u64,
     ) -> Result<(), StackError> {
@@ -114,8 +120,7 @@ impl StackRequests {
         }
         self.waiting.push(StackRequest {
             number,
-            client,
-            id,
+            asker,
             pid,
             age,
             deadline: now + RESPONSE_MS,
@@ -154,8 +159,7 @@ impl StackRequests {
                 },
             };
             answers.push(StackAnswer {
-                client: request.client,
-                id: request.id,
+                asker: request.asker,
                 result,
             });
         }
@@ -190,8 +194,7 @@ impl StackRequests {
             "dump": String::from_utf8_lossy(&text).lines().collect::<Vec<_>>(),
         });
         Some(StackAnswer {
-            client: request.client,
-            id: request.id,
+            asker: request.asker,
             result: Ok(data),
         })
     }

@@ -33,6 +33,8 @@ pub enum BadValue {
     NoFile(String),
     #[error("can't chdir to {}", repr_str(.0))]
     NoDirectory(String),
+    #[error("every user of the machine can read a command line: give env:NAME or file:PATH")]
+    SecretInSight,
     #[error("{} doesn't exist. Can't create workertmp.", .0.display())]
     NoTemporaryDirectory(std::path::PathBuf),
     #[error("No such user: '{0}'")]

@@ -8,6 +8,16 @@ pub enum WorkerClass {
     Threads,
     /// Greenlets of one hub.
     Gevent,
+    /// The same; gevent-websocket's class upgrades requests for WebSockets.
+    GeventWebSocket,
+}
+
+impl WorkerClass {
+    /// Whether requests are greenlets.
+    #[must_use]
+    pub fn is_green(self) -> bool {
+        self != Self::Threads
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +155,7 @@ pub enum TlsVersion {
     Tls13 = 13,
 }
 
-/// `keyfile_password`: where the password of the key is.
+/// `keyfile_password`, `admin_token`: where the secret is.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Password {
     Text(String),
@@ -154,7 +164,7 @@ pub enum Password {
 }
 
 impl Password {
-    /// `env:NAME`, `file:PATH`, or the password itself.
+    /// `env:NAME`, `file:PATH`, or the secret itself.
     #[must_use]
     pub fn from_setting(text: &str) -> Self {
         if let Some(name) = text.strip_prefix("env:") {

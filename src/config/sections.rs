@@ -95,7 +95,7 @@ impl Workers {
     #[must_use]
     pub fn kind(&self) -> String {
         match (self.worker_class, self.threads) {
-            (WorkerClass::Gevent, _) => "gevent".to_owned(),
+            (WorkerClass::Gevent | WorkerClass::GeventWebSocket, _) => "gevent".to_owned(),
             (WorkerClass::Threads, 1) => "sync".to_owned(),
             (WorkerClass::Threads, threads) => format!("hybrid ({threads} threads)"),
         }
@@ -283,6 +283,7 @@ pub struct Control {
     pub control_socket_mode: u32,
     /// As written; `net` parses it.
     pub admin_bind: Option<String>,
+    pub admin_token: Option<Password>,
     /// Begins with a slash.
     pub health_path: Option<String>,
 }

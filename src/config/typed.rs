@@ -3,7 +3,7 @@
 use super::check::split_statsd;
 use super::choices::{
     ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, Protocol,
-    ProxyHeaders, ProxyProtocol, ReloadEngine, TlsVersion, WorkerClass,
+    ProxyHeaders, ProxyProtocol, ReloadEngine, TlsVersion,
 };
 use super::cpus;
 use super::resolved::Resolved;
@@ -64,7 +64,7 @@ pub(super) fn typed(resolved: Resolved, raw: &RawSettings, warnings: Vec<String>
             text(statsd_prefix dogstatsd_tags) on(enable_backlog_metric)
             { statsd_host: r.filled("statsd_host").and_then(|address| split_statsd(&address)), }
         },
-        control: control(r),
+        control: control(r, &app.chdir),
         tls: tls(r, &app.chdir),
         app,
         warnings,
@@ -85,9 +85,9 @@ fn app(r: &Resolved, raw: &RawSettings) -> App {
 fn workers(r: &Resolved, raw: &RawSettings) -> Workers {
     let class = workers::class(r.value("worker_class"));
     // A greenlet per request, as many as there may be connections.
-    let concurrency = match class {
-        WorkerClass::Threads => "threads",
-        WorkerClass::Gevent => "worker_connections",
+    let concurrency = match class.is_green() {
+        false => "threads",
+        true => "worker_connections",
     };
     let is_auto = raw.get("workers").and_then(Value::as_str) == Some("auto");
     section! { Workers of r:
@@ -189,11 +189,21 @@ fn access_log(r: &Resolved) -> AccessLog {
     }
 }
 
-fn control(r: &Resolved) -> Control {
+fn control(r: &Resolved, chdir: &Path) -> Control {
     let is_disabled = r.on("control_socket_disable");
     section! { Control of r:
         number(control_socket_mode) filled(admin_bind health_path)
-        { control_socket: r.path("control_socket").filter(|_| !is_disabled), }
+        {
+            control_socket: r.path("control_socket").filter(|_| !is_disabled),
+            admin_token: r.filled("admin_token").map(|text| secret(&text, chdir)),
+        }
+    }
+}
+
+fn secret(text: &str, chdir: &Path) -> Password {
+    match Password::from_setting(text) {
+        Password::File(path) => Password::File(chdir.join(path)),
+        other => other,
     }
 }
 
@@ -212,10 +222,7 @@ fn tls(r: &Resolved, chdir: &Path) -> Option<Tls> {
     Some(Tls {
         certfile,
         keyfile,
-        keyfile_password: password.map(|text| match Password::from_setting(&text) {
-            Password::File(path) => Password::File(chdir.join(path)),
-            other => other,
-        }),
+        keyfile_password: password.map(|text| secret(&text, chdir)),
         ca_certs: path("ca_certs").into_iter().collect(),
         cert_reqs: ClientCertificates::from_number(r.number::<u32>("cert_reqs").into())
             .unwrap_or(ClientCertificates::Required),

@@ -2,7 +2,7 @@
 
 use super::bad_value::BadValue;
 use super::check::check;
-use super::choices::LogLevel;
+use super::choices::{LogLevel, Password};
 use super::resolved::Resolved;
 use super::sections::Config;
 use super::setting_error::Error;
@@ -140,7 +140,8 @@ fn across(resolved: &Resolved) -> Vec<Error> {
     let mut invalid = |name, reason| {
         let value = resolved
             .value(name)
-            .map(Value::to_string)
+            .zip(settings::find(name))
+            .map(|(value, setting)| setting.shown(value))
             .unwrap_or_default();
         let origin = resolved.source(name).cloned().unwrap_or(Source::Default);
         errors.push(Error::Invalid {
@@ -150,6 +151,11 @@ fn across(resolved: &Resolved) -> Vec<Error> {
             reason,
         });
     };
+    let is_typed = resolved.source("admin_token") == Some(&Source::CommandLine);
+    let token = resolved.filled("admin_token").filter(|_| is_typed);
+    if token.is_some_and(|text| matches!(Password::from_setting(&text), Password::Text(_))) {
+        invalid("admin_token", BadValue::SecretInSight);
+    }
     for entry in resolved.texts("raw_env") {
         if !entry.contains('=') {
             invalid("raw_env", BadValue::NotAssignment(entry));
@@ -397,8 +403,8 @@ mod tests {
             ),
             (
                 "worker_class",
-                Value::str("geventwebsocket.gunicorn.workers.GeventWebSocketWorker"),
-                "use -k gevent; WebSockets",
+                Value::str("my.GeventWorker"),
+                "use -k gevent, or the class of gevent-websocket",
             ),
             (
                 "worker_class",
@@ -425,6 +431,7 @@ mod tests {
             "gevent",
             "gevent_pywsgi",
             "gunicorn.workers.ggevent.GeventWorker",
+            "geventwebsocket.gunicorn.workers.GeventWebSocketWorker",
         ] {
             built(&[("worker_class", Value::str(class))]);
         }

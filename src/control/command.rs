@@ -30,6 +30,7 @@ pub enum Topic {
     All,
     Workers,
     Requests,
+    Histograms,
     Config,
     Stats,
     Listeners,
@@ -142,6 +143,7 @@ impl Topic {
             "all" => Ok(Self::All),
             "workers" => Ok(Self::Workers),
             "requests" => Ok(Self::Requests),
+            "histograms" => Ok(Self::Histograms),
             "config" => Ok(Self::Config),
             "stats" => Ok(Self::Stats),
             "listeners" => Ok(Self::Listeners),
@@ -175,7 +177,7 @@ fn pid(argument: Option<&str>, of: &'static str) -> Result<i32, CommandError> {
     pid.ok_or_else(|| CommandError::Argument(format!("{text} is not a PID")))
 }
 
-const TOPICS: &str = "all|workers|requests|config|stats|listeners|dirty";
+const TOPICS: &str = "all|workers|requests|histograms|config|stats|listeners|dirty";
 /// A slip of the finger must not start a million processes.
 const COUNT_MAX: usize = 100;
 
@@ -184,6 +186,10 @@ pub(super) const COMMANDS: &[(&str, &str)] = &[
     ("show all", "Show the arbiter and its workers"),
     ("show workers", "List workers: state, load, memory"),
     ("show requests", "List the requests that run now"),
+    (
+        "show histograms",
+        "Times of requests and in the queue, by powers of two of microseconds",
+    ),
     ("show config", "Show every setting with its value"),
     ("show stats", "Show counters of the server"),
     ("show listeners", "Show the sockets that are listened on"),
@@ -226,6 +232,7 @@ mod tests {
         for (line, wanted) in [
             ("show workers", Command::Show(Topic::Workers)),
             ("SHOW  Requests", Command::Show(Topic::Requests)),
+            ("show histograms", Command::Show(Topic::Histograms)),
             ("worker add", Command::WorkerAdd(1)),
             ("worker add 2", Command::WorkerAdd(2)),
             ("worker remove 0", Command::WorkerRemove(1)),

@@ -61,6 +61,7 @@ pub fn answer(topic: Topic, view: &View<'_>) -> Value {
             json!({"count": workers.len(), "workers": workers})
         }
         Topic::Requests => requests(view),
+        Topic::Histograms => histograms(view),
         Topic::Config => settings(view.config),
         Topic::Stats => stats(view),
         Topic::Listeners => listeners(view),
@@ -167,6 +168,23 @@ fn requests(view: &View<'_>) -> Value {
         .map(|worker| u64::from(worker.slot.queue_length()))
         .sum();
     json!({"count": rows.len(), "requests": rows, "queued": queued})
+}
+
+/// How many requests took how long, and waited how long for a thread. Bucket 0 is below 1 microsecond, each next one ends
+/// at twice the time.
+fn histograms(view: &View<'_>) -> Value {
+    let rows: Vec<_> = view
+        .workers
+        .iter()
+        .map(|worker| {
+            json!({
+                "pid": worker.pid,
+                "requests": worker.slot.latency().snapshot().counts,
+                "queue": worker.slot.queue_time().snapshot().counts,
+            })
+        })
+        .collect();
+    json!({"count": rows.len(), "workers": rows})
 }
 
 /// A request that a thread runs.
@@ -329,6 +347,13 @@ mod tests {
         let row = &requests["requests"][0];
         assert_eq!((&row["age"], &row["thread"]), (&json!(1.5), &json!(1)));
         assert_eq!(row["peer"], "192.0.2.1");
+        slot.latency().record(std::time::Duration::from_micros(3));
+        let histograms = answer(Topic::Histograms, &view);
+        let row = &histograms["workers"][0];
+        assert_eq!(
+            (&row["requests"][2], &row["queue"][2]),
+            (&json!(1), &json!(0))
+        );
         assert_eq!(answer(Topic::Stats, &view)["uptime"], json!(10.0));
         assert_eq!(answer(Topic::All, &view)["web_worker_count"], 1);
     }

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 
-from ferricorn import _core, _fork_guard
+from ferricorn import _core, _fork_guard, _hijack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ _patched_pid: int | None = None
 _waiters: dict[int, Any] = {}
 
 
-def obstacle() -> str | None:
-    """Why this interpreter cannot run gevent, in a line."""
+def obstacle(has_websockets: bool = False) -> str | None:
+    """Why this interpreter cannot run gevent, in a line; with WebSockets, gevent-websocket."""
     from importlib.metadata import PackageNotFoundError, version
+    from importlib.util import find_spec
 
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         return "greenlets are not safe on a free-threaded interpreter: use --threads N"
@@ -41,13 +42,15 @@ def obstacle() -> str | None:
     numbers = [int(part) if part.isdigit() else 0 for part in found.split(".")[:2]]
     if tuple(numbers) < OLDEST:
         return f"{needs}, and {found} is installed: {advice}"
+    if has_websockets and find_spec("geventwebsocket") is None:
+        return "gevent-websocket is not installed: pip install gevent-websocket"
     return None
 
 
 def patch() -> None:
     """Before the application is imported. A process that was forked from a patched one has a hub that begins anew."""
     global _patched_pid
-    import gevent
+    import gevent.socket
     from gevent import monkey
 
     if _patched_pid is not None and _patched_pid != os.getpid():
@@ -55,6 +58,7 @@ def patch() -> None:
     _patched_pid = os.getpid()
     monkey.patch_all()
     gevent.get_hub()
+    _hijack.green = _hijack.sending_whole(gevent.socket.socket)
 
 
 def fork() -> int:
@@ -148,6 +152,8 @@ def serve(pool: Any, period: float) -> None:
                     waiter.switch(None)
             if pool.has_deferred_drops():
                 Greenlet.spawn(pool.drop_deferred)
+            if pool.has_calls():
+                Greenlet.spawn(pool.run_calls)
             end_late()
         finally:
             # Whatever was raised: what is queued would else wait for the next wake-up, which may never come.

@@ -48,13 +48,36 @@ def _hijackable(plain: type[socket.socket]) -> type[socket.socket]:
     return HijackableSocket
 
 
-# By what they turn into: gevent puts its own class into the module.
+def sending_whole(green: type[socket.socket]) -> type[socket.socket]:
+    """A class of sockets whose greenlet waits in `send` until all is sent, as a thread does in a blocking socket's.
+
+    Those of greenlet libraries return once a part has found room, and simple-websocket does not look at how much.
+    """
+
+    class Socket(green):  # type: ignore[valid-type, misc]
+        __slots__ = ()
+
+        def send(self, data: Any, flags: int = 0, *rest: Any, **named: Any) -> int:
+            if rest or named or self.gettimeout() is not None:
+                return super().send(data, flags, *rest, **named)
+            view = memoryview(data).cast("B")
+            sent: int = super().send(view, flags)
+            while sent < len(view):
+                sent += super().send(view[sent:], flags)
+            return sent
+
+    return Socket
+
+
+# What sockets of this process turn into where requests are greenlets.
+green: type[socket.socket] | None = None
+# By what they turn into: an application may patch the module.
 _kinds: dict[type[socket.socket], type[socket.socket]] = {}
 
 
 def offer(descriptor: int, hijack: Callable[[], None]) -> socket.socket:
     """The socket over `descriptor`. `hijack` is called once, before the socket is first used."""
-    plain = socket.socket
+    plain = green or socket.socket
     kind = _kinds.get(plain) or _kinds.setdefault(plain, _hijackable(plain))
     # Its construction looks at attributes already, so that the class comes last.
     made = plain(fileno=descriptor)

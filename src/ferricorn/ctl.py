@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ferricorn import _advise
+from ferricorn import _advise, _top
 from ferricorn._core import __version__
+from ferricorn._text import duration, printable, size
 
 # The data of an answer.
 Answer = dict[str, Any]
@@ -28,6 +29,8 @@ Answer = dict[str, Any]
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 # Every answer comes at once, but for that of a worker whose interpreter is held up: after three seconds.
 PATIENCE_S = 30.0
+# `top` says sooner that a server does not answer.
+TOP_PATIENCE_S = 5.0
 HISTORY = Path("~/.ferricornc_history")
 
 EPILOG = """\
@@ -39,6 +42,9 @@ commands:
   worker add [N] | remove [N] | kill PID
   advise [SECONDS]  watches for 5 s and says what number of threads and
                     workers would serve better, or to leave it
+  top               rates, times, workers and running requests, every second;
+                    q leaves. With --json one document, with --interval one
+                    after each
   reload | reopen | shutdown [graceful|quick] | help
 
 Without a command there is a prompt. Without -s the running server is looked
@@ -49,6 +55,7 @@ examples:
   ferricornc -c "show workers"
   ferricornc -s 4711 -c "worker add 2"
   ferricornc -j -c "show stats"
+  ferricornc top --json --interval 10
 """
 
 
@@ -159,36 +166,6 @@ def places() -> str:
 # -- showing ---------------------------------------------------------------------------------------
 
 
-def printable(value: object) -> str:
-    """Text that cannot move the cursor: paths and names are other people's."""
-    text = "-" if value is None else str(value)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    if seconds < 10:
-        return f"{seconds:.1f}s"
-    seconds = int(seconds)
-    if seconds < 60:
-        return f"{seconds}s"
-    if seconds < 3600:
-        return f"{seconds // 60}m{seconds % 60:02}s"
-    if seconds < 86400:
-        return f"{seconds // 3600}h{seconds % 3600 // 60:02}m"
-    return f"{seconds // 86400}d{seconds % 86400 // 3600:02}h"
-
-
-def size(count: int | None) -> str:
-    if count is None:
-        return "-"
-    for unit, bytes_of_unit in (("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)):
-        if count >= bytes_of_unit:
-            return f"{count / bytes_of_unit:.1f}{unit}"
-    return str(count)
-
-
 def table(header: Iterable[str], rows: Iterable[Iterable[object]], left: Iterable[str] = ()) -> str:
     """Aligned columns, numbers to the right; those in `left` to the left."""
     header, left = list(header), set(left)
@@ -242,6 +219,20 @@ def requests(data: Answer) -> str:
         left=["PEER", "STATE", "METHOD", "PATH"],
     )  # fmt: skip
     return f"{shown}\n\n{last}"
+
+
+def histograms(rows: list[Answer]) -> str:
+    """Of all workers, the buckets in which there is something."""
+    names = [name for name in (rows[0] if rows else {}) if name != "pid"]
+    sums = {name: [sum(counts) for counts in zip(*(row[name] for row in rows), strict=True)] for name in names}
+    used = [at for at in range(max(map(len, sums.values()), default=0)) if any(sums[name][at] for name in names)]
+    if not used:
+        return "No request has finished"
+    bounds = [_top.seconds_short((1 << at) / 1e6) for at in used]
+    return table(
+        ["BELOW", *(name.upper() for name in names)],
+        ([bound, *(sums[name][at] for name in names)] for at, bound in zip(used, bounds, strict=True)),
+    )
 
 
 def stack(data: Answer) -> str:
@@ -312,6 +303,7 @@ def config(data: Answer) -> str:
 SHOWN: dict[tuple[str, ...], Callable[[Answer], str]] = {
     ("show", "workers"): lambda data: workers(data.get("workers", [])),
     ("show", "requests"): requests,
+    ("show", "histograms"): lambda data: histograms(data.get("workers", [])),
     ("show", "all"): everything,
     ("show", "stats"): stats,
     ("show", "listeners"): listeners,
@@ -357,6 +349,13 @@ def answer(client: Client, command: str, as_json: bool) -> str:
     return show(command, client.ask(command), as_json)
 
 
+def top(path: str, asked: str | None, interval: float | None, as_json: bool) -> int:
+    """Not a command of the server either. A server that has started anew is looked for again."""
+    with Client(path):
+        pass
+    return _top.run(_top.Source(lambda: Client(find(asked), TOP_PATIENCE_S), ControlError), interval, as_json)
+
+
 # -- running ---------------------------------------------------------------------------------------
 
 
@@ -366,7 +365,7 @@ def run_once(path: str, command: str, as_json: bool) -> int:
     return 0
 
 
-def run_prompt(path: str, as_json: bool) -> int:
+def run_prompt(path: str, asked: str | None, as_json: bool) -> int:
     client = Client(path)
     print(f"Connected to {path}\nType 'help' for the commands, 'quit' to leave.")
     try:
@@ -382,6 +381,9 @@ def run_prompt(path: str, as_json: bool) -> int:
                 if not line:
                     continue
                 try:
+                    if line.lower() == "top":
+                        top(path, asked, None, as_json)
+                        continue
                     print(answer(client, line, as_json))
                 except ControlError as error:
                     print(f"Error: {printable(error)}")
@@ -425,21 +427,39 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("-s", "--socket", metavar="SOCKET", help="path of the control socket, or the master's pid")
     one.add_argument("-c", "--command", metavar="COMMAND", help="run one command and exit")
-    one.add_argument("word", nargs="?", choices=["advise"], help="the same as -c advise")
+    one.add_argument("word", nargs="?", choices=["advise", "top"], help="the same as -c advise, -c top")
+    one.add_argument("--interval", type=interval, metavar="SECONDS", help="with top: how often it looks, 1 by default")
     one.add_argument("-j", "--json", action="store_true", help="print answers as JSON")
     one.add_argument("-v", "--version", action="version", version=f"ferricornc (ferricorn {__version__})")
     return one
 
 
+def interval(text: str) -> float:
+    least, most = _top.INTERVALS_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not least <= seconds <= most:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds from {least:g} to {most:g}")
+    return seconds
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0, 1 when it cannot be done, 130 when interrupted, 2 for a wrong command line."""
-    options = parser().parse_args(argv)
+    command_line = parser()
+    options = command_line.parse_args(argv)
+    command = options.command or options.word
+    is_top = command is not None and command.split() == ["top"]
+    if options.interval is not None and not is_top:
+        command_line.error("--interval is an option of top")
     try:
         path = find(options.socket)
-        command = options.command or options.word
+        if is_top:
+            return top(path, options.socket, options.interval, options.json)
         if command is not None:
             return run_once(path, command, options.json)
-        return run_prompt(path, options.json)
+        return run_prompt(path, options.socket, options.json)
     except ControlError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -5,7 +5,7 @@ use std::net::ToSocketAddrs as _;
 use pyo3::prelude::*;
 
 use super::ending::{Ending, complain, error_line, print};
-use crate::arbiter::unix_now;
+use crate::arbiter::{check_token, unix_now};
 use crate::config::validate::build;
 use crate::config::{Config, Error, LogLevel, RawSettings, StatsdAddress, Value};
 use crate::logging::access::AccessFormat;
@@ -45,6 +45,7 @@ pub(super) fn validated(mut raw: RawSettings) -> Result<Config, Mistakes> {
     let addresses = config.socket.bind.iter();
     let addresses = addresses.filter_map(|address| address.parse::<BindAddress>().err());
     lines.extend(addresses.map(|error| error.to_string()));
+    lines.extend(check_token(&config).err().map(|error| error.to_string()));
     if lines.is_empty() {
         return Ok(config);
     }

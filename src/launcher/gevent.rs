@@ -8,7 +8,7 @@ use crate::python::green;
 
 /// Whether the worker's requests are greenlets.
 pub(super) fn is_green(config: &Config) -> bool {
-    config.workers.worker_class == WorkerClass::Gevent
+    config.workers.worker_class.is_green()
 }
 
 /// Refuses settings that this interpreter cannot serve.
@@ -16,7 +16,8 @@ pub(super) fn check(py: Python<'_>, config: &Config) -> Result<(), Ending> {
     if !is_green(config) {
         return Ok(());
     }
-    match green::obstacle(py) {
+    let has_websockets = config.workers.worker_class == WorkerClass::GeventWebSocket;
+    match green::obstacle(py, has_websockets) {
         Ok(None) => Ok(()),
         Ok(Some(reason)) => Err(Ending::refused(format!("worker_class = gevent: {reason}"))),
         Err(error) => Err(Ending::raised(py, &error)),

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
 use super::main_thread::{beside_event_loop, serve_or_fail};
 use super::worker_signals::watch_slot;
 use crate::config::Config;
 use crate::python::green;
-use crate::python::green_pool::GreenApplication;
+use crate::python::green_application::GreenApplication;
 use crate::python::hub_watch::HubWatch;
 use crate::python::interrupts::stack_or_reason;
 use crate::scoreboard::{Scoreboard, monotonic_ms};
@@ -59,6 +60,16 @@ pub(super) fn serve(
         watch.set(None);
         served
     })
+}
+
+/// Hooks of a leaving worker are called in a greenlet, as the application's code is. A hub that turns begins within a
+/// millisecond; one that is blocked never does, and the arbiter ends a worker a second after ABRT.
+pub(super) fn patience(signal: i32) -> Option<Duration> {
+    match Signal::try_from(signal) {
+        Ok(Signal::SIGINT | Signal::SIGQUIT) => Some(Duration::from_secs(1)),
+        Ok(Signal::SIGABRT) => Some(Duration::from_millis(200)),
+        _ => None,
+    }
 }
 
 fn period(timeout: Option<Duration>) -> Duration {

@@ -24,7 +24,7 @@ use crate::fork_guard::QuietChild;
 use crate::logging::access::FormatError;
 use crate::logging::statsd::Statsd;
 use crate::python::gil::{Reason, release};
-use crate::python::green_pool::GreenApplication;
+use crate::python::green_application::{GreenApplication, HookPatience};
 use crate::python::heartbeat::{self, GilTaskQueue, Heartbeat};
 use crate::python::hooks::{Hook, leaving, reopen_files, store};
 use crate::python::hub_watch::HubWatch;
@@ -126,6 +126,7 @@ fn start(
     };
     let on_stuck = |exit| leave_stuck(inherited, &config, scoreboard.slot(index), exit);
     let mut exit = if gevent::is_green(&config) {
+        let on_signal = (on_signal, green_worker::patience as HookPatience);
         let application = GreenApplication::new(app, on_signal, on_exception)?;
         green_worker::serve(py, setup, &application, &hub, on_stuck)?
     } else if config.workers.threads == 1 {

@@ -1,5 +1,6 @@
 //! The ways between peer workers: one per slot of the scoreboard, made by the arbiter before the first fork, so
-//! that every worker has both ends of each.
+//! that every worker has both ends of each; and the ways from a worker that is aborted to any other, which its successor
+//! has too.
 //!
 //! A message is some bytes and a socket. One process reads a way at a time ([`Reader`]), and any may: a sender that finds
 //! its receiver gone takes its own message back, and what lies in the way of a dead worker is taken by another. Nothing here
@@ -31,6 +32,8 @@ use crate::fork_guard;
 #[derive(Debug)]
 pub struct Channels {
     ways: Vec<Way>,
+    /// What lies here is for any worker.
+    to_any: Vec<Way>,
 }
 
 #[derive(Debug)]
@@ -40,6 +43,18 @@ struct Way {
 }
 
 impl Way {
+    fn send(&self, bytes: &[u8], socket: BorrowedFd<'_>) -> io::Result<()> {
+        let sockets = [socket.as_raw_fd()];
+        sendmsg::<()>(
+            self.send.as_raw_fd(),
+            &[IoSlice::new(bytes)],
+            &[ControlMessage::ScmRights(&sockets)],
+            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+            None,
+        )?;
+        Ok(())
+    }
+
     /// Lock or unlock it for this process.
     fn set_lock(&self, kind: libc::c_int) -> io::Result<()> {
         // SAFETY: all zeros are a valid flock: all of the file, from its start.
@@ -61,7 +76,7 @@ impl Channels {
     /// The process has no descriptors left, or the system cannot lock a socket.
     pub fn new(count: usize) -> io::Result<Self> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let way = |_| {
+        let way = |_: usize| {
             let (send, receive) =
                 socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
             fork_guard::register(&send);
@@ -72,16 +87,15 @@ impl Channels {
         };
         Ok(Self {
             ways: (0..count).map(way).collect::<io::Result<_>>()?,
+            to_any: (0..WAYS_TO_ANY).map(way).collect::<io::Result<_>>()?,
         })
     }
 
-    /// Ways between `workers` workers and their replacements. `None` for a single one, and where there are not enough
-    /// descriptors: that costs balance only.
+    /// Ways between `workers` workers and their replacements; a single one has no peers. `None` where there are not enough
+    /// descriptors: that costs balance, and what waits in a worker that is aborted.
     pub fn between(workers: usize) -> Option<Self> {
-        if workers < 2 {
-            return None;
-        }
-        Self::new((workers * 2 + 2).min(WAYS_MAX))
+        let count = if workers < 2 { 0 } else { workers * 2 + 2 };
+        Self::new(count.min(WAYS_MAX))
             .inspect_err(|error| {
                 log::warn!("Connections will not move between workers: {error} (see `ulimit -n`).");
             })
@@ -104,15 +118,32 @@ impl Channels {
     /// The way is full, or there is none.
     pub fn send(&self, slot: usize, bytes: &[u8], socket: BorrowedFd<'_>) -> io::Result<()> {
         let way = self.ways.get(slot).ok_or(io::ErrorKind::NotFound)?;
-        let sockets = [socket.as_raw_fd()];
-        sendmsg::<()>(
-            way.send.as_raw_fd(),
-            &[IoSlice::new(bytes)],
-            &[ControlMessage::ScmRights(&sockets)],
-            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-            None,
-        )?;
-        Ok(())
+        way.send(bytes, socket)
+    }
+
+    /// Send `bytes` (at least one) and a copy of `socket` to the worker that looks first.
+    ///
+    /// # Errors
+    /// All ways to any worker are full.
+    pub fn send_to_any(&self, bytes: &[u8], socket: BorrowedFd<'_>) -> io::Result<()> {
+        let mut sent = Err(io::ErrorKind::NotFound.into());
+        for way in &self.to_any {
+            sent = way.send(bytes, socket);
+            if sent.is_ok() {
+                break;
+            }
+        }
+        sent
+    }
+
+    /// What becomes readable when a message for any worker has come.
+    pub fn receivers_of_any(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.to_any.iter().map(|way| way.receive.as_fd())
+    }
+
+    /// Read the ways to any worker, but those that another process reads.
+    pub fn readers_of_any(&self) -> impl Iterator<Item = Reader<'_>> {
+        self.to_any.iter().filter_map(|way| Reader::new(way).ok())
     }
 
     /// Read the way to `slot`. `None` where there is none, and while another process reads it.
@@ -238,6 +269,9 @@ pub fn receive_sockets(
 
 /// Workers beyond this many share nothing: each way costs two descriptors in every process.
 const WAYS_MAX: usize = 64;
+/// One way holds about 270 short messages (`net.core.wmem_default` is 208 KiB, and the kernel counts 768 bytes for each).
+/// Together these hold the 1,000 connections that `worker_connections` allows.
+const WAYS_TO_ANY: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -292,6 +326,26 @@ mod tests {
             .take_while(|_| channels.send(0, &message, socket.as_fd()).is_ok())
             .count();
         assert!((1..1000).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn a_thousand_messages_find_room_on_the_ways_to_any_worker_and_each_is_read_once() {
+        let channels = Channels::new(0).unwrap();
+        let (socket, _other) = UnixStream::pair().unwrap();
+        let message = [b'x'; 120];
+        for _ in 0..1000 {
+            channels.send_to_any(&message, socket.as_fd()).unwrap();
+        }
+        let mut received = 0;
+        for reader in channels.readers_of_any() {
+            while reader.receive(&mut [0; 128]).unwrap().is_some() {
+                received += 1;
+            }
+        }
+        assert_eq!(received, 1000);
+        let held: Vec<_> = channels.readers_of_any().collect();
+        assert!(holds_in_child(|| channels.readers_of_any().count() == 0));
+        assert_eq!(held.len(), WAYS_TO_ANY);
     }
 
     /// Whether `child` holds in a child of this process, which has none of its locks.

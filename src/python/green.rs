@@ -75,12 +75,14 @@ pub fn patch(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Why this interpreter cannot run requests as greenlets, in a line. gevent is not imported for that.
+/// Why this interpreter cannot run requests as greenlets, in a line. gevent is not imported for that, nor
+/// gevent-websocket, which `has_websockets` asks for.
 ///
 /// # Errors
 /// The interpreter has no memory for the question.
-pub fn obstacle(py: Python<'_>) -> PyResult<Option<String>> {
-    module(py)?.call_method0(intern!(py, "obstacle"))?.extract()
+pub fn obstacle(py: Python<'_>, has_websockets: bool) -> PyResult<Option<String>> {
+    let obstacle = module(py)?.call_method1(intern!(py, "obstacle"), (has_websockets,))?;
+    obstacle.extract()
 }
 
 /// Of the calling thread, as `sys._current_frames` has it, whatever is patched.

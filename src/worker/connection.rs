@@ -34,8 +34,6 @@ mod receive;
 /// A client that has sent nothing for this long after it was accepted may be closed to make room for another: what it sent
 /// at once would have arrived.
 const SILENCE: Duration = Duration::from_millis(500);
-/// Head and bytes read behind it of a connection that is transferred; more stays where it is.
-const TRANSFER_BYTES_MAX: usize = 32 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -91,6 +89,11 @@ impl Connection {
 
     pub(super) fn id(&self) -> ConnId {
         self.client.conn()
+    }
+
+    /// The number of the listener that has accepted it.
+    pub(super) fn listener(&self) -> usize {
+        self.client.listener()
     }
 
     pub(super) fn transport(&mut self) -> &mut Transport {
@@ -341,34 +344,6 @@ impl Connection {
             return (seen, Action::Close);
         }
         (seen, self.advance(services))
-    }
-
-    /// What another worker needs to answer the request of `job` instead: head and bytes read behind it. `None` when the
-    /// connection has to stay.
-    pub(super) fn transfer<'a>(
-        &'a self,
-        job: &'a Job,
-    ) -> Option<(std::os::fd::BorrowedFd<'a>, [&'a [u8]; 2])> {
-        let (head, behind) = (job.head.bytes(), self.read.buffered());
-        let is_transferable = self.protocol.is_transferable()
-            && job.socket.is_none()
-            && job.body.is_empty()
-            && self.write.is_empty()
-            && !self.client.has_proxy_header()
-            && head.len() + behind.len() <= TRANSFER_BYTES_MAX;
-        let socket = self.transport.transferable().filter(|_| is_transferable)?;
-        Some((socket, [head, behind]))
-    }
-
-    /// Continue with what another worker has read.
-    pub(super) fn resume_transferred(&mut self, bytes: &[u8], services: &mut Services) -> Action {
-        self.preamble = Preamble::Over;
-        self.read.keep(bytes);
-        let action = self.receive_buffered(services);
-        if action == Action::Wait {
-            self.await_input(&mut services.clock);
-        }
-        action
     }
 
     /// The connection lives on elsewhere: with the application, or with another worker.

@@ -26,7 +26,7 @@ use super::connection::{Action, Connection};
 use super::events;
 use super::events::SocketEvent;
 use super::http1::TimedOut;
-use super::services::{Services, recycle};
+use super::services::Services;
 use super::transport::Transport;
 
 /// All open connections of the worker.
@@ -311,7 +311,7 @@ impl Connections {
         busy
     }
 
-    fn ids(&self) -> Vec<ConnId> {
+    pub(super) fn ids(&self) -> Vec<ConnId> {
         self.iter().map(Connection::id).collect()
     }
 
@@ -351,30 +351,26 @@ impl Connections {
         place.map(|at| self.hijacked.swap_remove(at)).is_some()
     }
 
-    /// Transfer the connection of `job`, whose request waits, with `send`, in a message that begins with `header`. Returns
-    /// the job when it has to stay.
+    /// Transfer a connection, and the request of `job` that waits or what has come of its next one, with `send`. It gets a
+    /// message: the listener's number, then the request. Returns false when the connection has to stay.
     pub(super) fn transfer(
         &mut self,
-        job: Box<Job>,
-        header: [u8; 2],
-        services: &mut Services,
+        id: ConnId,
+        job: Option<&Job>,
+        services: &Services,
         send: impl FnOnce(&[u8], std::os::fd::BorrowedFd<'_>) -> io::Result<()>,
-    ) -> Result<(), Box<Job>> {
-        let id = job.conn;
-        let Some((socket, parts)) = self
-            .get(id)
-            .and_then(|connection| connection.transfer(&job))
-        else {
-            return Err(job);
-        };
-        let message = [&header, parts[0], parts[1]].concat();
-        if let Err(error) = send(&message, socket) {
-            log::debug!("A connection could not be transferred: {error}");
-            return Err(job);
+    ) -> bool {
+        let sent = self.get(id).and_then(|connection| {
+            let listener = u8::try_from(connection.listener()).ok()?;
+            let (socket, bytes) = connection.transfer(job)?;
+            send(&[&[listener], &bytes[..]].concat(), socket)
+                .inspect_err(|error| log::debug!("A connection was not transferred: {error}"))
+                .ok()
+        });
+        if sent.is_some() {
+            self.give_up(id, services);
         }
-        self.give_up(id, services);
-        recycle(job, services);
-        Ok(())
+        sent.is_some()
     }
 
     /// Take in what another worker has read of a connection.

@@ -75,18 +75,28 @@ pub(super) fn own_answers(
     }
 }
 
-/// When the worker is aborted, answer what waits for a thread with 503, because no thread of this process will run it.
-pub(super) fn refuse_if_aborted(connections: &mut Connections, services: &mut Services) {
-    if services.shutdown.exit_code() == 0 {
-        return;
-    }
+/// No thread of this process will run what still waits: answer it with 503.
+pub(super) fn refuse_waiting(connections: &mut Connections, services: &mut Services) {
     // So that the answers say close.
     connections.begin_drain(services);
-    services.dispatch.refuse_waiting();
+    while let Some(job) = services.dispatch.take_first() {
+        services.dispatch.refuse(job);
+    }
     for job in services.dispatch.take_answered() {
         if let Err(job) = connections.on_own_answer(job, services) {
             orphan(job, connections, None, services);
         }
+    }
+}
+
+/// The pool is closed: what still waits is logged as cut.
+pub(super) fn cut_waiting(services: &mut Services) {
+    while let Some(job) = services.dispatch.pool().pop_front() {
+        let why = services.shutdown.reason_of_gone();
+        services
+            .accounting
+            .connection_gone(&job, why, &services.clock);
+        recycle(job, services);
     }
 }
 

@@ -209,13 +209,11 @@ impl Dispatch {
         self.slot.get().add_shed(1);
     }
 
-    /// Refuse all that waits: the worker is aborted.
-    pub(super) fn refuse_waiting(&mut self) {
-        while let Some(mut job) = self.take_first() {
-            load_shedding::refuse_aborted(&mut job);
-            self.answered.push(job);
-            self.slot.get().add_shed(1);
-        }
+    /// Refuse a request that waited: the worker is stopped before a thread is free for it.
+    pub(super) fn refuse(&mut self, mut job: Box<Job>) {
+        load_shedding::refuse_stopped(&mut job);
+        self.answered.push(job);
+        self.slot.get().add_shed(1);
     }
 
     /// Shed what has waited too long in the queue.

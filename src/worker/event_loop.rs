@@ -5,6 +5,7 @@
 //! for anything but the poll set, and never touches the interpreter while it serves.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mio::Poll;
@@ -12,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::config::Config;
 use crate::logging::Log;
-use crate::net::Listener;
+use crate::net::{Channels, Listener};
 use crate::pool::{Application, policy};
 use crate::scoreboard::SlotState;
 
@@ -23,10 +24,12 @@ use super::descriptors::Descriptors;
 use super::events::{self, Descriptor, Event};
 use super::loop_heartbeat::{Figures, Heartbeat};
 use super::peer_workers::PeerWorkers;
-use super::services::{Services, recycle, renew_budgets};
-use super::shutdown::Next;
+use super::services::{Services, renew_budgets};
 use super::sleep::Sleeper;
+use super::takeover::Takeover;
 use super::timed_out::TimedOutRequests;
+
+mod worker_stop;
 
 /// A worker accepts at most this many connections in one iteration, so that the others get their share of many.
 const ITERATION_ACCEPTS: usize = 16;
@@ -40,6 +43,7 @@ pub(super) struct EventLoop<'a> {
     connections_max: usize,
     /// `None` when the worker is the only one.
     peers: Option<PeerWorkers>,
+    takeover: Option<Takeover>,
     /// `None` without `request_timeout`.
     timed_out: Option<TimedOutRequests>,
     services: Services,
@@ -54,6 +58,7 @@ pub(super) struct Parts<'a, 'b> {
     pub(super) descriptors: Descriptors,
     pub(super) services: Services,
     pub(super) peers: Option<PeerWorkers>,
+    pub(super) channels: Option<Arc<Channels>>,
     pub(super) application: &'a dyn Application,
     pub(super) config: &'b Config,
     pub(super) parent: Option<i32>,
@@ -72,6 +77,7 @@ impl<'a> EventLoop<'a> {
             descriptors,
             services,
             mut peers,
+            channels,
             application,
             config,
             parent,
@@ -83,6 +89,10 @@ impl<'a> EventLoop<'a> {
         if let Some(peers) = &mut peers {
             peers.register(registry, events::of_descriptor(Descriptor::Peers))?;
         }
+        let takeover = channels.map(|channels| {
+            let place = (registry, events::of_descriptor(Descriptor::Left));
+            Takeover::new(channels, services.slot().clone(), listeners.len(), place)
+        });
         Ok(Self {
             listeners: Listeners::new(listeners, config.socket.backlog, &poll)?,
             connections: Connections::new(registry.try_clone()?),
@@ -95,6 +105,7 @@ impl<'a> EventLoop<'a> {
             services,
             descriptors,
             peers,
+            takeover: takeover.transpose()?,
             application,
         })
     }
@@ -279,6 +290,11 @@ impl<'a> EventLoop<'a> {
                     peers.receive(&mut self.connections, &mut self.services);
                 }
             }
+            Descriptor::Left => {
+                if let Some(takeover) = &mut self.takeover {
+                    takeover.take(&mut self.connections, &mut self.services);
+                }
+            }
             Descriptor::Signals => {
                 for signal in self.descriptors.signals() {
                     self.on_signal(signal);
@@ -290,9 +306,15 @@ impl<'a> EventLoop<'a> {
     fn on_signal(&mut self, signal: Signal) {
         match signal {
             Signal::SIGTERM => self.begin_drain(),
-            Signal::SIGINT | Signal::SIGQUIT | Signal::SIGABRT => {
+            Signal::SIGINT | Signal::SIGQUIT => {
                 self.application.on_signal(signal as i32);
-                self.stop_now(i32::from(signal == Signal::SIGABRT));
+                self.stop_now(0);
+            }
+            Signal::SIGABRT => {
+                // Before anything that needs the interpreter, which may be what is stuck.
+                self.leave_waiting();
+                self.application.on_signal(signal as i32);
+                self.stop_now(1);
             }
             other => self.application.on_signal(other as i32),
         }
@@ -314,6 +336,9 @@ impl<'a> EventLoop<'a> {
         if let Some(peers) = &mut self.peers {
             peers.on_heartbeat(&mut self.connections, &mut self.services);
         }
+        if let Some(takeover) = &mut self.takeover {
+            takeover.on_heartbeat(&mut self.connections, &mut self.services);
+        }
         self.services.exhaustion.on_heartbeat(now);
         self.services.handshakes.on_heartbeat(now);
         self.connections.on_heartbeat(now);
@@ -321,77 +346,6 @@ impl<'a> EventLoop<'a> {
             let pid = std::process::id();
             log::info!("Parent changed, shutting down: <Worker {pid}>");
             self.begin_drain();
-        }
-    }
-
-    // The stop.
-
-    /// Stop gracefully: take what waits in the accept queue, then no more; close what is idle; finish the rest.
-    pub(super) fn begin_drain(&mut self) {
-        let services = &mut self.services;
-        if !services.shutdown.begin(services.clock.now()) {
-            return;
-        }
-        services.arbiter.report(SlotState::Draining);
-        for (transport, peer, listener) in self.listeners.waiting() {
-            self.connections.open(transport, peer, listener, services);
-        }
-        self.listeners.close(services.slot().get().ends_listeners());
-        services.arbiter.report_closed_listeners();
-        if let Some(peers) = &mut self.peers {
-            peers.drain(&mut self.connections, services);
-        }
-        self.connections.begin_drain(services);
-    }
-
-    /// Stop at once: whatever is open is closed.
-    fn stop_now(&mut self, exit_code: i32) {
-        let services = &mut self.services;
-        services.shutdown.stop_now(exit_code, services.clock.now());
-        self.listeners.close(services.slot().get().ends_listeners());
-        services.arbiter.report_closed_listeners();
-        deliver::refuse_if_aborted(&mut self.connections, services);
-        self.connections.close_all(services);
-        self.leave();
-    }
-
-    /// Continue to the next phase of the stop when this one is over.
-    fn advance_shutdown(&mut self) {
-        let services = &mut self.services;
-        let now = services.clock.now();
-        let open = self.connections.len_with_hijacked();
-        match services.shutdown.advance(open, now) {
-            Next::Nothing => {}
-            Next::Leave => self.leave(),
-            Next::Cut => {
-                let cut = self.connections.close_all(services);
-                if cut > 0 {
-                    services.accounting.slot().add_cut(cut as u64);
-                    log::warn!(
-                        "graceful_timeout is over: {cut} connection(s) with a request under way were cut."
-                    );
-                }
-                self.leave();
-            }
-        }
-        let services = &mut self.services;
-        let threads = services.dispatch.pool().live_threads();
-        services.shutdown.end(threads, now);
-    }
-
-    /// All connections are closed: let the threads leave.
-    fn leave(&mut self) {
-        let services = &mut self.services;
-        services.dispatch.pool().close();
-        services.dispatch.log_shed(services.clock.now(), true);
-        // The answers of these are not awaited any more.
-        while let Some(job) = services.dispatch.pool().pop_front() {
-            services.accounting.connection_gone(
-                &job,
-                services.shutdown.reason_of_gone(),
-                &services.clock,
-            );
-            recycle(job, services);
         }
     }
 }

@@ -36,6 +36,8 @@ pub(super) enum Descriptor {
     Interrupts = 1,
     /// The channel from peer workers (`peer_workers.rs` reads it).
     Peers = 2,
+    /// What workers that are gone have left (`takeover.rs` reads it).
+    Left = 3,
 }
 
 impl Descriptor {
@@ -43,7 +45,8 @@ impl Descriptor {
         match index {
             0 => Self::Signals,
             1 => Self::Interrupts,
-            _ => Self::Peers,
+            2 => Self::Peers,
+            _ => Self::Left,
         }
     }
 }
@@ -134,6 +137,7 @@ mod tests {
             Descriptor::Signals,
             Descriptor::Interrupts,
             Descriptor::Peers,
+            Descriptor::Left,
         ] {
             let token = of_descriptor(descriptor);
             assert_eq!(event(token), Event::Descriptor(descriptor));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::http::{BodyLength, Exchange, Received, Status};
-use crate::pool::{Job, Pool};
+use crate::pool::{Job, Pool, RequestBody};
 
 use super::accounting::Accounting;
 use super::body_stream::StreamingRequestBody;
@@ -137,16 +137,30 @@ impl Http1 {
         self.exchange.asks_for_upgrade()
     }
 
-    /// Whether the request can be answered by another worker: nothing of the connection's past matters.
-    pub(super) fn is_transferable(&self) -> bool {
-        self.exchange.is_dispatched()
-            // The head is not what was received.
-            && !self.exchange.is_uwsgi()
-            && matches!(
-                self.exchange.body_length(),
-                BodyLength::Empty | BodyLength::Known(0)
-            )
-            && matches!(&self.request, Request::Running(running) if running.body.is_none())
+    /// The request as the client has sent it, for another worker: that of `job`, which no thread has begun, or without one
+    /// what was consumed of the one that is being received. `None`: this worker keeps it.
+    pub(super) fn received(&self, job: Option<&Job>) -> Option<Vec<u8>> {
+        let exchange = &self.exchange;
+        match (&self.request, job) {
+            // The head of such a packet is not what was received.
+            _ if exchange.is_uwsgi() => None,
+            (Request::Running(Running { body: None, .. }), Some(job))
+                if exchange.is_dispatched() =>
+            {
+                let mut bytes = job.head.bytes().to_vec();
+                append_body(&job.body, exchange.body_length(), &mut bytes)?;
+                Some(bytes)
+            }
+            (_, None) if exchange.is_idle() || exchange.is_reading_head() => Some(Vec::new()),
+            (Request::Receiving(Receiving { job, body, .. }), None)
+                if exchange.is_reading_body() =>
+            {
+                let is_counted = matches!(exchange.body_length(), BodyLength::Known(_));
+                let begun = body.in_memory().filter(|_| is_counted)?;
+                Some([job.head.bytes(), begun].concat())
+            }
+            _ => None,
+        }
     }
 
     /// When the first byte of the request that is being received arrived.
@@ -352,6 +366,26 @@ impl Http1 {
         }
         Ok(input)
     }
+}
+
+/// Append a whole body in the framing that its head has announced. `None`: it is in a file, or is not whole.
+fn append_body(body: &RequestBody, length: BodyLength, to: &mut Vec<u8>) -> Option<()> {
+    let body = match body {
+        RequestBody::Empty => &[],
+        RequestBody::Memory(bytes) => &bytes[..],
+        RequestBody::File { .. } | RequestBody::Streaming(_) => return None,
+    };
+    if length == BodyLength::Chunked {
+        if !body.is_empty() {
+            to.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
+            to.extend_from_slice(body);
+            to.extend_from_slice(b"\r\n");
+        }
+        to.extend_from_slice(b"0\r\n\r\n");
+    } else {
+        to.extend_from_slice(body);
+    }
+    Some(())
 }
 
 #[cfg(test)]

@@ -147,8 +147,8 @@ impl LoadShedding {
     }
 }
 
-/// Fill `job` with the refusal of a worker that is aborted because a request ran longer than `timeout`.
-pub(super) fn refuse_aborted(job: &mut Job) {
+/// Fill `job` with the refusal of a worker that is stopped because a request runs too long.
+pub(super) fn refuse_stopped(job: &mut Job) {
     let status = Status::SERVICE_UNAVAILABLE;
     let page = error_page(status, "The worker was stopped before it ran the request");
     fill(job, status, &RETRY_AFTER_MIN_S.to_string(), &page);

@@ -17,7 +17,7 @@
 //! | owners | `services` | names the owners above that connections share |
 //! | protocol | `http1`, `preamble` | bytes to requests, replies to bytes |
 //! | connection | `connection_lifecycle`, `http2`, `connection` | one client, from accept to close |
-//! | connections | `bridges`, `connections`, `timed_out`, `deliver`, `peer_workers` | all of them, replies to them, transfers of them |
+//! | connections | `bridges`, `connections`, `timed_out`, `deliver`, `peer_workers`, `takeover` | all of them, replies to them, transfers of them |
 //! | loop | `sleep`, `event_loop` | when what happens |
 //!
 //! The answers that the loop gives itself (load shedding, health checks) are values: `dispatch` queues them and
@@ -73,6 +73,7 @@ mod shutdown;
 mod simulation;
 mod sleep;
 mod spool;
+mod takeover;
 mod timed_out;
 mod transport;
 mod worker_slot;
@@ -164,6 +165,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         // It fails only when the loop was woken 2^64 times and has not looked.
         let _ = waker.write(1);
     };
+    let peers = setup.channels.clone().filter(|ways| ways.count() > 0);
     let pool = Pool::new(config.workers.threads, jobs_max(&config), Box::new(wake));
     let pool = Arc::new(
         pool.with_parallel_threads(application.is_parallel())
@@ -174,7 +176,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
                 config.limits.response_buffer_total,
                 config.workers.worker_tmp_dir.clone(),
             ))
-            .with_take_back(setup.channels.is_some()),
+            .with_take_back(peers.is_some()),
     );
     let slot = WorkerSlot::new(setup.scoreboard, setup.slot);
     let certificates = setup.certificates.map(CurrentServer::new).transpose();
@@ -196,9 +198,8 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         listeners: setup.listeners,
         config: &config,
         services,
-        peers: setup
-            .channels
-            .map(|channels| PeerWorkers::new(slot.clone(), channels, config.workers.handover)),
+        peers: peers.map(|ways| PeerWorkers::new(slot.clone(), ways, config.workers.handover)),
+        channels: setup.channels,
         parent: setup.parent,
         log: setup.log,
         application,

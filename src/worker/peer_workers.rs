@@ -4,7 +4,7 @@
 //! 1. *A new connection* goes where it is best off (`policy::place`). The worker that was woken accepts it and passes it
 //!    on; the right one need not be woken.
 //! 2. *A request that waits* in a stall goes to a peer with a free thread: its connection is transferred with the bytes
-//!    that were read. Only whole requests without a body, on connections that can be transferred.
+//!    that were read. Only whole requests without a large body, on connections that can be transferred.
 //!
 //! The scoreboard shows how the peers are doing, `net/channel.rs` carries the sockets. A transfer is reserved at the peer
 //! before it is sent and counts at once, so that many that come together are spread before the peer has run. A connection that was
@@ -29,16 +29,13 @@ use crate::scoreboard::{SlotState, monotonic_ms};
 use super::connections::Connections;
 use super::deliver;
 use super::dispatch::Dispatch;
-use super::services::Services;
+use super::services::{Services, recycle};
 use super::timed_out::TimedOutRequests;
 use super::transport::Transport;
 use super::worker_slot::{WorkerSlot, saturating_u32};
 
 /// How many messages are taken in one iteration.
 const ITERATION_MESSAGES: usize = 64;
-/// What a message begins with: its kind and the listener's number.
-const HEADER_BYTES: usize = 2;
-const KIND_CONNECTION: u8 = 1;
 
 /// Messages that may wait although none was announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +174,7 @@ impl PeerWorkers {
         else {
             return Some(transport);
         };
-        match self.send(slot, &[KIND_CONNECTION, listener], transport.as_fd()) {
+        match self.send(slot, &[listener], transport.as_fd()) {
             Ok(delivery) => {
                 fork_guard::disown(&transport);
                 drop(transport);
@@ -206,18 +203,15 @@ impl PeerWorkers {
                 deliver::orphan(job, connections, timed_out.as_deref_mut(), services);
                 continue;
             }
-            let Ok(listener) = u8::try_from(job.listener) else {
-                return services.dispatch.put_back(job);
-            };
             let mut delivery = Delivery::Done;
-            let header = [KIND_CONNECTION, listener];
             let send = |message: &[u8], socket: BorrowedFd<'_>| {
                 delivery = self.send(slot, message, socket)?;
                 Ok(())
             };
-            if let Err(job) = connections.transfer(job, header, services, send) {
+            if !connections.transfer(job.conn, Some(&job), services, send) {
                 return services.dispatch.put_back(job);
             }
+            recycle(job, services);
             if delivery == Delivery::ToTakeBack {
                 self.take_messages(slot, connections, services);
             }
@@ -313,15 +307,14 @@ impl PeerWorkers {
     }
 }
 
-fn take_in(
+/// Go on with a connection that another worker has transferred with `message`.
+pub(super) fn take_in(
     socket: OwnedFd,
     message: &[u8],
     connections: &mut Connections,
     services: &mut Services,
 ) {
-    let (Some(&[KIND_CONNECTION, listener]), Some(bytes)) =
-        (message.get(..HEADER_BYTES), message.get(HEADER_BYTES..))
-    else {
+    let Some((&listener, bytes)) = message.split_first() else {
         log::error!("A message from another worker was not understood.");
         return;
     };

@@ -324,6 +324,7 @@ fn event_loop(
         config,
         services,
         peers: None,
+        channels: None,
         parent: None,
         log: None,
         application: &NoThreads,

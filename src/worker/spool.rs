@@ -175,6 +175,15 @@ impl Spool {
         matches!(self, Self::Empty)
     }
 
+    /// What has come, unless it is in a file.
+    pub(super) fn in_memory(&self) -> Option<&[u8]> {
+        match self {
+            Self::Empty => Some(&[]),
+            Self::Memory(bytes) => Some(bytes),
+            Self::File { .. } => None,
+        }
+    }
+
     /// How many bytes of the budget this body holds.
     pub(super) fn held_bytes(&self) -> usize {
         match self {

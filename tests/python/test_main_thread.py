@@ -114,14 +114,14 @@ def test_two_workers_that_are_both_stuck_serve_again(server, gates):
 
 @pytest.mark.ours
 @ONE_THREAD
-def test_what_waits_behind_a_stuck_request_gets_a_503(server, gates, arguments):
-    """gunicorn's worker has not accepted it yet. Ours says when to come again, and cuts only what was running."""
+def test_a_large_upload_that_waits_behind_a_stuck_request_gets_a_503(server, gates, arguments):
+    """Its body is in this worker, and too large to be sent to another. The answer says when to come again."""
     one = server("main_thread", *arguments, "--timeout", "2")
     with one.connect() as stuck, one.connect() as first, one.connect() as second:
         stuck.send_request("GET", "/block?never")
         gates.wait_reached("never")
         for waiting in (first, second):
-            waiting.send_request("GET", "/pid")
+            waiting.send_request("POST", "/pid", body=b"x" * 100_000)
         for waiting in (first, second):
             response = waiting.read_response()
             assert response.status == 503

@@ -16,10 +16,10 @@ pytestmark = pytest.mark.ours
 FILES = ("Cargo.toml", "Cargo.lock", "CHANGELOG.md", "pyproject.toml", "release/check.py")
 
 
-def backend(tmp_path, path, **variables):
+def backend(tmp_path, path, before="", **variables):
     """What pip runs before it builds, with only `path` to find programs in."""
     (tmp_path / "maturin.py").write_text("build_sdist = get_requires_for_build_sdist = None\n")
-    program = "import build_backend; print(build_backend.get_requires_for_build_wheel())"
+    program = f"{before}\nimport build_backend; print(build_backend.get_requires_for_build_wheel())"
     return subprocess.run(
         [sys.executable, "-c", program],
         env={"PATH": str(path), "PYTHONPATH": f"{tmp_path}:{REPOSITORY / 'release'}", **variables},
@@ -52,6 +52,21 @@ def test_without_rust_one_message_says_what_is_missing(tmp_path):
     built = backend(tmp_path, path)
     assert (built.returncode, built.stdout.strip()) == (0, "[]")
     assert "no C compiler" in backend(tmp_path, path, CC="no-such-compiler").stderr
+
+
+def test_free_threaded_cpython_is_refused_before_3_14(tmp_path):
+    path = tmp_path / "bin"
+    program(path, "cargo", "cargo 1.99.0 (0123abc 2027-05-05)")
+    program(path, "cc")
+    free_threaded = """
+import sys, sysconfig
+sysconfig.get_config_vars()["Py_GIL_DISABLED"] = 1
+sys.version_info = (3, {}, 0, "final", 0)"""
+    refused = backend(tmp_path, path, free_threaded.format(13))
+    assert refused.returncode == 1
+    assert "free-threaded CPython is supported from 3.14 on, and this is 3.13." in refused.stderr
+    tried = backend(tmp_path, path, free_threaded.format(13), UNSAFE_PYO3_SKIP_VERSION_CHECK="1")
+    assert tried.returncode == backend(tmp_path, path, free_threaded.format(14)).returncode == 0
 
 
 @pytest.fixture

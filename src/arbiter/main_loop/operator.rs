@@ -1,11 +1,14 @@
 //! What the operator asks for: signals, commands of the control interface, requests of the admin address.
 
-use nix::sys::signal::kill;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
+use crate::arbiter::admin_actions::{Action, AdminActions, stack_response};
 use crate::arbiter::admin_pages::AdminPages;
-use crate::arbiter::control_server::{CommandError, listener_view, worker_view};
+use crate::arbiter::admin_response::Answered;
+use crate::arbiter::control_server::{
+    CommandError, listener_view, replace_worker, signal_self, worker_view,
+};
 use crate::arbiter::dashboard::Kind;
 use crate::arbiter::deferred_reload::Due;
 use crate::control::{self, ClientId, Command, Request, View};
@@ -261,7 +264,10 @@ impl Arbiter<'_> {
             let config = self.rollout.config();
             self.control.follow(config, self.pid.as_raw(), now);
         }
-        self.control.answer_stacks(&self.children, now);
+        for (number, stacks) in self.control.answer_stacks(&self.children, now) {
+            let (admin, response) = (self.admin.iter_mut(), stack_response(stacks));
+            admin.for_each(|admin| admin.complete(number, &response));
+        }
         for _ in 0..ROUNDS_PER_ITERATION {
             for (client, request) in self.control.receive(now) {
                 self.carry_out(client, request, now)?;
@@ -284,14 +290,22 @@ impl Arbiter<'_> {
                     .request_stacks(client, &id, pid, (&self.children, now));
                 return Ok(());
             }
-            Command::Reload => self.signal_self(Signal::SIGHUP, json!({"status": "reloading"})),
-            Command::Reopen => self.signal_self(Signal::SIGUSR1, json!({"status": "reopening"})),
+            Command::Reload => {
+                signal_self(self.pid, Signal::SIGHUP, json!({"status": "reloading"}))
+            }
+            Command::Reopen => {
+                signal_self(self.pid, Signal::SIGUSR1, json!({"status": "reopening"}))
+            }
             Command::Shutdown { quick } => {
                 let (mode, signal) = match quick {
                     false => ("graceful", Signal::SIGTERM),
                     true => ("quick", Signal::SIGINT),
                 };
-                self.signal_self(signal, json!({"status": "shutting_down", "mode": mode}))
+                signal_self(
+                    self.pid,
+                    signal,
+                    json!({"status": "shutting_down", "mode": mode}),
+                )
             }
             Command::WorkerAdd(_) | Command::WorkerRemove(_) | Command::WorkerKill(_)
                 if self.stopping.is_stopping() =>
@@ -302,8 +316,7 @@ impl Arbiter<'_> {
                 let before = self.rollout.num_workers();
                 self.spawner.reset_delays();
                 self.change_num_workers(isize::try_from(count).unwrap_or(0))?;
-                let total = self.rollout.num_workers();
-                Ok(json!({"added": count, "previous": before, "total": total}))
+                Ok(json!({"added": count, "previous": before, "total": self.rollout.num_workers()}))
             }
             Command::WorkerRemove(count) => {
                 let before = self.rollout.num_workers();
@@ -314,31 +327,10 @@ impl Arbiter<'_> {
                 let total = self.rollout.num_workers();
                 Ok(json!({"removed": removed, "previous": before, "total": total}))
             }
-            Command::WorkerKill(pid) => Ok(self.replace_worker(pid, now)),
+            Command::WorkerKill(pid) => Ok(replace_worker(&mut self.children, pid, now)),
         };
         self.control.answer(client, &id, result);
         Ok(())
-    }
-
-    /// The loop handles it like one that an operator has sent.
-    fn signal_self(&self, signal: Signal, data: Value) -> Result<Value, CommandError> {
-        match kill(self.pid, signal) {
-            Ok(()) => Ok(data),
-            Err(errno) => Err(CommandError::Signal(errno)),
-        }
-    }
-
-    /// It gets TERM, and as one that is to go it is replaced at once.
-    fn replace_worker(&mut self, pid: i32, now: u64) -> Value {
-        let Some(worker) = self.children.by_pid_mut(Pid::from_raw(pid)) else {
-            let error = CommandError::NoWorker(pid).to_string();
-            return json!({"success": false, "error": error});
-        };
-        match worker.stage() {
-            Stage::Booting | Stage::Serving => worker.retire(Signal::SIGTERM, now),
-            _ => worker.send(Signal::SIGTERM),
-        }
-        json!({"success": true, "killed": pid})
     }
 
     fn view(&self) -> View<'_> {
@@ -362,20 +354,32 @@ impl Arbiter<'_> {
         let Some(mut admin) = self.admin.take() else {
             return;
         };
-        admin.serve(monotonic_ms(), &|asked| self.admin_pages().answer(asked));
+        let config = Arc::clone(self.rollout.config());
+        admin.serve(monotonic_ms(), &config, &mut |asked, token, number| {
+            let Some(action) = Action::at(asked.path()) else {
+                let pages = AdminPages {
+                    has_actions: token.is_set(),
+                    view: self.view(),
+                    children: &self.children,
+                    scoreboard: self.spawner.scoreboard(),
+                    dashboard: &self.dashboard,
+                    log: self.log,
+                    certificate_end: self.certificates.not_after(),
+                    is_stopping: self.stopping.is_underway(),
+                };
+                return Answered::Now(pages.answer(asked));
+            };
+            let actions = AdminActions {
+                pid: self.pid,
+                config: &config,
+                children: &self.children,
+                stacks: self.control.stacks(),
+                num_workers: self.rollout.num_workers(),
+                is_stopping: self.stopping.is_stopping(),
+            };
+            actions.answer((action, asked), token, number)
+        });
         self.admin = Some(admin);
-    }
-
-    fn admin_pages(&self) -> AdminPages<'_> {
-        AdminPages {
-            view: self.view(),
-            children: &self.children,
-            scoreboard: self.spawner.scoreboard(),
-            dashboard: &self.dashboard,
-            log: self.log,
-            certificate_end: self.certificates.not_after(),
-            is_stopping: self.stopping.is_underway(),
-        }
     }
 
     /// Reports to statsd and systemd what has changed.

@@ -148,6 +148,15 @@ pub(super) const ROWS: &[Setting] = &[
     .flags(&["--admin-bind"])
     .ours(),
     row(
+        "admin_token",
+        SECTION,
+        Kind::Secret,
+        Default::None,
+        "Token with which requests to admin_bind may act: env:NAME, file:PATH, or the token itself. Never shown.",
+    )
+    .flags(&["--admin-token"])
+    .ours(),
+    row(
         "client_header_timeout",
         SECTION,
         Kind::Int,
@@ -251,7 +260,7 @@ pub(super) const ROWS: &[Setting] = &[
 /// Why a worker class cannot be had here and what to ask for instead; `None` for the ones that can.
 pub(in crate::config) fn refusal(class: &str) -> Option<String> {
     let (path, name) = path_and_name(class);
-    if ["sync", "gthread", SYNC_PATH, GTHREAD_PATH].contains(&name) || GEVENT.contains(&name) {
+    if ["sync", "gthread", SYNC_PATH, GTHREAD_PATH].contains(&name) || green(name).is_some() {
         return None;
     }
     let has = |words: &[&str]| {
@@ -260,7 +269,7 @@ pub(in crate::config) fn refusal(class: &str) -> Option<String> {
             .any(|word| path.to_ascii_lowercase().contains(word))
     };
     let advice = if has(&["gevent"]) {
-        "use -k gevent; WebSockets of flask-sock and simple-websocket work on it"
+        "use -k gevent, or the class of gevent-websocket by its full name"
     } else if has(&["eventlet"]) {
         "eventlet itself asks its users to move on: use -k gevent, or --threads N"
     } else if has(&["asgi", "uvicorn", "hypercorn"]) {
@@ -289,9 +298,14 @@ fn path_and_name(class: &str) -> (&str, &str) {
 /// What a worker of this class runs its requests on.
 pub(in crate::config) fn class(value: Option<&Value>) -> WorkerClass {
     let class = value.map(Value::to_string).unwrap_or_default();
-    match GEVENT.contains(&path_and_name(&class).1) {
-        true => WorkerClass::Gevent,
-        false => WorkerClass::Threads,
+    green(path_and_name(&class).1).unwrap_or(WorkerClass::Threads)
+}
+
+fn green(name: &str) -> Option<WorkerClass> {
+    match name {
+        name if GEVENT.contains(&name) => Some(WorkerClass::Gevent),
+        GEVENT_WEBSOCKET => Some(WorkerClass::GeventWebSocket),
+        _ => None,
     }
 }
 
@@ -303,5 +317,6 @@ const GEVENT: [&str; 5] = [
     "gunicorn.workers.ggevent.GeventWorker",
     "gunicorn.workers.ggevent.GeventPyWSGIWorker",
 ];
+const GEVENT_WEBSOCKET: &str = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker";
 const SYNC_PATH: &str = "gunicorn.workers.sync.SyncWorker";
 const GTHREAD_PATH: &str = "gunicorn.workers.gthread.ThreadWorker";

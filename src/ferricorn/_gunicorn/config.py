@@ -161,11 +161,14 @@ class Config:
         from ferricorn._gunicorn.workers.gthread import ThreadWorker
         from ferricorn._gunicorn.workers.sync import SyncWorker
 
-        name = self.worker_class_str.removeprefix("egg:gunicorn#")
+        value = self._value("worker_class")
+        name = f"{value.__module__}.{value.__name__}" if isinstance(value, type) else str(value)
+        name = name.removeprefix("egg:gunicorn#")
         if name.startswith("gevent") or ".ggevent." in name:
-            from ferricorn._gunicorn.workers.ggevent import GeventWorker
+            from ferricorn._gunicorn.workers import ggevent
 
-            return GeventWorker
+            kind = name.rpartition(".")[2]
+            return getattr(ggevent, kind, ggevent.GeventWorker)
         return SyncWorker if self.worker_class_str == "sync" else ThreadWorker
 
     @property

@@ -6,11 +6,12 @@
 //! `post_request`.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyDelta, PyDict, PyList, PyString};
 
 use crate::http::{ProxyHeader, ProxyRoute};
@@ -47,6 +48,8 @@ pub struct RequestHooks {
     response_class: Py<PyAny>,
     /// `ferricorn._objects`
     objects: Py<PyModule>,
+    /// Without a GIL threads raise `worker.nr` at the same time.
+    counting: Mutex<()>,
 }
 
 impl RequestHooks {
@@ -72,6 +75,7 @@ impl RequestHooks {
             request_class: class("ferricorn._gunicorn.http.message", "Request")?.unbind(),
             response_class: class("ferricorn._gunicorn.http.wsgi", "Response")?.unbind(),
             objects: py.import("ferricorn._objects")?.unbind(),
+            counting: Mutex::default(),
         }))
     }
 
@@ -205,6 +209,9 @@ impl<'py> HookedRequest<'_, 'py> {
     }
 
     fn count(&self) -> PyResult<()> {
+        let _alone = (self.hooks.counting)
+            .lock_py_attached(self.py())
+            .unwrap_or_else(PoisonError::into_inner);
         let handled: u64 = self.worker.getattr(intern!(self.py(), "nr"))?.extract()?;
         store(&self.worker, "nr", handled + 1)
     }

@@ -1,22 +1,28 @@
-//! What comes next on a connection: write what is queued; then close, take the next request, or wait.
+//! What comes next on a connection: write what is queued; then close, take the next request, or wait. Or another worker goes
+//! on with it.
 
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
 use crate::pool::Job;
 
 use super::{Action, Connection};
-use crate::worker::connection_lifecycle::Pace;
+use crate::worker::connection_lifecycle::{Pace, State};
 use crate::worker::dispatch::Usage;
 use crate::worker::events::InputEvent;
 use crate::worker::handshakes::Handshakes;
 use crate::worker::http1::Refusal;
 use crate::worker::loop_clock::Clock;
+use crate::worker::preamble::Preamble;
 use crate::worker::services::Services;
 use crate::worker::transport::HandshakeError;
 use crate::worker::write_side::{Progress, WriteError};
 
 /// At a stop, a connection that was used within this time may have sent its next request.
 const JUST_NOW: Duration = Duration::from_secs(1);
+/// What another worker gets of a connection's request; one with more stays where it is. It fits the buffer that it is
+/// received in, and three of them fit a way.
+const TRANSFER_BYTES_MAX: usize = 60 * 1024;
 
 impl Connection {
     /// Answer with an error page.
@@ -233,5 +239,43 @@ impl Connection {
         } else {
             action
         }
+    }
+
+    /// What another worker needs to go on with this connection: its socket, and the bytes of the request that no thread has
+    /// begun. That is the request of `job`, or without one as much as has come of the next. `None`: it has to stay.
+    pub(in crate::worker) fn transfer(
+        &self,
+        job: Option<&Job>,
+    ) -> Option<(BorrowedFd<'_>, Vec<u8>)> {
+        let is_between = self.write.is_empty() && !self.lifecycle.is_lingering_close();
+        if self.http2.is_some() || self.client.has_proxy_header() || !is_between {
+            return None;
+        }
+        if matches!(self.lifecycle.state(), State::AwaitingFirstByte { .. }) {
+            let is_untouched = job.is_none() && self.read.is_empty();
+            return is_untouched.then(|| (self.transport.as_fd(), Vec::new()));
+        }
+        let socket = self.transport.transferable()?;
+        if self.preamble != Preamble::Over || job.is_some_and(|job| job.socket.is_some()) {
+            return None;
+        }
+        let mut bytes = self.protocol.received(job)?;
+        bytes.extend_from_slice(self.read.buffered());
+        (bytes.len() <= TRANSFER_BYTES_MAX).then_some((socket, bytes))
+    }
+
+    /// Continue with what another worker has read.
+    pub(in crate::worker) fn resume_transferred(
+        &mut self,
+        bytes: &[u8],
+        services: &mut Services,
+    ) -> Action {
+        self.preamble = Preamble::Over;
+        self.read.keep(bytes);
+        let action = self.receive_buffered(services);
+        if action == Action::Wait {
+            self.await_input(&mut services.clock);
+        }
+        action
     }
 }

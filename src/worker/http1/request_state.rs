@@ -236,6 +236,10 @@ impl Client {
         self.conn
     }
 
+    pub(in crate::worker) fn listener(&self) -> usize {
+        self.listener
+    }
+
     pub(in crate::worker) fn peer(&self) -> Peer {
         self.peer
     }

@@ -19,3 +19,13 @@ class GeventWorker(Worker):
 
 class GeventPyWSGIWorker(GeventWorker):
     """The same; the server in front is ours in both."""
+
+
+class GeventWebSocketWorker(GeventPyWSGIWorker):
+    """The class of gevent-websocket's by this name."""
+
+    def load_wsgi(self) -> None:
+        from ferricorn._gevent_websocket import upgrading
+
+        super().load_wsgi()
+        self.wsgi = upgrading(self.wsgi)
