@@ -182,10 +182,10 @@ def serve(pool: Any, period: float) -> None:
             note(is_closed)
             note(is_empty)
 
-    def beat() -> None:
+    def heartbeat() -> None:
         nonlocal timer
         pool.heartbeat()
-        timer = hub.schedule_call_global(period, beat)
+        timer = hub.schedule_call_global(period, heartbeat)
 
     def patiently(wait: Any) -> None:
         """What ends programs (a signal's handler, `sys.exit` in a greenlet) comes to the main greenlet, once each."""
@@ -206,7 +206,7 @@ def serve(pool: Any, period: float) -> None:
         pass
 
     watcher = hub.add(hub.READ, pool.descriptor(), look, ignore, ignore)
-    beat()
+    heartbeat()
     hub.schedule_call_global(0, look)
     try:
         patiently(is_closed.wait)
