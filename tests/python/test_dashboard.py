@@ -81,6 +81,9 @@ def test_numbers_equal_those_of_metrics(watched):
     assert samples["workers"][-1] == 2
     assert samples["memory"][-1] >= samples["memory_max"][-1] > 1 << 20
     assert max(samples["p50"]) > 0
+    # A thread that is woken for a request needs the GIL, and each of these found all threads asleep.
+    assert 1 <= figure(one, "gil_wait_seconds_count") <= 8
+    assert max(samples["gil_p99"]) > 0
     assert {len(column) for name, column in samples.items() if name != "first"} == {len(samples["at"])}
 
 
