@@ -21,6 +21,7 @@ mod gevent;
 mod green_worker;
 mod leave;
 mod main_thread;
+mod master_signals;
 mod origin;
 mod preload;
 mod python_fork;
