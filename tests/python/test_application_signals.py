@@ -128,7 +128,7 @@ NUMBER = signal.SIGTERM
 def when_ready(server):
     before = signal.getsignal(NUMBER)
     names = "HUP QUIT INT TERM TTIN TTOU USR1 USR2 WINCH CHLD".split()
-    gate.note("callable", [callable(signal.getsignal(getattr(signal, f"SIG{name}"))) for name in names])
+    gate.note("of_master", [callable(signal.getsignal(getattr(signal, f"SIG{name}"))) for name in names])
     def handler(number, frame):
         gate.note("handled", number)
         if os.environ["HOW"] == "chain":
@@ -153,7 +153,7 @@ def test_a_handler_that_a_hook_sets_in_the_master_may_call_the_one_before(server
     path.write_text(MASTER)
     env = {"PYTHONPATH": str(APPS), "HOW": how, "HANDLER": "none"}
     one = server("handlers", "-c", str(path), "--threads", "2", *preload, env=env)
-    assert gates.wait_notes("callable")[0] == str([True] * 10)
+    assert gates.wait_notes("of_master") == [str([True] * 10)]
     assert one.get("/").status == 200
     assert one.stop() == 0
     assert gates.notes("handled") == [str(int(signal.SIGTERM))]
