@@ -60,9 +60,10 @@ impl Default for State {
     }
 }
 
-const HEAD_BYTES: usize = 9;
+const HEAD_BYTES: usize = FrameHead::BYTES;
 
 impl FrameHead {
+    pub const BYTES: usize = 9;
     /// `END_STREAM`, and `ACK` of SETTINGS and PING.
     pub const FLAG_END_STREAM: u8 = 1;
     pub const FLAG_ACK: u8 = 1;
@@ -102,8 +103,9 @@ impl FrameKind {
 }
 
 impl FrameScan {
-    /// Looks at the bytes that have arrived.
-    pub fn feed<'a>(&mut self, mut bytes: &'a [u8], mut on_event: impl FnMut(FrameEvent<'a>)) {
+    /// Looks at the bytes that have arrived. Each event comes with the number of those that it ends behind.
+    pub fn feed<'a>(&mut self, arrived: &'a [u8], mut on_event: impl FnMut(FrameEvent<'a>, usize)) {
+        let mut bytes = arrived;
         while !bytes.is_empty() {
             match &mut self.state {
                 State::Head { bytes: head, got } => {
@@ -113,18 +115,20 @@ impl FrameScan {
                     bytes = &bytes[step..];
                     if *got == HEAD_BYTES {
                         let head = FrameHead::parse(head);
-                        on_event(FrameEvent::Head(head));
-                        self.begin_payload(head, &mut on_event);
+                        let at = arrived.len() - bytes.len();
+                        on_event(FrameEvent::Head(head), at);
+                        self.begin_payload(head, at, &mut on_event);
                     }
                 }
                 State::Payload { head, left } => {
                     let head = *head;
                     let step = bytes.len().min(*left as usize);
-                    on_event(FrameEvent::Payload(head, &bytes[..step]));
+                    let at = arrived.len() - bytes.len() + step;
+                    on_event(FrameEvent::Payload(head, &bytes[..step]), at);
                     bytes = &bytes[step..];
                     let left = *left - step as u32;
                     if left == 0 {
-                        on_event(FrameEvent::End(head));
+                        on_event(FrameEvent::End(head), at);
                         self.state = State::default();
                     } else {
                         self.state = State::Payload { head, left };
@@ -134,14 +138,27 @@ impl FrameScan {
         }
     }
 
-    fn begin_payload<'a>(&mut self, head: FrameHead, on_event: &mut impl FnMut(FrameEvent<'a>)) {
+    fn begin_payload<'a>(
+        &mut self,
+        head: FrameHead,
+        at: usize,
+        on_event: &mut impl FnMut(FrameEvent<'a>, usize),
+    ) {
         self.state = match head.length {
             0 => {
-                on_event(FrameEvent::End(head));
+                on_event(FrameEvent::End(head), at);
                 State::default()
             }
             left => State::Payload { head, left },
         };
+    }
+
+    /// How many bytes of a frame's head have arrived that is not whole.
+    pub fn head_bytes(&self) -> usize {
+        match self.state {
+            State::Head { got, .. } => got,
+            State::Payload { .. } => 0,
+        }
     }
 
     /// Whether the last frame is whole.
@@ -172,7 +189,7 @@ mod tests {
         let (mut scan, mut heads, mut whole) = (FrameScan::default(), Vec::new(), Vec::new());
         let mut payload = Vec::new();
         for piece in bytes.chunks(step) {
-            scan.feed(piece, |event| match event {
+            scan.feed(piece, |event, _| match event {
                 FrameEvent::Head(head) => heads.push(head),
                 FrameEvent::Payload(_, part) => payload.extend_from_slice(part),
                 FrameEvent::End(head) => whole.push((head, std::mem::take(&mut payload))),

@@ -11,6 +11,8 @@
 //! | 9 connection management | `exchange.rs` |
 //! | 4 and 6, as a sender | `response.rs`, `encode.rs` |
 //!
+//! Of HTTP/2: `frame_scan.rs` (frames), `header_block.rs` and `huffman.rs` (RFC 7541).
+//!
 //! What stands before HTTP, and what proxies say within it: `proxy.rs` (the PROXY protocol), `forwarded.rs` (names,
 //! scheme, mount point), `forwarded_for.rs` (the client's address),
 //! `request_id.rs` (the request's name).
@@ -35,6 +37,8 @@ mod forwarded_for;
 mod frame_scan;
 mod framing;
 mod head;
+mod header_block;
+mod huffman;
 mod limits;
 mod proxy;
 mod refusal;
@@ -42,7 +46,6 @@ mod request_id;
 mod response;
 mod step;
 mod target;
-mod trailer_check;
 mod uwsgi;
 mod version;
 
@@ -58,12 +61,12 @@ pub use frame_scan::frame;
 pub use frame_scan::{FrameEvent, FrameHead, FrameKind, FrameScan};
 pub use framing::{BodyLength, Framing};
 pub use head::{HeadScan, RequestHead, RequestParts, parse_head};
+pub use header_block::{BrokenBlock, HeaderBlock, HeaderTable};
 pub use limits::{Limits, Rules};
 pub use proxy::{ProxyHeader, ProxyMode, ProxyParse, ProxyRoute, parse as parse_proxy_header};
 pub use request_id::{TraceParent, client_request_id, made_request_id, trace_parent};
 pub use response::ResponseHead;
 pub use step::{Finish, Received, Step, WholeResponse};
 pub use target::percent_decode;
-pub use trailer_check::has_pseudo_field;
 pub use uwsgi::parse_packet;
 pub use version::Version;

@@ -4,10 +4,8 @@
 //! in, waiting requests are submitted, responses send what they may, and what came of it is written. The connection waits
 //! for its streams, and each stream that waits for its client has a deadline of its own.
 //!
-//! `engine.rs` drives the protocol, `flood_guard.rs` bounds what a client may do, `mux.rs` holds the streams, `response_stream.rs`
+//! `engine.rs` drives the protocol, `inspection.rs` looks at what a client sends, `mux.rs` holds the streams, `response_stream.rs`
 //! one response on its way, and `goodbye.rs` is the connection's end.
-
-use h2::Reason;
 
 use crate::pool::{ConnId, Job, Reply};
 
@@ -21,16 +19,26 @@ use super::services::Services;
 use super::write_side::Progress;
 
 use self::engine::{Engine, Polled};
-use self::flood_guard::{Flood, FloodGuard, Seen};
+use self::goodbye_stage::Goodbye;
+use self::inspection::Inspection;
 use self::mux::Mux;
+use self::seen::Seen;
+use self::violation::Violation;
 
 mod engine;
 mod flood_guard;
+mod frame_length;
 mod goodbye;
+mod goodbye_stage;
+mod inspection;
 mod link;
 mod messages;
 mod mux;
 mod response_stream;
+mod seen;
+mod settings_check;
+mod stream_inputs;
+mod violation;
 
 pub(super) use self::link::Link;
 pub(super) use self::mux::jobs_max;
@@ -43,7 +51,7 @@ const UNSENT_BYTES_MAX: u64 = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Http2 {
     engine: Engine,
-    guard: FloodGuard,
+    inspection: Inspection,
     mux: Mux,
     goodbye: Goodbye,
     /// What came and was not yet acted upon.
@@ -54,32 +62,13 @@ pub(super) struct Http2 {
     is_scheduled: bool,
 }
 
-/// How far the connection is on the way to its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Goodbye {
-    #[default]
-    Unsaid,
-    /// GOAWAY is sent; requests that were on their way are still taken.
-    Said,
-    /// No request is under way, and the client has a moment for its last.
-    LastWait,
-    /// The last GOAWAY is on its way out, or was not worth while.
-    Over,
-}
-
-impl Goodbye {
-    fn is_over(self) -> bool {
-        self == Self::Over
-    }
-}
-
 impl Http2 {
     pub(super) fn new(client: &Client, services: &Services) -> Self {
         let settings = services.policy.http2();
         let threads = services.dispatch.pool().thread_count();
         Self {
             engine: Engine::new(settings, !services.policy.buffers_requests()),
-            guard: FloodGuard::new(settings.http2_max_header_list_size, services.clock.now()),
+            inspection: Inspection::new(settings, services.clock.now()),
             mux: Mux::new(
                 client.conn(),
                 settings.http2_max_concurrent_streams,
@@ -94,7 +83,7 @@ impl Http2 {
 
     /// Between requests.
     pub(super) fn is_idle(&self) -> bool {
-        self.mux.is_idle() && !self.engine.has_streams() && !self.guard.is_mid_frame()
+        self.mux.is_idle() && !self.engine.has_streams() && !self.inspection.is_mid_frame()
     }
 
     /// The poll set has news of the socket.
@@ -183,38 +172,39 @@ impl Http2 {
                     last = Some(action);
                 }
                 Ok(Input::Blocked) => break,
-                // A client that closes its side takes no answers either: the crate has no half-closed connection.
-                Ok(Input::End) | Err(_) => return Action::Close,
+                Ok(Input::End) => return self.on_end_of_input(link, services),
+                Err(_) => return Action::Close,
             }
         }
         // Without bytes it may still be about a reply.
         last.unwrap_or_else(|| self.advance(link, services))
     }
 
-    /// Bytes have arrived: the guard looks at them first.
+    /// Bytes have arrived: they are looked at first.
     fn receive(&mut self, bytes: &[u8], client: &Client, services: &mut Services) {
-        let preface = bytes.len().min(self.preface_left);
-        self.preface_left -= preface;
-        let now = services.clock.now();
-        let verdict = self.guard.inspect(&bytes[preface..], now, &mut self.seen);
-        if let Err(flood) = verdict {
-            self.engine.feed(&bytes[..preface]);
-            return self.give_up(flood, client, services);
+        let (preface, bytes) = bytes.split_at(bytes.len().min(self.preface_left));
+        self.preface_left -= preface.len();
+        let (now, engine) = (services.clock.now(), &self.engine);
+        engine.feed(preface);
+        let pass = |bytes: &[u8]| engine.feed(bytes);
+        if let Err(violation) = self.inspection.inspect(bytes, now, &mut self.seen, pass) {
+            self.give_up(violation, client, services);
         }
-        self.engine.feed(bytes);
     }
 
-    /// The client breaks the protocol's peace.
-    fn give_up(&mut self, flood: Flood, client: &Client, services: &mut Services) {
+    /// The client breaks the protocol, or its peace.
+    fn give_up(&mut self, violation: Violation, client: &Client, services: &mut Services) {
         log::info!(
             "HTTP/2 connection from ip={} is closed: {}.",
             PeerText(client.peer()),
-            flood.what()
+            violation.what()
         );
         services.accounting.slot().add_refused(1);
-        // The preface may just have come: without it there is no GOAWAY.
-        let _ = self.engine.poll();
-        self.end(flood.code(), services);
+        // The preface may just have come: without it there is no GOAWAY. Requests that came before are logged.
+        while let Polled::Request(request, respond) = self.engine.poll() {
+            self.mux.begin(request, respond, client, services);
+        }
+        self.end(violation.code(), services);
     }
 
     /// Take in the requests that have come, and what else was seen to come.
@@ -234,25 +224,22 @@ impl Http2 {
         if self.seen.is_empty() {
             return;
         }
-        let is_due = |id: &u32| *id < end;
-        let (malformed, later): (Vec<u32>, _) =
-            self.seen.malformed.iter().partition(|id| is_due(id));
+        let (faults, later): (Vec<_>, _) = self.seen.faults.iter().partition(|(id, _)| *id < end);
         let (resets, later_resets): (Vec<u32>, _) =
-            self.seen.resets.iter().partition(|id| is_due(id));
+            self.seen.resets.iter().partition(|id| **id < end);
         self.seen = Seen {
             resets: later_resets,
-            malformed: later,
+            faults: later,
         };
-        for id in malformed {
-            let reason = "pseudo-field in the trailers";
-            self.mux.reset(id, Reason::PROTOCOL_ERROR, reason, services);
+        for (id, fault) in faults {
+            self.mux.reset(id, fault.code(), fault.what(), services);
         }
         for id in resets {
             let reason = services.shutdown.reason_of_gone();
             if self.mux.cancel(id, reason, services)
-                && let Err(flood) = self.guard.note_early_reset()
+                && let Err(violation) = self.inspection.note_early_reset()
             {
-                return self.give_up(flood, client, services);
+                return self.give_up(violation, client, services);
             }
         }
     }
@@ -294,10 +281,10 @@ impl Http2 {
         let mut output = self.engine.take_output();
         let len = output.len();
         if len > 0 {
-            if let Err(flood) = self.guard.inspect_output(&output)
+            if let Err(violation) = self.inspection.inspect_output(&output)
                 && !self.goodbye.is_over()
             {
-                self.give_up(flood, link.client, services);
+                self.give_up(violation, link.client, services);
             }
             services.writes.spend(len as u64);
             link.write.send(&mut output, link.transport);

@@ -85,6 +85,11 @@ impl ReadSide {
         matches!(self.edge, Edge::Ending | Edge::Ended)
     }
 
+    /// Everything that the client has sent is read, and nothing more will come.
+    pub(super) fn has_ended(&self) -> bool {
+        self.edge == Edge::Ended
+    }
+
     /// Bytes of the client may be unread, or may still come, when the connection closes.
     pub(super) fn may_have_unread(&self) -> bool {
         self.edge != Edge::Ended

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use ferricorn::control::{Asked, Inbox};
 use ferricorn::http::{
     BodySize, ChunkedDecoder, ClientAddress, ClientField, Exchange, FrameEvent, FrameScan,
-    HeadScan, HeaderPolicy, Limits, Piece, ProxyHeader, ProxyMode, ProxyParse, ProxyRoute,
-    Received, RequestHead, ResponseDefaults, ResponseHead, Rules, Underscores, forwarded_client,
-    has_pseudo_field, parse_head, parse_packet, parse_proxy_header,
+    HeadScan, HeaderPolicy, HeaderTable, Limits, Piece, ProxyHeader, ProxyMode, ProxyParse,
+    ProxyRoute, Received, RequestHead, ResponseDefaults, ResponseHead, Rules, Underscores,
+    forwarded_client, parse_head, parse_packet, parse_proxy_header,
 };
 use ferricorn::tls::{PeerCertificate, ciphers};
 
@@ -538,12 +538,12 @@ pub(crate) fn certificate(bytes: &[u8]) {
     );
 }
 
-/// Frames of HTTP/2, whole and in pieces; the same bytes as a block of trailers.
+/// Frames of HTTP/2, whole and in pieces; the same bytes as header blocks.
 pub(crate) fn http2_frames(bytes: &[u8]) {
     let seen = |step: usize| {
         let (mut scan, mut payload_bytes, mut whole) = (FrameScan::default(), 0_u64, Vec::new());
         for piece in bytes.chunks(step) {
-            scan.feed(piece, |event| match event {
+            scan.feed(piece, |event, _| match event {
                 FrameEvent::Head(_) => payload_bytes = 0,
                 FrameEvent::Payload(_, part) => payload_bytes += part.len() as u64,
                 FrameEvent::End(head) => {
@@ -558,10 +558,22 @@ pub(crate) fn http2_frames(bytes: &[u8]) {
     for step in [1, 2, 7] {
         assert_eq!(seen(step), whole, "the pieces make other frames");
     }
-    if has_pseudo_field(bytes) {
-        // A field that is whole in it stays whole when more follows.
-        assert!(has_pseudo_field(&[bytes, &[0xbe]].concat()));
+    header_blocks(bytes);
+}
+
+/// The bytes as two header blocks: what replaces the first is in order, and leaves a table that reads the second alike.
+fn header_blocks(bytes: &[u8]) {
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let (mut table, mut theirs) = (HeaderTable::default(), HeaderTable::default());
+    if table.read(first).is_err() {
+        return;
     }
+    let Some(replaced) = table.replaced(first) else {
+        return;
+    };
+    let found = theirs.read(&replaced);
+    assert!(found.is_ok_and(|found| !found.is_to_replace));
+    assert_eq!(table.read(second).is_err(), theirs.read(second).is_err());
 }
 
 /// A packet of the uwsgi protocol: nothing before its end decides but a refusal, and its head keeps the rules of text.

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from frames import (
     CANCEL,
+    COMPRESSION_ERROR,
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
@@ -267,8 +268,7 @@ def frames_that_end(client: Frames) -> dict[str, tuple[bytes, int]]:
         "HEADERS on stream 0": (b"\0\0\1\1\5\0\0\0\0\x82", PROTOCOL_ERROR),
         "an even stream": (b"\0\0\1\1\5\0\0\0\2\x82", PROTOCOL_ERROR),
         "a push": (b"\0\0\4\5\4\0\0\0\1\0\0\0\2", PROTOCOL_ERROR),
-        # The h2 crate's code; the RFC's is COMPRESSION_ERROR.
-        "a broken header block": (b"\0\0\1\1\5\0\0\0\1\xff", PROTOCOL_ERROR),
+        "a broken header block": (b"\0\0\1\1\5\0\0\0\1\xff", COMPRESSION_ERROR),
         "PING of 7 bytes": (b"\0\0\7\6\0\0\0\0\0" + bytes(7), FRAME_SIZE_ERROR),
         "SETTINGS of 5 bytes": (b"\0\0\5\4\0\0\0\0\0" + bytes(5), FRAME_SIZE_ERROR),
         "SETTINGS on a stream": (b"\0\0\0\4\0\0\0\0\1", PROTOCOL_ERROR),

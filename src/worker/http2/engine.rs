@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
-use h2::{Reason, RecvStream};
+use h2::{Ping, Reason, RecvStream};
 use http_message::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -191,6 +191,16 @@ impl Engine {
         true
     }
 
+    /// Send a PING. Its answer is not waited for. The crate has one for its user at a time, and the connection needs no other.
+    pub(super) fn probe(&mut self) {
+        if let State::Open(connection) = &mut self.state
+            && let Some(mut pings) = connection.ping_pong()
+            && let Err(error) = pings.send_ping(Ping::opaque())
+        {
+            log::debug!("An HTTP/2 connection takes no PING: {error}");
+        }
+    }
+
     /// End the connection. What is not answered will not be.
     pub(super) fn go_away(&mut self, reason: Reason) {
         match &mut self.state {
@@ -287,7 +297,7 @@ mod tests {
 
     fn kinds(engine: &Engine) -> Vec<FrameKind> {
         let mut kinds = Vec::new();
-        FrameScan::default().feed(&engine.take_output(), |event| {
+        FrameScan::default().feed(&engine.take_output(), |event, _| {
             if let FrameEvent::Head(head) = event {
                 kinds.push(head.kind);
             }

@@ -5,8 +5,9 @@
 
 use h2::Reason;
 
+use super::Http2;
+use super::goodbye_stage::Goodbye;
 use super::link::Link;
-use super::{Goodbye, Http2};
 use crate::pool::ConnId;
 use crate::worker::connection_lifecycle::{Action, State};
 use crate::worker::events::InputEvent;
@@ -15,6 +16,7 @@ use crate::worker::services::Services;
 
 /// A connection that has served this many requests says goodbye: stream numbers end at 2^31.
 const REQUESTS_MAX: u64 = 100_000;
+
 impl Http2 {
     /// Everything is written: what the connection waits for now.
     pub(super) fn await_next(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
@@ -24,14 +26,22 @@ impl Http2 {
         if self.engine.is_over() {
             return self.begin_close(link, services);
         }
-        let (lifecycle, clock) = (&mut *link.lifecycle, &mut services.clock);
+        if link.read.has_ended() && self.mux.reset_stalled(services) {
+            return Action::Resume;
+        }
         if !self.mux.is_idle() {
-            lifecycle.dispatched();
+            link.lifecycle.dispatched();
             if self.goodbye == Goodbye::LastWait {
                 self.goodbye = Goodbye::Said;
             }
             return Action::Wait;
         }
+        if link.read.has_ended() && self.goodbye != Goodbye::Over {
+            // It had answers to come, and has them all.
+            self.end(Reason::NO_ERROR, services);
+            return Action::Resume;
+        }
+        let (lifecycle, clock) = (&mut *link.lifecycle, &mut services.clock);
         match (self.goodbye, lifecycle.state()) {
             (Goodbye::Said, _) => {
                 lifecycle.await_last_request(clock);
@@ -39,7 +49,7 @@ impl Http2 {
                 Action::Wait
             }
             (Goodbye::LastWait | Goodbye::Over, _) => Action::Wait,
-            _ if self.guard.is_mid_frame() => {
+            _ if self.inspection.is_mid_frame() => {
                 lifecycle.await_head(clock);
                 Action::Wait
             }
@@ -55,6 +65,22 @@ impl Http2 {
                 Action::Idle
             }
         }
+    }
+
+    /// The client has ended its side. What it has asked for is answered: it may still read. One that is gone refuses the PING
+    /// that it is sent, which ends the connection.
+    pub(super) fn on_end_of_input(
+        &mut self,
+        link: &mut Link<'_>,
+        services: &mut Services,
+    ) -> Action {
+        self.mux
+            .end_input(|id| self.inspection.is_unfinished(id), services);
+        if self.mux.is_idle() && link.write.is_empty() {
+            return Action::Close;
+        }
+        self.engine.probe();
+        self.advance(link, services)
     }
 
     /// Say goodbye when the connection is to take no more requests.

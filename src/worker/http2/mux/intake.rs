@@ -197,6 +197,39 @@ impl Mux {
         }
     }
 
+    /// Nothing more will come: requests of which something is missing will never be whole.
+    pub(in super::super) fn end_input(
+        &mut self,
+        is_unfinished: impl Fn(u32) -> bool,
+        services: &mut Services,
+    ) {
+        for id in self.receiving.clone() {
+            let Some(stream) = self.streams.get_mut(&id).filter(|_| is_unfinished(id)) else {
+                continue;
+            };
+            let kind = io::ErrorKind::UnexpectedEof;
+            let why = "the client closed the connection before the end of the request body";
+            if stream.fail_upload(Status::BAD_REQUEST, kind, why) {
+                stream.timer.clear();
+            } else if matches!(stream.phase, Phase::Receiving { .. }) {
+                self.cancel(id, "client gone before the end of the request", services);
+            }
+        }
+    }
+
+    /// The client cannot open windows any more: reset what waits for that. Returns whether there was something.
+    pub(in super::super) fn reset_stalled(&mut self, services: &mut Services) -> bool {
+        let is_stalled = |id: &u32| match self.streams.get(id).map(|stream| &stream.phase) {
+            Some(Phase::Responding(response)) => response.is_stalled(),
+            _ => false,
+        };
+        let stalled: Vec<u32> = self.sending.iter().copied().filter(is_stalled).collect();
+        for id in &stalled {
+            self.reset(*id, Reason::CANCEL, "client gone", services);
+        }
+        !stalled.is_empty()
+    }
+
     /// A body cannot be received. The application gets an error, if it has the request.
     fn refuse_body(&mut self, id: u32, refusal: Refusal, client: &Client, services: &mut Services) {
         let Some(stream) = self.streams.get_mut(&id) else {

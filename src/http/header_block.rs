@@ -1,0 +1,362 @@
+//! Header blocks of HTTP/2 (RFC 7541): whether one can be decoded, and whether its fields may be in a request.
+//!
+//! The library that decodes them ends the connection for both, with PROTOCOL_ERROR. RFC 9113 section 4.3 has COMPRESSION_ERROR for
+//! the former, and section 8.1.1 an error of the stream alone for the latter. So a block is looked through before, with a
+//! table of what the connection's dynamic table holds, without the texts. Fields that the library would choke on are
+//! replaced by some of the same size ([`HeaderTable::replaced`]), so that its table stays the client's.
+//!
+//! Pure, and without memory of its own once the table has grown.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::huffman;
+
+/// SETTINGS_HEADER_TABLE_SIZE, which we leave at its initial value (RFC 9113 section 6.5.2).
+const TABLE_BYTES_MAX: usize = 4096;
+/// What an entry counts besides its texts (RFC 7541 section 4.1).
+const ENTRY_BYTES: usize = 32;
+
+/// What stays allocated for texts: more than most have.
+const SCRATCH_BYTES: usize = 512;
+
+/// A block that cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokenBlock;
+
+/// What is in a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeaderBlock {
+    /// A pseudo-field.
+    pub has_pseudo: bool,
+    /// A name or value with forbidden bytes, or a pseudo-field that no request has.
+    pub is_malformed: bool,
+    /// [`HeaderTable::replaced`] is to be decoded instead.
+    pub is_to_replace: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderTable {
+    /// The youngest first.
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    bytes_max: usize,
+    scratch: Vec<u8>,
+    replacements: Vec<Replacement>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    name: Name,
+    bytes: usize,
+    is_bad: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Name {
+    length: usize,
+    kind: Kind,
+    is_bad: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Method,
+    /// `:scheme`, `:authority`, `:path`, `:protocol`.
+    Text,
+    /// A pseudo-field that requests do not have.
+    Unknown,
+    Field,
+}
+
+/// A field that the library would choke on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Replacement {
+    /// Where it is.
+    field: Range<usize>,
+    /// Where its value begins, if its name can stay.
+    value: Option<usize>,
+    name_length: usize,
+    value_length: usize,
+    is_indexed: bool,
+}
+
+impl Default for HeaderTable {
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::new(),
+            bytes: 0,
+            bytes_max: TABLE_BYTES_MAX,
+            scratch: Vec::new(),
+            replacements: Vec::new(),
+        }
+    }
+}
+
+impl HeaderTable {
+    /// Read the next block of the connection.
+    ///
+    /// # Errors
+    /// It cannot be decoded.
+    pub fn read(&mut self, block: &[u8]) -> Result<HeaderBlock, BrokenBlock> {
+        self.replacements.clear();
+        let (mut found, mut has_field) = (HeaderBlock::default(), false);
+        let mut rest = Rest(block);
+        while let Some(first) = rest.0.first() {
+            let (name, is_bad) = match first {
+                0x80.. => self.entry(rest.integer(7)?)?,
+                0x40.. => self.read_literal(block, &mut rest, 6)?,
+                // Section 4.2: only at the beginning of a block.
+                0x20.. if has_field => return Err(BrokenBlock),
+                0x20.. => {
+                    self.resize(rest.integer(5)?)?;
+                    continue;
+                }
+                _ => self.read_literal(block, &mut rest, 4)?,
+            };
+            has_field = true;
+            found.has_pseudo |= name.kind != Kind::Field;
+            found.is_malformed |= is_bad;
+        }
+        found.is_to_replace = !self.replacements.is_empty();
+        if self.scratch.capacity() > SCRATCH_BYTES {
+            self.scratch = Vec::new();
+        }
+        Ok(found)
+    }
+
+    fn read_literal<'a>(
+        &mut self,
+        block: &'a [u8],
+        rest: &mut Rest<'a>,
+        prefix_bits: u32,
+    ) -> Result<(Name, bool), BrokenBlock> {
+        let begin = block.len() - rest.0.len();
+        let is_indexed = prefix_bits == 6;
+        let index = rest.integer(prefix_bits)?;
+        let name = match index {
+            0 => Name::of(rest.string(&mut self.scratch)?),
+            index => self.entry(index)?.0,
+        };
+        let value_begin = block.len() - rest.0.len();
+        let value = rest.string(&mut self.scratch)?;
+        let (value_length, is_allowed) = (value.len(), name.kind.allows(value));
+        let is_bad = name.is_bad || !is_allowed;
+        // A bad name of the dynamic table is a good one in the library's, of the same length if it has one.
+        let is_known_good = index > STATIC_NAMES.len() && name.length > 0;
+        let mut kept = name;
+        if !is_allowed || name.is_bad && !is_known_good {
+            let keeps_name = !(name.is_bad || name.kind == Kind::Method && value_length == 0);
+            kept.is_bad = !keeps_name;
+            self.replacements.push(Replacement {
+                field: begin..block.len() - rest.0.len(),
+                value: keeps_name.then_some(value_begin),
+                name_length: name.length,
+                value_length,
+                is_indexed,
+            });
+        }
+        if is_indexed {
+            self.insert(Entry {
+                name: kept,
+                bytes: ENTRY_BYTES + name.length + value_length,
+                is_bad,
+            });
+        }
+        Ok((name, is_bad))
+    }
+
+    /// The name of an entry, and whether the entry is bad.
+    fn entry(&self, index: usize) -> Result<(Name, bool), BrokenBlock> {
+        let index = index.checked_sub(1).ok_or(BrokenBlock)?;
+        if let Some(length) = STATIC_NAMES.get(index) {
+            let name = Name::of_static(index, usize::from(*length));
+            return Ok((name, name.is_bad));
+        }
+        let entry = self.entries.get(index - STATIC_NAMES.len());
+        let entry = entry.ok_or(BrokenBlock)?;
+        Ok((entry.name, entry.is_bad))
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        self.evict(self.bytes_max.saturating_sub(entry.bytes));
+        if entry.bytes <= self.bytes_max {
+            self.bytes += entry.bytes;
+            self.entries.push_front(entry);
+        }
+    }
+
+    fn evict(&mut self, bytes_max: usize) {
+        while self.bytes > bytes_max
+            && let Some(oldest) = self.entries.pop_back()
+        {
+            self.bytes -= oldest.bytes;
+        }
+    }
+
+    fn resize(&mut self, bytes_max: usize) -> Result<(), BrokenBlock> {
+        if bytes_max > TABLE_BYTES_MAX {
+            return Err(BrokenBlock);
+        }
+        self.bytes_max = bytes_max;
+        self.evict(bytes_max);
+        Ok(())
+    }
+
+    /// The block that was read last, without what the library would choke on: fields that enter the table are replaced by
+    /// others of their size, the rest is left out. `None`: a field that has no text cannot be replaced.
+    pub fn replaced(&self, block: &[u8]) -> Option<Vec<u8>> {
+        let (mut replaced, mut at) = (Vec::with_capacity(block.len()), 0);
+        for replacement in &self.replacements {
+            replaced.extend_from_slice(&block[at..replacement.field.start]);
+            at = replacement.field.end;
+            if !replacement.is_indexed {
+                continue;
+            }
+            let mut value_length = replacement.value_length;
+            if let Some(value) = replacement.value {
+                replaced.extend_from_slice(&block[replacement.field.start..value]);
+            } else {
+                let name_length = replacement.name_length.max(1);
+                value_length = (replacement.name_length + value_length).checked_sub(name_length)?;
+                replaced.push(0x40);
+                put_text(name_length, &mut replaced);
+            }
+            put_text(value_length, &mut replaced);
+        }
+        replaced.extend_from_slice(&block[at..]);
+        Some(replaced)
+    }
+}
+
+/// A string of this length.
+fn put_text(length: usize, into: &mut Vec<u8>) {
+    match u8::try_from(length) {
+        Ok(short @ 0..0x7f) => into.push(short),
+        _ => {
+            into.push(0x7f);
+            let mut left = length - 0x7f;
+            while left >= 0x80 {
+                into.push((left & 0x7f) as u8 | 0x80);
+                left >>= 7;
+            }
+            into.push(left as u8);
+        }
+    }
+    into.resize(into.len() + length, b'x');
+}
+
+impl Name {
+    fn of(text: &[u8]) -> Self {
+        let kind = match text {
+            b":method" => Kind::Method,
+            b":scheme" | b":authority" | b":path" | b":protocol" => Kind::Text,
+            [b':', ..] => Kind::Unknown,
+            _ => Kind::Field,
+        };
+        let is_bad = match kind {
+            Kind::Method | Kind::Text => false,
+            Kind::Unknown => true,
+            Kind::Field => text.is_empty() || !text.iter().all(|byte| is_name_byte(*byte)),
+        };
+        Self {
+            length: text.len(),
+            kind,
+            is_bad,
+        }
+    }
+
+    /// The first of the static table are pseudo-fields; the last of those, from 8 on, are `:status`.
+    fn of_static(index: usize, length: usize) -> Self {
+        let kind = match index {
+            1 | 2 => Kind::Method,
+            0 | 3..=6 => Kind::Text,
+            7..=13 => Kind::Unknown,
+            _ => Kind::Field,
+        };
+        Self {
+            length,
+            kind,
+            is_bad: kind == Kind::Unknown,
+        }
+    }
+}
+
+impl Kind {
+    fn allows(self, value: &[u8]) -> bool {
+        match self {
+            Self::Method => !value.is_empty() && value.iter().all(|byte| is_token_byte(*byte)),
+            Self::Text => value.is_ascii() || std::str::from_utf8(value).is_ok(),
+            Self::Unknown | Self::Field => value.iter().all(|byte| is_value_byte(*byte)),
+        }
+    }
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// RFC 9113 section 8.2.1: of names, lower case only.
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || !byte.is_ascii_uppercase() && is_token_byte(byte)
+}
+
+/// RFC 9110 section 5.5.
+fn is_value_byte(byte: u8) -> bool {
+    byte >= b' ' && byte != 0x7f || byte == b'\t'
+}
+
+/// The lengths of the static table's names (RFC 7541 appendix A).
+const STATIC_NAMES: [u8; 61] = [
+    10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14,
+    16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10,
+    25, 17, 10, 4, 3, 16,
+];
+
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    /// RFC 7541 section 5.1.
+    fn integer(&mut self, prefix_bits: u32) -> Result<usize, BrokenBlock> {
+        let mask = (1_usize << prefix_bits) - 1;
+        let (first, mut rest) = self.0.split_first().ok_or(BrokenBlock)?;
+        let mut value = usize::from(*first) & mask;
+        if value == mask {
+            // Four octets more are enough for any length that a block can have.
+            for shift in [0, 7, 14, 21] {
+                let (next, behind) = rest.split_first().ok_or(BrokenBlock)?;
+                rest = behind;
+                value += usize::from(next & 0x7f) << shift;
+                if next & 0x80 == 0 {
+                    self.0 = rest;
+                    return Ok(value);
+                }
+            }
+            return Err(BrokenBlock);
+        }
+        self.0 = rest;
+        Ok(value)
+    }
+
+    /// RFC 7541 section 5.2.
+    fn string<'b>(&mut self, scratch: &'b mut Vec<u8>) -> Result<&'b [u8], BrokenBlock>
+    where
+        'a: 'b,
+    {
+        let is_huffman = self.0.first().ok_or(BrokenBlock)? & 0x80 != 0;
+        let length = self.integer(7)?;
+        let (string, rest) = self.0.split_at_checked(length).ok_or(BrokenBlock)?;
+        self.0 = rest;
+        if !is_huffman {
+            return Ok(string);
+        }
+        scratch.clear();
+        huffman::decode(string, scratch).map_err(|_| BrokenBlock)?;
+        Ok(scratch)
+    }
+}
+
+#[cfg(test)]
+mod tests;
