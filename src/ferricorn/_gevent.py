@@ -58,7 +58,8 @@ def patch() -> None:
     _patched_pid = os.getpid()
     monkey.patch_all()
     gevent.get_hub()
-    _hijack.green = _hijack.sending_whole(gevent.socket.socket)
+    kind = _hijack.sending_whole(gevent.socket.socket)
+    _hijack.make = lambda descriptor: kind(fileno=descriptor)
 
 
 def fork() -> int:
@@ -154,7 +155,12 @@ def serve(pool: Any, period: float) -> None:
                 Greenlet.spawn(pool.drop_deferred)
             if pool.has_calls():
                 Greenlet.spawn(pool.run_calls)
+            if pool.has_tasks():
+                Greenlet.spawn(pool.run_tasks)
             end_late()
+        except BaseException:
+            pool.look_again()
+            raise
         finally:
             # Whatever was raised: what is queued would else wait for the next wake-up, which may never come.
             start()
