@@ -151,8 +151,8 @@ $(VENV)/.deploy: $(TESTS) tests/deploy/requirements.txt
 	@$(PIP) -r tests/deploy/requirements.txt
 	@touch $@
 
-# Proxies that are not installed skip their tests, by name.
-test-deploy: $(VENV)/.deploy  ## examples/deploy with the real programs: what is sent and lost over a deploy
+# Programs that are not installed, proxies or Chromium, skip their tests, by name. UPDATE_DOCS=1 makes docs/pictures anew.
+test-deploy: $(VENV)/.deploy  ## examples/deploy with the real programs, and the dashboard in a browser
 	@$(BIN)/python -m pytest -c tests/python/pytest.ini tests/deploy -n 2 -q $(PYTEST_ARGS)
 
 docs:  ## write docs/settings.md from the table of settings

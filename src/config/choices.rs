@@ -10,13 +10,36 @@ pub enum WorkerClass {
     Gevent,
     /// The same; gevent-websocket's class upgrades requests for WebSockets.
     GeventWebSocket,
+    Eventlet,
+}
+
+/// A library that makes blocking calls yield to its hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GreenLibrary {
+    Gevent,
+    Eventlet,
 }
 
 impl WorkerClass {
-    /// Whether requests are greenlets.
+    /// Whose greenlets requests are; `None`: they run on threads.
     #[must_use]
-    pub fn is_green(self) -> bool {
-        self != Self::Threads
+    pub fn library(self) -> Option<GreenLibrary> {
+        match self {
+            Self::Threads => None,
+            Self::Gevent | Self::GeventWebSocket => Some(GreenLibrary::Gevent),
+            Self::Eventlet => Some(GreenLibrary::Eventlet),
+        }
+    }
+}
+
+impl GreenLibrary {
+    /// Of its package.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gevent => "gevent",
+            Self::Eventlet => "eventlet",
+        }
     }
 }
 

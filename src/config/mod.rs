@@ -30,8 +30,8 @@ pub(crate) mod words;
 pub use bad_value::BadValue;
 pub use check::check;
 pub use choices::{
-    ClientCertificates, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password, Protocol,
-    ProxyHeaders, ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion, WorkerClass,
+    ClientCertificates, GreenLibrary, HeaderMap, Http2Cleartext, HttpProtocol, LogLevel, Password,
+    Protocol, ProxyHeaders, ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion, WorkerClass,
 };
 pub use cli::CliOutcome;
 pub use document::document;

@@ -94,10 +94,10 @@ impl Workers {
     /// What the log calls a worker.
     #[must_use]
     pub fn kind(&self) -> String {
-        match (self.worker_class, self.threads) {
-            (WorkerClass::Gevent | WorkerClass::GeventWebSocket, _) => "gevent".to_owned(),
-            (WorkerClass::Threads, 1) => "sync".to_owned(),
-            (WorkerClass::Threads, threads) => format!("hybrid ({threads} threads)"),
+        match (self.worker_class.library(), self.threads) {
+            (Some(library), _) => library.name().to_owned(),
+            (None, 1) => "sync".to_owned(),
+            (None, threads) => format!("hybrid ({threads} threads)"),
         }
     }
 }

@@ -85,9 +85,9 @@ fn app(r: &Resolved, raw: &RawSettings) -> App {
 fn workers(r: &Resolved, raw: &RawSettings) -> Workers {
     let class = workers::class(r.value("worker_class"));
     // A greenlet per request, as many as there may be connections.
-    let concurrency = match class.is_green() {
-        false => "threads",
-        true => "worker_connections",
+    let concurrency = match class.library() {
+        None => "threads",
+        Some(_) => "worker_connections",
     };
     let is_auto = raw.get("workers").and_then(Value::as_str) == Some("auto");
     section! { Workers of r:

@@ -2,7 +2,7 @@
 
 use super::bad_value::BadValue;
 use super::check::check;
-use super::choices::{LogLevel, Password};
+use super::choices::{LogLevel, Password, WorkerClass};
 use super::resolved::Resolved;
 use super::sections::Config;
 use super::setting_error::Error;
@@ -42,6 +42,9 @@ pub fn build(raw: RawSettings) -> Result<Config, Vec<Error>> {
     if is_http2_idle(&resolved) {
         warnings.push(HTTP2_IDLE.to_owned());
     }
+    if workers::class(resolved.value("worker_class")) == WorkerClass::Eventlet {
+        warnings.push(EVENTLET.to_owned());
+    }
     if errors.is_empty() {
         Ok(typed(resolved, &raw, warnings))
     } else {
@@ -56,6 +59,7 @@ impl Default for Config {
     }
 }
 
+const EVENTLET: &str = "eventlet itself asks its users to move on, and gunicorn 26 has removed its worker: -k gevent does the same.";
 const HTTP2_IDLE: &str = "http_protocols includes h2 but there is no TLS and http2_cleartext is off, so HTTP/2 will never be negotiated.";
 
 /// No client can find out that HTTP/2 is spoken.
@@ -398,8 +402,8 @@ mod tests {
         for (name, value, hint) in [
             (
                 "worker_class",
-                Value::str("eventlet"),
-                "asks its users to move on",
+                Value::str("my.EventletWorker"),
+                "use -k gevent, or -k eventlet",
             ),
             (
                 "worker_class",
@@ -432,6 +436,8 @@ mod tests {
             "gevent_pywsgi",
             "gunicorn.workers.ggevent.GeventWorker",
             "geventwebsocket.gunicorn.workers.GeventWebSocketWorker",
+            "eventlet",
+            "gunicorn.workers.geventlet.EventletWorker",
         ] {
             built(&[("worker_class", Value::str(class))]);
         }

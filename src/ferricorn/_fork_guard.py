@@ -16,6 +16,7 @@ from ferricorn._gunicorn.workers.base import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
 
@@ -24,6 +25,8 @@ fault_file: Any = None
 dump_signal: int | None = None
 # The descriptor to which the interpreter writes signals for the event loop.
 wakeup_fd: int | None = None
+# Where requests are greenlets. In a child, a greenlet that another one's fork has copied does not come back from it.
+stay_behind: Callable[[], None] | None = None
 
 
 def install() -> None:
@@ -63,6 +66,12 @@ def restore_wakeup() -> None:
     current = signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
     if current not in (-1, wakeup_fd):
         signal.set_wakeup_fd(current)
+
+
+def await_end() -> None:
+    """The child has come back to the server's code. What was only copied by the fork stays here."""
+    if stay_behind is not None:
+        stay_behind()
 
 
 def end(error: BaseException | None) -> NoReturn:

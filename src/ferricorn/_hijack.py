@@ -69,18 +69,18 @@ def sending_whole(green: type[socket.socket]) -> type[socket.socket]:
     return Socket
 
 
-# What sockets of this process turn into where requests are greenlets.
-green: type[socket.socket] | None = None
+# Where requests are greenlets: makes the socket over a descriptor that waits by their library.
+make: Callable[[int], socket.socket] | None = None
 # By what they turn into: an application may patch the module.
 _kinds: dict[type[socket.socket], type[socket.socket]] = {}
 
 
 def offer(descriptor: int, hijack: Callable[[], None]) -> socket.socket:
     """The socket over `descriptor`. `hijack` is called once, before the socket is first used."""
-    plain = green or socket.socket
-    kind = _kinds.get(plain) or _kinds.setdefault(plain, _hijackable(plain))
     # Its construction looks at attributes already, so that the class comes last.
-    made = plain(fileno=descriptor)
+    made = make(descriptor) if make else socket.socket(fileno=descriptor)
+    plain = type(made)
+    kind = _kinds.get(plain) or _kinds.setdefault(plain, _hijackable(plain))
     _pending[id(made)] = (made, hijack)
     made.__class__ = kind
     return made

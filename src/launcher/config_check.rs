@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn every_mistake_is_found_in_one_run() {
         let raw = given(&[
-            ("worker_class", "eventlet"),
+            ("worker_class", "tornado"),
             ("workers", "many"),
             ("raw_env", "no-assignment"),
             ("access_log_format", "%(nothing"),
@@ -207,7 +207,7 @@ mod tests {
         let mistakes = validated(raw).err().unwrap();
         let text = mistakes.lines.join("\n");
         for part in [
-            "gevent",
+            "Tornado",
             "'many'",
             "no-assignment",
             "access_log_format",

@@ -1,4 +1,4 @@
-//! A worker of greenlets: gevent's hub turns on the interpreter's main thread, and the event loop has a thread of its own.
+//! A worker of greenlets: their library's hub turns on the interpreter's main thread, and the event loop has a thread of its own.
 //!
 //! The loop's thread is native and gets no signals. At the end of `graceful_timeout` the greenlets that still run are
 //! killed. A main thread that does not come back even then is stuck in one of them, and the loop's thread ends the process.
@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 
 use super::main_thread::{beside_event_loop, serve_or_fail};
 use super::worker_signals::watch_slot;
-use crate::config::Config;
+use crate::config::{Config, GreenLibrary};
 use crate::python::green;
 use crate::python::green_application::GreenApplication;
 use crate::python::hub_watch::HubWatch;
@@ -55,9 +55,11 @@ pub(super) fn serve(
         application.release_main_thread();
         exit
     };
+    application.take_tasks(watch, period);
     beside_event_loop(py, event_loop, || {
         let served = application.run_here(py, on_turn, period);
         watch.set(None);
+        application.leave_tasks(py);
         served
     })
 }
@@ -82,12 +84,12 @@ fn period(timeout: Option<Duration>) -> Duration {
 /// hub yet or none any more, and reports one that does not turn, once, with the stack of what holds it up.
 pub(super) fn heartbeat(
     py: Python<'_>,
-    config: &Config,
+    (config, library): (&Config, GreenLibrary),
     scoreboard: &Arc<Scoreboard>,
     index: usize,
     watch: &Arc<HubWatch>,
 ) -> PyResult<Box<dyn Fn() + Send>> {
-    let main_thread = green::thread_number(py)?;
+    let main_thread = green::thread_number(py, library)?;
     let limit = config
         .workers
         .timeout
@@ -105,7 +107,8 @@ pub(super) fn heartbeat(
                 if !is_reported.swap(true, Ordering::Relaxed) {
                     let stack = Python::attach(|py| stack_or_reason(py, main_thread));
                     log::warn!(
-                        "gevent's hub is blocked for {:.0} s: no greenlet of this worker can run. It is in:\n{}",
+                        "{}'s hub is blocked for {:.0} s: no greenlet of this worker can run. It is in:\n{}",
+                        library.name(),
                         blocked.as_secs_f64(),
                         stack.trim_end()
                     );

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use super::config_check;
 use super::ending::{Ending, print};
-use super::gevent;
+use super::greenlets;
 use crate::config::{self, CliOutcome, Config, Environment, RawSettings};
 use crate::python::config_file;
 use crate::python::hooks::Hooks;
@@ -50,7 +50,7 @@ impl Sources {
         let mut config = config_check::validated(raw).map_err(refused)?;
         ssl_context::apply(py, &mut config, &hooks).map_err(|error| Ending::raised(py, &error))?;
         let config = config_check::with_tls(config).map_err(refused)?;
-        gevent::check(py, &config)?;
+        greenlets::check(py, &config)?;
         Ok(Settings {
             config: Arc::new(config),
             hooks,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nix::unistd::Pid;
 use pyo3::prelude::*;
 
-use super::gevent;
+use super::greenlets;
 use super::leave::exit_now;
 use super::python_runtime::PythonRuntime;
 use super::worker;
@@ -36,7 +36,7 @@ pub(super) fn run(
         "fork server [{}]",
         context.config.process.proc_name
     ));
-    if let Err(error) = gevent::patch(py, &context.config) {
+    if let Err(error) = greenlets::patch(py, &context.config) {
         log::error!("Exception while preloading\n{}", traceback(py, &error));
         return 1;
     }

@@ -16,7 +16,11 @@ pub(super) fn fork(py: Python<'_>, logs: Log) -> io::Result<Forked> {
         flush_streams(py)?;
         let modules = py.import("sys")?.getattr("modules")?;
         let is_patched = modules.contains("gevent.monkey")?;
-        let module = py.import(if is_patched { "ferricorn._green" } else { "os" })?;
+        let module = py.import(if is_patched {
+            "ferricorn._gevent"
+        } else {
+            "os"
+        })?;
         fork_guard::own_fork(|| module.call_method0("fork"))?.extract()
     };
     match fork() {

@@ -1,7 +1,8 @@
 //! The error log in Python's hands: with a `logger_class` or `logconfig`, what Rust logs goes through that logger.
 //!
 //! A thread that is attached to the interpreter calls the logger itself. The event loop never attaches: its lines are
-//! handed to the heartbeat's thread, in order. When neither is possible the line is written by the server itself.
+//! handed to the heartbeat's thread, in order. Where requests are greenlets the hub's thread alone calls the logger, whose
+//! locks are the library's. When none of this is possible the line is written by the server itself.
 
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use pyo3::prelude::*;
 use crate::config::LogLevel;
 use crate::logging::{Log, Relay};
 use crate::python::gil::is_attached;
-use crate::python::heartbeat::post;
+use crate::python::green;
+use crate::python::heartbeat::{post, post_promptly};
 use crate::python::traceback::format as traceback;
 use crate::worker::AccessRelay;
 
@@ -23,11 +25,11 @@ fn relay(logs: Log, log: Py<PyAny>) -> Relay {
     let log = Arc::new(log);
     Arc::new(move |level, text, is_raw| {
         let text = text.to_string();
-        if is_attached() {
+        if is_attached() && !green::is_elsewhere() {
             Python::attach(|py| log_through(py, logs, &log, level, &text, is_raw))
         } else {
             let log = Arc::clone(&log);
-            post(Box::new(move |py| {
+            post_promptly(Box::new(move |py| {
                 if !log_through(py, logs, &log, level, &text, is_raw) {
                     logs.write_line(level, &text);
                 }

@@ -8,8 +8,8 @@ use nix::unistd::Pid;
 use pyo3::prelude::*;
 
 use super::faults::Faults;
-use super::gevent;
 use super::green_worker;
+use super::greenlets;
 use super::leave::{leave, log_running, say_goodbye};
 use super::main_thread;
 use super::python_logs;
@@ -125,9 +125,9 @@ fn start(
         config: Arc::clone(&config),
     };
     let on_stuck = |exit| leave_stuck(inherited, &config, scoreboard.slot(index), exit);
-    let mut exit = if gevent::is_green(&config) {
+    let mut exit = if let Some(library) = greenlets::library(&config) {
         let on_signal = (on_signal, green_worker::patience as HookPatience);
-        let application = GreenApplication::new(app, on_signal, on_exception)?;
+        let application = GreenApplication::new(app, library, on_signal, on_exception)?;
         green_worker::serve(py, setup, &application, &hub, on_stuck)?
     } else if config.workers.threads == 1 {
         let mut application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
@@ -189,7 +189,7 @@ fn interrupts(config: &Config) -> Option<Arc<Interrupts>> {
     let threads = config.workers.threads;
     let limit = config.workers.request_timeout;
     // A greenlet is not a thread: the hub throws into it.
-    let limit = limit.filter(|_| !gevent::is_green(config));
+    let limit = limit.filter(|_| greenlets::library(config).is_none());
     limit.map(|_| Arc::new(Interrupts::new(threads)))
 }
 
@@ -201,9 +201,9 @@ fn shows_life(
     index: usize,
     hub: &Arc<HubWatch>,
 ) -> PyResult<Box<dyn Fn() + Send>> {
-    match gevent::is_green(config) {
-        true => green_worker::heartbeat(py, config, scoreboard, index, hub),
-        false => Ok(heartbeat(scoreboard, index, config.workers.threads == 1)),
+    match greenlets::library(config) {
+        Some(library) => green_worker::heartbeat(py, (config, library), scoreboard, index, hub),
+        None => Ok(heartbeat(scoreboard, index, config.workers.threads == 1)),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::code_watch::Reloader;
 use super::faults::Faults;
-use super::gevent;
+use super::greenlets;
 use super::leave::{leave, say_goodbye};
 use super::python_runtime::{Inherited, PythonRuntime};
 use super::raised::Raised;
@@ -96,7 +96,7 @@ fn boot(
         ..
     } = inherited;
     let raised = |error: PyErr| boot_failure(&traceback(py, &error));
-    gevent::patch(py, &context.config).map_err(raised)?;
+    greenlets::patch(py, &context.config).map_err(raised)?;
     show_listeners(py, inherited, context).map_err(raised)?;
     describe(py, worker, context).map_err(raised)?;
     hooks

@@ -59,6 +59,9 @@ pub fn end_child(py: Python<'_>, raised: Option<&PyErr>) {
 
 #[cold]
 fn end(py: Python<'_>, raised: Option<&PyErr>) -> ! {
+    if let Err(error) = module(py).and_then(|module| module.call_method0("await_end")) {
+        log::error!("{}", traceback::format(py, &error));
+    }
     let is_exit = raised.is_some_and(|error| {
         error.is_instance_of::<pyo3::exceptions::PySystemExit>(py)
             || error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py)

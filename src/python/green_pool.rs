@@ -1,6 +1,6 @@
 //! The pool whose jobs are greenlets: one hub, on the interpreter's main thread, has all its places.
 //!
-//! `ferricorn/_green.py` turns the hub. It takes a job by `GreenPool::take`, starts a greenlet for it that calls
+//! `ferricorn/_gevent.py` or `_eventlet.py` turns the hub. It takes a job by `GreenPool::take`, starts a greenlet for it that calls
 //! `GreenPool::run`, and says `GreenPool::over` when that has ended, however it has.
 //!
 //! Everything here runs on the main thread; the event loop calls `green_application.rs`. A greenlet may
@@ -50,7 +50,7 @@ impl Place {
     }
 }
 
-/// What the main thread hands to `ferricorn._green`.
+/// What the main thread hands to the library's module.
 #[pyclass(frozen, unsendable, module = "ferricorn", name = "GreenPool")]
 pub(super) struct GreenPool {
     requests: GreenRequests,
@@ -113,6 +113,11 @@ impl GreenPool {
     /// Before a look.
     fn begin_look(&self) {
         self.inbox.wakeup().begin_look();
+    }
+
+    /// A look has raised: there is another.
+    fn look_again(&self) {
+        self.inbox.wakeup().wake();
     }
 
     /// The number of a greenlet that need not wait any more.
@@ -210,6 +215,16 @@ impl GreenPool {
     /// Call the hooks, in a greenlet.
     fn run_calls(&self) {
         self.inbox.run_calls();
+    }
+
+    /// Whether a task for Python waits, and no greenlet runs them.
+    fn has_tasks(&self) -> bool {
+        self.inbox.has_tasks()
+    }
+
+    /// Run the tasks, in a greenlet.
+    fn run_tasks(&self, py: Python<'_>) {
+        self.inbox.run_tasks(py);
     }
 
     /// Whether the greenlets that still run are to be killed.

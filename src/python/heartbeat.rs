@@ -5,7 +5,7 @@
 //! need done with the GIL and may not wait for: the event loop and the log.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -43,8 +43,37 @@ impl GilTaskQueue {
 /// The queue of the process's heartbeat, while that runs.
 static CURRENT: Mutex<Option<GilTaskQueue>> = Mutex::new(None);
 
+/// Another thread that runs the tasks: where requests are greenlets, locks of Python are for the hub's thread alone.
+pub trait TaskRunner: Send + Sync {
+    /// False: there is no room for it.
+    fn post(&self, task: GilTask) -> bool;
+
+    /// Whether it may be long until the task is run.
+    fn is_stalled(&self) -> bool;
+}
+
+static RUNNER: Mutex<Option<Arc<dyn TaskRunner>>> = Mutex::new(None);
+
+/// From now on tasks are the runner's, or with `None` the heartbeat's again.
+pub fn set_runner(runner: Option<Arc<dyn TaskRunner>>) {
+    *RUNNER.lock().unwrap_or_else(PoisonError::into_inner) = runner;
+}
+
+fn runner() -> Option<Arc<dyn TaskRunner>> {
+    let runner = RUNNER.lock().unwrap_or_else(PoisonError::into_inner);
+    runner.clone()
+}
+
+/// As [`post`], for what is better done otherwise than late.
+pub fn post_promptly(task: GilTask) -> bool {
+    !runner().is_some_and(|runner| runner.is_stalled()) && post(task)
+}
+
 /// Have the task run soon by the process's heartbeat. False: there is none, or its queue is full.
 pub fn post(task: GilTask) -> bool {
+    if let Some(runner) = runner() {
+        return runner.post(task);
+    }
     let current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
     current.as_ref().is_some_and(|queue| queue.post(task))
 }

@@ -1,4 +1,4 @@
-//! What the event loop tells the thread of the hub: requests whose time is over, hooks to be called, and the end.
+//! What the event loop tells the thread of the hub: requests whose time is over, hooks and tasks, and the end.
 //!
 //! The loop never attaches for that. It pushes and wakes the hub, which looks.
 
@@ -7,20 +7,29 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
+use pyo3::prelude::*;
 
 use crate::pool::{HubWakeup, TimedOutRequest};
 
+use super::fork_guard::end_child;
+use super::heartbeat::GilTask;
 use super::hub_call::HubCall;
 use super::threads::SignalHook;
 
 /// For how long the event loop waits until the hub begins with what is to be done about a signal; `None`: the loop does it.
 pub type HookPatience = fn(i32) -> Option<Duration>;
 
+/// Tasks beyond this are dropped: they are posted faster than Python runs them.
+const TASKS_MAX: usize = 1024;
+
 /// See the module.
 pub(super) struct HubInbox {
     wakeup: Arc<HubWakeup>,
     timed_out: SegQueue<TimedOutRequest>,
     calls: SegQueue<Arc<HubCall>>,
+    tasks: SegQueue<GilTask>,
+    /// A greenlet runs the tasks: they are run in order.
+    runs_tasks: AtomicBool,
     on_signal: SignalHook,
     patience: HookPatience,
     /// The greenlets that still run are to be killed.
@@ -38,6 +47,8 @@ impl HubInbox {
             wakeup: Arc::new(HubWakeup::new()?),
             timed_out: SegQueue::new(),
             calls: SegQueue::new(),
+            tasks: SegQueue::new(),
+            runs_tasks: AtomicBool::new(false),
             on_signal,
             patience,
             must_end: AtomicBool::new(false),
@@ -73,6 +84,33 @@ impl HubInbox {
         while let Some(call) = self.calls.pop() {
             call.run(|signal| (self.on_signal)(signal));
         }
+    }
+
+    /// Any thread: have the task run by the hub's. False: more wait than it runs.
+    pub(super) fn push_task(&self, task: GilTask) -> bool {
+        let has_room = self.tasks.len() < TASKS_MAX;
+        if has_room {
+            self.tasks.push(task);
+            self.wakeup.wake();
+        }
+        has_room
+    }
+
+    /// Whether there is a task, and no greenlet runs them.
+    pub(super) fn has_tasks(&self) -> bool {
+        !self.tasks.is_empty() && !self.runs_tasks.load(Ordering::Relaxed)
+    }
+
+    /// In a greenlet: a task may switch. Another one that is begun meanwhile leaves them to the first.
+    pub(super) fn run_tasks(&self, py: Python<'_>) {
+        if self.runs_tasks.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        while let Some(task) = self.tasks.pop() {
+            task(py);
+            end_child(py, None);
+        }
+        self.runs_tasks.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn push_timed_out(&self, request: TimedOutRequest) {

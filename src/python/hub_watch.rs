@@ -1,4 +1,4 @@
-//! When gevent's hub last turned: written by the hub's own timer, read by the thread of the heartbeat.
+//! When the hub last turned: written by the hub's own timer, read by the thread of the heartbeat.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -200,7 +200,7 @@ def test_an_embedded_mistake_is_one_line():
     for script, expected in (
         ("self.cfg.set('workers', -1)", "Error: Value must be positive: -1"),
         ("self.cfg.set('no_such', 1)", "Error: No configuration setting for: no_such"),
-        ("self.cfg.set('worker_class', 'eventlet')", "ferricorn has no worker class 'eventlet'"),
+        ("self.cfg.set('worker_class', 'tornado')", "ferricorn has no worker class 'tornado'"),
     ):
         program = (
             "from ferricorn.app.base import BaseApplication\n"

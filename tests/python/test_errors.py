@@ -158,7 +158,7 @@ def test_values_that_make_no_sense(arguments, said):
 
 
 @pytest.mark.ours
-@pytest.mark.parametrize("worker_class", ["eventlet", "uvicorn.workers.UvicornWorker", "tornado"])
+@pytest.mark.parametrize("worker_class", ["uvicorn.workers.UvicornWorker", "tornado", "my.Worker"])
 def test_other_worker_classes_are_refused_by_name(worker_class):
     finished = ends("-k", worker_class, "hello:app")
     assert finished.code == 1

@@ -1,4 +1,4 @@
-"""`-k gevent`: one greenlet per request, on the worker's main thread, behind the same event loop."""
+"""`-k gevent` and `-k eventlet`: one greenlet per request, on the worker's main thread, behind the same event loop."""
 
 from __future__ import annotations
 
@@ -12,16 +12,30 @@ import pytest
 from harness import IS_OURS, Finished, wait_until
 from wire import Client, Disconnected
 
-GEVENT = ("-k", "gevent")
-BOTH = pytest.mark.parametrize(
+PRELOAD = pytest.mark.parametrize(
     "arguments",
     [
-        GEVENT,
+        (),
         # gunicorn patches in its workers, after the import.
-        pytest.param((*GEVENT, "--preload"), marks=pytest.mark.ours),
+        pytest.param(("--preload",), marks=pytest.mark.ours),
     ],
     ids=["worker", "preload"],
 )
+
+
+@pytest.fixture(params=["gevent", pytest.param("eventlet", marks=pytest.mark.ours)])
+def library(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def green(library, server):
+    """`green("--preload")`: a server whose requests are greenlets of `library`."""
+
+    def start(*arguments, kind=library, app="green", env=None, **options):
+        return server("-k", kind, *arguments, app, env={"GREEN": library, **(env or {})}, **options)
+
+    return start
 
 
 def asked(one, targets: list[str]) -> list[Client]:
@@ -42,28 +56,37 @@ def answers(clients: list[Client]) -> list[str]:
     return texts
 
 
-@BOTH
-def test_requests_are_greenlets_of_the_main_threads_hub_and_the_import_is_patched(server, arguments):
-    one = server("green", *arguments, workers=2)
-    is_patched, kind, is_main, _ = one.get("/state").text.split()
-    assert (is_patched, kind, is_main) == ("True", "Greenlet", "True")
-    one.log.wait("Using worker: gevent$")
+@PRELOAD
+def test_requests_are_greenlets_of_the_main_threads_hub_and_the_import_is_patched(green, library, arguments):
+    one = green(*arguments, workers=2)
+    assert one.get("/state").text.split()[:3] == ["True", "True", "True"]
+    one.log.wait(f"Using worker: {library}$")
     assert one.get("/child").text == "from a child"
     assert one.stop() == 0
     assert "Warning" not in one.log.text + one.output.text
+    assert one.log.text.count("eventlet itself asks its users to move on") == (library == "eventlet")
 
 
-@pytest.mark.parametrize("name", ["gevent_pywsgi", "gunicorn.workers.ggevent.GeventWorker", "egg:gunicorn#gevent"])
 @pytest.mark.ours
-def test_gunicorns_names_of_its_workers_mean_greenlets(server, name):
-    one = server("green", "-k", name)
-    assert one.get("/state").text.split()[1] == "Greenlet"
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [
+        ("gevent_pywsgi", "gevent"),
+        ("gunicorn.workers.ggevent.GeventWorker", "gevent"),
+        ("egg:gunicorn#gevent", "gevent"),
+        ("gunicorn.workers.geventlet.EventletWorker", "eventlet"),
+        ("egg:gunicorn#eventlet", "eventlet"),
+    ],
+)
+def test_gunicorns_names_of_its_workers_mean_greenlets(server, name, library):
+    one = server("green", "-k", name, env={"GREEN": library})
+    assert one.get("/state").text.split()[1] == "True"
     assert one.stop() == 0
 
 
-@BOTH
-def test_requests_that_wait_do_so_together_on_one_worker(server, arguments):
-    one = server("green", *arguments)
+@PRELOAD
+def test_requests_that_wait_do_so_together_on_one_worker(green, arguments):
+    one = green(*arguments)
     begun = time.monotonic()
     assert answers(asked(one, ["/sleep?2"] * 200)) == ["slept"] * 200
     # One after another they would take 400 s; on a machine that is busy they may take some.
@@ -72,8 +95,8 @@ def test_requests_that_wait_do_so_together_on_one_worker(server, arguments):
 
 
 @pytest.mark.ours
-def test_there_are_as_many_greenlets_as_worker_connections(server, gates):
-    one = server("green", *GEVENT, "--worker-connections", "2")
+def test_there_are_as_many_greenlets_as_worker_connections(green, gates):
+    one = green("--worker-connections", "2")
     clients = asked(one, ["/held?first", "/held?second"])
     gates.wait_reached("first")
     gates.wait_reached("second")
@@ -87,16 +110,16 @@ def test_there_are_as_many_greenlets_as_worker_connections(server, gates):
     assert one.stop() == 0
 
 
-def test_context_variables_and_locals_are_a_greenlets_own(server):
-    one = server("green", *GEVENT)
+def test_context_variables_and_locals_are_a_greenlets_own(green):
+    one = green()
     for _ in range(2):
         texts = answers(asked(one, [f"/own?{number}" for number in range(30)]))
         assert texts == [f"unset unset {number} {number}" for number in range(30)]
     assert one.stop() == 0
 
 
-def test_a_connection_is_kept_for_further_requests(server):
-    one = server("green", *GEVENT, "--keep-alive", "30")
+def test_a_connection_is_kept_for_further_requests(green):
+    one = green("--keep-alive", "30")
     with one.connect() as client:
         for _ in range(100):
             assert client.request("GET", "/pid").status == 200
@@ -104,10 +127,10 @@ def test_a_connection_is_kept_for_further_requests(server):
 
 
 @pytest.mark.ours
-def test_a_body_that_arrives_slowly_holds_no_other_request_up(server, tmp_path):
+def test_a_body_that_arrives_slowly_holds_no_other_request_up(green, tmp_path):
     conf = tmp_path / "conf.py"
     conf.write_text("request_buffering = False\n")
-    one = server("green", *GEVENT, "-c", str(conf))
+    one = green("-c", str(conf))
     with one.connect() as slow, one.connect() as lines:
         slow.send(b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n")
         lines.send(b"POST /lines HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\non")
@@ -121,31 +144,31 @@ def test_a_body_that_arrives_slowly_holds_no_other_request_up(server, tmp_path):
 
 
 @pytest.mark.ours
-def test_a_timeout_of_gevent_ends_the_wait_for_a_body(server, tmp_path):
+def test_a_timeout_of_the_library_ends_the_wait_for_a_body(green, tmp_path):
     conf = tmp_path / "conf.py"
     conf.write_text("request_buffering = False\n")
-    one = server("green", *GEVENT, "-c", str(conf))
+    one = green("-c", str(conf))
     with one.connect() as client:
         client.send(b"POST /read_within HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nab")
         assert client.read_response().text == "too slow"
     assert one.stop() == 0
 
 
-def test_a_body_that_was_spooled_is_read(server):
-    one = server("green", *GEVENT)
+def test_a_body_that_was_spooled_is_read(green):
+    one = green()
     with one.connect() as client:
         assert client.request("POST", "/read", body=b"x" * 3_000_000).text == "3000000"
     assert one.stop() == 0
 
 
-def test_a_response_is_streamed_piece_by_piece(server):
-    one = server("green", *GEVENT)
+def test_a_response_is_streamed_piece_by_piece(green):
+    one = green()
     assert answers(asked(one, ["/stream"] * 50)) == ["0 1 2 3 4 "] * 50
     assert one.stop() == 0
 
 
-def test_clients_that_do_not_read_hold_no_other_request_up(server, gates):
-    one = server("green", *GEVENT)
+def test_clients_that_do_not_read_hold_no_other_request_up(green, gates):
+    one = green()
     slow = asked(one, ["/large"] * 30)
     for _ in range(20):
         assert one.get("/pid").status == 200
@@ -163,15 +186,15 @@ def test_clients_that_do_not_read_hold_no_other_request_up(server, gates):
 @pytest.mark.parametrize(
     ("view", "logged"),
     [
-        ("timeout", r"gevent\.timeout\.Timeout: 0\.05 seconds"),
+        ("timeout", r"(gevent|eventlet)\.timeout\.Timeout: 0\.05 seconds"),
         ("killed", "GreenletExit"),
         ("kills_later", "GreenletExit"),
         ("fails", "ValueError: on purpose"),
         ("exits", "SystemExit: 3"),
     ],
 )
-def test_what_ends_a_greenlet_is_a_500_and_a_traceback(server, view, logged):
-    one = server("green", *GEVENT)
+def test_what_ends_a_greenlet_is_a_500_and_a_traceback(green, view, logged):
+    one = green()
     assert one.get(f"/{view}").status == 500
     one.log.wait(logged)
     worker = one.get("/pid").text
@@ -180,8 +203,8 @@ def test_what_ends_a_greenlet_is_a_500_and_a_traceback(server, view, logged):
 
 
 @pytest.mark.ours
-def test_request_timeout_is_raised_in_the_greenlet_of_that_request_alone(server, gates):
-    one = server("green", *GEVENT, "--request-timeout", "1")
+def test_request_timeout_is_raised_in_the_greenlet_of_that_request_alone(green, gates):
+    one = green("--request-timeout", "1")
     with one.connect() as late:
         late.send_request("GET", "/late")
         assert answers(asked(one, ["/sleep?0.2"] * 20)) == ["slept"] * 20
@@ -193,10 +216,10 @@ def test_request_timeout_is_raised_in_the_greenlet_of_that_request_alone(server,
     assert one.stop() == 0
 
 
-@BOTH
+@PRELOAD
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["stop", "reload"])
-def test_requests_under_way_are_finished(server, gates, arguments, number):
-    one = server("green", *arguments, "--graceful-timeout", "30")
+def test_requests_under_way_are_finished(green, gates, arguments, number):
+    one = green(*arguments, "--graceful-timeout", "30")
     old = one.get("/pid").text
     clients = asked(one, [f"/held?{index}" for index in range(50)])
     for index in range(50):
@@ -215,8 +238,8 @@ def test_requests_under_way_are_finished(server, gates, arguments, number):
 
 
 @pytest.mark.ours
-def test_a_reload_under_load_loses_nothing(server):
-    one = server("green", *GEVENT, workers=2)
+def test_a_reload_under_load_loses_nothing(green):
+    one = green(workers=2)
     for _ in range(3):
         clients = asked(one, ["/sleep?0.3"] * 60)
         one.send_signal(signal.SIGHUP)
@@ -226,8 +249,8 @@ def test_a_reload_under_load_loses_nothing(server):
 
 
 @pytest.mark.ours
-def test_workers_are_replaced_after_max_requests_and_lose_nothing(server):
-    one = server("green", *GEVENT, "--max-requests", "50")
+def test_workers_are_replaced_after_max_requests_and_lose_nothing(green):
+    one = green("--max-requests", "50")
 
     def is_renewed_twice() -> bool:
         assert answers(asked(one, ["/sleep?0.05"] * 40)) == ["slept"] * 40
@@ -238,8 +261,8 @@ def test_workers_are_replaced_after_max_requests_and_lose_nothing(server):
 
 
 @pytest.mark.ours
-def test_greenlets_are_killed_when_graceful_timeout_is_over(server, gates):
-    one = server("green", *GEVENT, "--graceful-timeout", "1")
+def test_greenlets_are_killed_when_graceful_timeout_is_over(green, gates):
+    one = green("--graceful-timeout", "1")
     with one.connect() as late, one.connect() as stubborn:
         late.send_request("GET", "/late")
         stubborn.send_request("GET", "/stubborn")
@@ -253,21 +276,21 @@ def test_greenlets_are_killed_when_graceful_timeout_is_over(server, gates):
     assert gates.notes("stubborn")[0] == "killed"
 
 
-def test_greenlets_of_the_application_run_on(server, gates):
-    one = server("green", *GEVENT)
+def test_greenlets_of_the_application_run_on(green, gates):
+    one = green()
     assert one.get("/background").text == "spawned"
     assert gates.wait_notes("background") == ["done"]
     assert one.stop() == 0
 
 
 @pytest.mark.ours
-def test_a_hub_that_is_blocked_is_reported_with_what_blocks_it(server, gates):
-    one = server("green", *GEVENT, "--timeout", "4")
+def test_a_hub_that_is_blocked_is_reported_with_what_blocks_it(green, library, gates):
+    one = green("--timeout", "4")
     worker = one.get("/pid").text
     with one.connect() as client:
         client.send_request("GET", "/spins?3")
         gates.wait_reached("spins")
-        one.log.wait(r"gevent's hub is blocked for \d s: no greenlet of this worker can run\. It is in:")
+        one.log.wait(rf"{library}'s hub is blocked for \d s: no greenlet of this worker can run\. It is in:")
         one.log.wait("in spins$")
         assert client.read_response().text == "spun"
     assert one.get("/pid").text == worker
@@ -278,8 +301,8 @@ def test_a_hub_that_is_blocked_is_reported_with_what_blocks_it(server, gates):
     assert one.stop() == 0
 
 
-def test_a_socket_that_the_application_takes_is_cooperative(server):
-    one = server("green", *GEVENT)
+def test_a_socket_that_the_application_takes_is_cooperative(green):
+    one = green()
     if not IS_OURS:
         pytest.skip("gunicorn's protocol differs")
     clients = []
@@ -299,40 +322,35 @@ def test_a_socket_that_the_application_takes_is_cooperative(server):
 
 
 @pytest.mark.ours
-def test_a_missing_or_old_gevent_is_one_line(tmp_path: Path):
-    for version, said in (("23.9.1", "23.9.1 is installed"), (None, "which is not installed")):
+@pytest.mark.parametrize(
+    ("library", "needed", "old"), [("gevent", "24.10", "23.9.1"), ("eventlet", "0.40.3", "0.40.2")]
+)
+def test_a_missing_or_old_library_is_one_line(tmp_path: Path, library, needed, old):
+    for version, said in ((old, f"{old} is installed"), (None, "which is not installed")):
         hide = tmp_path / str(version)
         hide.mkdir()
         lines = [
             "import importlib.metadata as metadata",
             "real = metadata.version",
             "def version(name):",
-            "    if name != 'gevent': return real(name)",
+            f"    if name != {library!r}: return real(name)",
             f"    if {version!r} is None: raise metadata.PackageNotFoundError(name)",
             f"    return {version!r}",
             "metadata.version = version",
         ]
         (hide / "sitecustomize.py").write_text("\n".join(lines))
-        ended = Finished([*GEVENT, "green"], env={"PYTHONPATH": str(hide)})
+        ended = Finished(["-k", library, "green"], env={"PYTHONPATH": str(hide)})
         assert ended.code == 1
-        line = f"Error: worker_class = gevent: it needs gevent 24.10 or newer, .*{re.escape(said)}.*"
-        assert re.search(line + re.escape("pip install 'ferricorn[gevent]'"), " ".join(ended.error.split()))
+        line = f"Error: worker_class = {library}: it needs {library} {needed} or newer, .*{re.escape(said)}.*"
+        assert re.search(line + re.escape(f"pip install 'ferricorn[{library}]'"), " ".join(ended.error.split()))
         assert "Traceback" not in ended.error
 
 
 @pytest.mark.ours
-def test_the_arbiter_never_imports_gevent(server):
-    one = server("green", *GEVENT)
-    mapped = Path(f"/proc/{one.pid}/maps").read_text()
-    assert "gevent" not in mapped
+def test_the_arbiter_never_imports_the_library(green):
+    one = green()
+    # Both are built on that.
+    assert "greenlet" not in Path(f"/proc/{one.pid}/maps").read_text()
     worker = int(one.get("/pid").text)
-    assert "gevent" in Path(f"/proc/{worker}/maps").read_text()
+    assert "greenlet" in Path(f"/proc/{worker}/maps").read_text()
     assert one.stop() == 0
-
-
-@pytest.mark.ours
-@pytest.mark.parametrize("name", ["eventlet", "gunicorn.workers.geventlet.EventletWorker"])
-def test_eventlet_is_refused_with_the_way_on(name):
-    ended = Finished(["-k", name, "green"])
-    assert ended.code == 1
-    assert "use -k gevent" in " ".join(ended.error.split())

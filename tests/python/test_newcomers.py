@@ -33,13 +33,13 @@ def test_a_configuration_that_is_right_gets_one_line():
 
 def test_everything_wrong_is_listed_in_one_run(tmp_path):
     (tmp_path / "gunicorn.conf.py").write_text(
-        "worker_class = 'eventlet'\nworkers = 'many'\nbind = '127.0.0.1:port'\nraw_env = ['A']\n"
+        "worker_class = 'tornado'\nworkers = 'many'\nbind = '127.0.0.1:port'\nraw_env = ['A']\n"
         "access_log_format = '%(nothing'\nstatsd_host = 'statsd.invalid:8125'\nthread = 3\n"
     )
     done = check("no_such_module:app", cwd=tmp_path)
     assert done.code == 1
     for part in (
-        "Error: worker_class = eventlet (from ",
+        "Error: worker_class = tornado (from ",
         "Error: Invalid value for workers: many (from ",
         "Error: 'port' is not a valid port number.",
         "Error: Invalid value for raw_env: ",
@@ -110,7 +110,7 @@ def test_errors_are_wrapped_at_the_terminals_width():
     if pid == 0:
         os.chdir(APPS)
         os.dup2(terminal, 2)
-        os.execvpe(COMMAND[0], [*COMMAND, "-k", "eventlet", "hello:app"], clean_environment())
+        os.execvpe(COMMAND[0], [*COMMAND, "-k", "tornado", "hello:app"], clean_environment())
     os.close(terminal)
     text = b""
     os.set_blocking(master, False)
@@ -134,5 +134,5 @@ def test_errors_are_wrapped_at_the_terminals_width():
     assert (
         " ".join(line.strip() for line in lines)
         .strip()
-        .startswith("Error: worker_class = eventlet (from the command line)")
+        .startswith("Error: worker_class = tornado (from the command line)")
     )

@@ -22,7 +22,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Class,
         Default::Text("sync"),
-        "sync (one thread unless --threads is given), gthread, or gevent (a greenlet per request).",
+        "sync (one thread unless --threads is given), gthread, or gevent (a greenlet per request); eventlet is like gevent.",
     )
     .flags(&["-k", "--worker-class"])
     .differs("There is one kind of worker, an event loop with a pool of threads or greenlets. sync means one thread."),
@@ -271,7 +271,7 @@ pub(in crate::config) fn refusal(class: &str) -> Option<String> {
     let advice = if has(&["gevent"]) {
         "use -k gevent, or the class of gevent-websocket by its full name"
     } else if has(&["eventlet"]) {
-        "eventlet itself asks its users to move on: use -k gevent, or --threads N"
+        "use -k gevent, or -k eventlet"
     } else if has(&["asgi", "uvicorn", "hypercorn"]) {
         "it serves WSGI: run an ASGI application with an ASGI server"
     } else if has(&["tornado"]) {
@@ -305,6 +305,7 @@ fn green(name: &str) -> Option<WorkerClass> {
     match name {
         name if GEVENT.contains(&name) => Some(WorkerClass::Gevent),
         GEVENT_WEBSOCKET => Some(WorkerClass::GeventWebSocket),
+        "eventlet" | EVENTLET_PATH => Some(WorkerClass::Eventlet),
         _ => None,
     }
 }
@@ -318,5 +319,6 @@ const GEVENT: [&str; 5] = [
     "gunicorn.workers.ggevent.GeventPyWSGIWorker",
 ];
 const GEVENT_WEBSOCKET: &str = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker";
+const EVENTLET_PATH: &str = "gunicorn.workers.geventlet.EventletWorker";
 const SYNC_PATH: &str = "gunicorn.workers.sync.SyncWorker";
 const GTHREAD_PATH: &str = "gunicorn.workers.gthread.ThreadWorker";

@@ -169,6 +169,10 @@ class Config:
 
             kind = name.rpartition(".")[2]
             return getattr(ggevent, kind, ggevent.GeventWorker)
+        if name == "eventlet" or ".geventlet." in name:
+            from ferricorn._gunicorn.workers.geventlet import EventletWorker
+
+            return EventletWorker
         return SyncWorker if self.worker_class_str == "sync" else ThreadWorker
 
     @property

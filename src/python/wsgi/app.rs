@@ -333,7 +333,9 @@ impl WsgiApp {
 /// A custom logger may use more of an exception than its text.
 fn log_exception(py: Python<'_>, logger: &Py<PyAny>, message: &str, error: &PyErr) -> PyResult<()> {
     let named = PyDict::new(py);
-    named.set_item("exc_info", error.value(py))?;
+    // Up to Python 3.11 the value does not know its traceback before it is raised again.
+    let raised = (error.get_type(py), error.value(py), error.traceback(py));
+    named.set_item("exc_info", raised)?;
     // The message is an argument, so that a `%` in it is not a format.
     logger.call_method(py, "exception", ("%s", message), Some(&named))?;
     Ok(())

@@ -1,24 +1,23 @@
-"""Views of an application that relies on gevent: each waits, or ends, as a greenlet does."""
+"""Views of an application that relies on greenlets: each waits, or ends, as a greenlet does."""
 
 import contextvars
 import os
 import threading
 import time
 
-import gevent
-import gevent.monkey
-import gevent.socket
+import greenlets
 
 import gate
 
-PATCHED_AT_IMPORT = gevent.monkey.is_module_patched("socket")
+PATCHED_AT_IMPORT = greenlets.is_patched("socket")
 VARIABLE = contextvars.ContextVar("variable", default="unset")
 LOCAL = threading.local()
 
 
 def state(environ):
-    is_main = gevent.get_hub().loop.default
-    return f"{PATCHED_AT_IMPORT} {type(gevent.getcurrent()).__mro__[1].__name__} {is_main} {os.getpid()}"
+    is_main = greenlets.is_main_thread()
+    is_greenlet = isinstance(greenlets.getcurrent(), greenlets.Greenlet)
+    return f"{PATCHED_AT_IMPORT} {is_greenlet} {is_main} {os.getpid()}"
 
 
 def pid(environ):
@@ -42,7 +41,7 @@ def own(environ):
     VARIABLE.set(mine)
     LOCAL.value = mine
     for _ in range(20):
-        gevent.sleep(0)
+        greenlets.sleep(0)
     return f"{before} {VARIABLE.get()} {LOCAL.value}"
 
 
@@ -51,7 +50,7 @@ def read(environ):
 
 
 def read_within(environ):
-    with gevent.Timeout(0.2, False):
+    with greenlets.Timeout(0.2, False):
         return str(len(environ["wsgi.input"].read()))
     return "too slow"
 
@@ -63,7 +62,7 @@ def lines(environ):
 def stream(environ):
     def items():
         for number in range(5):
-            gevent.sleep(0.01)
+            greenlets.sleep(0.01)
             yield f"{number} ".encode()
 
     return items()
@@ -81,18 +80,17 @@ def large(environ):
 
 
 def timeout(environ):
-    with gevent.Timeout(0.05):
-        gevent.sleep(30)
+    with greenlets.Timeout(0.05):
+        greenlets.sleep(30)
 
 
 def killed(environ):
-    gevent.getcurrent().kill()
+    raise greenlets.GreenletExit
 
 
 def kills_later(environ):
-    me = gevent.getcurrent()
-    gevent.spawn_later(0.05, me.kill)
-    gevent.sleep(30)
+    greenlets.spawn_later(0.05, greenlets.kill, greenlets.getcurrent())
+    greenlets.sleep(30)
 
 
 def fails(environ):
@@ -105,7 +103,7 @@ def exits(environ):
 
 def late(environ):
     try:
-        gevent.sleep(30)
+        greenlets.sleep(30)
     finally:
         gate.note("late", "ended")
 
@@ -114,8 +112,8 @@ def stubborn(environ):
     gate.reach("stubborn")
     while True:
         try:
-            gevent.sleep(30)
-        except gevent.GreenletExit:
+            greenlets.sleep(30)
+        except greenlets.GreenletExit:
             gate.note("stubborn", "killed")
 
 
@@ -129,10 +127,10 @@ def spins(environ):
 
 def background(environ):
     def work():
-        gevent.sleep(0.05)
+        greenlets.sleep(0.05)
         gate.note("background", "done")
 
-    gevent.spawn(work)
+    greenlets.spawn(work)
     return "spawned"
 
 
@@ -145,7 +143,7 @@ def child(environ):
 def echo(environ):
     sock = environ["gunicorn.socket"]
     sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n")
-    is_green = isinstance(sock, gevent.socket.socket)
+    is_green = isinstance(sock, greenlets.Socket)
     sock.sendall(b"green\n" if is_green else b"blocking\n")
     while data := sock.recv(100):
         sock.sendall(data)

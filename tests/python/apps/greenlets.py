@@ -22,7 +22,10 @@ if LIBRARY == "gevent":
         """Throws into a greenlet, from another one."""
         greenlet.kill(*error, block=False)
 
-    def is_main_hub():
+    Greenlet = gevent.Greenlet
+
+    def is_main_thread():
+        """Whether this is the hub of the interpreter's main thread."""
         return get_hub().loop.default
 
     def on_signal(number, act):
@@ -36,6 +39,7 @@ else:
 
     import eventlet
     import eventlet.greenio
+    import eventlet.greenthread
     import eventlet.hubs
     import eventlet.patcher
     from eventlet import Timeout, getcurrent, sleep, spawn  # noqa: F401
@@ -53,10 +57,11 @@ else:
     def kill(greenlet, *error):
         eventlet.hubs.get_hub().schedule_call_global(0, greenlet.throw, *error)
 
-    def is_main_hub():
-        import threading
+    Greenlet = eventlet.greenthread.GreenThread
 
-        return original("threading", "current_thread")() is original("threading", "main_thread")() or bool(threading)
+    def is_main_thread():
+        threads = eventlet.patcher.original("threading")
+        return original("_thread", "get_ident")() == threads.main_thread().ident
 
     def on_signal(number, act):
         signal.signal(number, lambda *_: spawn(act))

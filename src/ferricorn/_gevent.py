@@ -6,10 +6,11 @@ by `patch`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
-from ferricorn import _hijack
+from ferricorn import _core, _fork_guard, _hijack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def patch() -> None:
     _patched_pid = os.getpid()
     monkey.patch_all()
     gevent.get_hub()
-    _hijack.green = _hijack.sending_whole(gevent.socket.socket)
+    kind = _hijack.sending_whole(gevent.socket.socket)
+    _hijack.make = lambda descriptor: kind(fileno=descriptor)
 
 
 def fork() -> int:
@@ -93,10 +95,21 @@ def wait(ticket: int, seconds: float | None) -> None:
             timer.close()
 
 
+def stay_behind(forking: Any) -> None:
+    """In a child of the application. The fork has copied all greenlets; as with threads, only the one that has forked
+    acts for the child, and ends it. The copy of another request's runs no further than the application does."""
+    from gevent import get_hub, getcurrent
+
+    while getcurrent() is not forking and not forking.dead:
+        with contextlib.suppress(BaseException):
+            get_hub().switch()
+
+
 def serve(pool: Any, period: float) -> None:
     """Turns the hub until the pool is closed and its greenlets have ended."""
-    from gevent import Greenlet, joinall
+    from gevent import Greenlet, getcurrent, joinall
     from gevent.event import Event
+    from gevent.exceptions import LoopExit
     from gevent.hub import get_hub
 
     hub = get_hub()
@@ -142,7 +155,12 @@ def serve(pool: Any, period: float) -> None:
                 Greenlet.spawn(pool.drop_deferred)
             if pool.has_calls():
                 Greenlet.spawn(pool.run_calls)
+            if pool.has_tasks():
+                Greenlet.spawn(pool.run_tasks)
             end_late()
+        except BaseException:
+            pool.look_again()
+            raise
         finally:
             # Whatever was raised: what is queued would else wait for the next wake-up, which may never come.
             start()
@@ -166,14 +184,28 @@ def serve(pool: Any, period: float) -> None:
             try:
                 wait()
             except BaseException as error:
+                if _core.is_forked_child():
+                    # Nothing that could run is left, or a greenlet that the application has started ends the child.
+                    _fork_guard.end(None if isinstance(error, LoopExit) else error)
                 pool.raised(error)
             else:
                 return
+
+    def in_child() -> None:
+        """The hub goes on in a child of the application, without the descriptor: libev ends a process for that."""
+        if not _core.is_forked_child():
+            return
+        watcher.stop()
+        timer.stop()
+        current = getcurrent()
+        if current is not hub:
+            _fork_guard.stay_behind = lambda: stay_behind(current)
 
     watcher = hub.loop.io(pool.descriptor(), 1)
     watcher.start(look)
     timer = hub.loop.timer(period, period)
     timer.start(pool.heartbeat)
+    os.register_at_fork(after_in_child=in_child)
     pool.heartbeat()
     hub.loop.run_callback(look)
     try:
