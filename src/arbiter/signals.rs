@@ -63,6 +63,14 @@ pub fn install(signals: &[Signal]) -> io::Result<OwnedFd> {
     Ok(read_end)
 }
 
+/// Takes signals again that [`install`] has taken, from handlers that Python has set since.
+///
+/// # Errors
+/// When one of them cannot be caught.
+pub fn retake(signals: &[Signal]) -> io::Result<()> {
+    set_all(signals, SigHandler::Handler(write_to_pipe))
+}
+
 /// The signals that arrived since the last call, in order. Never blocks.
 #[must_use]
 pub fn arrived(pipe: &OwnedFd) -> Vec<Signal> {

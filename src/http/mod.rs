@@ -45,6 +45,7 @@ mod refusal;
 mod request_id;
 mod response;
 mod step;
+mod stream_priority;
 mod target;
 mod uwsgi;
 mod version;
@@ -67,6 +68,7 @@ pub use proxy::{ProxyHeader, ProxyMode, ProxyParse, ProxyRoute, parse as parse_p
 pub use request_id::{TraceParent, client_request_id, made_request_id, trace_parent};
 pub use response::ResponseHead;
 pub use step::{Finish, Received, Step, WholeResponse};
+pub use stream_priority::StreamPriority;
 pub use target::percent_decode;
 pub use uwsgi::parse_packet;
 pub use version::Version;

@@ -12,7 +12,7 @@ use pyo3::types::PyDict;
 
 use super::origin::{Settings, Sources};
 use super::raw_env::RawEnv;
-use super::{python_fork, python_logs, reexec, relay, title};
+use super::{master_signals, python_fork, python_logs, reexec, relay, title};
 use crate::arbiter::signals;
 use crate::arbiter::{Forked, Hook, HookError, HookEvent, ReloadError, Runtime, WorkerInfo};
 use crate::config::Config;
@@ -292,7 +292,12 @@ impl<'py> PythonRuntime<'py> {
 
 impl Runtime for PythonRuntime<'_> {
     fn fork(&mut self) -> io::Result<Forked> {
-        python_fork::fork(self.py, self.objects.logs)
+        let forked = python_fork::fork(self.py, self.objects.logs)?;
+        if let Forked::Child = forked {
+            master_signals::forget(self.py, &self.objects.arbiter)
+                .map_err(|error| io::Error::other(error.to_string()))?;
+        }
+        Ok(forked)
     }
 
     fn fork_with_successor(
@@ -304,7 +309,13 @@ impl Runtime for PythonRuntime<'_> {
     }
 
     fn call_hook(&mut self, event: &HookEvent<'_>) -> Result<(), HookError> {
-        self.call(event)
+        self.call(event)?;
+        if let Hook::OnStarting = event.hook {
+            master_signals::show(self.py, &self.objects.arbiter).map_err(|error| HookError {
+                traceback: traceback(self.py, &error),
+            })?;
+        }
+        Ok(())
     }
 
     fn reload(&mut self) -> Result<Arc<Config>, ReloadError> {
@@ -362,13 +373,13 @@ impl Runtime for PythonRuntime<'_> {
     }
 }
 
-/// A signal handler that a hook has set in the master raised: what ends a program stops the server in order.
+/// A signal handler that a hook has set in the master raised. It would end a program, so it stops the server, in order.
 fn on_handler_error(py: Python<'_>, error: &PyErr) {
-    if error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py) {
-        let _ = signals::deliver(Signal::SIGTERM);
-    } else {
+    let is_exit = error.is_instance_of::<PySystemExit>(py);
+    if !is_exit && !error.is_instance_of::<PyKeyboardInterrupt>(py) {
         log::error!("Exception in a signal handler\n{}", traceback(py, error));
     }
+    let _ = signals::deliver(Signal::SIGTERM);
 }
 
 fn failed(reason: &dyn std::fmt::Display) -> ReloadError {

@@ -74,17 +74,23 @@ impl WorkerSignals {
     pub(super) fn take(self, py: Python<'_>, faults: &Faults) -> PyResult<(OwnedFd, OwnedFd)> {
         let getsignal = py.import("signal")?.getattr("getsignal")?;
         let dumps_on_abort = faults.are_the_applications(py)?;
+        // An application that has a wake-up descriptor of its own gets the numbers there only of signals that Python handles.
+        let previous = set_wakeup(py, self.wakeup_number)?;
+        let has_own_wakeup = previous >= 0 && previous != self.wakeup_number;
         let mut untouched = Vec::new();
         for (signal, (handler, disposition)) in &self.handlers {
             let is_same = getsignal.call1((*signal as i32,))?.is(handler)
                 && signals::disposition(*signal)? == *disposition;
-            if is_same && !(*signal == Signal::SIGABRT && dumps_on_abort) {
+            let is_taken = match *signal {
+                Signal::SIGABRT => is_same && !dumps_on_abort,
+                _ => is_same && !has_own_wakeup,
+            };
+            if is_taken {
                 untouched.push(*signal);
             }
         }
         let pipe = faults.around(py, || Ok(signals::install(&untouched)?))?;
-        let previous = set_wakeup(py, self.wakeup_number)?;
-        if previous >= 0 && previous != self.wakeup_number {
+        if has_own_wakeup {
             return Ok((pipe, forward(self.wakeups, previous)?));
         }
         Ok((pipe, self.wakeups))

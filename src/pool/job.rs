@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::fork_guard::GuardedFile;
-use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead};
+use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead, StreamPriority};
 
 use super::buffer_pool::BodyBytes;
 use super::conn_id::ConnId;
@@ -100,6 +100,8 @@ pub struct Job {
     pub trusted: bool,
     /// What a trusted peer's fields say of the request.
     pub forwarded: Forwarded,
+    /// What a client of HTTP/2 has said of the request's rank among its others.
+    pub priority: StreamPriority,
     /// Which listener accepted the connection (index into the worker's listeners).
     pub listener: usize,
     /// When the request was complete.
@@ -149,6 +151,7 @@ impl Job {
             tls: None,
             trusted: false,
             forwarded: Forwarded::default(),
+            priority: StreamPriority::default(),
             listener: 0,
             arrived: now,
             body_bytes: None,
@@ -170,6 +173,7 @@ impl Job {
     pub fn clear(&mut self) {
         self.head.clear();
         self.forwarded = Forwarded::default();
+        self.priority = StreamPriority::default();
         self.body = RequestBody::Empty;
         self.body_bytes = None;
         self.noted.clear();
@@ -310,6 +314,8 @@ pub enum Reply {
     Head(ConnId, Box<StreamedResponse>),
     /// An interim response, before any other reply.
     Hints(ConnId, Box<ResponseHead>),
+    /// What follows the body of a response over HTTP/2, before its end.
+    Trailers(ConnId, Box<ResponseHead>),
     /// A piece of the body.
     Data(ConnId, Piece),
     /// The body is over. The job comes back for the log and for recycling.

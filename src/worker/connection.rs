@@ -232,7 +232,7 @@ impl Connection {
                 self.send_encoded(&mut services.encoded);
                 return self.read(services);
             }
-            Reply::Overdue(_) | Reply::Hijacked(_) => {
+            Reply::Overdue(_) | Reply::Hijacked(_) | Reply::Trailers(..) => {
                 debug_assert!(false, "not a reply to the connection: {reply:?}");
                 return Action::Wait;
             }

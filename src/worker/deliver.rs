@@ -45,7 +45,11 @@ fn on_reply(
             return services.dispatch.shed(job, Shed::Waited, now);
         }
         Reply::Hijacked(id) => return connections.hijack(id, services),
-        Reply::Head(id, _) | Reply::Data(id, _) | Reply::Hints(id, _) | Reply::WantsBody(id) => id,
+        Reply::Head(id, _)
+        | Reply::Data(id, _)
+        | Reply::Hints(id, _)
+        | Reply::Trailers(id, _)
+        | Reply::WantsBody(id) => id,
     };
     let Err(reply) = connections.on_reply(id, reply, services) else {
         return;
@@ -56,7 +60,7 @@ fn on_reply(
         }
         Reply::Head(_, streamed) => streamed.window.close(),
         Reply::Data(_, piece) => discard(piece, &mut services.drops),
-        Reply::Hints(..) | Reply::Hijacked(_) | Reply::WantsBody(_) => {}
+        Reply::Hints(..) | Reply::Trailers(..) | Reply::Hijacked(_) | Reply::WantsBody(_) => {}
     }
 }
 

@@ -227,10 +227,11 @@ impl Http2 {
         let (faults, later): (Vec<_>, _) = self.seen.faults.iter().partition(|(id, _)| *id < end);
         let (resets, later_resets): (Vec<u32>, _) =
             self.seen.resets.iter().partition(|id| **id < end);
-        self.seen = Seen {
-            resets: later_resets,
-            faults: later,
-        };
+        for (id, priority) in self.seen.priorities.drain(..) {
+            self.mux.set_priority(id, priority);
+        }
+        self.seen.resets = later_resets;
+        self.seen.faults = later;
         for (id, fault) in faults {
             self.mux.reset(id, fault.code(), fault.what(), services);
         }
@@ -332,6 +333,10 @@ impl Http2 {
             }
             Reply::Hints(conn, hints) => {
                 mux.hint(conn.stream, &hints);
+                None
+            }
+            Reply::Trailers(conn, trailers) => {
+                mux.set_trailers(conn.stream, &trailers);
                 None
             }
             Reply::WantsBody(conn) => {

@@ -33,6 +33,7 @@ class Reply:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     interim: list[int] = field(default_factory=list)
     body: bytes = b""
+    trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
     ended: bool = False
     reset: int | None = None
 
@@ -134,7 +135,7 @@ class Frames:
                 assert reply.status is None, "two heads"
                 reply.status, reply.headers = int(status), decoded
             else:
-                reply.headers += decoded
+                reply.trailers += decoded
             reply.ended |= "END_STREAM" in frame.flags
         elif isinstance(frame, DataFrame):
             reply = self.replies.setdefault(frame.stream_id, Reply())

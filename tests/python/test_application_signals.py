@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import IS_OURS, wait_until
+from harness import APPS, IS_OURS, wait_until
 from wire import Disconnected
 
 THREADS = pytest.mark.parametrize("threads", ["2", "1"])
@@ -116,6 +116,54 @@ def test_a_wakeup_descriptor_of_the_application_goes_on_to_work(started, gates, 
     os.kill(worker, signal.SIGUSR2)
     assert gates.wait_notes("usr2") == [str(int(signal.SIGUSR2))]
     assert str(int(signal.SIGUSR2)) in gates.wait_notes("woken")
+    # gunicorn writes the signals of its own there too.
+    answer, _ = stop_with_a_request(one, gates)
+    assert answer.status == 200
+    assert str(int(signal.SIGTERM)) in gates.notes("woken")
+
+
+MASTER = """
+import gate, os, signal, sys
+NUMBER = signal.SIGTERM
+def when_ready(server):
+    before = signal.getsignal(NUMBER)
+    names = "HUP QUIT INT TERM TTIN TTOU USR1 USR2 WINCH CHLD".split()
+    gate.note("of_master", [callable(signal.getsignal(getattr(signal, f"SIG{name}"))) for name in names])
+    def handler(number, frame):
+        gate.note("handled", number)
+        if os.environ["HOW"] == "chain":
+            before(number, frame)
+        if os.environ["HOW"] == "restore":
+            signal.signal(number, before)
+            os.kill(os.getpid(), number)
+        if os.environ["HOW"] == "leave":
+            sys.exit(0)
+        if os.environ["HOW"] == "fail":
+            raise RuntimeError("the handler is broken")
+    signal.signal(NUMBER, handler)
+"""
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
+@pytest.mark.parametrize("how", ["chain", "restore", "leave", "fail"])
+def test_a_handler_that_a_hook_sets_in_the_master_may_call_the_one_before(server, gates, tmp_path, how, preload):
+    if how == "fail" and not IS_OURS:
+        pytest.skip("gunicorn leaves with 255")
+    path = tmp_path / "conf.py"
+    path.write_text(MASTER)
+    env = {"PYTHONPATH": str(APPS), "HOW": how, "HANDLER": "none"}
+    one = server("handlers", "-c", str(path), "--threads", "2", *preload, env=env)
+    assert gates.wait_notes("of_master") == [str([True] * 10)]
+    assert one.get("/").status == 200
+    assert one.stop() == 0
+    assert gates.notes("handled") == [str(int(signal.SIGTERM))]
+
+
+@pytest.mark.ours
+def test_the_masters_handlers_are_not_the_applications(started, gates):
+    """Workers and the fork server forget them: gunicorn imports a preloaded application before it sets them."""
+    one = started("none", "--threads", "2", "--preload")
+    assert gates.notes("callable") == []
     assert one.stop() == 0
 
 

@@ -137,6 +137,8 @@ def test_a_formatter_of_the_error_log(changed, when):
     one = changed("error_formatter", when)
     assert one.get("/fail").status == 500
     one.log.wait(r"^OWN ERROR Error handling request")
+    # The traceback has the line that failed.
+    one.log.wait(r'^  File ".*changed_loggers\.py", line \d+')
     assert one.stop() == 0
     one.log.wait(r"^OWN INFO Worker exiting")
 

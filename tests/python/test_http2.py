@@ -214,6 +214,52 @@ def test_an_early_answer_ends_an_upload_without_error(h2):
         assert client.reply(client.ask()).status == 200
 
 
+@pytest.mark.parametrize("how", ["whole", "streamed", "late", "twice", "empty"])
+def test_trailers_follow_the_body(h2, how):
+    with connect(h2()) as client:
+        reply = client.reply(client.ask(f"/trailers/{how}"))
+        assert (reply.status, reply.body) == (200, b"" if how == "empty" else b"summed")
+        assert reply.trailers == [(b"x-sum", "caf\xe9".encode("latin-1")), (b"x-sum", b"2")]
+        # HEAD has no body that they could follow.
+        assert client.reply(client.ask(f"/trailers/{how}", "HEAD")).trailers == []
+        assert client.reply(client.ask()).body == b"hello"
+
+
+def test_trailers_are_checked_and_http_1_has_none(h2):
+    one = h2("--http2-cleartext", "off")
+    assert one.get("/trailers/whole").status == 500
+    one.log.wait("KeyError: 'gunicorn.http2.send_trailers'")
+    with connect(h2()) as client:
+        assert b":status" in client.reply(client.ask("/trailers/pseudo")).body
+
+
+def test_the_environ_has_what_gunicorns_has(h2, gates):
+    one = h2()
+    with connect(one) as client:
+        lines = client.reply(client.ask("/keys", fields=[("version", "9")])).body.decode().splitlines()
+        assert lines == ["HTTP_VERSION='2'", "priority_depends_on=0", "priority_weight=16"]
+        stream = client._next
+        client._next += 2
+        head = client.head("/keys")
+        frame = HeadersFrame(stream, client.block(head), flags=["END_HEADERS", "END_STREAM", "PRIORITY"])
+        frame.stream_weight, frame.depends_on = 200, 1
+        client.send(frame)
+        lines = client.reply(stream).body.decode().splitlines()
+        assert lines[1:] == ["priority_depends_on=1", "priority_weight=201"]
+        # PRIORITY comes as a frame of its own while the request waits.
+        streams = [client.ask(f"/gate/p{number}") for number in range(2)]
+        gates.wait_reached("p0")
+        gates.wait_reached("p1")
+        waiting = client.ask("/keys")
+        client.send(PriorityFrame(waiting, stream_weight=7, depends_on=streams[0]))
+        client.send(PingFrame(0, opaque_data=bytes(8)))
+        client.wait(PingFrame)
+        gates.open("p0")
+        gates.open("p1")
+        lines = client.reply(waiting).body.decode().splitlines()
+        assert lines[1:] == [f"priority_depends_on={streams[0]}", "priority_weight=8"]
+
+
 # -- limits and rules ------------------------------------------------------------------------------
 
 

@@ -245,6 +245,16 @@ def test_wsgi_errors_follows_the_error_log(server, conf):
     one.output.wait(r"^raw text$")
 
 
+def test_the_traceback_has_the_applications_lines(server, conf):
+    one = server("request_hooks:app", "-c", conf(f"logconfig_dict = {DICT}"), ready=False)
+    (listening,) = one.output.wait(r"Listening at: http://127\.0\.0\.1:(\d+) ")
+    one.address = ("127.0.0.1", int(listening.group(1)))
+    one.output.wait(r"Booting worker")
+    assert one.get("/raises").status == 500
+    one.output.wait(r"Error handling request")
+    one.output.wait(r'^  File ".*request_hooks\.py", line \d+')
+
+
 def test_a_reload_brings_the_new_form(server, conf):
     one = server("hello:app", "-c", conf(f"logconfig_dict = {DICT}"), ready=False)
     one.output.wait(r"^DICT INFO gunicorn\.error Booting")

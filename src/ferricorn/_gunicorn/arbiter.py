@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +75,22 @@ class Arbiter:
 
     def __repr__(self) -> str:
         return f"<Arbiter {self.pid}>"
+
+    def init_signals(self) -> None:
+        """gunicorn's handlers: a hook that replaces one may call the one before."""
+        if threading.current_thread() is threading.main_thread():
+            for one in (*self.SIGNALS, signal.SIGCHLD):
+                signal.signal(one, self.signal)
+
+    def _forget_signals(self) -> None:
+        for one in (*self.SIGNALS, signal.SIGCHLD):
+            if signal.getsignal(one) == self.signal:
+                signal.signal(one, signal.SIG_DFL)
+
+    def signal(self, sig: int, frame: Any) -> None:
+        from ferricorn import _core
+
+        _core.deliver_signal(sig)
 
     def run(self) -> NoReturn:
         """Serve until told to stop; then leave the interpreter with the exit code."""

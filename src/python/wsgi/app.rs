@@ -23,6 +23,7 @@ use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 use super::body::{self, Sent};
 use super::environ::EnvironMaker;
 use super::hijack::HijackableSocket;
+use super::http2_environ;
 use super::late_logging::LateLogging;
 use super::noted_keys::note;
 use super::request_hooks::{HookedRequest, RequestHooks};
@@ -189,7 +190,7 @@ impl WsgiApp {
             Err(error) => return self.fail(py, thread, Some(job), &error),
         };
         let named = self.name_request(&environ, &job);
-        let hijackable = match named.and_then(|()| complete(&environ, &start, &mut job)) {
+        let hijackable = match named.and_then(|()| complete(&environ, &start, thread, &mut job)) {
             Ok(socket) => socket,
             Err(error) => return self.fail(py, thread, Some(job), &error),
         };
@@ -332,7 +333,9 @@ impl WsgiApp {
 /// A custom logger may use more of an exception than its text.
 fn log_exception(py: Python<'_>, logger: &Py<PyAny>, message: &str, error: &PyErr) -> PyResult<()> {
     let named = PyDict::new(py);
-    named.set_item("exc_info", error.value(py))?;
+    // Up to Python 3.11 the value does not know its traceback before it is raised again.
+    let raised = (error.get_type(py), error.value(py), error.traceback(py));
+    named.set_item("exc_info", raised)?;
     // The message is an argument, so that a `%` in it is not a format.
     logger.call_method(py, "exception", ("%s", message), Some(&named))?;
     Ok(())
@@ -342,9 +345,11 @@ fn log_exception(py: Python<'_>, logger: &Py<PyAny>, message: &str, error: &PyEr
 fn complete<'py>(
     environ: &Bound<'py, PyDict>,
     start: &Bound<'py, StartResponse>,
+    thread: &PoolThread,
     job: &mut Job,
 ) -> PyResult<Option<HijackableSocket<'py>>> {
     let py = environ.py();
+    http2_environ::add(environ, job, thread.pool())?;
     environ.set_item(intern!(py, "wsgi.early_hints"), start)?;
     environ.set_item(intern!(py, "ferricorn.client_disconnected"), start)?;
     match job.socket.take() {

@@ -20,6 +20,7 @@ mod file_wrapper;
 mod green_requests;
 mod headers;
 mod hijack;
+mod http2_environ;
 mod input;
 mod late_logging;
 mod noted_keys;

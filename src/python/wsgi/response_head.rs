@@ -77,3 +77,43 @@ pub(super) fn repr(value: &Bound<'_, PyAny>) -> String {
         .repr()
         .map_or_else(|_| "<unprintable>".to_owned(), |text| text.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::ffi::CString;
+
+    use super::*;
+    use crate::python::with_interpreter;
+
+    type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
+    /// The fields that a list of pairs gives, or the type of the exception.
+    fn pushed(py: Python<'_>, pairs: &str) -> Result<Fields, String> {
+        let pairs = py.eval(&CString::new(pairs).unwrap(), None, None).unwrap();
+        let mut head = ResponseHead::default();
+        push_all(&mut head, &pairs)
+            .map_err(|error| error.get_type(py).name().unwrap().to_string())?;
+        let owned = |(name, value): (&[u8], &[u8])| (name.to_vec(), value.to_vec());
+        Ok(head.fields().map(owned).collect())
+    }
+
+    #[test]
+    fn pairs_become_fields_and_what_is_wrong_is_the_applications_exception() {
+        with_interpreter(|py| {
+            let fields = pushed(py, "[('X-A', 'caf\\xe9'), ('x-b', '2')]").unwrap();
+            assert_eq!(fields[0], (b"X-A".to_vec(), b"caf\xe9".to_vec()));
+            assert_eq!(fields[1], (b"x-b".to_vec(), b"2".to_vec()));
+            for (pairs, exception) in [
+                ("[(':status', '200')]", "ValueError"),
+                ("[('x', '\\u20ac')]", "ValueError"),
+                ("[('x', 1)]", "TypeError"),
+                ("[(1, 'x')]", "TypeError"),
+                ("[('x',)]", "TypeError"),
+                ("[1]", "TypeError"),
+            ] {
+                assert_eq!(pushed(py, pairs), Err(exception.to_owned()), "{pairs}");
+            }
+        });
+    }
+}

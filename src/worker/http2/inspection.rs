@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use super::flood_guard::FloodGuard;
 use super::frame_length::{
-    PRIORITY_FRAME_BYTES, has_right_length, header_block, write_header_frames,
+    FLAG_PRIORITY, PRIORITY_FRAME_BYTES, has_right_length, header_block, write_header_frames,
 };
-use super::seen::Seen;
+use super::seen::{Seen, note_priority};
 use super::settings_check::SettingsCheck;
 use super::stream_inputs::{FrameUse, StreamInputs};
 use super::violation::{StreamFault, Violation};
@@ -248,11 +248,11 @@ impl Inspection {
             FrameKind::Data if self.streams.on_data(head.stream, is_end) == FrameUse::Closed => {
                 return Err(Violation::StreamClosed);
             }
-            FrameKind::Priority if head.length != PRIORITY_FRAME_BYTES && head.stream != 0 => {
-                if self.streams.is_idle(head.stream) {
-                    return Err(Violation::FrameSize);
-                }
+            FrameKind::Priority if !self.streams.is_idle(head.stream) => {
                 self.frame_begin = Some(begin);
+            }
+            FrameKind::Priority if head.length != PRIORITY_FRAME_BYTES && head.stream != 0 => {
+                return Err(Violation::FrameSize);
             }
             FrameKind::WindowUpdate if !self.streams.is_idle(head.stream) => {
                 self.frame_begin = Some(begin);
@@ -275,6 +275,10 @@ impl Inspection {
         seen: &mut Seen,
     ) {
         let fault = match head.kind {
+            FrameKind::Priority if head.length == PRIORITY_FRAME_BYTES => {
+                let begin = frame.start + FrameHead::BYTES;
+                return note_priority(head.stream, &arrived.all[begin..frame.end], seen);
+            }
             FrameKind::Priority => StreamFault::PrioritySize,
             _ if self.window_update & 0x7fff_ffff == 0 => StreamFault::EmptyWindowUpdate,
             _ => return,
@@ -292,8 +296,16 @@ impl Inspection {
         seen: &mut Seen,
     ) -> Result<(), Violation> {
         let all = arrived.all;
+        let stream = head.stream;
         let payload = end - head.length as usize..end;
         let part = header_block(head, &all[payload.clone()]).ok_or(Violation::Padding)?;
+        if head.kind == FrameKind::Headers && head.has(FLAG_PRIORITY) {
+            note_priority(
+                stream,
+                &all[payload.start..payload.start + part.start],
+                seen,
+            );
+        }
         let part = part.start + payload.start..part.end + payload.start;
         self.block.parts.push(part);
         if !head.has(FrameHead::FLAG_END_HEADERS) {
@@ -308,7 +320,6 @@ impl Inspection {
                 &joined[..]
             }
         };
-        let stream = head.stream;
         let found = self.table.read(block);
         let found = found.map_err(|BrokenBlock| Violation::Compression)?;
         if found.is_malformed || self.block.is_trailers && found.has_pseudo {

@@ -82,6 +82,13 @@ pub(super) fn interim(head: &ResponseHead) -> Option<Message<()>> {
     Some(message)
 }
 
+/// Fields that follow the body of a response.
+pub(super) fn trailers(head: &ResponseHead) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    copy_fields(head, true, &mut fields);
+    fields
+}
+
 /// The head of an error page of so many bytes.
 pub(super) fn page_message(
     status: u16,

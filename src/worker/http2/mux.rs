@@ -14,6 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
+use http_message::header::HeaderMap;
 
 use crate::http::Status;
 use crate::pool::{ConnId, Job};
@@ -46,6 +47,8 @@ struct Stream {
     /// For its body, or for its client to take more of its response.
     timer: Timer,
     is_head: bool,
+    /// Of a response that has not begun.
+    trailers: Option<Box<HeaderMap>>,
 }
 
 /// How far it is.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
+use http_message::header::HeaderMap;
 
 use super::engine::STREAM_BYTES_MAX;
 use super::messages::BodyRoom;
@@ -48,6 +49,16 @@ enum End {
     },
 }
 
+/// Whether a response has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    Yes,
+    /// HTTP/2 has no final response of this status.
+    NoSuchStatus,
+    /// The client has reset the stream.
+    Gone,
+}
+
 /// What came of an attempt to send a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sending {
@@ -77,6 +88,7 @@ pub(super) struct ResponseStream {
     queued_bytes: u64,
     window: Option<Arc<Window>>,
     end: End,
+    trailers: Option<Box<HeaderMap>>,
     sent_bytes: u64,
     cut_bytes: u64,
     is_stalled: bool,
@@ -102,11 +114,19 @@ impl ResponseStream {
             queued_bytes: 0,
             window,
             end: End::Open,
+            trailers: None,
             sent_bytes: 0,
             cut_bytes: 0,
             is_stalled: false,
             is_closed,
             is_listed: false,
+        }
+    }
+
+    /// What follows the body. It comes too late for a response without one.
+    pub(super) fn set_trailers(&mut self, trailers: Option<Box<HeaderMap>>) {
+        if !self.is_closed {
+            self.trailers = trailers;
         }
     }
 
@@ -208,7 +228,7 @@ impl ResponseStream {
         };
         self.queued_bytes -= bytes.len() as u64;
         self.sent_bytes += bytes.len() as u64;
-        let is_last = is_ended && self.queue.is_empty();
+        let is_last = is_ended && self.queue.is_empty() && self.trailers.is_none();
         match self.out.send_data(bytes, is_last) {
             Ok(()) if is_last => Sending::Done,
             Ok(()) => Sending::Moved,
@@ -221,10 +241,16 @@ impl ResponseStream {
         match &mut self.end {
             End::Open => Sending::Empty,
             End::Ended { .. } if self.is_closed => Sending::Done,
-            End::Ended { .. } => match self.out.send_data(Bytes::new(), true) {
-                Ok(()) => Sending::Done,
-                Err(_) => Sending::Gone,
-            },
+            End::Ended { .. } => {
+                let sent = match self.trailers.take() {
+                    Some(trailers) => self.out.send_trailers(*trailers),
+                    None => self.out.send_data(Bytes::new(), true),
+                };
+                match sent {
+                    Ok(()) => Sending::Done,
+                    Err(_) => Sending::Gone,
+                }
+            }
             End::Broken {
                 is_flushed: true, ..
             } => {

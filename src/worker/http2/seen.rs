@@ -1,18 +1,31 @@
 //! What was seen to come and is not acted upon yet: the requests that it is about come out of the crate later.
 
 use super::violation::StreamFault;
+use crate::http::StreamPriority;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Streams that the client has reset.
     pub(super) resets: Vec<u32>,
+    /// Ranks of streams, but for those of most.
+    pub(super) priorities: Vec<(u32, StreamPriority)>,
     /// Streams with an error.
     pub(super) faults: Vec<(u32, StreamFault)>,
 }
 
 impl Seen {
     pub(super) fn is_empty(&self) -> bool {
-        self.resets.is_empty() && self.faults.is_empty()
+        self.resets.is_empty() && self.faults.is_empty() && self.priorities.is_empty()
+    }
+}
+
+/// A rank, as it stands before a header block or in a PRIORITY frame.
+pub(super) fn note_priority(stream: u32, bytes: &[u8], seen: &mut Seen) {
+    if let Some(bytes) = bytes.last_chunk() {
+        let priority = StreamPriority::parse(*bytes);
+        if priority != StreamPriority::default() {
+            seen.priorities.push((stream, priority));
+        }
     }
 }

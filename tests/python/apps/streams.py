@@ -24,6 +24,13 @@ def answer_environ(environ, start_response, path):
     return _whole(start_response, lines.encode("latin-1"), ("X-Name", "caf\xe9"))
 
 
+def answer_keys(environ, start_response, path):
+    """What HTTP/2 alone has."""
+    kept = {key.removeprefix("gunicorn.http2."): value for key, value in environ.items()}
+    kept = {key: kept.get(key) for key in ("HTTP_VERSION", "priority_depends_on", "priority_weight")}
+    return _whole(start_response, "\n".join(f"{key}={value!r}" for key, value in kept.items()).encode())
+
+
 def answer_echo(environ, start_response, path):
     return _whole(start_response, environ["wsgi.input"].read())
 
@@ -54,6 +61,34 @@ def answer_items(environ, start_response, path):
 def answer_hints(environ, start_response, path):
     environ["wsgi.early_hints"]([("Link", "</a.css>; rel=preload")])
     return _whole(start_response, b"hinted")
+
+
+def answer_trailers(environ, start_response, path):
+    """`/trailers/HOW`: whole, streamed, late (when the body is on its way), empty, twice, pseudo."""
+    send, how = environ["gunicorn.http2.send_trailers"], path.split("/")[2]
+    fields = [("X-Sum", "caf\xe9"), ("X-Sum", "2")]
+    if how == "twice":
+        send([("X-First", "1")])
+    if how == "pseudo":
+        try:
+            send([(":status", "200")])
+        except ValueError as error:
+            return _whole(start_response, str(error).encode())
+    if how != "late":
+        send(fields)
+    if how == "empty":
+        return _whole(start_response, b"")
+    if how in ("streamed", "late"):
+        return _streamed(start_response, send, how == "late", fields)
+    return _whole(start_response, b"summed")
+
+
+def _streamed(start_response, send, is_late, fields):
+    start_response("200 OK", [])
+    yield b"sum"
+    if is_late:
+        send(fields)
+    yield b"med"
 
 
 def answer_fail(environ, start_response, path):

@@ -10,7 +10,7 @@ use http_message::{Method, Request, Response as Message, StatusCode};
 
 use super::request_body::Step;
 use super::{Mux, Phase, Stream, Upload};
-use crate::http::{BodyLength, ParseError, RequestParts, Status, Version};
+use crate::http::{BodyLength, ParseError, RequestParts, Status, StreamPriority, Version};
 use crate::pool::Job;
 use crate::worker::body_stream::StreamingRequestBody;
 use crate::worker::http1::{Client, Receiving, Refusal};
@@ -50,6 +50,7 @@ impl Mux {
             },
             timer: Timer::new(self.name(id)),
             is_head: parts.method == Method::HEAD,
+            trailers: None,
         };
         self.streams.insert(id, stream);
         let refusal = match checked {
@@ -194,6 +195,15 @@ impl Mux {
                 Step::Refused(refusal) => self.refuse_body(id, refusal, client, services),
             }
             self.receiving.swap_remove(at);
+        }
+    }
+
+    /// The rank of a stream, for an application that has not begun with it.
+    pub(in super::super) fn set_priority(&mut self, id: u32, priority: StreamPriority) {
+        match self.streams.get_mut(&id).map(|stream| &mut stream.phase) {
+            Some(Phase::Receiving { receiving, .. }) => receiving.job.priority = priority,
+            Some(Phase::Waiting { job, .. }) => job.priority = priority,
+            _ => {}
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::messages::{BodyRoom, interim, message, page_message, send_whole};
-use super::super::response_stream::{ResponseStream, Sending};
+use super::super::messages::{BodyRoom, interim, message, page_message, send_whole, trailers};
+use super::super::response_stream::{Begun, ResponseStream, Sending};
 use super::{Mux, Phase};
 use crate::http::{ResponseHead, Status, error_page};
 use crate::pool::{Job, Piece, StreamedResponse, Window};
@@ -12,16 +12,6 @@ use crate::worker::http1::{Answered, Client, Receiving, Refusal};
 use crate::worker::loop_clock::Timeout;
 use crate::worker::services::{Services, recycle};
 use crate::worker::write_side::discard;
-
-/// Whether a response has begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Begun {
-    Yes,
-    /// HTTP/2 has no final response of this status.
-    NoSuchStatus,
-    /// The client has reset the stream.
-    Gone,
-}
 
 /// The engine is given this many frames before it is asked to encode them.
 const PUMP_FRAMES_MAX: usize = 16;
@@ -52,9 +42,7 @@ impl Mux {
             return None;
         }
         let mut body = body;
-        if let Some(Phase::Responding(response)) =
-            self.streams.get_mut(&id).map(|stream| &mut stream.phase)
-        {
+        if let Some(response) = self.responding(id) {
             if !body.bytes.is_empty() {
                 let bytes = Piece::Bytes(std::mem::take(&mut body.bytes));
                 response.push(bytes, &mut services.drops);
@@ -116,11 +104,14 @@ impl Mux {
             upload.drop_rest();
         }
         stream.timer.clear();
+        let trailers = stream.trailers.take().filter(|_| room != BodyRoom::None);
         let has_no_body = room == BodyRoom::None || room == BodyRoom::Left(0);
-        let Ok(out) = respond.send_response(message, has_no_body) else {
+        let is_closed = has_no_body && trailers.is_none();
+        let Ok(out) = respond.send_response(message, is_closed) else {
             return Begun::Gone;
         };
-        let response = ResponseStream::new(out, head.status_code(), room, window, has_no_body);
+        let mut response = ResponseStream::new(out, head.status_code(), room, window, is_closed);
+        response.set_trailers(trailers);
         stream.phase = Phase::Responding(Box::new(response));
         Begun::Yes
     }
@@ -132,14 +123,12 @@ impl Mux {
         piece: Piece,
         services: &mut Services,
     ) {
-        match self.streams.get_mut(&id).map(|stream| &mut stream.phase) {
-            Some(Phase::Responding(response)) => {
-                response.push(piece, &mut services.drops);
-                if response.enlist() {
-                    self.sending.push_back(id);
-                }
-            }
-            _ => discard(piece, &mut services.drops),
+        let Some(response) = self.responding(id) else {
+            return discard(piece, &mut services.drops);
+        };
+        response.push(piece, &mut services.drops);
+        if response.enlist() {
+            self.sending.push_back(id);
         }
     }
 
@@ -199,6 +188,16 @@ impl Mux {
         }
     }
 
+    /// What is to follow the body; the last that the application gives.
+    pub(in super::super) fn set_trailers(&mut self, id: u32, head: &ResponseHead) {
+        let fields = Some(Box::new(trailers(head)));
+        if let Some(response) = self.responding(id) {
+            response.set_trailers(fields);
+        } else if let Some(stream) = self.streams.get_mut(&id) {
+            stream.trailers = fields;
+        }
+    }
+
     /// The application failed. Returns the job when its client was answered before.
     pub(in super::super) fn abort(
         &mut self,
@@ -231,9 +230,7 @@ impl Mux {
     }
 
     fn break_off(&mut self, id: u32, job: Box<Job>, services: &mut Services) {
-        let Some(Phase::Responding(response)) =
-            self.streams.get_mut(&id).map(|stream| &mut stream.phase)
-        else {
+        let Some(response) = self.responding(id) else {
             return recycle(job, services);
         };
         let (_, sent) = response.sent_so_far();
@@ -354,10 +351,15 @@ impl Mux {
         has_moved
     }
 
+    fn responding(&mut self, id: u32) -> Option<&mut ResponseStream> {
+        match &mut self.streams.get_mut(&id)?.phase {
+            Phase::Responding(response) => Some(response),
+            _ => None,
+        }
+    }
+
     fn delist(&mut self, id: u32) {
-        if let Some(Phase::Responding(response)) =
-            self.streams.get_mut(&id).map(|stream| &mut stream.phase)
-        {
+        if let Some(response) = self.responding(id) {
             response.delist();
         }
     }
