@@ -10,6 +10,7 @@
     reason = "the model uses the part of the protocols that sleeps and wakes"
 )]
 
+#[allow(unreachable_pub, reason = "it is public in the crate")]
 #[path = "../../src/pool/hub_wakeup.rs"]
 mod hub_wakeup;
 #[path = "../../src/pool/loop_park.rs"]
