@@ -32,7 +32,7 @@ OPTIMISED := $(foreach crate,ferricorn loom generator,--config profile.dev.packa
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
 .PHONY: help run build quick test check-rust check-python pytest test-agents test-deploy docs site bench fuzz fuzz-smoke base peers instructions walk \
-        clean test-python test-matrix wheels sdist run-wheels roots audit lint-release changelog release
+        clean test-python test-matrix test-free-threaded wheels sdist run-wheels roots audit lint-release changelog release
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -74,9 +74,10 @@ $(BUILT): $(TOOLS) $(SOURCES)
 quick: $(TOOLS)  ## build for trying things: quick to build, not quick to run
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/maturin develop --profile quick --locked --quiet
 
-$(TESTS): $(BUILT) tests/python/requirements.txt
+REQUIREMENTS ?= tests/python/requirements.txt
+$(TESTS): $(BUILT) $(REQUIREMENTS)
 	@echo "installing the test requirements"
-	@$(PIP) -r tests/python/requirements.txt
+	@$(PIP) -r $(REQUIREMENTS)
 	@touch $@
 
 # Where the interpreter's shared library is; empty where Python was built without one.
@@ -98,7 +99,7 @@ check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	@libdir="$(LIBPYTHON_DIR)"; \
 	 if [ -n "$$libdir" ]; then $(RUST_ENV) LD_LIBRARY_PATH="$$libdir" cargo test --locked --quiet --lib -- python:: launcher::; \
 	 else echo "SKIPPED: this Python has no shared library to link with"; fi
-	@echo "cargo test (model of the wake-up protocol: every interleaving, about a minute)"
+	@echo "cargo test (model of the wake-up protocols: every interleaving, about a minute)"
 	@cargo test --locked --no-default-features --quiet $(OPTIMISED) --test model
 	@echo "criterion benches, once each"
 	@cargo test --locked --no-default-features --benches --quiet
@@ -135,6 +136,14 @@ test-matrix:  ## test-python on every CPython of MATRIX_PYTHONS that is on PATH 
 	  $(MAKE) --no-print-directory test-python PYTHON="$$found"; tested="$$tested $$version"; \
 	done; \
 	echo "tested:$$tested$${missing:+; not on this machine:$$missing}"
+
+# What has no builds without a GIL is left out: greenlets, which are not safe there, and cryptography.
+FREE := target/free-threaded
+test-free-threaded: $(MADE)  ## tests/python without a GIL, on python3.14t or a 3.13t that is built from Debian's source
+	@set -eu; python=$$($(BIN)/python release/free_threaded.py $(FREE)/python); \
+	grep -Ev '^(gevent|eventlet|psycogreen|mypy|trustme)' tests/python/requirements.txt >$(FREE)/requirements.txt; \
+	case $$python in *3.13t) export UNSAFE_PYO3_SKIP_VERSION_CHECK=1;; esac; \
+	PYTHON_GIL=0 $(MAKE) --no-print-directory VENV=$(FREE)/venv PYTHON="$$python" REQUIREMENTS=$(FREE)/requirements.txt pytest
 
 # Their own environment: agents patch what they find.
 AGENTS := target/agents

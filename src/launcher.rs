@@ -49,9 +49,10 @@ use self::python_runtime::PythonRuntime;
 use self::raw_env::RawEnv;
 use self::reexec::Inheritance;
 use crate::arbiter::{self, ListenError, Outcome, Start, StartError};
-use crate::config::{Environment, VERSION};
+use crate::config::{self, Environment, VERSION};
 use crate::logging::Log;
 use crate::net::host_names;
+use crate::python::gil::has_no_gil;
 use crate::python::{fork_guard, loader};
 
 /// Serves with the command line. Returns the exit code, in the master and in each of its workers.
@@ -105,6 +106,9 @@ fn prepare(
     py.import("ferricorn._stand_in")
         .and_then(|module| module.call_method0("install"))
         .map_err(raised)?;
+    if has_no_gil(py) {
+        config::note_parallel_threads();
+    }
     loader::enter_directory(py, &sources.start_directory).map_err(raised)?;
     let Settings {
         config,

@@ -1,6 +1,7 @@
 //! What `workers = "auto"` means on this machine: a worker for each core that the process may keep busy.
 
 use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sched::sched_getaffinity;
@@ -13,11 +14,31 @@ pub(super) struct AutoWorkers {
     pub(super) reason: String,
 }
 
+/// The interpreter has no GIL. It is the process's, so this is too.
+static THREADS_ARE_PARALLEL: AtomicBool = AtomicBool::new(false);
+
+/// The threads of one worker can keep all cores busy. To be said before settings are read.
+pub fn note_parallel_threads() {
+    THREADS_ARE_PARALLEL.store(true, Ordering::Relaxed);
+}
+
 /// Of this process, at this moment. The standard library reads the quotas of both cgroup versions; it rounds down,
 /// because a worker more than the quota pays for is a worker that the kernel stops.
 pub(super) fn workers() -> AutoWorkers {
     let count = thread::available_parallelism().map_or(1, NonZero::get);
+    if THREADS_ARE_PARALLEL.load(Ordering::Relaxed) {
+        return one_for(count);
+    }
     choose(count, cores())
+}
+
+fn one_for(cores: usize) -> AutoWorkers {
+    AutoWorkers {
+        count: 1,
+        reason: format!(
+            "without a GIL the threads of one worker use all cores; see --threads {cores}"
+        ),
+    }
 }
 
 /// The cores that the scheduler may use for this process.
@@ -59,6 +80,13 @@ mod tests {
             let chosen = choose(count, cores);
             assert_eq!((chosen.count, chosen.reason.as_str()), (count, reason));
         }
+    }
+
+    #[test]
+    fn one_worker_is_enough_without_a_gil() {
+        let chosen = one_for(8);
+        assert_eq!(chosen.count, 1);
+        assert!(chosen.reason.ends_with("see --threads 8"), "{chosen:?}");
     }
 
     #[test]

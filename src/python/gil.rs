@@ -4,7 +4,8 @@
     reason = "PyO3 has no call that asks whether this thread is attached"
 )]
 
-use pyo3::{Python, ffi};
+use pyo3::ffi;
+use pyo3::prelude::*;
 
 /// Why a thread that runs Python waits. Anything else that blocks while attached is a bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,17 @@ pub enum Reason {
 /// stop-the-world pause need not wait for it.
 pub fn release<T: Send>(py: Python<'_>, _reason: Reason, wait: impl FnOnce() -> T + Send) -> T {
     py.detach(wait)
+}
+
+/// Whether threads run Python side by side: the interpreter is free-threaded, and no extension has brought the GIL back.
+pub fn has_no_gil(py: Python<'_>) -> bool {
+    let is_enabled = py
+        .import("sys")
+        .and_then(|sys| match sys.getattr_opt("_is_gil_enabled")? {
+            Some(ask) => ask.call0()?.is_truthy(),
+            None => Ok(true),
+        });
+    !is_enabled.unwrap_or(true)
 }
 
 /// Whether the calling thread is attached to the interpreter, so that it may call into it without waiting.

@@ -20,7 +20,7 @@ use crate::pool::{
 };
 
 use super::fork_guard::{end_child, restore_wakeup};
-use super::gil::{Reason, release};
+use super::gil::{Reason, has_no_gil, release};
 use super::traceback;
 use super::wsgi::WsgiApp;
 
@@ -164,14 +164,7 @@ impl Application for PythonApplication {
 
     /// On a free-threaded interpreter they do.
     fn is_parallel(&self) -> bool {
-        let has_gil = Python::attach(|py| {
-            let sys = py.import("sys")?;
-            match sys.getattr_opt("_is_gil_enabled")? {
-                Some(ask) => ask.call0()?.is_truthy(),
-                None => Ok(true),
-            }
-        });
-        !has_gil.unwrap_or(true)
+        Python::attach(has_no_gil)
     }
 
     /// Python runs signal handlers on its main thread only.
