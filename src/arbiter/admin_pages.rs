@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::admin_response::{Asked, Method, Response};
 use super::children::Children;
 use super::dashboard::{Dashboard, Page, is_own_host};
+use super::metrics::Format;
 use crate::control::View;
 use crate::http::Status;
 use crate::logging::Log;
@@ -38,12 +39,17 @@ impl AdminPages<'_> {
                     Response::text(Status::SERVICE_UNAVAILABLE, text)
                 }
             },
-            b"/metrics" => Response::metrics(self.children.metrics(
-                self.scoreboard,
-                self.view.target,
-                self.log,
-                self.certificate_end,
-            )),
+            b"/metrics" => {
+                let format = Format::accepted(asked.accept());
+                let text = self.children.metrics(
+                    format,
+                    self.scoreboard,
+                    self.view.target,
+                    self.log,
+                    self.certificate_end,
+                );
+                Response::metrics(text, format.content_type())
+            }
             path => match Page::at(path) {
                 None => Response::not_found(),
                 Some(page) => self.answer_browser(page, asked),

@@ -11,6 +11,7 @@ pub(super) struct Asked {
     /// Without the query.
     path: Vec<u8>,
     host: Option<Vec<u8>>,
+    accept: Option<Vec<u8>>,
     origin: Option<Vec<u8>>,
     fetch_site: Option<Vec<u8>>,
     authorization: Option<Vec<u8>>,
@@ -39,6 +40,7 @@ impl Asked {
             },
             path: head.path().to_vec(),
             host: field(b"host"),
+            accept: field(b"accept"),
             origin: field(b"origin"),
             fetch_site: field(b"sec-fetch-site"),
             authorization: field(b"authorization"),
@@ -57,6 +59,10 @@ impl Asked {
 
     pub(super) fn host(&self) -> Option<&[u8]> {
         self.host.as_deref()
+    }
+
+    pub(super) fn accept(&self) -> Option<&[u8]> {
+        self.accept.as_deref()
     }
 
     pub(super) fn push_body(&mut self, bytes: &[u8]) {
@@ -128,6 +134,7 @@ impl Asked {
             method: Method::Post,
             path: path.as_bytes().to_vec(),
             host: field("host"),
+            accept: field("accept"),
             origin: field("origin"),
             fetch_site: field("sec-fetch-site"),
             authorization: field("authorization"),
@@ -184,8 +191,7 @@ impl Response {
         Self::new(status, "text/plain; charset=utf-8", body.into())
     }
 
-    pub(super) fn metrics(body: String) -> Self {
-        let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    pub(super) fn metrics(body: String, content_type: &'static str) -> Self {
         Self::new(Status::OK, content_type, body.into())
     }
 

@@ -11,7 +11,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, pipe2, read};
 
 use super::exit_report::{self, RequestCounters};
-use super::metrics::{self, Counters, WorkerFigures};
+use super::metrics::{self, Counters, Format, WorkerFigures};
 use super::supervision::{self, ExitStatus, Member, Stage, Timeouts, Verdict};
 use super::worker_handle::{SlotNews, WorkerHandle};
 use crate::fork_guard;
@@ -161,6 +161,7 @@ impl Children {
     /// For `/metrics`. Workers whose scoreboard is not `scoreboard` have another name.
     pub(super) fn metrics(
         &self,
+        format: Format,
         scoreboard: &Arc<Scoreboard>,
         wanted: usize,
         log: Log,
@@ -178,7 +179,8 @@ impl Children {
             })
             .collect();
         let dropped = log.dropped_lines();
-        metrics::render(&workers, &self.counters, wanted, dropped, certificate_end)
+        let workers = (&*workers, wanted);
+        metrics::render(format, workers, &self.counters, dropped, certificate_end)
     }
 
     /// What all workers have counted, those that are gone included.

@@ -25,6 +25,7 @@ pub(super) struct Counters {
     tls_alpn_h2: u64,
     latency: HistogramSnapshot,
     queue_time: HistogramSnapshot,
+    gil_wait: HistogramSnapshot,
 }
 
 impl Counters {
@@ -46,6 +47,7 @@ impl Counters {
         self.tls_alpn_h2 = self.tls_alpn_h2.saturating_add(slot.tls_alpn_h2());
         self.latency.add(&slot.latency().snapshot());
         self.queue_time.add(&slot.queue_time().snapshot());
+        self.gil_wait.add(&slot.gil_wait().snapshot());
     }
 
     /// Each counter with its name; `dropped` as in [`render`].
@@ -77,6 +79,10 @@ impl Counters {
     pub(super) fn queue_time(&self) -> &HistogramSnapshot {
         &self.queue_time
     }
+
+    pub(super) fn gil_wait(&self) -> &HistogramSnapshot {
+        &self.gil_wait
+    }
 }
 
 /// A living worker.
@@ -84,6 +90,42 @@ pub(super) struct WorkerFigures<'a> {
     pub(super) name: String,
     pub(super) stage: Stage,
     pub(super) slot: Slot<'a>,
+}
+
+/// How the figures are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Prometheus' own, version 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0: a counter's family has no `_total`, and the end is said.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What `Accept` asks for. Prometheus names OpenMetrics where it can read it.
+    pub(super) fn accepted(accept: Option<&[u8]>) -> Self {
+        let accept = String::from_utf8_lossy(accept.unwrap_or_default());
+        let mut kinds = accept.split(',').filter_map(|kind| kind.split(';').next());
+        match kinds.any(|kind| kind.trim() == "application/openmetrics-text") {
+            true => Self::OpenMetrics,
+            false => Self::Prometheus,
+        }
+    }
+
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+
+    fn counter(self, text: &mut String, name: &str, help: &str) {
+        let family = match self {
+            Self::Prometheus => name,
+            Self::OpenMetrics => name.trim_end_matches("_total"),
+        };
+        header(text, family, help, "counter");
+    }
 }
 
 type Count = (&'static str, &'static str, fn(&Counters) -> u64);
@@ -181,9 +223,9 @@ const GAUGES: [Gauge; 6] = [
 
 /// `dropped` are the log lines that the arbiter itself has dropped; `certificate_end` is in Unix seconds.
 pub(super) fn render(
-    workers: &[WorkerFigures<'_>],
+    format: Format,
+    (workers, wanted): (&[WorkerFigures<'_>], usize),
     reaped: &Counters,
-    wanted: usize,
     dropped: u64,
     certificate_end: Option<i64>,
 ) -> String {
@@ -202,9 +244,9 @@ pub(super) fn render(
     all.log_lines_dropped = all.log_lines_dropped.saturating_add(dropped);
     write_workers(&mut text, workers, wanted);
     for (name, help, of) in COUNTS {
-        header(&mut text, name, help, "counter");
+        format.counter(&mut text, name, help);
         line(&mut text, name, "", of(&all));
-        header(&mut text, &worker_name(name), help, "counter");
+        format.counter(&mut text, &worker_name(name), help);
         for (worker, counters) in &each {
             line(&mut text, &worker_name(name), &label(worker), of(counters));
         }
@@ -245,6 +287,14 @@ pub(super) fn render(
         for (worker, counters) in &each {
             write_histogram(&mut text, &worker_name(name), &label(worker), of(counters));
         }
+    }
+    // Of all workers only: each histogram of a worker is 2 KiB.
+    let name = "gil_wait_seconds";
+    let help = "Of that, what woken threads waited for the GIL.";
+    header(&mut text, name, help, "histogram");
+    write_histogram(&mut text, name, "", &all.gil_wait);
+    if format == Format::OpenMetrics {
+        text.push_str("# EOF\n");
     }
     text
 }
@@ -324,6 +374,26 @@ mod tests {
     use crate::scoreboard::Scoreboard;
 
     #[test]
+    fn open_metrics_are_for_those_that_ask_for_them() {
+        for accept in [
+            "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            "text/plain, application/openmetrics-text",
+        ] {
+            let format = Format::accepted(Some(accept.as_bytes()));
+            assert_eq!(format, Format::OpenMetrics);
+        }
+        for accept in [
+            None,
+            Some("*/*"),
+            Some("text/plain"),
+            Some("application/openmetrics-textile"),
+        ] {
+            let format = Format::accepted(accept.map(str::as_bytes));
+            assert_eq!(format, Format::Prometheus);
+        }
+    }
+
+    #[test]
     fn sums_are_of_the_living_and_the_reaped() {
         let scoreboard = Scoreboard::new(2, 1).unwrap();
         let mut reaped = Counters::default();
@@ -345,7 +415,11 @@ mod tests {
                 slot,
             })
             .collect();
-        let text = render(&workers, &reaped, 2, 5, Some(1_800_000_000));
+        let end = Some(1_800_000_000);
+        let text = render(Format::Prometheus, (&workers, 2), &reaped, 5, end);
+        let open = render(Format::OpenMetrics, (&workers, 2), &reaped, 5, end);
+        assert!(open.contains("# TYPE ferricorn_requests counter\nferricorn_requests_total 10\n"));
+        assert!(open.ends_with("\n# EOF\n") && !text.contains("EOF"));
         for expected in [
             "ferricorn_workers{state=\"serving\"} 2",
             "ferricorn_tls_certificate_not_after_seconds 1800000000",

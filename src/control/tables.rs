@@ -170,7 +170,7 @@ fn requests(view: &View<'_>) -> Value {
     json!({"count": rows.len(), "requests": rows, "queued": queued})
 }
 
-/// How many requests took how long, and waited how long for a thread. Bucket 0 is below 1 microsecond, each next one ends
+/// How many requests took how long, waited how long for a thread, and of that for the GIL. Bucket 0 is below 1 microsecond, each next one ends
 /// at twice the time.
 fn histograms(view: &View<'_>) -> Value {
     let rows: Vec<_> = view
@@ -181,6 +181,7 @@ fn histograms(view: &View<'_>) -> Value {
                 "pid": worker.pid,
                 "requests": worker.slot.latency().snapshot().counts,
                 "queue": worker.slot.queue_time().snapshot().counts,
+                "gil": worker.slot.gil_wait().snapshot().counts,
             })
         })
         .collect();

@@ -75,6 +75,7 @@ def figures(before: Sample, after: Sample) -> Answer:
         "errors_per_second": _sum(rows, "errors_per_second"),
         "request_seconds": _quantiles(before, after, "requests") if is_same else {},
         "queue_seconds": _quantiles(before, after, "queue") if is_same else {},
+        "gil_seconds": _quantiles(before, after, "gil") if is_same else {},
         "threads": _sum(rows, "threads"),
         "threads_busy": _sum(rows, "threads_busy"),
         "queued": _sum(rows, "queue"),
@@ -205,6 +206,7 @@ def _head(data: Answer, columns: int, ink: _Ink) -> list[str]:
         (requests, ""),
         (f"time      {times('request_seconds')}", ""),
         (f"queue     {times('queue_seconds')}", ""),
+        (f"GIL wait  {times('gil_seconds')}", ""),
         (f"{threads}  {more}", ""),
     ]
     if is_bad and len(pieces[0][0]) > columns:

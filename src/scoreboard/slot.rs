@@ -100,6 +100,12 @@ impl<'a> Slot<'a> {
         Histogram(&self.data.queue_time)
     }
 
+    /// Of that, what woken threads waited for the GIL. Requests that found a thread with the GIL are not in it.
+    #[must_use]
+    pub fn gil_wait(self) -> Histogram<'a> {
+        Histogram(&self.data.gil_wait)
+    }
+
     /// What pool thread `index` is running.
     ///
     /// # Panics
@@ -172,6 +178,7 @@ impl<'a> Slot<'a> {
         }
         data.latency.wipe();
         data.queue_time.wipe();
+        data.gil_wait.wipe();
         data.retirement.wipe();
         for thread in self.threads {
             thread.wipe();
@@ -323,6 +330,7 @@ pub(super) struct SlotData {
     tls_alpn_http1: AtomicU64,
     tls_alpn_h2: AtomicU64,
     latency: HistogramData,
+    gil_wait: HistogramData,
     of_threads: OfThreads,
     queue_time: HistogramData,
     pub(super) retirement: RetirementData,

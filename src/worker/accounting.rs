@@ -49,6 +49,9 @@ impl Accounting {
         slot.add_requests(1);
         slot.add_bytes_out(outcome.bytes_sent);
         slot.latency().record_alone(duration);
+        if !job.gil_wait.is_zero() {
+            slot.gil_wait().record_alone(job.gil_wait);
+        }
         if let Some(metrics) = &mut self.metrics {
             metrics.request(duration, outcome.status);
         }

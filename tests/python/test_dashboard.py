@@ -81,7 +81,20 @@ def test_numbers_equal_those_of_metrics(watched):
     assert samples["workers"][-1] == 2
     assert samples["memory"][-1] >= samples["memory_max"][-1] > 1 << 20
     assert max(samples["p50"]) > 0
+    # A thread that is woken for a request needs the GIL, and each of these found all threads asleep.
+    assert 1 <= figure(one, "gil_wait_seconds_count") <= 8
     assert {len(column) for name, column in samples.items() if name != "first"} == {len(samples["at"])}
+
+
+def test_a_wait_for_the_gil_shows(watched, gates):
+    one = watched("--threads", "2")
+    with one.connect() as holding:
+        holding.send_request("GET", "/hold_the_interpreter?1")
+        gates.wait_reached("holding")
+        assert one.get("/pid").status == 200
+        assert holding.read_response().status == 200
+    wait_until(lambda: figure(one, "gil_wait_seconds_sum") > 0.3, "the wait is counted")
+    wait_until(lambda: max(data_of(one)["samples"]["gil_p99"]) > 300_000, "and in a sample")
 
 
 def test_the_latest_samples_continue_those_of_before(watched):

@@ -36,6 +36,8 @@ pub(super) struct Sample {
     p99: u64,
     queue_p50: u64,
     queue_p99: u64,
+    gil_p50: u64,
+    gil_p99: u64,
     threads: u64,
     threads_busy: u64,
     queue_length: u64,
@@ -47,7 +49,7 @@ pub(super) struct Sample {
 
 type Column = (&'static str, fn(&Sample) -> u64);
 
-const COLUMNS: [Column; 18] = [
+const COLUMNS: [Column; 20] = [
     ("at", |s| s.at),
     ("length", |s| s.length),
     ("requests", |s| s.requests),
@@ -59,6 +61,8 @@ const COLUMNS: [Column; 18] = [
     ("p99", |s| s.p99),
     ("queue_p50", |s| s.queue_p50),
     ("queue_p99", |s| s.queue_p99),
+    ("gil_p50", |s| s.gil_p50),
+    ("gil_p99", |s| s.gil_p99),
     ("threads", |s| s.threads),
     ("threads_busy", |s| s.threads_busy),
     ("queue_length", |s| s.queue_length),
@@ -122,6 +126,7 @@ fn grown(before: &Counters, after: &Counters) -> Sample {
     let more = |of: fn(&Counters) -> u64| of(after).saturating_sub(of(before));
     let latency = delta(before.latency(), after.latency());
     let queue = delta(before.queue_time(), after.queue_time());
+    let gil = delta(before.gil_wait(), after.gil_wait());
     Sample {
         requests: more(Counters::requests),
         errors: more(Counters::errors),
@@ -132,6 +137,8 @@ fn grown(before: &Counters, after: &Counters) -> Sample {
         p99: quantile(&latency, 99),
         queue_p50: quantile(&queue, 50),
         queue_p99: quantile(&queue, 99),
+        gil_p50: quantile(&gil, 50),
+        gil_p99: quantile(&gil, 99),
         ..Sample::default()
     }
 }
@@ -164,7 +171,7 @@ fn quantile(counts: &[u64; HISTOGRAM_BUCKETS], percent: u64) -> u64 {
 }
 
 const PERIOD_MS: u64 = 1000;
-/// Ten minutes, some 84 KiB.
+/// Ten minutes, some 94 KiB.
 const SAMPLES_MAX: usize = 600;
 
 #[cfg(test)]
