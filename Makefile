@@ -99,7 +99,7 @@ check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	@libdir="$(LIBPYTHON_DIR)"; \
 	 if [ -n "$$libdir" ]; then $(RUST_ENV) LD_LIBRARY_PATH="$$libdir" cargo test --locked --quiet --lib -- python:: launcher::; \
 	 else echo "SKIPPED: this Python has no shared library to link with"; fi
-	@echo "cargo test (model of the wake-up protocol: every interleaving, about a minute)"
+	@echo "cargo test (model of the wake-up protocols: every interleaving, about a minute)"
 	@cargo test --locked --no-default-features --quiet $(OPTIMISED) --test model
 	@echo "criterion benches, once each"
 	@cargo test --locked --no-default-features --benches --quiet

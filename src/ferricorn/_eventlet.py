@@ -25,6 +25,10 @@ KILL_S = 1.0
 _CLOSED = -2
 
 _patched_pid: int | None = None
+# Requests that run or wait, by the number of their place; the oldest first.
+running: dict[int, Any] = {}
+# Of the thread whose hub serves, as `sys._current_frames` has it.
+main_thread_number: int | None = None
 # What wakes greenlets that wait in the server's code; by ticket.
 _waiters: dict[int, Callable[[], None]] = {}
 
@@ -119,9 +123,10 @@ def serve(pool: Any, period: float) -> None:
     from eventlet.event import Event
     from eventlet.greenthread import kill
 
+    global main_thread_number
+    main_thread_number = thread_number()
     hub = hubs.get_hub()
     run, take = pool.run, pool.take
-    running: dict[int, Any] = {}
     is_closed, is_empty = Event(), Event()
     timer: Any = None
 

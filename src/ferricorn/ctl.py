@@ -236,18 +236,22 @@ def histograms(rows: list[Answer]) -> str:
 
 
 def stack(data: Answer) -> str:
-    running = {f"ferricorn-thread_{row['thread']}": row for row in data.get("requests", [])}
+    requests = data.get("requests", [])
+    running = {f"ferricorn-thread_{row['thread']}": row for row in requests}
     lines = [f"Worker {data.get('worker')}"]
     if note := data.get("note"):
         lines += ["", *textwrap.wrap(note, 79)]
         lines += [f"Running for {duration(row['age'])}: {printable(row['method'])} {printable(row['path'])}"
                   for row in running.values()]  # fmt: skip
+    running.update((f"greenlet {row['thread']}", row) for row in requests)
     threads = data.get("threads")
     if not isinstance(threads, list):
         # What went wrong in the worker instead.
         return f"{lines[0]}\n{threads}"
     for thread in threads:
-        heading = f"{printable(thread['name'])} (thread {thread['native_id']})"
+        heading = printable(thread["name"])
+        if thread["native_id"] is not None:
+            heading += f" (thread {thread['native_id']})"
         if request := running.get(thread["name"]):
             peer = f" from {request['peer']}" if request["peer"] else ""
             line = f"{request['method']} {request['path']}{peer}"

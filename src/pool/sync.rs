@@ -1,12 +1,47 @@
-//! The synchronisation primitives of the two protocols that park and wake threads, named here so that a model checker
-//! can stand in for them (`tests/model` compiles `wakeup.rs` and `loop_park.rs` against its own `sync`).
+//! The synchronisation primitives of the three protocols that park and wake threads, named here so that a model checker
+//! can stand in for them (`tests/model` compiles `wakeup.rs`, `loop_park.rs` and `hub_wakeup.rs` against its own `sync`).
 
-pub(crate) use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
+use std::io;
+use std::os::fd::{AsRawFd as _, RawFd};
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 use std::sync::{Mutex as StdMutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+pub(crate) use crossbeam::queue::SegQueue as Queue;
 use crossbeam::sync::Parker as CrossbeamParker;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::fork_guard;
+
+/// A descriptor that is readable from a signal until it is drained.
+#[derive(Debug)]
+pub(crate) struct WakeDescriptor(EventFd);
+
+impl WakeDescriptor {
+    pub(crate) fn new() -> io::Result<Self> {
+        let descriptor = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        fork_guard::register(&descriptor);
+        Ok(Self(descriptor))
+    }
+
+    pub(crate) fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    pub(crate) fn signal(&self) {
+        // It fails only when the counter is full, and then the descriptor is readable.
+        let _ = self.0.write(1);
+    }
+
+    /// Returns how many signals there were.
+    pub(crate) fn drain(&self) -> u64 {
+        // It fails when there was none.
+        self.0.read().unwrap_or(0)
+    }
+}
 
 /// A mutex whose poison is ignored: the protocol's critical sections cannot panic.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! The protocols that park and wake threads, under every interleaving that loom finds: no job is left behind while all
-//! pool threads are parked, and no reply while the event loop is.
+//! pool threads are parked, no reply while the event loop is, and no greenlet that is due while its hub polls.
 //!
-//! `src/pool/wakeup.rs` and `src/pool/loop_park.rs` are compiled here as they are, against loom's primitives instead of
+//! `src/pool/wakeup.rs`, `loop_park.rs` and `hub_wakeup.rs` are compiled here as they are, against loom's primitives instead of
 //! the standard library's. The queues are plain ones, but what the threads and the loop do with them is what
 //! `src/pool/thread.rs`, `thread_pool.rs` and `replies.rs` do.
 
@@ -10,6 +10,9 @@
     reason = "the model uses the part of the protocols that sleeps and wakes"
 )]
 
+#[allow(unreachable_pub, reason = "it is public in the crate")]
+#[path = "../../src/pool/hub_wakeup.rs"]
+mod hub_wakeup;
 #[path = "../../src/pool/loop_park.rs"]
 mod loop_park;
 #[path = "../../src/pool/wakeup.rs"]
@@ -21,7 +24,7 @@ mod sync {
     use std::sync::OnceLock;
     use std::time::Duration;
 
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     use loom::sync::{Condvar, Mutex as LoomMutex, MutexGuard};
     use loom::thread::{self, Thread};
 
@@ -59,6 +62,90 @@ mod sync {
 
         pub(crate) fn swap(&self, value: u8, ordering: Ordering) -> u8 {
             self.0.swap(value, ordering)
+        }
+    }
+
+    /// The same for a flag.
+    #[derive(Debug)]
+    pub(crate) struct AtomicBool(loom::sync::atomic::AtomicBool);
+
+    impl AtomicBool {
+        pub(crate) fn new(value: bool) -> Self {
+            Self(loom::sync::atomic::AtomicBool::new(value))
+        }
+
+        pub(crate) fn store(&self, value: bool, ordering: Ordering) {
+            self.0.swap(value, ordering);
+        }
+
+        pub(crate) fn swap(&self, value: bool, ordering: Ordering) -> bool {
+            self.0.swap(value, ordering)
+        }
+    }
+
+    /// A queue reduced to counting, which is looked at without a lock, as the real one is.
+    #[derive(Debug)]
+    pub(crate) struct Queue<T>(AtomicUsize, std::marker::PhantomData<T>);
+
+    impl<T: Default> Queue<T> {
+        pub(crate) fn new() -> Self {
+            Self(AtomicUsize::new(0), std::marker::PhantomData)
+        }
+
+        pub(crate) fn push(&self, _: T) {
+            self.0.fetch_add(1, Ordering::Release);
+        }
+
+        pub(crate) fn pop(&self) -> Option<T> {
+            let mut count = self.0.load(Ordering::Acquire);
+            while count > 0 {
+                match self
+                    .0
+                    .compare_exchange(count, count - 1, Ordering::AcqRel, Ordering::Acquire)
+                {
+                    Ok(_) => return Some(T::default()),
+                    Err(now) => count = now,
+                }
+            }
+            None
+        }
+    }
+
+    /// An eventfd, and the poll of the one thread that watches it.
+    #[derive(Debug)]
+    pub(crate) struct WakeDescriptor {
+        signals: LoomMutex<u64>,
+        readable: Condvar,
+    }
+
+    impl WakeDescriptor {
+        pub(crate) fn new() -> std::io::Result<Self> {
+            Ok(Self {
+                signals: LoomMutex::new(0),
+                readable: Condvar::new(),
+            })
+        }
+
+        pub(crate) fn raw(&self) -> i32 {
+            self.poll();
+            0
+        }
+
+        /// Until it is readable. Nothing else wakes it.
+        fn poll(&self) {
+            let mut signals = self.signals.lock().expect("not poisoned");
+            while *signals == 0 {
+                signals = self.readable.wait(signals).expect("not poisoned");
+            }
+        }
+
+        pub(crate) fn signal(&self) {
+            *self.signals.lock().expect("not poisoned") += 1;
+            self.readable.notify_one();
+        }
+
+        pub(crate) fn drain(&self) -> u64 {
+            std::mem::take(&mut *self.signals.lock().expect("not poisoned"))
         }
     }
 
@@ -131,6 +218,7 @@ use loom::sync::Mutex as LoomMutex;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ferricorn::pool::policy;
+use hub_wakeup::HubWakeup;
 use loop_park::LoopPark;
 use policy::SleepMode;
 use wakeup::WakeupToken;
@@ -312,4 +400,45 @@ fn a_batch_ends_with_a_reply_that_wakes_the_loop() {
     for mode in MODES {
         every_reply_arrives(mode, &[&[true, true, false]]);
     }
+}
+
+/// Threads call up greenlets, one each time that `wakes` says; the hub polls, and its look number `raises` raises before it
+/// has seen anything. All greenlets are called up: a lost wake-up is a deadlock, which loom reports.
+fn every_greenlet_is_called_up(wakes: &'static [usize], raises: Option<usize>) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(move || {
+        let hub = Arc::new(HubWakeup::new().expect("it needs no system"));
+        for count in wakes {
+            let hub = hub.clone();
+            loom::thread::spawn(move || (0..*count).for_each(|_| hub.ticket().call_up()));
+        }
+        let mut missing = wakes.iter().sum::<usize>();
+        let mut looks = 0;
+        while missing > 0 {
+            // The hub's poll of the descriptor.
+            hub.descriptor();
+            hub.begin_look();
+            if raises == Some(looks) {
+                hub.wake();
+            } else {
+                while hub.next_due().is_some() {
+                    missing -= 1;
+                }
+            }
+            looks += 1;
+        }
+    });
+}
+
+#[test]
+fn two_threads_wake_the_hub() {
+    every_greenlet_is_called_up(&[1, 1], None);
+    every_greenlet_is_called_up(&[2, 1], None);
+}
+
+#[test]
+fn a_look_that_raises_is_followed_by_another() {
+    every_greenlet_is_called_up(&[1, 1], Some(0));
+    every_greenlet_is_called_up(&[2], Some(1));
 }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from harness import IS_OURS, Finished, wait_until
+from harness import IS_OURS, Finished, clean_environment, wait_until
 from wire import Client, Disconnected
 
 PRELOAD = pytest.mark.parametrize(
@@ -354,3 +356,54 @@ def test_the_arbiter_never_imports_the_library(green):
     worker = int(one.get("/pid").text)
     assert "greenlet" in Path(f"/proc/{worker}/maps").read_text()
     assert one.stop() == 0
+
+
+@pytest.mark.ours
+def test_an_operator_sees_the_requests_that_wait_and_where(green, gates):
+    one = green()
+    with one.connect() as waiting, one.connect() as sleeping:
+        waiting.send_request("GET", "/held?here")
+        sleeping.send_request("GET", "/sleep?30")
+        gates.wait_reached("here")
+        assert one.get("/background").text == "spawned"
+        pid = one.workers()[0]
+
+        def stack() -> str:
+            line = [sys.executable, "-m", "ferricorn.ctl", "-s", str(one.pid), "-c", f"stack {pid}"]
+            done = subprocess.run(line, capture_output=True, text=True, env=clean_environment(), timeout=30)
+            return done.stdout + done.stderr
+
+        heading = r"^greenlet \d+, for [\d.]+s: GET {} from 127\.0\.0\.1$"
+        shown = stack()
+        assert re.search(heading.format("/held"), shown, re.MULTILINE), shown
+        assert re.search(heading.format("/sleep"), shown, re.MULTILINE), shown
+        assert "gate.wait(environ" in shown
+        assert "time.sleep(float(environ" in shown
+        assert f"MainThread (thread {pid})" in shown
+        line = [sys.executable, "-m", "ferricorn.ctl", "-s", str(one.pid), "-c", "show requests"]
+        listed = subprocess.run(line, capture_output=True, text=True, env=clean_environment(), timeout=30).stdout
+        assert "/held" in listed
+        assert "/sleep" in listed
+        gates.open("here")
+        assert waiting.read_response().text == "let go"
+    one.send_signal(signal.SIGINT)
+    assert one.wait_exit() == 0
+
+
+@pytest.mark.ours
+def test_the_stacks_of_very_many_greenlets_are_those_of_the_oldest(green):
+    one = green()
+    clients = asked(one, ["/sleep?30"] * 150)
+    pid = one.workers()[0]
+    line = [sys.executable, "-m", "ferricorn.ctl", "-s", str(one.pid), "-c", f"stack {pid}"]
+
+    def stack() -> str:
+        done = subprocess.run(line, capture_output=True, text=True, env=clean_environment(), timeout=30)
+        return done.stdout + done.stderr
+
+    wait_until(lambda: re.search(r"^\d\d further greenlets$", stack(), re.MULTILINE), "the rest is counted")
+    assert stack().count("GET /sleep") == 100
+    for client in clients:
+        client.close()
+    one.send_signal(signal.SIGINT)
+    assert one.wait_exit() == 0

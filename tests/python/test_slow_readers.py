@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from frames import CANCEL, Frames, WindowUpdateFrame
 
 from wire import Client, Disconnected
 
@@ -67,3 +68,41 @@ def test_a_stream_of_which_nothing_waits_is_not_slow(server, gates):
             time.sleep(0.7)
             gates.open(f"event-{number}")
         assert client.read_chunk() == b""
+
+
+# -- HTTP/2: the client opens its windows as slowly as it likes -----------------------------------
+
+
+def http2_reader(server, rate, shape, step, pause, seconds):
+    """A client that opens the windows by `step` bytes each `pause`. Returns its reply."""
+    settings = {"FERRICORN_SEND_TIMEOUT": "2", "FERRICORN_SEND_MIN_RATE": str(rate)}
+    arguments = ("--http-protocols", "h1,h2", "--http2-cleartext", "prior-knowledge")
+    one = server(APP, "--threads", "2", *arguments, env=settings)
+    with Frames(one.address, 20) as client:
+        client.credits = False
+        stream = client.ask(f"/made?size={4 * MIB}&shape={shape}")
+        until = time.monotonic() + seconds
+        client.socket.settimeout(pause)
+        while time.monotonic() < until and not (stream in client.replies and client.replies[stream].over):
+            try:
+                while client.step():
+                    pass
+            except TimeoutError:
+                client.send(WindowUpdateFrame(0, step), WindowUpdateFrame(stream, step))
+        client.socket.settimeout(20)
+        assert client.reply(client.ask("/")).status == 200, "the connection lives on"
+        return client.replies[stream]
+
+
+@pytest.mark.parametrize("shape", ["list", "stream"])
+def test_a_client_of_http2_that_opens_its_window_a_byte_at_a_time_is_ended(server, shape):
+    """Each byte within `send_timeout`, which held a response and a thread for ever."""
+    reply = http2_reader(server, 240, shape, 1, 0.2, 15)
+    assert reply.reset == CANCEL
+
+
+@pytest.mark.parametrize("rate", [0, 10_000])
+@pytest.mark.parametrize("shape", ["list", "stream"])
+def test_a_client_of_http2_that_reads_fast_enough_is_served(server, rate, shape):
+    reply = http2_reader(server, rate, shape, 20_000, 0.2, 5)
+    assert reply.reset is None and len(reply.body) > 200_000

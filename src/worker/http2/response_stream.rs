@@ -78,6 +78,17 @@ pub(super) enum Sending {
     Gone,
 }
 
+/// Whether bytes wait for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// The client has taken all that there was. The time until there is more is the application's.
+    No,
+    /// It has taken nothing since the last attempt.
+    Stalled,
+    /// It has taken something since, and not all.
+    Trickling,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct ResponseStream {
@@ -91,7 +102,7 @@ pub(super) struct ResponseStream {
     trailers: Option<Box<HeaderMap>>,
     sent_bytes: u64,
     cut_bytes: u64,
-    is_stalled: bool,
+    waiting: Waiting,
     /// It has no body, and its head has said so.
     is_closed: bool,
     /// It is among those that are sent round robin.
@@ -117,7 +128,7 @@ impl ResponseStream {
             trailers: None,
             sent_bytes: 0,
             cut_bytes: 0,
-            is_stalled: false,
+            waiting: Waiting::No,
             is_closed,
             is_listed: false,
         }
@@ -182,9 +193,8 @@ impl ResponseStream {
         self.room.missing()
     }
 
-    /// The client has taken nothing since the last attempt.
-    pub(super) fn is_stalled(&self) -> bool {
-        self.is_stalled
+    pub(super) fn waiting(&self) -> Waiting {
+        self.waiting
     }
 
     /// Its status and how many bytes of the body were sent.
@@ -206,17 +216,20 @@ impl ResponseStream {
 
     /// Send a frame, if there is something and the windows allow it.
     pub(super) fn send_frame(&mut self, drops: &mut DeferredDrops) -> Sending {
-        self.is_stalled = false;
         let is_ended = matches!(self.end, End::Ended { .. });
         if self.queue.is_empty() {
+            self.waiting = Waiting::No;
             return self.send_end();
         }
         let wanted = usize::try_from(self.queued_bytes).unwrap_or(usize::MAX);
         self.out.reserve_capacity(wanted.min(STREAM_BYTES_MAX));
         let room = self.out.capacity().min(FRAME_BYTES);
         if room == 0 {
-            self.is_stalled = true;
+            self.waiting = Waiting::Stalled;
             return Sending::Stalled;
+        }
+        if self.waiting == Waiting::Stalled {
+            self.waiting = Waiting::Trickling;
         }
         let Some(bytes) = self.take(room, drops) else {
             log::error!("The file that is sent became shorter meanwhile; resetting the stream.");

@@ -8,6 +8,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http_message::{Method, Request, Response as Message, StatusCode};
 
+use super::super::response_stream::Waiting;
 use super::request_body::Step;
 use super::{Mux, Phase, Stream, Upload};
 use crate::http::{BodyLength, ParseError, RequestParts, Status, StreamPriority, Version};
@@ -230,7 +231,7 @@ impl Mux {
     /// The client cannot open windows any more: reset what waits for that. Returns whether there was something.
     pub(in super::super) fn reset_stalled(&mut self, services: &mut Services) -> bool {
         let is_stalled = |id: &u32| match self.streams.get(id).map(|stream| &stream.phase) {
-            Some(Phase::Responding(response)) => response.is_stalled(),
+            Some(Phase::Responding(response)) => response.waiting() == Waiting::Stalled,
             _ => false,
         };
         let stalled: Vec<u32> = self.sending.iter().copied().filter(is_stalled).collect();
@@ -280,8 +281,8 @@ impl Mux {
                 let refusal = Refusal::new(Status::REQUEST_TIMEOUT, message, what);
                 self.refuse(id, refusal, None, client, services);
             }
-            Phase::Responding(response) if response.is_stalled() => {
-                log::debug!("Resetting a stream whose client reads nothing (send_timeout).");
+            Phase::Responding(response) if response.waiting() != Waiting::No => {
+                log::debug!("Resetting a stream whose client reads too little (send_timeout).");
                 self.reset(id, Reason::CANCEL, "send_timeout", services);
             }
             _ => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::messages::{BodyRoom, interim, message, page_message, send_whole, trailers};
-use super::super::response_stream::{Begun, ResponseStream, Sending};
+use super::super::response_stream::{Begun, ResponseStream, Sending, Waiting};
 use super::{Mux, Phase};
 use crate::http::{ResponseHead, Status, error_page};
 use crate::pool::{Job, Piece, StreamedResponse, Window};
@@ -371,15 +371,19 @@ impl Mux {
         let Phase::Responding(response) = &mut stream.phase else {
             return Sending::Empty;
         };
-        let was_stalled = response.is_stalled();
+        let before = response.waiting();
+        let (_, sent_before) = response.sent_so_far();
         let sent = response.send_frame(&mut services.drops);
-        match sent {
-            Sending::Stalled if !was_stalled => {
-                services.clock.arm(&mut stream.timer, Timeout::Send);
+        match (before, response.waiting()) {
+            (Waiting::No, Waiting::No) => {}
+            (Waiting::No, _) => services.clock.arm(&mut stream.timer, Timeout::Send),
+            (_, Waiting::No) => stream.timer.clear(),
+            (_, Waiting::Stalled) => {}
+            (_, Waiting::Trickling) => {
+                let taken = response.sent_so_far().1 - sent_before;
+                let taken = u32::try_from(taken).unwrap_or(u32::MAX);
+                services.clock.extend_send(&mut stream.timer, taken);
             }
-            Sending::Stalled => {}
-            _ if was_stalled => stream.timer.clear(),
-            _ => {}
         }
         sent
     }
