@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from types import FunctionType
 
 from ferricorn import _core
 from ferricorn._gunicorn.config import Config
@@ -81,6 +82,17 @@ def announce() -> None:
     built_in = _current
     if built_in is not None:
         _core.loggers_changed(*built_in.state())
+
+
+def is_logging_patched() -> bool:
+    """Whether code has put itself into all loggers, as Sentry's and New Relic's agents do. It sees the exceptions of
+    requests only if their records are made by Python."""
+    source = logging.addLevelName.__code__.co_filename
+    for name in ("exception", "error", "_log", "makeRecord", "handle", "callHandlers"):
+        method = getattr(logging.Logger, name)
+        if type(method) is not FunctionType or method.__code__.co_filename != source:
+            return True
+    return logging.getLogRecordFactory() is not logging.LogRecord
 
 
 class _Stream:

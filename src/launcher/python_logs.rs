@@ -57,6 +57,12 @@ pub(super) fn touched(py: Python<'_>, log: &Py<PyAny>) -> PyResult<(bool, bool)>
     Ok((access, error))
 }
 
+/// Whether an agent that is in all of Python's loggers is to see the exceptions of requests.
+pub(super) fn are_patched(py: Python<'_>) -> PyResult<bool> {
+    let module = py.import("ferricorn._logger")?;
+    module.call_method0("is_logging_patched")?.extract()
+}
+
 /// The worker serves: from now on a change of the access log's logger counts at once.
 pub(super) fn serve(is_python: Arc<AtomicBool>, app: Arc<WsgiApp>, hooks: Option<RequestHooks>) {
     if let Some(switch) = &mut *switch() {

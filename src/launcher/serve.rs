@@ -169,7 +169,8 @@ fn with_loggers(
     (touched, is_python): (Touched, Arc<AtomicBool>),
 ) -> PyResult<Arc<WsgiApp>> {
     let is_custom = !config.logging.is_built_in();
-    let logger = (is_custom || touched.error).then(|| inherited.log.clone_ref(py));
+    let sees_exceptions = is_custom || touched.error || python_logs::are_patched(py)?;
+    let logger = sees_exceptions.then(|| inherited.log.clone_ref(py));
     let logs_access = is_custom || touched.access;
     let app = app
         .with_request_hooks(request_hooks(py, config, logs_access, inherited)?)

@@ -143,6 +143,18 @@ def test_a_formatter_of_the_error_log(changed, when):
     one.log.wait(r"^OWN INFO Worker exiting")
 
 
+@pytest.mark.parametrize("when", ["import", "post_fork"])
+@pytest.mark.parametrize("change", ["all_loggers", "all_records"])
+def test_an_agent_in_all_loggers_sees_the_exceptions_of_requests(changed, gates, change, when):
+    one = changed(change, when)
+    assert one.get("/fail").status == 500
+    one.log.wait(r"^\[.*\] \[ERROR\] Error handling request(?s:.*)changed_loggers\.py")
+    notes = wait_until(lambda: gates.notes("handled"), "the agent has seen it")
+    assert re.fullmatch(r"gunicorn\.error \w+Error True", notes[0])
+    assert one.stop() == 0
+    assert "has changed" not in one.log.text
+
+
 @pytest.mark.ours
 @WHEN
 def test_one_line_says_so_in_each_worker(changed, when):

@@ -44,6 +44,34 @@ def access_handler():
     ACCESS.addHandler(Note())
 
 
+def _see(record):
+    if record.exc_info:
+        _, error, trace = record.exc_info
+        gate.note("handled", f"{record.name} {type(error).__name__} {trace is not None}")
+
+
+def all_loggers():
+    """As Sentry's agent does."""
+    plain = logging.Logger.callHandlers
+
+    def call_handlers(self, record):
+        _see(record)
+        plain(self, record)
+
+    logging.Logger.callHandlers = call_handlers
+
+
+def all_records():
+    plain = logging.getLogRecordFactory()
+
+    def make(*args, **kwargs):
+        record = plain(*args, **kwargs)
+        _see(record)
+        return record
+
+    logging.setLogRecordFactory(make)
+
+
 def access_own_handler():
     ACCESS.handlers = [Note()]
 
