@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 OLDEST = (0, 40, 3)
 # A greenlet that is killed at the end of its worker, and goes on, is left behind after so many seconds.
 KILL_S = 1.0
+# A greenlet that was woken is woken again after so many seconds, in case that it was waiting for something else.
+AGAIN_S = 0.02
 _CLOSED = -2
 
 _patched_pid: int | None = None
@@ -95,21 +97,30 @@ def thread_number() -> int:
     return int(original("_thread").get_ident())
 
 
-def wait(ticket: int, seconds: float | None) -> None:
+def wait(ticket: int, seconds: float | None, is_called: Callable[[int], bool]) -> None:
     """The greenlet yields until its ticket is called up."""
     from eventlet import getcurrent, hubs
 
     hub, me = hubs.get_hub(), getcurrent()
+    timer: Any = None
 
     def wake() -> None:
-        # The hub calls it, and once: what it would wake later is another wait.
-        if _waiters.pop(ticket, None) is not None and not me.dead:
+        """The hub calls it. A finalizer may have the greenlet yield just before it does so here: then the switch ends
+        that wait early, and this one is woken again."""
+        nonlocal timer
+        if ticket in _waiters and not me.dead:
+            if timer is not None:
+                timer.cancel()
+            timer = hub.schedule_call_global(AGAIN_S, wake)
             me.switch()
 
     _waiters[ticket] = wake
-    timer = None if seconds is None else hub.schedule_call_global(seconds, wake)
     try:
-        hub.switch()
+        if seconds is not None:
+            timer = hub.schedule_call_global(seconds, wake)
+        # Before it could be woken a finalizer may have let the hub look.
+        if not is_called(ticket):
+            hub.switch()
     finally:
         _waiters.pop(ticket, None)
         if timer is not None:

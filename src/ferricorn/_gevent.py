@@ -14,6 +14,7 @@ from ferricorn import _core, _fork_guard, _hijack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 OLDEST = (24, 10)
@@ -80,7 +81,7 @@ def thread_number() -> int:
     return int(monkey.get_original("_thread", "get_ident")())
 
 
-def wait(ticket: int, seconds: float | None) -> None:
+def wait(ticket: int, seconds: float | None, is_called: Callable[[int], bool]) -> None:
     """The greenlet yields until its ticket is called up."""
     from gevent.hub import Waiter, get_hub
 
@@ -91,7 +92,9 @@ def wait(ticket: int, seconds: float | None) -> None:
         if seconds is not None:
             timer = get_hub().loop.timer(seconds)
             timer.start(waiter.switch, None)
-        waiter.get()
+        # Before the waiter was there a finalizer may have let the hub look. From here on the waiter remembers.
+        if not is_called(ticket):
+            waiter.get()
     finally:
         _waiters.pop(ticket, None)
         if timer is not None:

@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 
 use crate::pool::{Job, NextJob, Pool, PoolThread, Reply};
 
+use super::green;
 use super::hub_inbox::HubInbox;
 use super::interrupts::RequestTimeout;
 use super::threads::ExceptionHook;
@@ -122,7 +123,7 @@ impl GreenPool {
 
     /// The number of a greenlet that need not wait any more.
     fn next_due(&self) -> Option<u64> {
-        self.inbox.wakeup().next_due()
+        green::next_due()
     }
 
     /// The place whose greenlet is to run the next job; or -1: no job or no place is there; or -2: no job will come.

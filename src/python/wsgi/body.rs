@@ -108,10 +108,9 @@ fn wait_for_end(py: Python<'_>, overdraft: Overdraft) -> PyResult<()> {
         gil::release(py, Reason::UnsentResponse, || overdraft.wait());
         return Ok(());
     };
-    let ticket = hub.ticket();
-    let number = ticket.number();
-    match overdraft.must_wait(ticket) {
-        true => hub.wait(py, number, None),
+    let wait = hub.begin_wait();
+    match overdraft.must_wait(wait.ticket()) {
+        true => wait.until_called(py, None),
         false => Ok(()),
     }
 }

@@ -103,18 +103,17 @@ impl Input {
             return Ok(release(py, self.reason, || take(&mut self.lock()))?);
         };
         loop {
-            let ticket = hub.ticket();
-            let number = ticket.number();
+            let wait = hub.begin_wait();
             let taken = {
                 let mut source = self.lock();
-                source.ticket = Some(ticket);
+                source.ticket = Some(wait.ticket());
                 let taken = take(&mut source);
                 source.ticket = None;
                 taken
             };
             match taken {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    hub.wait(py, number, None)?;
+                    wait.until_called(py, None)?;
                 }
                 taken => return Ok(taken?),
             }

@@ -84,12 +84,11 @@ impl StreamClient<'_> {
             return Ok(release(py, Reason::Window, || self.window.wait())?);
         };
         loop {
-            let ticket = hub.ticket();
-            let number = ticket.number();
-            if self.window.await_room(ticket)? {
+            let wait = hub.begin_wait();
+            if self.window.await_room(wait.ticket())? {
                 return Ok(());
             }
-            hub.wait(py, number, None).map_err(StreamEnd::Raised)?;
+            wait.until_called(py, None).map_err(StreamEnd::Raised)?;
         }
     }
 
@@ -99,12 +98,11 @@ impl StreamClient<'_> {
             let wait = || self.window.wait_for(patience);
             return Ok(release(py, Reason::Window, wait)?);
         };
-        let ticket = hub.ticket();
-        let number = ticket.number();
-        if self.window.await_room(ticket)? {
+        let wait = hub.begin_wait();
+        if self.window.await_room(wait.ticket())? {
             return Ok(true);
         }
-        let waited = hub.wait(py, number, Some(patience));
+        let waited = wait.until_called(py, Some(patience));
         waited.map_err(StreamEnd::Raised)?;
         Ok(self.window.has_room()?)
     }
