@@ -18,7 +18,7 @@
 //! - a `RefCell` or `Cell` is borrowed between two such calls (`green_pool.rs`, `GreenRequests`), the maker of environs
 //!   is taken out meanwhile, a response's state is replaced under its lock and filled outside (`start_response.rs`);
 //! - a window and a streamed body are asked with a ticket, and the lock is released before the wait;
-//! - nothing is lent to another thread from the stack: the loop gets boxes and `Arc`s;
+//! - no other thread borrows from the stack: the loop gets boxes and `Arc`s;
 //! - the thread stays attached. `gil::release` on it runs Rust alone, and switches nothing; PyO3 counts attachments per
 //!   thread, and each greenlet leaves as many as it has entered. A panic is caught in the greenlet that has it.
 //!
