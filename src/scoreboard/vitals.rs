@@ -36,8 +36,9 @@ pub(super) struct VitalsData {
     wants_replacement: AtomicU32,
     stop_signal: AtomicU32,
     accepts_no_more: AtomicU32,
-    ends_listeners: AtomicU32,
     threads_busy: AtomicU32,
+    /// [`ENDS_LISTENERS`], or not.
+    ends_listeners: AtomicU64,
     stop_asked_ms: AtomicU64,
     loop_heartbeat: AtomicU64,
     python_heartbeat: AtomicU64,
@@ -105,7 +106,6 @@ impl VitalsData {
             &self.wants_replacement,
             &self.stop_signal,
             &self.accepts_no_more,
-            &self.ends_listeners,
             &self.threads_busy,
         ] {
             flag.store(0, Ordering::Relaxed);
@@ -113,6 +113,7 @@ impl VitalsData {
         for time in [
             &self.loop_heartbeat,
             &self.python_heartbeat,
+            &self.ends_listeners,
             &self.stop_asked_ms,
         ] {
             time.store(0, Ordering::Relaxed);
@@ -188,11 +189,11 @@ impl VitalsData {
     }
 
     pub(super) fn set_ends_listeners(&self) {
-        self.ends_listeners.store(1, Ordering::Relaxed);
+        self.ends_listeners.store(ENDS_LISTENERS, Ordering::Relaxed);
     }
 
     pub(super) fn ends_listeners(&self) -> bool {
-        self.ends_listeners.load(Ordering::Relaxed) != 0
+        self.ends_listeners.load(Ordering::Relaxed) == ENDS_LISTENERS
     }
 
     pub(super) fn set_wants_replacement(&self) {
@@ -204,10 +205,15 @@ impl VitalsData {
     }
 }
 
+/// The worker ends what all workers accept from, so its own memory must not say that by chance: a random number.
+const ENDS_LISTENERS: u64 = 0x9b1f_63d4_2ac8_e507;
+
 const PROTECTION: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use crate::scoreboard::{Scoreboard, SlotState};
 
     #[test]
@@ -228,6 +234,20 @@ mod tests {
         scoreboard.slot(1).set_state(SlotState::Serving);
         assert_eq!(scoreboard.slot(1).reported_state(), SlotState::Serving);
         assert_eq!(scoreboard.slot(0).state(), SlotState::Draining, "for peers");
+    }
+
+    #[test]
+    fn garbage_does_not_end_the_listeners_of_all() {
+        let scoreboard = Scoreboard::new(1, 1).unwrap();
+        let slot = scoreboard.slot(0);
+        for garbage in [1, u64::MAX, u64::from(u32::MAX), 0x0101_0101_0101_0101] {
+            slot.vitals.ends_listeners.store(garbage, Ordering::Relaxed);
+            assert!(!slot.ends_listeners());
+        }
+        slot.set_ends_listeners();
+        assert!(slot.ends_listeners());
+        slot.claim(1);
+        assert!(!slot.ends_listeners());
     }
 
     #[test]

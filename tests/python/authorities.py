@@ -8,9 +8,13 @@ import socket
 import ssl
 from pathlib import Path
 
-import trustme
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+import pytest
+
+# Not to be had everywhere: cryptography has no builds for some CPythons.
+trustme = pytest.importorskip("trustme")
+x509 = pytest.importorskip("cryptography.x509")
+hashes = pytest.importorskip("cryptography.hazmat.primitives.hashes")
+serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
 
 
 class Authority:

@@ -30,6 +30,8 @@ REPOSITORY = HERE.parent.parent
 COMMAND = shlex.split(os.environ.get("FERRICORN_TEST_COMMAND", "")) or [sys.executable, "-m", "ferricorn"]
 IS_OURS = not any("gunicorn" in word for word in COMMAND)
 NAME = "ferricorn" if IS_OURS else "gunicorn"
+# False where threads run Python side by side (`make test-free-threaded`).
+HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 GUNICORN = [sys.executable, "-m", "gunicorn", "-k", "gthread", "--no-control-socket"]
 
 # Where servers put their control sockets, which would else meet those of the developer. A unix socket's path must be

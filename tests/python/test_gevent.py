@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import IS_OURS, Finished, clean_environment, wait_until
+from harness import HAS_GIL, IS_OURS, Finished, clean_environment, wait_until
 from wire import Client, Disconnected
+
+pytestmark = pytest.mark.skipif(not HAS_GIL, reason="greenlets are not safe without a GIL")
 
 PRELOAD = pytest.mark.parametrize(
     "arguments",

@@ -8,8 +8,10 @@ import time
 
 import pytest
 
-from harness import IS_OURS, Finished, wait_until
+from harness import HAS_GIL, IS_OURS, Finished, wait_until
 from wire import Disconnected
+
+pytestmark = pytest.mark.skipif(not HAS_GIL, reason="greenlets are not safe without a GIL")
 
 
 @pytest.fixture(params=["gevent", pytest.param("eventlet", marks=pytest.mark.ours)])

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from harness import APPS, wait_until
+from harness import APPS, HAS_GIL, wait_until
 
 pytestmark = pytest.mark.ours
 
@@ -21,6 +21,7 @@ def hold(one, gates, path, name):
     return client
 
 
+@pytest.mark.skipif(not HAS_GIL, reason="no request can hold the interpreter")
 def test_a_worker_that_is_silent_leaves_its_requests_and_every_stack(server, gates, tmp_path):
     error = tmp_path / "error.log"
     one = server(

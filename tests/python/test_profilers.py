@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 import ferricorn._core as core
+from harness import HAS_GIL
 
 PY_SPY = Path(sys.executable).with_name("py-spy")
+BY_PY_SPY = pytest.mark.skipif(not HAS_GIL, reason="py-spy reads the threads of builds with a GIL only")
 GDB = shutil.which("gdb")
 APPLICATION = """
 import gate, time
@@ -65,11 +67,13 @@ def busy(server, gates, tmp_path):
         client.close()
 
 
+@BY_PY_SPY
 def test_py_spy_shows_every_thread(busy):
     text = run(str(PY_SPY), "dump", "--pid", str(busy("/wait")))
     assert '"MainThread"' in text and "a_view_that_waits (watched.py" in text
 
 
+@BY_PY_SPY
 def test_py_spy_unwinds_native_frames_of_every_thread(busy):
     text = run(str(PY_SPY), "dump", "--native", "--pid", str(busy("/wait")))
     assert "a_view_that_waits (watched.py" in text
@@ -78,6 +82,7 @@ def test_py_spy_unwinds_native_frames_of_every_thread(busy):
     assert all("libc.so" in thread for thread in threads), text
 
 
+@BY_PY_SPY
 def test_py_spy_records_where_the_time_goes(busy, tmp_path):
     pid, report = busy("/compute"), tmp_path / "report.txt"
     run(str(PY_SPY), "record", "--native", "-d", "1", "-r", "50", "-f", "raw", "-o", str(report), "--pid", str(pid))

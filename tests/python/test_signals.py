@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from harness import APPS, IS_OURS, session_members, wait_until
+from harness import APPS, HAS_GIL, IS_OURS, session_members, wait_until
 from wire import Disconnected
 
 VERSION = """
@@ -283,6 +283,7 @@ def test_term_of_a_worker_is_a_graceful_replacement(server, gates):
     assert one.get("/pid").text != str(worker)
 
 
+@pytest.mark.skipif(not HAS_GIL, reason="no request can hold the interpreter")
 def test_worker_that_holds_the_interpreter_is_timed_out(server, gates):
     one = server("lifecycle", "--threads", "2", "--timeout", "2")
     (worker,) = one.workers()

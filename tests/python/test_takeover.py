@@ -8,7 +8,7 @@ import signal
 import pytest
 from test_health import figure
 
-from harness import wait_until
+from harness import HAS_GIL, wait_until
 from wire import Disconnected, encode_chunks, encode_request
 
 ARGUMENTS = pytest.mark.parametrize(
@@ -129,6 +129,7 @@ def test_what_waits_is_not_left_when_the_server_stops(server, gates):
 
 
 @pytest.mark.ours
+@pytest.mark.skipif(not HAS_GIL, reason="no request can hold the interpreter")
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_what_waits_behind_c_code_that_holds_the_interpreter_is_answered_too(server, gates, threads):
     one = server("stuck", "--threads", threads, "--timeout", "2")

@@ -106,6 +106,22 @@ def test_a_worker_cannot_have_others_killed(server, gates, kind):
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["plain", "preload"])
+@pytest.mark.parametrize("kind", ["zeros", "ones", "small", "noise"])
+def test_a_worker_does_not_end_the_listeners_of_the_others(server, gates, kind, preload):
+    """Garbage in its memory may tell it that it is to stop, and not that the server ends."""
+    one = server(APP, *preload, workers=3)
+    one.log.wait("Booting worker", 3)
+    wait_until(lambda: one.get("/").status == 200, "it serves")
+    scribble(one, gates, kind, 3)
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        # The worker that was taken over may cut its own.
+        with contextlib.suppress(Disconnected, ConnectionResetError, TimeoutError), Client(one.address, 2) as client:
+            client.request("GET", "/")
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("kind", ["victim", "zeros", "ones", "noise"])
 def test_a_worker_cannot_have_the_master_fork_without_end(server, gates, kind):
     one = server(APP, workers=2)
