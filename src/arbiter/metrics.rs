@@ -225,6 +225,15 @@ const GAUGES: [Gauge; 6] = [
     ),
 ];
 
+fn write_http2_ended(text: &mut String, format: Format, all: &Counters) {
+    let name = "http2_ended_total";
+    let help = "HTTP/2 connections that were ended for what the client did, by limit.";
+    format.counter(text, name, help);
+    for (guard, ended) in HTTP2_GUARDS.into_iter().zip(all.http2_ended) {
+        line(text, name, &format!("guard=\"{guard}\""), ended);
+    }
+}
+
 /// `dropped` are the log lines that the arbiter itself has dropped; `certificate_end` is in Unix seconds.
 pub(super) fn render(
     format: Format,
@@ -255,12 +264,7 @@ pub(super) fn render(
             line(&mut text, &worker_name(name), &label(worker), of(counters));
         }
     }
-    let name = "http2_ended_total";
-    let help = "HTTP/2 connections that were ended for what the client did, by limit.";
-    format.counter(&mut text, name, help);
-    for (guard, ended) in HTTP2_GUARDS.into_iter().zip(all.http2_ended) {
-        line(&mut text, name, &format!("guard=\"{guard}\""), ended);
-    }
+    write_http2_ended(&mut text, format, &all);
     for (name, help, of) in GAUGES {
         header(&mut text, name, help, "gauge");
         let sum = workers.iter().map(|worker| u64::from(of(worker.slot)));
