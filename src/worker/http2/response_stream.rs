@@ -197,6 +197,11 @@ impl ResponseStream {
         self.waiting
     }
 
+    /// The last free thread waits for its client.
+    pub(super) fn is_hurried(&self) -> bool {
+        matches!(&self.end, End::Ended { job, .. } if job.response_body.is_hurried())
+    }
+
     /// Its status and how many bytes of the body were sent.
     pub(super) fn sent_so_far(&self) -> (u16, u64) {
         (self.status, self.sent_bytes)

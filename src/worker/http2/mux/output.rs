@@ -376,13 +376,22 @@ impl Mux {
         let sent = response.send_frame(&mut services.drops);
         match (before, response.waiting()) {
             (Waiting::No, Waiting::No) => {}
-            (Waiting::No, _) => services.clock.arm(&mut stream.timer, Timeout::Send),
+            (Waiting::No, _) => {
+                let timeout = match response.is_hurried() {
+                    true => Timeout::HurriedSend,
+                    false => Timeout::Send,
+                };
+                services.clock.arm(&mut stream.timer, timeout);
+            }
             (_, Waiting::No) => stream.timer.clear(),
             (_, Waiting::Stalled) => {}
             (_, Waiting::Trickling) => {
                 let taken = response.sent_so_far().1 - sent_before;
                 let taken = u32::try_from(taken).unwrap_or(u32::MAX);
-                services.clock.extend_send(&mut stream.timer, taken);
+                match response.is_hurried() {
+                    true => services.clock.extend_hurried_send(&mut stream.timer, taken),
+                    false => services.clock.extend_send(&mut stream.timer, taken),
+                }
             }
         }
         sent
