@@ -84,6 +84,7 @@ impl Dashboard {
             "counters": counters,
             "samples": self.history.to_json(samples),
             "events": self.timeline.to_json(),
+            "advice": control::advice(&self.history.load()),
         });
         Response::json(data.to_string())
     }
@@ -132,7 +133,7 @@ pub(super) fn is_own_host(host: Option<&[u8]>, settings: &Control) -> bool {
 
 const DOCUMENT: &str = include_str!("dashboard/page.html");
 /// The hashes are those of the page's only script and style; a test compares them.
-const POLICY: &str = "default-src 'none'; script-src 'sha256-gHNsowpN5MsZ10a71tzivkxA+70rbbsgmFdIVdgFzTQ='; \
+const POLICY: &str = "default-src 'none'; script-src 'sha256-NqVBQQiInNhskBvtlsV69JWWGDLmM7Q1hgQbaEbJuvc='; \
     style-src 'sha256-L5oiw3WcYUXhf50Q7muACBFloGQnCQsPW9Z9449A8kc='; connect-src 'self'; \
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// What a page that asks once a second has missed, with some to spare.

@@ -75,6 +75,22 @@ fn parse_resident(status: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
+/// What a process has used of the processors, in Python and outside.
+pub(super) fn cpu_ticks(pid: Pid) -> Option<u64> {
+    parse_ticks(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// User and system time are fields 14 and 15. The second field, the name, may have spaces and parentheses.
+fn parse_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user.saturating_add(system))
+}
+
+/// Linux's `USER_HZ`, which is the same on every architecture that Python runs on.
+pub(super) const TICKS_PER_SECOND: u64 = 100;
+
 const SAMPLE_MS: u64 = 1000;
 /// A worker that is too large this soon after it began to serve has a limit that is too small.
 const SOON_MS: u64 = 5000;
@@ -87,6 +103,14 @@ mod tests {
     use super::*;
     use crate::arbiter::worker_handle::tests::on_paper;
     use crate::scoreboard::{Scoreboard, SlotState};
+
+    #[test]
+    fn processor_time_is_read_behind_any_name() {
+        let stat = "7 (a) 1 (b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 12345 1 1";
+        assert_eq!(parse_ticks(stat), Some(300));
+        assert_eq!(parse_ticks("7 (a"), None);
+        assert!(cpu_ticks(Pid::this()).is_some());
+    }
 
     #[test]
     fn resident_memory_is_read_from_the_kernels_text() {

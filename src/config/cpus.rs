@@ -32,6 +32,12 @@ pub(super) fn workers() -> AutoWorkers {
     choose(count, cores())
 }
 
+/// How many cores the process may keep busy.
+#[must_use]
+pub fn usable_cores() -> u64 {
+    thread::available_parallelism().map_or(1, |count| count.get() as u64)
+}
+
 fn one_for(cores: usize) -> AutoWorkers {
     AutoWorkers {
         count: 1,

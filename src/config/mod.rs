@@ -34,7 +34,7 @@ pub use choices::{
     Protocol, ProxyHeaders, ProxyProtocol, ReloadEngine, StatsdAddress, TlsVersion, WorkerClass,
 };
 pub use cli::CliOutcome;
-pub use cpus::note_parallel_threads;
+pub use cpus::{note_parallel_threads, usable_cores};
 pub use document::document;
 pub use host::start_directory;
 pub use peers::AllowedPeers;

@@ -9,12 +9,14 @@
 //! - What a client sends is matched, never trusted: a bad frame gets an error or a closed connection.
 #![forbid(unsafe_code)]
 
+mod advice;
 mod clients;
 mod command;
 mod control_socket;
 mod frame;
 mod tables;
 
+pub use advice::{Load, advice};
 pub use clients::{ClientId, Clients};
 pub use command::{Asked, Command, Request, Topic};
 pub use control_socket::{ControlSocket, OpenError};

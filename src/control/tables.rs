@@ -132,6 +132,7 @@ fn worker(worker: &WorkerView<'_>, view: &View<'_>) -> Value {
         "finished": latency.counts.iter().sum::<u64>(),
         "request_seconds": latency.micros as f64 / 1e6,
         "queue_seconds": slot.queue_time().snapshot().micros as f64 / 1e6,
+        "gil_seconds": slot.gil_wait().snapshot().micros as f64 / 1e6,
         "rss": resident_bytes(worker.pid),
     })
 }

@@ -26,8 +26,18 @@ pub struct Framing {
     pub keep_alive: bool,
     /// The peer waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// The peer would like to speak another protocol after this request.
-    pub asks_for_upgrade: bool,
+    /// What the peer would like to speak after this request.
+    pub upgrade: Upgrade,
+}
+
+/// Which protocol the peer would like to speak after a request without a body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Upgrade {
+    #[default]
+    None,
+    /// `h2c`, which some clients offer with every first request. No application wants it.
+    Http2,
+    Other,
 }
 
 /// Collects the fields that matter here while the head is read once.
@@ -38,7 +48,7 @@ pub(super) struct FramingFields<'a> {
     has_content_type: bool,
     transfer: Transfer,
     persistence: Persistence,
-    upgrade: Upgrade,
+    upgrade: UpgradeFields,
     expects_continue: bool,
 }
 
@@ -69,11 +79,11 @@ enum Persistence {
 
 /// An upgrade takes two fields.
 #[derive(Debug, Default)]
-struct Upgrade {
+struct UpgradeFields {
     /// Connection names the field Upgrade.
     is_named: bool,
-    /// Upgrade names a protocol.
-    has_protocol: bool,
+    /// What Upgrade names.
+    protocol: Upgrade,
 }
 
 impl<'a> FramingFields<'a> {
@@ -95,10 +105,11 @@ impl<'a> FramingFields<'a> {
                 self.expects_continue = true;
             }
             7 if is_named(name, b"upgrade") => {
-                // RFC 9113 section 3.1: the upgrade to HTTP/2 is obsolete. Some clients offer it with every first
-                // request, and no application wants it.
-                self.upgrade.has_protocol =
-                    !value.is_empty() && !value.eq_ignore_ascii_case(b"h2c");
+                self.upgrade.protocol = match value {
+                    b"" => Upgrade::None,
+                    _ if value.eq_ignore_ascii_case(b"h2c") => Upgrade::Http2,
+                    _ => Upgrade::Other,
+                };
             }
             10 if is_named(name, b"connection") => self.note_connection(value),
             12 if is_named(name, b"content-type") => {
@@ -147,10 +158,14 @@ impl<'a> FramingFields<'a> {
                 && length != BodyLength::Known(0),
             // RFC 9110 section 7.8: the field counts only when Connection names it, and not from a 1.0 peer. With a
             // body on its way the connection is still HTTP's.
-            asks_for_upgrade: self.upgrade.is_named
-                && self.upgrade.has_protocol
-                && version >= Version::HTTP_11
-                && matches!(length, BodyLength::Empty | BodyLength::Known(0)),
+            upgrade: match length {
+                BodyLength::Empty | BodyLength::Known(0)
+                    if self.upgrade.is_named && version >= Version::HTTP_11 =>
+                {
+                    self.upgrade.protocol
+                }
+                _ => Upgrade::None,
+            },
         })
     }
 
@@ -160,7 +175,7 @@ impl<'a> FramingFields<'a> {
             length: self.decide_counted_length(limits)?,
             keep_alive: true,
             expects_continue: self.expects_continue,
-            asks_for_upgrade: false,
+            upgrade: Upgrade::None,
         })
     }
 

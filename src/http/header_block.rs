@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::fields::{is_field_value, is_token, is_token_byte};
 use super::huffman;
 
 /// SETTINGS_HEADER_TABLE_SIZE, which we leave at its initial value (RFC 9113 section 6.5.2).
@@ -230,8 +231,22 @@ impl HeaderTable {
     }
 }
 
+/// Append a field that does not enter the table.
+pub fn write_header_field(name: &[u8], value: &[u8], into: &mut Vec<u8>) {
+    into.push(0);
+    for text in [name, value] {
+        put_length(text.len(), into);
+        into.extend_from_slice(text);
+    }
+}
+
 /// A string of this length.
 fn put_text(length: usize, into: &mut Vec<u8>) {
+    put_length(length, into);
+    into.resize(into.len() + length, b'x');
+}
+
+fn put_length(length: usize, into: &mut Vec<u8>) {
     match u8::try_from(length) {
         Ok(short @ 0..0x7f) => into.push(short),
         _ => {
@@ -244,7 +259,6 @@ fn put_text(length: usize, into: &mut Vec<u8>) {
             into.push(left as u8);
         }
     }
-    into.resize(into.len() + length, b'x');
 }
 
 impl Name {
@@ -286,26 +300,16 @@ impl Name {
 impl Kind {
     fn allows(self, value: &[u8]) -> bool {
         match self {
-            Self::Method => !value.is_empty() && value.iter().all(|byte| is_token_byte(*byte)),
+            Self::Method => is_token(value),
             Self::Text => value.is_ascii() || std::str::from_utf8(value).is_ok(),
-            Self::Unknown | Self::Field => value.iter().all(|byte| is_value_byte(*byte)),
+            Self::Unknown | Self::Field => is_field_value(value),
         }
     }
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// RFC 9113 section 8.2.1: of names, lower case only.
 fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_lowercase() || !byte.is_ascii_uppercase() && is_token_byte(byte)
-}
-
-/// RFC 9110 section 5.5.
-fn is_value_byte(byte: u8) -> bool {
-    byte >= b' ' && byte != 0x7f || byte == b'\t'
 }
 
 /// The lengths of the static table's names (RFC 7541 appendix A).

@@ -60,9 +60,9 @@ pub use forwarded_for::{ClientAddress, ClientField, ClientUnknown, client as for
 #[cfg(test)]
 pub use frame_scan::frame;
 pub use frame_scan::{FrameEvent, FrameHead, FrameKind, FrameScan};
-pub use framing::{BodyLength, Framing};
+pub use framing::{BodyLength, Framing, Upgrade};
 pub use head::{HeadScan, RequestHead, RequestParts, parse_head};
-pub use header_block::{BrokenBlock, HeaderBlock, HeaderTable};
+pub use header_block::{BrokenBlock, HeaderBlock, HeaderTable, write_header_field};
 pub use limits::{Limits, Rules};
 pub use proxy::{ProxyHeader, ProxyMode, ProxyParse, ProxyRoute, parse as parse_proxy_header};
 pub use request_id::{TraceParent, client_request_id, made_request_id, trace_parent};

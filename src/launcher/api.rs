@@ -11,6 +11,7 @@ use super::python_logs;
 use crate::arbiter::signals;
 use crate::config::settings::{Kind, Setting, all, find};
 use crate::config::{self, LogLevel};
+use crate::control;
 use crate::fork_guard;
 use crate::logging::Log;
 use crate::logging::statsd::Metric;
@@ -28,6 +29,24 @@ pub(crate) fn run(py: Python<'_>, argv: Vec<OsString>) -> i32 {
 #[pyfunction]
 pub(crate) fn serve(py: Python<'_>, application: Py<PyAny>) -> i32 {
     super::run_application(py, application)
+}
+
+/// What figures say about workers and threads. `load` has the fields of `control::Load`.
+#[pyfunction]
+pub(crate) fn advice(load: &Bound<'_, PyAny>) -> PyResult<String> {
+    let seconds = |name: &str| load.getattr(name)?.extract::<f64>();
+    let count = |name: &str| load.getattr(name)?.extract::<u64>();
+    Ok(control::advice(&control::Load {
+        seconds: seconds("seconds")?,
+        cores: count("cores")?,
+        workers: count("workers")?,
+        threads: count("threads")?,
+        requests: count("requests")?,
+        queue_s: seconds("queue_s")?,
+        gil_s: seconds("gil_s")?,
+        service_s: seconds("service_s")?,
+        cpu_s: seconds("cpu_s")?,
+    }))
 }
 
 /// Every row of the table of settings.

@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::http::{BodyLength, Exchange, Received, Status};
+use crate::http::{BodyLength, Exchange, Received, Status, Upgrade};
 use crate::pool::{Job, Pool, RequestBody};
 
 use super::accounting::Accounting;
@@ -132,9 +132,9 @@ impl Http1 {
         self.exchange.wants_continue()
     }
 
-    /// Whether the request asks for another protocol on this connection. It has no body.
-    pub(super) fn asks_for_upgrade(&self) -> bool {
-        self.exchange.asks_for_upgrade()
+    /// Which protocol the request asks for on this connection. It has no body.
+    pub(super) fn upgrade(&self) -> Upgrade {
+        self.exchange.upgrade()
     }
 
     /// The request as the client has sent it, for another worker: that of `job`, which no thread has begun, or without one

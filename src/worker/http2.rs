@@ -4,13 +4,12 @@
 //! in, waiting requests are submitted, responses send what they may, and what came of it is written. The connection waits
 //! for its streams, and each stream that waits for its client has a deadline of its own.
 //!
-//! `engine.rs` drives the protocol, `inspection.rs` looks at what a client sends, `mux.rs` holds the streams, `response_stream.rs`
+//! `engine.rs` drives the protocol, `incoming.rs` is what arrives, `inspection.rs` looks at it, `mux.rs` holds the streams, `response_stream.rs`
 //! one response on its way, and `goodbye.rs` is the connection's end.
 
 use crate::pool::{ConnId, Job, Reply};
 
 use super::connection_lifecycle::{Action, Pace};
-use super::describe::PeerText;
 use super::events::{InputEvent, SocketEvent};
 use super::http1::{Client, TimedOut};
 use super::preamble::PREFACE;
@@ -18,18 +17,20 @@ use super::read_side::{Input, SHARE_BYTES};
 use super::services::Services;
 use super::write_side::Progress;
 
-use self::engine::{Engine, Polled};
+use self::cleartext_upgrade::{Beginning, drop_acknowledgement};
+use self::engine::Engine;
 use self::goodbye_stage::Goodbye;
 use self::inspection::Inspection;
 use self::mux::Mux;
 use self::seen::Seen;
-use self::violation::Violation;
 
+mod cleartext_upgrade;
 mod engine;
 mod flood_guard;
 mod frame_length;
 mod goodbye;
 mod goodbye_stage;
+mod incoming;
 mod inspection;
 mod link;
 mod messages;
@@ -40,6 +41,7 @@ mod settings_check;
 mod stream_inputs;
 mod violation;
 
+pub(super) use self::cleartext_upgrade::{SWITCHING, frames_of};
 pub(super) use self::link::Link;
 pub(super) use self::mux::jobs_max;
 
@@ -58,6 +60,7 @@ pub(super) struct Http2 {
     seen: Seen,
     /// Bytes of the preface that are still to come.
     preface_left: usize,
+    beginning: Beginning,
     /// It is among those that the loop resumes in this iteration.
     is_scheduled: bool,
 }
@@ -77,6 +80,7 @@ impl Http2 {
             goodbye: Goodbye::default(),
             seen: Seen::default(),
             preface_left: PREFACE.len(),
+            beginning: Beginning::Preface,
             is_scheduled: false,
         }
     }
@@ -180,71 +184,6 @@ impl Http2 {
         last.unwrap_or_else(|| self.advance(link, services))
     }
 
-    /// Bytes have arrived: they are looked at first.
-    fn receive(&mut self, bytes: &[u8], client: &Client, services: &mut Services) {
-        let (preface, bytes) = bytes.split_at(bytes.len().min(self.preface_left));
-        self.preface_left -= preface.len();
-        let (now, engine) = (services.clock.now(), &self.engine);
-        engine.feed(preface);
-        let pass = |bytes: &[u8]| engine.feed(bytes);
-        if let Err(violation) = self.inspection.inspect(bytes, now, &mut self.seen, pass) {
-            self.give_up(violation, client, services);
-        }
-    }
-
-    /// The client breaks the protocol, or its peace.
-    fn give_up(&mut self, violation: Violation, client: &Client, services: &mut Services) {
-        log::info!(
-            "HTTP/2 connection from ip={} is closed: {}.",
-            PeerText(client.peer()),
-            violation.what()
-        );
-        services.accounting.slot().add_refused(1);
-        // The preface may just have come: without it there is no GOAWAY. Requests that came before are logged.
-        while let Polled::Request(request, respond) = self.engine.poll() {
-            self.mux.begin(request, respond, client, services);
-        }
-        self.end(violation.code(), services);
-    }
-
-    /// Take in the requests that have come, and what else was seen to come.
-    fn poll(&mut self, client: &Client, services: &mut Services) {
-        while let Polled::Request(request, respond) = self.engine.poll() {
-            if self.mux.is_full() {
-                // What was reset before this request came has made room for it.
-                self.apply_seen(respond.stream_id().as_u32(), client, services);
-            }
-            self.mux.begin(request, respond, client, services);
-        }
-        self.apply_seen(u32::MAX, client, services);
-    }
-
-    /// Act upon what was seen to come for streams before `end`. The others have not begun.
-    fn apply_seen(&mut self, end: u32, client: &Client, services: &mut Services) {
-        if self.seen.is_empty() {
-            return;
-        }
-        let (faults, later): (Vec<_>, _) = self.seen.faults.iter().partition(|(id, _)| *id < end);
-        let (resets, later_resets): (Vec<u32>, _) =
-            self.seen.resets.iter().partition(|id| **id < end);
-        for (id, priority) in self.seen.priorities.drain(..) {
-            self.mux.set_priority(id, priority);
-        }
-        self.seen.resets = later_resets;
-        self.seen.faults = later;
-        for (id, fault) in faults {
-            self.mux.reset(id, fault.code(), fault.what(), services);
-        }
-        for id in resets {
-            let reason = services.shutdown.reason_of_gone();
-            if self.mux.cancel(id, reason, services)
-                && let Err(violation) = self.inspection.note_early_reset()
-            {
-                return self.give_up(violation, client, services);
-            }
-        }
-    }
-
     // Forward.
 
     /// Move everything that can move, and write what comes of it.
@@ -280,6 +219,9 @@ impl Http2 {
     /// Write what the engine has encoded. Returns how much that was.
     fn write(&mut self, link: &mut Link<'_>, services: &mut Services) -> usize {
         let mut output = self.engine.take_output();
+        if self.beginning == Beginning::Unacknowledged && drop_acknowledgement(&mut output) {
+            self.beginning = Beginning::Acknowledged;
+        }
         let len = output.len();
         if len > 0 {
             if let Err(violation) = self.inspection.inspect_output(&output)

@@ -115,6 +115,7 @@ def test_numbers_equal_those_of_metrics_under_load_and_after(server, visit):
         wait_until(lambda: shown(page, "Requests per second")[0] > 0, "the rate")
         wait_until(lambda: shown(page, "Time of a request")[0] > 0, "the time")
     counters = load.stop()
+    expect(page.locator("#advice")).to_contain_text("Leave it: requests wait ")
     for _ in range(3):
         assert one.get("/fail").status == 500
     sent = counters.sent + 3
@@ -295,7 +296,7 @@ def test_everything_has_a_name(server, visit):
     for role in ("button", "textbox", "img", "region", "table"):
         nameless = [line for line in tree.splitlines() if re.match(rf" *- {role}(:|$)", line)]
         assert role == "table" or not nameless, nameless
-    for name in ("The last ten minutes", "Workers", "Running requests", "Events", "Actions"):
+    for name in ("The last ten minutes", "Workers", "Advice", "Running requests", "Events", "Actions"):
         assert page.get_by_role("heading", name=name, level=2).count() == 1
     assert page.locator("html").get_attribute("lang") == "en"
     headers = page.locator("th")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
 import re
 import signal
+import threading
 
 import pytest
 from test_health import figure, visit
@@ -95,6 +97,24 @@ def test_a_wait_for_the_gil_shows(watched, gates):
         assert holding.read_response().status == 200
     wait_until(lambda: figure(one, "gil_wait_seconds_sum") > 0.3, "the wait is counted")
     wait_until(lambda: max(data_of(one)["samples"]["gil_p99"]) > 300_000, "and in a sample")
+
+
+def test_advice_is_that_of_the_last_minute(watched):
+    one = watched("--threads", "1")
+    assert re.match(r"0 requests have finished in \d+ s, too few for advice\.", data_of(one)["advice"])
+
+    def ask_at_once():
+        with contextlib.suppress(ConnectionError), one.connect() as client:
+            for _ in range(10):
+                client.request("GET", "/sleep?0.05")
+
+    clients = [threading.Thread(target=ask_at_once) for _ in range(8)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    said = r"^Requests wait \d+ ms for a thread while threads are busy .* threads instead of 1 would cut the wait"
+    wait_until(lambda: re.search(said, data_of(one)["advice"]), "advice")
 
 
 def test_the_latest_samples_continue_those_of_before(watched):

@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::timeline::unix_ms;
 use crate::arbiter::children::Children;
 use crate::arbiter::metrics::Counters;
-use crate::arbiter::wear::resident_kib;
+use crate::arbiter::wear::{TICKS_PER_SECOND, cpu_ticks, resident_kib};
+use crate::config::usable_cores;
+use crate::control::Load;
 use crate::scoreboard::{HISTOGRAM_BUCKETS, HistogramSnapshot};
 
 /// See the module.
@@ -18,6 +21,8 @@ pub(super) struct History {
     dropped: u64,
     /// The last sample's counters, and when it was taken in monotonic milliseconds.
     before: Option<(Counters, u64)>,
+    /// The processor time of each worker at the last sample, in ticks.
+    ticks: Vec<(Pid, u64)>,
 }
 
 /// What happened since the sample before, and how things stood at its end. Times are in microseconds.
@@ -45,6 +50,12 @@ pub(super) struct Sample {
     workers: u64,
     memory: u64,
     memory_max: u64,
+    /// Sums over the requests that have finished, and over the workers.
+    finished: u64,
+    latency_sum: u64,
+    queue_sum: u64,
+    gil_sum: u64,
+    cpu: u64,
 }
 
 type Column = (&'static str, fn(&Sample) -> u64);
@@ -89,7 +100,14 @@ impl History {
         let mut sample = grown(&before, &counters);
         sample.at = unix_ms();
         sample.length = now.saturating_sub(at);
+        let ticks = std::mem::take(&mut self.ticks);
         for worker in children.iter() {
+            let used = cpu_ticks(worker.pid()).unwrap_or(0);
+            let before = ticks.iter().find(|(pid, _)| *pid == worker.pid());
+            let used_before = before.map_or(used, |(_, before)| *before);
+            let grown = used.saturating_sub(used_before);
+            sample.cpu += grown.saturating_mul(1_000_000) / TICKS_PER_SECOND;
+            self.ticks.push((worker.pid(), used));
             let slot = worker.slot();
             let memory = resident_kib(worker.pid()).unwrap_or(0) * 1024;
             sample.workers += 1;
@@ -107,6 +125,28 @@ impl History {
         }
         self.samples.push_back(sample);
         Some((last, sample))
+    }
+
+    /// What the advice of the dashboard rests on: the last minute.
+    pub(super) fn load(&self) -> Load {
+        let skipped = self.samples.len().saturating_sub(ADVICE_SAMPLES);
+        let last = self.samples.iter().skip(skipped);
+        // A worker may write any number.
+        let sum = |of: fn(&Sample) -> u64| last.clone().map(of).fold(0, u64::saturating_add);
+        let seconds = |of: fn(&Sample) -> u64| sum(of) as f64 / 1e6;
+        let now = self.samples.back().copied().unwrap_or_default();
+        let queue_s = seconds(|s| s.queue_sum);
+        Load {
+            seconds: sum(|s| s.length) as f64 / 1e3,
+            cores: usable_cores(),
+            workers: now.workers.max(1),
+            threads: (now.threads / now.workers.max(1)).max(1),
+            requests: sum(|s| s.finished),
+            queue_s,
+            gil_s: seconds(|s| s.gil_sum),
+            service_s: (seconds(|s| s.latency_sum) - queue_s).max(1e-9),
+            cpu_s: seconds(|s| s.cpu),
+        }
     }
 
     /// The last `count` samples, a column for each figure; `first` is the number of the first.
@@ -139,6 +179,10 @@ fn grown(before: &Counters, after: &Counters) -> Sample {
         queue_p99: quantile(&queue, 99),
         gil_p50: quantile(&gil, 50),
         gil_p99: quantile(&gil, 99),
+        finished: latency.iter().copied().fold(0, u64::saturating_add),
+        latency_sum: more(|c| c.latency().micros),
+        queue_sum: more(|c| c.queue_time().micros),
+        gil_sum: more(|c| c.gil_wait().micros),
         ..Sample::default()
     }
 }
@@ -171,8 +215,11 @@ fn quantile(counts: &[u64; HISTOGRAM_BUCKETS], percent: u64) -> u64 {
 }
 
 const PERIOD_MS: u64 = 1000;
-/// Ten minutes, some 94 KiB.
+/// Ten minutes, some 117 KiB.
 const SAMPLES_MAX: usize = 600;
+
+/// Long enough that a burst is not the rule, short enough that a change shows.
+const ADVICE_SAMPLES: usize = 60;
 
 #[cfg(test)]
 mod tests {
@@ -200,6 +247,10 @@ mod tests {
         assert_eq!((sample.connections, sample.workers), (3, 1));
         assert!((512..=1024).contains(&sample.p50) && sample.p50 < sample.p99);
         assert!(sample.memory > 100_000);
+        let load = history.load();
+        assert_eq!((load.requests, load.workers, load.threads), (1, 1, 1));
+        assert!((load.seconds - 1.1).abs() < 1e-9 && (load.service_s - 0.001).abs() < 1e-9);
+        assert!(load.cores >= 1);
         let (_, sample) = history.record(&children, 7100).unwrap();
         assert_eq!((sample.requests, sample.p99), (0, 0));
         assert_eq!(history.to_json(1)["requests"], json!([0]));

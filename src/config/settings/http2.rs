@@ -3,7 +3,6 @@
 use super::row::{Default, Kind, Section, Setting, row};
 
 const SECTION: Section = Section::Http2;
-const NO_UPGRADE: &str = "only off and prior-knowledge are supported";
 
 pub(super) const ROWS: &[Setting] = &[
     row(
@@ -19,10 +18,9 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Http2Cleartext,
         Default::Text("off"),
-        "How trusted peers may begin HTTP/2 without TLS: off, prior-knowledge.",
+        "How trusted peers may begin HTTP/2 without TLS: off, prior-knowledge, upgrade, both.",
     )
-    .flags(&["--http2-cleartext"])
-    .refused(&["off", "prior-knowledge"], NO_UPGRADE),
+    .flags(&["--http2-cleartext"]),
     row(
         "http2_max_concurrent_streams",
         SECTION,

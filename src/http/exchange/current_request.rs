@@ -1,6 +1,6 @@
 //! What an exchange keeps of a request's head until the request is answered.
 
-use crate::http::framing::{BodyLength, Framing};
+use crate::http::framing::{BodyLength, Framing, Upgrade};
 use crate::http::head::RequestHead;
 use crate::http::version::Version;
 
@@ -10,7 +10,7 @@ pub(super) struct Request {
     pub(super) length: BodyLength,
     pub(super) version: Version,
     pub(super) is_head: bool,
-    pub(super) asks_for_upgrade: bool,
+    pub(super) upgrade: Upgrade,
     /// Decided by the request first, then by the response.
     pub(super) next: Next,
 }
@@ -29,7 +29,7 @@ impl Request {
             length: framing.length,
             version: head.version(),
             is_head: head.method() == b"HEAD",
-            asks_for_upgrade: framing.asks_for_upgrade,
+            upgrade: framing.upgrade,
             next: match framing.keep_alive {
                 true => Next::Request,
                 false => Next::Close,
@@ -43,7 +43,7 @@ impl Request {
             length: BodyLength::Empty,
             version: Version::HTTP_11,
             is_head: false,
-            asks_for_upgrade: false,
+            upgrade: Upgrade::None,
             next: Next::Close,
         }
     }

@@ -5,7 +5,7 @@ use super::syntax::Syntax;
 use super::{Exchange, LastBody, State};
 use crate::http::decode::IncomingBody;
 use crate::http::encode::BodyEncoder;
-use crate::http::framing::BodyLength;
+use crate::http::framing::{BodyLength, Upgrade};
 
 impl Exchange {
     /// Of a connection that carries one packet of the uwsgi protocol.
@@ -65,10 +65,10 @@ impl Exchange {
         body.is_some_and(IncomingBody::wants_continue)
     }
 
-    /// The request has no body and asks for an upgrade of the connection (RFC 9110 section 7.8).
-    pub fn asks_for_upgrade(&self) -> bool {
+    /// What a request without a body asks the connection to be upgraded to (RFC 9110 section 7.8).
+    pub fn upgrade(&self) -> Upgrade {
         self.request()
-            .is_some_and(|request| request.asks_for_upgrade)
+            .map_or(Upgrade::None, |request| request.upgrade)
     }
 
     /// How the body of the request being received or answered is delimited.

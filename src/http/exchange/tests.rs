@@ -3,6 +3,7 @@
 
 use super::super::error::Status;
 use super::*;
+use crate::http::Upgrade;
 
 mod random_walk;
 mod responses;
@@ -315,25 +316,33 @@ fn an_upgrade_is_asked_for_by_both_fields_of_a_1_1_request_without_a_body() {
     let asks = |rest: &str| {
         let mut exchange = Exchange::default();
         take(&mut exchange, rest.as_bytes());
-        exchange.asks_for_upgrade()
+        exchange.upgrade()
     };
     let get = |fields: &str| asks(&format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n"));
-    assert!(get(
-        "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"
-    ));
-    assert!(get(
-        "UPGRADE: x\r\nCONNECTION: upgrade\r\nContent-Length: 0\r\n"
-    ));
-    assert!(!get("Connection: keep-alive\r\nUpgrade: websocket\r\n"));
-    assert!(!get("Connection: Upgrade\r\n"));
-    assert!(!get("Connection: Upgrade\r\nUpgrade:\r\n"));
-    assert!(!get(
-        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
-    ));
-    assert!(!asks(
-        "GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
-    ));
-    assert!(!asks(
-        "POST / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 1\r\n\r\nx"
-    ));
+    assert_eq!(
+        get("Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"),
+        Upgrade::Other
+    );
+    assert_eq!(
+        get("UPGRADE: x\r\nCONNECTION: upgrade\r\nContent-Length: 0\r\n"),
+        Upgrade::Other
+    );
+    assert_eq!(
+        get("Connection: keep-alive\r\nUpgrade: websocket\r\n"),
+        Upgrade::None
+    );
+    assert_eq!(get("Connection: Upgrade\r\n"), Upgrade::None);
+    assert_eq!(get("Connection: Upgrade\r\nUpgrade:\r\n"), Upgrade::None);
+    let h2c = get("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n");
+    assert_eq!(h2c, Upgrade::Http2);
+    assert_eq!(
+        asks("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"),
+        Upgrade::None
+    );
+    assert_eq!(
+        asks(
+            "POST / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 1\r\n\r\nx"
+        ),
+        Upgrade::None
+    );
 }

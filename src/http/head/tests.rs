@@ -430,7 +430,7 @@ fn framing_is_read_with_the_head() {
             length: BodyLength::Known(5),
             keep_alive: false,
             expects_continue: true,
-            asks_for_upgrade: false,
+            upgrade: crate::http::Upgrade::None,
         }
     );
 }

@@ -5,21 +5,21 @@
 
 use std::io;
 
-use crate::http::Status;
+use crate::http::{Status, Upgrade};
 use crate::pool::Job;
 
 use super::{Action, Connection};
 use crate::worker::connection_lifecycle::State;
 use crate::worker::dispatch::Usage;
 use crate::worker::events::InputEvent;
-use crate::worker::http1::{Arrived, Refusal, Wanted};
-use crate::worker::http2::Http2;
+use crate::worker::http1::{Arrived, Http1, Refusal, Wanted};
+use crate::worker::http2::{Http2, SWITCHING, frames_of};
 use crate::worker::loop_clock::Clock;
 use crate::worker::preamble::{Found, Preamble};
 use crate::worker::read_side::{Input, SHARE_BYTES};
-use crate::worker::services::Services;
+use crate::worker::services::{Services, recycle};
 use crate::worker::spool::BodyBudget;
-use crate::worker::transport::Handshake;
+use crate::worker::transport::{Handshake, Transport};
 
 /// A head, and what comes with it, is read in steps of this many bytes.
 const FIRST_BYTES: usize = 16 * 1024;
@@ -179,7 +179,7 @@ impl Connection {
         }
         // The usual case: a whole request in one read is parsed where it lies.
         match self.receive(bytes, services) {
-            Ok(consumed) if consumed == bytes.len() => Action::Wait,
+            Ok(consumed) if consumed == bytes.len() => self.after_receiving(),
             Ok(consumed) => {
                 self.read.keep(&bytes[consumed..]);
                 Action::Wait
@@ -264,7 +264,7 @@ impl Connection {
         match self.receive(&buffer, services) {
             Ok(consumed) => {
                 self.read.give_back(buffer, consumed);
-                Action::Wait
+                self.after_receiving()
             }
             Err(refusal) => self.refuse_and_advance(refusal, services),
         }
@@ -289,8 +289,18 @@ impl Connection {
             match arrived {
                 Arrived::Nothing => return Ok(consumed),
                 Arrived::Request(mut job) => {
-                    if self.protocol.asks_for_upgrade() && consumed == bytes.len() {
-                        job.socket = self.transport.hijack();
+                    match self.protocol.upgrade() {
+                        Upgrade::None => {}
+                        Upgrade::Other if consumed == bytes.len() => {
+                            job.socket = self.transport.hijack();
+                        }
+                        Upgrade::Other => {}
+                        Upgrade::Http2 => {
+                            if let Some(frames) = self.http2_upgrade(&job, services) {
+                                self.upgrade_to_http2(&frames, &bytes[consumed..], job, services);
+                                return Ok(bytes.len());
+                            }
+                        }
                     }
                     self.dispatch(job, services);
                 }
@@ -304,6 +314,40 @@ impl Connection {
             if consumed == bytes.len() || !self.wants_input() {
                 return Ok(consumed);
             }
+        }
+    }
+
+    /// The frames of a request that asks for HTTP/2, if it may.
+    fn http2_upgrade(&self, job: &Job, services: &Services) -> Option<Vec<u8>> {
+        let cleartext = services.policy.http2_cleartext(self.client.is_trusted());
+        let is_allowed = cleartext.allows_upgrade()
+            && matches!(self.transport, Transport::Plain(_))
+            && !services.shutdown.is_draining();
+        is_allowed.then(|| frames_of(&job.head)).flatten()
+    }
+
+    /// HTTP/2 takes over. The request comes again, as a stream.
+    fn upgrade_to_http2(
+        &mut self,
+        frames: &[u8],
+        rest: &[u8],
+        job: Box<Job>,
+        services: &mut Services,
+    ) {
+        recycle(job, services);
+        self.protocol = Http1::default();
+        services.encoded.extend_from_slice(SWITCHING);
+        self.send_encoded(&mut services.encoded);
+        let http2 = Http2::upgraded(frames, rest, &self.client, services);
+        self.http2 = Some(Box::new(http2));
+    }
+
+    /// What comes of bytes that were taken.
+    fn after_receiving(&self) -> Action {
+        match self.http2 {
+            // It has taken over, and has a request already.
+            Some(_) => Action::Resume,
+            None => Action::Wait,
         }
     }
 

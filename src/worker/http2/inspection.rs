@@ -111,6 +111,11 @@ impl Inspection {
         }
     }
 
+    /// The client's own frames follow.
+    pub(super) fn begin_again(&mut self) {
+        self.opening = Opening::AwaitingSettings;
+    }
+
     /// Whether a header block or a frame has begun and is not whole.
     pub(super) fn is_mid_frame(&self) -> bool {
         self.block.begin.is_some() || !self.input.is_between_frames()

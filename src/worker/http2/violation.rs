@@ -7,6 +7,8 @@ use h2::Reason;
 pub(super) enum Violation {
     /// The first frame was not SETTINGS.
     NoSettings,
+    /// After an upgrade, something else than the preface has come.
+    NoPreface,
     Control,
     EarlyResets,
     ForcedResets,
@@ -36,6 +38,7 @@ impl Violation {
     pub(super) fn what(self) -> &'static str {
         match self {
             Self::NoSettings => "the first frame is not SETTINGS",
+            Self::NoPreface => "the preface of HTTP/2 does not follow the upgrade",
             Self::Control => "more than 1000 PING, SETTINGS or unknown frames in 10 s",
             Self::EarlyResets => "more than 200 requests cancelled before their answer in 10 s",
             Self::ForcedResets => "more than 200 streams with errors in 10 s",
@@ -56,9 +59,11 @@ impl Violation {
     /// The code that the client gets.
     pub(super) fn code(self) -> Reason {
         match self {
-            Self::NoSettings | Self::WithinBlock | Self::Padding | Self::EmptyField => {
-                Reason::PROTOCOL_ERROR
-            }
+            Self::NoSettings
+            | Self::NoPreface
+            | Self::WithinBlock
+            | Self::Padding
+            | Self::EmptyField => Reason::PROTOCOL_ERROR,
             Self::Compression => Reason::COMPRESSION_ERROR,
             Self::FrameSize => Reason::FRAME_SIZE_ERROR,
             Self::WindowSize => Reason::FLOW_CONTROL_ERROR,

@@ -1,0 +1,105 @@
+//! What arrives on a connection of HTTP/2: bytes are looked at and fed to the engine, requests come out, and what was seen of them is
+//! acted upon.
+
+use super::Http2;
+use super::cleartext_upgrade::Beginning;
+use super::engine::Polled;
+use super::violation::Violation;
+use crate::worker::describe::PeerText;
+use crate::worker::http1::Client;
+use crate::worker::preamble::PREFACE;
+use crate::worker::services::Services;
+
+impl Http2 {
+    /// Of a client that has asked for HTTP/2 in a request of HTTP/1.1, which is stream 1: `frames` say the same. Behind the
+    /// request `rest` was read.
+    pub(in crate::worker) fn upgraded(
+        frames: &[u8],
+        rest: &[u8],
+        client: &Client,
+        services: &mut Services,
+    ) -> Self {
+        let mut http2 = Self::new(client, services);
+        http2.receive(PREFACE, client, services);
+        http2.receive(frames, client, services);
+        http2.inspection.begin_again();
+        http2.preface_left = PREFACE.len();
+        http2.beginning = Beginning::Unacknowledged;
+        http2.receive(rest, client, services);
+        http2
+    }
+
+    /// Bytes have arrived: they are looked at first.
+    pub(super) fn receive(&mut self, bytes: &[u8], client: &Client, services: &mut Services) {
+        let (preface, bytes) = bytes.split_at(bytes.len().min(self.preface_left));
+        self.preface_left -= preface.len();
+        let (now, engine) = (services.clock.now(), &self.engine);
+        if self.beginning == Beginning::Preface {
+            engine.feed(preface);
+        } else if !PREFACE[..PREFACE.len() - self.preface_left].ends_with(preface) {
+            return self.give_up(Violation::NoPreface, client, services);
+        }
+        let pass = |bytes: &[u8]| engine.feed(bytes);
+        if let Err(violation) = self.inspection.inspect(bytes, now, &mut self.seen, pass) {
+            self.give_up(violation, client, services);
+        }
+    }
+
+    /// The client breaks the protocol, or its peace.
+    pub(super) fn give_up(
+        &mut self,
+        violation: Violation,
+        client: &Client,
+        services: &mut Services,
+    ) {
+        log::info!(
+            "HTTP/2 connection from ip={} is closed: {}.",
+            PeerText(client.peer()),
+            violation.what()
+        );
+        services.accounting.slot().add_refused(1);
+        // The preface may just have come: without it there is no GOAWAY. Requests that came before are logged.
+        while let Polled::Request(request, respond) = self.engine.poll() {
+            self.mux.begin(request, respond, client, services);
+        }
+        self.end(violation.code(), services);
+    }
+
+    /// Take in the requests that have come, and what else was seen to come.
+    pub(super) fn poll(&mut self, client: &Client, services: &mut Services) {
+        while let Polled::Request(request, respond) = self.engine.poll() {
+            if self.mux.is_full() {
+                // What was reset before this request came has made room for it.
+                self.apply_seen(respond.stream_id().as_u32(), client, services);
+            }
+            self.mux.begin(request, respond, client, services);
+        }
+        self.apply_seen(u32::MAX, client, services);
+    }
+
+    /// Act upon what was seen to come for streams before `end`. The others have not begun.
+    fn apply_seen(&mut self, end: u32, client: &Client, services: &mut Services) {
+        if self.seen.is_empty() {
+            return;
+        }
+        let (faults, later): (Vec<_>, _) = self.seen.faults.iter().partition(|(id, _)| *id < end);
+        let (resets, later_resets): (Vec<u32>, _) =
+            self.seen.resets.iter().partition(|id| **id < end);
+        for (id, priority) in self.seen.priorities.drain(..) {
+            self.mux.set_priority(id, priority);
+        }
+        self.seen.resets = later_resets;
+        self.seen.faults = later;
+        for (id, fault) in faults {
+            self.mux.reset(id, fault.code(), fault.what(), services);
+        }
+        for id in resets {
+            let reason = services.shutdown.reason_of_gone();
+            if self.mux.cancel(id, reason, services)
+                && let Err(violation) = self.inspection.note_early_reset()
+            {
+                return self.give_up(violation, client, services);
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+"""`Upgrade: h2c`: a request of HTTP/1.1 that becomes the first stream of HTTP/2."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+
+import pytest
+from frames import NO_ERROR, PREFACE, PROTOCOL_ERROR, Frames
+from hyperframe.frame import DataFrame, SettingsFrame
+
+from harness import PATIENCE_S, Server
+
+pytestmark = pytest.mark.ours
+
+SETTINGS = "AAMAAABkAAQAAP__"
+WORDS = ("--threads", "2", "--http-protocols", "h1,h2", "--http2-cleartext")
+
+
+@pytest.fixture(params=["upgrade", "both"])
+def one(server, request) -> Server:
+    return server("streams:application", *WORDS, request.param, "--access-logfile", "-")
+
+
+def asking(path: str = "/", *more: str, settings: str = SETTINGS, method: str = "GET") -> bytes:
+    fields = ["Host: localhost", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", f"HTTP2-Settings: {settings}"]
+    return "\r\n".join([f"{method} {path} HTTP/1.1", *fields, *more, "", ""]).encode()
+
+
+@contextlib.contextmanager
+def upgraded(one: Server, data: bytes):
+    """A client that has got its 101."""
+    with Frames(one.address, PATIENCE_S, begin=False) as client:
+        client.send_bytes(data)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += client.socket.recv(1)
+        assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n"), head
+        assert b"\r\nUpgrade: h2c\r\n" in head
+        client._next = 3
+        # Before the preface the client may send nothing else.
+        client.acknowledges = False
+        yield client
+
+
+def test_the_request_is_the_first_stream_and_others_follow(one):
+    with upgraded(one, asking("/environ?q=1", "X-A: 1", "Cookie: a=1", "User-Agent: x")) as client:
+        client.send_bytes(PREFACE)
+        client.send(SettingsFrame(0))
+        reply = client.reply(1)
+        environ = reply.body.decode("latin-1").splitlines()
+        for line in (
+            "SERVER_PROTOCOL='HTTP/2.0'",
+            "HTTP_HOST='localhost'",
+            "RAW_URI='/environ?q=1'",
+            "HTTP_X_A='1'",
+            "HTTP_COOKIE='a=1'",
+            "HTTP_USER_AGENT='x'",
+            "wsgi.url_scheme='http'",
+        ):
+            assert line in environ
+        assert not any(line.startswith(("HTTP_UPGRADE", "HTTP_HTTP2", "HTTP_CONNECTION")) for line in environ)
+        assert client.reply(client.ask("/echo", "POST", body=b"more")).body == b"more"
+        # One acknowledgement: that of the settings that were a frame.
+        assert [frame.flags for frame in client.frames if isinstance(frame, SettingsFrame)] == [set(), {"ACK"}]
+    one.output.wait(r'"GET /environ\?q=1 HTTP/2.0" 200')
+    assert "HTTP/1.1" not in one.output.text
+
+
+def test_the_answer_needs_no_preface_and_its_window_is_that_of_the_settings(one):
+    # SETTINGS_INITIAL_WINDOW_SIZE of 5.
+    with upgraded(one, asking(settings="AAQAAAAF")) as client:
+        client.credits = False
+        while not any(isinstance(frame, DataFrame) for frame in client.frames):
+            assert client.step()
+        assert client.replies[1].body == b"hello"
+    with upgraded(one, asking("/large", settings="AAQAAAAF")) as client:
+        client.credits = False
+        client.send_bytes(PREFACE)
+        client.send(SettingsFrame(0))
+        while not any(isinstance(frame, DataFrame) for frame in client.frames):
+            assert client.step()
+        assert client.reply(client.ask("/nothing")).status == 204
+        assert client.replies[1].body == b"xxxxx"
+
+
+def test_head_and_options(one):
+    with upgraded(one, asking("/", method="HEAD")) as client:
+        reply = client.reply(1)
+        assert (reply.status, reply.body, reply.header("content-length")) == (200, b"", b"5")
+
+
+def test_everything_may_come_at_once(one):
+    with upgraded(one, asking() + PREFACE + SettingsFrame(0).serialize()) as client:
+        assert client.reply(1).body == b"hello"
+        assert client.reply(client.ask()).body == b"hello"
+
+
+def test_something_else_than_a_preface_ends_the_connection(one):
+    for wrong in (PREFACE.replace(b"SM", b"XX"), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"):
+        with upgraded(one, asking()) as client:
+            assert client.reply(1).body == b"hello"
+            client.send_bytes(wrong)
+            assert [code for _, code in client.end()] == [PROTOCOL_ERROR]
+    one.log.wait("the preface of HTTP/2 does not follow the upgrade")
+
+
+def test_what_does_not_ask_as_it_should_is_answered_over_http_1(one):
+    for data in (
+        asking().replace(b"HTTP2-Settings: ", b"X: "),
+        asking().replace(b"Upgrade, HTTP2-Settings", b"Upgrade"),
+        asking(settings="!"),
+        asking().replace(b"h2c", b"h2"),
+        asking("/", "Content-Length: 2", method="POST") + b"ab",
+    ):
+        with one.connect() as client:
+            client.send(data)
+            response = client.read_response()
+            assert (response.status, response.body) == (200, b"hello")
+
+
+def test_only_trusted_peers_and_only_when_it_is_switched_on(server):
+    for words in (
+        (*WORDS, "upgrade", "--forwarded-allow-ips", "192.0.2.1"),
+        (*WORDS, "off"),
+        ("--http2-cleartext", "upgrade"),
+    ):
+        one = server("streams:application", *words)
+        with one.connect() as client:
+            client.send(asking())
+            assert client.read_response().status == 200
+
+
+def test_a_pipelined_request_before_it_is_answered_first(one):
+    first = b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n"
+    with Frames(one.address, PATIENCE_S, begin=False) as client:
+        client.acknowledges = False
+        client.send_bytes(first + asking())
+        head = b""
+        while head.count(b"\r\n\r\n") < 2:
+            head += client.socket.recv(1)
+        assert head.startswith(b"HTTP/1.1 204") and b"HTTP/1.1 101" in head
+        assert client.reply(1).body == b"hello"
+
+
+def test_a_stop_ends_it_in_order(one, gates):
+    with upgraded(one, asking("/gate/a")) as client:
+        client.send_bytes(PREFACE)
+        client.send(SettingsFrame(0))
+        gates.wait_reached("a")
+        one.send_signal(15)
+        gates.open("a")
+        assert client.reply(1).body == b"gated"
+        assert client.end()[-1] == (1, NO_ERROR)
+    assert one.wait_exit() == 0
+
+
+def test_curl_and_nghttp_upgrade(one):
+    url = f"http://127.0.0.1:{one.port}"
+    line = ["curl", "-sS", "--http2", "--max-time", "30", "-w", "%{http_version} ", f"{url}/", f"{url}/large"]
+    done = subprocess.run([*line, "-o", "-", "-o", "/dev/null"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["hello2", "2"]
+    one.output.wait(r'"GET /large HTTP/2.0" 200 1048576')
+    done = subprocess.run(["nghttp", "-u", f"{url}/"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "hello"), done.stderr
