@@ -31,7 +31,7 @@ OPTIMISED := $(foreach crate,ferricorn loom generator,--config profile.dev.packa
              --config profile.dev.package.ferricorn.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build quick test check-rust check-python pytest test-agents test-deploy docs site bench fuzz fuzz-smoke base peers instructions walk \
+.PHONY: help run build quick test check-rust check-python pytest test-agents test-services test-deploy docs site bench fuzz fuzz-smoke base peers instructions walk \
         clean test-python test-matrix test-free-threaded wheels sdist run-wheels roots audit lint-release changelog release
 
 help:  ## list the targets
@@ -155,6 +155,14 @@ $(AGENTS)/.made: $(MADE) tests/python/requirements-agents.txt
 
 test-agents: $(BUILT) $(AGENTS)/.made  ## monitoring agents of the field: what they have seen arrives
 	@PYTHONPATH="$(CURDIR)/src" $(AGENTS)/bin/python -m pytest tests/python/test_agents.py -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
+
+$(VENV)/.services: $(TESTS) tests/python/requirements-services.txt
+	@$(PIP) -r tests/python/requirements-services.txt
+	@touch $@
+
+# A server that is not installed (Debian: postgresql, redis-server) skips its tests, by name.
+test-services: $(VENV)/.services  ## 500 greenlets at once that wait for PostgreSQL, Redis and a slow web server
+	@$(BIN)/python -m pytest tests/python/test_green_services.py -q -rP $(PYTEST_ARGS)
 
 $(VENV)/.deploy: $(TESTS) tests/deploy/requirements.txt
 	@$(PIP) -r tests/deploy/requirements.txt

@@ -125,6 +125,9 @@ def serve(pool: Any, period: float) -> None:
     class Request(Greenlet):  # type: ignore[misc]
         """Runs the job of one place. A fresh one per request: locals and context variables are its own."""
 
+        # Where the hub has started it tells nothing, and would cost 5 of 32 us per request.
+        spawning_stack_limit = 0
+
         def __init__(self, index: int) -> None:
             Greenlet.__init__(self)
             self.index = index

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
+import re
 import signal
 import sys
 import threading
@@ -36,7 +37,9 @@ def hello():
 class Collector:
     """Stands in for an agent's backend."""
 
-    def __init__(self) -> None:
+    def __init__(self, audit_log: Path) -> None:
+        # New Relic's agent speaks TLS only. In its developer mode it sends to itself, and logs what.
+        self.audit_log = audit_log
         self.received: list[tuple[str, dict[str, str], bytes]] = []
         collector = self
 
@@ -90,6 +93,11 @@ class Collector:
                 seen += sum(head.get("type") == "transaction" for head in heads)
             elif path.startswith("/intake/v2/events"):
                 seen += sum(line.startswith(b'{"transaction"') for line in body.splitlines())
+        if self.audit_log.exists():
+            sent = re.findall(
+                r"'method': 'analytic_event_data'.*?'events_seen': (\d+)", self.audit_log.read_text(), re.DOTALL
+            )
+            seen += sum(map(int, sent))
         return seen
 
     def stop(self) -> None:
@@ -113,8 +121,17 @@ class Agent:
         self.environment = environment or {}
 
     def command(self) -> list[str]:
-        return [*([str(BIN / self.wrapper)] if self.wrapper else []), *COMMAND]
+        wrapper = self.wrapper.split() if self.wrapper else []
+        return [*(str(BIN / word) for word in wrapper[:1]), *wrapper[1:], *COMMAND]
 
+
+NEWRELIC = """\
+[newrelic]
+license_key = 0123456789abcdef0123456789abcdef01234567
+app_name = site
+developer_mode = true
+audit_log_file = {audit_log}
+"""
 
 # Each keeps what it has for longer than a test lasts, so that only an orderly end delivers it.
 AGENTS = {
@@ -143,6 +160,11 @@ AGENTS = {
         "sentry_sdk",
         before="import sentry_sdk\nsentry_sdk.init(os.environ['DSN'], traces_sample_rate=1.0)",
         environment={"DSN": "http://key@{address}/1"},
+    ),
+    "newrelic": Agent(
+        "newrelic",
+        "newrelic-admin run-program",
+        environment={"NEW_RELIC_CONFIG_FILE": "newrelic.ini", "NEW_RELIC_STARTUP_TIMEOUT": "10"},
     ),
     "elastic": Agent(
         "elasticapm",
@@ -176,7 +198,8 @@ def agent(request):
 
 @pytest.fixture
 def watched(server, tmp_path, agent):
-    collector = Collector()
+    collector = Collector(tmp_path / "audit.log")
+    (tmp_path / "newrelic.ini").write_text(NEWRELIC.format(audit_log=collector.audit_log))
 
     def start(*arguments):
         (tmp_path / "site_app.py").write_text(APPLICATION.format(before=agent.before, after=agent.after))
