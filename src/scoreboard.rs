@@ -22,6 +22,7 @@
 )]
 
 mod histogram;
+mod http2_guard;
 mod readiness;
 mod reports;
 mod retirement;
@@ -42,6 +43,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::fork_guard;
 
 pub use self::histogram::{HISTOGRAM_BUCKETS, Histogram, HistogramSnapshot};
+pub use self::http2_guard::{HTTP2_GUARDS, Http2Guard};
 pub use self::readiness::Unready;
 use self::running::ThreadData;
 pub use self::running::{Running, ThreadSlot};

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::supervision::Stage;
-use crate::scoreboard::{HISTOGRAM_BUCKETS, HistogramSnapshot, Slot};
+use crate::scoreboard::{HISTOGRAM_BUCKETS, HTTP2_GUARDS, HistogramSnapshot, Slot};
 
 /// What has been counted, in one worker or in all.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +23,7 @@ pub(super) struct Counters {
     tls_failed: u64,
     tls_alpn_http1: u64,
     tls_alpn_h2: u64,
+    http2_ended: [u64; HTTP2_GUARDS.len()],
     latency: HistogramSnapshot,
     queue_time: HistogramSnapshot,
     gil_wait: HistogramSnapshot,
@@ -45,6 +46,9 @@ impl Counters {
         self.tls_failed = self.tls_failed.saturating_add(slot.tls_failed());
         self.tls_alpn_http1 = self.tls_alpn_http1.saturating_add(slot.tls_alpn_http1());
         self.tls_alpn_h2 = self.tls_alpn_h2.saturating_add(slot.tls_alpn_h2());
+        for (ended, more) in self.http2_ended.iter_mut().zip(slot.http2_ended()) {
+            *ended = ended.saturating_add(more);
+        }
         self.latency.add(&slot.latency().snapshot());
         self.queue_time.add(&slot.queue_time().snapshot());
         self.gil_wait.add(&slot.gil_wait().snapshot());
@@ -221,6 +225,15 @@ const GAUGES: [Gauge; 6] = [
     ),
 ];
 
+fn write_http2_ended(text: &mut String, format: Format, all: &Counters) {
+    let name = "http2_ended_total";
+    let help = "HTTP/2 connections that were ended for what the client did, by limit.";
+    format.counter(text, name, help);
+    for (guard, ended) in HTTP2_GUARDS.into_iter().zip(all.http2_ended) {
+        line(text, name, &format!("guard=\"{guard}\""), ended);
+    }
+}
+
 /// `dropped` are the log lines that the arbiter itself has dropped; `certificate_end` is in Unix seconds.
 pub(super) fn render(
     format: Format,
@@ -251,6 +264,7 @@ pub(super) fn render(
             line(&mut text, &worker_name(name), &label(worker), of(counters));
         }
     }
+    write_http2_ended(&mut text, format, &all);
     for (name, help, of) in GAUGES {
         header(&mut text, name, help, "gauge");
         let sum = workers.iter().map(|worker| u64::from(of(worker.slot)));

@@ -11,10 +11,14 @@
 //! all other threads wait like that, the last one is hurried: its client has to take 64 KiB per second, or is closed.
 
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 
 use crate::fork_guard::GuardedFile;
 
@@ -23,6 +27,8 @@ use super::temporary_file::temporary_file;
 
 /// Responses of fewer bytes in memory are not counted: the socket's own buffer takes as much.
 pub const COUNTED_BYTES_MIN: u64 = 64 * 1024;
+/// That many descriptors are no file's, or an eighth of all.
+const DESCRIPTORS_LEFT: u64 = 64;
 /// A full disk is logged again after this long.
 const QUIET: Duration = Duration::from_secs(60);
 
@@ -129,12 +135,19 @@ impl UnsentBytes {
         Ok(file)
     }
 
-    /// A file for parts of a response.
+    /// A file for parts of a response. The last descriptors are for clients: a few connections of HTTP/2 may have hundreds
+    /// of responses, and new clients could not be accepted while those wait.
     ///
     /// # Errors
     /// It could not be made.
     pub fn temporary_file(&self) -> io::Result<GuardedFile> {
-        temporary_file(self.directory.as_deref())
+        let file = temporary_file(self.directory.as_deref())?;
+        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let left = limit.saturating_sub(file.file().as_raw_fd().unsigned_abs().into());
+        if left <= (limit / 8).min(DESCRIPTORS_LEFT) {
+            return Err(io::Error::from_raw_os_error(Errno::EMFILE as i32));
+        }
+        Ok(file)
     }
 
     /// Log that a response of `bytes` bytes is to wait for its client, at most once a minute.

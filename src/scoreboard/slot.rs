@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::histogram::{Histogram, HistogramData};
+use super::http2_guard::{HTTP2_GUARDS, Http2Guard};
 use super::retirement::RetirementData;
 use super::running::{Running, ThreadData, ThreadSlot};
 use super::slot_state::SlotState;
@@ -173,7 +174,7 @@ impl<'a> Slot<'a> {
             &data.tls_alpn_http1,
             &data.tls_alpn_h2,
         ];
-        for counter in counters {
+        for counter in counters.into_iter().chain(&data.http2_ended) {
             counter.store(0, Ordering::Relaxed);
         }
         data.latency.wipe();
@@ -229,6 +230,17 @@ counters! {
 }
 
 impl Slot<'_> {
+    /// A connection of HTTP/2 was ended.
+    pub fn add_http2_ended(self, guard: Http2Guard) {
+        self.data.http2_ended[guard as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// In the order of [`HTTP2_GUARDS`].
+    #[must_use]
+    pub fn http2_ended(self) -> [u64; HTTP2_GUARDS.len()] {
+        std::array::from_fn(|at| self.data.http2_ended[at].load(Ordering::Relaxed))
+    }
+
     /// Lines that the worker's logs have dropped, as of the last heartbeat.
     pub fn set_log_lines_dropped(self, lines: u64) {
         self.data.log_lines_dropped.store(lines, Ordering::Relaxed);
@@ -329,6 +341,7 @@ pub(super) struct SlotData {
     tls_failed: AtomicU64,
     tls_alpn_http1: AtomicU64,
     tls_alpn_h2: AtomicU64,
+    http2_ended: [AtomicU64; HTTP2_GUARDS.len()],
     latency: HistogramData,
     gil_wait: HistogramData,
     of_threads: OfThreads,

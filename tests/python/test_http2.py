@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import ssl
 import subprocess
@@ -35,6 +36,7 @@ from hyperframe.frame import (
 )
 
 from harness import PATIENCE_S, Server, wait_until
+from wire import Client
 
 pytestmark = pytest.mark.ours
 
@@ -401,6 +403,24 @@ def flood(client: Frames, data: bytes, times: int) -> int:
 def test_control_frames_are_bounded(h2, frames):
     with connect(h2()) as client:
         assert flood(client, frames * 100, 11) == ENHANCE_YOUR_CALM
+
+
+def test_metrics_name_what_connections_were_ended_for(h2, tmp_path):
+    one = h2("--admin-bind", f"unix:{tmp_path}/admin.sock")
+
+    def counted() -> dict[str, str]:
+        with Client(f"{tmp_path}/admin.sock", PATIENCE_S) as admin:
+            admin.send_request("GET", "/metrics")
+            text = admin.read_response().body.decode()
+        return dict(re.findall(r'^ferricorn_http2_ended_total\{guard="(\w+)"\} (\d+)$', text, re.M))
+
+    assert set(counted().values()) == {"0"} and len(counted()) == 8
+    flood = PingFrame(0, opaque_data=bytes(8)).serialize() * 1001
+    for data in (flood, flood, b"\0\0\1\1\5\0\0\0\1\xff"):
+        with connect(one) as client, contextlib.suppress(ConnectionError):
+            client.send_bytes(data)
+            client.end()
+    wait_until(lambda: counted()["control"] == "2" and counted()["protocol"] == "1", "they are counted")
 
 
 def test_empty_data_is_bounded(h2):

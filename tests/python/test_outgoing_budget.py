@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from frames import Frames
 from test_files import resident_kib
 from test_health import ask
 
@@ -183,6 +184,25 @@ def test_memory_is_bounded_also_where_no_file_can_be_written(server, limit):
     with that_do_not_read(one, made_targets(44, 8 * MIB)):
         assert settled_growth(worker, before) < 192
     assert one.log.text.count("\n") < 20
+
+
+def test_other_clients_are_accepted_although_http2_holds_hundreds_of_responses(server):
+    """Each in a file, so that two connections used up the descriptors, and the threads waited for `send_timeout`."""
+    arguments = ("--http-protocols", "h1,h2", "--http2-cleartext", "prior-knowledge")
+    few = ["sh", "-c", 'ulimit -n 80; exec "$@"', "sh", *COMMAND]
+    one = server(APP, "--threads", "4", *arguments, command=few)
+    clients = []
+    for _ in range(2):
+        client = Frames(one.address, 20)
+        client.credits = False
+        for _ in range(36):
+            client.ask(f"/made?size={8 * MIB}&shape=list")
+        clients.append(client)
+    one.log.wait("No room for a response")
+    with Frames(one.address, 50) as other:
+        assert other.reply(other.ask("/")).status == 200
+    for client in clients:
+        client.close()
 
 
 def test_other_clients_are_served_although_no_file_can_be_written(server):

@@ -58,6 +58,10 @@ impl Http2 {
             violation.what()
         );
         services.accounting.slot().add_refused(1);
+        services
+            .accounting
+            .slot()
+            .add_http2_ended(violation.guard());
         // The preface may just have come: without it there is no GOAWAY. Requests that came before are logged.
         while let Polled::Request(request, respond) = self.engine.poll() {
             self.mux.begin(request, respond, client, services);

@@ -16,6 +16,7 @@ use super::messages::BodyRoom;
 use crate::pool::{Job, Piece, Window};
 use crate::worker::deferred_drop::DeferredDrops;
 use crate::worker::http1::Answered;
+use crate::worker::loop_clock::{Clock, Timeout, Timer};
 use crate::worker::services::Services;
 use crate::worker::write_side::discard;
 
@@ -195,6 +196,23 @@ impl ResponseStream {
 
     pub(super) fn waiting(&self) -> Waiting {
         self.waiting
+    }
+
+    /// Give a client for which bytes wait its deadline, after an attempt to send; `before` it were this state and sent bytes.
+    pub(super) fn keep_time(&self, before: (Waiting, u64), timer: &mut Timer, clock: &mut Clock) {
+        // The last free thread waits for its client.
+        let is_hurried =
+            matches!(&self.end, End::Ended { job, .. } if job.response_body.is_hurried());
+        let taken = u32::try_from(self.sent_bytes - before.1).unwrap_or(u32::MAX);
+        match (before.0, self.waiting, is_hurried) {
+            (Waiting::No, Waiting::No, _) => {}
+            (Waiting::No, _, true) => clock.arm(timer, Timeout::HurriedSend),
+            (Waiting::No, _, false) => clock.arm(timer, Timeout::Send),
+            (_, Waiting::No, _) => timer.clear(),
+            (_, Waiting::Stalled, _) => {}
+            (_, Waiting::Trickling, true) => clock.extend_hurried_send(timer, taken),
+            (_, Waiting::Trickling, false) => clock.extend_send(timer, taken),
+        }
     }
 
     /// Its status and how many bytes of the body were sent.

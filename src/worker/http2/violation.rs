@@ -2,6 +2,8 @@
 
 use h2::Reason;
 
+use crate::scoreboard::Http2Guard;
+
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Violation {
@@ -53,6 +55,28 @@ impl Violation {
             Self::EmptyField => "a field has neither name nor value",
             Self::WithinBlock => "a frame stands within a header block",
             Self::StreamClosed => "a frame came on a stream that the client has ended",
+        }
+    }
+
+    /// How it is counted.
+    pub(super) fn guard(self) -> Http2Guard {
+        match self {
+            Self::Control => Http2Guard::Control,
+            Self::EarlyResets => Http2Guard::EarlyResets,
+            Self::ForcedResets => Http2Guard::ForcedResets,
+            Self::EmptyData => Http2Guard::EmptyData,
+            Self::Continuations => Http2Guard::Continuations,
+            Self::Block => Http2Guard::HeaderBlock,
+            Self::Overhead => Http2Guard::Overhead,
+            Self::NoSettings
+            | Self::NoPreface
+            | Self::FrameSize
+            | Self::WindowSize
+            | Self::WithinBlock
+            | Self::Padding
+            | Self::Compression
+            | Self::EmptyField
+            | Self::StreamClosed => Http2Guard::Protocol,
         }
     }
 

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use super::super::messages::{BodyRoom, interim, message, page_message, send_whole, trailers};
-use super::super::response_stream::{Begun, ResponseStream, Sending, Waiting};
+use super::super::response_stream::{Begun, ResponseStream, Sending};
 use super::{Mux, Phase};
 use crate::http::{ResponseHead, Status, error_page};
 use crate::pool::{Job, Piece, StreamedResponse, Window};
 use crate::worker::describe::{RequestLine, log_overlong_body};
 use crate::worker::http1::{Answered, Client, Receiving, Refusal};
-use crate::worker::loop_clock::Timeout;
 use crate::worker::services::{Services, recycle};
 use crate::worker::write_side::discard;
 
@@ -371,20 +370,9 @@ impl Mux {
         let Phase::Responding(response) = &mut stream.phase else {
             return Sending::Empty;
         };
-        let before = response.waiting();
-        let (_, sent_before) = response.sent_so_far();
+        let before = (response.waiting(), response.sent_so_far().1);
         let sent = response.send_frame(&mut services.drops);
-        match (before, response.waiting()) {
-            (Waiting::No, Waiting::No) => {}
-            (Waiting::No, _) => services.clock.arm(&mut stream.timer, Timeout::Send),
-            (_, Waiting::No) => stream.timer.clear(),
-            (_, Waiting::Stalled) => {}
-            (_, Waiting::Trickling) => {
-                let taken = response.sent_so_far().1 - sent_before;
-                let taken = u32::try_from(taken).unwrap_or(u32::MAX);
-                services.clock.extend_send(&mut stream.timer, taken);
-            }
-        }
+        response.keep_time(before, &mut stream.timer, &mut services.clock);
         sent
     }
 
