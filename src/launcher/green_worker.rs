@@ -33,9 +33,9 @@ const PERIOD_MIN: Duration = Duration::from_millis(50);
 pub(super) fn serve(
     py: Python<'_>,
     setup: Setup,
-    application: &GreenApplication,
+    application: &Arc<GreenApplication>,
     watch: &Arc<HubWatch>,
-    on_stuck: impl FnOnce(Exit) + Send,
+    on_stuck: impl FnOnce(Exit) + Send + 'static,
 ) -> io::Result<Exit> {
     let (scoreboard, index) = (Arc::clone(&setup.scoreboard), setup.slot);
     let period = period(setup.config.workers.timeout);
@@ -44,15 +44,16 @@ pub(super) fn serve(
         watched.set(Some(Instant::now()));
         scoreboard.slot(index).python_heartbeat(monotonic_ms());
     };
-    let event_loop = || {
-        let mut exit = serve_or_fail(setup, application, 1);
-        if exit.stuck_threads > 0 && application.has_begun() {
-            match application.end_greenlets(END_WITHIN) {
+    let looped = Arc::clone(application);
+    let event_loop = move || {
+        let mut exit = serve_or_fail(setup, &*looped, 1);
+        if exit.stuck_threads > 0 && looped.has_begun() {
+            match looped.end_greenlets(END_WITHIN) {
                 true => exit.stuck_threads = 0,
                 false => on_stuck(exit),
             }
         }
-        application.release_main_thread();
+        looped.release_main_thread();
         exit
     };
     application.take_tasks(watch, period);

@@ -1,6 +1,7 @@
 //! A worker of one thread: the interpreter's main thread runs the requests, and the event loop has a thread of its own.
 //!
-//! The loop's thread is native and gets no signals. It ends before the main thread goes on, unless the main thread is
+//! The loop's thread is native and gets no signals. It owns what it works with: a library of greenlets that the application
+//! uses moves parts of the main thread's stack away while it switches, so nothing there may be pointed to. It ends before the main thread goes on, unless the main thread is
 //! stuck in a request when the worker's time is over: then the loop's thread ends the process.
 
 use std::io;
@@ -24,16 +25,17 @@ use crate::worker::{self, Exit, Setup};
 pub(super) fn serve(
     py: Python<'_>,
     setup: Setup,
-    application: &PythonApplication,
+    application: &Arc<PythonApplication>,
     jobs: &MainThreadJobs,
-    on_stuck: impl FnOnce(Exit) + Send,
+    on_stuck: impl FnOnce(Exit) + Send + 'static,
 ) -> io::Result<Exit> {
-    let event_loop = || {
-        let exit = serve_or_fail(setup, application, 1);
-        if exit.stuck_threads > 0 && application.has_main_thread() {
+    let looped = Arc::clone(application);
+    let event_loop = move || {
+        let exit = serve_or_fail(setup, &*looped, 1);
+        if exit.stuck_threads > 0 && looped.has_main_thread() {
             on_stuck(exit);
         }
-        application.release_main_thread();
+        looped.release_main_thread();
         exit
     };
     beside_event_loop(py, event_loop, || application.run_here(py, jobs))
@@ -42,21 +44,19 @@ pub(super) fn serve(
 /// Runs `event_loop` on a thread of its own and the application on this one, until both have ended.
 pub(super) fn beside_event_loop(
     py: Python<'_>,
-    event_loop: impl FnOnce() -> Exit + Send,
+    event_loop: impl FnOnce() -> Exit + Send + 'static,
     application: impl FnOnce() -> PyResult<()>,
 ) -> io::Result<Exit> {
-    thread::scope(|scope| {
-        let event_loop = without_signals(|| {
-            thread::Builder::new()
-                .name("ferricorn-loop".to_owned())
-                .spawn_scoped(scope, event_loop)
-        })?;
-        if let Err(error) = application() {
-            log::error!("{}", traceback(py, &error));
-        }
-        release(py, Reason::MainThread, || event_loop.join())
-            .map_err(|_| io::Error::other("the event loop panicked"))
-    })
+    let event_loop = without_signals(|| {
+        thread::Builder::new()
+            .name("ferricorn-loop".to_owned())
+            .spawn(event_loop)
+    })?;
+    if let Err(error) = application() {
+        log::error!("{}", traceback(py, &error));
+    }
+    release(py, Reason::MainThread, || event_loop.join())
+        .map_err(|_| io::Error::other("the event loop panicked"))
 }
 
 /// Runs the event loop. When it fails, its threads wait for jobs that never come: none of them is to be waited for.

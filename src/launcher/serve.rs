@@ -32,7 +32,7 @@ use crate::python::interrupts::Interrupts;
 use crate::python::native_thread::ThreadEnd;
 use crate::python::threads::{PythonApplication, TimeoutHook, poke_main_thread};
 use crate::python::wsgi::{PythonAccessLog, RequestHooks, WsgiApp};
-use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
+use crate::scoreboard::{Scoreboard, monotonic_ms};
 use crate::worker::{Exit, Setup};
 
 /// Why a worker could not serve.
@@ -124,15 +124,16 @@ fn start(
         log: Some(inherited.logs),
         config: Arc::clone(&config),
     };
-    let on_stuck = |exit| leave_stuck(inherited, &config, scoreboard.slot(index), exit);
+    let on_stuck = stuck_hook(inherited, &config, scoreboard.clone(), index);
     let mut exit = if let Some(library) = greenlets::library(&config) {
         let on_signal = (on_signal, green_worker::patience as HookPatience);
         let application = GreenApplication::new(app, library, on_signal, on_exception)?;
+        let application = Arc::new(application);
         green_worker::serve(py, setup, &application, &hub, on_stuck)?
     } else if config.workers.threads == 1 {
         let mut application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
         let jobs = application.use_main_thread();
-        main_thread::serve(py, setup, &application, &jobs, on_stuck)?
+        main_thread::serve(py, setup, &Arc::new(application), &jobs, on_stuck)?
     } else {
         let application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
         let serve = || main_thread::serve_or_fail(setup, &application, config.workers.threads);
@@ -145,11 +146,20 @@ fn start(
 }
 
 /// On the loop's thread: the main one does not come back.
-fn leave_stuck(inherited: &Inherited, config: &Config, slot: Slot<'_>, exit: Exit) {
-    Python::attach(|py| {
-        say_goodbye(py, inherited, slot);
-        leave(py, inherited.logs, exit, config, slot);
-    });
+fn stuck_hook(
+    inherited: &Arc<Inherited>,
+    config: &Arc<Config>,
+    scoreboard: Arc<Scoreboard>,
+    index: usize,
+) -> impl FnOnce(Exit) + Send + 'static {
+    let (inherited, config) = (Arc::clone(inherited), Arc::clone(config));
+    move |exit| {
+        Python::attach(|py| {
+            let slot = scoreboard.slot(index);
+            say_goodbye(py, &inherited, slot);
+            leave(py, inherited.logs, exit, &config, slot);
+        });
+    }
 }
 
 /// An exception of the application's own signal handler ends the worker as it would end a program.

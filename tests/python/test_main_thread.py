@@ -148,3 +148,40 @@ def test_requests_within_timeout_are_left_alone(server, gates, arguments):
     assert one.get("/pid").text == worker
     assert "TIMEOUT" not in one.log.text
     assert one.stop() == 0
+
+
+SWITCHING = """
+import signal, time
+import greenlet
+
+def hub():
+    while True:
+        greenlet.getcurrent().parent.switch()
+        # The main greenlet's part of the stack is elsewhere meanwhile, and the event loop goes on.
+        time.sleep(0.3)
+
+# It begins here, further up the stack than requests run.
+switched = greenlet.greenlet(hub)
+switched.switch()
+
+def application(environ, start_response):
+    rung = []
+    signal.signal(signal.SIGALRM, lambda *_: rung.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    switched.switch()
+    start_response("200 OK", [("Content-Length", "1")])
+    return [str(len(rung)).encode()]
+"""
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("arguments", [(), ("--preload",)], ids=["worker", "preload"])
+def test_greenlets_of_the_import_may_run_on_the_main_threads_stack(server, tmp_path, arguments):
+    """gunicorn has no thread beside it that could see the stack change."""
+    pytest.importorskip("greenlet")
+    (tmp_path / "switching.py").write_text(SWITCHING)
+    one = server(*arguments, "switching", cwd=tmp_path)
+    workers = one.workers()
+    for _ in range(3):
+        assert one.get("/").text == "1"
+    assert one.workers() == workers
