@@ -13,14 +13,17 @@ pub struct StreamPriority {
 
 impl Default for StreamPriority {
     fn default() -> Self {
-        Self {
-            weight: 16,
-            depends_on: 0,
-        }
+        Self::UNSAID
     }
 }
 
 impl StreamPriority {
+    /// Where the client says nothing.
+    pub const UNSAID: Self = Self {
+        weight: 16,
+        depends_on: 0,
+    };
+
     /// As HEADERS and PRIORITY frames have it. The first bit, for exclusive dependencies, is left out.
     pub fn parse(bytes: [u8; 5]) -> Self {
         let [first, second, third, fourth, weight] = bytes;

@@ -151,7 +151,7 @@ impl Job {
             tls: None,
             trusted: false,
             forwarded: Forwarded::default(),
-            priority: StreamPriority::default(),
+            priority: StreamPriority::UNSAID,
             listener: 0,
             arrived: now,
             body_bytes: None,
@@ -173,7 +173,7 @@ impl Job {
     pub fn clear(&mut self) {
         self.head.clear();
         self.forwarded = Forwarded::default();
-        self.priority = StreamPriority::default();
+        self.priority = StreamPriority::UNSAID;
         self.body = RequestBody::Empty;
         self.body_bytes = None;
         self.noted.clear();

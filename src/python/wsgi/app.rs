@@ -10,7 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::http::{client_request_id, made_request_id};
+use crate::http::{Version, client_request_id, made_request_id};
 use crate::pool::{Job, PoolThread, Reply};
 use crate::python::fork_guard::end_child;
 use crate::python::gil::{Reason, release};
@@ -349,7 +349,9 @@ fn complete<'py>(
     job: &mut Job,
 ) -> PyResult<Option<HijackableSocket<'py>>> {
     let py = environ.py();
-    http2_environ::add(environ, job, thread.pool())?;
+    if job.head.version() == Version::HTTP_2 {
+        http2_environ::add(environ, job, thread.pool())?;
+    }
     environ.set_item(intern!(py, "wsgi.early_hints"), start)?;
     environ.set_item(intern!(py, "ferricorn.client_disconnected"), start)?;
     match job.socket.take() {

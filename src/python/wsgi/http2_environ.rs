@@ -10,7 +10,7 @@ use pyo3::types::PyDict;
 
 use super::response_head::push_all;
 use crate::fork_guard::is_child;
-use crate::http::{ResponseHead, Version};
+use crate::http::ResponseHead;
 use crate::pool::{ConnId, Job, Pool, Reply};
 
 /// `gunicorn.http2.send_trailers`: called with a list of pairs, it says what is to follow the body of the response.
@@ -35,11 +35,8 @@ impl SendTrailers {
     }
 }
 
-/// Add it, if the request came over HTTP/2.
+/// Add it to the environ of a request that came over HTTP/2.
 pub(super) fn add(environ: &Bound<'_, PyDict>, job: &Job, pool: &Arc<Pool>) -> PyResult<()> {
-    if job.head.version() != Version::HTTP_2 {
-        return Ok(());
-    }
     let py = environ.py();
     let (conn, pool) = (job.conn, pool.clone());
     let send_trailers = Bound::new(py, SendTrailers { conn, pool })?;

@@ -111,8 +111,7 @@ impl Connection {
             Wanted::Body | Wanted::StreamedBody { .. } => buffer,
             _ => &mut buffer[..FIRST_BYTES],
         };
-        let input = self.read.read(buffer, &mut self.transport);
-        let input = input.map_err(|_| Action::Close)?;
+        let input = (self.read.read(buffer, &mut self.transport)).map_err(|_| Action::Close)?;
         if let Input::Bytes(len) = input {
             let action = self.on_input(&buffer[..len], services);
             if action != Action::Wait {
@@ -162,8 +161,8 @@ impl Connection {
         }
         if matches!(self.protocol.wanted(), Wanted::Head | Wanted::Body) {
             // A truncated request is never shown to the application, and no answer is awaited.
-            let reason = "client gone before the end of the request";
-            self.protocol.abandon(reason, services);
+            self.protocol
+                .abandon("client gone before the end of the request", services);
         }
         self.close_announced(&mut services.clock)
     }
@@ -285,7 +284,9 @@ impl Connection {
             let rest = &bytes[consumed..];
             let (step, arrived) = self.protocol.receive(rest, &self.client, services)?;
             consumed += step;
-            self.send_encoded(&mut services.encoded);
+            if !services.encoded.is_empty() {
+                self.send_encoded(&mut services.encoded);
+            }
             match arrived {
                 Arrived::Nothing => return Ok(consumed),
                 Arrived::Request(mut job) => {
