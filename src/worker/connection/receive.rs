@@ -122,10 +122,8 @@ impl Connection {
     }
 
     fn direct_read(&self, share: usize, bodies: &BodyBudget) -> Option<(usize, usize)> {
-        if !self.read.is_empty() {
-            return None;
-        }
-        self.protocol.direct_read(share, bodies)
+        let direct = || self.protocol.direct_read(share, bodies);
+        self.read.is_empty().then(direct).flatten()
     }
 
     /// Read a large body to where it stays.
