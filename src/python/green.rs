@@ -10,7 +10,7 @@
 //! 2. `str`, `repr` and iteration of its objects: header lists, values that are logged, items that are no bytes, exceptions;
 //! 3. hooks and loggers (`wsgi/request_hooks.rs`, `app.rs`, `launcher/relay.rs`);
 //! 4. finalizers: where the last reference is dropped, and up to CPython 3.11 wherever an object is allocated;
-//! 5. [`Wait::until_called`]: a window (`wsgi/stream.rs`), a body (`wsgi/input.rs`), a response that memory waits for (`body.rs`).
+//! 5. `Wait::until_called`: a window (`wsgi/stream.rs`), a body (`wsgi/input.rs`), a response that memory waits for (`body.rs`).
 //!
 //! Why Rust frames may lie under a switch: greenlet copies a greenlet's part of the C stack away and back to the same
 //! addresses, so what only that greenlet uses is there when it goes on. The rest is held by what no switch moves:
