@@ -148,9 +148,10 @@ def test_no_stream_is_lost(server, what):
             one.send_signal(signal.SIGTERM)
             streams.join()
         streams.wait_answered(STREAMS)
+        # With one worker less, all connections may have been with the other.
+        if what != "TTOU":
+            wait_until(lambda: streams.goodbyes or streams.lost, "a connection says goodbye", PATIENCE_S * 3)
     assert streams.lost == []
-    # With one worker less, all connections may have been with the other.
-    assert streams.goodbyes > 0 or what == "TTOU"
     print(f"{what}: {streams.answered} streams answered, {streams.goodbyes} connections said goodbye, 0 lost")
     if successor is not None:
         os.kill(successor, signal.SIGTERM)
