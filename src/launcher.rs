@@ -44,6 +44,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use self::ending::{Ending, chain, complain, error_line};
+use self::leave::disregard_signals;
 use self::origin::{Origin, Settings, Sources};
 use self::python_runtime::PythonRuntime;
 use self::raw_env::RawEnv;
@@ -53,6 +54,7 @@ use crate::config::{self, Environment, VERSION};
 use crate::logging::Log;
 use crate::net::host_names;
 use crate::python::gil::has_no_gil;
+use crate::python::traceback::format as traceback;
 use crate::python::{fork_guard, loader};
 
 /// Serves with the command line. Returns the exit code, in the master and in each of its workers.
@@ -77,6 +79,9 @@ fn run_from(py: Python<'_>, origin: Origin) -> i32 {
     match prepare(py, log, origin, inheritance.is_successor()) {
         Ok(runtime) => {
             let code = serve(py, log, runtime, inheritance);
+            if let Err(error) = disregard_signals(py) {
+                log::debug!("signals: {}", traceback(py, &error));
+            }
             log.close();
             code
         }

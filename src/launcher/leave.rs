@@ -1,10 +1,12 @@
-//! The end of a worker: its application's threads, exit handlers and buffers, within `graceful_timeout`.
+//! The end of a worker: its application's threads, exit handlers and buffers, within `graceful_timeout`. And what each
+//! process of the server does before its interpreter ends.
 
 use std::time::Duration;
 
 use pyo3::prelude::*;
 
 use super::python_runtime::Inherited;
+use crate::arbiter::signals::{self, ARBITER_SIGNALS};
 use crate::config::Config;
 use crate::logging::Log;
 use crate::python::hooks::{Hook, leaving};
@@ -47,6 +49,23 @@ pub(super) fn leave(py: Python<'_>, logs: Log, exit: Exit, config: &Config, slot
         log::debug!("gc.unfreeze: {}", traceback(py, &error));
     }
     exit.code
+}
+
+/// At its end the interpreter gives every signal back to the kernel that Python has a handler for. One that came then
+/// would kill the process in the middle of its finalizers and buffers: from here on they have no effect.
+pub(super) fn disregard_signals(py: Python<'_>) -> PyResult<()> {
+    let module = py.import("signal")?;
+    let (getsignal, default) = (module.getattr("getsignal")?, module.getattr("SIG_DFL")?);
+    let _blocked = signals::Blocked::new()?;
+    let mut handled = Vec::new();
+    for signal in ARBITER_SIGNALS {
+        let number = signal as i32;
+        if getsignal.call1((number,))?.is_callable() {
+            module.call_method1("signal", (number, &default))?;
+            handled.push(signal);
+        }
+    }
+    Ok(signals::disregard(&handled)?)
 }
 
 /// `worker_exit`, with what the worker's object can tell at its end.

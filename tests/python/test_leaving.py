@@ -71,6 +71,30 @@ def test_threads_of_views_are_joined(server, gates, way, target, threads):
     assert gates.notes("atexit")
 
 
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
+
+
+@pytest.mark.ours
+@PRELOAD
+@THREADS
+@pytest.mark.parametrize("who", ["master", "worker"])
+def test_an_interpreter_that_ends_is_not_cut_by_a_signal(server, gates, tmp_path, who, preload, threads):
+    """A service manager sends TERM to all processes, and the master does to its workers; people press Ctrl-C twice."""
+    (tmp_path / "conf.py").write_text("import lingering\nlingering.linger()\n" if who == "master" else "")
+    app = {"master": "hello:app", "worker": "lingering"}[who]
+    one = server(app, "--threads", threads, "-c", str(tmp_path / "conf.py"), *preload)
+    assert one.get("/").status == 200
+    ending = one.process.pid if who == "master" else one.workers()[-1]
+    one.send_signal(signal.SIGTERM)
+    gates.wait_reached("finalizer")
+    for number in ENDING:
+        os.kill(ending, number)
+    gates.open("finalizer")
+    assert one.wait_exit() == 0
+    one.wait_gone()
+    assert "was sent" not in one.log.join()
+
+
 @pytest.mark.ours
 @PRELOAD
 def test_a_thread_that_does_not_end_is_named_and_cut(server, gates, preload):
