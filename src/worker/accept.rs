@@ -161,6 +161,14 @@ impl Listeners {
         }
     }
 
+    /// No descriptors are left for connections that came before.
+    pub(super) fn pause_exhausted(&mut self, now: Instant) -> io::Result<()> {
+        match self.accepting {
+            Accepting::On => self.stop(Accepting::PausedUntil(now + EXHAUSTED_PAUSE)),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the worker has as many connections as it may. [`Listeners::start`] ends that pause, when one has closed or
     /// may be closed.
     pub(super) fn are_at_limit(&self) -> bool {

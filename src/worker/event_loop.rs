@@ -231,6 +231,11 @@ impl<'a> EventLoop<'a> {
     /// Take in the connections that wait at a listener.
     fn accept(&mut self, listener: usize) -> io::Result<()> {
         let (connections, services) = (&mut self.connections, &mut self.services);
+        if let Some(peers) = &mut self.peers
+            && !peers.receive_stuck(connections, services)
+        {
+            return self.listeners.pause_exhausted(services.clock.now());
+        }
         for _ in 0..ITERATION_ACCEPTS {
             let now = services.clock.now();
             let is_full = connections.len() >= self.connections_max;

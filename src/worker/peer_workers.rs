@@ -227,6 +227,19 @@ impl PeerWorkers {
         };
     }
 
+    /// Take in what had to wait for descriptors, before a new connection gets them that came later. Returns false when it
+    /// still waits.
+    pub(super) fn receive_stuck(
+        &mut self,
+        connections: &mut Connections,
+        services: &mut Services,
+    ) -> bool {
+        if self.pending == Pending::Stuck {
+            self.receive(connections, services);
+        }
+        self.pending != Pending::Stuck
+    }
+
     /// Take in what was not announced.
     pub(super) fn receive_more(&mut self, connections: &mut Connections, services: &mut Services) {
         if self.pending == Pending::More {

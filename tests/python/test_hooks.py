@@ -112,6 +112,7 @@ def test_child_exit_is_called_for_killed_workers(recorded):
     one = recorded()
     one.wait("worker 1", "post_worker_init")
     (pid,) = one.pids()
+    one.wait("worker 1", "post_request")
     os.kill(pid, signal.SIGKILL)
     one.wait("worker 2", "post_worker_init")
     facts = one.facts("arbiter", "child_exit")

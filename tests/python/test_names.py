@@ -17,7 +17,7 @@ from test_admin_port import seconds_to_live
 from test_control import ask, path_of
 
 from harness import APPS, kill_session, session_members, wait_until
-from wire import Client
+from wire import Client, Disconnected
 
 pytestmark = pytest.mark.ours
 
@@ -68,7 +68,7 @@ def free_port():
 
 
 def serves_at(port):
-    with contextlib.suppress(OSError), Client(("127.0.0.1", port), 2) as client:
+    with contextlib.suppress(OSError, Disconnected), Client(("127.0.0.1", port), 2) as client:
         return client.request("GET", "/").status == 200
     return False
 
