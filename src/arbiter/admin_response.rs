@@ -208,20 +208,20 @@ impl Response {
     }
 
     pub(super) fn not_found() -> Self {
-        Self::text(NOT_FOUND, "/, /live, /ready or /metrics\n")
+        Self::text(Status::NOT_FOUND, "/, /live, /ready or /metrics\n")
     }
 
     pub(super) fn only_read() -> Self {
         Self {
             more: Some(("Allow", "GET, HEAD")),
-            ..Self::text(METHOD_NOT_ALLOWED, "GET or HEAD\n")
+            ..Self::text(Status::METHOD_NOT_ALLOWED, "GET or HEAD\n")
         }
     }
 
     pub(super) fn only_post() -> Self {
         Self {
             more: Some(("Allow", "POST")),
-            ..Self::text(METHOD_NOT_ALLOWED, "POST\n")
+            ..Self::text(Status::METHOD_NOT_ALLOWED, "POST\n")
         }
     }
 
@@ -229,31 +229,31 @@ impl Response {
         let why = "Actions need `Authorization: Bearer TOKEN` or the field `token` of a form\n";
         Self {
             more: Some(("WWW-Authenticate", "Bearer")),
-            ..Self::text(UNAUTHORIZED, why)
+            ..Self::text(Status::UNAUTHORIZED, why)
         }
     }
 
     pub(super) fn forbidden(why: &'static str) -> Self {
-        Self::text(FORBIDDEN, why)
+        Self::text(Status::FORBIDDEN, why)
     }
 
     pub(super) fn unknown_form() -> Self {
         let why = "A body must be application/x-www-form-urlencoded\n";
-        Self::text(UNSUPPORTED_MEDIA_TYPE, why)
+        Self::text(Status::UNSUPPORTED_MEDIA_TYPE, why)
     }
 
     pub(super) fn bad_request(why: &'static str) -> Self {
-        Self::text(BAD_REQUEST, why)
+        Self::text(Status::BAD_REQUEST, why)
     }
 
     /// It cannot be done now.
     pub(super) fn conflict(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::text(CONFLICT, why)
+        Self::text(Status::CONFLICT, why)
     }
 
     pub(super) fn misdirected() -> Self {
         let why = "The Host field must be an IP address, localhost or the host of admin_bind\n";
-        Self::text(MISDIRECTED, why)
+        Self::text(Status::MISDIRECTED_REQUEST, why)
     }
 
     pub(super) fn body(&self) -> &[u8] {
@@ -282,36 +282,3 @@ impl Response {
         head
     }
 }
-
-const BAD_REQUEST: Status = Status {
-    code: 400,
-    reason: "Bad Request",
-};
-const UNAUTHORIZED: Status = Status {
-    code: 401,
-    reason: "Unauthorized",
-};
-const FORBIDDEN: Status = Status {
-    code: 403,
-    reason: "Forbidden",
-};
-const CONFLICT: Status = Status {
-    code: 409,
-    reason: "Conflict",
-};
-const UNSUPPORTED_MEDIA_TYPE: Status = Status {
-    code: 415,
-    reason: "Unsupported Media Type",
-};
-const METHOD_NOT_ALLOWED: Status = Status {
-    code: 405,
-    reason: "Method Not Allowed",
-};
-const NOT_FOUND: Status = Status {
-    code: 404,
-    reason: "Not Found",
-};
-const MISDIRECTED: Status = Status {
-    code: 421,
-    reason: "Misdirected Request",
-};

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import traceback
 import warnings
 
-from ferricorn import _hijack
+from ferricorn import _greenlets, _hijack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,11 +19,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 OLDEST = (0, 40, 3)
-# A greenlet that is killed at the end of its worker, and goes on, is left behind after so many seconds.
-KILL_S = 1.0
 # A greenlet that was woken is woken again after so many seconds, in case that it was waiting for something else.
 AGAIN_S = 0.02
-_CLOSED = -2
 
 _patched_pid: int | None = None
 # Requests that run or wait, by the number of their place; the oldest first.
@@ -37,20 +33,7 @@ _waiters: dict[int, Callable[[], None]] = {}
 
 def obstacle(has_websockets: bool = False) -> str | None:
     """Why this interpreter cannot run eventlet, in a line."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return "greenlets are not safe on a free-threaded interpreter: use --threads N"
-    needs = f"it needs eventlet {'.'.join(map(str, OLDEST))} or newer"
-    advice = "pip install 'ferricorn[eventlet]'"
-    try:
-        found = version("eventlet")
-    except PackageNotFoundError:
-        return f"{needs}, which is not installed: {advice}"
-    numbers = [int(part) if part.isdigit() else 0 for part in found.split(".")[:3]]
-    if tuple(numbers) < OLDEST:
-        return f"{needs}, and {found} is installed: {advice}"
-    return None
+    return _greenlets.obstacle("eventlet", OLDEST)
 
 
 def patch() -> None:
@@ -149,7 +132,7 @@ def serve(pool: Any, period: float) -> None:
         while (index := take()) >= 0:
             greenlet = running[index] = eventlet.spawn(run, index)
             greenlet.link(over, index)
-        if index == _CLOSED:
+        if index == _greenlets.CLOSED:
             note(is_closed)
             if not running:
                 note(is_empty)
@@ -189,9 +172,7 @@ def serve(pool: Any, period: float) -> None:
             index, request = timed_out
             greenlet = running.get(index)
             if greenlet is not None:
-                frame = greenlet.gr_frame
-                stack = "".join(traceback.format_stack(frame)) if frame else "  (not begun)"
-                kind = pool.timeout_of(index, request, stack)
+                kind = pool.timeout_of(index, request, _greenlets.stack_of(greenlet))
                 with contextlib.suppress(kind):
                     kill(greenlet, kind, kind(), None)
         if pool.must_end():
@@ -214,7 +195,7 @@ def serve(pool: Any, period: float) -> None:
                 return
 
     def end_killed() -> None:
-        with eventlet.Timeout(KILL_S, False):
+        with eventlet.Timeout(_greenlets.KILL_S, False):
             while running:
                 eventlet.sleep(0.005)
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 
-from ferricorn import _core, _fork_guard, _hijack
+from ferricorn import _core, _fork_guard, _greenlets, _hijack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 OLDEST = (24, 10)
-# A greenlet that is killed at the end of its worker, and goes on, is left behind after so many seconds.
-KILL_S = 1.0
-_CLOSED = -2
 
 _patched_pid: int | None = None
 # Requests that run or wait, by the number of their place; the oldest first.
@@ -33,20 +29,10 @@ _waiters: dict[int, Any] = {}
 
 def obstacle(has_websockets: bool = False) -> str | None:
     """Why this interpreter cannot run gevent, in a line; with WebSockets, gevent-websocket."""
-    from importlib.metadata import PackageNotFoundError, version
     from importlib.util import find_spec
 
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return "greenlets are not safe on a free-threaded interpreter: use --threads N"
-    needs = f"it needs gevent {OLDEST[0]}.{OLDEST[1]} or newer"
-    advice = "pip install 'ferricorn[gevent]'"
-    try:
-        found = version("gevent")
-    except PackageNotFoundError:
-        return f"{needs}, which is not installed: {advice}"
-    numbers = [int(part) if part.isdigit() else 0 for part in found.split(".")[:2]]
-    if tuple(numbers) < OLDEST:
-        return f"{needs}, and {found} is installed: {advice}"
+    if reason := _greenlets.obstacle("gevent", OLDEST):
+        return reason
     if has_websockets and find_spec("geventwebsocket") is None:
         return "gevent-websocket is not installed: pip install gevent-websocket"
     return None
@@ -143,7 +129,7 @@ def serve(pool: Any, period: float) -> None:
             greenlet = running[index] = Request(index)
             greenlet.rawlink(over)
             greenlet.start()
-        if index == _CLOSED:
+        if index == _greenlets.CLOSED:
             is_closed.set()
             if not running:
                 is_empty.set()
@@ -177,13 +163,11 @@ def serve(pool: Any, period: float) -> None:
             start()
 
     def end_late() -> None:
-        import traceback
-
         while (timed_out := pool.next_timed_out()) is not None:
             index, request = timed_out
             greenlet = running.get(index)
             if greenlet is not None:
-                stack = "".join(traceback.format_stack(greenlet.gr_frame)) if greenlet.gr_frame else "  (not begun)"
+                stack = _greenlets.stack_of(greenlet)
                 greenlet.kill(pool.timeout_of(index, request, stack), block=False)
         if pool.must_end():
             is_closed.set()
@@ -225,7 +209,7 @@ def serve(pool: Any, period: float) -> None:
         killed = list(running.values())
         for greenlet in killed:
             greenlet.kill(block=False)
-        patiently(lambda: joinall(killed, timeout=KILL_S))
+        patiently(lambda: joinall(killed, timeout=_greenlets.KILL_S))
     finally:
         timer.stop()
         timer.close()

@@ -80,8 +80,8 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.S
 @pytest.mark.parametrize("who", ["master", "worker"])
 def test_an_interpreter_that_ends_is_not_cut_by_a_signal(server, gates, tmp_path, who, preload, threads):
     """A service manager sends TERM to all processes, and the master does to its workers; people press Ctrl-C twice."""
-    (tmp_path / "conf.py").write_text("import lingering\nlingering.linger()\n" if who == "master" else "")
-    app = {"master": "hello:app", "worker": "lingering"}[who]
+    (tmp_path / "conf.py").write_text("import slow_finalizer\nslow_finalizer.delay_end()\n" if who == "master" else "")
+    app = {"master": "hello:app", "worker": "slow_finalizer"}[who]
     one = server(app, "--threads", threads, "-c", str(tmp_path / "conf.py"), *preload)
     assert one.get("/").status == 200
     ending = one.process.pid if who == "master" else one.workers()[-1]

@@ -2,6 +2,10 @@
 
 use std::io::Write as _;
 
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
 use super::entry::{AccessEntry, Fields};
 use crate::http::percent_decode;
 
@@ -12,38 +16,20 @@ pub(super) fn user(request: &dyn Fields) -> Option<Vec<u8>> {
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;
     }
-    let mut decoded = base64_decoded(credentials.trim_ascii())?;
+    let mut decoded = BASE64.decode(credentials.trim_ascii()).ok()?;
     let colon = decoded.iter().position(|byte| *byte == b':');
     decoded.truncate(colon.unwrap_or(decoded.len()));
     // gunicorn takes UTF-8 only.
     (!decoded.is_empty() && std::str::from_utf8(&decoded).is_ok()).then_some(decoded)
 }
 
-fn base64_decoded(text: &[u8]) -> Option<Vec<u8>> {
-    let text = text
-        .strip_suffix(b"==")
-        .or(text.strip_suffix(b"="))
-        .unwrap_or(text);
-    let mut decoded = Vec::with_capacity(text.len() / 4 * 3 + 2);
-    let (mut bits, mut count) = (0_u32, 0_u32);
-    for byte in text {
-        let six = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(six);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            decoded.push((bits >> count & 0xff) as u8);
-        }
-    }
-    Some(decoded)
-}
+/// As clients send it: padded or not, and whatever the last bits are.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 /// The path below the application's mount point, as sent.
 pub(super) fn path_info<'a>(entry: &AccessEntry<'a>) -> &'a [u8] {

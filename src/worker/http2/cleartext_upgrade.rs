@@ -4,6 +4,9 @@
 //! Pure. The h2 crate has no such beginning: it gets the request as the frames of a client that has known. Of what it answers,
 //! one acknowledgement is for settings that the client has not sent as a frame, and is left out.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
+
 use super::frame_length::write_header_frames;
 use crate::http::{FrameHead, RequestHead, Version, write_header_field};
 
@@ -37,7 +40,8 @@ pub(in crate::worker) fn frames_of(head: &RequestHead) -> Option<Vec<u8>> {
     if !is_plain || only(head, b"upgrade")? != b"h2c" {
         return None;
     }
-    let settings = decode_base64url(only(head, b"http2-settings")?)?;
+    let settings = only(head, b"http2-settings")?.trim_ascii_end();
+    let settings = BASE64_URL.decode(settings).ok()?;
     if !are_allowed(&settings) || !names_hop_by_hop(head) {
         return None;
     }
@@ -83,29 +87,6 @@ fn names_hop_by_hop(head: &RequestHead) -> bool {
         })
     };
     names(b"upgrade") && names(b"http2-settings")
-}
-
-/// RFC 4648 section 5, without padding.
-fn decode_base64url(text: &[u8]) -> Option<Vec<u8>> {
-    let (mut bytes, mut bits, mut waiting) = (Vec::new(), 0_u32, 0);
-    for byte in text.trim_ascii_end().iter() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'-' => 62,
-            b'_' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        waiting += 6;
-        if waiting >= 8 {
-            waiting -= 8;
-            bytes.push((bits >> waiting) as u8);
-        }
-    }
-    // A single character more than whole octets need says nothing.
-    (waiting < 6 && bits & ((1 << waiting) - 1) == 0).then_some(bytes)
 }
 
 /// As many as a frame of this beginning takes, and none that ends a connection (RFC 9113 section 6.5.2).

@@ -6,7 +6,7 @@ import time
 import types
 
 
-class Lingering:
+class SlowFinalizer:
     def __init__(self):
         # Its globals may be gone by then.
         gates = os.environ["GATES"]
@@ -24,14 +24,14 @@ class Lingering:
             self.sleep(0.01)
 
 
-def linger():
+def delay_end():
     """From now on, in this process."""
     kept = types.ModuleType("kept")
-    kept.object = Lingering()
+    kept.object = SlowFinalizer()
     sys.modules["kept"] = kept
 
 
 def application(environ, start_response):
-    linger()
+    delay_end()
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
