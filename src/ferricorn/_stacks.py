@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 FRAMES_MAX = 200
 # Thousands of greenlets wait in few places. The oldest requests come first.
 GREENLETS_MAX = 100
+# A greenlet is looked at again so often when it has begun or ceased to run meanwhile.
+SWITCHES_MAX = 10
 
 
 def as_json() -> str:
-    """Threads that run Python code, but for the calling one, then greenlets that wait. Outermost calls come first."""
+    """Threads that run Python code, but for the calling one, then greenlets. Outermost calls come first."""
     # As it is: `enumerate` waits for a lock, which is the hub's where greenlets are patched in.
     known = dict(threading._active)  # type: ignore[attr-defined]
     library = _library()
@@ -45,7 +47,7 @@ def as_json() -> str:
             }
         )
     threads.sort(key=lambda one: (one["name"] != "MainThread", one["name"]))
-    threads += _greenlets(library) if library else []
+    threads += _greenlets(library, main) if library else []
     for one in threads:
         one["frames"] = [
             {"file": file, "line": line, "function": function, "code": linecache.getline(file, line).strip() or None}
@@ -72,8 +74,23 @@ def _calls(frame: FrameType | None) -> list[Call]:
     return calls[::-1]
 
 
-def _greenlets(library: Any) -> list[dict[str, Any]]:
-    """Those that wait: of requests, by the number of their place, then those of the application."""
+def _greenlet_calls(one: Any, main: int | None) -> list[Call]:
+    """The calls of one that runs at this moment are the main thread's. It may begin to wait, or go on, in between."""
+    from greenlet import greenlet
+
+    for _ in range(SWITCHES_MAX):
+        if calls := _calls(one.gr_frame):
+            return calls
+        if not greenlet.__bool__(one):
+            return []
+        calls = _calls(sys._current_frames().get(main or 0))
+        if one.gr_frame is None:
+            return calls
+    return []
+
+
+def _greenlets(library: Any, main: int | None) -> list[dict[str, Any]]:
+    """Those that have begun: of requests, by the number of their place, then those of the application."""
     from greenlet import greenlet
 
     requests = list(library.running.items())
@@ -82,12 +99,12 @@ def _greenlets(library: Any) -> list[dict[str, Any]]:
     for one in gc.get_objects():
         if isinstance(one, greenlet) and id(one) not in of_requests and one.parent is not None:
             named.append((f"greenlet of the application ({getattr(one, 'name', None) or type(one).__name__})", one))
-    waiting = [(name, calls) for name, one in named if (calls := _calls(one.gr_frame))]
+    begun = [(name, calls) for name, one in named if (calls := _greenlet_calls(one, main))]
     made = [
         {"name": name, "ident": None, "native_id": None, "daemon": None, "frames": calls}
-        for name, calls in waiting[:GREENLETS_MAX]
+        for name, calls in begun[:GREENLETS_MAX]
     ]
-    if len(waiting) > GREENLETS_MAX:
-        further = f"{len(waiting) - GREENLETS_MAX} further greenlets"
+    if len(begun) > GREENLETS_MAX:
+        further = f"{len(begun) - GREENLETS_MAX} further greenlets"
         made.append({"name": further, "ident": None, "native_id": None, "daemon": None, "frames": []})
     return made

@@ -393,6 +393,24 @@ def test_an_operator_sees_the_requests_that_wait_and_where(green, gates):
 
 
 @pytest.mark.ours
+def test_an_operator_sees_the_request_that_runs(green, gates):
+    one = green()
+    with one.connect() as client:
+        client.send_request("GET", "/holds")
+        gates.wait_reached("holds")
+        pid = one.workers()[0]
+        line = [sys.executable, "-m", "ferricorn.ctl", "-s", str(one.pid), "-c", f"stack {pid}"]
+        shown = subprocess.run(line, capture_output=True, text=True, env=clean_environment(), timeout=30).stdout
+        gates.open("holds")
+        assert client.read_response().text == "let go"
+    request = shown[
+        re.search(r"^greenlet \d+, for [\d.]+s: GET /holds from 127\.0\.0\.1$", shown, re.MULTILINE).end() :
+    ]
+    assert "in holds" in request
+    assert one.stop() == 0
+
+
+@pytest.mark.ours
 def test_the_stacks_of_very_many_greenlets_are_those_of_the_oldest(green):
     one = green()
     clients = asked(one, ["/sleep?30"] * 150)

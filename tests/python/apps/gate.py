@@ -13,11 +13,15 @@ def reach(name: str) -> None:
     _path(f"{name}.reached").touch()
 
 
+def is_open(name: str) -> bool:
+    return _path(f"{name}.open").exists()
+
+
 def wait(name: str) -> None:
     """Say that `name` was reached, then wait until the test opens it."""
     reach(name)
     deadline = time.monotonic() + 30
-    while not _path(f"{name}.open").exists():
+    while not is_open(name):
         if time.monotonic() > deadline:
             raise TimeoutError(f"gate {name!r} was never opened")
         time.sleep(0.005)

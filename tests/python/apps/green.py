@@ -125,6 +125,15 @@ def spins(environ):
     return "spun"
 
 
+def holds(environ):
+    """The hub, until the gate opens."""
+    gate.reach("holds")
+    until = time.monotonic() + 30
+    while not gate.is_open("holds") and time.monotonic() < until:
+        pass
+    return "let go"
+
+
 def background(environ):
     def work():
         greenlets.sleep(0.05)
