@@ -1,5 +1,16 @@
-//! Hijacked TLS connections: the application has one end of a socket pair, and the loop carries its bytes to the client and
-//! back, encrypted on the way.
+//! Hijacked connections. The application has a plain one's socket. Of one that speaks TLS it has one end of a socket pair, a
+//! bridge: the loop carries its bytes to the client and back, encrypted on the way.
+//!
+//! Connections that the application has hijacked are not in the slab of `connections.rs`, but it keeps their ids until their
+//! requests are over, so that the drain waits for them and the log names them:
+//!
+//! 1. *Possible.* The request's job takes a second descriptor of the socket with it. Nothing is read or written here while a
+//!    request is with the pool, so the socket can be used there from that moment. That is done only when nothing was read
+//!    behind the head, so no byte can be lost on the way; a client must not send any before it is answered (RFC 9110 section
+//!    7.8), and one that does is answered in HTTP.
+//! 2. *Hijacked.* The application has used the socket: the connection is dropped here. What the application still answers
+//!    goes nowhere: it has written its answer itself.
+//! 3. *Not hijacked.* The application answers in HTTP, and the connection continues as any other.
 //!
 //! A bridge has no deadline while both sides live: the connection is the application's, as a plain one that it has hijacked.
 //! When the application closes its end, what it wrote is sent, then the end of the stream, and the client has a moment

@@ -19,12 +19,13 @@ pub(super) use super::connection_lifecycle::Action;
 use super::connection_lifecycle::{Lifecycle, State};
 use super::dispatch::Usage;
 use super::events::{InputEvent, SocketEvent};
-use super::http1::{Client, Http1, Refusal, TimedOut, Wanted};
+use super::http1::{Client, Http1, Refusal, Wanted};
 use super::http2::{Http2, Link};
 use super::loop_clock::Clock;
 use super::preamble::Preamble;
 use super::read_side::ReadSide;
-use super::services::{Services, recycle};
+use super::requests::{Requests, recycle};
+use super::shared_io::SharedIo;
 use super::transport::{Ending, HandshakeError, Transport};
 use super::write_side::WriteSide;
 
@@ -57,11 +58,12 @@ impl Connection {
         transport: Transport,
         peer: Peer,
         listener: usize,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &SharedIo,
     ) -> Self {
-        let policy = &services.policy;
+        let policy = &requests.policy;
         let is_trusted = policy.trusts(peer);
-        let expects_tls = services.handshakes.are_expected();
+        let expects_tls = io.handshakes.are_expected();
         let cleartext = policy.http2_cleartext(is_trusted);
         Self {
             client: Client::new(id, peer, is_trusted, listener),
@@ -82,7 +84,7 @@ impl Connection {
             },
             http2: None,
             write: WriteSide::default(),
-            lifecycle: Lifecycle::new(id, &mut services.clock),
+            lifecycle: Lifecycle::new(id, &mut requests.clock),
             usage: Usage::New,
         }
     }
@@ -152,9 +154,14 @@ impl Connection {
     }
 
     /// The poll set has news of the socket.
-    pub(super) fn on_event(&mut self, event: SocketEvent, services: &mut Services) -> Action {
+    pub(super) fn on_event(
+        &mut self,
+        event: SocketEvent,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
         if let Some((http2, mut link)) = self.http2() {
-            return http2.on_event(event, &mut link, services);
+            return http2.on_event(event, &mut link, requests, io);
         }
         // In a lingering close it only means that the client has closed its side too; what it sent before is still read.
         if event.is_broken && !self.lifecycle.is_lingering_close() {
@@ -165,13 +172,13 @@ impl Connection {
         let mut action = Action::Wait;
         if event.is_writable {
             if !self.write.is_empty() {
-                action = self.advance(services);
+                action = self.advance(requests, io);
             } else if self.lifecycle.may_have_unsent() {
-                action = self.send_unsent(services);
+                action = self.send_unsent(requests, io);
             }
         }
         if action == Action::Wait && event.input != InputEvent::Nothing {
-            action = self.read(services);
+            action = self.read(requests, io);
         }
         action
     }
@@ -180,27 +187,33 @@ impl Connection {
     pub(super) fn on_reply(
         &mut self,
         reply: Reply,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) -> (Action, Option<Reply>) {
         if let Some((http2, link)) = self.http2() {
-            return http2.on_reply(reply, link.client, services);
+            return http2.on_reply(reply, link.client, requests);
         }
         if self.protocol.is_timed_out() {
             return (Action::Wait, Some(reply));
         }
-        (self.on_awaited_reply(reply, services), None)
+        (self.on_awaited_reply(reply, requests, io), None)
     }
 
-    fn on_awaited_reply(&mut self, reply: Reply, services: &mut Services) -> Action {
+    fn on_awaited_reply(
+        &mut self,
+        reply: Reply,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
         let (protocol, write) = (&mut self.protocol, &mut self.write);
         match reply {
-            Reply::Whole(job) => return self.answer(job, services),
+            Reply::Whole(job) => return self.answer(job, requests, io),
             Reply::Head(_, streamed) => {
-                let (clock, encoded) = (&mut services.clock, &mut services.encoded);
+                let (clock, encoded) = (&mut requests.clock, &mut io.encoded);
                 protocol.begin_response(*streamed, write, clock, encoded);
             }
             Reply::Data(_, piece) => {
-                let (encoded, drops) = (&mut services.encoded, &mut services.drops);
+                let (encoded, drops) = (&mut io.encoded, &mut requests.drops);
                 if !protocol.respond_piece(piece, write, encoded, drops) {
                     return Action::Wait;
                 }
@@ -210,27 +223,30 @@ impl Connection {
                 if protocol.is_hijackable() || !write.is_empty() {
                     return Action::Wait;
                 }
-                protocol.hint(&hints, &mut services.encoded);
-                return self.advance(services);
+                protocol.hint(&hints, &mut io.encoded);
+                return self.advance(requests, io);
             }
             Reply::End(job) => {
                 self.drop_request_body();
-                self.protocol.end_response(job, &mut services.encoded);
-                return self.advance(services);
+                self.protocol.end_response(job, &mut io.encoded);
+                return self.advance(requests, io);
             }
             Reply::Abort(job) => {
                 self.drop_request_body();
-                if self.protocol.abort(job, &self.client, services) {
+                if self
+                    .protocol
+                    .abort(job, &self.client, requests, &mut io.encoded)
+                {
                     self.read.give_up();
                 }
-                return self.advance(services);
+                return self.advance(requests, io);
             }
             Reply::WantsBody(_) => {
-                if !protocol.resume_body(&mut services.encoded) {
+                if !protocol.resume_body(&mut io.encoded) {
                     return Action::Wait;
                 }
-                self.send_encoded(&mut services.encoded);
-                return self.read(services);
+                self.send_encoded(&mut io.encoded);
+                return self.read(requests, io);
             }
             Reply::Overdue(_) | Reply::Hijacked(_) | Reply::Trailers(..) => {
                 debug_assert!(false, "not a reply to the connection: {reply:?}");
@@ -246,54 +262,67 @@ impl Connection {
     }
 
     /// The whole response has come.
-    fn answer(&mut self, job: Box<Job>, services: &mut Services) -> Action {
-        if self.protocol.respond(job, &mut self.write, services) {
+    fn answer(&mut self, job: Box<Job>, requests: &mut Requests, io: &mut SharedIo) -> Action {
+        if self
+            .protocol
+            .respond(job, &mut self.write, requests, &mut io.encoded)
+        {
             self.read.give_up();
         }
-        self.advance(services)
+        self.advance(requests, io)
     }
 
     /// The loop has answered the request itself.
-    pub(super) fn on_own_answer(&mut self, job: Box<Job>, services: &mut Services) -> Action {
+    pub(super) fn on_own_answer(
+        &mut self,
+        job: Box<Job>,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
         if let Some((http2, link)) = self.http2() {
-            return http2.on_own_answer(job, link.client, services);
+            return http2.on_own_answer(job, link.client, requests);
         }
         if !self.protocol.is_dispatched() {
-            recycle(job, services);
+            recycle(job, requests);
             return Action::Wait;
         }
         self.protocol.set_hijackable(false);
-        self.answer(job, services)
+        self.answer(job, requests, io)
     }
 
     /// The iteration's replies are all in: write what came of a streamed response.
-    pub(super) fn flush_scheduled(&mut self, services: &mut Services) -> Action {
+    pub(super) fn flush_scheduled(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Action {
         if self.write.take_scheduled() {
-            self.advance(services)
+            self.advance(requests, io)
         } else {
             Action::Wait
         }
     }
 
     /// Continue where the share of the last iteration ended.
-    pub(super) fn resume(&mut self, services: &mut Services) -> Action {
+    pub(super) fn resume(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Action {
         if let Some((http2, mut link)) = self.http2() {
-            return http2.resume(&mut link, services);
+            return http2.resume(&mut link, requests, io);
         }
         if !self.write.is_empty() {
-            let action = self.advance(services);
+            let action = self.advance(requests, io);
             let goes_on = self.protocol.wanted() == Wanted::StreamedBody { has_room: true };
             if action != Action::Wait || !goes_on {
                 return action;
             }
         }
-        self.read(services)
+        self.read(requests, io)
     }
 
     /// The deadline is over.
-    pub(super) fn on_deadline(&mut self, id: ConnId, services: &mut Services) -> Action {
+    pub(super) fn on_deadline(
+        &mut self,
+        id: ConnId,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
         if let Some((http2, mut link)) = self.http2() {
-            return http2.on_deadline(id, &mut link, services);
+            return http2.on_deadline(id, &mut link, requests, &mut io.writes);
         }
         let (status, what) = match self.lifecycle.state() {
             State::ReceivingBody { .. } if self.protocol.has_streaming_body() => {
@@ -308,7 +337,7 @@ impl Connection {
             State::ReceivingBody { .. } => (Status::REQUEST_TIMEOUT, "client_body_timeout"),
             State::Dispatched => return Action::Wait,
             State::Handshaking { .. } => {
-                let (handshakes, clock) = (&mut services.handshakes, &mut services.clock);
+                let (handshakes, clock) = (&mut io.handshakes, &mut requests.clock);
                 return self.fail_handshake(&HandshakeError::TimedOut, handshakes, clock);
             }
             State::AwaitingFirstByte { .. }
@@ -323,27 +352,11 @@ impl Connection {
                 return Action::Close;
             }
         };
-        let now = services.clock.now();
+        let now = requests.clock.now();
         let waited = now.saturating_duration_since(self.protocol.began().unwrap_or(now));
         log::debug!("Request timed out ({what}) after {waited:?}.");
         let refusal = Refusal::new(status, "The request took too long to arrive", what);
-        self.refuse_and_advance(refusal, services)
-    }
-
-    /// The application has had the request for too long. Returns what the client has seen.
-    pub(super) fn time_out(&mut self, id: ConnId, services: &mut Services) -> (TimedOut, Action) {
-        if let Some((http2, _)) = self.http2() {
-            return http2.time_out(id, services);
-        }
-        let is_hijackable = self.protocol.is_hijackable();
-        self.drop_request_body();
-        let seen = self
-            .protocol
-            .time_out(&mut services.clock, &mut services.encoded);
-        if is_hijackable {
-            return (seen, Action::Close);
-        }
-        (seen, self.advance(services))
+        self.refuse_and_advance(refusal, requests, io)
     }
 
     /// The connection lives on elsewhere: with the application, or with another worker.
@@ -352,10 +365,10 @@ impl Connection {
     }
 
     /// The connection is over: wake the thread that it holds, give back what it holds.
-    pub(super) fn close(mut self, services: &mut Services) {
-        services.dispatch.note_usage(self.usage);
+    pub(super) fn close(mut self, requests: &mut Requests) {
+        requests.dispatch.note_usage(self.usage);
         if let Some(http2) = &mut self.http2 {
-            http2.close(services);
+            http2.close(requests);
         }
         self.drop_request_body();
         let unsent_bytes = self.write.unsent_bytes();
@@ -363,8 +376,8 @@ impl Connection {
             true => Ending::Reset,
             false => Ending::Orderly,
         };
-        self.write.close(&mut services.drops);
-        self.protocol.close(unsent_bytes, services);
+        self.write.close(&mut requests.drops);
+        self.protocol.close(unsent_bytes, requests);
         self.transport.close(ending);
     }
 }

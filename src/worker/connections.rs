@@ -1,16 +1,5 @@
-//! The worker's connections: a slab with generations, so that a [`ConnId`] names one connection for its whole life, and the
-//! lists of those that are to be moved again in this iteration or the next.
-//!
-//! Connections that the application has hijacked are not in the slab, but their ids are kept until their requests are over,
-//! so that the drain waits for them and the log names them:
-//!
-//! 1. *Possible.* The request's job takes a second descriptor of the socket with it. Nothing is read or written here while a
-//!    request is with the pool, so the socket can be used there from that moment. That is done only when nothing was read
-//!    behind the head, so no byte can be lost on the way; a client must not send any before it is answered (RFC 9110 section
-//!    7.8), and one that does is answered in HTTP.
-//! 2. *Hijacked.* The application has used the socket: the connection is dropped here. What the application still answers
-//!    goes nowhere: it has written its answer itself.
-//! 3. *Not hijacked.* The application answers in HTTP, and the connection continues as any other.
+//! The worker's connections: a slab with generations, so that a [`ConnId`] names one connection for its whole life, and lists
+//! of those that are to be moved again soon. Those that the application has hijacked are not in the slab (`bridges.rs`).
 
 use std::io;
 use std::time::Instant;
@@ -23,18 +12,19 @@ use crate::pool::{ConnId, Job, Peer, Reply};
 
 use super::bridges::Bridges;
 use super::connection::{Action, Connection};
+use super::dispatch::Dispatch;
 use super::events;
 use super::events::SocketEvent;
 use super::http1::TimedOut;
-use super::services::Services;
+use super::requests::Requests;
+use super::shared_io::SharedIo;
 use super::transport::Transport;
 
-/// All open connections of the worker.
+/// See the module.
 #[derive(Debug)]
 pub(super) struct Connections {
     slab: Slab<Connection>,
-    /// The generation that the next connection gets. Wraps after four thousand million connections, by which time
-    /// nothing of the old ones is left.
+    /// The generation that the next connection gets. Nothing of the old ones is left when it wraps, after 2^32 of them.
     next_generation: u32,
     registry: Registry,
     /// Those that have more to read or write than their share of an iteration.
@@ -111,21 +101,22 @@ impl Connections {
         transport: Transport,
         peer: Peer,
         listener: usize,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &SharedIo,
     ) -> ConnId {
         fork_guard::own(&transport);
         let entry = self.slab.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("a slot fits 32 bits: descriptors do");
         let id = ConnId::new(slot, self.next_generation);
         self.next_generation = self.next_generation.wrapping_add(1);
-        services.dispatch.connection_opened(id);
-        let connection = entry.insert(Connection::new(id, transport, peer, listener, services));
+        requests.dispatch.connection_opened(id);
+        let connection = entry.insert(Connection::new(id, transport, peer, listener, requests, io));
         let registered = connection
             .transport()
             .register(&self.registry, events::of_connection(id));
         if let Err(error) = registered {
             log::debug!("A connection could not be registered: {error}");
-            self.close(id, services);
+            self.close(id, requests);
         }
         id
     }
@@ -134,39 +125,46 @@ impl Connections {
     fn act(
         &mut self,
         id: ConnId,
-        services: &mut Services,
-        step: impl FnOnce(&mut Connection, &mut Services) -> Action,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+        step: impl FnOnce(&mut Connection, &mut Requests, &mut SharedIo) -> Action,
     ) -> bool {
         let Some(connection) = self.get_mut(id) else {
             return false;
         };
-        let action = step(connection, services);
-        self.apply(id, action, services);
+        let action = step(connection, requests, io);
+        self.apply(id, action, requests);
         true
     }
 
-    fn apply(&mut self, id: ConnId, action: Action, services: &mut Services) {
+    fn apply(&mut self, id: ConnId, action: Action, requests: &mut Requests) {
         match action {
             Action::Wait => {}
             Action::Idle => self.has_room = true,
             Action::FlushLater => self.to_flush.push(id),
             Action::Resume => self.to_resume.push(id),
-            Action::Close => self.close(id, services),
+            Action::Close => self.close(id, requests),
         }
     }
 
     /// The poll set has news of a socket. The event may be of a connection that is gone: a descriptor of its socket that
     /// another process or the application holds keeps it in the poll set.
-    pub(super) fn on_event(&mut self, token: Token, event: SocketEvent, services: &mut Services) {
+    pub(super) fn on_event(
+        &mut self,
+        token: Token,
+        event: SocketEvent,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) {
         let connection = events::slot_of(token)
             .and_then(|slot| self.slab.get_mut(slot))
             .filter(|connection| events::of_connection(connection.id()) == token);
         if let Some(connection) = connection {
             let id = connection.id();
-            let action = connection.on_event(event, services);
-            self.apply(id, action, services);
+            let action = connection.on_event(event, requests, io);
+            self.apply(id, action, requests);
         } else {
-            self.bridges.on_event(token, services.clock.now());
+            self.bridges.on_event(token, requests.clock.now());
         }
     }
 
@@ -178,14 +176,15 @@ impl Connections {
         &mut self,
         id: ConnId,
         reply: Reply,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) -> Result<(), Reply> {
         let Some(connection) = self.get_mut(id) else {
             return Err(reply);
         };
-        let (action, late) = connection.on_reply(reply, services);
+        let (action, late) = connection.on_reply(reply, requests, io);
         let id = connection.id();
-        self.apply(id, action, services);
+        self.apply(id, action, requests);
         late.map_or(Ok(()), Err)
     }
 
@@ -196,29 +195,30 @@ impl Connections {
     pub(super) fn on_own_answer(
         &mut self,
         job: Box<Job>,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) -> Result<(), Box<Job>> {
         let id = job.conn;
         let Some(connection) = self.get_mut(id) else {
             return Err(job);
         };
-        let action = connection.on_own_answer(job, services);
+        let action = connection.on_own_answer(job, requests, io);
         let id = connection.id();
-        self.apply(id, action, services);
+        self.apply(id, action, requests);
         Ok(())
     }
 
-    fn close(&mut self, id: ConnId, services: &mut Services) {
-        if let Some(connection) = self.remove(id, services) {
-            connection.close(services);
-            services.drops.give_back(services.dispatch.pool());
+    fn close(&mut self, id: ConnId, requests: &mut Requests) {
+        if let Some(connection) = self.remove(id, &requests.dispatch) {
+            connection.close(requests);
+            requests.drops.give_back(requests.dispatch.pool());
         }
         self.has_room = true;
     }
 
-    fn remove(&mut self, id: ConnId, services: &Services) -> Option<Connection> {
+    fn remove(&mut self, id: ConnId, dispatch: &Dispatch) -> Option<Connection> {
         self.get(id)?;
-        services.dispatch.connection_left(id);
+        dispatch.connection_left(id);
         self.has_room = true;
         let mut connection = self.slab.remove(id.slot as usize);
         fork_guard::disown(&*connection.transport());
@@ -236,18 +236,18 @@ impl Connections {
     }
 
     /// Resume the connections that used up their share.
-    pub(super) fn resume(&mut self, services: &mut Services) {
+    pub(super) fn resume(&mut self, requests: &mut Requests, io: &mut SharedIo) {
         let mut waiting = std::mem::take(&mut self.to_resume).into_iter();
         for id in waiting.by_ref() {
-            self.act(id, services, Connection::resume);
-            if services.writes.is_exhausted() {
+            self.act(id, requests, io, Connection::resume);
+            if io.writes.is_exhausted() {
                 break;
             }
         }
         // Those that got nothing of this budget come first in the next iteration.
         let resumed = std::mem::take(&mut self.to_resume);
         self.to_resume.extend(waiting.chain(resumed));
-        self.bridges.resume(services.clock.now());
+        self.bridges.resume(requests.clock.now());
     }
 
     /// Pieces of streamed responses came in this iteration.
@@ -256,22 +256,22 @@ impl Connections {
     }
 
     /// Write them.
-    pub(super) fn flush_streams(&mut self, services: &mut Services) {
+    pub(super) fn flush_streams(&mut self, requests: &mut Requests, io: &mut SharedIo) {
         let mut to_flush = std::mem::take(&mut self.to_flush);
         for id in to_flush.drain(..) {
-            self.act(id, services, Connection::flush_scheduled);
+            self.act(id, requests, io, Connection::flush_scheduled);
         }
         self.to_flush = to_flush;
     }
 
     /// Move those whose deadline is over.
-    pub(super) fn expire(&mut self, services: &mut Services) {
+    pub(super) fn expire(&mut self, requests: &mut Requests, io: &mut SharedIo) {
         let mut up = Vec::new();
-        services.clock.take_up(&mut up);
+        requests.clock.take_up(&mut up);
         for id in up {
-            self.act(id, services, |connection, services| {
-                if connection.has_expired(id, &mut services.clock) {
-                    connection.on_deadline(id, services)
+            self.act(id, requests, io, |connection, requests, io| {
+                if connection.has_expired(id, &mut requests.clock) {
+                    connection.on_deadline(id, requests, io)
                 } else {
                     Action::Wait
                 }
@@ -289,24 +289,24 @@ impl Connections {
 
     /// Close a connection for another that has come, unless its request is there already: then the worker has one
     /// connection more than it may, until it next accepts.
-    pub(super) fn evict(&mut self, id: ConnId, services: &mut Services) {
-        self.act(id, services, Connection::close_if_idle);
+    pub(super) fn evict(&mut self, id: ConnId, requests: &mut Requests, io: &mut SharedIo) {
+        self.act(id, requests, io, Connection::close_if_idle);
     }
 
     /// The worker drains.
-    pub(super) fn begin_drain(&mut self, services: &mut Services) {
+    pub(super) fn begin_drain(&mut self, requests: &mut Requests, io: &mut SharedIo) {
         for id in self.ids() {
-            self.act(id, services, Connection::begin_drain);
+            self.act(id, requests, io, Connection::begin_drain);
         }
     }
 
     /// Close all. Returns how many had a request under way.
-    pub(super) fn close_all(&mut self, services: &mut Services) -> usize {
+    pub(super) fn close_all(&mut self, requests: &mut Requests) -> usize {
         let busy = self.len() - self.idle_count() + self.hijacked.len();
         self.hijacked.clear();
         self.bridges.close_all();
         for id in self.ids() {
-            self.close(id, services);
+            self.close(id, requests);
         }
         busy
     }
@@ -317,11 +317,16 @@ impl Connections {
 
     /// The application has had the request of `id` for too long. Returns what the client has seen; `None` when it has
     /// left before.
-    pub(super) fn time_out(&mut self, id: ConnId, services: &mut Services) -> Option<TimedOut> {
+    pub(super) fn time_out(
+        &mut self,
+        id: ConnId,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Option<TimedOut> {
         let connection = self.get_mut(id)?;
-        let (seen, action) = connection.time_out(id, services);
+        let (seen, action) = connection.time_out(id, requests, io);
         let id = connection.id();
-        self.apply(id, action, services);
+        self.apply(id, action, requests);
         Some(seen)
     }
 
@@ -329,9 +334,9 @@ impl Connections {
 
     /// The application uses the socket itself from here on. That may have been noted after the conversation was over
     /// and the connection with it.
-    pub(super) fn hijack(&mut self, id: ConnId, services: &Services) {
+    pub(super) fn hijack(&mut self, id: ConnId, dispatch: &Dispatch) {
         self.hijacked.push(id);
-        if let Some(connection) = self.remove(id, services) {
+        if let Some(connection) = self.remove(id, dispatch) {
             match connection.into_transport().into_bridge() {
                 Ok((client, application)) => {
                     self.bridges.open(id, client, application, &self.registry);
@@ -357,7 +362,7 @@ impl Connections {
         &mut self,
         id: ConnId,
         job: Option<&Job>,
-        services: &Services,
+        dispatch: &Dispatch,
         send: impl FnOnce(&[u8], std::os::fd::BorrowedFd<'_>) -> io::Result<()>,
     ) -> bool {
         let sent = self.get(id).and_then(|connection| {
@@ -368,20 +373,26 @@ impl Connections {
                 .ok()
         });
         if sent.is_some() {
-            self.give_up(id, services);
+            self.give_up(id, dispatch);
         }
         sent.is_some()
     }
 
     /// Take in what another worker has read of a connection.
-    pub(super) fn resume_transferred(&mut self, id: ConnId, bytes: &[u8], services: &mut Services) {
-        self.act(id, services, |connection, services| {
-            connection.resume_transferred(bytes, services)
+    pub(super) fn resume_transferred(
+        &mut self,
+        id: ConnId,
+        bytes: &[u8],
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) {
+        self.act(id, requests, io, |connection, requests, io| {
+            connection.resume_transferred(bytes, requests, io)
         });
     }
 
-    fn give_up(&mut self, id: ConnId, services: &Services) {
-        if let Some(connection) = self.remove(id, services) {
+    fn give_up(&mut self, id: ConnId, dispatch: &Dispatch) {
+        if let Some(connection) = self.remove(id, dispatch) {
             connection.into_transport().give_up(&self.registry);
         }
     }
@@ -393,27 +404,32 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::worker::requests::tests::for_tests;
 
-    fn worker() -> (mio::Poll, Connections, Services) {
+    fn worker() -> (mio::Poll, Connections, Requests, SharedIo) {
         let poll = mio::Poll::new().unwrap();
         let connections = Connections::new(poll.registry().try_clone().unwrap());
-        let services = Services::for_tests();
-        (poll, connections, services)
+        let (requests, io) = for_tests();
+        (poll, connections, requests, io)
     }
 
-    fn connect(connections: &mut Connections, services: &mut Services) -> (ConnId, UnixStream) {
+    fn connect(
+        connections: &mut Connections,
+        requests: &mut Requests,
+        io: &SharedIo,
+    ) -> (ConnId, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let ours = Transport::from(mio::net::UnixStream::from_std(ours));
-        (connections.open(ours, Peer::Unix, 0, services), theirs)
+        (connections.open(ours, Peer::Unix, 0, requests, io), theirs)
     }
 
     #[test]
     fn an_id_does_not_name_the_next_connection_in_its_slot() {
-        let (_poll, mut connections, mut services) = worker();
-        let (first, _one) = connect(&mut connections, &mut services);
-        assert!(connections.act(first, &mut services, |_, _| Action::Close));
-        let (second, _other) = connect(&mut connections, &mut services);
+        let (_poll, mut connections, mut requests, mut io) = worker();
+        let (first, _one) = connect(&mut connections, &mut requests, &io);
+        assert!(connections.act(first, &mut requests, &mut io, |_, _, _| Action::Close));
+        let (second, _other) = connect(&mut connections, &mut requests, &io);
         assert_eq!(first.slot, second.slot);
         assert!(connections.get(first).is_none() && connections.get(second).is_some());
         assert!(connections.take_room());
@@ -421,9 +437,9 @@ mod tests {
 
     #[test]
     fn a_hijacked_connection_counts_until_its_request_is_over() {
-        let (_poll, mut connections, mut services) = worker();
-        let (id, _client) = connect(&mut connections, &mut services);
-        connections.hijack(id, &services);
+        let (_poll, mut connections, mut requests, io) = worker();
+        let (id, _client) = connect(&mut connections, &mut requests, &io);
+        connections.hijack(id, &requests.dispatch);
         assert_eq!((connections.len(), connections.len_with_hijacked()), (0, 1));
         assert!(connections.is_hijacked(id) && connections.end_hijacked(id));
         assert_eq!(connections.len_with_hijacked(), 0);

@@ -4,7 +4,8 @@ use crate::pool::{Job, Reply};
 
 use super::connections::Connections;
 use super::load_shedding::Shed;
-use super::services::{Services, recycle};
+use super::requests::{Requests, recycle};
+use super::shared_io::SharedIo;
 use super::timed_out::TimedOutRequests;
 use super::write_side::discard;
 
@@ -15,13 +16,14 @@ const ITERATION_REPLIES: usize = 1024;
 pub(super) fn replies(
     connections: &mut Connections,
     mut timed_out: Option<&mut TimedOutRequests>,
-    services: &mut Services,
+    requests: &mut Requests,
+    io: &mut SharedIo,
 ) {
     for _ in 0..ITERATION_REPLIES {
-        let Some(reply) = services.dispatch.pool().receive() else {
+        let Some(reply) = requests.dispatch.pool().receive() else {
             return;
         };
-        on_reply(reply, connections, timed_out.as_deref_mut(), services);
+        on_reply(reply, connections, timed_out.as_deref_mut(), requests, io);
     }
 }
 
@@ -29,37 +31,38 @@ fn on_reply(
     reply: Reply,
     connections: &mut Connections,
     timed_out: Option<&mut TimedOutRequests>,
-    services: &mut Services,
+    requests: &mut Requests,
+    io: &mut SharedIo,
 ) {
     let id = match reply {
         Reply::Whole(ref job) | Reply::End(ref job) | Reply::Abort(ref job) => {
-            services.dispatch.job_is_back(job.conn);
+            requests.dispatch.job_is_back(job.conn);
             job.conn
         }
         Reply::Overdue(job) => {
-            services.dispatch.job_is_back(job.conn);
+            requests.dispatch.job_is_back(job.conn);
             if connections.get(job.conn).is_none() {
-                return orphan(job, connections, timed_out, services);
+                return orphan(job, connections, timed_out, requests);
             }
-            let now = services.clock.now();
-            return services.dispatch.shed(job, Shed::Waited, now);
+            let now = requests.clock.now();
+            return requests.dispatch.shed(job, Shed::Waited, now);
         }
-        Reply::Hijacked(id) => return connections.hijack(id, services),
+        Reply::Hijacked(id) => return connections.hijack(id, &requests.dispatch),
         Reply::Head(id, _)
         | Reply::Data(id, _)
         | Reply::Hints(id, _)
         | Reply::Trailers(id, _)
         | Reply::WantsBody(id) => id,
     };
-    let Err(reply) = connections.on_reply(id, reply, services) else {
+    let Err(reply) = connections.on_reply(id, reply, requests, io) else {
         return;
     };
     match reply {
         Reply::Whole(job) | Reply::End(job) | Reply::Abort(job) | Reply::Overdue(job) => {
-            orphan(job, connections, timed_out, services);
+            orphan(job, connections, timed_out, requests);
         }
         Reply::Head(_, streamed) => streamed.window.close(),
-        Reply::Data(_, piece) => discard(piece, &mut services.drops),
+        Reply::Data(_, piece) => discard(piece, &mut requests.drops),
         Reply::Hints(..) | Reply::Trailers(..) | Reply::Hijacked(_) | Reply::WantsBody(_) => {}
     }
 }
@@ -69,38 +72,43 @@ fn on_reply(
 pub(super) fn own_answers(
     connections: &mut Connections,
     mut timed_out: Option<&mut TimedOutRequests>,
-    services: &mut Services,
+    requests: &mut Requests,
+    io: &mut SharedIo,
 ) {
-    services.dispatch.shed_overdue(services.clock.now());
-    for job in services.dispatch.take_answered() {
-        if let Err(job) = connections.on_own_answer(job, services) {
-            orphan(job, connections, timed_out.as_deref_mut(), services);
+    requests.dispatch.shed_overdue(requests.clock.now());
+    for job in requests.dispatch.take_answered() {
+        if let Err(job) = connections.on_own_answer(job, requests, io) {
+            orphan(job, connections, timed_out.as_deref_mut(), requests);
         }
     }
 }
 
 /// No thread of this process will run what still waits: answer it with 503.
-pub(super) fn refuse_waiting(connections: &mut Connections, services: &mut Services) {
+pub(super) fn refuse_waiting(
+    connections: &mut Connections,
+    requests: &mut Requests,
+    io: &mut SharedIo,
+) {
     // So that the answers say close.
-    connections.begin_drain(services);
-    while let Some(job) = services.dispatch.take_first() {
-        services.dispatch.refuse(job);
+    connections.begin_drain(requests, io);
+    while let Some(job) = requests.dispatch.take_first() {
+        requests.dispatch.refuse(job);
     }
-    for job in services.dispatch.take_answered() {
-        if let Err(job) = connections.on_own_answer(job, services) {
-            orphan(job, connections, None, services);
+    for job in requests.dispatch.take_answered() {
+        if let Err(job) = connections.on_own_answer(job, requests, io) {
+            orphan(job, connections, None, requests);
         }
     }
 }
 
 /// The pool is closed: what still waits is logged as cut.
-pub(super) fn cut_waiting(services: &mut Services) {
-    while let Some(job) = services.dispatch.pool().pop_front() {
-        let why = services.shutdown.reason_of_gone();
-        services
+pub(super) fn cut_waiting(requests: &mut Requests) {
+    while let Some(job) = requests.dispatch.pool().pop_front() {
+        let why = requests.shutdown.reason_of_gone();
+        requests
             .accounting
-            .connection_gone(&job, why, &services.clock);
-        recycle(job, services);
+            .connection_gone(&job, why, &requests.clock);
+        recycle(job, requests);
     }
 }
 
@@ -109,17 +117,17 @@ pub(super) fn orphan(
     job: Box<Job>,
     connections: &mut Connections,
     timed_out: Option<&mut TimedOutRequests>,
-    services: &mut Services,
+    requests: &mut Requests,
 ) {
-    let was_answered = timed_out.is_some_and(|timed_out| timed_out.on_return(&job, services));
+    let was_answered = timed_out.is_some_and(|timed_out| timed_out.on_return(&job, requests));
     if connections.end_hijacked(job.conn) {
-        services.accounting.hijacked(&job, &services.clock);
+        requests.accounting.hijacked(&job, &requests.clock);
     } else if !was_answered && !job.unlogged {
-        services.accounting.connection_gone(
+        requests.accounting.connection_gone(
             &job,
-            services.shutdown.reason_of_gone(),
-            &services.clock,
+            requests.shutdown.reason_of_gone(),
+            &requests.clock,
         );
     }
-    recycle(job, services);
+    recycle(job, requests);
 }

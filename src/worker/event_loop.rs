@@ -24,10 +24,12 @@ use super::descriptors::Descriptors;
 use super::events::{self, Descriptor, Event};
 use super::loop_heartbeat::{Figures, Heartbeat};
 use super::peer_workers::PeerWorkers;
-use super::services::{Services, renew_budgets};
+use super::requests::Requests;
+use super::shared_io::{SharedIo, renew_budgets};
 use super::sleep::Sleeper;
 use super::takeover::Takeover;
 use super::timed_out::TimedOutRequests;
+use super::worker_slot::WorkerSlot;
 
 mod worker_stop;
 
@@ -46,7 +48,8 @@ pub(super) struct EventLoop<'a> {
     takeover: Option<Takeover>,
     /// `None` without `request_timeout`.
     timed_out: Option<TimedOutRequests>,
-    services: Services,
+    requests: Requests,
+    io: SharedIo,
     heartbeat: Heartbeat,
     application: &'a dyn Application,
 }
@@ -56,7 +59,9 @@ pub(super) struct Parts<'a, 'b> {
     pub(super) poll: Poll,
     pub(super) listeners: Vec<Listener>,
     pub(super) descriptors: Descriptors,
-    pub(super) services: Services,
+    pub(super) requests: Requests,
+    pub(super) io: SharedIo,
+    pub(super) slot: WorkerSlot,
     pub(super) peers: Option<PeerWorkers>,
     pub(super) channels: Option<Arc<Channels>>,
     pub(super) application: &'a dyn Application,
@@ -75,7 +80,9 @@ impl<'a> EventLoop<'a> {
             poll,
             listeners,
             descriptors,
-            services,
+            requests,
+            io,
+            slot,
             mut peers,
             channels,
             application,
@@ -83,7 +90,7 @@ impl<'a> EventLoop<'a> {
             parent,
             log,
         } = parts;
-        let now = services.clock.now();
+        let now = requests.clock.now();
         let workers = &config.workers;
         let registry = poll.registry();
         if let Some(peers) = &mut peers {
@@ -91,7 +98,7 @@ impl<'a> EventLoop<'a> {
         }
         let takeover = channels.map(|channels| {
             let place = (registry, events::of_descriptor(Descriptor::Left));
-            Takeover::new(channels, services.slot().clone(), listeners.len(), place)
+            Takeover::new(channels, slot.clone(), listeners.len(), place)
         });
         Ok(Self {
             listeners: Listeners::new(listeners, config.socket.backlog, &poll)?,
@@ -100,9 +107,10 @@ impl<'a> EventLoop<'a> {
             timed_out: workers
                 .request_timeout
                 .map(|timeout| TimedOutRequests::new(timeout, now)),
-            heartbeat: Heartbeat::new(services.slot().clone(), workers.timeout, parent, log),
+            heartbeat: Heartbeat::new(slot, workers.timeout, parent, log),
             sleeper: Sleeper::new(poll, now),
-            services,
+            requests,
+            io,
             descriptors,
             peers,
             takeover: takeover.transpose()?,
@@ -115,36 +123,41 @@ impl<'a> EventLoop<'a> {
     /// # Errors
     /// The poll set failed, which no valid state of the worker can cause.
     pub(super) fn run(&mut self) -> io::Result<i32> {
-        self.services.arbiter.report(SlotState::Serving);
+        self.requests.arbiter.report(SlotState::Serving);
         self.listeners.start()?;
-        while !self.services.shutdown.is_over() {
+        while !self.requests.shutdown.is_over() {
             let now = self.sleep()?;
-            self.services.clock.tick(now);
-            renew_budgets(&mut self.services);
+            self.requests.clock.tick(now);
+            renew_budgets(&mut self.io);
             self.iterate()?;
         }
         // What the last step to the end has logged.
         self.end_iteration();
-        Ok(self.services.shutdown.exit_code())
+        Ok(self.requests.shutdown.exit_code())
     }
 
     /// Move everything that has something to do, once.
     pub(super) fn iterate(&mut self) -> io::Result<()> {
-        if self.heartbeat.is_due(self.services.clock.now()) {
+        if self.heartbeat.is_due(self.requests.clock.now()) {
             self.on_heartbeat();
         }
-        if self.services.writes.was_exhausted() {
+        if self.io.writes.was_exhausted() {
             // Connections that ran out of budget in the last iteration go first.
-            self.connections.resume(&mut self.services);
+            self.connections.resume(&mut self.requests, &mut self.io);
         }
         self.handle_events()?;
-        self.services.dispatch.announce();
+        self.requests.dispatch.announce();
         self.handle_replies();
-        if self.services.clock.has_due() {
-            self.connections.expire(&mut self.services);
+        if self.requests.clock.has_due() {
+            self.connections.expire(&mut self.requests, &mut self.io);
         }
         if let Some(timed_out) = &mut self.timed_out
-            && timed_out.check(&mut self.connections, self.application, &mut self.services)
+            && timed_out.check(
+                &mut self.connections,
+                self.application,
+                &mut self.requests,
+                &mut self.io,
+            )
         {
             self.begin_drain();
         }
@@ -152,48 +165,48 @@ impl<'a> EventLoop<'a> {
             self.listeners.start()?;
         }
         if let Some(peers) = &mut self.peers {
-            peers.receive_more(&mut self.connections, &mut self.services);
+            peers.receive_more(&mut self.connections, &mut self.requests, &mut self.io);
         }
         self.end_iteration();
-        if self.services.shutdown.is_draining() {
+        if self.requests.shutdown.is_draining() {
             self.advance_shutdown();
         }
         if let Some(peers) = &self.peers {
-            peers.publish(self.connections.len(), &self.services.dispatch);
+            peers.publish(self.connections.len(), &self.requests.dispatch);
         }
         Ok(())
     }
 
     /// Sleep until something happens, and return when. Before that, what stands still goes to other workers.
     fn sleep(&mut self) -> io::Result<Instant> {
-        let services = &mut self.services;
-        let pool = services.dispatch.pool();
-        let watched = self.sleeper.watch(pool, services.clock.now());
+        let (requests, io) = (&mut self.requests, &mut self.io);
+        let pool = requests.dispatch.pool();
+        let watched = self.sleeper.watch(pool, requests.clock.now());
         if watched.is_stuck
             && let Some(peers) = &mut self.peers
         {
             let timed_out = self.timed_out.as_mut();
-            peers.offload(&mut self.connections, timed_out, services);
+            peers.offload(&mut self.connections, timed_out, requests, io);
         }
         let has_work = self.connections.has_to_resume()
-            || services.dispatch.has_answered()
+            || requests.dispatch.has_answered()
             || self.peers.as_ref().is_some_and(PeerWorkers::has_more);
         let awaits_peer =
             watched.jobs_wait && self.peers.as_ref().is_some_and(PeerWorkers::may_offload);
         let (listeners, timed_out) = (&self.listeners, &self.timed_out);
         let sleep_max = self.heartbeat.period();
-        let is_draining = services.shutdown.is_draining();
+        let is_draining = requests.shutdown.is_draining();
         self.sleeper
-            .sleep(has_work, watched.jobs_wait, services, |services| {
+            .sleep(has_work, watched.jobs_wait, requests, |requests| {
                 let now = Instant::now();
-                let deadline = services.clock.next_in(now);
+                let deadline = requests.clock.next_in(now);
                 let due = [
                     listeners.next_check(),
-                    services.dispatch.next_overdue(),
+                    requests.dispatch.next_overdue(),
                     timed_out.as_ref().map(TimedOutRequests::next_check),
-                    services.drops.next_check(),
+                    requests.drops.next_check(),
                     is_draining
-                        .then(|| services.shutdown.next_check())
+                        .then(|| requests.shutdown.next_check())
                         .flatten(),
                 ];
                 let sleep_max = deadline.map_or(sleep_max, |time| time.min(sleep_max));
@@ -203,13 +216,13 @@ impl<'a> EventLoop<'a> {
 
     /// Borrowed buffers go back, log lines go out.
     fn end_iteration(&mut self) {
-        let services = &mut self.services;
-        let (pool, now) = (services.dispatch.pool(), services.clock.now());
-        if services.drops.has_some() {
-            services.drops.give_back(pool);
-            services.drops.check(pool, now);
+        let requests = &mut self.requests;
+        let (pool, now) = (requests.dispatch.pool(), requests.clock.now());
+        if requests.drops.has_some() {
+            requests.drops.give_back(pool);
+            requests.drops.check(pool, now);
         }
-        services.accounting.flush_due(now);
+        requests.accounting.flush_due(now);
     }
 
     fn handle_events(&mut self) -> io::Result<()> {
@@ -218,47 +231,46 @@ impl<'a> EventLoop<'a> {
             match Event::of(event) {
                 Event::Accept(listener) => self.accept(listener)?,
                 Event::Connection(token, event) => {
-                    self.connections.on_event(token, event, &mut self.services);
+                    self.connections
+                        .on_event(token, event, &mut self.requests, &mut self.io);
                 }
                 Event::Descriptor(descriptor) => self.on_descriptor(descriptor),
                 Event::Woken => {}
             }
         }
         self.sleeper.give_back(events);
-        self.listeners.resume_in_time(self.services.clock.now())
+        self.listeners.resume_in_time(self.requests.clock.now())
     }
 
     /// Take in the connections that wait at a listener.
     fn accept(&mut self, listener: usize) -> io::Result<()> {
-        let (connections, services) = (&mut self.connections, &mut self.services);
+        let connections = &mut self.connections;
+        let (requests, io) = (&mut self.requests, &mut self.io);
         if let Some(peers) = &mut self.peers
-            && !peers.receive_stuck(connections, services)
+            && !peers.receive_stuck(connections, requests, io)
         {
-            return self.listeners.pause_exhausted(services.clock.now());
+            return self.listeners.pause_exhausted(requests.clock.now());
         }
         for _ in 0..ITERATION_ACCEPTS {
-            let now = services.clock.now();
+            let now = requests.clock.now();
             let is_full = connections.len() >= self.connections_max;
             let evicted = is_full.then(|| connections.oldest_idle(now)).flatten();
             if is_full && evicted.is_none() {
                 return self.listeners.pause_at_limit(now);
             }
-            match self
-                .listeners
-                .accept(listener, &mut services.exhaustion, now)?
-            {
+            match self.listeners.accept(listener, &mut io.exhaustion, now)? {
                 Attempt::Accepted(transport, peer) => {
                     if let Some(evicted) = evicted {
-                        connections.evict(evicted, services);
+                        connections.evict(evicted, requests, io);
                     }
                     let Some(peers) = &mut self.peers else {
-                        connections.open(transport, peer, listener, services);
+                        connections.open(transport, peer, listener, requests, io);
                         continue;
                     };
-                    let stays = peers.place(transport, listener, connections, services);
+                    let stays = peers.place(transport, listener, connections, requests, io);
                     if let Some(transport) = stays {
-                        connections.open(transport, peer, listener, services);
-                        peers.publish(connections.len(), &services.dispatch);
+                        connections.open(transport, peer, listener, requests, io);
+                        peers.publish(connections.len(), &requests.dispatch);
                     }
                 }
                 Attempt::Gone => {}
@@ -269,19 +281,20 @@ impl<'a> EventLoop<'a> {
     }
 
     fn handle_replies(&mut self) {
-        let (connections, services) = (&mut self.connections, &mut self.services);
-        deliver::replies(connections, self.timed_out.as_mut(), services);
+        let connections = &mut self.connections;
+        let (requests, io) = (&mut self.requests, &mut self.io);
+        deliver::replies(connections, self.timed_out.as_mut(), requests, io);
         if connections.has_to_flush() {
-            connections.flush_streams(services);
-            self.sleeper.note_stream(services.clock.now());
+            connections.flush_streams(requests, io);
+            self.sleeper.note_stream(requests.clock.now());
         }
         if connections.has_to_resume() {
-            connections.resume(services);
+            connections.resume(requests, io);
         }
-        if services.dispatch.has_own_work() {
-            deliver::own_answers(connections, self.timed_out.as_mut(), services);
+        if requests.dispatch.has_own_work() {
+            deliver::own_answers(connections, self.timed_out.as_mut(), requests, io);
         }
-        services.dispatch.announce();
+        requests.dispatch.announce();
     }
 
     fn on_descriptor(&mut self, descriptor: Descriptor) {
@@ -292,12 +305,12 @@ impl<'a> EventLoop<'a> {
             }
             Descriptor::Peers => {
                 if let Some(peers) = &mut self.peers {
-                    peers.receive(&mut self.connections, &mut self.services);
+                    peers.receive(&mut self.connections, &mut self.requests, &mut self.io);
                 }
             }
             Descriptor::Left => {
                 if let Some(takeover) = &mut self.takeover {
-                    takeover.take(&mut self.connections, &mut self.services);
+                    takeover.take(&mut self.connections, &mut self.requests, &mut self.io);
                 }
             }
             Descriptor::Signals => {
@@ -329,25 +342,25 @@ impl<'a> EventLoop<'a> {
 
     /// Show the arbiter that the loop is alive, and see whether the arbiter is.
     fn on_heartbeat(&mut self) {
-        let now = self.services.clock.now();
-        self.services.dispatch.log_shed(now, false);
+        let now = self.requests.clock.now();
+        self.requests.dispatch.log_shed(now, false);
         let figures = Figures {
             open: self.connections.len_with_hijacked(),
             idle: self.connections.idle_count(),
-            queue_length: self.services.dispatch.pool().queue_length(),
-            unsent_bytes: self.services.dispatch.pool().unsent().held(),
+            queue_length: self.requests.dispatch.pool().queue_length(),
+            unsent_bytes: self.requests.dispatch.pool().unsent().held(),
         };
         self.heartbeat.publish(figures, now);
         if let Some(peers) = &mut self.peers {
-            peers.on_heartbeat(&mut self.connections, &mut self.services);
+            peers.on_heartbeat(&mut self.connections, &mut self.requests, &mut self.io);
         }
         if let Some(takeover) = &mut self.takeover {
-            takeover.on_heartbeat(&mut self.connections, &mut self.services);
+            takeover.on_heartbeat(&mut self.connections, &mut self.requests, &mut self.io);
         }
-        self.services.exhaustion.on_heartbeat(now);
-        self.services.handshakes.on_heartbeat(now);
+        self.io.exhaustion.on_heartbeat(now);
+        self.io.handshakes.on_heartbeat(now);
         self.connections.on_heartbeat(now);
-        if self.services.shutdown.is_serving() && self.heartbeat.is_orphan() {
+        if self.requests.shutdown.is_serving() && self.heartbeat.is_orphan() {
             let pid = std::process::id();
             log::info!("Parent changed, shutting down: <Worker {pid}>");
             self.begin_drain();

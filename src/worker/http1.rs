@@ -4,7 +4,7 @@
 //! several.
 //!
 //! `request_state.rs` is that request, `respond.rs` the way from replies to bytes, this file the way from bytes to requests. The
-//! framing is [`Exchange`]'s. Encoded bytes are left in `Services::encoded`; large bodies go to the write queue directly.
+//! framing is [`Exchange`]'s. Encoded bytes are left in `SharedIo::encoded`; large bodies go to the write queue directly.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::body_stream::StreamingRequestBody;
 use super::describe::PeerText;
 use super::read_side::{Input, ReadSide};
 use super::request_policy::RequestPolicy;
-use super::services::Services;
+use super::requests::Requests;
 use super::spool::BodyBudget;
 use super::transport::Transport;
 
@@ -179,17 +179,18 @@ impl Http1 {
         &mut self,
         bytes: &[u8],
         client: &Client,
-        services: &mut Services,
+        requests: &mut Requests,
+        encoded: &mut Vec<u8>,
     ) -> Result<(usize, Arrived), Refusal> {
         if self.has_streaming_body() {
-            let (policy, accounting) = (&services.policy, &services.accounting);
+            let (policy, accounting) = (&requests.policy, &requests.accounting);
             return Ok(self.receive_streaming(bytes, client, policy, accounting));
         }
         if !matches!(self.request, Request::Receiving(_)) {
             self.request = Request::Receiving(Receiving::begin(
                 client,
-                &mut services.dispatch,
-                &services.clock,
+                &mut requests.dispatch,
+                &requests.clock,
             ));
         }
         let Request::Receiving(receiving) = &mut self.request else {
@@ -198,7 +199,7 @@ impl Http1 {
         let mut consumed = 0;
         loop {
             let rest = &bytes[consumed..];
-            let limits = services.policy.limits();
+            let limits = requests.policy.limits();
             let step = self
                 .exchange
                 .receive(rest, limits, &mut receiving.job.head)
@@ -207,29 +208,29 @@ impl Http1 {
             match step.received {
                 Received::NeedData => return Ok((consumed, Arrived::Nothing)),
                 Received::Whole => {
-                    services
+                    requests
                         .policy
                         .apply(&mut receiving.job)
                         .map_err(|error| Refusal::invalid(&error, client))?;
                     break;
                 }
                 Received::Head => {
-                    services
+                    requests
                         .policy
                         .apply(&mut receiving.job)
                         .map_err(|error| Refusal::invalid(&error, client))?;
-                    if !services.policy.buffers_requests() {
-                        let job = self.run_at_head(client, services.dispatch.pool());
+                    if !requests.policy.buffers_requests() {
+                        let job = self.run_at_head(client, requests.dispatch.pool());
                         return Ok((consumed, Arrived::Request(job)));
                     }
                     if let BodyLength::Known(declared) = self.exchange.body_length() {
-                        receiving.body.reserve(declared, &services.bodies);
+                        receiving.body.reserve(declared, &requests.bodies);
                     }
-                    self.exchange.send_continue(&mut services.encoded);
+                    self.exchange.send_continue(encoded);
                 }
                 Received::Data(range) => receiving
                     .body
-                    .write(&rest[range], &mut services.bodies)
+                    .write(&rest[range], &mut requests.bodies)
                     .map_err(|error| Refusal::no_storage(&error))?,
                 Received::End => break,
             }

@@ -7,6 +7,7 @@
 //! `engine.rs` drives the protocol, `incoming.rs` is what arrives, `inspection.rs` looks at it, `mux.rs` holds the streams, `response_stream.rs`
 //! one response on its way, and `goodbye.rs` is the connection's end.
 
+use super::write_side::WriteBudget;
 use crate::pool::{ConnId, Job, Reply};
 
 use super::connection_lifecycle::{Action, Pace};
@@ -14,7 +15,8 @@ use super::events::{InputEvent, SocketEvent};
 use super::http1::{Client, TimedOut};
 use super::preamble::PREFACE;
 use super::read_side::{Input, SHARE_BYTES};
-use super::services::Services;
+use super::requests::Requests;
+use super::shared_io::SharedIo;
 use super::write_side::Progress;
 
 use self::cleartext_upgrade::{Beginning, drop_acknowledgement};
@@ -66,12 +68,12 @@ pub(super) struct Http2 {
 }
 
 impl Http2 {
-    pub(super) fn new(client: &Client, services: &Services) -> Self {
-        let settings = services.policy.http2();
-        let threads = services.dispatch.pool().thread_count();
+    pub(super) fn new(client: &Client, requests: &Requests) -> Self {
+        let settings = requests.policy.http2();
+        let threads = requests.dispatch.pool().thread_count();
         Self {
-            engine: Engine::new(settings, !services.policy.buffers_requests()),
-            inspection: Inspection::new(settings, services.clock.now()),
+            engine: Engine::new(settings, !requests.policy.buffers_requests()),
+            inspection: Inspection::new(settings, requests.clock.now()),
             mux: Mux::new(
                 client.conn(),
                 settings.http2_max_concurrent_streams,
@@ -95,7 +97,8 @@ impl Http2 {
         &mut self,
         event: SocketEvent,
         link: &mut Link<'_>,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) -> Action {
         if event.is_broken && !link.lifecycle.is_lingering_close() {
             return Action::Close;
@@ -104,7 +107,7 @@ impl Http2 {
             link.read.on_edge(event.input);
         }
         if event.is_writable && !link.write.is_empty() {
-            let action = self.advance(link, services);
+            let action = self.advance(link, requests, &mut io.writes);
             if !link.read.is_ready() || !matches!(action, Action::Wait | Action::Idle) {
                 return action;
             }
@@ -114,16 +117,21 @@ impl Http2 {
         {
             return Action::Close;
         }
-        self.read(link, services)
+        self.read(link, requests, io)
     }
 
     /// Continue where the share of the last iteration ended, or with what was replied.
-    pub(super) fn resume(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
+    pub(super) fn resume(
+        &mut self,
+        link: &mut Link<'_>,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
         self.is_scheduled = false;
         if link.read.is_ready() && self.wants_input(link) {
-            return self.read(link, services);
+            return self.read(link, requests, io);
         }
-        self.advance(link, services)
+        self.advance(link, requests, &mut io.writes)
     }
 
     /// What was read before the connection was known to speak HTTP/2.
@@ -131,10 +139,11 @@ impl Http2 {
         &mut self,
         bytes: &[u8],
         link: &mut Link<'_>,
-        services: &mut Services,
+        requests: &mut Requests,
+        writes: &mut WriteBudget,
     ) -> Action {
-        self.receive(bytes, link.client, services);
-        self.advance(link, services)
+        self.receive(bytes, link.client, requests);
+        self.advance(link, requests, writes)
     }
 
     // In.
@@ -144,13 +153,13 @@ impl Http2 {
             || !self.engine.is_over() && link.write.unsent_bytes() < UNSENT_BYTES_MAX
     }
 
-    fn read(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
-        let mut buffer = std::mem::take(&mut services.input);
+    fn read(&mut self, link: &mut Link<'_>, requests: &mut Requests, io: &mut SharedIo) -> Action {
+        let mut buffer = std::mem::take(&mut io.input);
         let action = match link.lifecycle.is_lingering_close() {
             true => Action::after_discarding(link.read.discard(&mut buffer, link.transport)),
-            false => self.read_into(&mut buffer, link, services),
+            false => self.read_into(&mut buffer, link, requests, io),
         };
-        services.input = buffer;
+        io.input = buffer;
         action
     }
 
@@ -158,7 +167,8 @@ impl Http2 {
         &mut self,
         buffer: &mut [u8],
         link: &mut Link<'_>,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) -> Action {
         let (mut share, mut last) = (SHARE_BYTES, None);
         while link.read.is_ready() && self.wants_input(link) {
@@ -168,56 +178,66 @@ impl Http2 {
             match link.read.read(buffer, link.transport) {
                 Ok(Input::Bytes(len)) => {
                     share = share.saturating_sub(len);
-                    self.receive(&buffer[..len], link.client, services);
-                    let action = self.advance(link, services);
+                    self.receive(&buffer[..len], link.client, requests);
+                    let action = self.advance(link, requests, &mut io.writes);
                     if !matches!(action, Action::Wait | Action::Idle) {
                         return action;
                     }
                     last = Some(action);
                 }
                 Ok(Input::Blocked) => break,
-                Ok(Input::End) => return self.on_end_of_input(link, services),
+                Ok(Input::End) => return self.on_end_of_input(link, requests, &mut io.writes),
                 Err(_) => return Action::Close,
             }
         }
         // Without bytes it may still be about a reply.
-        last.unwrap_or_else(|| self.advance(link, services))
+        last.unwrap_or_else(|| self.advance(link, requests, &mut io.writes))
     }
 
     // Forward.
 
     /// Move everything that can move, and write what comes of it.
-    fn advance(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
+    fn advance(
+        &mut self,
+        link: &mut Link<'_>,
+        requests: &mut Requests,
+        writes: &mut WriteBudget,
+    ) -> Action {
         let (mut written, mut is_first) = (0, true);
         loop {
-            self.part_if_due(services);
-            let has_moved = self.mux.pump(services);
+            self.part_if_due(&requests.shutdown);
+            let has_moved = self.mux.pump(requests);
             let room = UNSENT_BYTES_MAX.saturating_sub(link.write.unsent_bytes());
             self.engine
                 .set_room(usize::try_from(room).unwrap_or(usize::MAX));
-            self.poll(link.client, services);
-            self.mux.take_bodies(link.client, services);
-            self.mux.submit(link.usage, link.client, services);
+            self.poll(link.client, requests);
+            self.mux.take_bodies(link.client, requests);
+            self.mux.submit(link.usage, link.client, requests);
             let has_acted = self.mux.take_acted();
-            let step = self.write(link, services);
+            let step = self.write(link, requests, writes);
             written += step;
-            if let Some(action) = Self::flush(link, services) {
+            if let Some(action) = Self::flush(link, requests, writes) {
                 return action;
             }
             // What has just come may have opened a window.
             let may_move = has_moved || step > 0 || std::mem::take(&mut is_first);
             let goes_on = has_acted || self.engine.is_full() || may_move && self.mux.is_sending();
             if !goes_on {
-                return self.await_next(link, services);
+                return self.await_next(link, requests);
             }
-            if written >= SHARE_BYTES || services.writes.is_exhausted() {
+            if written >= SHARE_BYTES || writes.is_exhausted() {
                 return Action::Resume;
             }
         }
     }
 
     /// Write what the engine has encoded. Returns how much that was.
-    fn write(&mut self, link: &mut Link<'_>, services: &mut Services) -> usize {
+    fn write(
+        &mut self,
+        link: &mut Link<'_>,
+        requests: &mut Requests,
+        writes: &mut WriteBudget,
+    ) -> usize {
         let mut output = self.engine.take_output();
         if self.beginning == Beginning::Unacknowledged && drop_acknowledgement(&mut output) {
             self.beginning = Beginning::Acknowledged;
@@ -227,9 +247,9 @@ impl Http2 {
             if let Err(violation) = self.inspection.inspect_output(&output)
                 && !self.goodbye.is_over()
             {
-                self.give_up(violation, link.client, services);
+                self.give_up(violation, link.client, requests);
             }
-            services.writes.spend(len as u64);
+            writes.spend(len as u64);
             link.write.send(&mut output, link.transport);
             self.engine.reuse_output(output);
         }
@@ -237,8 +257,12 @@ impl Http2 {
     }
 
     /// Returns what becomes of the connection when not everything was written.
-    fn flush(link: &mut Link<'_>, services: &mut Services) -> Option<Action> {
-        let (writes, drops) = (&mut services.writes, &mut services.drops);
+    fn flush(
+        link: &mut Link<'_>,
+        requests: &mut Requests,
+        writes: &mut WriteBudget,
+    ) -> Option<Action> {
+        let (writes, drops) = (writes, &mut requests.drops);
         let (action, written) = match link.write.flush(link.transport, writes, drops) {
             Ok(Progress::Done) => return None,
             Ok(Progress::BudgetExhausted) => return Some(Action::Resume),
@@ -247,7 +271,7 @@ impl Http2 {
             Err(_) => return Some(Action::Close),
         };
         link.lifecycle
-            .await_client(written, Pace::Ordinary, &mut services.clock);
+            .await_client(written, Pace::Ordinary, &mut requests.clock);
         Some(action)
     }
 
@@ -258,19 +282,19 @@ impl Http2 {
         &mut self,
         reply: Reply,
         client: &Client,
-        services: &mut Services,
+        requests: &mut Requests,
     ) -> (Action, Option<Reply>) {
         let mux = &mut self.mux;
         let late = match reply {
-            Reply::Whole(job) => mux.respond(job, client, services).map(Reply::Whole),
-            Reply::End(job) => mux.end_response(job, services).map(Reply::End),
-            Reply::Abort(job) => mux.abort(job, client, services).map(Reply::Abort),
+            Reply::Whole(job) => mux.respond(job, client, requests).map(Reply::Whole),
+            Reply::End(job) => mux.end_response(job, requests).map(Reply::End),
+            Reply::Abort(job) => mux.abort(job, client, requests).map(Reply::Abort),
             Reply::Head(conn, streamed) => {
-                mux.begin_response(conn.stream, *streamed, services);
+                mux.begin_response(conn.stream, *streamed, &mut requests.clock);
                 None
             }
             Reply::Data(conn, piece) => {
-                mux.respond_piece(conn.stream, piece, services);
+                mux.respond_piece(conn.stream, piece, &mut requests.drops);
                 None
             }
             Reply::Hints(conn, hints) => {
@@ -298,9 +322,9 @@ impl Http2 {
         &mut self,
         job: Box<Job>,
         client: &Client,
-        services: &mut Services,
+        requests: &mut Requests,
     ) -> Action {
-        let late = self.mux.respond(job, client, services);
+        let late = self.mux.respond(job, client, requests);
         debug_assert!(late.is_none(), "no thread had it");
         self.schedule()
     }
@@ -314,14 +338,14 @@ impl Http2 {
     }
 
     /// The application has had a request for too long. Returns what the client has seen.
-    pub(super) fn time_out(&mut self, id: ConnId, services: &mut Services) -> (TimedOut, Action) {
-        let seen = self.mux.time_out(id.stream, services);
+    pub(super) fn time_out(&mut self, id: ConnId, requests: &mut Requests) -> (TimedOut, Action) {
+        let seen = self.mux.time_out(id.stream, requests);
         (seen, self.schedule())
     }
 
     /// The connection is gone.
-    pub(super) fn close(&mut self, services: &mut Services) {
-        self.mux.close(services);
+    pub(super) fn close(&mut self, requests: &mut Requests) {
+        self.mux.close(requests);
     }
 
     /// Memory of the body budget that requests hold here.

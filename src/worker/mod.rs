@@ -14,7 +14,7 @@
 //! | figures | `worker_slot`, `describe`, `handshakes`, `access_lines`, `accounting`, `arbiter_channel`, `loop_heartbeat` | what is counted, logged and reported |
 //! | requests | `request_policy`, `deferred_drop`, `load_shedding`, `health`, `dispatch` | what is accepted, and the way to the pool and back |
 //! | sides | `read_side`, `write_queue`, `write_side`, `body_stream` | bytes on their way in and out |
-//! | owners | `services` | names the owners above that connections share |
+//! | owners | `requests`, `shared_io` | name the owners above that connections share: what requests need, what bytes need |
 //! | protocol | `http1`, `preamble` | bytes to requests, replies to bytes |
 //! | connection | `connection_lifecycle`, `http2`, `connection` | one client, from accept to close |
 //! | connections | `bridges`, `connections`, `timed_out`, `deliver`, `peer_workers`, `takeover` | all of them, replies to them, transfers of them |
@@ -67,7 +67,8 @@ mod peer_workers;
 mod preamble;
 mod read_side;
 mod request_policy;
-mod services;
+mod requests;
+mod shared_io;
 mod shutdown;
 #[cfg(test)]
 mod simulation;
@@ -103,7 +104,8 @@ use self::arbiter_channel::ArbiterChannel;
 use self::descriptors::Descriptors;
 use self::event_loop::{EventLoop, Parts};
 use self::peer_workers::PeerWorkers;
-use self::services::{Services, ServicesSetup};
+use self::requests::{Requests, RequestsSetup};
+use self::shared_io::SharedIo;
 use self::worker_slot::WorkerSlot;
 
 /// What a worker is made of.
@@ -180,7 +182,7 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
     );
     let slot = WorkerSlot::new(setup.scoreboard, setup.slot);
     let certificates = setup.certificates.map(CurrentServer::new).transpose();
-    let services = Services::new(ServicesSetup {
+    let requests = Requests::new(RequestsSetup {
         config: &config,
         pool: pool.clone(),
         server: setup.server,
@@ -188,7 +190,6 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         access_log: setup.access_log,
         metrics: setup.metrics,
         requests_max: setup.max_requests,
-        tls: certificates.map_err(io::Error::other)?,
         arbiter: ArbiterChannel::new(slot.clone(), setup.booted),
         slot: slot.clone(),
     });
@@ -197,7 +198,9 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         poll,
         listeners: setup.listeners,
         config: &config,
-        services,
+        requests,
+        io: SharedIo::new(certificates.map_err(io::Error::other)?, slot.clone()),
+        slot: slot.clone(),
         peers: peers.map(|ways| PeerWorkers::new(slot.clone(), ways, config.workers.handover)),
         channels: setup.channels,
         parent: setup.parent,

@@ -29,7 +29,8 @@ use crate::scoreboard::{SlotState, monotonic_ms};
 use super::connections::Connections;
 use super::deliver;
 use super::dispatch::Dispatch;
-use super::services::{Services, recycle};
+use super::requests::{Requests, recycle};
+use super::shared_io::SharedIo;
 use super::timed_out::TimedOutRequests;
 use super::transport::Transport;
 use super::worker_slot::{WorkerSlot, saturating_u32};
@@ -164,11 +165,12 @@ impl PeerWorkers {
         transport: Transport,
         listener: usize,
         connections: &mut Connections,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) -> Option<Transport> {
         let open = saturating_u32(connections.len());
         let own = open.saturating_add(self.slot.get().reserved_transfers());
-        let own = services.dispatch.own_load(own);
+        let own = requests.dispatch.own_load(own);
         let (Some(slot), Ok(listener)) =
             (policy::place(&own, self.peers()), u8::try_from(listener))
         else {
@@ -179,7 +181,7 @@ impl PeerWorkers {
                 fork_guard::disown(&transport);
                 drop(transport);
                 if delivery == Delivery::ToTakeBack {
-                    self.take_messages(slot, connections, services);
+                    self.take_messages(slot, connections, requests, io);
                 }
                 None
             }
@@ -192,15 +194,16 @@ impl PeerWorkers {
         &self,
         connections: &mut Connections,
         mut timed_out: Option<&mut TimedOutRequests>,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) {
         while self.may_offload()
-            && !services.shutdown.is_draining()
+            && !requests.shutdown.is_draining()
             && let Some(slot) = policy::freest_peer(self.peers())
-            && let Some(job) = services.dispatch.take_first()
+            && let Some(job) = requests.dispatch.take_first()
         {
             if connections.get(job.conn).is_none() {
-                deliver::orphan(job, connections, timed_out.as_deref_mut(), services);
+                deliver::orphan(job, connections, timed_out.as_deref_mut(), requests);
                 continue;
             }
             let mut delivery = Delivery::Done;
@@ -208,19 +211,24 @@ impl PeerWorkers {
                 delivery = self.send(slot, message, socket)?;
                 Ok(())
             };
-            if !connections.transfer(job.conn, Some(&job), services, send) {
-                return services.dispatch.put_back(job);
+            if !connections.transfer(job.conn, Some(&job), &requests.dispatch, send) {
+                return requests.dispatch.put_back(job);
             }
-            recycle(job, services);
+            recycle(job, requests);
             if delivery == Delivery::ToTakeBack {
-                self.take_messages(slot, connections, services);
+                self.take_messages(slot, connections, requests, io);
             }
         }
     }
 
     /// Take in what peers have sent.
-    pub(super) fn receive(&mut self, connections: &mut Connections, services: &mut Services) {
-        self.pending = match self.take_messages(self.slot.index(), connections, services) {
+    pub(super) fn receive(
+        &mut self,
+        connections: &mut Connections,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) {
+        self.pending = match self.take_messages(self.slot.index(), connections, requests, io) {
             Taken::All => Pending::None,
             Taken::Some => Pending::More,
             Taken::Stuck => Pending::Stuck,
@@ -232,18 +240,24 @@ impl PeerWorkers {
     pub(super) fn receive_stuck(
         &mut self,
         connections: &mut Connections,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) -> bool {
         if self.pending == Pending::Stuck {
-            self.receive(connections, services);
+            self.receive(connections, requests, io);
         }
         self.pending != Pending::Stuck
     }
 
     /// Take in what was not announced.
-    pub(super) fn receive_more(&mut self, connections: &mut Connections, services: &mut Services) {
+    pub(super) fn receive_more(
+        &mut self,
+        connections: &mut Connections,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) {
         if self.pending == Pending::More {
-            self.receive(connections, services);
+            self.receive(connections, requests, io);
         }
     }
 
@@ -252,47 +266,58 @@ impl PeerWorkers {
         &self,
         slot: usize,
         connections: &mut Connections,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) -> Taken {
         let Some(reader) = self.channels.reader(slot) else {
             return Taken::Stuck;
         };
         for _ in 0..ITERATION_MESSAGES {
-            let mut buffer = std::mem::take(&mut services.input);
+            let mut buffer = std::mem::take(&mut io.input);
             let taken = reader.receive(&mut buffer).map(|message| {
                 let (len, socket) = message?;
-                take_in(socket, &buffer[..len], connections, services);
+                take_in(socket, &buffer[..len], connections, requests, io);
                 Some(())
             });
-            services.input = buffer;
+            io.input = buffer;
             match taken {
                 Ok(Some(())) => {}
                 Ok(None) => return Taken::All,
                 Err(error) => {
-                    services.exhaustion.note(&error, services.clock.now());
+                    io.exhaustion.note(&error, requests.clock.now());
                     return Taken::Stuck;
                 }
             }
             // Before the release, so that it is never missing from both counts.
-            self.publish(connections.len(), &services.dispatch);
+            self.publish(connections.len(), &requests.dispatch);
             self.slot.scoreboard().slot(slot).release_transfer();
         }
         Taken::Some
     }
 
     /// The worker stops, and its state says so: what was sent before that is still its own.
-    pub(super) fn drain(&mut self, connections: &mut Connections, services: &mut Services) {
+    pub(super) fn drain(
+        &mut self,
+        connections: &mut Connections,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) {
         // Pairs with the fence in `send`.
         fence(Ordering::SeqCst);
         self.pending = Pending::More;
         while self.has_more() {
-            self.receive_more(connections, services);
+            self.receive_more(connections, requests, io);
         }
     }
 
     /// A few times a second: messages that waited for descriptors are looked for again, and those to workers that have
     /// died since the last heartbeat go to the first that takes them.
-    pub(super) fn on_heartbeat(&mut self, connections: &mut Connections, services: &mut Services) {
+    pub(super) fn on_heartbeat(
+        &mut self,
+        connections: &mut Connections,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) {
         if self.pending == Pending::Stuck {
             self.pending = Pending::More;
         }
@@ -312,7 +337,7 @@ impl PeerWorkers {
             }
         }
         for (slot, occupant) in dead {
-            if self.take_messages(slot, connections, services) != Taken::All {
+            if self.take_messages(slot, connections, requests, io) != Taken::All {
                 // The next heartbeat finds it dead again.
                 self.occupants[slot] = occupant;
             }
@@ -325,7 +350,8 @@ pub(super) fn take_in(
     socket: OwnedFd,
     message: &[u8],
     connections: &mut Connections,
-    services: &mut Services,
+    requests: &mut Requests,
+    io: &mut SharedIo,
 ) {
     let Some((&listener, bytes)) = message.split_first() else {
         log::error!("A message from another worker was not understood.");
@@ -335,9 +361,9 @@ pub(super) fn take_in(
     let Some((transport, peer)) = Transport::from_transferred(socket) else {
         return;
     };
-    let id = connections.open(transport, peer, usize::from(listener), services);
+    let id = connections.open(transport, peer, usize::from(listener), requests, io);
     if !bytes.is_empty() {
-        connections.resume_transferred(id, bytes, services);
+        connections.resume_transferred(id, bytes, requests, io);
     }
 }
 
@@ -348,16 +374,19 @@ mod tests {
 
     use super::*;
     use crate::scoreboard::Scoreboard;
+    use crate::worker::requests::tests::for_tests;
 
     struct Worker {
         peers: PeerWorkers,
         connections: Connections,
-        services: Services,
+        requests: Requests,
+        io: SharedIo,
         _poll: mio::Poll,
     }
 
     fn worker(scoreboard: &Arc<Scoreboard>, index: usize, channels: &Arc<Channels>) -> Worker {
         let poll = mio::Poll::new().unwrap();
+        let (requests, io) = for_tests();
         let slot = WorkerSlot::new(scoreboard.clone(), index);
         slot.get().set_state(SlotState::Serving);
         slot.get().set_pid(1);
@@ -366,7 +395,8 @@ mod tests {
         Worker {
             peers: PeerWorkers::new(slot, channels.clone(), true),
             connections: Connections::new(poll.registry().try_clone().unwrap()),
-            services: Services::for_tests(),
+            requests,
+            io,
             _poll: poll,
         }
     }
@@ -377,18 +407,19 @@ mod tests {
             let (ours, theirs) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
             let ours = Transport::from(mio::net::UnixStream::from_std(ours));
-            let (connections, services) = (&mut self.connections, &mut self.services);
-            let ours = self.peers.place(ours, 0, connections, services);
+            let connections = &mut self.connections;
+            let (requests, io) = (&mut self.requests, &mut self.io);
+            let ours = self.peers.place(ours, 0, connections, requests, io);
             let stays = ours.is_some();
             if let Some(ours) = ours {
-                connections.open(ours, crate::pool::Peer::Unix, 0, services);
+                connections.open(ours, crate::pool::Peer::Unix, 0, requests, io);
             }
             (stays, theirs)
         }
 
         fn receive(&mut self) {
             self.peers
-                .receive(&mut self.connections, &mut self.services);
+                .receive(&mut self.connections, &mut self.requests, &mut self.io);
         }
     }
 
@@ -420,16 +451,18 @@ mod tests {
         let channels = Arc::new(Channels::new(2).unwrap());
         let mut first = worker(&scoreboard, 0, &channels);
         let second = worker(&scoreboard, 1, &channels);
-        let (connections, services) = (&mut first.connections, &mut first.services);
-        first.peers.on_heartbeat(connections, services);
+        let connections = &mut first.connections;
+        let (requests, io) = (&mut first.requests, &mut first.io);
+        first.peers.on_heartbeat(connections, requests, io);
         let (_, _client) = first.accept();
         let (stays, _other) = first.accept();
         assert!(!stays);
         drop(second);
         scoreboard.slot(1).set_state(state);
         scoreboard.slot(1).set_pid(pid);
-        let (connections, services) = (&mut first.connections, &mut first.services);
-        first.peers.on_heartbeat(connections, services);
+        let connections = &mut first.connections;
+        let (requests, io) = (&mut first.requests, &mut first.io);
+        first.peers.on_heartbeat(connections, requests, io);
         assert_eq!(connections.len(), 2);
     }
 }

@@ -36,7 +36,8 @@ use super::arbiter_channel::ArbiterChannel;
 use super::descriptors::Descriptors;
 use super::event_loop::{EventLoop, Parts};
 use super::events;
-use super::services::{Services, ServicesSetup};
+use super::requests::{Requests, RequestsSetup};
+use super::shared_io::SharedIo;
 use super::transport::Transport;
 use super::worker_slot::WorkerSlot;
 
@@ -254,8 +255,8 @@ impl World {
             held_bytes += connection.held_bytes();
         }
         // The rest is with jobs that wait.
-        let account = self.event_loop.services().bodies.held_bytes();
-        let is_whole = self.event_loop.services().dispatch.pool().queue_length() == 0;
+        let account = self.event_loop.requests().bodies.held_bytes();
+        let is_whole = self.event_loop.requests().dispatch.pool().queue_length() == 0;
         assert!(
             held_bytes <= account,
             "{held_bytes} held, {account} accounted for"
@@ -277,7 +278,7 @@ impl World {
             0,
             "a connection without a deadline"
         );
-        assert_eq!(self.event_loop.services().bodies.held_bytes(), 0);
+        assert_eq!(self.event_loop.requests().bodies.held_bytes(), 0);
         self.application.check_over();
         let log = self.log.lock().unwrap();
         let log = String::from_utf8_lossy(&log);
@@ -305,7 +306,7 @@ fn event_loop(
     let sink = move |lines: &[u8]| log.lock().unwrap().extend_from_slice(lines);
     let format = AccessFormat::compile("%(U)s").unwrap();
     let slot = WorkerSlot::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0);
-    let services = Services::new(ServicesSetup {
+    let requests = Requests::new(RequestsSetup {
         config,
         pool,
         server: b"simulated".to_vec(),
@@ -313,16 +314,17 @@ fn event_loop(
         access_log: Some(AccessLog::new(format, Box::new(sink))),
         metrics: None,
         requests_max: None,
-        tls: is_tls.then(|| server().unwrap()),
         arbiter: ArbiterChannel::new(slot.clone(), None),
-        slot,
+        slot: slot.clone(),
     });
     EventLoop::new(Parts {
         descriptors: Descriptors::new(None, None, poll.registry()).unwrap(),
         poll,
         listeners: Vec::new(),
         config,
-        services,
+        requests,
+        io: SharedIo::new(is_tls.then(|| server().unwrap()), slot.clone()),
+        slot,
         peers: None,
         channels: None,
         parent: None,

@@ -15,7 +15,7 @@ use nix::sys::time::TimeSpec;
 use crate::pool::policy::{self, BriefSleep, LoopSleep, LoopView, StallDetector};
 use crate::pool::{Pool, Reason, SleepMode};
 
-use super::services::Services;
+use super::requests::Requests;
 
 /// How many events are taken from the poll set in one iteration at most.
 const ITERATION_EVENTS: usize = 512;
@@ -119,12 +119,12 @@ impl Sleeper {
         &mut self,
         has_work: bool,
         jobs_wait: bool,
-        services: &mut Services,
-        timeout: impl FnOnce(&mut Services) -> Duration,
+        requests: &mut Requests,
+        timeout: impl FnOnce(&mut Requests) -> Duration,
     ) -> io::Result<Instant> {
         let asleep_since = jobs_wait.then(Instant::now);
-        let result = self.choose_and_sleep(has_work, jobs_wait, services, timeout);
-        services.dispatch.pool().unpark();
+        let result = self.choose_and_sleep(has_work, jobs_wait, requests, timeout);
+        requests.dispatch.pool().unpark();
         let now = Instant::now();
         if let Some(since) = asleep_since {
             self.stalls.note_sleep(now.saturating_duration_since(since));
@@ -139,8 +139,8 @@ impl Sleeper {
         &mut self,
         has_work: bool,
         jobs_wait: bool,
-        services: &mut Services,
-        timeout: impl FnOnce(&mut Services) -> Duration,
+        requests: &mut Requests,
+        timeout: impl FnOnce(&mut Requests) -> Duration,
     ) -> io::Result<()> {
         let view = LoopView {
             has_work,
@@ -148,7 +148,7 @@ impl Sleeper {
             brief_sleep_was_idle: self.brief_sleep_was_idle,
             stream_is_quick: self.take_quick_stream(),
         };
-        let pool = services.dispatch.pool();
+        let pool = requests.dispatch.pool();
         let time = match policy::loop_sleep(view, || pool.has_parked_threads()) {
             LoopSleep::No => Duration::ZERO,
             LoopSleep::Brief => {
@@ -163,9 +163,9 @@ impl Sleeper {
             }
             LoopSleep::UntilWoken => {
                 self.brief_sleep_was_idle = false;
-                services.accounting.flush_log();
+                requests.accounting.flush_log();
                 match pool.park(SleepMode::UntilWoken) {
-                    true => timeout(services),
+                    true => timeout(requests),
                     false => Duration::ZERO,
                 }
             }
@@ -209,11 +209,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::pool::Job;
+    use crate::worker::requests::tests::for_tests;
 
-    fn sleeper() -> (Sleeper, Services, Instant) {
-        let services = Services::for_tests();
-        let now = services.clock.now();
-        (Sleeper::new(Poll::new().unwrap(), now), services, now)
+    fn sleeper() -> (Sleeper, Requests, Instant) {
+        let (requests, _) = for_tests();
+        let now = requests.clock.now();
+        (Sleeper::new(Poll::new().unwrap(), now), requests, now)
     }
 
     #[test]
@@ -229,16 +230,16 @@ mod tests {
 
     #[test]
     fn a_loop_with_work_does_not_ask_how_long_it_may_sleep() {
-        let (mut sleeper, mut services, _) = sleeper();
-        let timeout = |_: &mut Services| panic!("it does not sleep");
-        sleeper.sleep(true, false, &mut services, timeout).unwrap();
+        let (mut sleeper, mut requests, _) = sleeper();
+        let timeout = |_: &mut Requests| panic!("it does not sleep");
+        sleeper.sleep(true, false, &mut requests, timeout).unwrap();
         assert_eq!(sleeper.take_events().iter().count(), 0);
     }
 
     #[test]
     fn a_pool_that_takes_nothing_while_the_loop_sleeps_is_stuck() {
-        let (mut sleeper, services, now) = sleeper();
-        let pool = services.dispatch.pool();
+        let (mut sleeper, requests, now) = sleeper();
+        let pool = requests.dispatch.pool();
         let no_stall = sleeper.watch(pool, now);
         assert!(!no_stall.jobs_wait && !no_stall.is_stuck);
         pool.push(Box::new(Job::new(now))).unwrap();

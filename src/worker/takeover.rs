@@ -22,7 +22,8 @@ use crate::scoreboard::{SlotState, monotonic_ms};
 use super::connections::Connections;
 use super::deliver;
 use super::peer_workers::take_in;
-use super::services::{Services, recycle};
+use super::requests::{Requests, recycle};
+use super::shared_io::SharedIo;
 use super::worker_slot::WorkerSlot;
 
 /// How many connections are taken in one iteration: as many as one worker can leave.
@@ -68,14 +69,19 @@ impl Takeover {
     }
 
     /// Take in what workers have left that are gone, if a thread is free for it.
-    pub(super) fn take(&mut self, connections: &mut Connections, services: &mut Services) {
+    pub(super) fn take(
+        &mut self,
+        connections: &mut Connections,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) {
         self.left = Left::Nothing;
-        let own = services.dispatch.own_load(0);
-        if services.shutdown.is_draining() || own.load >= own.threads {
+        let own = requests.dispatch.own_load(0);
+        if requests.shutdown.is_draining() || own.load >= own.threads {
             self.left = Left::Perhaps;
             return;
         }
-        let (mut taken, mut buffer) = (0, std::mem::take(&mut services.input));
+        let (mut taken, mut buffer) = (0, std::mem::take(&mut io.input));
         let mut read = 0;
         for reader in self.channels.readers_of_any() {
             read += 1;
@@ -84,7 +90,7 @@ impl Takeover {
                     Ok(Some(message)) => message,
                     Ok(None) => break,
                     Err(error) => {
-                        services.exhaustion.note(&error, services.clock.now());
+                        io.exhaustion.note(&error, requests.clock.now());
                         self.left = Left::Perhaps;
                         break;
                     }
@@ -94,11 +100,11 @@ impl Takeover {
                     .first()
                     .is_some_and(|listener| usize::from(*listener) < self.listeners)
                 {
-                    take_in(socket, &buffer[..len], connections, services);
+                    take_in(socket, &buffer[..len], connections, requests, io);
                 }
             }
         }
-        services.input = buffer;
+        io.input = buffer;
         if read < self.channels.receivers_of_any().count() {
             self.left = Left::Perhaps;
         }
@@ -110,25 +116,38 @@ impl Takeover {
     }
 
     /// A few times a second: what was announced at a bad time is looked for again.
-    pub(super) fn on_heartbeat(&mut self, connections: &mut Connections, services: &mut Services) {
+    pub(super) fn on_heartbeat(
+        &mut self,
+        connections: &mut Connections,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) {
         if self.left == Left::Perhaps {
-            self.take(connections, services);
+            self.take(connections, requests, io);
         }
     }
 
     /// The worker is aborted: leave all that no thread has begun.
-    pub(super) fn leave_all(&self, connections: &mut Connections, services: &mut Services) {
-        let mut left = self.leave_waiting(connections, services);
+    pub(super) fn leave_all(&self, connections: &mut Connections, requests: &mut Requests) {
+        let mut left = self.leave_waiting(connections, requests);
         for id in connections.ids() {
-            left += u64::from(connections.transfer(id, None, services, |message, socket| {
-                self.channels.send_to_any(message, socket)
-            }));
+            left += u64::from(connections.transfer(
+                id,
+                None,
+                &requests.dispatch,
+                |message, socket| self.channels.send_to_any(message, socket),
+            ));
         }
         self.note(left);
     }
 
     /// The worker was asked to stop, and is cut: leave the requests that wait, if another worker serves.
-    pub(super) fn leave_if_served(&self, connections: &mut Connections, services: &mut Services) {
+    pub(super) fn leave_if_served(
+        &self,
+        connections: &mut Connections,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) {
         let (scoreboard, now) = (self.slot.scoreboard(), monotonic_ms());
         let serves = |index: usize| {
             let slot = scoreboard.slot(index);
@@ -136,24 +155,24 @@ impl Takeover {
                 && policy::is_responsive(now, slot.loop_heartbeat_at())
         };
         if (0..scoreboard.slots()).any(serves) {
-            self.note(self.leave_waiting(connections, services));
-            deliver::refuse_waiting(connections, services);
+            self.note(self.leave_waiting(connections, requests));
+            deliver::refuse_waiting(connections, requests, io);
         }
     }
 
-    fn leave_waiting(&self, connections: &mut Connections, services: &mut Services) -> u64 {
+    fn leave_waiting(&self, connections: &mut Connections, requests: &mut Requests) -> u64 {
         let mut left = 0;
         // What has to stay is answered in its order.
-        while let Some(job) = services.dispatch.take_first() {
+        while let Some(job) = requests.dispatch.take_first() {
             let send =
                 |message: &[u8], socket: BorrowedFd<'_>| self.channels.send_to_any(message, socket);
             if connections.get(job.conn).is_none() {
-                deliver::orphan(job, connections, None, services);
-            } else if connections.transfer(job.conn, Some(&job), services, send) {
+                deliver::orphan(job, connections, None, requests);
+            } else if connections.transfer(job.conn, Some(&job), &requests.dispatch, send) {
                 left += 1;
-                recycle(job, services);
+                recycle(job, requests);
             } else {
-                services.dispatch.refuse(job);
+                requests.dispatch.refuse(job);
             }
         }
         left
@@ -177,23 +196,27 @@ mod tests {
     use crate::pool::Peer;
     use crate::scoreboard::Scoreboard;
     use crate::worker::events::{InputEvent, SocketEvent, of_connection};
+    use crate::worker::requests::tests::for_tests;
     use crate::worker::transport::Transport;
 
     struct Worker {
         takeover: Takeover,
         connections: Connections,
-        services: Services,
+        requests: Requests,
+        io: SharedIo,
         _poll: mio::Poll,
     }
 
     fn worker(channels: &Arc<Channels>) -> Worker {
         let poll = mio::Poll::new().unwrap();
+        let (requests, io) = for_tests();
         let slot = WorkerSlot::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0);
         let place = (poll.registry(), Token(1));
         Worker {
             takeover: Takeover::new(channels.clone(), slot, 1, place).unwrap(),
             connections: Connections::new(poll.registry().try_clone().unwrap()),
-            services: Services::for_tests(),
+            requests,
+            io,
             _poll: poll,
         }
     }
@@ -204,31 +227,32 @@ mod tests {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
             let ours = Transport::from(mio::net::UnixStream::from_std(ours));
-            let (connections, services) = (&mut self.connections, &mut self.services);
-            let id = connections.open(ours, Peer::Unix, listener, services);
+            let connections = &mut self.connections;
+            let (requests, io) = (&mut self.requests, &mut self.io);
+            let id = connections.open(ours, Peer::Unix, listener, requests, io);
             theirs.write_all(bytes).unwrap();
             let readable = SocketEvent {
                 input: InputEvent::Readable,
                 is_writable: false,
                 is_broken: false,
             };
-            connections.on_event(of_connection(id), readable, services);
+            connections.on_event(of_connection(id), readable, requests, io);
             theirs
         }
 
         fn leave_all(&mut self) {
             self.takeover
-                .leave_all(&mut self.connections, &mut self.services);
+                .leave_all(&mut self.connections, &mut self.requests);
         }
 
         fn take(&mut self) {
             self.takeover
-                .take(&mut self.connections, &mut self.services);
+                .take(&mut self.connections, &mut self.requests, &mut self.io);
         }
 
         /// The requests that wait for a thread: target and length of the body.
         fn waiting(&mut self) -> Vec<(String, Option<u64>)> {
-            let dispatch = &mut self.services.dispatch;
+            let dispatch = &mut self.requests.dispatch;
             std::iter::from_fn(|| dispatch.take_first())
                 .map(|job| {
                     let target = String::from_utf8_lossy(job.head.target()).into_owned();
@@ -264,7 +288,7 @@ mod tests {
         let head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 70000\r\n\r\n";
         let mut client = first.connect(0, &[&head[..], &[b'x'; 70_000]].concat());
         first.leave_all();
-        deliver::refuse_waiting(&mut first.connections, &mut first.services);
+        deliver::refuse_waiting(&mut first.connections, &mut first.requests, &mut first.io);
         second.take();
         assert_eq!(second.connections.len(), 0);
         let mut answer = [0; 12];
@@ -286,8 +310,9 @@ mod tests {
             (1, Left::Perhaps)
         );
         assert_eq!(second.waiting().len(), 1);
-        let (connections, services) = (&mut second.connections, &mut second.services);
-        second.takeover.on_heartbeat(connections, services);
+        let connections = &mut second.connections;
+        let (requests, io) = (&mut second.requests, &mut second.io);
+        second.takeover.on_heartbeat(connections, requests, io);
         assert_eq!(
             (second.connections.len(), second.takeover.left),
             (2, Left::Nothing)

@@ -20,7 +20,8 @@ use super::accounting::Accounting;
 use super::connections::Connections;
 use super::http1::TimedOut;
 use super::loop_clock::Clock;
-use super::services::Services;
+use super::requests::Requests;
+use super::shared_io::SharedIo;
 
 /// How long the exception has to take effect: as long as the request had, within these.
 const GRACE_MIN: Duration = Duration::from_secs(1);
@@ -65,16 +66,17 @@ impl TimedOutRequests {
         &mut self,
         connections: &mut Connections,
         application: &dyn Application,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) -> bool {
-        let now = services.clock.now();
+        let now = requests.clock.now();
         if now < self.next_check {
             return false;
         }
         let timeout = self.timeout;
-        let (due, next_check) = self.find_due(services.dispatch.pool(), timeout, now);
+        let (due, next_check) = self.find_due(requests.dispatch.pool(), timeout, now);
         for request in due {
-            let seen = time_out(request, connections, application, services);
+            let seen = time_out(request, connections, application, requests, io);
             self.note(request, seen, timeout, now);
         }
         let (lost, lost_at) = self.take_lost(now);
@@ -84,7 +86,7 @@ impl TimedOutRequests {
                 "Thread {} does not come back from its request; the worker is replaced.",
                 entry.request.thread
             );
-            log_lost(entry, services);
+            log_lost(entry, requests);
         }
         if lost.is_empty() {
             return false;
@@ -92,8 +94,8 @@ impl TimedOutRequests {
         // The other threads serve until the arbiter has a successor; without others, or without an arbiter, there is
         // nothing to wait for.
         let lost_count = self.entries.iter().filter(|entry| entry.is_lost).count();
-        let all_lost = lost_count >= services.accounting.slot().threads_count() as usize;
-        !services.arbiter.ask_for_replacement() || all_lost
+        let all_lost = lost_count >= requests.accounting.slot().threads_count() as usize;
+        !requests.arbiter.ask_for_replacement() || all_lost
     }
 
     /// The jobs that have run too long, and when the next one may have.
@@ -155,7 +157,7 @@ impl TimedOutRequests {
     }
 
     /// A job has come back. Returns whether its client was answered for it before; that is logged now, unless it was.
-    pub(super) fn on_return(&mut self, job: &Job, services: &mut Services) -> bool {
+    pub(super) fn on_return(&mut self, job: &Job, requests: &mut Requests) -> bool {
         let of_job = |entry: &Entry| entry.request.conn == job.conn;
         let Some(at) = self.entries.iter().position(of_job) else {
             return false;
@@ -165,7 +167,7 @@ impl TimedOutRequests {
             return false;
         };
         if !entry.is_lost {
-            log_request(job, seen, &mut services.accounting, &services.clock);
+            log_request(job, seen, &mut requests.accounting, &requests.clock);
         }
         true
     }
@@ -176,16 +178,17 @@ fn time_out(
     request: InFlightRequest,
     connections: &mut Connections,
     application: &dyn Application,
-    services: &mut Services,
+    requests: &mut Requests,
+    io: &mut SharedIo,
 ) -> Option<TimedOut> {
     if connections.is_hijacked(request.conn) {
         // A hijacked connection lasts as long as it likes; it is noted so that it is not checked again.
         return None;
     }
-    let slot = services.accounting.slot();
+    let slot = requests.accounting.slot();
     let running = slot.running_on(request.thread);
     let text = running.as_ref().map(describe).unwrap_or_default();
-    let lasted = services
+    let lasted = requests
         .clock
         .now()
         .saturating_duration_since(request.since);
@@ -200,7 +203,7 @@ fn time_out(
         token: request.token,
         request: text,
     });
-    connections.time_out(request.conn, services)
+    connections.time_out(request.conn, requests, io)
 }
 
 fn log_request(job: &Job, seen: TimedOut, accounting: &mut Accounting, clock: &Clock) {
@@ -213,19 +216,19 @@ fn log_request(job: &Job, seen: TimedOut, accounting: &mut Accounting, clock: &C
 }
 
 /// The job will hardly come back: the access log's line is made of what the scoreboard has of it.
-fn log_lost(entry: &Entry, services: &mut Services) {
+fn log_lost(entry: &Entry, requests: &mut Requests) {
     let Some(seen) = entry.seen else { return };
     let mut job = Job::new(entry.request.since);
-    let running = services.accounting.slot().running_on(entry.request.thread);
+    let running = requests.accounting.slot().running_on(entry.request.thread);
     if let Some(running) = running {
         let method = running.method.as_slice();
         let line = [method, b" ", &running.path, b" HTTP/1.1\r\nHost: -\r\n\r\n"].concat();
-        let limits = services.policy.limits();
+        let limits = requests.policy.limits();
         // A path that was cut inside an escape is refused; the line then shows as much as of any bad request.
         let _ = parse_head(&line, &mut HeadScan::default(), limits, &mut job.head);
         job.peer = running.client.map_or(job.peer, Peer::Ip);
     }
-    log_request(&job, seen, &mut services.accounting, &services.clock);
+    log_request(&job, seen, &mut requests.accounting, &requests.clock);
 }
 
 /// A running request for log lines.

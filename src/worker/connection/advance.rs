@@ -4,18 +4,20 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
-use crate::pool::Job;
+use crate::pool::{ConnId, Job};
 
 use super::{Action, Connection};
 use crate::worker::connection_lifecycle::{Pace, State};
 use crate::worker::dispatch::Usage;
 use crate::worker::events::InputEvent;
 use crate::worker::handshakes::Handshakes;
-use crate::worker::http1::Refusal;
+use crate::worker::http1::{Refusal, TimedOut};
+use crate::worker::http2::Http2;
 use crate::worker::loop_clock::Clock;
 use crate::worker::preamble::Preamble;
-use crate::worker::services::Services;
-use crate::worker::transport::HandshakeError;
+use crate::worker::requests::Requests;
+use crate::worker::shared_io::SharedIo;
+use crate::worker::transport::{Handshake, HandshakeError};
 use crate::worker::write_side::{Progress, WriteError};
 
 /// At a stop, a connection that was used within this time may have sent its next request.
@@ -30,20 +32,23 @@ impl Connection {
         &mut self,
         refusal: Refusal,
         job: Option<Box<Job>>,
-        services: &mut Services,
+        requests: &mut Requests,
+        encoded: &mut Vec<u8>,
     ) {
         self.read.give_up();
-        self.protocol.refuse(refusal, job, &self.client, services);
-        self.send_encoded(&mut services.encoded);
+        self.protocol
+            .refuse(refusal, job, &self.client, requests, encoded);
+        self.send_encoded(encoded);
     }
 
     pub(super) fn refuse_and_advance(
         &mut self,
         refusal: Refusal,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) -> Action {
-        self.refuse(refusal, None, services);
-        self.advance(services)
+        self.refuse(refusal, None, requests, &mut io.encoded);
+        self.advance(requests, io)
     }
 
     /// Write what is encoded, and queue what the socket does not take.
@@ -54,26 +59,26 @@ impl Connection {
     }
 
     /// Write what is encoded or queued, and when all is written decide what comes next.
-    pub(super) fn advance(&mut self, services: &mut Services) -> Action {
-        self.send_encoded(&mut services.encoded);
+    pub(super) fn advance(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Action {
+        self.send_encoded(&mut io.encoded);
         if !self.write.is_empty()
-            && let Some(action) = self.flush(services)
+            && let Some(action) = self.flush(requests, io)
         {
             return action;
         }
-        if self.protocol.on_written(services) && self.write.has_window() {
+        if self.protocol.on_written(requests) && self.write.has_window() {
             self.write.forget_window();
         }
         if self.protocol.is_closing() {
-            return self.begin_close(&mut services.clock);
+            return self.begin_close(&mut requests.clock);
         }
         if self.protocol.is_idle() {
-            return self.next_request(services);
+            return self.next_request(requests, io);
         }
         // A streamed response has caught up; the next move is the application's.
         self.lifecycle.caught_up();
         // An interim answer (100) was held up by the socket: the body it asked for may have come meanwhile.
-        self.await_input(&mut services.clock);
+        self.await_input(&mut requests.clock);
         if self.wants_input() && self.read.is_ready() {
             return Action::Resume;
         }
@@ -81,12 +86,10 @@ impl Connection {
     }
 
     /// Returns what becomes of the connection when not everything was written.
-    fn flush(&mut self, services: &mut Services) -> Option<Action> {
-        let flushed = self.write.flush(
-            &mut self.transport,
-            &mut services.writes,
-            &mut services.drops,
-        );
+    fn flush(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Option<Action> {
+        let flushed = self
+            .write
+            .flush(&mut self.transport, &mut io.writes, &mut requests.drops);
         let (action, written) = match flushed {
             Ok(Progress::Done) => return None,
             Ok(Progress::BudgetExhausted) => return Some(Action::Resume),
@@ -103,17 +106,17 @@ impl Connection {
             false => Pace::Ordinary,
         };
         self.lifecycle
-            .await_client(written, pace, &mut services.clock);
+            .await_client(written, pace, &mut requests.clock);
         Some(action)
     }
 
     /// The transport has something of its own to send: a part of a handshake, an alert.
-    pub(super) fn send_unsent(&mut self, services: &mut Services) -> Action {
+    pub(super) fn send_unsent(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Action {
         if !self.transport.has_unsent() {
             return Action::Wait;
         }
         if self.lifecycle.is_handshaking() {
-            return self.read(services);
+            return self.read(requests, io);
         }
         match self.transport.send_unsent() {
             // The client may have closed its side before ours was closed.
@@ -132,6 +135,39 @@ impl Connection {
         Action::Wait
     }
 
+    /// Continue the TLS handshake. `None` when it is done: requests can be read.
+    pub(super) fn handshake(
+        &mut self,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Option<Action> {
+        if !io.handshakes.take_step() {
+            return Some(Action::Resume);
+        }
+        let tls = self.transport.tls()?;
+        match tls.handshake() {
+            Ok(Handshake::Blocked) => Some(Action::Wait),
+            Ok(Handshake::ShareUsed) => Some(Action::Resume),
+            Ok(Handshake::Done) => {
+                self.lifecycle.end_handshake();
+                if let Some(agreed) = tls.agreed() {
+                    self.client.set_tls(io.handshakes.note_done(agreed));
+                }
+                // The first request may have come with the client's last message.
+                self.read.on_edge(InputEvent::Readable);
+                let agreed = self.transport.tls().and_then(|tls| tls.agreed());
+                match agreed.and_then(|agreed| agreed.alpn_protocol()) {
+                    Some(b"h2") => Some(self.begin_http2(&[], requests, io)),
+                    _ => None,
+                }
+            }
+            Err(error) => {
+                let (handshakes, clock) = (&mut io.handshakes, &mut requests.clock);
+                Some(self.fail_handshake(&error, handshakes, clock))
+            }
+        }
+    }
+
     /// A TLS handshake has failed, or took too long.
     pub(super) fn fail_handshake(
         &mut self,
@@ -148,18 +184,38 @@ impl Connection {
         Action::Resume
     }
 
+    /// HTTP/2 takes over, with what was read.
+    pub(super) fn begin_http2(
+        &mut self,
+        bytes: &[u8],
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
+        self.http2 = Some(Box::new(Http2::new(&self.client, requests)));
+        match self.http2() {
+            Some((http2, mut link)) => {
+                match http2.begin(bytes, &mut link, requests, &mut io.writes) {
+                    // The socket may have more.
+                    Action::Wait | Action::Idle => Action::Resume,
+                    action => action,
+                }
+            }
+            None => Action::Wait,
+        }
+    }
+
     /// The response is written and the connection stays: continue with what was pipelined, or wait.
-    fn next_request(&mut self, services: &mut Services) -> Action {
-        self.lifecycle.keep_alive(&services.clock);
+    fn next_request(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Action {
+        self.lifecycle.keep_alive(&requests.clock);
         self.usage = Usage::Kept;
         if !self.read.is_empty() {
-            let action = self.receive_buffered(services);
+            let action = self.receive_buffered(requests, io);
             if action != Action::Wait {
                 return action;
             }
             // Refused, or asked to continue by a `100 Continue` that the socket does not take.
             if self.protocol.is_closing() || !self.write.is_empty() {
-                return self.advance(services);
+                return self.advance(requests, io);
             }
         }
         if self.read.is_ready() && self.wants_input() {
@@ -167,15 +223,15 @@ impl Connection {
             return Action::Resume;
         }
         if !self.protocol.is_idle() {
-            self.await_input(&mut services.clock);
+            self.await_input(&mut requests.clock);
             return Action::Wait;
         }
-        if services.shutdown.is_draining() {
+        if requests.shutdown.is_draining() {
             // The response began before the stop and could not say close.
-            self.lifecycle.await_last_request(&mut services.clock);
+            self.lifecycle.await_last_request(&mut requests.clock);
             return Action::Wait;
         }
-        self.lifecycle.await_request(&mut services.clock);
+        self.lifecycle.await_request(&mut requests.clock);
         Action::Idle
     }
 
@@ -200,9 +256,13 @@ impl Connection {
     /// The worker stops. A request that is under way gets its answer, which says close. A connection that is idle
     /// closes, unless its next request is there already; one that was used just now, or is new, may have sent a
     /// request that has not yet arrived, so it gets a moment for it.
-    pub(in crate::worker) fn begin_drain(&mut self, services: &mut Services) -> Action {
+    pub(in crate::worker) fn begin_drain(
+        &mut self,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
         if let Some((http2, mut link)) = self.http2() {
-            return http2.begin_drain(&mut link, services);
+            return http2.begin_drain(&mut link, requests, &mut io.writes);
         }
         if self.lifecycle.is_lingering_close() {
             return Action::Wait;
@@ -212,33 +272,56 @@ impl Connection {
             return Action::Wait;
         }
         let used_at = self.lifecycle.used_at();
-        let action = self.close_if_idle(services);
+        let action = self.close_if_idle(requests, io);
         if self.lifecycle.is_handshaking() {
             // Its request may be on its way too.
-            self.lifecycle.await_last_request(&mut services.clock);
+            self.lifecycle.await_last_request(&mut requests.clock);
             return Action::Resume;
         }
-        let now = services.clock.now();
+        let now = requests.clock.now();
         let was_used = used_at.is_some_and(|at| now.saturating_duration_since(at) < JUST_NOW);
         if action == Action::Close && was_used && !self.read.is_closed() {
-            self.lifecycle.await_last_request(&mut services.clock);
+            self.lifecycle.await_last_request(&mut requests.clock);
             return Action::Wait;
         }
         action
     }
 
     /// Close, unless the next request is there already.
-    pub(in crate::worker) fn close_if_idle(&mut self, services: &mut Services) -> Action {
+    pub(in crate::worker) fn close_if_idle(
+        &mut self,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
         if let Some((http2, mut link)) = self.http2() {
-            return http2.close_if_idle(&mut link, services);
+            return http2.close_if_idle(&mut link, requests, io);
         }
         self.read.on_edge(InputEvent::Readable);
-        let action = self.read(services);
+        let action = self.read(requests, io);
         if action == Action::Wait && self.is_idle() {
             Action::Close
         } else {
             action
         }
+    }
+
+    /// The application has had the request for too long. Returns what the client has seen.
+    pub(in crate::worker) fn time_out(
+        &mut self,
+        id: ConnId,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> (TimedOut, Action) {
+        if let Some((http2, _)) = self.http2() {
+            return http2.time_out(id, requests);
+        }
+        let is_hijackable = self.protocol.is_hijackable();
+        self.drop_request_body();
+        let seen = self.protocol.time_out(&mut requests.clock, &mut io.encoded);
+        if is_hijackable {
+            return (seen, Action::Close);
+        }
+        (seen, self.advance(requests, io))
     }
 
     /// What another worker needs to go on with this connection: its socket, and the bytes of the request that no thread has
@@ -268,13 +351,14 @@ impl Connection {
     pub(in crate::worker) fn resume_transferred(
         &mut self,
         bytes: &[u8],
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) -> Action {
         self.preamble = Preamble::Over;
         self.read.keep(bytes);
-        let action = self.receive_buffered(services);
+        let action = self.receive_buffered(requests, io);
         if action == Action::Wait {
-            self.await_input(&mut services.clock);
+            self.await_input(&mut requests.clock);
         }
         action
     }

@@ -11,15 +11,15 @@ use crate::pool::Job;
 use super::{Action, Connection};
 use crate::worker::connection_lifecycle::State;
 use crate::worker::dispatch::Usage;
-use crate::worker::events::InputEvent;
 use crate::worker::http1::{Arrived, Http1, Refusal, Wanted};
 use crate::worker::http2::{Http2, SWITCHING, frames_of};
 use crate::worker::loop_clock::Clock;
 use crate::worker::preamble::{Found, Preamble};
 use crate::worker::read_side::{Input, SHARE_BYTES};
-use crate::worker::services::{Services, recycle};
+use crate::worker::requests::{Requests, recycle};
+use crate::worker::shared_io::SharedIo;
 use crate::worker::spool::BodyBudget;
-use crate::worker::transport::{Handshake, Transport};
+use crate::worker::transport::Transport;
 
 /// A head, and what comes with it, is read in steps of this many bytes.
 const FIRST_BYTES: usize = 16 * 1024;
@@ -52,32 +52,37 @@ impl Connection {
     }
 
     /// Read until the socket would block, a request is whole, or the share of this iteration is used up.
-    pub(super) fn read(&mut self, services: &mut Services) -> Action {
+    pub(super) fn read(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Action {
         if self.lifecycle.is_handshaking()
-            && let Some(action) = self.handshake(services)
+            && let Some(action) = self.handshake(requests, io)
         {
             return action;
         }
-        let mut input = std::mem::take(&mut services.input);
+        let mut input = std::mem::take(&mut io.input);
         let action = if self.lifecycle.is_lingering_close() {
             self.discard_input(&mut input)
         } else {
-            self.read_into(&mut input, services)
+            self.read_into(&mut input, requests, io)
         };
-        services.input = input;
+        io.input = input;
         action
     }
 
-    fn read_into(&mut self, buffer: &mut [u8], services: &mut Services) -> Action {
+    fn read_into(
+        &mut self,
+        buffer: &mut [u8],
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
         let mut share = SHARE_BYTES;
         while self.read.is_ready() && self.wants_input() {
             let is_body = self.protocol.wanted() == Wanted::Body;
             let direct = is_body
-                .then(|| self.direct_read(share, &services.bodies))
+                .then(|| self.direct_read(share, &requests.bodies))
                 .flatten();
             let result = match direct {
-                Some(parts) => self.read_direct(parts, services),
-                None => self.read_once(buffer, services),
+                Some(parts) => self.read_direct(parts, requests, io),
+                None => self.read_once(buffer, requests, io),
             };
             match result {
                 Ok(Input::Bytes(len)) => {
@@ -85,7 +90,7 @@ impl Connection {
                     self.lifecycle.received(len);
                 }
                 Ok(Input::Blocked) => break,
-                Ok(Input::End) => return self.on_end_of_input(services),
+                Ok(Input::End) => return self.on_end_of_input(requests),
                 Err(action) => return action,
             }
             if share == 0 && self.read.is_ready() && self.wants_input() {
@@ -94,9 +99,9 @@ impl Connection {
         }
         if self.protocol.is_closing() || self.is_continue_stuck() {
             // Refused on the way in, or asked to continue: the client has to take that first.
-            return self.advance(services);
+            return self.advance(requests, io);
         }
-        self.await_input(&mut services.clock);
+        self.await_input(&mut requests.clock);
         Action::Wait
     }
 
@@ -105,7 +110,12 @@ impl Connection {
         !self.write.is_empty() && self.protocol.wanted() == Wanted::Body
     }
 
-    fn read_once(&mut self, buffer: &mut [u8], services: &mut Services) -> Result<Input, Action> {
+    fn read_once(
+        &mut self,
+        buffer: &mut [u8],
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Result<Input, Action> {
         // What follows a head is better read to where it stays.
         let buffer = match self.protocol.wanted() {
             Wanted::Body | Wanted::StreamedBody { .. } => buffer,
@@ -113,7 +123,7 @@ impl Connection {
         };
         let input = (self.read.read(buffer, &mut self.transport)).map_err(|_| Action::Close)?;
         if let Input::Bytes(len) = input {
-            let action = self.on_input(&buffer[..len], services);
+            let action = self.on_input(&buffer[..len], requests, io);
             if action != Action::Wait {
                 return Err(action);
             }
@@ -130,24 +140,25 @@ impl Connection {
     fn read_direct(
         &mut self,
         parts: (usize, usize),
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) -> Result<Input, Action> {
         let (read, transport) = (&mut self.read, &mut self.transport);
-        let input = (self.protocol).read_direct(parts, read, transport, &mut services.bodies);
+        let input = (self.protocol).read_direct(parts, read, transport, &mut requests.bodies);
         let input = input.map_err(|_| Action::Close)?;
         if let Input::Bytes(len) = input
             && len == parts.0
         {
             // The last bytes of the body are in.
-            if let Err(refusal) = self.feed(&[], services) {
-                self.refuse(refusal, None, services);
+            if let Err(refusal) = self.feed(&[], requests, io) {
+                self.refuse(refusal, None, requests, &mut io.encoded);
             }
         }
         Ok(input)
     }
 
     /// The client has closed its side and everything before that is consumed.
-    fn on_end_of_input(&mut self, services: &mut Services) -> Action {
+    fn on_end_of_input(&mut self, requests: &mut Requests) -> Action {
         if self.protocol.has_streaming_body() {
             // It may still read the answer of an application that finds the body incomplete.
             self.fail_request_body(
@@ -160,130 +171,103 @@ impl Connection {
         if matches!(self.protocol.wanted(), Wanted::Head | Wanted::Body) {
             // A truncated request is never shown to the application, and no answer is awaited.
             self.protocol
-                .abandon("client gone before the end of the request", services);
+                .abandon("client gone before the end of the request", requests);
         }
-        self.close_announced(&mut services.clock)
+        self.close_announced(&mut requests.clock)
     }
 
     /// Bytes have arrived.
-    fn on_input(&mut self, bytes: &[u8], services: &mut Services) -> Action {
+    fn on_input(&mut self, bytes: &[u8], requests: &mut Requests, io: &mut SharedIo) -> Action {
         if self.preamble != Preamble::Over {
-            return self.on_preamble(bytes, services);
+            return self.on_preamble(bytes, requests, io);
         }
         if !self.read.is_empty() {
             self.read.keep(bytes);
-            return self.receive_buffered(services);
+            return self.receive_buffered(requests, io);
         }
         // The usual case: a whole request in one read is parsed where it lies.
-        match self.receive(bytes, services) {
+        match self.receive(bytes, requests, io) {
             Ok(consumed) if consumed == bytes.len() => self.after_receiving(),
             Ok(consumed) => {
                 self.read.keep(&bytes[consumed..]);
                 Action::Wait
             }
-            Err(refusal) => self.refuse_and_advance(refusal, services),
-        }
-    }
-
-    /// HTTP/2 takes over, with what was read.
-    fn begin_http2(&mut self, bytes: &[u8], services: &mut Services) -> Action {
-        self.http2 = Some(Box::new(Http2::new(&self.client, services)));
-        match self.http2() {
-            Some((http2, mut link)) => match http2.begin(bytes, &mut link, services) {
-                // The socket may have more.
-                Action::Wait | Action::Idle => Action::Resume,
-                action => action,
-            },
-            None => Action::Wait,
+            Err(refusal) => self.refuse_and_advance(refusal, requests, io),
         }
     }
 
     /// The connection's first bytes have arrived.
-    fn on_preamble(&mut self, bytes: &[u8], services: &mut Services) -> Action {
+    fn on_preamble(&mut self, bytes: &[u8], requests: &mut Requests, io: &mut SharedIo) -> Action {
         self.read.keep(bytes);
         let buffer = self.read.take();
-        let policy = &services.policy;
+        let policy = &requests.policy;
         match self.preamble.find(&buffer, &mut self.client, policy) {
             Ok(Found::NeedData(begin)) => {
                 self.read.give_back(buffer, begin);
                 Action::Wait
             }
-            Ok(Found::Http2(begin)) => self.begin_http2(&buffer[begin..], services),
+            Ok(Found::Http2(begin)) => self.begin_http2(&buffer[begin..], requests, io),
             Ok(Found::Rest(begin)) => {
                 self.read.give_back(buffer, begin);
-                self.receive_buffered(services)
+                self.receive_buffered(requests, io)
             }
             Ok(Found::Handshake(begin)) => {
-                if let Some((tls, server)) = self.transport.tls().zip(services.handshakes.server())
-                {
+                if let Some((tls, server)) = self.transport.tls().zip(io.handshakes.server()) {
                     tls.begin(server, &buffer[begin..]);
-                    self.lifecycle.begin_handshake(&services.clock);
+                    self.lifecycle.begin_handshake(&requests.clock);
                 }
                 // The others go first.
                 Action::Resume
             }
-            Err(refusal) => self.refuse_and_advance(refusal, services),
-        }
-    }
-
-    /// Continue the TLS handshake. `None` when it is done: requests can be read.
-    fn handshake(&mut self, services: &mut Services) -> Option<Action> {
-        if !services.handshakes.take_step() {
-            return Some(Action::Resume);
-        }
-        let tls = self.transport.tls()?;
-        match tls.handshake() {
-            Ok(Handshake::Blocked) => Some(Action::Wait),
-            Ok(Handshake::ShareUsed) => Some(Action::Resume),
-            Ok(Handshake::Done) => {
-                self.lifecycle.end_handshake();
-                if let Some(agreed) = tls.agreed() {
-                    self.client.set_tls(services.handshakes.note_done(agreed));
-                }
-                // The first request may have come with the client's last message.
-                self.read.on_edge(InputEvent::Readable);
-                let agreed = self.transport.tls().and_then(|tls| tls.agreed());
-                match agreed.and_then(|agreed| agreed.alpn_protocol()) {
-                    Some(b"h2") => Some(self.begin_http2(&[], services)),
-                    _ => None,
-                }
-            }
-            Err(error) => {
-                let (handshakes, clock) = (&mut services.handshakes, &mut services.clock);
-                Some(self.fail_handshake(&error, handshakes, clock))
-            }
+            Err(refusal) => self.refuse_and_advance(refusal, requests, io),
         }
     }
 
     /// Continue with what was read before: the rest of a request, or the next of a pipeline.
-    pub(super) fn receive_buffered(&mut self, services: &mut Services) -> Action {
+    pub(super) fn receive_buffered(
+        &mut self,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
         let buffer = self.read.take();
-        match self.receive(&buffer, services) {
+        match self.receive(&buffer, requests, io) {
             Ok(consumed) => {
                 self.read.give_back(buffer, consumed);
                 self.after_receiving()
             }
-            Err(refusal) => self.refuse_and_advance(refusal, services),
+            Err(refusal) => self.refuse_and_advance(refusal, requests, io),
         }
     }
 
     /// Consume bytes as far as they are wanted. Returns how many; the rest is to be given again with what follows.
-    fn receive(&mut self, bytes: &[u8], services: &mut Services) -> Result<usize, Refusal> {
+    fn receive(
+        &mut self,
+        bytes: &[u8],
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Result<usize, Refusal> {
         if bytes.is_empty() || !self.wants_input() {
             return Ok(0);
         }
-        self.feed(bytes, services)
+        self.feed(bytes, requests, io)
     }
 
     /// Feed the protocol, and dispatch the request that comes of it.
-    fn feed(&mut self, bytes: &[u8], services: &mut Services) -> Result<usize, Refusal> {
+    fn feed(
+        &mut self,
+        bytes: &[u8],
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Result<usize, Refusal> {
         let mut consumed = 0;
         loop {
             let rest = &bytes[consumed..];
-            let (step, arrived) = self.protocol.receive(rest, &self.client, services)?;
+            let (step, arrived) =
+                self.protocol
+                    .receive(rest, &self.client, requests, &mut io.encoded)?;
             consumed += step;
-            if !services.encoded.is_empty() {
-                self.send_encoded(&mut services.encoded);
+            if !io.encoded.is_empty() {
+                self.send_encoded(&mut io.encoded);
             }
             match arrived {
                 Arrived::Nothing => return Ok(consumed),
@@ -295,13 +279,19 @@ impl Connection {
                         }
                         Upgrade::Other => {}
                         Upgrade::Http2 => {
-                            if let Some(frames) = self.http2_upgrade(&job, services) {
-                                self.upgrade_to_http2(&frames, &bytes[consumed..], job, services);
+                            if let Some(frames) = self.http2_upgrade(&job, requests) {
+                                self.upgrade_to_http2(
+                                    &frames,
+                                    &bytes[consumed..],
+                                    job,
+                                    requests,
+                                    io,
+                                );
                                 return Ok(bytes.len());
                             }
                         }
                     }
-                    self.dispatch(job, services);
+                    self.dispatch(job, requests, &mut io.encoded);
                 }
                 Arrived::BodyOver { is_whole } => {
                     if !is_whole {
@@ -317,11 +307,11 @@ impl Connection {
     }
 
     /// The frames of a request that asks for HTTP/2, if it may.
-    fn http2_upgrade(&self, job: &Job, services: &Services) -> Option<Vec<u8>> {
-        let cleartext = services.policy.http2_cleartext(self.client.is_trusted());
+    fn http2_upgrade(&self, job: &Job, requests: &Requests) -> Option<Vec<u8>> {
+        let cleartext = requests.policy.http2_cleartext(self.client.is_trusted());
         let is_allowed = cleartext.allows_upgrade()
             && matches!(self.transport, Transport::Plain(_))
-            && !services.shutdown.is_draining();
+            && !requests.shutdown.is_draining();
         is_allowed.then(|| frames_of(&job.head)).flatten()
     }
 
@@ -331,13 +321,14 @@ impl Connection {
         frames: &[u8],
         rest: &[u8],
         job: Box<Job>,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) {
-        recycle(job, services);
+        recycle(job, requests);
         self.protocol = Http1::default();
-        services.encoded.extend_from_slice(SWITCHING);
-        self.send_encoded(&mut services.encoded);
-        let http2 = Http2::upgraded(frames, rest, &self.client, services);
+        io.encoded.extend_from_slice(SWITCHING);
+        self.send_encoded(&mut io.encoded);
+        let http2 = Http2::upgraded(frames, rest, &self.client, requests);
         self.http2 = Some(Box::new(http2));
     }
 
@@ -351,25 +342,25 @@ impl Connection {
     }
 
     /// Hand a request to the pool.
-    fn dispatch(&mut self, mut job: Box<Job>, services: &mut Services) {
-        job.arrived = services.clock.now();
+    fn dispatch(&mut self, mut job: Box<Job>, requests: &mut Requests, encoded: &mut Vec<u8>) {
+        job.arrived = requests.clock.now();
         job.body_bytes = job.body.len();
-        if services.shutdown.is_draining() || !services.clock.has_keep_alive() {
+        if requests.shutdown.is_draining() || !requests.clock.has_keep_alive() {
             self.protocol.close_after_this();
         }
         if self.usage == Usage::New {
             self.usage = Usage::Asked;
-            services.dispatch.newcomer_asked();
+            requests.dispatch.newcomer_asked();
         }
         self.lifecycle.dispatched();
         if job.socket.is_some() {
             self.protocol.set_hijackable(true);
         }
-        if let Err(job) = services.dispatch.submit(job, &mut services.arbiter) {
+        if let Err(job) = requests.dispatch.submit(job, &mut requests.arbiter) {
             self.drop_request_body();
             let message = "The worker is stopping";
             let refusal = Refusal::new(Status::SERVICE_UNAVAILABLE, message, message);
-            self.refuse(refusal, Some(job), services);
+            self.refuse(refusal, Some(job), requests, encoded);
         }
     }
 

@@ -1,6 +1,9 @@
 //! One connection over a socket pair, step by step, and what a simulation checks of it.
 #![allow(clippy::unwrap_used)]
 
+use crate::worker::requests::Requests;
+use crate::worker::requests::tests::for_tests;
+use crate::worker::shared_io::SharedIo;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
@@ -44,28 +47,31 @@ const WRITABLE: SocketEvent = SocketEvent {
     is_broken: false,
 };
 
-fn connect() -> (Connection, UnixStream, Services) {
+fn connect() -> (Connection, UnixStream, Requests, SharedIo) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    let mut services = Services::for_tests();
+    let (mut requests, io) = for_tests();
     let conn = ConnId::new(0, 0);
     let ours = Transport::from(mio::net::UnixStream::from_std(ours));
-    let connection = Connection::new(conn, ours, Peer::Unix, 0, &mut services);
-    (connection, theirs, services)
+    let connection = Connection::new(conn, ours, Peer::Unix, 0, &mut requests, &io);
+    (connection, theirs, requests, io)
 }
 
 #[test]
 fn an_answered_connection_waits_for_its_next_request() {
-    let (mut connection, mut client, mut services) = connect();
+    let (mut connection, mut client, mut requests, mut io) = connect();
     client
         .write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
         .unwrap();
-    assert_eq!(connection.on_event(READABLE, &mut services), Action::Wait);
+    assert_eq!(
+        connection.on_event(READABLE, &mut requests, &mut io),
+        Action::Wait
+    );
     connection.check_invariants();
     assert!(!connection.is_idle());
-    let mut job = services.dispatch.take_first().unwrap();
+    let mut job = requests.dispatch.take_first().unwrap();
     job.response.set_status(b"204 No Content").unwrap();
-    let action = connection.on_reply(Reply::Whole(job), &mut services);
+    let action = connection.on_reply(Reply::Whole(job), &mut requests, &mut io);
     assert_eq!(action.0, Action::Idle);
     connection.check_invariants();
     let idle_since = connection.idle_since(Instant::now());
@@ -73,20 +79,23 @@ fn an_answered_connection_waits_for_its_next_request() {
     let mut bytes = [0; 64];
     let len = client.read(&mut bytes).unwrap();
     assert!(bytes[..len].starts_with(b"HTTP/1.1 204 No Content\r\n"));
-    assert_eq!(connection.begin_drain(&mut services), Action::Wait);
-    connection.close(&mut services);
+    assert_eq!(connection.begin_drain(&mut requests, &mut io), Action::Wait);
+    connection.close(&mut requests);
 }
 
 #[test]
 fn a_request_that_comes_with_the_room_for_the_last_response_is_read() {
-    let (mut connection, mut client, mut services) = connect();
+    let (mut connection, mut client, mut requests, mut io) = connect();
     let request = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
     client.write_all(request).unwrap();
-    assert_eq!(connection.on_event(READABLE, &mut services), Action::Wait);
-    let mut job = services.dispatch.take_first().unwrap();
+    assert_eq!(
+        connection.on_event(READABLE, &mut requests, &mut io),
+        Action::Wait
+    );
+    let mut job = requests.dispatch.take_first().unwrap();
     job.response.set_status(b"200 OK").unwrap();
     job.response_body.bytes = vec![b'x'; 400_000];
-    let action = connection.on_reply(Reply::Whole(job), &mut services);
+    let action = connection.on_reply(Reply::Whole(job), &mut requests, &mut io);
     assert_eq!(action.0, Action::Wait, "the socket is full");
     // The client reads all there is, and sends its next request in the same moment.
     client.set_nonblocking(true).unwrap();
@@ -97,46 +106,55 @@ fn a_request_that_comes_with_the_room_for_the_last_response_is_read() {
         is_writable: true,
         ..READABLE
     };
-    let mut action = connection.on_event(both, &mut services);
-    while services.dispatch.pool().queue_length() == 0 {
+    let mut action = connection.on_event(both, &mut requests, &mut io);
+    while requests.dispatch.pool().queue_length() == 0 {
         assert_ne!(action, Action::Idle, "nothing announces it again");
         while client.read(&mut bytes).is_ok_and(|len| len > 0) {}
         action = match action {
-            Action::Resume => connection.resume(&mut services),
-            _ => connection.on_event(WRITABLE, &mut services),
+            Action::Resume => connection.resume(&mut requests, &mut io),
+            _ => connection.on_event(WRITABLE, &mut requests, &mut io),
         };
     }
-    connection.close(&mut services);
+    connection.close(&mut requests);
 }
 
 #[test]
 fn a_refused_client_may_finish_sending_before_the_connection_closes() {
-    let (mut connection, mut client, mut services) = connect();
+    let (mut connection, mut client, mut requests, mut io) = connect();
     client.write_all(b"BAD\r\n\r\n").unwrap();
-    assert_eq!(connection.on_event(READABLE, &mut services), Action::Resume);
+    assert_eq!(
+        connection.on_event(READABLE, &mut requests, &mut io),
+        Action::Resume
+    );
     client.write_all(b"the rest").unwrap();
-    assert_eq!(connection.resume(&mut services), Action::Wait);
+    assert_eq!(connection.resume(&mut requests, &mut io), Action::Wait);
     connection.check_invariants();
     drop(client);
     let closed = SocketEvent {
         input: InputEvent::Closed,
         ..READABLE
     };
-    assert_eq!(connection.on_event(closed, &mut services), Action::Close);
-    connection.close(&mut services);
-    let slot = services.accounting.slot();
+    assert_eq!(
+        connection.on_event(closed, &mut requests, &mut io),
+        Action::Close
+    );
+    connection.close(&mut requests);
+    let slot = requests.accounting.slot();
     assert_eq!((slot.requests(), slot.refused()), (1, 1));
 }
 
 #[test]
 fn a_client_that_leaves_in_a_head_is_logged_and_gets_no_answer() {
-    let (mut connection, mut client, mut services) = connect();
+    let (mut connection, mut client, mut requests, mut io) = connect();
     client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
-    assert_eq!(connection.on_event(READABLE, &mut services), Action::Wait);
+    assert_eq!(
+        connection.on_event(READABLE, &mut requests, &mut io),
+        Action::Wait
+    );
     connection.check_invariants();
     drop(client);
     connection.read.on_edge(InputEvent::Closed);
-    assert_eq!(connection.resume(&mut services), Action::Close);
-    connection.close(&mut services);
-    assert_eq!(services.accounting.slot().requests(), 1);
+    assert_eq!(connection.resume(&mut requests, &mut io), Action::Close);
+    connection.close(&mut requests);
+    assert_eq!(requests.accounting.slot().requests(), 1);
 }

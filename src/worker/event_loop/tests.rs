@@ -1,5 +1,6 @@
 //! The loop as a simulation plays it.
 
+use crate::worker::requests::Requests;
 use std::time::Duration;
 
 use super::*;
@@ -11,23 +12,23 @@ use crate::worker::transport::Transport;
 impl EventLoop<'_> {
     pub(in crate::worker) fn take_in(&mut self, transport: Transport, peer: Peer) {
         self.connections
-            .open(transport, peer, 0, &mut self.services);
+            .open(transport, peer, 0, &mut self.requests, &self.io);
     }
 
     pub(in crate::worker) fn poll_at_once(&mut self) -> io::Result<()> {
-        renew_budgets(&mut self.services);
+        renew_budgets(&mut self.io);
         self.sleeper.poll_at_once()
     }
 
     pub(in crate::worker) fn advance_clock(&mut self, by: Duration) {
-        self.services.clock.advance(by);
+        self.requests.clock.advance(by);
     }
 
     pub(in crate::worker) fn connections(&self) -> impl Iterator<Item = &Connection> {
         self.connections.iter()
     }
 
-    pub(in crate::worker) fn services(&self) -> &Services {
-        &self.services
+    pub(in crate::worker) fn requests(&self) -> &Requests {
+        &self.requests
     }
 }

@@ -8,60 +8,66 @@ use crate::worker::shutdown::Next;
 impl EventLoop<'_> {
     /// Stop gracefully: take what waits in the accept queue, then no more; close what is idle; finish the rest.
     pub(in crate::worker) fn begin_drain(&mut self) {
-        let services = &mut self.services;
-        if !services.shutdown.begin(services.clock.now()) {
+        let (requests, io) = (&mut self.requests, &mut self.io);
+        if !requests.shutdown.begin(requests.clock.now()) {
             return;
         }
-        services.arbiter.report(SlotState::Draining);
+        requests.arbiter.report(SlotState::Draining);
         for (transport, peer, listener) in self.listeners.waiting() {
-            self.connections.open(transport, peer, listener, services);
+            self.connections
+                .open(transport, peer, listener, requests, io);
         }
-        self.listeners.close(services.slot().get().ends_listeners());
-        services.arbiter.report_closed_listeners();
+        self.listeners
+            .close(requests.accounting.slot().ends_listeners());
+        requests.arbiter.report_closed_listeners();
         if let Some(peers) = &mut self.peers {
-            peers.drain(&mut self.connections, services);
+            peers.drain(&mut self.connections, requests, io);
         }
-        self.connections.begin_drain(services);
+        self.connections.begin_drain(requests, io);
     }
 
     /// Stop at once: whatever is open is closed.
     pub(super) fn stop_now(&mut self, exit_code: i32) {
-        let services = &mut self.services;
-        services.shutdown.stop_now(exit_code, services.clock.now());
-        self.listeners.close(services.slot().get().ends_listeners());
-        services.arbiter.report_closed_listeners();
-        self.connections.close_all(services);
+        let requests = &mut self.requests;
+        requests.shutdown.stop_now(exit_code, requests.clock.now());
+        self.listeners
+            .close(requests.accounting.slot().ends_listeners());
+        requests.arbiter.report_closed_listeners();
+        self.connections.close_all(requests);
         self.leave();
     }
 
     /// The worker is aborted: what no thread has begun is the successor's, or is refused.
     pub(super) fn leave_waiting(&mut self) {
-        let (connections, services) = (&mut self.connections, &mut self.services);
-        let is_asked_to_stop = !services.shutdown.begin(services.clock.now());
+        let connections = &mut self.connections;
+        let (requests, io) = (&mut self.requests, &mut self.io);
+        let is_asked_to_stop = !requests.shutdown.begin(requests.clock.now());
         match &self.takeover {
             // Of a server that stops there may be no other.
-            Some(takeover) if is_asked_to_stop => takeover.leave_if_served(connections, services),
-            Some(takeover) => takeover.leave_all(connections, services),
+            Some(takeover) if is_asked_to_stop => {
+                takeover.leave_if_served(connections, requests, io)
+            }
+            Some(takeover) => takeover.leave_all(connections, requests),
             None => {}
         }
-        deliver::refuse_waiting(connections, services);
+        deliver::refuse_waiting(connections, requests, io);
     }
 
     /// Continue to the next phase of the stop when this one is over.
     pub(super) fn advance_shutdown(&mut self) {
-        let services = &mut self.services;
-        let now = services.clock.now();
+        let (requests, io) = (&mut self.requests, &mut self.io);
+        let now = requests.clock.now();
         let open = self.connections.len_with_hijacked();
-        match services.shutdown.advance(open, now) {
+        match requests.shutdown.advance(open, now) {
             Next::Nothing => {}
             Next::Leave => self.leave(),
             Next::Cut => {
                 if let Some(takeover) = &self.takeover {
-                    takeover.leave_if_served(&mut self.connections, services);
+                    takeover.leave_if_served(&mut self.connections, requests, io);
                 }
-                let cut = self.connections.close_all(services);
+                let cut = self.connections.close_all(requests);
                 if cut > 0 {
-                    services.accounting.slot().add_cut(cut as u64);
+                    requests.accounting.slot().add_cut(cut as u64);
                     log::warn!(
                         "graceful_timeout is over: {cut} connection(s) with a request under way were cut."
                     );
@@ -69,16 +75,16 @@ impl EventLoop<'_> {
                 self.leave();
             }
         }
-        let services = &mut self.services;
-        let threads = services.dispatch.pool().live_threads();
-        services.shutdown.end(threads, now);
+        let requests = &mut self.requests;
+        let threads = requests.dispatch.pool().live_threads();
+        requests.shutdown.end(threads, now);
     }
 
     /// All connections are closed: let the threads leave.
     fn leave(&mut self) {
-        let services = &mut self.services;
-        services.dispatch.pool().close();
-        services.dispatch.log_shed(services.clock.now(), true);
-        deliver::cut_waiting(services);
+        let requests = &mut self.requests;
+        requests.dispatch.pool().close();
+        requests.dispatch.log_shed(requests.clock.now(), true);
+        deliver::cut_waiting(requests);
     }
 }

@@ -13,7 +13,7 @@ use crate::worker::body_stream::StreamingRequestBody;
 use crate::worker::describe::PeerText;
 use crate::worker::dispatch::Dispatch;
 use crate::worker::loop_clock::Clock;
-use crate::worker::services::{Services, recycle};
+use crate::worker::requests::{Requests, recycle};
 use crate::worker::spool::{BodyBudget, Spool};
 
 /// The request that is under way.
@@ -86,13 +86,13 @@ impl Receiving {
     }
 
     /// The client left before its request was whole. Nothing is answered, but the request is logged.
-    pub(in crate::worker) fn abandon(self, reason: &str, services: &mut Services) {
-        let job = self.give_up(&mut services.bodies);
+    pub(in crate::worker) fn abandon(self, reason: &str, requests: &mut Requests) {
+        let job = self.give_up(&mut requests.bodies);
         let status = Status::BAD_REQUEST.code;
-        services
+        requests
             .accounting
-            .unanswered(&job, status, reason, &services.clock);
-        recycle(job, services);
+            .unanswered(&job, status, reason, &requests.clock);
+        recycle(job, requests);
     }
 }
 
@@ -114,18 +114,18 @@ pub(in crate::worker) fn finish_body(receiving: &mut Receiving) -> Result<(), Re
 
 impl Answered {
     /// The request is over.
-    pub(in crate::worker) fn log(self, services: &mut Services) {
+    pub(in crate::worker) fn log(self, requests: &mut Requests) {
         if !self.job.unlogged {
             let outcome = Outcome {
                 status: self.status,
                 bytes_sent: self.sent_bytes,
                 reason: &self.reason,
             };
-            services
+            requests
                 .accounting
-                .request(&self.job, &outcome, &services.clock);
+                .request(&self.job, &outcome, &requests.clock);
         }
-        recycle(self.job, services);
+        recycle(self.job, requests);
     }
 }
 

@@ -11,7 +11,7 @@ use super::request_state::{Answered, Client, Receiving, Refusal, Request, Runnin
 use crate::worker::deferred_drop::DeferredDrops;
 use crate::worker::describe::{RequestLine, log_overlong_body};
 use crate::worker::loop_clock::Clock;
-use crate::worker::services::{Services, recycle};
+use crate::worker::requests::{Requests, recycle};
 use crate::worker::write_side::{WriteSide, discard};
 
 /// A whole body up to this many bytes is copied behind its head, so that one plain write sends both.
@@ -52,18 +52,19 @@ impl Http1 {
         &mut self,
         mut job: Box<Job>,
         write: &mut WriteSide,
-        services: &mut Services,
+        requests: &mut Requests,
+        encoded: &mut Vec<u8>,
     ) -> bool {
         let gives_up_body = self.drop_body();
         let body = std::mem::take(&mut job.response_body);
         let total = body.len();
-        let defaults = services.clock.response_defaults();
-        let out = &mut services.encoded;
+        let defaults = requests.clock.response_defaults();
+        let out = encoded;
         let may_have_body = !self.exchange.is_head_request();
         let whole = self
             .exchange
             .respond_whole(&job.response, total, &defaults, out);
-        job.response_body = encode_whole_body(body, whole.taken, write, out, &mut services.drops);
+        job.response_body = encode_whole_body(body, whole.taken, write, out, &mut requests.drops);
         let count = BodyCount {
             sent: whole.taken,
             cut: u64::from(may_have_body) * (total - whole.taken),
@@ -166,9 +167,10 @@ impl Http1 {
         &mut self,
         mut job: Box<Job>,
         client: &Client,
-        services: &mut Services,
+        requests: &mut Requests,
+        encoded: &mut Vec<u8>,
     ) -> bool {
-        services.accounting.slot().add_errors(1);
+        requests.accounting.slot().add_errors(1);
         let running = self.take_running();
         if self.exchange.is_dispatched() {
             let (status, reason) = match running.body_fault {
@@ -179,7 +181,8 @@ impl Http1 {
                 Refusal::new(status, "", reason),
                 Some(job),
                 client,
-                services,
+                requests,
+                encoded,
             );
             return true;
         }
@@ -204,14 +207,15 @@ impl Http1 {
         refusal: Refusal,
         job: Option<Box<Job>>,
         client: &Client,
-        services: &mut Services,
+        requests: &mut Requests,
+        encoded: &mut Vec<u8>,
     ) {
         let received = match std::mem::take(&mut self.request) {
-            Request::Receiving(receiving) => Some(receiving.give_up(&mut services.bodies)),
+            Request::Receiving(receiving) => Some(receiving.give_up(&mut requests.bodies)),
             _ => None,
         };
         let job = job.or(received).unwrap_or_else(|| {
-            Receiving::begin(client, &mut services.dispatch, &services.clock).job
+            Receiving::begin(client, &mut requests.dispatch, &requests.clock).job
         });
         let Refusal {
             status,
@@ -219,11 +223,10 @@ impl Http1 {
             reason,
         } = refusal;
         if status.code != Status::INTERNAL_SERVER_ERROR.code {
-            services.accounting.slot().add_refused(1);
+            requests.accounting.slot().add_refused(1);
         }
-        let defaults = services.clock.response_defaults();
-        self.exchange
-            .refuse(status, &message, &defaults, &mut services.encoded);
+        let defaults = requests.clock.response_defaults();
+        self.exchange.refuse(status, &message, &defaults, encoded);
         self.request = Request::Answered(Answered {
             job,
             status: status.code,
@@ -233,9 +236,9 @@ impl Http1 {
     }
 
     /// The client left before its request was whole. Nothing is answered, but the request is logged.
-    pub(in crate::worker) fn abandon(&mut self, reason: &str, services: &mut Services) {
+    pub(in crate::worker) fn abandon(&mut self, reason: &str, requests: &mut Requests) {
         if let Request::Receiving(receiving) = std::mem::take(&mut self.request) {
-            receiving.abandon(reason, services);
+            receiving.abandon(reason, requests);
         }
     }
 
@@ -300,12 +303,12 @@ impl Http1 {
     }
 
     /// Everything is written: a request that was answered is over. Returns whether there was one.
-    pub(in crate::worker) fn on_written(&mut self, services: &mut Services) -> bool {
+    pub(in crate::worker) fn on_written(&mut self, requests: &mut Requests) -> bool {
         if !matches!(self.request, Request::Answered(_)) {
             return false;
         }
         if let Request::Answered(answered) = std::mem::take(&mut self.request) {
-            answered.log(services);
+            answered.log(requests);
         }
         true
     }
@@ -316,18 +319,18 @@ impl Http1 {
     }
 
     /// The connection is gone, with `unsent_bytes` that were encoded and not written.
-    pub(in crate::worker) fn close(mut self, unsent_bytes: u64, services: &mut Services) {
+    pub(in crate::worker) fn close(mut self, unsent_bytes: u64, requests: &mut Requests) {
         match std::mem::take(&mut self.request) {
             Request::Receiving(receiving) => {
-                let job = receiving.give_up(&mut services.bodies);
-                recycle(job, services);
+                let job = receiving.give_up(&mut requests.bodies);
+                recycle(job, requests);
             }
             Request::Answered(mut answered) => {
                 answered.sent_bytes = answered.sent_bytes.saturating_sub(unsent_bytes);
                 if unsent_bytes > 0 && answered.reason.is_empty() {
-                    answered.reason = services.shutdown.reason_of_gone().into();
+                    answered.reason = requests.shutdown.reason_of_gone().into();
                 }
-                answered.log(services);
+                answered.log(requests);
             }
             Request::None | Request::Running(_) | Request::TimedOut => {}
         }

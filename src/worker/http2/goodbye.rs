@@ -3,6 +3,8 @@
 //! A connection that is to end says so twice (RFC 9113 section 6.8): first that no more requests are taken, with a PING; when
 //! that is answered, every request that was on its way has come, and the second GOAWAY names the last one.
 
+use crate::worker::shutdown::Shutdown;
+use crate::worker::write_side::WriteBudget;
 use h2::Reason;
 
 use super::Http2;
@@ -12,21 +14,22 @@ use crate::pool::ConnId;
 use crate::worker::connection_lifecycle::{Action, State};
 use crate::worker::events::InputEvent;
 use crate::worker::loop_clock::Clock;
-use crate::worker::services::Services;
+use crate::worker::requests::Requests;
+use crate::worker::shared_io::SharedIo;
 
 /// A connection that has served this many requests says goodbye: stream numbers end at 2^31.
 const REQUESTS_MAX: u64 = 100_000;
 
 impl Http2 {
     /// Everything is written: what the connection waits for now.
-    pub(super) fn await_next(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
+    pub(super) fn await_next(&mut self, link: &mut Link<'_>, requests: &mut Requests) -> Action {
         if !link.write.is_empty() {
             return Action::Wait;
         }
         if self.engine.is_over() {
-            return self.begin_close(link, services);
+            return self.begin_close(link, requests);
         }
-        if link.read.has_ended() && self.mux.reset_stalled(services) {
+        if link.read.has_ended() && self.mux.reset_stalled(requests) {
             return Action::Resume;
         }
         if !self.mux.is_idle() {
@@ -38,10 +41,10 @@ impl Http2 {
         }
         if link.read.has_ended() && self.goodbye != Goodbye::Over {
             // It had answers to come, and has them all.
-            self.end(Reason::NO_ERROR, services);
+            self.end(Reason::NO_ERROR, requests);
             return Action::Resume;
         }
-        let (lifecycle, clock) = (&mut *link.lifecycle, &mut services.clock);
+        let (lifecycle, clock) = (&mut *link.lifecycle, &mut requests.clock);
         match (self.goodbye, lifecycle.state()) {
             (Goodbye::Said, _) => {
                 lifecycle.await_last_request(clock);
@@ -72,27 +75,28 @@ impl Http2 {
     pub(super) fn on_end_of_input(
         &mut self,
         link: &mut Link<'_>,
-        services: &mut Services,
+        requests: &mut Requests,
+        writes: &mut WriteBudget,
     ) -> Action {
         self.mux
-            .end_input(|id| self.inspection.is_unfinished(id), services);
+            .end_input(|id| self.inspection.is_unfinished(id), requests);
         if self.mux.is_idle() && link.write.is_empty() {
             return Action::Close;
         }
         self.engine.probe();
-        self.advance(link, services)
+        self.advance(link, requests, writes)
     }
 
     /// Say goodbye when the connection is to take no more requests.
-    pub(super) fn part_if_due(&mut self, services: &Services) {
-        if self.is_to_part(services) && self.engine.drain() {
+    pub(super) fn part_if_due(&mut self, shutdown: &Shutdown) {
+        if self.is_to_part(shutdown) && self.engine.drain() {
             self.goodbye = Goodbye::Said;
         }
     }
 
-    fn is_to_part(&self, services: &Services) -> bool {
+    fn is_to_part(&self, shutdown: &Shutdown) -> bool {
         self.goodbye == Goodbye::Unsaid
-            && (services.shutdown.is_draining() || self.mux.requests() >= REQUESTS_MAX)
+            && (shutdown.is_draining() || self.mux.requests() >= REQUESTS_MAX)
     }
 
     /// Whether the deadline of a stream is over.
@@ -105,11 +109,12 @@ impl Http2 {
         &mut self,
         id: ConnId,
         link: &mut Link<'_>,
-        services: &mut Services,
+        requests: &mut Requests,
+        writes: &mut WriteBudget,
     ) -> Action {
         if id.stream != 0 {
-            self.mux.on_deadline(id.stream, link.client, services);
-            return self.advance(link, services);
+            self.mux.on_deadline(id.stream, link.client, requests);
+            return self.advance(link, requests, writes);
         }
         match link.lifecycle.state() {
             State::Sending => {
@@ -124,8 +129,8 @@ impl Http2 {
             | State::AwaitingRequest { .. }
             | State::KeepAlive { .. }
             | State::ReceivingHead => {
-                self.end(Reason::NO_ERROR, services);
-                self.advance(link, services)
+                self.end(Reason::NO_ERROR, requests);
+                self.advance(link, requests, writes)
             }
         }
     }
@@ -134,11 +139,12 @@ impl Http2 {
     pub(in crate::worker) fn begin_drain(
         &mut self,
         link: &mut Link<'_>,
-        services: &mut Services,
+        requests: &mut Requests,
+        writes: &mut WriteBudget,
     ) -> Action {
         match link.lifecycle.is_lingering_close() {
             true => Action::Wait,
-            false => self.advance(link, services),
+            false => self.advance(link, requests, writes),
         }
     }
 
@@ -146,37 +152,38 @@ impl Http2 {
     pub(in crate::worker) fn close_if_idle(
         &mut self,
         link: &mut Link<'_>,
-        services: &mut Services,
+        requests: &mut Requests,
+        io: &mut SharedIo,
     ) -> Action {
         link.read.on_edge(InputEvent::Readable);
-        let action = self.read(link, services);
+        let action = self.read(link, requests, io);
         if action != Action::Idle || !self.is_idle() {
             return action;
         }
-        self.end(Reason::NO_ERROR, services);
+        self.end(Reason::NO_ERROR, requests);
         // What does not go out at once is not waited for.
-        let _ = self.advance(link, services);
+        let _ = self.advance(link, requests, &mut io.writes);
         Action::Close
     }
 
     /// Say goodbye for good.
-    pub(super) fn end(&mut self, reason: Reason, services: &mut Services) {
+    pub(super) fn end(&mut self, reason: Reason, requests: &mut Requests) {
         self.goodbye = Goodbye::Over;
         self.engine.go_away(reason);
-        self.mux.close(services);
+        self.mux.close(requests);
     }
 
     /// The last GOAWAY is written. The client may still be sending: a reset could destroy what it has not read yet.
-    fn begin_close(&mut self, link: &mut Link<'_>, services: &mut Services) -> Action {
+    fn begin_close(&mut self, link: &mut Link<'_>, requests: &mut Requests) -> Action {
         if link.lifecycle.is_lingering_close() {
             return Action::Wait;
         }
-        self.mux.close(services);
+        self.mux.close(requests);
         link.read.give_up();
         if !link.read.may_have_unread() || link.transport.shutdown_write().is_err() {
             return Action::Close;
         }
-        link.lifecycle.begin_lingering_close(&mut services.clock);
+        link.lifecycle.begin_lingering_close(&mut requests.clock);
         Action::Resume
     }
 }

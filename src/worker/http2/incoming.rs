@@ -8,7 +8,7 @@ use super::violation::Violation;
 use crate::worker::describe::PeerText;
 use crate::worker::http1::Client;
 use crate::worker::preamble::PREFACE;
-use crate::worker::services::Services;
+use crate::worker::requests::Requests;
 
 impl Http2 {
     /// Of a client that has asked for HTTP/2 in a request of HTTP/1.1, which is stream 1: `frames` say the same. Behind the
@@ -17,31 +17,31 @@ impl Http2 {
         frames: &[u8],
         rest: &[u8],
         client: &Client,
-        services: &mut Services,
+        requests: &mut Requests,
     ) -> Self {
-        let mut http2 = Self::new(client, services);
-        http2.receive(PREFACE, client, services);
-        http2.receive(frames, client, services);
+        let mut http2 = Self::new(client, requests);
+        http2.receive(PREFACE, client, requests);
+        http2.receive(frames, client, requests);
         http2.inspection.begin_again();
         http2.preface_left = PREFACE.len();
         http2.beginning = Beginning::Unacknowledged;
-        http2.receive(rest, client, services);
+        http2.receive(rest, client, requests);
         http2
     }
 
     /// Bytes have arrived: they are looked at first.
-    pub(super) fn receive(&mut self, bytes: &[u8], client: &Client, services: &mut Services) {
+    pub(super) fn receive(&mut self, bytes: &[u8], client: &Client, requests: &mut Requests) {
         let (preface, bytes) = bytes.split_at(bytes.len().min(self.preface_left));
         self.preface_left -= preface.len();
-        let (now, engine) = (services.clock.now(), &self.engine);
+        let (now, engine) = (requests.clock.now(), &self.engine);
         if self.beginning == Beginning::Preface {
             engine.feed(preface);
         } else if !PREFACE[..PREFACE.len() - self.preface_left].ends_with(preface) {
-            return self.give_up(Violation::NoPreface, client, services);
+            return self.give_up(Violation::NoPreface, client, requests);
         }
         let pass = |bytes: &[u8]| engine.feed(bytes);
         if let Err(violation) = self.inspection.inspect(bytes, now, &mut self.seen, pass) {
-            self.give_up(violation, client, services);
+            self.give_up(violation, client, requests);
         }
     }
 
@@ -50,39 +50,39 @@ impl Http2 {
         &mut self,
         violation: Violation,
         client: &Client,
-        services: &mut Services,
+        requests: &mut Requests,
     ) {
         log::info!(
             "HTTP/2 connection from ip={} is closed: {}.",
             PeerText(client.peer()),
             violation.what()
         );
-        services.accounting.slot().add_refused(1);
-        services
+        requests.accounting.slot().add_refused(1);
+        requests
             .accounting
             .slot()
             .add_http2_ended(violation.guard());
         // The preface may just have come: without it there is no GOAWAY. Requests that came before are logged.
         while let Polled::Request(request, respond) = self.engine.poll() {
-            self.mux.begin(request, respond, client, services);
+            self.mux.begin(request, respond, client, requests);
         }
-        self.end(violation.code(), services);
+        self.end(violation.code(), requests);
     }
 
     /// Take in the requests that have come, and what else was seen to come.
-    pub(super) fn poll(&mut self, client: &Client, services: &mut Services) {
+    pub(super) fn poll(&mut self, client: &Client, requests: &mut Requests) {
         while let Polled::Request(request, respond) = self.engine.poll() {
             if self.mux.is_full() {
                 // What was reset before this request came has made room for it.
-                self.apply_seen(respond.stream_id().as_u32(), client, services);
+                self.apply_seen(respond.stream_id().as_u32(), client, requests);
             }
-            self.mux.begin(request, respond, client, services);
+            self.mux.begin(request, respond, client, requests);
         }
-        self.apply_seen(u32::MAX, client, services);
+        self.apply_seen(u32::MAX, client, requests);
     }
 
     /// Act upon what was seen to come for streams before `end`. The others have not begun.
-    fn apply_seen(&mut self, end: u32, client: &Client, services: &mut Services) {
+    fn apply_seen(&mut self, end: u32, client: &Client, requests: &mut Requests) {
         if self.seen.is_empty() {
             return;
         }
@@ -95,14 +95,14 @@ impl Http2 {
         self.seen.resets = later_resets;
         self.seen.faults = later;
         for (id, fault) in faults {
-            self.mux.reset(id, fault.code(), fault.what(), services);
+            self.mux.reset(id, fault.code(), fault.what(), requests);
         }
         for id in resets {
-            let reason = services.shutdown.reason_of_gone();
-            if self.mux.cancel(id, reason, services)
+            let reason = requests.shutdown.reason_of_gone();
+            if self.mux.cancel(id, reason, requests)
                 && let Err(violation) = self.inspection.note_early_reset()
             {
-                return self.give_up(violation, client, services);
+                return self.give_up(violation, client, requests);
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::worker::body_stream::StreamingRequestBody;
 use crate::worker::dispatch::Usage;
 use crate::worker::http1::{Client, Receiving, Refusal, TimedOut};
 use crate::worker::loop_clock::{Clock, Timer};
-use crate::worker::services::{Services, recycle};
+use crate::worker::requests::{Requests, recycle};
 
 mod intake;
 mod output;
@@ -169,7 +169,7 @@ impl Mux {
     }
 
     /// Hand waiting requests to the pool, as far as this connection may.
-    pub(super) fn submit(&mut self, usage: &mut Usage, client: &Client, services: &mut Services) {
+    pub(super) fn submit(&mut self, usage: &mut Usage, client: &Client, requests: &mut Requests) {
         while self.jobs < self.jobs_max
             && let Some(id) = self.waiting.pop_front()
         {
@@ -194,18 +194,18 @@ impl Mux {
                 fault: None,
             };
             if *usage == Usage::New {
-                services.dispatch.newcomer_asked();
+                requests.dispatch.newcomer_asked();
             }
             *usage = match *usage {
                 Usage::New => Usage::Asked,
                 Usage::Asked | Usage::Kept => Usage::Kept,
             };
             self.jobs += 1;
-            if let Err(job) = services.dispatch.submit(job, &mut services.arbiter) {
+            if let Err(job) = requests.dispatch.submit(job, &mut requests.arbiter) {
                 self.jobs -= 1;
                 let message = "The worker is stopping";
                 let refusal = Refusal::new(Status::SERVICE_UNAVAILABLE, message, message);
-                self.refuse(id, refusal, Some(job), client, services);
+                self.refuse(id, refusal, Some(job), client, requests);
             }
         }
     }
@@ -215,7 +215,7 @@ impl Mux {
         &mut self,
         id: u32,
         reason: &'static str,
-        services: &mut Services,
+        requests: &mut Requests,
     ) -> bool {
         let Some(mut stream) = self.streams.remove(&id) else {
             return false;
@@ -225,14 +225,14 @@ impl Mux {
         let is_early = !matches!(stream.phase, Phase::Responding(_));
         let is_with_pool = match stream.phase {
             Phase::Receiving { receiving, .. } => {
-                receiving.abandon(reason, services);
+                receiving.abandon(reason, requests);
                 false
             }
             Phase::Waiting { job, upload, .. } => {
                 if let Some(upload) = upload {
                     upload.drop_rest();
                 }
-                log_gone(job, reason, services);
+                log_gone(job, reason, requests);
                 false
             }
             Phase::Running { upload, .. } => {
@@ -241,7 +241,7 @@ impl Mux {
                 }
                 true
             }
-            Phase::Responding(response) => response.abandon(reason, services),
+            Phase::Responding(response) => response.abandon(reason, requests),
             Phase::Reset => true,
             Phase::TimedOut => {
                 stream.phase = Phase::TimedOut;
@@ -250,7 +250,7 @@ impl Mux {
             }
         };
         if is_with_pool {
-            services.dispatch.pool().stream_reset(name);
+            requests.dispatch.pool().stream_reset(name);
             stream.phase = Phase::Reset;
             self.streams.insert(id, stream);
         }
@@ -261,7 +261,7 @@ impl Mux {
     fn take_back(
         &mut self,
         job: Box<Job>,
-        services: &mut Services,
+        requests: &mut Requests,
     ) -> Result<Box<Job>, Option<Box<Job>>> {
         self.jobs = self.jobs.saturating_sub(1);
         let id = job.conn.stream;
@@ -278,17 +278,17 @@ impl Mux {
             }
             Awaited::Reset => {
                 self.streams.remove(&id);
-                let reason = services.shutdown.reason_of_gone();
-                log_gone(job, reason, services);
+                let reason = requests.shutdown.reason_of_gone();
+                log_gone(job, reason, requests);
                 Err(None)
             }
         }
     }
 
     /// The client has reset the stream just now.
-    fn forget(&mut self, id: u32, job: Box<Job>, services: &mut Services) {
+    fn forget(&mut self, id: u32, job: Box<Job>, requests: &mut Requests) {
         self.streams.remove(&id);
-        log_gone(job, services.shutdown.reason_of_gone(), services);
+        log_gone(job, requests.shutdown.reason_of_gone(), requests);
     }
 
     /// Reset a stream, and forget what it was about.
@@ -297,7 +297,7 @@ impl Mux {
         id: u32,
         code: Reason,
         reason: &'static str,
-        services: &mut Services,
+        requests: &mut Requests,
     ) {
         self.has_acted = true;
         match self.streams.get_mut(&id).map(|stream| &mut stream.phase) {
@@ -309,15 +309,15 @@ impl Mux {
             Some(Phase::Responding(response)) => response.reset(code),
             Some(Phase::Reset | Phase::TimedOut) | None => return,
         }
-        self.cancel(id, reason, services);
+        self.cancel(id, reason, requests);
     }
 
     /// The connection is gone: nothing will be answered. What the pool has comes back later.
-    pub(super) fn close(&mut self, services: &mut Services) {
-        let reason = services.shutdown.reason_of_gone();
+    pub(super) fn close(&mut self, requests: &mut Requests) {
+        let reason = requests.shutdown.reason_of_gone();
         let ids: Vec<u32> = self.streams.keys().copied().collect();
         for id in ids {
-            self.cancel(id, reason, services);
+            self.cancel(id, reason, requests);
         }
     }
 
@@ -329,7 +329,7 @@ impl Mux {
     }
 
     /// The application has had the request for too long: 504, or the response is broken off.
-    pub(super) fn time_out(&mut self, id: u32, services: &mut Services) -> TimedOut {
+    pub(super) fn time_out(&mut self, id: u32, requests: &mut Requests) -> TimedOut {
         let mut seen = TimedOut {
             status: Status::GATEWAY_TIMEOUT.code,
             body_bytes: 0,
@@ -337,19 +337,19 @@ impl Mux {
         let is_with_pool = match self.streams.get(&id).map(|stream| &stream.phase) {
             Some(Phase::Running { .. }) => {
                 let message = "The request took too long";
-                self.send_page(id, Status::GATEWAY_TIMEOUT, message, services);
+                self.send_page(id, Status::GATEWAY_TIMEOUT, message, requests);
                 true
             }
             Some(Phase::Responding(response)) => {
                 (seen.status, seen.body_bytes) = response.sent_so_far();
-                self.reset(id, Reason::INTERNAL_ERROR, "request_timeout", services);
+                self.reset(id, Reason::INTERNAL_ERROR, "request_timeout", requests);
                 self.streams.contains_key(&id)
             }
             _ => false,
         };
         if is_with_pool && let Some(stream) = self.streams.get_mut(&id) {
             stream.phase = Phase::TimedOut;
-            services
+            requests
                 .dispatch
                 .pool()
                 .stream_reset(self.conn.with_stream(id));
@@ -369,13 +369,13 @@ impl Upload {
 }
 
 /// A request is over whose client is gone.
-fn log_gone(job: Box<Job>, reason: &str, services: &mut Services) {
+fn log_gone(job: Box<Job>, reason: &str, requests: &mut Requests) {
     if !job.unlogged {
-        services
+        requests
             .accounting
-            .connection_gone(&job, reason, &services.clock);
+            .connection_gone(&job, reason, &requests.clock);
     }
-    recycle(job, services);
+    recycle(job, requests);
 }
 
 /// What a simulation checks.

@@ -17,7 +17,7 @@ use crate::pool::{Job, Piece, Window};
 use crate::worker::deferred_drop::DeferredDrops;
 use crate::worker::http1::Answered;
 use crate::worker::loop_clock::{Clock, Timeout, Timer};
-use crate::worker::services::Services;
+use crate::worker::requests::Requests;
 use crate::worker::write_side::discard;
 
 /// One stream sends at most this many bytes before another does: a frame.
@@ -329,12 +329,12 @@ impl ResponseStream {
 
     /// Everything was sent, or the rest is not wanted, for this reason. Returns whether the pool still has the job; if not,
     /// the request is over.
-    pub(super) fn abandon(mut self, reason: &'static str, services: &mut Services) -> bool {
+    pub(super) fn abandon(mut self, reason: &'static str, requests: &mut Requests) -> bool {
         if let Some(window) = self.window.take() {
             window.close();
         }
         for chunk in self.queue.drain(..) {
-            discard(chunk.piece, &mut services.drops);
+            discard(chunk.piece, &mut requests.drops);
         }
         let (job, known) = match self.end {
             End::Open => return true,
@@ -350,7 +350,7 @@ impl ResponseStream {
                 reason.into()
             },
         };
-        answered.log(services);
+        answered.log(requests);
         false
     }
 

@@ -186,12 +186,12 @@ impl Session {
     ///
     /// # Errors
     /// Those of `wire`, but for "would block".
-    pub(super) fn send(&mut self, wire: &mut impl Write) -> io::Result<Sent> {
+    pub(super) fn send(&mut self, io: &mut impl Write) -> io::Result<Sent> {
         let mut bytes = 0;
         loop {
             let result = match &mut self.stage {
-                Stage::Begun(session) if session.wants_write() => session.write_tls(wire),
-                Stage::Refused(alert) => alert.write(wire),
+                Stage::Begun(session) if session.wants_write() => session.write_tls(io),
+                Stage::Refused(alert) => alert.write(io),
                 _ => Ok(0),
             };
             match result {

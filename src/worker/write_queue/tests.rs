@@ -1,5 +1,6 @@
 //! Segments of every kind through a socket that takes little at a time.
 #![allow(clippy::unwrap_used)]
+use crate::worker::deferred_drop::DeferredDrops;
 use std::io::{Read, Seek, Write};
 use std::os::unix::net::UnixStream;
 

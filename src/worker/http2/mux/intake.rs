@@ -1,6 +1,7 @@
 //! From requests to jobs: the head is checked, the body goes to the spool or to the application, and what breaks a rule is
 //! answered on its stream.
 
+use crate::worker::request_policy::RequestPolicy;
 use std::io;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use crate::pool::Job;
 use crate::worker::body_stream::StreamingRequestBody;
 use crate::worker::http1::{Client, Receiving, Refusal};
 use crate::worker::loop_clock::{Timeout, Timer};
-use crate::worker::services::Services;
+use crate::worker::requests::Requests;
 
 impl Mux {
     /// A request has come.
@@ -25,7 +26,7 @@ impl Mux {
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
         client: &Client,
-        services: &mut Services,
+        requests: &mut Requests,
     ) {
         let id = respond.stream_id().as_u32();
         if self.is_full() {
@@ -36,10 +37,10 @@ impl Mux {
         }
         self.requests += 1;
         let (parts, incoming) = request.into_parts();
-        let mut receiving = Receiving::begin(client, &mut services.dispatch, &services.clock);
+        let mut receiving = Receiving::begin(client, &mut requests.dispatch, &requests.clock);
         let job = &mut receiving.job;
         job.conn = self.name(id);
-        let checked = read_head(&parts, job, services);
+        let checked = read_head(&parts, job, &mut requests.policy);
         let is_whole = incoming.is_end_stream();
         let expects_continue = matches!(&checked, Ok(framing) if framing.1) && !is_whole;
         let stream = Stream {
@@ -61,12 +62,12 @@ impl Mux {
             }
             Err(error) => Some(Refusal::invalid(&error, client)),
             Ok((length, _)) => {
-                self.open_body(id, length, is_whole, expects_continue, services);
+                self.open_body(id, length, is_whole, expects_continue, requests);
                 None
             }
         };
         if let Some(refusal) = refusal {
-            self.refuse(id, refusal, None, client, services);
+            self.refuse(id, refusal, None, client, requests);
         }
     }
 
@@ -77,24 +78,24 @@ impl Mux {
         length: BodyLength,
         is_whole: bool,
         expects_continue: bool,
-        services: &mut Services,
+        requests: &mut Requests,
     ) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
         if is_whole {
-            return self.run(id, services);
+            return self.run(id, requests);
         }
-        services.clock.arm(&mut stream.timer, Timeout::Body);
+        requests.clock.arm(&mut stream.timer, Timeout::Body);
         self.has_acted |= expects_continue;
         self.receiving.push(id);
-        if services.policy.buffers_requests() {
+        if requests.policy.buffers_requests() {
             if let Phase::Receiving {
                 receiving, respond, ..
             } = &mut stream.phase
             {
                 if let BodyLength::Known(declared) = length {
-                    receiving.body.reserve(declared, &services.bodies);
+                    receiving.body.reserve(declared, &requests.bodies);
                 }
                 if expects_continue {
                     send_continue(respond);
@@ -102,11 +103,11 @@ impl Mux {
             }
             return;
         }
-        self.run_at_head(id, expects_continue, services);
+        self.run_at_head(id, expects_continue, requests);
     }
 
     /// The head is in: the request leaves for the application, and its body after it.
-    fn run_at_head(&mut self, id: u32, expects_continue: bool, services: &Services) {
+    fn run_at_head(&mut self, id: u32, expects_continue: bool, requests: &Requests) {
         let name = self.name(id);
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
@@ -118,10 +119,10 @@ impl Mux {
                 mut respond,
                 ..
             } => {
-                let (body, theirs) = StreamingRequestBody::new(services.dispatch.pool(), name);
+                let (body, theirs) = StreamingRequestBody::new(requests.dispatch.pool(), name);
                 let mut job = receiving.job;
                 job.body = theirs;
-                job.arrived = services.clock.now();
+                job.arrived = requests.clock.now();
                 job.body_bytes = None;
                 if expects_continue {
                     send_continue(&mut respond);
@@ -143,7 +144,7 @@ impl Mux {
     }
 
     /// The request is whole.
-    fn run(&mut self, id: u32, services: &Services) {
+    fn run(&mut self, id: u32, requests: &Requests) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
@@ -153,7 +154,7 @@ impl Mux {
                 receiving, respond, ..
             } => {
                 let mut job = receiving.job;
-                job.arrived = services.clock.now();
+                job.arrived = requests.clock.now();
                 job.body_bytes = job.body.len();
                 Phase::Waiting {
                     job,
@@ -167,13 +168,13 @@ impl Mux {
     }
 
     /// Take in what has arrived of the bodies.
-    pub(in super::super) fn take_bodies(&mut self, client: &Client, services: &mut Services) {
+    pub(in super::super) fn take_bodies(&mut self, client: &Client, requests: &mut Requests) {
         let mut at = 0;
         while at < self.receiving.len() {
             let id = self.receiving[at];
             let step = match self.streams.get_mut(&id) {
                 // What is taken in makes room for more, which the client is to know.
-                Some(stream) => stream.take_body(&mut self.has_acted, services),
+                Some(stream) => stream.take_body(&mut self.has_acted, requests),
                 None => Step::Broken,
             };
             match step {
@@ -187,13 +188,13 @@ impl Mux {
                         Some(Phase::Receiving { .. })
                     );
                     if is_buffered {
-                        self.run(id, services);
+                        self.run(id, requests);
                     }
                 }
                 Step::Broken => {
-                    self.cancel(id, "client gone before the end of the request", services);
+                    self.cancel(id, "client gone before the end of the request", requests);
                 }
-                Step::Refused(refusal) => self.refuse_body(id, refusal, client, services),
+                Step::Refused(refusal) => self.refuse_body(id, refusal, client, requests),
             }
             self.receiving.swap_remove(at);
         }
@@ -212,7 +213,7 @@ impl Mux {
     pub(in super::super) fn end_input(
         &mut self,
         is_unfinished: impl Fn(u32) -> bool,
-        services: &mut Services,
+        requests: &mut Requests,
     ) {
         for id in self.receiving.clone() {
             let Some(stream) = self.streams.get_mut(&id).filter(|_| is_unfinished(id)) else {
@@ -223,26 +224,26 @@ impl Mux {
             if stream.fail_upload(Status::BAD_REQUEST, kind, why) {
                 stream.timer.clear();
             } else if matches!(stream.phase, Phase::Receiving { .. }) {
-                self.cancel(id, "client gone before the end of the request", services);
+                self.cancel(id, "client gone before the end of the request", requests);
             }
         }
     }
 
     /// The client cannot open windows any more: reset what waits for that. Returns whether there was something.
-    pub(in super::super) fn reset_stalled(&mut self, services: &mut Services) -> bool {
+    pub(in super::super) fn reset_stalled(&mut self, requests: &mut Requests) -> bool {
         let is_stalled = |id: &u32| match self.streams.get(id).map(|stream| &stream.phase) {
             Some(Phase::Responding(response)) => response.waiting() == Waiting::Stalled,
             _ => false,
         };
         let stalled: Vec<u32> = self.sending.iter().copied().filter(is_stalled).collect();
         for id in &stalled {
-            self.reset(*id, Reason::CANCEL, "client gone", services);
+            self.reset(*id, Reason::CANCEL, "client gone", requests);
         }
         !stalled.is_empty()
     }
 
     /// A body cannot be received. The application gets an error, if it has the request.
-    fn refuse_body(&mut self, id: u32, refusal: Refusal, client: &Client, services: &mut Services) {
+    fn refuse_body(&mut self, id: u32, refusal: Refusal, client: &Client, requests: &mut Requests) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
@@ -250,7 +251,7 @@ impl Mux {
         let why = "the request body is malformed or too large";
         match stream.fail_upload(refusal.status(), kind, why) {
             true => stream.timer.clear(),
-            false => self.refuse(id, refusal, None, client, services),
+            false => self.refuse(id, refusal, None, client, requests),
         }
     }
 
@@ -268,7 +269,7 @@ impl Mux {
         &mut self,
         id: u32,
         client: &Client,
-        services: &mut Services,
+        requests: &mut Requests,
     ) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
@@ -279,11 +280,11 @@ impl Mux {
                 log::debug!("Request timed out ({what}) on an HTTP/2 stream.");
                 let message = "The request took too long to arrive";
                 let refusal = Refusal::new(Status::REQUEST_TIMEOUT, message, what);
-                self.refuse(id, refusal, None, client, services);
+                self.refuse(id, refusal, None, client, requests);
             }
             Phase::Responding(response) if response.waiting() != Waiting::No => {
                 log::debug!("Resetting a stream whose client reads too little (send_timeout).");
-                self.reset(id, Reason::CANCEL, "send_timeout", services);
+                self.reset(id, Reason::CANCEL, "send_timeout", requests);
             }
             _ => {
                 let why = "the request body took too long to arrive (client_body_timeout)";
@@ -297,7 +298,7 @@ impl Mux {
 fn read_head(
     message: &http_message::request::Parts,
     job: &mut Job,
-    services: &mut Services,
+    policy: &mut RequestPolicy,
 ) -> Result<(BodyLength, bool), ParseError> {
     let uri = &message.uri;
     let authority = uri.authority().map_or("", |authority| authority.as_str());
@@ -322,8 +323,8 @@ fn read_head(
             .iter()
             .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
     };
-    let framing = job.head.compose(&parts, fields, services.policy.limits())?;
-    services.policy.apply(job)?;
+    let framing = job.head.compose(&parts, fields, policy.limits())?;
+    policy.apply(job)?;
     if job.trusted && job.forwarded.is_https.is_none() {
         job.forwarded.is_https = uri.scheme_str().map(|scheme| scheme == "https");
     }

@@ -1,5 +1,7 @@
 //! From replies to frames: responses begin, are sent round robin and end.
 
+use crate::worker::deferred_drop::DeferredDrops;
+use crate::worker::loop_clock::Clock;
 use std::sync::Arc;
 
 use super::super::messages::{BodyRoom, interim, message, page_message, send_whole, trailers};
@@ -9,7 +11,7 @@ use crate::http::{ResponseHead, Status, error_page};
 use crate::pool::{Job, Piece, StreamedResponse, Window};
 use crate::worker::describe::{RequestLine, log_overlong_body};
 use crate::worker::http1::{Answered, Client, Receiving, Refusal};
-use crate::worker::services::{Services, recycle};
+use crate::worker::requests::{Requests, recycle};
 use crate::worker::write_side::discard;
 
 /// The engine is given this many frames before it is asked to encode them.
@@ -21,22 +23,22 @@ impl Mux {
         &mut self,
         job: Box<Job>,
         client: &Client,
-        services: &mut Services,
+        requests: &mut Requests,
     ) -> Option<Box<Job>> {
-        let mut job = match self.take_back(job, services) {
+        let mut job = match self.take_back(job, requests) {
             Ok(job) => job,
             Err(returned) => return returned,
         };
         let id = job.conn.stream;
         let body = std::mem::take(&mut job.response_body);
         let head = std::mem::take(&mut job.response);
-        let begun = self.begin_body(id, &head, Some(body.len()), None, services);
+        let begun = self.begin_body(id, &head, Some(body.len()), None, &mut requests.clock);
         job.response = head;
         if begun != Begun::Yes {
             job.response_body = body;
             match begun {
-                Begun::Gone => self.forget(id, job, services),
-                _ => self.fail(id, job, client, services),
+                Begun::Gone => self.forget(id, job, requests),
+                _ => self.fail(id, job, client, requests),
             }
             return None;
         }
@@ -44,15 +46,15 @@ impl Mux {
         if let Some(response) = self.responding(id) {
             if !body.bytes.is_empty() {
                 let bytes = Piece::Bytes(std::mem::take(&mut body.bytes));
-                response.push(bytes, &mut services.drops);
+                response.push(bytes, &mut requests.drops);
             }
             for piece in body.pieces.drain(..) {
-                response.push(piece, &mut services.drops);
+                response.push(piece, &mut requests.drops);
             }
         }
         // What the body's memory is counted by goes with the job.
         job.response_body = body;
-        self.end(id, job, services);
+        self.end(id, job, requests);
         None
     }
 
@@ -61,7 +63,7 @@ impl Mux {
         &mut self,
         id: u32,
         streamed: StreamedResponse,
-        services: &mut Services,
+        clock: &mut Clock,
     ) {
         let StreamedResponse { response, window } = streamed;
         let is_awaited = matches!(
@@ -69,7 +71,7 @@ impl Mux {
             Some(Phase::Running { .. })
         );
         if !is_awaited
-            || self.begin_body(id, &response, None, Some(window.clone()), services) != Begun::Yes
+            || self.begin_body(id, &response, None, Some(window.clone()), clock) != Begun::Yes
         {
             // The thread finds out, and its job comes back.
             window.close();
@@ -83,13 +85,13 @@ impl Mux {
         head: &ResponseHead,
         total: Option<u64>,
         window: Option<Arc<Window>>,
-        services: &mut Services,
+        clock: &mut Clock,
     ) -> Begun {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Begun::Gone;
         };
         let (room, added_length) = BodyRoom::choose(stream.is_head, head, total);
-        let defaults = services.clock.response_defaults();
+        let defaults = clock.response_defaults();
         let Some(message) = message(head, added_length, &defaults) else {
             return Begun::NoSuchStatus;
         };
@@ -120,12 +122,12 @@ impl Mux {
         &mut self,
         id: u32,
         piece: Piece,
-        services: &mut Services,
+        drops: &mut DeferredDrops,
     ) {
         let Some(response) = self.responding(id) else {
-            return discard(piece, &mut services.drops);
+            return discard(piece, drops);
         };
-        response.push(piece, &mut services.drops);
+        response.push(piece, drops);
         if response.enlist() {
             self.sending.push_back(id);
         }
@@ -135,25 +137,25 @@ impl Mux {
     pub(in super::super) fn end_response(
         &mut self,
         job: Box<Job>,
-        services: &mut Services,
+        requests: &mut Requests,
     ) -> Option<Box<Job>> {
-        match self.take_back(job, services) {
+        match self.take_back(job, requests) {
             Ok(job) => {
-                self.end(job.conn.stream, job, services);
+                self.end(job.conn.stream, job, requests);
                 None
             }
             Err(returned) => returned,
         }
     }
 
-    fn end(&mut self, id: u32, job: Box<Job>, services: &mut Services) {
+    fn end(&mut self, id: u32, job: Box<Job>, requests: &mut Requests) {
         let Some(stream) = self.streams.get_mut(&id) else {
-            return recycle(job, services);
+            return recycle(job, requests);
         };
         let is_head = stream.is_head;
         let Phase::Responding(response) = &mut stream.phase else {
             // Its head could not be sent.
-            return self.forget(id, job, services);
+            return self.forget(id, job, requests);
         };
         let mut reason = job.refusal;
         let missing = response.missing();
@@ -202,11 +204,11 @@ impl Mux {
         &mut self,
         job: Box<Job>,
         client: &Client,
-        services: &mut Services,
+        requests: &mut Requests,
     ) -> Option<Box<Job>> {
-        match self.take_back(job, services) {
+        match self.take_back(job, requests) {
             Ok(job) => {
-                self.fail(job.conn.stream, job, client, services);
+                self.fail(job.conn.stream, job, client, requests);
                 None
             }
             Err(returned) => returned,
@@ -214,23 +216,23 @@ impl Mux {
     }
 
     /// 500 if nothing was sent, else a reset, so that the client can tell.
-    fn fail(&mut self, id: u32, job: Box<Job>, client: &Client, services: &mut Services) {
-        services.accounting.slot().add_errors(1);
+    fn fail(&mut self, id: u32, job: Box<Job>, client: &Client, requests: &mut Requests) {
+        requests.accounting.slot().add_errors(1);
         let fault = match self.streams.get(&id).map(|stream| &stream.phase) {
             Some(Phase::Running { fault, .. }) => *fault,
-            _ => return self.break_off(id, job, services),
+            _ => return self.break_off(id, job, requests),
         };
         let (status, reason) = match fault {
             Some(fault) => (fault, "request body incomplete"),
             None => (Status::INTERNAL_SERVER_ERROR, "application failed"),
         };
         let refusal = Refusal::new(status, "", reason);
-        self.refuse(id, refusal, Some(job), client, services);
+        self.refuse(id, refusal, Some(job), client, requests);
     }
 
-    fn break_off(&mut self, id: u32, job: Box<Job>, services: &mut Services) {
+    fn break_off(&mut self, id: u32, job: Box<Job>, requests: &mut Requests) {
         let Some(response) = self.responding(id) else {
-            return recycle(job, services);
+            return recycle(job, requests);
         };
         let (_, sent) = response.sent_so_far();
         log::error!(
@@ -250,17 +252,17 @@ impl Mux {
         refusal: Refusal,
         job: Option<Box<Job>>,
         client: &Client,
-        services: &mut Services,
+        requests: &mut Requests,
     ) {
         if refusal.status().code != Status::INTERNAL_SERVER_ERROR.code {
-            services.accounting.slot().add_refused(1);
+            requests.accounting.slot().add_refused(1);
         }
         let status = refusal.status();
         let (message, reason) = refusal.into_texts();
-        let received = self.send_page(id, status, &message, services);
+        let received = self.send_page(id, status, &message, requests);
         self.streams.remove(&id);
         let job = job.or(received).unwrap_or_else(|| {
-            Receiving::begin(client, &mut services.dispatch, &services.clock).job
+            Receiving::begin(client, &mut requests.dispatch, &requests.clock).job
         });
         let answered = Answered {
             job,
@@ -268,7 +270,7 @@ impl Mux {
             sent_bytes: 0,
             reason,
         };
-        answered.log(services);
+        answered.log(requests);
     }
 
     /// Send an error page. Returns the job, if it is here; the phase of the stream is then spent.
@@ -277,7 +279,7 @@ impl Mux {
         id: u32,
         status: Status,
         text: &str,
-        services: &mut Services,
+        requests: &mut Requests,
     ) -> Option<Box<Job>> {
         let stream = self.streams.get_mut(&id)?;
         self.has_acted = true;
@@ -286,7 +288,7 @@ impl Mux {
         let (job, mut respond, upload) = match std::mem::replace(&mut stream.phase, Phase::Reset) {
             Phase::Receiving {
                 receiving, respond, ..
-            } => (Some(receiving.give_up(&mut services.bodies)), respond, None),
+            } => (Some(receiving.give_up(&mut requests.bodies)), respond, None),
             Phase::Waiting {
                 job,
                 respond,
@@ -304,7 +306,7 @@ impl Mux {
             upload.drop_rest();
         }
         let page = error_page(status, text);
-        let defaults = services.clock.response_defaults();
+        let defaults = requests.clock.response_defaults();
         let message = page_message(status.code, page.len(), &defaults);
         send_whole(&mut respond, message, is_head, page);
         job
@@ -312,24 +314,24 @@ impl Mux {
 
     /// Send of the responses that have something to send, round robin, as far as one write should go. Returns whether something was
     /// sent.
-    pub(in super::super) fn pump(&mut self, services: &mut Services) -> bool {
+    pub(in super::super) fn pump(&mut self, requests: &mut Requests) -> bool {
         let mut has_moved = false;
         let mut frames = 0;
-        while frames < PUMP_FRAMES_MAX && self.pump_once(&mut frames, services) {
+        while frames < PUMP_FRAMES_MAX && self.pump_once(&mut frames, requests) {
             has_moved = true;
         }
         has_moved
     }
 
     /// A frame of each; those that are stalled are asked again when the connection has moved.
-    fn pump_once(&mut self, frames: &mut usize, services: &mut Services) -> bool {
+    fn pump_once(&mut self, frames: &mut usize, requests: &mut Requests) -> bool {
         let mut has_moved = false;
         for _ in 0..self.sending.len() {
             *frames += 1;
             let Some(id) = self.sending.pop_front() else {
                 break;
             };
-            let sent = self.send_frame(id, services);
+            let sent = self.send_frame(id, requests);
             match sent {
                 Sending::Flush => (*frames, has_moved) = (PUMP_FRAMES_MAX, true),
                 Sending::Moved | Sending::Done | Sending::Cut => has_moved = true,
@@ -338,12 +340,12 @@ impl Mux {
             match sent {
                 Sending::Moved | Sending::Stalled | Sending::Flush => self.sending.push_back(id),
                 Sending::Empty => self.delist(id),
-                Sending::Done => self.finish(id, services),
+                Sending::Done => self.finish(id, requests),
                 Sending::Cut => {
-                    self.cancel(id, "", services);
+                    self.cancel(id, "", requests);
                 }
                 Sending::Gone => {
-                    self.cancel(id, "client gone", services);
+                    self.cancel(id, "client gone", requests);
                 }
             }
         }
@@ -363,7 +365,7 @@ impl Mux {
         }
     }
 
-    fn send_frame(&mut self, id: u32, services: &mut Services) -> Sending {
+    fn send_frame(&mut self, id: u32, requests: &mut Requests) -> Sending {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Sending::Empty;
         };
@@ -371,17 +373,17 @@ impl Mux {
             return Sending::Empty;
         };
         let before = (response.waiting(), response.sent_so_far().1);
-        let sent = response.send_frame(&mut services.drops);
-        response.keep_time(before, &mut stream.timer, &mut services.clock);
+        let sent = response.send_frame(&mut requests.drops);
+        response.keep_time(before, &mut stream.timer, &mut requests.clock);
         sent
     }
 
     /// A response is over.
-    fn finish(&mut self, id: u32, services: &mut Services) {
+    fn finish(&mut self, id: u32, requests: &mut Requests) {
         if let Some(stream) = self.streams.remove(&id)
             && let Phase::Responding(response) = stream.phase
         {
-            response.abandon("", services);
+            response.abandon("", requests);
         }
     }
 }

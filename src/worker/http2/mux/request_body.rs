@@ -1,5 +1,6 @@
 //! The body of one request as it is received: to the spool, or to the application that has the request already.
 
+use crate::worker::spool::BodyBudget;
 use std::io;
 use std::task::{Context, Poll, Waker};
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use super::{Phase, Stream, Upload};
 use crate::http::{ParseError, Status};
 use crate::worker::http1::{Refusal, finish_body};
-use crate::worker::services::Services;
+use crate::worker::requests::Requests;
 
 /// How a body goes on.
 pub(super) enum Step {
@@ -51,7 +52,7 @@ impl Stream {
     }
 
     /// Take in what has arrived.
-    pub(super) fn take_body(&mut self, has_taken: &mut bool, services: &mut Services) -> Step {
+    pub(super) fn take_body(&mut self, has_taken: &mut bool, requests: &mut Requests) -> Step {
         let mut context = Context::from_waker(Waker::noop());
         let mut arrived = 0;
         let step = loop {
@@ -87,19 +88,19 @@ impl Stream {
                 },
             };
             *received += bytes.len() as u64;
-            let limit = services.policy.limits().body_bytes_max;
+            let limit = requests.policy.limits().body_bytes_max;
             if let Some(max) = limit.filter(|max| *received > *max) {
                 break Step::Refused(too_large(max));
             }
             arrived += bytes.len();
-            if let Err(error) = self.keep(&bytes, services) {
+            if let Err(error) = self.keep(&bytes, &mut requests.bodies) {
                 break Step::Refused(Refusal::no_storage(&error));
             }
         };
         if arrived > 0 {
             *has_taken = true;
             let arrived = u32::try_from(arrived).unwrap_or(u32::MAX);
-            services.clock.extend_body(&mut self.timer, arrived);
+            requests.clock.extend_body(&mut self.timer, arrived);
         }
         match step {
             Step::Whole | Step::Broken => self.timer.clear(),
@@ -112,14 +113,14 @@ impl Stream {
         step
     }
 
-    fn keep(&mut self, bytes: &Bytes, services: &mut Services) -> io::Result<()> {
+    fn keep(&mut self, bytes: &Bytes, bodies: &mut BodyBudget) -> io::Result<()> {
         if let Phase::Receiving {
             receiving,
             incoming,
             ..
         } = &mut self.phase
         {
-            receiving.body.write(bytes, &mut services.bodies)?;
+            receiving.body.write(bytes, bodies)?;
             // The connection may be over already: then no window is needed.
             let _ = incoming.flow_control().release_capacity(bytes.len());
         } else if let Some(upload) = self.upload() {
