@@ -154,7 +154,14 @@ mod tests {
 
     #[test]
     fn a_directory_has_pairs_in_the_order_of_their_names() {
-        let all = ["b.pem", "b.key", "a.crt", "notes.txt", ".c.pem", "stray.key"];
+        let all = [
+            "b.pem",
+            "b.key",
+            "a.crt",
+            "notes.txt",
+            ".c.pem",
+            "stray.key",
+        ];
         assert_eq!(
             listed(&all),
             named(&[("a.crt", "a.crt"), ("b.pem", "b.key")])
