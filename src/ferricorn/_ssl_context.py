@@ -56,7 +56,7 @@ MOOT_OPTIONS = (
     | getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     | getattr(ssl, "OP_ENABLE_KTLS", 0)
 )
-# Flags that describe what is done in any case: each authority of the list is trusted, whoever has signed it.
+# Flags that describe what is done in any case: each authority of the list is trusted, also one that another has signed.
 MOOT_VERIFY_FLAGS = ssl.VERIFY_X509_TRUSTED_FIRST | getattr(ssl, "VERIFY_X509_PARTIAL_CHAIN", 0)
 # The names of protocols in ALPN, and those of http_protocols.
 PROTOCOLS = {"http/1.1": "h1", "h2": "h2"}
