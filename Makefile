@@ -10,7 +10,7 @@ BIN   := $(VENV)/bin
 PYTEST_JOBS ?= 4
 PYTEST_ARGS ?=
 # `make fuzz`: which targets, for how long each.
-FUZZ_TARGETS ?= head chunked exchange proxy forwarded control ciphers certificate http2_frames uwsgi
+FUZZ_TARGETS ?= head chunked exchange proxy proxy_tls forwarded control ciphers certificate http2_frames uwsgi
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?=
 
