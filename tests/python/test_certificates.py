@@ -338,6 +338,7 @@ def test_other_authorities_for_clients_end_their_sessions(server, authority, tmp
 # -- renewal -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_renewed_certificate_is_served_without_a_signal(server, authority):
     one = server("hello:app", *pair(authority.sign("server")), workers=2)
     client, workers = authority.client(), one.workers()
@@ -354,6 +355,7 @@ def serials(address, client: ssl.SSLContext) -> set[int]:
     return {served(address, client) for _ in range(20)}
 
 
+@pytest.mark.slow
 def test_a_half_replaced_pair_keeps_the_old_one_and_is_logged_once(server, authority):
     files = authority.sign("server")
     one = server("hello:app", *pair(files))

@@ -241,6 +241,7 @@ def test_openssl_resumes_sessions_in_every_worker(server, authority):
                 session = client.session
 
 
+@pytest.mark.slow
 def test_handshakes_that_fail_are_one_line_each_series_and_disturb_nobody(server, authority):
     one = server(HELLO, *authority.server, "--access-logfile", "-")
     for _ in range(20):
@@ -289,6 +290,7 @@ def test_the_access_log_names_version_and_cipher(server, authority):
     one.output.wait(r"^TLSv1\.3 TLSv1\.3 TLS_\w+ https$")
 
 
+@pytest.mark.slow
 def test_a_websocket_over_tls(server, authority, gates):
     one = server("sockets:application", *authority.server, "--threads", "2", "--access-logfile", "-")
     client = websocket.create_connection(
