@@ -70,6 +70,7 @@ CLIENT_CHOOSES = "cipher_order"
 
 
 # It takes half a minute of a quiet machine.
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("ciphers", [None, "ECDHE+AESGCM:ECDHE+CHACHA20"])
 def test_testssl_finds_nothing_weak(server, authority, tmp_path, ciphers):
