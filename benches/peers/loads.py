@@ -13,10 +13,13 @@ import resource
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+RESUMING = str(Path(__file__).resolve().parent / "resuming.py")
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
 
@@ -43,7 +46,7 @@ def wrk(
         capture_output=True,
         text=True,
         check=True,
-        preexec_fn=None if cpu is None else lambda: os.sched_setaffinity(0, {cpu}),
+        preexec_fn=pinned(cpu),
     ).stdout
     requests = int(re.search(r"(\d+) requests in", shown).group(1))
     result = {"requests": requests, "requests_per_s": float(re.search(r"Requests/sec:\s+([\d.]+)", shown).group(1))}
@@ -56,6 +59,38 @@ def wrk(
     result["errors"] = sum(map(int, errors.groups())) if errors else 0
     result["errors"] += int(refused[1]) if refused else 0
     return result
+
+
+def pinned(cpu: int | None) -> Callable[[], None] | None:
+    return None if cpu is None else lambda: os.sched_setaffinity(0, {cpu})
+
+
+def h2load(url: str, clients: int, streams: int, seconds: float, cpu: int | None = None) -> dict[str, float | None]:
+    """Requests on streams of HTTP/2, so many at once on each of the clients' connections."""
+    program = shutil.which("h2load")
+    if program is None:
+        raise RuntimeError("h2load is not on PATH")
+    words = [program, f"-c{clients}", f"-m{streams}", f"-D{max(1, round(seconds))}", "--warm-up-time=0", url]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True, preexec_fn=pinned(cpu)).stdout
+    counted = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored", shown)
+    done, succeeded, failed, errored = map(int, counted.groups())
+    if "Application protocol: h2" not in shown or not succeeded:
+        raise RuntimeError("it does not answer over HTTP/2")
+    rate = float(re.search(r"finished in [\d.]+m?s, ([\d.]+) req/s", shown).group(1))
+    return {"requests": done, "requests_per_s": rate, "errors": failed + errored}
+
+
+def resume(port: int, authority: str, seconds: float, cpu: int | None = None) -> dict[str, float | None]:
+    """A new connection of TLS 1.3 for each request, which asks for the session of the one before."""
+    words = [sys.executable, RESUMING, str(port), authority, str(seconds)]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True, preexec_fn=pinned(cpu)).stdout
+    requests, resumed, errors = map(int, shown.split())
+    return {
+        "requests": requests,
+        "requests_per_s": requests / seconds,
+        "errors": errors,
+        "resumed_percent": 100 * resumed / max(1, requests),
+    }
 
 
 class Crowd:

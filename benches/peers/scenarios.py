@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loads import IdleConnections, NonReaders, OpenLoop, SlowHeads, keep_alive_connection, wrk
+from certificates import certificate
+from loads import IdleConnections, NonReaders, OpenLoop, SlowHeads, h2load, keep_alive_connection, resume, wrk
 from servers import Peer, Running, Shape
 
 SCRIPTS = Path(__file__).resolve().parent / "wrk"
@@ -49,6 +50,10 @@ class Load:
     threads: int = 2
     key: str | None = None
     """TLS, with a key of this kind."""
+    streams: int = 0
+    """HTTP/2, with so many streams at once on each connection."""
+    resumes: bool = False
+    """A client that asks for the session of the connection before."""
     pinned: bool = True
     """May be pinned to a core: not when what is asked is how cores are shared."""
 
@@ -91,6 +96,24 @@ LOADS = {
     ),
     "tls_new_rsa": Load("The same with RSA-2048", "hello:app", 16, headers=("Connection: close",), key="rsa"),
     "tls_body_1m": Load("1 MiB of response over TLS, 4 connections", "bodies:app", 4, path="/1m", key="ecdsa"),
+    "tls_resumed_w2": Load(
+        "A resumed TLS 1.3 connection for each request, two workers, one client",
+        "hello:app",
+        1,
+        workers=2,
+        key="ecdsa",
+        resumes=True,
+    ),
+    "h2_1x100": Load("hello over HTTP/2, 1 connection with 100 streams", "hello:app", 1, key="ecdsa", streams=100),
+    "h2_16x10": Load("hello over HTTP/2, 16 connections with 10 streams", "hello:app", 16, key="ecdsa", streams=10),
+    "h2_body_1m": Load(
+        "1 MiB of response over HTTP/2, 4 connections with 1 stream",
+        "bodies:app",
+        4,
+        path="/1m",
+        key="ecdsa",
+        streams=1,
+    ),
     **{f"flask_t{count}": _threads(count) for count in (1, 2, 4, 16)},
     **{f"waiting_t{count}": _waiting(count) for count in (2, 8, 32, 64)},
 }
@@ -126,17 +149,24 @@ class Bench:
         cpu = self.server_cpu if load.pinned else None
         if load.key and not peer.tls:
             raise RuntimeError("it has no TLS")
-        with Running(peer, Shape(load.app, load.workers, load.threads, cpu=cpu, key=load.key)) as server:
+        if load.streams and peer.h2 is None:
+            raise RuntimeError("it has no HTTP/2")
+        flags = peer.h2 if load.streams else ()
+        with Running(peer, Shape(load.app, load.workers, load.threads, flags, cpu, load.key)) as server:
             return self.load(server, load)
 
     def load(self, server: Running, load: Load) -> Figures:
         """wrk, and what it cost the server."""
         client_cpu = self.client_cpu if load.pinned else None
 
-        def drive(seconds: float) -> dict[str, float]:
+        def drive(seconds: float) -> Figures:
             script = [str(SCRIPTS / load.script[0]), *load.script[1:]] if load.script else []
             threads = 1 if client_cpu is not None or load.connections == 1 else 2
             url = f"{'https' if load.key else 'http'}://127.0.0.1:{server.port}{load.path}"
+            if load.streams:
+                return h2load(url, load.connections, load.streams, seconds, client_cpu)
+            if load.resumes:
+                return resume(server.port, certificate(load.key)[0], seconds, client_cpu)
             return wrk(url, load.connections, seconds, threads, client_cpu, load.headers, script)
 
         drive(1)

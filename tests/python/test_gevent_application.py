@@ -14,7 +14,7 @@ from wire import Disconnected
 pytestmark = pytest.mark.skipif(not HAS_GIL, reason="greenlets are not safe without a GIL")
 
 
-@pytest.fixture(params=["gevent", pytest.param("eventlet", marks=pytest.mark.ours)])
+@pytest.fixture(params=["gevent", pytest.param("eventlet", marks=[pytest.mark.ours, pytest.mark.slow])])
 def green(request, server):
     """`green("--preload")`: a server whose requests are greenlets of one library."""
 
@@ -159,6 +159,7 @@ def test_the_hook_of_a_worker_that_leaves_runs_in_a_greenlet(green, gates, tmp_p
     assert one.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.ours
 def test_the_hook_of_a_worker_whose_hub_is_blocked_is_called_by_the_loop(server, gates, tmp_path):
     conf = tmp_path / "conf.py"
