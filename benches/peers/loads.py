@@ -71,13 +71,18 @@ def h2load(url: str, clients: int, streams: int, seconds: float, cpu: int | None
     if program is None:
         raise RuntimeError("h2load is not on PATH")
     words = [program, f"-c{clients}", f"-m{streams}", f"-D{max(1, round(seconds))}", "--warm-up-time=0", url]
-    shown = subprocess.run(words, capture_output=True, text=True, check=True, preexec_fn=pinned(cpu)).stdout
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=seconds + 10, preexec_fn=pinned(cpu))
+    except subprocess.TimeoutExpired:
+        # It waits for the connections that no thread serves.
+        raise RuntimeError("it does not serve all connections") from None
+    shown = done.stdout
     counted = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored", shown)
-    done, succeeded, failed, errored = map(int, counted.groups())
+    requests, succeeded, failed, errored = map(int, counted.groups()) if counted else (0, 0, 0, 0)
     if "Application protocol: h2" not in shown or not succeeded:
         raise RuntimeError("it does not answer over HTTP/2")
     rate = float(re.search(r"finished in [\d.]+m?s, ([\d.]+) req/s", shown).group(1))
-    return {"requests": done, "requests_per_s": rate, "errors": failed + errored}
+    return {"requests": requests, "requests_per_s": rate, "errors": failed + errored}
 
 
 def resume(port: int, authority: str, seconds: float, cpu: int | None = None) -> dict[str, float | None]:

@@ -99,7 +99,7 @@ impl World {
         config.limits.limit_request_body = BODY_BYTES_MAX;
         config.proxy.proxy_protocol =
             rng.pick(&[ProxyProtocol::Off, ProxyProtocol::Off, ProxyProtocol::Auto]);
-        let is_tls = config.proxy.proxy_protocol == ProxyProtocol::Off && rng.chance(20);
+        let is_tls = rng.chance(25);
         config.limits.body_buffer_size = rng.pick(&[16, 500, 1 << 20]);
         config.limits.body_buffer_total = rng.pick(&[64, 2000, 64 << 20]);
         let poll = Poll::new().unwrap();
@@ -125,14 +125,13 @@ impl World {
         let has_small_buffers = world.rng.chance(50);
         let is_proxied = config.proxy.proxy_protocol != ProxyProtocol::Off;
         for number in 0..1 + world.rng.below(5) {
-            world.connect(has_small_buffers, is_tls);
-            let plan = Plan::new(number, is_proxied, &mut world.rng);
-            world.clients[number].plan = plan;
+            let plan = Plan::new(number, is_proxied, is_tls, &mut world.rng);
+            world.connect(has_small_buffers, plan);
         }
         world
     }
 
-    fn connect(&mut self, has_small_buffers: bool, is_tls: bool) {
+    fn connect(&mut self, has_small_buffers: bool, plan: Plan) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
@@ -142,10 +141,11 @@ impl World {
         }
         let ours = Transport::from(mio::net::UnixStream::from_std(ours));
         self.event_loop.take_in(ours, Peer::Unix);
-        self.clients.push(Client::new(match is_tls {
-            true => ClientSocket::with_tls(theirs, self.rng.chance(70)),
-            false => ClientSocket::Plain(theirs),
-        }));
+        let socket = match plan.plain_bytes {
+            Some(plain) => ClientSocket::with_tls(theirs, plain, self.rng.chance(70)),
+            None => ClientSocket::Plain(theirs),
+        };
+        self.clients.push(Client::new(plan, socket));
     }
 
     fn play(mut self) {

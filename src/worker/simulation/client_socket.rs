@@ -2,9 +2,11 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 
+use nix::sys::socket::{MsgFlags, recv};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
@@ -36,6 +38,12 @@ pub(super) enum ClientSocket {
 pub(super) struct TlsSocket {
     stream: UnixStream,
     session: ClientConnection,
+    /// So many bytes of the plan stand before the handshake.
+    plain_left: usize,
+    /// The server has answered in plain text: there will be no handshake.
+    is_refused: bool,
+    /// The first byte of a record has come.
+    has_read: bool,
     /// Encrypted, and not yet all with the server.
     held_back: usize,
     /// Whether `close_notify` goes before the end.
@@ -44,10 +52,14 @@ pub(super) struct TlsSocket {
 }
 
 impl ClientSocket {
-    pub(super) fn with_tls(stream: UnixStream, is_polite: bool) -> Self {
+    /// The first `plain_bytes` of the plan are said before the handshake.
+    pub(super) fn with_tls(stream: UnixStream, plain_bytes: usize, is_polite: bool) -> Self {
         Self::Tls(Box::new(TlsSocket {
             stream,
             session: world_of_tls().session(),
+            plain_left: plain_bytes,
+            is_refused: false,
+            has_read: false,
             held_back: 0,
             is_polite,
             notified: false,
@@ -71,19 +83,9 @@ impl ClientSocket {
 
     /// Read at most `len` bytes of the wire. Returns how many moved.
     pub(super) fn read(&mut self, len: usize, into: &mut Vec<u8>) -> Result<usize, End> {
-        let stream = match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(tls) => return tls.read(len, into),
-        };
-        let mut buffer = vec![0; len];
-        match stream.read(&mut buffer) {
-            Ok(0) if len > 0 => Err(End::Orderly),
-            Ok(read) => {
-                into.extend_from_slice(&buffer[..read]);
-                Ok(read)
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
-            Err(_) => Err(End::Reset),
+        match self {
+            Self::Plain(stream) => read_plain(stream, len, into),
+            Self::Tls(tls) => tls.read(len, into),
         }
     }
 
@@ -109,7 +111,27 @@ impl ClientSocket {
     }
 }
 
+fn read_plain(stream: &mut UnixStream, len: usize, into: &mut Vec<u8>) -> Result<usize, End> {
+    let mut buffer = vec![0; len];
+    match stream.read(&mut buffer) {
+        Ok(0) if len > 0 => Err(End::Orderly),
+        Ok(read) => {
+            into.extend_from_slice(&buffer[..read]);
+            Ok(read)
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+        Err(_) => Err(End::Reset),
+    }
+}
+
 impl TlsSocket {
+    /// A page begins with a letter, a record with a number below 32.
+    fn is_answered_in_plain_text(&self) -> bool {
+        let mut first = [0];
+        let seen = recv(self.stream.as_raw_fd(), &mut first, MsgFlags::MSG_PEEK);
+        seen == Ok(1) && first[0].is_ascii_alphabetic()
+    }
+
     /// Returns how many bytes of ciphertext moved.
     fn flush(&mut self) -> io::Result<usize> {
         let mut moved = 0;
@@ -124,6 +146,18 @@ impl TlsSocket {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Written {
+        if self.is_refused {
+            return Written::default();
+        }
+        if self.plain_left > 0 {
+            let bytes = &bytes[..bytes.len().min(self.plain_left)];
+            let written = self.stream.write(bytes).unwrap_or(0);
+            self.plain_left -= written;
+            return Written {
+                counted: written,
+                moved: written,
+            };
+        }
         // As large as a record at most, so that the server has all of what was given or none.
         let bytes = &bytes[..bytes.len().min(16_000)];
         let mut written = Written::default();
@@ -148,12 +182,17 @@ impl TlsSocket {
         if len == 0 {
             return Ok(0);
         }
+        self.is_refused |= !self.has_read && self.is_answered_in_plain_text();
+        if self.is_refused {
+            return read_plain(&mut self.stream, len, into);
+        }
         match self
             .session
             .read_tls(&mut (&mut self.stream).take(len as u64))
         {
             Ok(0) => Err(End::Reset),
             Ok(moved) => {
+                self.has_read = true;
                 let state = self.session.process_new_packets().expect("good records");
                 let start = into.len();
                 into.resize(start + state.plaintext_bytes_to_read(), 0);
