@@ -38,7 +38,7 @@ pub(super) enum ClientSocket {
 pub(super) struct TlsSocket {
     stream: UnixStream,
     session: ClientConnection,
-    /// So many bytes of the plan stand before the handshake.
+    /// How many bytes of the plan stand before the handshake and are to come.
     plain_left: usize,
     /// The server has answered in plain text: there will be no handshake.
     is_refused: bool,

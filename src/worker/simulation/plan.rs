@@ -65,7 +65,7 @@ pub(super) struct Ask {
 pub(super) struct Plan {
     /// Whom a PROXY header in front names.
     pub(super) peer: Option<SocketAddr>,
-    /// So many bytes come before a handshake; `None`: there is none.
+    /// How many bytes come before a handshake; `None`: there is none.
     pub(super) plain_bytes: Option<usize>,
     pub(super) bytes: Vec<u8>,
     pub(super) asks: Vec<Ask>,
