@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-RESUMING = str(Path(__file__).resolve().parent / "resuming.py")
+HANDSHAKES = str(Path(__file__).resolve().parent / "handshakes.py")
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
 
@@ -85,17 +85,15 @@ def h2load(url: str, clients: int, streams: int, seconds: float, cpu: int | None
     return {"requests": requests, "requests_per_s": rate, "errors": failed + errored}
 
 
-def resume(port: int, authority: str, seconds: float, cpu: int | None = None) -> dict[str, float | None]:
-    """A new connection of TLS 1.3 for each request, which asks for the session of the one before."""
-    words = [sys.executable, RESUMING, str(port), authority, str(seconds)]
+def handshakes(kind: str, port: int, authority: str, seconds: float, cpu: int | None = None) -> dict[str, float | None]:
+    """A new connection of TLS 1.3 for each request: a full handshake, or one that resumes the session before it."""
+    words = [sys.executable, HANDSHAKES, kind, str(port), authority, str(seconds)]
     shown = subprocess.run(words, capture_output=True, text=True, check=True, preexec_fn=pinned(cpu)).stdout
     requests, resumed, errors = map(int, shown.split())
-    return {
-        "requests": requests,
-        "requests_per_s": requests / seconds,
-        "errors": errors,
-        "resumed_percent": 100 * resumed / max(1, requests),
-    }
+    figures = {"requests": requests, "requests_per_s": requests / seconds, "errors": errors}
+    if kind == "resumed":
+        figures["resumed_percent"] = 100 * resumed / max(1, requests)
+    return figures
 
 
 class Crowd:
