@@ -10,6 +10,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
+use crate::config::HttpProtocol;
 use crate::tls::{Certificates, Publisher, settings_for_tests};
 
 /// What one write has done.
@@ -64,6 +65,18 @@ impl ClientSocket {
             is_polite,
             notified: false,
         }))
+    }
+
+    /// HTTP/2 is what the client offers.
+    pub(super) fn with_tls_and_http2(stream: UnixStream) -> Self {
+        let mut socket = Self::with_tls(stream, 0, true);
+        if let Self::Tls(tls) = &mut socket {
+            let mut client = ClientConfig::clone(&world_of_tls().client);
+            client.alpn_protocols = vec![b"h2".to_vec()];
+            let name = ServerName::try_from("localhost").unwrap();
+            tls.session = ClientConnection::new(Arc::new(client), name).unwrap();
+        }
+        socket
     }
 
     /// Write some of `bytes`, the next of the plan, or what is left of those that were given last.
@@ -229,7 +242,9 @@ pub(super) fn world_of_tls() -> &'static WorldOfTls {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let text = signed.cert.pem() + &signed.signing_key.serialize_pem();
         file.write_all(text.as_bytes()).unwrap();
-        let settings = settings_for_tests(file.path(), file.path());
+        let mut settings = settings_for_tests(file.path(), file.path());
+        // Clients that offer nothing speak HTTP/1.
+        settings.http_protocols = vec![HttpProtocol::H2, HttpProtocol::H1];
         let loaded = crate::tls::load(&settings, 1_800_000_000).unwrap();
         let mut publisher = Publisher::new(None).unwrap();
         publisher.publish(loaded.material).unwrap();

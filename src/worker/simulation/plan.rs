@@ -105,6 +105,29 @@ impl Plan {
         plan
     }
 
+    /// The requests of a client of HTTP/2, whose bytes another makes.
+    pub(super) fn streams(client: usize, rng: &mut Rng) -> Vec<Ask> {
+        (0..1 + rng.below(8))
+            .map(|number| {
+                let method = rng.pick(&["GET", "GET", "HEAD", "POST", "PUT"]);
+                let len = if matches!(method, "POST" | "PUT") {
+                    rng.len()
+                } else {
+                    0
+                };
+                Ask {
+                    method,
+                    target: format!("/{client}/{number}"),
+                    body: rng.bytes(len),
+                    is_http_10: false,
+                    keeps: true,
+                    expects_continue: false,
+                    end: 0,
+                }
+            })
+            .collect()
+    }
+
     /// A PROXY header, or none. Returns whether requests may follow.
     fn introduce(&mut self, rng: &mut Rng) -> bool {
         let client = [192, 0, 2, 1 + rng.below(9) as u8];
