@@ -31,7 +31,7 @@ use super::wsgi_settings::WsgiSettings;
 
 mod failure;
 
-use failure::named;
+use failure::{end_hijacked, fail, log_failure, named};
 
 /// The application and what its threads share.
 #[derive(Debug)]
@@ -107,6 +107,10 @@ impl WsgiApp {
     #[must_use]
     pub fn script_name(&self) -> &str {
         &self.settings.script_name
+    }
+
+    fn logger(&self) -> Option<&Py<PyAny>> {
+        self.late.logger().or(self.logger.as_ref())
     }
 
     fn slot(&self) -> Slot<'_> {
@@ -197,7 +201,7 @@ impl WsgiApp {
         mut job: Box<Job>,
     ) -> Option<Begun<'_, 'py>> {
         let failed = |job, error: &PyErr| {
-            self.fail(py, thread, Some(job), error);
+            fail(py, self.logger(), thread, Some(job), error);
             None
         };
         let environ = match environ {
@@ -262,9 +266,9 @@ impl WsgiApp {
             Ok(result) => self.answer(&result, &start, &environ, thread, job, hooked.as_ref()),
             Err(error) => {
                 if start.get().is_hijacked() {
-                    self.end_hijacked(py, thread, job, &error);
+                    end_hijacked(py, self.logger(), thread, job, &error);
                 } else {
-                    self.fail(py, thread, Some(job), &error);
+                    fail(py, self.logger(), thread, Some(job), &error);
                 }
                 // A request that timed out was answered, and its line written, long ago.
                 if let Some(hooked) = &hooked
@@ -329,23 +333,23 @@ impl WsgiApp {
                 thread.pool().send(Reply::End(job));
             }
             (Sent::Failed(Some(job), error), _) if start.get().is_hijacked() => {
-                self.end_hijacked(py, thread, job, &error);
+                end_hijacked(py, self.logger(), thread, job, &error);
             }
             (Sent::Whole, Ok(())) => {}
-            (Sent::Whole, Err(error)) => self.log_failure(py, None, &error),
+            (Sent::Whole, Err(error)) => log_failure(py, self.logger(), None, &error),
             (Sent::Streamed(job), Ok(())) => thread.pool().send(Reply::End(job)),
-            (Sent::Streamed(job), Err(error)) => self.fail(py, thread, Some(job), &error),
+            (Sent::Streamed(job), Err(error)) => fail(py, self.logger(), thread, Some(job), &error),
             // The connection is gone, so the loop only takes note.
             (Sent::Gone(job), closed) => {
                 if let Err(error) = closed {
-                    self.log_failure(py, Some(&job), &error);
+                    log_failure(py, self.logger(), Some(&job), &error);
                 }
                 thread.pool().send(Reply::Abort(job));
             }
             (Sent::Failed(job, error), closed) => {
-                self.fail(py, thread, job, &error);
+                fail(py, self.logger(), thread, job, &error);
                 if let Err(error) = closed {
-                    self.log_failure(py, None, &error);
+                    log_failure(py, self.logger(), None, &error);
                 }
             }
         }

@@ -10,57 +10,58 @@ use crate::pool::{Job, PoolThread, Reply};
 use crate::python::interrupts::RequestTimeout;
 use crate::python::traceback;
 
-use super::WsgiApp;
+/// A custom logger, which is given exceptions as such.
+type Logger<'a> = Option<&'a Py<PyAny>>;
 
-impl WsgiApp {
-    /// The application has hijacked the socket, and its call has ended with `error`. `StopIteration` is gunicorn's word for
-    /// "there is no response", so it is not a failure.
-    pub(super) fn end_hijacked(
-        &self,
-        py: Python<'_>,
-        thread: &PoolThread,
-        job: Box<Job>,
-        error: &PyErr,
-    ) {
-        if !error.is_instance_of::<PyStopIteration>(py) {
-            self.log_failure(py, Some(&job), error);
-        }
-        thread.pool().send(Reply::End(job));
+/// The application has hijacked the socket, and its call has ended with `error`. `StopIteration` is gunicorn's word for
+/// "there is no response", so it is not a failure.
+#[cold]
+pub(super) fn end_hijacked(
+    py: Python<'_>,
+    logger: Logger<'_>,
+    thread: &PoolThread,
+    job: Box<Job>,
+    error: &PyErr,
+) {
+    if !error.is_instance_of::<PyStopIteration>(py) {
+        log_failure(py, logger, Some(&job), error);
     }
+    thread.pool().send(Reply::End(job));
+}
 
-    /// The application failed. Its traceback goes to the log. The loop does the rest: it knows what the client has seen.
-    #[cold]
-    pub(super) fn fail(
-        &self,
-        py: Python<'_>,
-        thread: &PoolThread,
-        job: Option<Box<Job>>,
-        error: &PyErr,
-    ) {
-        self.log_failure(py, job.as_deref(), error);
-        if let Some(job) = job {
-            thread.pool().send(Reply::Abort(job));
-        }
+/// The application failed. Its traceback goes to the log. The loop does the rest: it knows what the client has seen.
+#[cold]
+pub(super) fn fail(
+    py: Python<'_>,
+    logger: Logger<'_>,
+    thread: &PoolThread,
+    job: Option<Box<Job>>,
+    error: &PyErr,
+) {
+    log_failure(py, logger, job.as_deref(), error);
+    if let Some(job) = job {
+        thread.pool().send(Reply::Abort(job));
     }
+}
 
-    #[cold]
-    pub(super) fn log_failure(&self, py: Python<'_>, job: Option<&Job>, error: &PyErr) {
-        if error.is_instance_of::<RequestTimeout>(py) {
-            // The stack was logged when the time was over.
-            log::warn!("A request that had timed out has ended.");
-            return;
-        }
-        let message = match job {
-            Some(job) => format!("Error handling request {}", named(job)),
-            None => "Error after the response was sent".to_owned(),
-        };
-        if let Some(logger) = self.late.logger().or(self.logger.as_ref())
-            && log_exception(py, logger, &message, error).is_ok()
-        {
-            return;
-        }
-        log::error!("{message}\n{}", traceback::format(py, error));
+/// The log gets the traceback; a job names its request.
+#[cold]
+pub(super) fn log_failure(py: Python<'_>, logger: Logger<'_>, job: Option<&Job>, error: &PyErr) {
+    if error.is_instance_of::<RequestTimeout>(py) {
+        // The stack was logged when the time was over.
+        log::warn!("A request that had timed out has ended.");
+        return;
     }
+    let message = match job {
+        Some(job) => format!("Error handling request {}", named(job)),
+        None => "Error after the response was sent".to_owned(),
+    };
+    if let Some(logger) = logger
+        && log_exception(py, logger, &message, error).is_ok()
+    {
+        return;
+    }
+    log::error!("{message}\n{}", traceback::format(py, error));
 }
 
 /// A custom logger may use more of an exception than its text.
