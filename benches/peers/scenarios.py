@@ -132,6 +132,7 @@ class Bench:
             "non_readers": self.non_readers,
             "idle_connections": self.idle_connections,
             "mixed": self.mixed,
+            "flask_paced": self.flask_paced,
             "start_stop": self.start_stop,
             "memory": self.memory,
         }
@@ -212,7 +213,19 @@ class Bench:
             raise RuntimeError("one thread is all it has")
         with Running(peer, Shape("waiting:mixed", threads=4, cpu=self.server_cpu)) as server:
             before = server.cpu_seconds()
-            figures = OpenLoop(server.port, rate=200, seconds=max(self.seconds, 5) * 2).run()
+            load = OpenLoop(server.port, rate=200, seconds=max(self.seconds, 5) * 2, slow_share=0.05)
+            figures = load.run()
+            spent = server.cpu_seconds() - before
+        figures["least_p99_ms"] = load.least_p99_ms()
+        figures["cpu_us_per_request"] = spent * 1e6 / figures["requests"]
+        return figures
+
+    def flask_paced(self, peer: Peer) -> Figures:
+        """Flask, 200 requests a second at fixed times on up to four connections: a server that is mostly idle."""
+        with Running(peer, Shape("flask_hello:app", cpu=self.server_cpu)) as server:
+            OpenLoop(server.port, rate=200, seconds=1, clients=4).run()
+            before = server.cpu_seconds()
+            figures = OpenLoop(server.port, rate=200, seconds=max(self.seconds, 5), clients=4).run()
             spent = server.cpu_seconds() - before
         figures["cpu_us_per_request"] = spent * 1e6 / figures["requests"]
         return figures
