@@ -89,7 +89,7 @@ impl Http2Client {
         Self {
             socket: Some(socket),
             pipe,
-            state: State::Beginning(Box::pin(async move { handshake.await })),
+            state: State::Beginning(Box::pin(handshake)),
             phases: asks.iter().map(|_| Phase::NotBegun).collect(),
             asks,
             went_away: false,
