@@ -143,6 +143,15 @@ def background(environ):
     return "spawned"
 
 
+HOARD = []
+
+
+def hoard(environ):
+    """So many MiB, for good."""
+    HOARD.append(b"x" * (int(environ["QUERY_STRING"]) << 20))
+    return "hoarded"
+
+
 def child(environ):
     import subprocess
 
