@@ -1,4 +1,4 @@
-"""Workers of greenlets that are replaced while requests run: USR2, `max_requests`, `max_worker_memory`. And flask-sock."""
+"""Workers of greenlets that are replaced while requests run: USR2, `max_requests`, `max_worker_memory`; flask-sock."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ def test_an_upgrade_finishes_the_greenlets_of_the_old_master(green, gates, argum
     assert "WORKER TIMEOUT" not in one.log.text
 
 
+@pytest.mark.ours
 def test_a_worker_that_has_had_max_requests_finishes_its_greenlets(green, gates):
     one = green("--max-requests", "30", "--graceful-timeout", "60")
     old = one.get("/pid").text

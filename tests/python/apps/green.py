@@ -147,7 +147,7 @@ HOARD = []
 
 
 def hoard(environ):
-    """So many MiB, for good."""
+    """MiB that the worker keeps."""
     HOARD.append(b"x" * (int(environ["QUERY_STRING"]) << 20))
     return "hoarded"
 
