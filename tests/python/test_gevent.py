@@ -25,21 +25,7 @@ PRELOAD = pytest.mark.parametrize(
     ],
     ids=["worker", "preload"],
 )
-
-
-@pytest.fixture(params=["gevent", pytest.param("eventlet", marks=[pytest.mark.ours, pytest.mark.slow])])
-def library(request) -> str:
-    return request.param
-
-
-@pytest.fixture
-def green(library, server):
-    """`green("--preload")`: a server whose requests are greenlets of `library`."""
-
-    def start(*arguments, kind=library, app="green", env=None, **options):
-        return server("-k", kind, *arguments, app, env={"GREEN": library, **(env or {})}, **options)
-
-    return start
+APP = "green"
 
 
 def asked(one, targets: list[str]) -> list[Client]:
