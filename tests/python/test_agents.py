@@ -302,7 +302,7 @@ def app(environ, start_response):
 @pytest.mark.parametrize("command", [GUNICORN, COMMAND], ids=["gunicorn", "ferricorn"])
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_memray_follows_a_worker_to_its_end(server, tmp_path, command, threads):
-    """It is told to follow forks, as its documentation has it for gunicorn: a file per process."""
+    """With `--follow-fork`, as its documentation has it for gunicorn: a file per process."""
     memray = pytest.importorskip("memray", reason="`make test-agents` installs it")
     (tmp_path / "hungry.py").write_text(
         "kept = []\n"
