@@ -82,6 +82,26 @@ def test_kubernetes_accepts_the_manifest(kind):
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
 
 
+def test_keda_scales_the_deployment_by_metrics_that_are_there(server):
+    """KEDA's own schema has text alone in a trigger's metadata."""
+    scaled = yaml.safe_load((DEPLOY / "kubernetes/keda.yaml").read_text())
+    of_app = manifest()
+    spec, autoscaler = scaled["spec"], of_app["HorizontalPodAutoscaler"]["spec"]
+    assert spec["scaleTargetRef"] == autoscaler["scaleTargetRef"]
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (autoscaler["minReplicas"], autoscaler["maxReplicas"])
+    (trigger,) = spec["triggers"]
+    assert (trigger["type"], trigger["metricType"]) == ("prometheus", "Value")
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())
+    one = server("served:app", "--admin-bind", "127.0.0.1:0", **SITE)
+    (found,) = one.log.wait(r"Health and figures at: http://127\.0\.0\.1:(\d+)")
+    with Client(("127.0.0.1", int(found.group(1))), PATIENCE_S) as client:
+        metrics = client.request("GET", "/metrics").text
+    names = re.findall(r"ferricorn_\w+", trigger["metadata"]["query"])
+    assert len(names) == 2
+    for name in names:
+        assert re.search(rf"^{name}(\{{.*\}})? \d", metrics, re.MULTILINE), name
+
+
 def test_the_manifest_fits_the_settings():
     pod = manifest()["Deployment"]["spec"]["template"]["spec"]
     [container] = pod["containers"]
