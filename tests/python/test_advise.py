@@ -65,7 +65,7 @@ def load(**changed):
         ),
         (
             load(workers=2, service_s=20, queue_s=5, cpu_s=19, worker_bytes=150_000_000, memory_left=100_000_000),
-            r"so another worker would help, but there is no memory for it\. A worker takes up to 150 MB, and 100 MB are",
+            r"so another worker would help, but there is no memory for it\. A worker takes up to 150 MB, and 100 MB ",
         ),
         # Code that keeps the GIL while it waits.
         (
