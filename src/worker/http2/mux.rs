@@ -10,6 +10,7 @@
 //! `intake.rs` is the way from requests to jobs, `output.rs` from replies to frames.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -113,6 +114,8 @@ pub(super) struct Mux {
     waiting: VecDeque<u32>,
     /// Those whose responses have something to send, in order.
     sending: VecDeque<u32>,
+    /// When a response last began after none was under way, or sent something.
+    moved: Instant,
     /// Jobs that the pool has.
     jobs: usize,
     jobs_max: usize,
@@ -124,13 +127,14 @@ pub(super) struct Mux {
 }
 
 impl Mux {
-    pub(super) fn new(conn: ConnId, streams_max: u32, jobs_max: usize) -> Self {
+    pub(super) fn new(conn: ConnId, streams_max: u32, jobs_max: usize, now: Instant) -> Self {
         Self {
             conn,
             streams: HashMap::new(),
             receiving: Vec::new(),
             waiting: VecDeque::new(),
             sending: VecDeque::new(),
+            moved: now,
             jobs: 0,
             jobs_max,
             streams_max: usize::try_from(streams_max).unwrap_or(usize::MAX),
