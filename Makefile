@@ -6,11 +6,11 @@ SHELL := /bin/sh
 
 VENV  := .venv
 BIN   := $(VENV)/bin
-# How many pytest processes: two per core suits tests that mostly wait.
-PYTEST_JOBS ?= 4
+# How many pytest processes: three per core suit tests that mostly wait.
+PYTEST_JOBS ?= $(shell expr 3 \* $$(getconf _NPROCESSORS_ONLN))
 PYTEST_ARGS ?=
 # `make fuzz`: which targets, for how long each.
-FUZZ_TARGETS ?= head chunked exchange proxy forwarded control ciphers certificate http2_frames uwsgi
+FUZZ_TARGETS ?= head chunked exchange proxy proxy_tls forwarded control ciphers certificate http2_frames uwsgi
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?=
 
@@ -31,7 +31,7 @@ OPTIMISED := $(foreach crate,ferricorn loom generator,--config profile.dev.packa
              --config profile.dev.package.ferricorn.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build quick test check-rust check-python pytest test-agents test-services test-deploy docs site bench fuzz fuzz-smoke base peers instructions walk \
+.PHONY: help run build quick test check-rust check-python pytest test-slow test-agents test-services test-deploy docs site bench fuzz fuzz-smoke base peers instructions walk \
         clean test-python test-matrix test-free-threaded wheels sdist run-wheels roots audit lint-release changelog release
 
 help:  ## list the targets
@@ -44,9 +44,12 @@ build: $(BUILT)  ## build the release extension into .venv
 
 # The release build is one long step on one core, so it runs beside the Rust tests, and the site is built by whichever
 # core is free first; what measures time runs after both.
-test: $(MADE)  ## the whole check, pytest last
+test: $(MADE)  ## the whole check but for slow cases, pytest last
 	@$(MAKE) --no-print-directory -j2 check-rust $(TESTS) site
-	@$(MAKE) --no-print-directory FUZZ_SMOKE_SECONDS=3 fuzz-smoke check-python pytest
+	@$(MAKE) --no-print-directory FUZZ_SMOKE_SECONDS=3 fuzz-smoke check-python pytest PYTEST_ARGS='-m "not slow"'
+
+test-slow: $(TESTS)  ## the cases of tests/python that take seconds each, and matrices
+	@$(MAKE) --no-print-directory pytest PYTEST_ARGS='-m slow'
 
 # The newest interpreter that is at least 3.10 and can make virtual environments; PYTHON= overrides.
 $(MADE):
@@ -114,8 +117,8 @@ check-python: $(TESTS)  ## ruff on every Python file, mypy on the package, its s
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python -m mypy.stubtest --concise ferricorn._core
 
-pytest: $(TESTS)  ## real processes: PEP 3333, HTTP, signals, frameworks, parity with gunicorn
-	@$(BIN)/python -m pytest tests/python -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
+pytest: $(TESTS)  ## all of tests/python, real processes: PEP 3333, HTTP, signals, frameworks, parity with gunicorn
+	@$(BIN)/python -m pytest tests/python -n $(PYTEST_JOBS) --dist worksteal -q $(PYTEST_ARGS)
 
 # One interpreter after another, each with an environment and a build of its own under target/matrix.
 MATRIX_PYTHONS ?= 3.10 3.11 3.12 3.13 3.14

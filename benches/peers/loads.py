@@ -13,10 +13,13 @@ import resource
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+HANDSHAKES = str(Path(__file__).resolve().parent / "handshakes.py")
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
 
@@ -43,7 +46,7 @@ def wrk(
         capture_output=True,
         text=True,
         check=True,
-        preexec_fn=None if cpu is None else lambda: os.sched_setaffinity(0, {cpu}),
+        preexec_fn=pinned(cpu),
     ).stdout
     requests = int(re.search(r"(\d+) requests in", shown).group(1))
     result = {"requests": requests, "requests_per_s": float(re.search(r"Requests/sec:\s+([\d.]+)", shown).group(1))}
@@ -56,6 +59,41 @@ def wrk(
     result["errors"] = sum(map(int, errors.groups())) if errors else 0
     result["errors"] += int(refused[1]) if refused else 0
     return result
+
+
+def pinned(cpu: int | None) -> Callable[[], None] | None:
+    return None if cpu is None else lambda: os.sched_setaffinity(0, {cpu})
+
+
+def h2load(url: str, clients: int, streams: int, seconds: float, cpu: int | None = None) -> dict[str, float | None]:
+    """Requests on streams of HTTP/2, so many at once on each of the clients' connections."""
+    program = shutil.which("h2load")
+    if program is None:
+        raise RuntimeError("h2load is not on PATH")
+    words = [program, f"-c{clients}", f"-m{streams}", f"-D{max(1, round(seconds))}", "--warm-up-time=0", url]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=seconds + 10, preexec_fn=pinned(cpu))
+    except subprocess.TimeoutExpired:
+        # It waits for the connections that no thread serves.
+        raise RuntimeError("it does not serve all connections") from None
+    shown = done.stdout
+    counted = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored", shown)
+    requests, succeeded, failed, errored = map(int, counted.groups()) if counted else (0, 0, 0, 0)
+    if "Application protocol: h2" not in shown or not succeeded:
+        raise RuntimeError("it does not answer over HTTP/2")
+    rate = float(re.search(r"finished in [\d.]+m?s, ([\d.]+) req/s", shown).group(1))
+    return {"requests": requests, "requests_per_s": rate, "errors": failed + errored}
+
+
+def handshakes(kind: str, port: int, authority: str, seconds: float, cpu: int | None = None) -> dict[str, float | None]:
+    """A new connection of TLS 1.3 for each request: a full handshake, or one that resumes the session before it."""
+    words = [sys.executable, HANDSHAKES, kind, str(port), authority, str(seconds)]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True, preexec_fn=pinned(cpu)).stdout
+    requests, resumed, errors = map(int, shown.split())
+    figures = {"requests": requests, "requests_per_s": requests / seconds, "errors": errors}
+    if kind == "resumed":
+        figures["resumed_percent"] = 100 * resumed / max(1, requests)
+    return figures
 
 
 class Crowd:
@@ -133,28 +171,31 @@ def keep_alive_connection(port: int) -> socket.socket:
 
 
 def ask(one: socket.socket, path: str) -> None:
-    """One request to the hello application, answered."""
+    """One request, answered with a body of a declared length."""
     one.sendall(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode())
-    received = b""
-    while not received.endswith(b"Hello, World!\n"):
+    received, length = b"", None
+    while length is None or len(received) < length:
         block = one.recv(4096)
         if not block:
             raise ConnectionError("closed instead of kept")
         received += block
+        if length is None and (declared := re.search(rb"\r\ncontent-length: *(\d+)\r\n", received, re.IGNORECASE)):
+            end = received.find(b"\r\n\r\n")
+            length = end + 4 + int(declared[1]) if end >= 0 else None
 
 
 class OpenLoop:
     """Requests that leave at their time whether or not others are answered; a seed makes each run the same."""
 
-    SLOW_SHARE, SLOW_S, FAST_S, THREADS = 0.05, 0.2, 0.001, 4
+    SLOW_S, FAST_S, THREADS = 0.2, 0.001, 4
 
-    def __init__(self, port: int, rate: int, seconds: float) -> None:
-        self.port = port
+    def __init__(self, port: int, rate: int, seconds: float, slow_share: float = 0.0, clients: int = 64) -> None:
+        self.port, self.clients = port, clients
         chance = random.Random(1)
         at, self.plan = 0.0, []
         while at < seconds:
             at += chance.expovariate(rate)
-            self.plan.append((at, chance.random() < self.SLOW_SHARE))
+            self.plan.append((at, chance.random() < slow_share))
 
     def run(self) -> dict[str, float | None]:
         """Latencies of the fast requests from the moment they were due, and the least that any order could give."""
@@ -172,7 +213,7 @@ class OpenLoop:
                 latencies.append((time.monotonic() - began - due) * 1000)
             spare.put(one)
 
-        with concurrent.futures.ThreadPoolExecutor(64) as pool:
+        with concurrent.futures.ThreadPoolExecutor(self.clients) as pool:
             requests = []
             for due, is_slow in self.plan:
                 # The schedule is the load: this is a clock, not a wait for something to happen.
@@ -185,7 +226,6 @@ class OpenLoop:
             "requests": len(self.plan),
             "p50_ms": percentile(latencies, 50),
             "p99_ms": percentile(latencies, 99),
-            "least_p99_ms": self.least_p99_ms(),
             "errors": failed,
         }
 

@@ -21,6 +21,7 @@ COLUMNS = {
     "memory_mib": ("PSS MiB", "{:.1f}"),
     "memory_preload_mib": ("PSS MiB, preloaded", "{:.1f}"),
     "errors": ("errors", "{:.0f}"),
+    "resumed_percent": ("resumed %", "{:.1f}"),
     "p99_alone_ms": ("p99 alone", "{:.2f}"),
     "p99_ratio": ("p99 ratio", "{:.2f}"),
     "least_p99_ms": ("least p99", "{:.2f}"),

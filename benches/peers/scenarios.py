@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loads import IdleConnections, NonReaders, OpenLoop, SlowHeads, keep_alive_connection, wrk
+from certificates import certificate
+from loads import IdleConnections, NonReaders, OpenLoop, SlowHeads, h2load, handshakes, keep_alive_connection, wrk
 from servers import Peer, Running, Shape
 
 SCRIPTS = Path(__file__).resolve().parent / "wrk"
@@ -49,6 +50,10 @@ class Load:
     threads: int = 2
     key: str | None = None
     """TLS, with a key of this kind."""
+    streams: int = 0
+    """HTTP/2, with so many streams at once on each connection."""
+    handshakes: str | None = None
+    """A new connection of TLS for each request, "full" or "resumed"."""
     pinned: bool = True
     """May be pinned to a core: not when what is asked is how cores are shared."""
 
@@ -83,14 +88,28 @@ LOADS = {
     "tls_hello_1": Load("hello over TLS, 1 connection", "hello:app", 1, key="ecdsa"),
     "tls_hello": Load("hello over TLS, 64 connections", "hello:app", key="ecdsa"),
     "tls_new_ecdsa": Load(
-        "A new TLS connection for each request, P-256, 16 clients",
-        "hello:app",
-        16,
-        headers=("Connection: close",),
-        key="ecdsa",
+        "A full TLS 1.3 handshake for each request, P-256, one client", "hello:app", 1, key="ecdsa", handshakes="full"
     ),
-    "tls_new_rsa": Load("The same with RSA-2048", "hello:app", 16, headers=("Connection: close",), key="rsa"),
+    "tls_new_rsa": Load("The same with RSA-2048", "hello:app", 1, key="rsa", handshakes="full"),
     "tls_body_1m": Load("1 MiB of response over TLS, 4 connections", "bodies:app", 4, path="/1m", key="ecdsa"),
+    "tls_resumed_w2": Load(
+        "A resumed TLS 1.3 handshake for each request, two workers, one client",
+        "hello:app",
+        1,
+        workers=2,
+        key="ecdsa",
+        handshakes="resumed",
+    ),
+    "h2_1x100": Load("hello over HTTP/2, 1 connection with 100 streams", "hello:app", 1, key="ecdsa", streams=100),
+    "h2_16x10": Load("hello over HTTP/2, 16 connections with 10 streams", "hello:app", 16, key="ecdsa", streams=10),
+    "h2_body_1m": Load(
+        "1 MiB of response over HTTP/2, 4 connections with 1 stream",
+        "bodies:app",
+        4,
+        path="/1m",
+        key="ecdsa",
+        streams=1,
+    ),
     **{f"flask_t{count}": _threads(count) for count in (1, 2, 4, 16)},
     **{f"waiting_t{count}": _waiting(count) for count in (2, 8, 32, 64)},
 }
@@ -113,6 +132,7 @@ class Bench:
             "non_readers": self.non_readers,
             "idle_connections": self.idle_connections,
             "mixed": self.mixed,
+            "flask_paced": self.flask_paced,
             "start_stop": self.start_stop,
             "memory": self.memory,
         }
@@ -126,17 +146,24 @@ class Bench:
         cpu = self.server_cpu if load.pinned else None
         if load.key and not peer.tls:
             raise RuntimeError("it has no TLS")
-        with Running(peer, Shape(load.app, load.workers, load.threads, cpu=cpu, key=load.key)) as server:
+        if load.streams and peer.h2 is None:
+            raise RuntimeError("it has no HTTP/2")
+        flags = peer.h2 if load.streams else ()
+        with Running(peer, Shape(load.app, load.workers, load.threads, flags, cpu, load.key)) as server:
             return self.load(server, load)
 
     def load(self, server: Running, load: Load) -> Figures:
         """wrk, and what it cost the server."""
         client_cpu = self.client_cpu if load.pinned else None
 
-        def drive(seconds: float) -> dict[str, float]:
+        def drive(seconds: float) -> Figures:
             script = [str(SCRIPTS / load.script[0]), *load.script[1:]] if load.script else []
             threads = 1 if client_cpu is not None or load.connections == 1 else 2
             url = f"{'https' if load.key else 'http'}://127.0.0.1:{server.port}{load.path}"
+            if load.streams:
+                return h2load(url, load.connections, load.streams, seconds, client_cpu)
+            if load.handshakes:
+                return handshakes(load.handshakes, server.port, certificate(load.key)[0], seconds, client_cpu)
             return wrk(url, load.connections, seconds, threads, client_cpu, load.headers, script)
 
         drive(1)
@@ -186,7 +213,19 @@ class Bench:
             raise RuntimeError("one thread is all it has")
         with Running(peer, Shape("waiting:mixed", threads=4, cpu=self.server_cpu)) as server:
             before = server.cpu_seconds()
-            figures = OpenLoop(server.port, rate=200, seconds=max(self.seconds, 5) * 2).run()
+            load = OpenLoop(server.port, rate=200, seconds=max(self.seconds, 5) * 2, slow_share=0.05)
+            figures = load.run()
+            spent = server.cpu_seconds() - before
+        figures["least_p99_ms"] = load.least_p99_ms()
+        figures["cpu_us_per_request"] = spent * 1e6 / figures["requests"]
+        return figures
+
+    def flask_paced(self, peer: Peer) -> Figures:
+        """Flask, 200 requests a second at fixed times on up to four connections: a server that is mostly idle."""
+        with Running(peer, Shape("flask_hello:app", cpu=self.server_cpu)) as server:
+            OpenLoop(server.port, rate=200, seconds=1, clients=4).run()
+            before = server.cpu_seconds()
+            figures = OpenLoop(server.port, rate=200, seconds=max(self.seconds, 5), clients=4).run()
             spent = server.cpu_seconds() - before
         figures["cpu_us_per_request"] = spent * 1e6 / figures["requests"]
         return figures

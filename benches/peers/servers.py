@@ -31,6 +31,8 @@ class Peer:
     """Flags that let it hold ten thousand idle connections for minutes."""
     tls: tuple[str, ...] = ()
     """Flags for TLS; {certificate} and {key} are filled in. None: it has no TLS, or needs a proxy for it."""
+    h2: tuple[str, ...] | None = None
+    """Flags for HTTP/2 over TLS. None: it has none."""
     one_thread: bool = False
     """Has neither threads nor workers: left out where those are what is measured."""
     revision: str | None = None
@@ -50,14 +52,16 @@ class Peer:
 BIN = str(Path(sys.executable).parent)
 GUNICORN_LIKE = ("-w", "{workers}", "--threads", "{threads}", "-b", "127.0.0.1:{port}", "{app}")
 TLS = ("--certfile", "{certificate}", "--keyfile", "{key}")
+H2 = ("--http-protocols", "h2,h1")
 MANY = ("--worker-connections", "20000", "--keep-alive", "300")
 PEERS = [
-    Peer("ferricorn", (sys.executable, "-m", "ferricorn", *GUNICORN_LIKE), MANY, TLS),
+    Peer("ferricorn", (sys.executable, "-m", "ferricorn", *GUNICORN_LIKE), MANY, TLS, H2),
     Peer(
         "gunicorn",
         (sys.executable, "-m", "gunicorn", "-k", "gthread", "--no-control-socket", *GUNICORN_LIKE),
         MANY,
         TLS,
+        H2,
     ),
     Peer(
         "granian",
@@ -67,6 +71,7 @@ PEERS = [
         ),
         ("--backlog", "2048"),
         ("--ssl-certificate", "{certificate}", "--ssl-keyfile", "{key}"),
+        (),
     ),
     Peer(
         "waitress",
@@ -90,7 +95,7 @@ def base_build(checkout: Path) -> Peer:
     """The build in the `.venv` of another checkout of this project, to be compared with the one under development."""
     python = str(checkout.resolve() / ".venv" / "bin" / "python")
     command = (python, "-m", "ferricorn", *GUNICORN_LIKE)
-    return Peer("ferricorn-base", command, MANY, revision=checkout.resolve().name)
+    return Peer("ferricorn-base", command, MANY, TLS, H2, revision=checkout.resolve().name)
 
 
 def free_port() -> int:

@@ -194,7 +194,10 @@ pub enum CertificateError {
 }
 
 fn stamps(settings: &Tls) -> Stamps {
-    tls::files(settings).into_iter().map(stamp).collect()
+    tls::files(settings)
+        .iter()
+        .map(|path| stamp(path))
+        .collect()
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

@@ -29,6 +29,14 @@ REFUSED = {
     "set_psk_server_callback": "every client is served with certificates",
     "keylog_filename": "secrets are never written down",
     "post_handshake_auth": "clients show their certificate in the handshake",
+    "cert_store_stats": "authorities are read when the hook is over",
+    "get_ca_certs": "authorities are read when the hook is over",
+    "get_ciphers": "ciphers are chosen when the hook is over, and logged connections name theirs",
+    "session_stats": "/metrics counts the handshakes",
+    "hostname_checks_common_name": "clients have no host names",
+    "security_level": "there are no weaker suites than those of level 2",
+    "sslobject_class": "the server makes the connections",
+    "sslsocket_class": "the server makes the connections",
     "wrap_socket": "the server makes the connections",
     "wrap_bio": "the server makes the connections",
 }
@@ -48,6 +56,10 @@ MOOT_OPTIONS = (
     | getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     | getattr(ssl, "OP_ENABLE_KTLS", 0)
 )
+# Flags that describe what is done in any case: each authority of the list is trusted, also one that another has signed.
+MOOT_VERIFY_FLAGS = ssl.VERIFY_X509_TRUSTED_FIRST | getattr(ssl, "VERIFY_X509_PARTIAL_CHAIN", 0)
+# The names of protocols in ALPN, and those of http_protocols.
+PROTOCOLS = {"http/1.1": "h1", "h2": "h2"}
 
 
 def refuse(name: str, why: str) -> RuntimeError:
@@ -63,6 +75,7 @@ class RecordedContext:
         self._set("_password", None)
         self._set("_authorities", [os.fspath(conf.ca_certs)] if conf.ca_certs else [])
         self._set("_ciphers", conf.ciphers)
+        self._set("_protocols", None)
         self._set("_verify_mode", ssl.VerifyMode(conf.cert_reqs))
         is_newest = str(conf.ssl_minimum_version).endswith("3")
         self._set("_minimum", ssl.TLSVersion.TLSv1_3 if is_newest else ssl.TLSVersion.TLSv1_2)
@@ -95,6 +108,7 @@ class RecordedContext:
     @minimum_version.setter
     def minimum_version(self, version: int) -> None:
         newest = (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.MAXIMUM_SUPPORTED)
+        version = ssl.TLSVersion(version)
         # There is nothing older than 1.2, so asking for that asks for 1.2.
         self._set("_minimum", ssl.TLSVersion.TLSv1_3 if version in newest else ssl.TLSVersion.TLSv1_2)
 
@@ -123,6 +137,9 @@ class RecordedContext:
     def verify_flags(self, flags: int) -> None:
         if flags & (ssl.VERIFY_CRL_CHECK_LEAF | ssl.VERIFY_CRL_CHECK_CHAIN):
             raise refuse("verify_flags", "name the revocation lists with ssl_crl")
+        unknown = ssl.VerifyFlags(flags) & ~MOOT_VERIFY_FLAGS
+        if unknown:
+            raise refuse("verify_flags", f"{unknown!r} has no counterpart")
 
     @property
     def check_hostname(self) -> bool:
@@ -184,8 +201,10 @@ class RecordedContext:
 
     def set_alpn_protocols(self, protocols: Iterable[str]) -> None:
         names = [name.decode() if isinstance(name, bytes) else name for name in protocols]
-        if names != ["http/1.1"]:
-            raise refuse("set_alpn_protocols", "http_protocols says what is spoken")
+        unknown = [name for name in names if name not in PROTOCOLS]
+        if unknown or not names:
+            raise refuse("set_alpn_protocols", f"h2 and http/1.1 are spoken, not {', '.join(unknown) or 'nothing'}")
+        self._set("_protocols", list(dict.fromkeys(PROTOCOLS[name] for name in names)))
 
     def load_dh_params(self, path: Path) -> None:
         """The suites that would use them are not there."""
@@ -212,8 +231,10 @@ def _configured_chains(conf: Any) -> list[tuple[str, str]]:
 
 def record(
     hook: Callable[..., Any], conf: Any
-) -> tuple[list[tuple[str, str]], str | None, list[str], int, str | None, bool]:
-    """Calls the hook. Returns chains, password, authorities, verify mode, ciphers, and whether only TLS 1.3 is left."""
+) -> tuple[list[tuple[str, str]], str | None, list[str], int, str | None, bool, list[str] | None]:
+    """Calls the hook. Returns chains, password, authorities, verify mode, ciphers, whether only TLS 1.3 is left, and
+    the protocols if they were set.
+    """
     context = hook(conf, lambda: RecordedContext(conf))
     if isinstance(context, ssl.SSLContext):
         raise RuntimeError(
@@ -229,4 +250,5 @@ def record(
         int(context._verify_mode),
         context._ciphers,
         context._minimum == ssl.TLSVersion.TLSv1_3,
+        context._protocols,
     )

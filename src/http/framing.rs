@@ -30,7 +30,7 @@ pub struct Framing {
     pub upgrade: Upgrade,
 }
 
-/// Which protocol the peer would like to speak after a request without a body.
+/// Which protocol the peer would like to speak after a request, which has no body unless it is HTTP/2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Upgrade {
     #[default]
@@ -159,13 +159,11 @@ impl<'a> FramingFields<'a> {
                 && length != BodyLength::Empty
                 && length != BodyLength::Known(0),
             // RFC 9110 section 7.8: the field counts only when Connection names it, and not from a 1.0 peer. With a
-            // body on its way the connection is still HTTP's.
-            upgrade: match length {
-                BodyLength::Empty | BodyLength::Known(0)
-                    if self.upgrade.is_named && version >= Version::HTTP_11 =>
-                {
-                    self.upgrade.protocol
-                }
+            // body on its way the connection is still HTTP's, and HTTP/2 begins behind the body (RFC 7540 section 3.2).
+            upgrade: match (length, self.upgrade.protocol) {
+                _ if !self.upgrade.is_named || version < Version::HTTP_11 => Upgrade::None,
+                (BodyLength::Empty | BodyLength::Known(0), protocol) => protocol,
+                (_, Upgrade::Http2) => Upgrade::Http2,
                 _ => Upgrade::None,
             },
         })

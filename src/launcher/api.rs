@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::python_logs;
+use super::python_logs::{self, Touched};
 use crate::arbiter::signals;
 use crate::config::settings::{Kind, Setting, all, find};
 use crate::config::{self, LogLevel};
@@ -122,10 +122,17 @@ pub(crate) fn load_app(py: Python<'_>, uri: &str) -> PyResult<Py<PyAny>> {
     loader::load_app(py, uri).map_err(|error| error.into_exception(py))
 }
 
-/// The application has changed a logger of the server's: `access` and `error` say which of the two is Python's now.
+/// The application has changed a logger of the server's: `access` and `error` say which of the two is Python's now,
+/// `patched` whether code is in all of Python's loggers.
 #[pyfunction]
-pub(crate) fn loggers_changed(py: Python<'_>, access: bool, error: bool, level: i64) {
-    python_logs::changed(py, access, error, level);
+pub(crate) fn loggers_changed(
+    py: Python<'_>,
+    access: bool,
+    error: bool,
+    patched: bool,
+    level: i64,
+) {
+    python_logs::changed(py, Touched::new(access, error, patched), level);
 }
 
 /// Whether this process is a child that the application has forked.

@@ -28,7 +28,7 @@ struct Switch {
 struct AccessSwitch {
     is_python: Arc<AtomicBool>,
     app: Arc<WsgiApp>,
-    /// Until they are needed.
+    /// Until they are needed; none without an access log.
     hooks: Option<RequestHooks>,
 }
 
@@ -51,20 +51,85 @@ pub(super) fn watch(py: Python<'_>, logs: Log, log: Option<&Py<PyAny>>) -> PyRes
     Ok(())
 }
 
-/// Which of the two are Python's: access log, error log.
-pub(super) fn touched(py: Python<'_>, log: &Py<PyAny>) -> PyResult<(bool, bool)> {
-    let (access, error, _): (bool, bool, i64) = log.call_method0(py, "state")?.extract(py)?;
-    Ok((access, error))
+/// What the application has changed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Touched {
+    /// The logger of the access log.
+    access: bool,
+    /// The logger of the error log.
+    error: bool,
+    /// All loggers, as agents do, and there is an access log.
+    patched: bool,
+    /// Whether Python is given the exceptions of requests.
+    pub(super) sees_exceptions: bool,
 }
 
-/// Whether an agent that is in all of Python's loggers is to see the exceptions of requests.
-pub(super) fn are_patched(py: Python<'_>) -> PyResult<bool> {
-    let module = py.import("ferricorn._logger")?;
-    module.call_method0("is_logging_patched")?.extract()
+impl Touched {
+    pub(super) fn new(access: bool, error: bool, patched: bool) -> Self {
+        Self {
+            access,
+            error,
+            patched,
+            sees_exceptions: error || patched,
+        }
+    }
+
+    /// As `log`, the built-in logger, and Python's logging are now.
+    pub(super) fn look(py: Python<'_>, log: &Py<PyAny>) -> PyResult<Self> {
+        let (access, error, patched, _): (bool, bool, bool, i64) =
+            log.call_method0(py, "state")?.extract(py)?;
+        Ok(Self::new(access, error, patched))
+    }
+
+    /// There is no access log to change.
+    pub(super) fn without_access_log(self) -> Self {
+        Self {
+            access: false,
+            patched: false,
+            ..self
+        }
+    }
+
+    /// Whether Python writes the access log.
+    pub(super) fn has_access_log(self) -> bool {
+        self.access || self.patched
+    }
+
+    /// The one line that says it.
+    fn announce(self) {
+        let names = [(self.error, ERROR), (self.access, ACCESS)];
+        let names = names.into_iter().filter(|(is_touched, _)| *is_touched);
+        let names: Vec<_> = names.map(|(_, name)| name).collect();
+        if !names.is_empty() {
+            let names = names.join(" and ");
+            log::info!(
+                "The application has changed {names}: such lines go through Python's logging."
+            );
+        }
+        if self.patched && !self.access {
+            log::info!(
+                "Code is in all of Python's loggers: lines of {ACCESS} go through Python's logging."
+            );
+        }
+    }
 }
 
-/// The worker serves: from now on a change of the access log's logger counts at once.
-pub(super) fn serve(is_python: Arc<AtomicBool>, app: Arc<WsgiApp>, hooks: Option<RequestHooks>) {
+/// Looks for what no logger can notice: a patch of a class.
+pub(super) fn look(py: Python<'_>) {
+    let announced = py.import("ferricorn._logger");
+    if let Err(error) = announced.and_then(|module| module.call_method0("announce")) {
+        log::error!("The loggers cannot be seen\n{}", traceback(py, &error));
+    }
+}
+
+/// The worker serves, with what was `touched` before: from now on a change of the access log's logger counts at once.
+pub(super) fn serve(
+    touched: Touched,
+    is_python: Arc<AtomicBool>,
+    app: Arc<WsgiApp>,
+    hooks: Option<RequestHooks>,
+) {
+    touched.announce();
     if let Some(switch) = &mut *switch() {
         switch.access = Some(AccessSwitch {
             is_python,
@@ -81,47 +146,39 @@ pub(super) fn served() {
 }
 
 /// Something about the loggers is different.
-pub(super) fn changed(py: Python<'_>, access: bool, error: bool, level: i64) {
+pub(super) fn changed(py: Python<'_>, touched: Touched, level: i64) {
     let mut relayed = None;
-    let mut names = Vec::new();
+    let mut news = Touched::default();
     {
         let mut switch = switch();
         let Some(switch) = &mut *switch else { return };
-        if error && !std::mem::replace(&mut switch.has_error_log, true) {
+        if touched.error && !std::mem::replace(&mut switch.has_error_log, true) {
             relayed = Some((switch.logs, switch.log.clone_ref(py)));
             // Before the worker serves it says so once, of both.
-            if let Some(access) = &switch.access {
-                access
-                    .app
-                    .late_logging()
-                    .log_exceptions_through(switch.log.clone_ref(py));
-                names.push(ERROR);
-            }
+            news.error = switch.access.is_some();
         }
         if switch.has_error_log {
             switch.logs.set_level(level_of(level));
         }
-        if access && let Some(access) = &mut switch.access {
-            if let Some(hooks) = access.hooks.take() {
-                access.app.late_logging().log_through(hooks);
+        if let Some(access) = &mut switch.access {
+            let late = access.app.late_logging();
+            if touched.sees_exceptions {
+                late.log_exceptions_through(switch.log.clone_ref(py));
             }
-            if !access.is_python.swap(true, Ordering::Relaxed) {
-                names.push(ACCESS);
+            if touched.has_access_log()
+                && let Some(hooks) = access.hooks.take()
+            {
+                late.log_through(hooks);
+                access.is_python.store(true, Ordering::Relaxed);
+                news.access = touched.access;
+                news.patched = touched.patched;
             }
         }
     }
     if let Some((logs, log)) = relayed {
         relay::install(logs, Some(log));
     }
-    announce(&names);
-}
-
-/// The one line that says it.
-pub(super) fn announce(names: &[&str]) {
-    if !names.is_empty() {
-        let names = names.join(" and ");
-        log::info!("The application has changed {names}: such lines go through Python's logging.");
-    }
+    news.announce();
 }
 
 /// Finished lines of the access log for Python's logger.
@@ -151,5 +208,5 @@ fn level_of(level: i64) -> LogLevel {
     }
 }
 
-pub(super) const ACCESS: &str = "gunicorn.access";
-pub(super) const ERROR: &str = "gunicorn.error";
+const ACCESS: &str = "gunicorn.access";
+const ERROR: &str = "gunicorn.error";

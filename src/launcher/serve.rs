@@ -12,7 +12,7 @@ use super::green_worker;
 use super::greenlets;
 use super::leave::{leave, log_running, say_goodbye};
 use super::main_thread;
-use super::python_logs;
+use super::python_logs::{self, Touched};
 use super::python_runtime::Inherited;
 use super::raised::Raised;
 use super::worker_access_log;
@@ -92,7 +92,7 @@ fn start(
     start_object(py, &inherited.worker).map_err(raised)?;
     let mut settings = wsgi_settings(py, &config, &listeners);
     let touched = touched_logs(py, &config, inherited).map_err(raised)?;
-    let is_python = Arc::new(AtomicBool::new(touched.access));
+    let is_python = Arc::new(AtomicBool::new(touched.has_access_log()));
     let access_log =
         worker_access_log::make(py, &config, &mut settings, age, inherited, &is_python)?;
     let hub = Arc::new(HubWatch::default());
@@ -179,9 +179,9 @@ fn with_loggers(
     (touched, is_python): (Touched, Arc<AtomicBool>),
 ) -> PyResult<Arc<WsgiApp>> {
     let is_custom = !config.logging.is_built_in();
-    let sees_exceptions = is_custom || touched.error || python_logs::are_patched(py)?;
+    let sees_exceptions = is_custom || touched.sees_exceptions;
     let logger = sees_exceptions.then(|| inherited.log.clone_ref(py));
-    let logs_access = is_custom || touched.access;
+    let logs_access = is_custom || touched.has_access_log();
     let app = app
         .with_request_hooks(request_hooks(py, config, logs_access, inherited)?)
         .with_logger(logger);
@@ -190,8 +190,7 @@ fn with_loggers(
         true => request_hooks(py, config, true, inherited)?,
         false => None,
     };
-    python_logs::serve(is_python, Arc::clone(&app), later);
-    python_logs::announce(&touched.names());
+    python_logs::serve(touched, is_python, Arc::clone(&app), later);
     Ok(app)
 }
 
@@ -226,6 +225,7 @@ fn start_heartbeat(
     let below = QuietChild::new(fork_server);
     let shows_life = Box::new(move || {
         shows_life();
+        Python::attach(python_logs::look);
         below.reap();
     });
     without_signals(|| Heartbeat::start(config.workers.timeout, shows_life))
@@ -250,30 +250,15 @@ fn start_object(py: Python<'_>, worker: &Py<PyAny>) -> PyResult<()> {
 }
 
 /// Which of the built-in logs' loggers the application has changed before the worker serves.
-#[derive(Clone, Copy, Debug, Default)]
-struct Touched {
-    access: bool,
-    error: bool,
-}
-
-impl Touched {
-    fn names(self) -> Vec<&'static str> {
-        let names = [
-            (self.error, python_logs::ERROR),
-            (self.access, python_logs::ACCESS),
-        ];
-        let names = names.into_iter().filter(|(is_touched, _)| *is_touched);
-        names.map(|(_, name)| name).collect()
-    }
-}
-
 fn touched_logs(py: Python<'_>, config: &Config, inherited: &Inherited) -> PyResult<Touched> {
     if !config.logging.is_built_in() {
         return Ok(Touched::default());
     }
-    let (access, error) = python_logs::touched(py, &inherited.log)?;
-    let access = access && worker_access_log::logs_access(config);
-    Ok(Touched { access, error })
+    let touched = Touched::look(py, &inherited.log)?;
+    Ok(match worker_access_log::logs_access(config) {
+        true => touched,
+        false => touched.without_access_log(),
+    })
 }
 
 /// What sees each request: hooks, and the access log of a custom logger.

@@ -51,6 +51,15 @@ impl JobStats {
         })
     }
 
+    /// How many jobs a connection may have with the pool while no other has any: a client that asks then waits no longer than a
+    /// switch of threads takes. 0 while jobs are not fast.
+    pub(super) fn lone_jobs_max(&self) -> usize {
+        match self.are_fast() {
+            true => lone_jobs_max(self.service_micros()),
+            false => 0,
+        }
+    }
+
     /// How long a job lasts on average, in microseconds.
     #[inline]
     pub(super) fn service_micros(&self) -> u32 {
@@ -112,6 +121,15 @@ impl JobStats {
     }
 }
 
+/// How much work that may be.
+const LONE_WORK_MICROS: u32 = 1000;
+/// More than this many at once saves no wake-up that is worth it.
+const LONE_JOBS_MAX: u32 = 16;
+
+fn lone_jobs_max(mean_micros: u32) -> usize {
+    (LONE_WORK_MICROS / mean_micros.max(1)).min(LONE_JOBS_MAX) as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,5 +164,12 @@ mod tests {
         assert_eq!(stats.taken_since_stall(), 0);
         stats.note_taken();
         assert_eq!((stats.taken(), stats.taken_since_stall()), (2, 1));
+    }
+
+    #[test]
+    fn the_only_connection_with_work_has_a_millisecond_of_it_in_the_queue() {
+        for (mean, jobs) in [(0, 16), (5, 16), (62, 16), (63, 15), (250, 4), (499, 2)] {
+            assert_eq!(lone_jobs_max(mean), jobs, "{mean} µs");
+        }
     }
 }

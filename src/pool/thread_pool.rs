@@ -154,6 +154,11 @@ impl Pool {
         self.stats.are_fast()
     }
 
+    /// How many jobs a connection may have here while no other has any (`JobStats::lone_jobs_max`).
+    pub fn lone_jobs_max(&self) -> usize {
+        self.stats.lone_jobs_max()
+    }
+
     /// Wake a parked thread if `reason` asks for one (`policy::wake`), unless one is waking or none is parked.
     pub fn notify_one(&self, reason: Reason) {
         if let Some(hub) = &self.hub {

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use super::fork_guard::end_child;
 use super::hooks::{Hooks, cfg};
-use crate::config::{ClientCertificates, Config, Password, Tls, TlsVersion};
+use crate::config::{ClientCertificates, Config, HttpProtocol, Password, Tls, TlsVersion};
 
 type Recorded = (
     Vec<(PathBuf, PathBuf)>,
@@ -18,6 +18,7 @@ type Recorded = (
     i64,
     Option<String>,
     bool,
+    Option<Vec<String>>,
 );
 
 /// Calls the hook, if it is set and there is TLS.
@@ -36,6 +37,7 @@ pub fn apply(py: Python<'_>, config: &mut Config, hooks: &Hooks) -> PyResult<()>
     let recorded: Recorded = recorded?.extract()?;
     if let Some(tls) = &mut config.tls {
         carry_over(tls, recorded, &config.app.chdir);
+        config.http2.http_protocols.clone_from(&tls.http_protocols);
     }
     Ok(())
 }
@@ -43,7 +45,7 @@ pub fn apply(py: Python<'_>, config: &mut Config, hooks: &Hooks) -> PyResult<()>
 const HOOK: &str = "ssl_context";
 
 fn carry_over(tls: &mut Tls, recorded: Recorded, chdir: &Path) {
-    let (chains, password, authorities, verify_mode, ciphers, is_newest) = recorded;
+    let (chains, password, authorities, verify_mode, ciphers, is_newest, protocols) = recorded;
     let absolute = |path: PathBuf| chdir.join(path);
     (tls.certfile, tls.keyfile) = chains
         .into_iter()
@@ -60,6 +62,13 @@ fn carry_over(tls: &mut Tls, recorded: Recorded, chdir: &Path) {
         true => TlsVersion::Tls13,
         false => TlsVersion::Tls12,
     };
+    if let Some(protocols) = protocols {
+        let protocols = protocols.iter().map(|name| match name.as_str() {
+            "h2" => HttpProtocol::H2,
+            _ => HttpProtocol::H1,
+        });
+        tls.http_protocols = protocols.collect();
+    }
 }
 
 #[cfg(test)]
@@ -78,7 +87,7 @@ mod tests {
             ssl_crl: Some("/crl".into()),
             ciphers: None,
             ssl_minimum_version: TlsVersion::Tls12,
-            http_protocols: vec![crate::config::HttpProtocol::H1],
+            http_protocols: vec![HttpProtocol::H1],
         };
         config.app.chdir = "/srv".into();
         let recorded = (
@@ -88,6 +97,7 @@ mod tests {
             2,
             Some("HIGH".to_owned()),
             true,
+            Some(vec!["h2".to_owned(), "h1".to_owned()]),
         );
         carry_over(&mut tls, recorded, &config.app.chdir);
         assert_eq!(tls.certfile, [PathBuf::from("/srv/c.pem")]);
@@ -95,6 +105,7 @@ mod tests {
         assert_eq!(tls.ca_certs, [PathBuf::from("/srv/ca.pem")]);
         assert_eq!(tls.cert_reqs, ClientCertificates::Required);
         assert_eq!(tls.ssl_minimum_version, TlsVersion::Tls13);
+        assert_eq!(tls.http_protocols, [HttpProtocol::H2, HttpProtocol::H1]);
         assert_eq!(tls.ssl_crl, Some("/crl".into()), "no context has them");
     }
 }

@@ -1,18 +1,11 @@
 //! Private keys that a password protects: PKCS#8 with PBES2, as `openssl` writes them.
 //!
-//! The structure is read by `pkcs8`, and the algorithms are those of the TLS library, so that no second set of ciphers is
-//! linked. That leaves out scrypt and DES, which `openssl` writes only when asked to.
+//! AES and triple DES, with keys of PBKDF2 or scrypt. DES alone, RC2 and PBES1 are refused: a file that anybody can decrypt
+//! in a day gives its operator a wrong idea of what protects the key.
 
-use std::num::NonZeroU32;
-
-use aws_lc_rs::cipher::{
-    AES_128, AES_256, Algorithm, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey,
-};
-use aws_lc_rs::iv::FixedLength;
-use aws_lc_rs::pbkdf2;
 use pkcs8::EncryptedPrivateKeyInfo;
-use pkcs8::pkcs5::EncryptionScheme;
-use pkcs8::pkcs5::pbes2::{EncryptionScheme as Cipher, Kdf, Pbkdf2Params, Pbkdf2Prf};
+use pkcs8::pkcs5::pbes2::Kdf;
+use pkcs8::pkcs5::{EncryptionScheme, Error};
 
 use super::tls_error::FileFault;
 
@@ -23,28 +16,15 @@ pub(super) fn decrypt(der: &[u8], password: &[u8]) -> Result<Vec<u8>, FileFault>
     let EncryptionScheme::Pbes2(parameters) = &info.encryption_algorithm else {
         return Err(FileFault::UnknownEncryption);
     };
-    let (algorithm, iv): (&'static Algorithm, [u8; 16]) = match parameters.encryption {
-        Cipher::Aes128Cbc { iv } => (&AES_128, *iv),
-        Cipher::Aes256Cbc { iv } => (&AES_256, *iv),
-        _ => return Err(FileFault::UnknownEncryption),
-    };
-    let Kdf::Pbkdf2(derivation) = &parameters.kdf else {
-        return Err(FileFault::UnknownEncryption);
-    };
-    let mut key = vec![0; parameters.encryption.key_size()];
-    derive(derivation, password, &mut key)?;
-    let wrong = |_| FileFault::WrongPassword;
-    let key = UnboundCipherKey::new(algorithm, &key)
-        .and_then(PaddedBlockDecryptingKey::cbc_pkcs7)
-        .map_err(wrong)?;
-    let mut bytes = info.encrypted_data.to_vec();
-    let context = DecryptionContext::Iv128(FixedLength::from(iv));
-    let length = key.decrypt(&mut bytes, context).map_err(wrong)?.len();
-    bytes.truncate(length);
-    // One wrong password in 256 leaves a valid padding.
-    match bytes.first() {
-        Some(&SEQUENCE) => Ok(bytes),
-        _ => Err(FileFault::WrongPassword),
+    if !is_affordable(&parameters.kdf) {
+        return Err(FileFault::CostlyEncryption);
+    }
+    match parameters.decrypt(password, info.encrypted_data) {
+        // One wrong password in 256 leaves a valid padding.
+        Ok(key) if key.first() == Some(&SEQUENCE) => Ok(key),
+        // The library's word for a padding that is wrong.
+        Ok(_) | Err(Error::EncryptFailed) => Err(FileFault::WrongPassword),
+        Err(_) => Err(FileFault::UnknownEncryption),
     }
 }
 
@@ -53,18 +33,48 @@ const SEQUENCE: u8 = 0x30;
 
 /// The more rounds, the longer a start takes; `openssl` uses 2048, and ten million take seconds.
 const ROUNDS_MAX: u32 = 10_000_000;
+/// `openssl` writes keys of scrypt that take 16 MiB, and reads none that take more than 32.
+const SCRYPT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How often that memory is gone through; `openssl` writes 1.
+const SCRYPT_PASSES_MAX: u16 = 16;
 
-fn derive(parameters: &Pbkdf2Params<'_>, password: &[u8], key: &mut [u8]) -> Result<(), FileFault> {
-    let algorithm = match parameters.prf {
-        Pbkdf2Prf::HmacWithSha1 => pbkdf2::PBKDF2_HMAC_SHA1,
-        Pbkdf2Prf::HmacWithSha256 => pbkdf2::PBKDF2_HMAC_SHA256,
-        Pbkdf2Prf::HmacWithSha384 => pbkdf2::PBKDF2_HMAC_SHA384,
-        Pbkdf2Prf::HmacWithSha512 => pbkdf2::PBKDF2_HMAC_SHA512,
-        _ => return Err(FileFault::UnknownEncryption),
-    };
-    let rounds = NonZeroU32::new(parameters.iteration_count)
-        .filter(|rounds| rounds.get() <= ROUNDS_MAX)
-        .ok_or(FileFault::UnknownEncryption)?;
-    pbkdf2::derive(algorithm, rounds, parameters.salt, password, key);
-    Ok(())
+/// Whether the derivation of the key ends soon, in memory that can be had.
+fn is_affordable(derivation: &Kdf<'_>) -> bool {
+    match derivation {
+        Kdf::Pbkdf2(parameters) => (1..=ROUNDS_MAX).contains(&parameters.iteration_count),
+        // RFC 7914 section 2: 128 * r * N bytes.
+        Kdf::Scrypt(parameters) => {
+            let block_bytes = 128 * u64::from(parameters.block_size);
+            let bytes = parameters.cost_parameter.saturating_mul(block_bytes);
+            bytes <= SCRYPT_BYTES_MAX && parameters.parallelization <= SCRYPT_PASSES_MAX
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pkcs8::pkcs5::pbes2::{Pbkdf2Params, ScryptParams};
+
+    #[test]
+    fn a_password_that_takes_too_long_to_try_is_not_tried() {
+        let scrypt = |cost_parameter, parallelization| {
+            is_affordable(&Kdf::Scrypt(ScryptParams {
+                salt: b"salt",
+                cost_parameter,
+                block_size: 8,
+                parallelization,
+                key_length: None,
+            }))
+        };
+        assert!(scrypt(1 << 14, 1) && scrypt(1 << 18, 16));
+        assert!(!scrypt(1 << 19, 1) && !scrypt(1 << 14, 17) && !scrypt(u64::MAX, 1));
+        let rounds = |count| {
+            let parameters = Pbkdf2Params::hmac_with_sha256(count, b"salt").unwrap();
+            is_affordable(&Kdf::Pbkdf2(parameters))
+        };
+        assert!(rounds(2048) && rounds(ROUNDS_MAX));
+        assert!(!rounds(ROUNDS_MAX + 1));
+    }
 }

@@ -16,6 +16,7 @@ use rustls::pki_types::{
 };
 use rustls::server::WebPkiClientVerifier;
 
+use super::certificate_files::{self, Pair};
 use super::ciphers;
 use super::encrypted_key;
 use super::material::{Identity, Material};
@@ -55,8 +56,8 @@ impl fmt::Display for Warning {
 pub fn load(settings: &Tls, now: i64) -> Result<Loaded, TlsError> {
     let mut warnings = Vec::new();
     let mut identities = Vec::new();
-    for (certificate, key) in pairs(settings)? {
-        let identity = identity(settings, certificate, key, now, &mut warnings)?;
+    for pair in certificate_files::pairs(settings)? {
+        let identity = identity(settings, &pair, now, &mut warnings)?;
         identities.push(identity);
     }
     let material = Material {
@@ -82,43 +83,25 @@ fn alpn(protocol: &HttpProtocol) -> Vec<u8> {
 
 /// All files that `load` reads, for the one that watches them.
 #[must_use]
-pub fn files(settings: &Tls) -> Vec<&Path> {
+pub fn files(settings: &Tls) -> Vec<PathBuf> {
     let password = match &settings.keyfile_password {
         Some(Password::File(path)) => Some(path),
         _ => None,
     };
-    let lists = [&settings.certfile, &settings.keyfile, &settings.ca_certs];
-    let lists = lists.into_iter().flatten();
-    let single = settings.ssl_crl.as_ref().into_iter().chain(password);
-    lists.chain(single).map(PathBuf::as_path).collect()
-}
-
-/// Each certificate's file and the file of its key, which may be the same.
-fn pairs(settings: &Tls) -> Result<Vec<(&Path, &Path)>, TlsError> {
-    let (certificates, keys) = (&settings.certfile, &settings.keyfile);
-    if certificates.is_empty() {
-        return Err(TlsError::NoCertificate);
-    }
-    let keys = if keys.is_empty() { certificates } else { keys };
-    if keys.len() != certificates.len() {
-        return Err(TlsError::Unpaired {
-            certificates: certificates.len(),
-            keys: keys.len(),
-        });
-    }
-    let pairs = certificates.iter().zip(keys);
-    Ok(pairs
-        .map(|(certificate, key)| (certificate.as_path(), key.as_path()))
-        .collect())
+    let single = settings.ssl_crl.iter().chain(password);
+    let others = settings.ca_certs.iter().chain(single).cloned();
+    let mut files = certificate_files::files(settings);
+    files.extend(others);
+    files
 }
 
 fn identity(
     settings: &Tls,
-    certificate: &Path,
-    key: &Path,
+    pair: &Pair,
     now: i64,
     warnings: &mut Vec<Warning>,
 ) -> Result<Identity, TlsError> {
+    let (certificate, key) = (pair.certificate.as_path(), pair.key.as_path());
     let certificate_file = SettingFile("certfile", certificate);
     let chain: Vec<CertificateDer<'static>> = certificate_file.sections()?;
     let leaf = chain
@@ -126,13 +109,7 @@ fn identity(
         .ok_or_else(|| certificate_file.fault(FileFault::NoCertificate))?;
     let leaf = leaf_info(leaf)
         .map_err(|error| certificate_file.fault(FileFault::BadCertificate(error)))?;
-    // A key that stands in the certificate's file is not another file's fault.
-    let key_setting = if settings.keyfile.is_empty() {
-        "certfile"
-    } else {
-        "keyfile"
-    };
-    let key_file = SettingFile(key_setting, key);
+    let key_file = SettingFile(pair.key_setting, key);
     let der = private_key(key_file, settings.keyfile_password.as_ref())?;
     let signing_key =
         any_supported_type(&der).map_err(|error| key_file.fault(FileFault::BadKey(error)))?;

@@ -11,13 +11,14 @@
 //! | layer | files |
 //! | --- | --- |
 //! | words | `tls_error`, `names`, `byte_format` |
-//! | parts | `ciphers`, `encrypted_key`, `x509`, `shared_region` |
+//! | parts | `certificate_files`, `ciphers`, `encrypted_key`, `x509`, `shared_region` |
 //! | the whole | `material`, `tickets` |
 //! | from files | `load` |
 //! | in a worker | `tls_server` |
 //! | between both | `published` |
 
 mod byte_format;
+mod certificate_files;
 pub mod ciphers;
 mod encrypted_key;
 mod load;

@@ -20,6 +20,12 @@ pub enum TlsError {
         "certfile names {certificates} files and keyfile {keys}; each certificate needs its key"
     )]
     Unpaired { certificates: usize, keys: usize },
+    #[error("certfile is a list with a directory in it: name either one directory or files")]
+    DirectoryInList,
+    #[error(
+        "certfile is a directory, so keyfile cannot be set: NAME.key there belongs to NAME.pem"
+    )]
+    KeysBesideDirectory,
     #[error(
         "cert_reqs needs ca_certs, the authorities that client certificates are checked against"
     )]
@@ -49,6 +55,8 @@ pub enum FileFault {
     Missing,
     #[error("cannot be read: {0}")]
     Unreadable(io::Error),
+    #[error("is a directory without a file that ends with .pem or .crt")]
+    EmptyDirectory,
     #[error("is not a regular file")]
     NotRegular,
     #[error("is larger than {0} bytes")]
@@ -74,9 +82,13 @@ pub enum FileFault {
     )]
     Traditional,
     #[error(
-        "is encrypted with an algorithm that is not supported; `openssl pkey -in KEY -aes256 -out NEW` converts it"
+        "is encrypted with an algorithm that is not supported (AES and triple DES are); `openssl pkey -in KEY -aes256 -out NEW` converts it"
     )]
     UnknownEncryption,
+    #[error(
+        "is encrypted so that its password takes too long to try; `openssl pkey -in KEY -aes256 -out NEW` converts it"
+    )]
+    CostlyEncryption,
     #[error("holds a certificate that is no authority's: {0}")]
     BadAuthority(rustls::Error),
     #[error("holds no revocation list")]

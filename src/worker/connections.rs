@@ -418,9 +418,7 @@ mod tests {
         requests: &mut Requests,
         io: &SharedIo,
     ) -> (ConnId, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let ours = Transport::from(mio::net::UnixStream::from_std(ours));
+        let (ours, theirs) = Transport::pair();
         (connections.open(ours, Peer::Unix, 0, requests, io), theirs)
     }
 

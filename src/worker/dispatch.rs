@@ -169,6 +169,14 @@ impl Dispatch {
         Ok(())
     }
 
+    /// Whether a connection that has `jobs` with the pool may have one more than its share: as long as it is the only one that
+    /// has any, jobs are fast, and none would be shed for it.
+    pub(super) fn has_room_beyond_share(&self, jobs: usize) -> bool {
+        self.in_flight as usize == jobs
+            && self.shedding.is_none()
+            && jobs < self.pool.lone_jobs_max()
+    }
+
     /// See that a thread runs what was queued.
     pub(super) fn announce(&mut self) {
         if std::mem::take(&mut self.unannounced) > 0 {
@@ -307,6 +315,7 @@ impl Dispatch {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::pool::PoolThread;
     use crate::scoreboard::Scoreboard;
 
     fn dispatch(config: &Config) -> (Dispatch, ArbiterChannel) {
@@ -330,6 +339,28 @@ mod tests {
         assert_eq!(answered.len(), 1);
         assert_eq!(answered[0].response.status_code(), 503);
         assert!(!dispatch.has_answered());
+    }
+
+    #[test]
+    fn more_than_a_share_is_for_fast_jobs_that_nobody_else_waits_behind() {
+        let (mut dispatch, mut arbiter) = dispatch(&Config::default());
+        assert!(
+            !dispatch.has_room_beyond_share(0),
+            "nothing is known of jobs"
+        );
+        let thread = PoolThread::register(dispatch.pool());
+        for _ in 0..200 {
+            let job = dispatch.new_job(Instant::now());
+            dispatch.submit(job, &mut arbiter).unwrap();
+            let job = thread.next_job(|_| panic!("there is one")).unwrap();
+            dispatch.job_is_back(job.conn);
+        }
+        assert!(dispatch.has_room_beyond_share(0));
+        let job = dispatch.new_job(Instant::now());
+        dispatch.submit(job, &mut arbiter).unwrap();
+        assert!(dispatch.has_room_beyond_share(1));
+        assert!(!dispatch.has_room_beyond_share(0), "it is another's");
+        assert!(!dispatch.has_room_beyond_share(16));
     }
 
     #[test]

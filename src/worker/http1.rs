@@ -132,7 +132,7 @@ impl Http1 {
         self.exchange.wants_continue()
     }
 
-    /// Which protocol the request asks for on this connection. It has no body.
+    /// Which protocol the request asks for on this connection.
     pub(super) fn upgrade(&self) -> Upgrade {
         self.exchange.upgrade()
     }

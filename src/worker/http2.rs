@@ -252,7 +252,7 @@ impl Http2 {
             }
             writes.spend(len as u64);
             link.write.send(&mut output, link.transport);
-            self.engine.reuse_output(output);
+            self.engine.reuse_output(output, self.mux.is_sending());
         }
         len
     }

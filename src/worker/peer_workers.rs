@@ -411,9 +411,7 @@ mod tests {
     impl Worker {
         /// A client connects. Returns whether its connection stays.
         fn accept(&mut self) -> (bool, UnixStream) {
-            let (ours, theirs) = UnixStream::pair().unwrap();
-            ours.set_nonblocking(true).unwrap();
-            let ours = Transport::from(mio::net::UnixStream::from_std(ours));
+            let (ours, theirs) = Transport::pair();
             let connections = &mut self.connections;
             let (requests, io) = (&mut self.requests, &mut self.io);
             let ours = self.peers.place(ours, 0, connections, requests, io);

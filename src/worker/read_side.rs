@@ -209,20 +209,12 @@ impl ReadSide {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::io::Write;
-    use std::os::unix::net::UnixStream;
 
     use super::*;
 
-    fn pair() -> (Transport, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let ours = mio::net::UnixStream::from_std(ours);
-        (ours.into(), theirs)
-    }
-
     #[test]
     fn an_edge_is_used_up_by_a_read_that_does_not_fill_its_buffer() {
-        let (mut transport, mut theirs) = pair();
+        let (mut transport, mut theirs) = Transport::pair();
         let mut side = ReadSide::default();
         assert!(!side.is_ready());
         theirs.write_all(b"abcdef").unwrap();
@@ -238,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_end_of_the_stream_is_read_for_when_it_was_announced() {
-        let (mut transport, mut theirs) = pair();
+        let (mut transport, mut theirs) = Transport::pair();
         let mut side = ReadSide::default();
         theirs.write_all(b"abc").unwrap();
         drop(theirs);

@@ -12,7 +12,9 @@
 mod application;
 mod client;
 mod client_socket;
+mod http2_client;
 mod plan;
+mod streams;
 
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
@@ -49,14 +51,19 @@ const LONG: Duration = Duration::from_secs(200);
 
 #[test]
 fn every_request_is_answered_once_in_order_whatever_peers_do() {
-    let number = |name: &str| Some(std::env::var(name).ok()?.parse::<u64>().unwrap());
-    if let Some(seed) = number("SIM_SEED") {
-        return World::new(seed).play();
-    }
-    for seed in 0..number("SIM_ROUNDS").unwrap_or(ROUNDS) {
+    for seed in seeds() {
         let shown = ShownOnFailure(seed);
         World::new(seed).play();
         drop(shown);
+    }
+}
+
+/// `SIM_SEED` alone, or the first `SIM_ROUNDS`.
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str| Some(std::env::var(name).ok()?.parse::<u64>().unwrap());
+    match number("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIM_ROUNDS").unwrap_or(ROUNDS),
     }
 }
 
@@ -99,7 +106,7 @@ impl World {
         config.limits.limit_request_body = BODY_BYTES_MAX;
         config.proxy.proxy_protocol =
             rng.pick(&[ProxyProtocol::Off, ProxyProtocol::Off, ProxyProtocol::Auto]);
-        let is_tls = config.proxy.proxy_protocol == ProxyProtocol::Off && rng.chance(20);
+        let is_tls = rng.chance(25);
         config.limits.body_buffer_size = rng.pick(&[16, 500, 1 << 20]);
         config.limits.body_buffer_total = rng.pick(&[64, 2000, 64 << 20]);
         let poll = Poll::new().unwrap();
@@ -125,14 +132,13 @@ impl World {
         let has_small_buffers = world.rng.chance(50);
         let is_proxied = config.proxy.proxy_protocol != ProxyProtocol::Off;
         for number in 0..1 + world.rng.below(5) {
-            world.connect(has_small_buffers, is_tls);
-            let plan = Plan::new(number, is_proxied, &mut world.rng);
-            world.clients[number].plan = plan;
+            let plan = Plan::new(number, is_proxied, is_tls, &mut world.rng);
+            world.connect(has_small_buffers, plan);
         }
         world
     }
 
-    fn connect(&mut self, has_small_buffers: bool, is_tls: bool) {
+    fn connect(&mut self, has_small_buffers: bool, plan: Plan) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
@@ -142,10 +148,11 @@ impl World {
         }
         let ours = Transport::from(mio::net::UnixStream::from_std(ours));
         self.event_loop.take_in(ours, Peer::Unix);
-        self.clients.push(Client::new(match is_tls {
-            true => ClientSocket::with_tls(theirs, self.rng.chance(70)),
-            false => ClientSocket::Plain(theirs),
-        }));
+        let socket = match plan.plain_bytes {
+            Some(plain) => ClientSocket::with_tls(theirs, plain, self.rng.chance(70)),
+            None => ClientSocket::Plain(theirs),
+        };
+        self.clients.push(Client::new(plan, socket));
     }
 
     fn play(mut self) {

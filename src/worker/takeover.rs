@@ -224,9 +224,7 @@ mod tests {
     impl Worker {
         /// A client connects to `listener` and sends `bytes`.
         fn connect(&mut self, listener: usize, bytes: &[u8]) -> UnixStream {
-            let (ours, mut theirs) = UnixStream::pair().unwrap();
-            ours.set_nonblocking(true).unwrap();
-            let ours = Transport::from(mio::net::UnixStream::from_std(ours));
+            let (ours, mut theirs) = Transport::pair();
             let connections = &mut self.connections;
             let (requests, io) = (&mut self.requests, &mut self.io);
             let id = connections.open(ours, Peer::Unix, listener, requests, io);

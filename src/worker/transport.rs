@@ -229,15 +229,18 @@ mod tests {
 
     use super::*;
 
-    fn pair() -> (Transport, std::os::unix::net::UnixStream) {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        (UnixStream::from_std(ours).into(), theirs)
+    impl Transport {
+        /// Of a connection, and its client.
+        pub(in crate::worker) fn pair() -> (Self, std::os::unix::net::UnixStream) {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            (mio::net::UnixStream::from_std(ours).into(), theirs)
+        }
     }
 
     #[test]
     fn an_empty_socket_would_block_and_a_closed_one_is_at_its_end() {
-        let (mut transport, theirs) = pair();
+        let (mut transport, theirs) = Transport::pair();
         let error = transport.read(&mut [0; 8]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         drop(theirs);
@@ -246,7 +249,7 @@ mod tests {
 
     #[test]
     fn bytes_are_read_behind_those_that_are_there() {
-        let (mut transport, mut theirs) = pair();
+        let (mut transport, mut theirs) = Transport::pair();
         theirs.write_all(b"body").unwrap();
         let mut memory = Vec::with_capacity(64);
         memory.extend_from_slice(b"a ");
@@ -256,7 +259,7 @@ mod tests {
 
     #[test]
     fn the_end_of_the_stream_is_sent_while_the_client_still_sends() {
-        let (mut transport, mut theirs) = pair();
+        let (mut transport, mut theirs) = Transport::pair();
         transport.shutdown_write().unwrap();
         assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0);
         theirs.write_all(b"late").unwrap();
@@ -274,7 +277,7 @@ mod tests {
             let end = theirs.read(&mut [0; 8]);
             assert_eq!(end.is_err(), is_reset, "{end:?}");
         }
-        let (mut transport, mut theirs) = pair();
+        let (mut transport, mut theirs) = Transport::pair();
         let _held = transport.hijack().unwrap();
         transport.close(Ending::Reset);
         assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0);

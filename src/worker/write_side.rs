@@ -217,20 +217,12 @@ pub(super) fn discard(piece: Piece, drops: &mut DeferredDrops) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::io::Read;
-    use std::os::unix::net::UnixStream;
 
     use super::*;
 
-    fn pair() -> (Transport, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let ours = mio::net::UnixStream::from_std(ours);
-        (ours.into(), theirs)
-    }
-
     #[test]
     fn nothing_is_written_past_the_queue_and_written_pieces_give_their_window_back() {
-        let (mut transport, mut theirs) = pair();
+        let (mut transport, mut theirs) = Transport::pair();
         let (mut side, mut drops) = (WriteSide::default(), DeferredDrops::default());
         let window = Arc::new(Window::new(2));
         assert_eq!(window.add(3), Ok(true));
@@ -250,7 +242,7 @@ mod tests {
 
     #[test]
     fn an_exhausted_budget_leaves_the_queue_for_the_next_iteration() {
-        let (mut transport, _theirs) = pair();
+        let (mut transport, _theirs) = Transport::pair();
         let (mut side, mut drops) = (WriteSide::default(), DeferredDrops::default());
         side.queue_bytes(&mut b"abc".to_vec());
         let mut budget = WriteBudget::default();

@@ -5,7 +5,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE.parent / "corpus"
-LINES = ("proxy", "forwarded", "control", "ciphers", "certificate", "http2_frames", "uwsgi")
+LINES = ("proxy", "proxy_tls", "forwarded", "control", "ciphers", "certificate", "http2_frames", "uwsgi")
 TARGETS = ("head", "chunked", "exchange", *LINES)
 
 

@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 
 #[path = "../fuzz/bodies.rs"]
 mod bodies;
+#[path = "../fuzz/first_bytes.rs"]
+mod first_bytes;
 
 use crate::corpus::Mutator;
 
 const PROXY_SEEDS: &str = include_str!("../fuzz/proxy.seeds");
+const PROXY_TLS_SEEDS: &str = include_str!("../fuzz/proxy_tls.seeds");
 const CONTROL_SEEDS: &str = include_str!("../fuzz/control.seeds");
 const CERTIFICATE_SEEDS: &str = include_str!("../fuzz/certificate.seeds");
 const CIPHERS_SEEDS: &str = include_str!("../fuzz/ciphers.seeds");
@@ -71,6 +74,15 @@ fn proxy_headers() {
     run_on(
         Mutator::of_lines(seed(), PROXY_SEEDS),
         bodies::proxy,
+        |bytes| bytes,
+    );
+}
+
+#[test]
+fn proxy_headers_before_tls() {
+    run_on(
+        Mutator::of_lines(seed(), PROXY_TLS_SEEDS),
+        first_bytes::proxy_tls,
         |bytes| bytes,
     );
 }

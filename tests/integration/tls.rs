@@ -492,6 +492,39 @@ fn a_client_that_says_its_end_behind_its_request_is_answered_and_closed() {
     assert!(rest.ends_with("GET / "), "{rest}");
 }
 
+/// The end comes in one event of the poll set with a part of a record: of the first request, of a later one, of a body.
+#[test]
+fn a_client_that_leaves_within_a_record_is_gone_at_once() {
+    let pair = Pair::new();
+    let server = Server::start_tls(pair.server.clone(), |_| {}, echo);
+    for round in 0..60 {
+        let mut client = pair.client(&server);
+        client.0.sock.set_nodelay(true).expect("an option");
+        if round % 3 == 0 {
+            let (conn, sock) = (&mut client.0.conn, &mut client.0.sock);
+            conn.complete_io(sock).expect("a handshake");
+        } else {
+            client.get("/first");
+        }
+        if round % 3 == 1 {
+            let head = b"POST /cut HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n";
+            client.0.write_all(head).expect("the worker reads");
+        }
+        let mut record = Vec::new();
+        let mut writer = client.0.conn.writer();
+        writer.write_all(b"GET / HTTP/1.1\r\n").expect("room");
+        let written = client.0.conn.write_tls(&mut record);
+        written.expect("a vector takes all");
+        let sock = &mut client.0.sock;
+        sock.set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("a timeout can be set");
+        sock.write_all(&record[..record.len() / 2])
+            .expect("the worker reads");
+        sock.shutdown(Shutdown::Write).expect("a shutdown");
+        assert_eq!(client.rest(), b"", "in round {round}");
+    }
+}
+
 #[test]
 fn plain_http_gets_an_answer_that_can_be_read() {
     let server = Server::start_tls(Pair::new().server, |_| {}, echo);
@@ -538,6 +571,28 @@ fn a_failed_handshake_gets_an_alert_and_the_next_client_is_served() {
         ["GET / 200 6"],
         "failed handshakes are no requests"
     );
+}
+
+/// The end comes with the last bytes in one event of the poll set, sooner or later.
+#[test]
+fn a_client_that_leaves_in_its_handshake_is_gone_at_once() {
+    let pair = Pair::new();
+    let server = Server::start_tls(pair.server.clone(), |_| {}, echo);
+    let hello = client_hello(&pair);
+    let (first, rest) = hello.split_at(hello.len() / 2);
+    for _ in 0..300 {
+        let mut raw = TcpStream::connect(server.address).expect("the worker accepts");
+        raw.set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("a timeout can be set");
+        raw.set_nodelay(true).expect("an option can be set");
+        raw.write_all(first).expect("the worker reads");
+        std::thread::yield_now();
+        raw.write_all(&rest[..9]).expect("the worker reads");
+        raw.shutdown(Shutdown::Write).expect("a shutdown");
+        let mut answer = Vec::new();
+        raw.read_to_end(&mut answer)
+            .expect("an end before client_header_timeout");
+    }
 }
 
 #[test]

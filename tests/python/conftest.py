@@ -51,3 +51,19 @@ def server(gates: Gates) -> Iterator[Callable[..., Server]]:
     yield start
     leftovers = {one.pid: left for one in started if (left := one.reap())}
     assert not leftovers, f"processes left behind: {leftovers}\n" + "\n".join(one.log.text for one in started)
+
+
+@pytest.fixture(params=["gevent", pytest.param("eventlet", marks=[pytest.mark.ours, pytest.mark.slow])])
+def library(request: pytest.FixtureRequest) -> str:
+    """Whose greenlets the requests are."""
+    return request.param
+
+
+@pytest.fixture
+def green(request: pytest.FixtureRequest, library: str, server: Callable[..., Server]) -> Callable[..., Server]:
+    """`green("--preload")`: requests are greenlets of `library`, with the `APP` of its file."""
+
+    def start(*arguments, kind=library, app=request.module.APP, env=None, **options) -> Server:
+        return server("-k", kind, *arguments, app, env={"GREEN": library, **(env or {})}, **options)
+
+    return start

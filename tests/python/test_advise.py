@@ -116,6 +116,7 @@ def advise(one, *words):
     return " ".join(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_who_follows_it_waits_no_longer(server, tmp_path):
     """Eight clients whose view waits 50 ms for something else, on two threads and on as many as are advised."""
     (tmp_path / "slow.py").write_text(APPLICATION)

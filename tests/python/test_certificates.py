@@ -9,6 +9,7 @@ import signal
 import ssl
 import subprocess
 import tempfile
+import types
 from functools import partial
 from pathlib import Path
 
@@ -131,6 +132,25 @@ def test_the_password_is_shown_nowhere(authority):
     assert refused.returncode == 1 and "the variable KEY_PASSWORD is not set" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("form", "is_read"),
+    [
+        (("-scrypt",), True),
+        (("-v2", "des3"), True),
+        (("-v2", "aes192", "-v2prf", "hmacWithSHA1"), True),
+        (("-v1", "PBE-SHA1-3DES"), False),
+    ],
+)
+def test_encrypted_keys_of_all_forms_are_read_or_refused(authority, form, is_read):
+    certificate, key = authority.sign("server")
+    encrypted = authority.directory / "encrypted.key"
+    openssl("pkcs8", "-topk8", "-in", key, *form, "-passout", "pass:secret", "-out", encrypted)
+    checked = run("--check-config", *pair((certificate, encrypted)), "--keyfile-password", "secret")
+    assert (checked.returncode == 0) is is_read, checked.stderr
+    refusal = "is encrypted with an algorithm that is not supported (AES and triple DES are); `openssl pkey "
+    assert (refusal in checked.stderr) is not is_read
+
+
 def test_an_expired_certificate_is_warned_of(authority):
     files = authority.sign("server", not_after=datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc))
     checked = run("--check-config", *pair(files))
@@ -184,6 +204,36 @@ def test_the_certificate_is_that_of_the_name(server, authority, tmp_path):
     client = authority.client(check_hostname=False)
     for name, files in (("first.example", first), ("a.second.example", second), ("other.example", first)):
         assert served(one.address, client, name) == serial(files[0]), name
+
+
+def test_a_directory_of_certificates(server, authority, tmp_path):
+    directory = tmp_path / "certificates"
+    directory.mkdir()
+    inside = Authority(directory, "signer")
+    inside.file.unlink()
+    first, second = inside.sign("a", "first.example"), inside.sign("b", "second.example")
+    both = first[0].read_bytes() + first[1].read_bytes()
+    first[1].unlink()
+    inside.write("a.pem", both)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    inside.ca.configure_trust(context)
+    one = server("hello:app", "--certfile", str(directory))
+    for name, files in (("first.example", first), ("second.example", second), ("other.example", first)):
+        assert served(one.address, context, name) == serial(files[0]), name
+    # One that is put there is served without a signal.
+    staged = Authority(tmp_path, "staged")
+    staged.ca.configure_trust(context)
+    third = staged.sign("c", "third.example")
+    for file in reversed(third):
+        shutil.copy(file, directory / f".{file.name}")
+        (directory / f".{file.name}").rename(directory / file.name)
+    wait_until(lambda: served(one.address, context, "third.example") == serial(third[0]), "the new certificate")
+    both_set = run("--check-config", "--certfile", directory, "--keyfile", third[1])
+    assert both_set.returncode == 1 and "certfile is a directory, so keyfile cannot be set" in both_set.stderr
+    (tmp_path / "empty").mkdir()
+    empty = run("--check-config", "--certfile", tmp_path / "empty")
+    assert empty.returncode == 1 and "is a directory without a file that ends with .pem or .crt" in empty.stderr
 
 
 def test_client_certificates_are_checked(server, authority, tmp_path):
@@ -288,6 +338,7 @@ def test_other_authorities_for_clients_end_their_sessions(server, authority, tmp
 # -- renewal -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_renewed_certificate_is_served_without_a_signal(server, authority):
     one = server("hello:app", *pair(authority.sign("server")), workers=2)
     client, workers = authority.client(), one.workers()
@@ -304,6 +355,7 @@ def serials(address, client: ssl.SSLContext) -> set[int]:
     return {served(address, client) for _ in range(20)}
 
 
+@pytest.mark.slow
 def test_a_half_replaced_pair_keeps_the_old_one_and_is_logged_once(server, authority):
     files = authority.sign("server")
     one = server("hello:app", *pair(files))
@@ -373,6 +425,15 @@ return context"""
         ("c = factory()\nc.sni_callback = print\nreturn c", "ssl_context: sni_callback cannot be carried over: give"),
         ("c = factory()\nc.set_ecdh_curve('prime256v1')\nreturn c", "ssl_context: set_ecdh_curve cannot be carried"),
         ("c = factory()\nc.options |= ssl.OP_NO_TICKET\nreturn c", "ssl_context: options cannot be carried over: "),
+        ("c = factory()\nc.set_alpn_protocols(['h3'])\nreturn c", "ssl_context: set_alpn_protocols cannot be carried"),
+        ("c = factory()\nc.maximum_version = ssl.TLSVersion.TLSv1_2\nreturn c", "ssl_context: maximum_version cannot"),
+        ("c = factory()\nc.num_tickets = 0\nreturn c", "ssl_context: num_tickets cannot be carried over: "),
+        ("c = factory()\nc.check_hostname = True\nreturn c", "ssl_context: check_hostname cannot be carried over: "),
+        ("c = factory()\nc.verify_flags |= ssl.VERIFY_X509_STRICT\nreturn c", "ssl_context: verify_flags cannot be"),
+        ("c = factory()\nc.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF\nreturn c", "ssl_context: verify_flags cannot be"),
+        ("c = factory()\nc.load_verify_locations(capath='/x')\nreturn c", "ssl_context: load_verify_locations(capath"),
+        ("c = factory()\nc.load_verify_locations(cadata='x')\nreturn c", "ssl_context: load_verify_locations(cadata"),
+        ("c = factory()\nc.options |= ssl.OP_NO_TLSv1_3\nreturn c", "ssl_context: OP_NO_TLSv1_3 cannot be carried"),
         ("return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)", "ssl_context returned an ssl.SSLContext of its own, "),
         ("return None", "ssl_context returned None, not what the default factory makes"),
         ("c = factory()\nc.set_ciphers('RC4')\nreturn c", "ciphers 'RC4' selects none of the suites"),
@@ -383,6 +444,59 @@ def test_what_a_context_cannot_carry_over_is_refused_by_name(authority, tmp_path
     ended = run("-c", config, *pair(authority.sign("server")), "--check-config")
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"\nError: {complaint}") and ended.stderr.count("\n") == 2, ended.stderr
+
+
+# What is read or obeyed. Everything else is refused with a reason of its own.
+CARRIED = {
+    "check_hostname",
+    "load_cert_chain",
+    "load_dh_params",
+    "load_verify_locations",
+    "maximum_version",
+    "minimum_version",
+    "num_tickets",
+    "options",
+    "protocol",
+    "set_alpn_protocols",
+    "set_ciphers",
+    "verify_flags",
+    "verify_mode",
+}
+
+
+def test_every_attribute_of_a_context_is_carried_or_refused_by_name():
+    from ferricorn._ssl_context import REFUSED, RecordedContext
+
+    conf = types.SimpleNamespace(
+        certfile=None, keyfile=None, ca_certs=None, ciphers=None, cert_reqs=0, ssl_minimum_version="TLSv1.2"
+    )
+    context = RecordedContext(conf)
+    for name in (name for name in dir(ssl.SSLContext) if not name.startswith("_")):
+        if name in CARRIED:
+            getattr(context, name)
+            continue
+        assert name in REFUSED, name
+        with pytest.raises(RuntimeError, match=f"ssl_context: {name} cannot be carried over: "):
+            getattr(context, name)
+        with pytest.raises(RuntimeError, match=f"ssl_context: {name} cannot be carried over: "):
+            setattr(context, name, object())
+    # As Python's own does.
+    with pytest.raises(ValueError, match="is not a valid"):
+        context.minimum_version = 7
+    with pytest.raises(AttributeError):
+        context.nothing_like_it  # noqa: B018
+
+
+def test_a_context_chooses_the_protocols(server, authority, tmp_path):
+    body = "context = factory()\ncontext.set_alpn_protocols(['h2', 'http/1.1'])\nreturn context"
+    one = server("hello:app", "-c", str(with_hook(tmp_path, body)), *pair(authority.sign("server")))
+    client = authority.client()
+    client.set_alpn_protocols(["http/1.1", "h2"])
+    with tls(one.address, client) as connection:
+        assert connection.selected_alpn_protocol() == "h2"
+        # The preface and empty settings are answered with settings.
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        assert connection.recv(9)[3] == 4
 
 
 def test_a_context_brings_its_own_chain_and_password(server, authority, tmp_path):

@@ -52,6 +52,118 @@ def test_filters_of_the_access_log(changed, change, when):
 
 
 @WHEN
+@pytest.mark.parametrize(
+    "change",
+    ["class", "info", "_log", "handle", "call_handlers", "emit", "handler_class"],
+)
+def test_classes_and_patched_methods_of_the_access_log(changed, change, when):
+    one = changed(f"access_{change}", when)
+    asked(one)
+    one.output.wait(r"GET /page")
+    assert one.stop() == 0
+    assert not any("/health" in line for line in access_lines(one))
+
+
+@WHEN
+@pytest.mark.parametrize("change", ["records", "factory", "style"])
+def test_what_makes_records_and_text_of_the_access_log(changed, change, when):
+    one = changed(f"access_{change}", when)
+    asked(one)
+    one.output.wait(r"^OWN 127\.0\.0\.1 .*GET /page")
+    assert one.stop() == 0
+    assert all(line.startswith("OWN") for line in access_lines(one) if "/change" not in line)
+
+
+def test_a_patch_of_all_loggers_counts_for_the_access_log(changed):
+    one = changed("access_everywhere", "import")
+    asked(one)
+    one.output.wait(r"GET /page")
+    assert one.stop() == 0
+    assert not any("/health" in line for line in access_lines(one))
+
+
+def test_a_late_patch_of_all_loggers_counts_soon(changed):
+    one = changed("access_everywhere", "view")
+
+    def is_silent():
+        before = len(access_lines(one))
+        asked(one)
+        one.output.wait(r"GET /page")
+        wait_until(lambda: any("/page" in line for line in access_lines(one)[before:]), "the page's line")
+        return not any("/health" in line for line in access_lines(one)[before:])
+
+    wait_until(is_silent, "the patch counts")
+    assert one.stop() == 0
+
+
+@WHEN
+@pytest.mark.parametrize("change", ["class", "records", "methods", "style"])
+def test_classes_and_patched_methods_of_the_error_log(changed, change, when):
+    one = changed(f"error_{change}", when)
+    assert one.get("/fail").status == 500
+    one.log.wait(r"\[ERROR\] OWN Error handling request")
+    assert one.stop() == 0
+    one.log.wait(r"\[INFO\] OWN Worker exiting")
+
+
+ON_LOG = """
+def post_fork(server, worker):
+    plain = worker.log.access
+
+    def access(resp, req, environ, request_time):
+        if environ["PATH_INFO"] != "/health":
+            plain(resp, req, environ, request_time)
+
+    worker.log.access = access
+"""
+ON_CLASS = """
+def post_fork(server, worker):
+    kind = type(worker.log)
+    plain = kind.access
+
+    def access(self, resp, req, environ, request_time):
+        if environ["PATH_INFO"] != "/health":
+            plain(self, resp, req, environ, request_time)
+
+    kind.access = access
+"""
+ON_ATOMS = """
+def post_fork(server, worker):
+    plain = worker.log.atoms
+
+    def atoms(resp, req, environ, request_time):
+        return {**plain(resp, req, environ, request_time), "h": "OWN"}
+
+    worker.log.atoms = atoms
+"""
+OTHER = """
+import logging
+
+def post_fork(server, worker):
+    worker.log.access_log = logging.getLogger("other")
+    handler = logging.StreamHandler(__import__("sys").stdout)
+    handler.addFilter(lambda record: "/health" not in record.getMessage())
+    handler.setFormatter(logging.Formatter("OTHER %(message)s"))
+    worker.log.access_log.addHandler(handler)
+    worker.log.access_log.setLevel("INFO")
+"""
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)])
+@pytest.mark.parametrize("conf", [ON_LOG, ON_CLASS, ON_ATOMS, OTHER], ids=["object", "class", "atoms", "logger"])
+def test_a_hook_changes_the_logger_object(server, tmp_path, conf, preload):
+    path = tmp_path / "conf.py"
+    path.write_text(conf)
+    one = server("hello", "--access-logfile", "-", "--threads", "2", "-c", str(path), *preload)
+    asked(one)
+    start = {ON_ATOMS: "OWN - ", OTHER: "OTHER 127.0.0.1"}.get(conf, "127.0.0.1")
+    one.output.wait(rf"^{re.escape(start)}.*GET /page")
+    assert one.stop() == 0
+    if conf is not ON_ATOMS:
+        assert not any("/health" in line for line in access_lines(one))
+
+
+@WHEN
 @pytest.mark.parametrize("change", ["access_handler", "access_propagate"])
 def test_handlers_of_the_access_log_get_each_request_beside_the_file(changed, gates, change, when):
     one = changed(change, when)

@@ -214,6 +214,7 @@ def test_stacks_are_told_while_the_application_is_imported(server, gates):
     serving(one)
 
 
+@pytest.mark.slow
 def test_what_is_seen_of_a_worker_whose_interpreter_is_held(server, gates):
     one = server("lifecycle", "--threads", "2")
     (row,) = serving(one)

@@ -15,6 +15,8 @@ from test_health import figure
 from harness import PATIENCE_S, Server, wait_until
 from wire import Client, Disconnected
 
+pytestmark = pytest.mark.slow
+
 APP = "crashing"
 
 

@@ -99,6 +99,7 @@ def test_a_wait_for_the_gil_shows(watched, gates):
     wait_until(lambda: max(data_of(one)["samples"]["gil_p99"]) > 300_000, "and in a sample")
 
 
+@pytest.mark.slow
 def test_advice_is_that_of_the_last_minute(watched):
     one = watched("--threads", "1")
     assert re.match(r"0 requests have finished in \d+ s, too few for advice\.", data_of(one)["advice"])
@@ -117,6 +118,7 @@ def test_advice_is_that_of_the_last_minute(watched):
     wait_until(lambda: re.search(said, data_of(one)["advice"]), "advice")
 
 
+@pytest.mark.slow
 def test_the_latest_samples_continue_those_of_before(watched):
     one = watched()
     wait_until(lambda: len(data_of(one)["samples"]["at"]) > 11, "more than the latest")

@@ -33,6 +33,7 @@ def runs(page: Path) -> bool:
     return any(block.is_run for block in blocks(page))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", list(filter(runs, PAGES)), ids=name)
 def test_commands_of_a_page_do_what_it_says(page: Path):
     with Run(page, app()) as run:

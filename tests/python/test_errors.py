@@ -212,6 +212,7 @@ def test_misspelt_setting_in_a_config_file_is_a_warning(server, tmp_path):
 # -- addresses that are taken ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_port_in_use_is_tried_five_times():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -230,6 +231,7 @@ def test_port_that_becomes_free_is_taken(server):
     assert one.wait_ready().get().status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.ours
 def test_unix_socket_of_a_living_server_is_not_stolen(server, tmp_path):
     first = server("hello:app", bind=(f"unix:{tmp_path}/app.sock",))

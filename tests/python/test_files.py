@@ -107,6 +107,7 @@ def resident_kib(pid: int) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
 
+@pytest.mark.slow
 @pytest.mark.ours
 def test_four_gib_are_served_with_flat_memory_and_no_thread(server, tmp_path):
     """The one thread is free while the client reads, and another client is answered in between."""

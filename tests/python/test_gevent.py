@@ -25,21 +25,7 @@ PRELOAD = pytest.mark.parametrize(
     ],
     ids=["worker", "preload"],
 )
-
-
-@pytest.fixture(params=["gevent", pytest.param("eventlet", marks=pytest.mark.ours)])
-def library(request) -> str:
-    return request.param
-
-
-@pytest.fixture
-def green(library, server):
-    """`green("--preload")`: a server whose requests are greenlets of `library`."""
-
-    def start(*arguments, kind=library, app="green", env=None, **options):
-        return server("-k", kind, *arguments, app, env={"GREEN": library, **(env or {})}, **options)
-
-    return start
+APP = "green"
 
 
 def asked(one, targets: list[str]) -> list[Client]:
@@ -88,6 +74,7 @@ def test_gunicorns_names_of_its_workers_mean_greenlets(server, name, library):
     assert one.stop() == 0
 
 
+@pytest.mark.slow
 @PRELOAD
 def test_requests_that_wait_do_so_together_on_one_worker(green, arguments):
     one = green(*arguments)
@@ -287,6 +274,7 @@ def test_greenlets_of_the_application_run_on(green, gates):
     assert one.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.ours
 def test_a_hub_that_is_blocked_is_reported_with_what_blocks_it(green, library, gates):
     one = green("--timeout", "4")

@@ -12,16 +12,7 @@ from harness import HAS_GIL, IS_OURS, Finished, wait_until
 from wire import Disconnected
 
 pytestmark = pytest.mark.skipif(not HAS_GIL, reason="greenlets are not safe without a GIL")
-
-
-@pytest.fixture(params=["gevent", pytest.param("eventlet", marks=pytest.mark.ours)])
-def green(request, server):
-    """`green("--preload")`: a server whose requests are greenlets of one library."""
-
-    def start(*arguments, kind=request.param, app="green_world", env=None, **options):
-        return server("-k", kind, *arguments, app, env={"GREEN": request.param, **(env or {})}, **options)
-
-    return start
+APP = "green_world"
 
 
 def together(one, targets: list[str]) -> list[str]:
@@ -159,6 +150,7 @@ def test_the_hook_of_a_worker_that_leaves_runs_in_a_greenlet(green, gates, tmp_p
     assert one.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.ours
 def test_the_hook_of_a_worker_whose_hub_is_blocked_is_called_by_the_loop(server, gates, tmp_path):
     conf = tmp_path / "conf.py"

@@ -10,6 +10,8 @@ import threading
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CLIENTS, REQUESTS = 20, 24
 CONF = """
 request_buffering = False

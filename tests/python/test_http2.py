@@ -122,6 +122,7 @@ def test_streams_run_side_by_side_and_a_slow_one_delays_nobody(h2, gates):
         assert client.reply(slow).body == b"gated"
 
 
+@pytest.mark.slow
 def test_a_hundred_stalled_streams_hold_no_thread_and_delay_no_other_client(h2):
     one = h2()
     with connect(one, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}) as stalled, connect(one) as client:

@@ -158,6 +158,7 @@ def test_no_stream_is_lost(server, what):
         one.wait_gone()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_no_stream_is_lost_while_certificates_are_exchanged(server, tmp_path):
     authority = Authority(tmp_path)

@@ -96,6 +96,78 @@ def test_everything_may_come_at_once(one):
         assert client.reply(client.ask()).body == b"hello"
 
 
+BODIES = (
+    ("Content-Length: 2", b"ab", b"ab"),
+    # As large as the window of a stream.
+    ("Content-Length: 65535", b"x" * 65_535, b"x" * 65_535),
+    ("Transfer-Encoding: chunked", b"3\r\nabc\r\n4;a\r\ndefg\r\n0\r\nX-Sum: 1\r\n\r\n", b"abcdefg"),
+    ("Content-Length: 0", b"", b""),
+)
+
+
+@pytest.mark.parametrize(("framing", "sent", "body"), BODIES)
+def test_a_body_is_read_before_the_protocol_changes(one, framing, sent, body):
+    asked = asking("/echo", framing, method="POST")
+    for begun in (b"", PREFACE + SettingsFrame(0).serialize()):
+        with upgraded(one, asked + sent + begun) as client:
+            # Not even credit may be given before the preface.
+            client.credits = bool(begun)
+            if len(body) < 1000:
+                assert client.reply(1).body == body
+            client.credits = True
+            if not begun:
+                client.send_bytes(PREFACE)
+                client.send(SettingsFrame(0))
+            assert client.reply(client.ask("/echo", "POST", body=b"m" * 9_000)).body == b"m" * 9_000
+            assert client.reply(1).body == body
+    # A client that waits with its body until it is asked for it.
+    with Frames(one.address, PATIENCE_S, begin=False) as client:
+        client.acknowledges = client.credits = False
+        client.send_bytes(asking("/echo", framing, "Expect: 100-continue", method="POST"))
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += client.socket.recv(1)
+        if body:
+            assert head.startswith(b"HTTP/1.1 100 Continue")
+            client.send_bytes(sent)
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += client.socket.recv(1)
+        assert head.startswith(b"HTTP/1.1 101")
+        assert client.reply(1).body == body
+
+
+@pytest.mark.parametrize(
+    ("arguments", "length"),
+    [
+        # More than the window of a stream, than memory holds, and a body that is not read before the application runs.
+        ((), 65_536),
+        (("--http2-initial-window-size", "5"), 6),
+        (("--body-buffer-size", "100"), 101),
+        (("--no-request-buffering",), 2),
+    ],
+)
+def test_a_body_that_does_not_fit_is_answered_over_http_1(server, arguments, length):
+    one = server("streams:application", *WORDS, "upgrade", *arguments)
+    with one.connect() as client:
+        for _ in range(2):
+            client.send(asking("/echo", f"Content-Length: {length}", method="POST") + b"x" * length)
+            response = client.read_response()
+            assert (response.status, response.body) == (200, b"x" * length)
+
+
+def test_a_body_over_the_limits_is_refused_before_the_protocol_changes(server):
+    one = server("streams:application", *WORDS, "upgrade", "--limit-request-body", "10")
+    with one.connect() as client:
+        client.send(asking("/echo", "Content-Length: 11", method="POST") + b"x" * 11)
+        assert client.read_response().status == 413
+    # A body that is cut is no request, and nothing is switched.
+    with one.connect() as client:
+        client.send(asking("/echo", "Content-Length: 9", method="POST") + b"x")
+        client.socket.shutdown(1)
+        assert b"101" not in client.read_to_end()
+
+
 def test_something_else_than_a_preface_ends_the_connection(one):
     for wrong in (PREFACE.replace(b"SM", b"XX"), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"):
         with upgraded(one, asking()) as client:
@@ -111,7 +183,6 @@ def test_what_does_not_ask_as_it_should_is_answered_over_http_1(one):
         asking().replace(b"Upgrade, HTTP2-Settings", b"Upgrade"),
         asking(settings="!"),
         asking().replace(b"h2c", b"h2"),
-        asking("/", "Content-Length: 2", method="POST") + b"ab",
     ):
         with one.connect() as client:
             client.send(data)

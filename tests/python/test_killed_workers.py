@@ -10,7 +10,7 @@ import pytest
 
 from harness import APPS, HAS_GIL, wait_until
 
-pytestmark = pytest.mark.ours
+pytestmark = [pytest.mark.ours, pytest.mark.slow]
 
 
 def hold(one, gates, path, name):

@@ -112,6 +112,7 @@ def test_two_workers_that_are_both_stuck_serve_again(server, gates):
     assert one.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.ours
 @ONE_THREAD
 def test_a_large_upload_that_waits_behind_a_stuck_request_gets_a_503(server, gates, arguments):
@@ -133,6 +134,7 @@ def test_a_large_upload_that_waits_behind_a_stuck_request_gets_a_503(server, gat
     assert one.stop() == 0
 
 
+@pytest.mark.slow
 @ONE_THREAD
 def test_requests_within_timeout_are_left_alone(server, gates, arguments):
     one = server("main_thread", *arguments, "--timeout", "2")

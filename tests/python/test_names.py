@@ -19,7 +19,7 @@ from test_control import ask, path_of
 from harness import APPS, kill_session, session_members, wait_until
 from wire import Client, Disconnected
 
-pytestmark = pytest.mark.ours
+pytestmark = [pytest.mark.ours, pytest.mark.slow]
 
 PRELOAD = pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["plain", "preload"])
 

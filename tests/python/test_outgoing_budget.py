@@ -17,7 +17,7 @@ from test_health import ask
 from harness import APPS, COMMAND, HAS_GIL, PATIENCE_S, wait_until
 from wire import Client, Disconnected
 
-pytestmark = pytest.mark.ours
+pytestmark = [pytest.mark.ours, pytest.mark.slow]
 
 sys.path.insert(0, str(APPS))
 from bodies import made  # noqa: E402

@@ -67,6 +67,7 @@ def test_a_stream_that_does_not_end_is_broken_off(server, gates):
     assert one.get("/pid").status == 200
 
 
+@pytest.mark.slow
 def test_a_thread_that_does_not_come_back_costs_the_worker_its_place(server, gates):
     one = server(*TIMED, "--graceful-timeout", "2")
     worker, _ = whoami(one)

@@ -13,7 +13,7 @@ import pytest
 from harness import wait_until
 from wire import Client, Disconnected, encode_request
 
-pytestmark = pytest.mark.ours
+pytestmark = [pytest.mark.ours, pytest.mark.slow]
 
 APP = "bodies"
 # Seconds of silence, and bytes in a second on average. The rate is asked for once the timeout has passed.

@@ -9,7 +9,7 @@ from frames import CANCEL, Frames, WindowUpdateFrame
 
 from wire import Client, Disconnected
 
-pytestmark = pytest.mark.ours
+pytestmark = [pytest.mark.ours, pytest.mark.slow]
 
 APP = "bodies"
 MIB = 1 << 20

@@ -18,7 +18,7 @@ from test_control import ask, path_of
 from harness import APPS, fork_servers, kill_session, session_members, wait_until
 from wire import Client, Disconnected
 
-pytestmark = pytest.mark.ours
+pytestmark = [pytest.mark.ours, pytest.mark.slow]
 
 ADMIN = ("--admin-bind", "127.0.0.1:0", "--graceful-timeout", "2")
 

@@ -11,6 +11,8 @@ from test_health import figure
 from harness import HAS_GIL, wait_until
 from wire import Disconnected, encode_chunks, encode_request
 
+pytestmark = pytest.mark.slow
+
 ARGUMENTS = pytest.mark.parametrize(
     ("arguments", "workers"),
     [

@@ -122,6 +122,10 @@ def connect(one, context: ssl.SSLContext) -> ssl.SSLSocket:
 
 def ask(client: ssl.SSLSocket, target: str = "/") -> bytes:
     client.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    return answer(client)
+
+
+def answer(client: ssl.SSLSocket) -> bytes:
     received = b""
     while b"\r\n\r\n" not in received:
         received += client.recv(65536)
@@ -237,6 +241,7 @@ def test_openssl_resumes_sessions_in_every_worker(server, authority):
                 session = client.session
 
 
+@pytest.mark.slow
 def test_handshakes_that_fail_are_one_line_each_series_and_disturb_nobody(server, authority):
     one = server(HELLO, *authority.server, "--access-logfile", "-")
     for _ in range(20):
@@ -285,6 +290,7 @@ def test_the_access_log_names_version_and_cipher(server, authority):
     one.output.wait(r"^TLSv1\.3 TLSv1\.3 TLS_\w+ https$")
 
 
+@pytest.mark.slow
 def test_a_websocket_over_tls(server, authority, gates):
     one = server("sockets:application", *authority.server, "--threads", "2", "--access-logfile", "-")
     client = websocket.create_connection(
@@ -307,6 +313,40 @@ def test_a_websocket_over_tls(server, authority, gates):
     assert client.recv_data()[0] == websocket.ABNF.OPCODE_CLOSE
     assert one.stop() == 0
     assert "Traceback" not in one.log.text, one.log.text
+
+
+@pytest.mark.parametrize("worker_class", ["gthread", "gevent", "eventlet"])
+def test_the_socket_of_an_upgraded_connection_is_asked_about_tls(server, authority, worker_class):
+    if worker_class != "gthread":
+        pytest.importorskip(worker_class)
+    one = server("tls:upgraded", *authority.mutual, "2", "-k", worker_class)
+    context = authority.context("client")
+    context.set_alpn_protocols(["http/1.1"])
+    with connect(one, context) as client:
+
+        def request(path: str) -> None:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n".encode())
+
+        request("/declined")
+        declined = json.loads(answer(client))
+        # It was only asked, so the connection is still the server's.
+        request("/")
+        received = b""
+        while block := client.recv(65536):
+            received += block
+        expected = [
+            json.loads(json.dumps(ssl._ssl._test_decode_cert(authority["client.pem"]))),
+            [client.cipher()[0], "TLSv1.3", client.cipher()[2]],
+            "TLSv1.3",
+            "http/1.1",
+        ]
+    assert declined == expected
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b" 101 " in head
+    before, after, length, has_descriptor = json.loads(body)
+    assert before == after == expected
+    assert length == len(ssl.PEM_cert_to_DER_cert(Path(authority["client.pem"]).read_text()))
+    assert has_descriptor
 
 
 NGINX_LOCATION = """

@@ -15,7 +15,7 @@ from test_health import figure
 from harness import COMMAND, wait_until
 from wire import Disconnected, encode_request
 
-pytestmark = pytest.mark.ours
+pytestmark = [pytest.mark.ours, pytest.mark.slow]
 
 
 @pytest.fixture

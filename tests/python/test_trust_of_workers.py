@@ -13,7 +13,7 @@ import pytest
 from harness import kill_session, session_members, wait_until
 from wire import Client, Disconnected
 
-pytestmark = pytest.mark.ours
+pytestmark = [pytest.mark.ours, pytest.mark.slow]
 
 APP = "scribbling"
 

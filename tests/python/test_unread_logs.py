@@ -16,7 +16,7 @@ import pytest
 from harness import COMMAND, wait_until
 from wire import Client, Disconnected
 
-pytestmark = pytest.mark.ours
+pytestmark = [pytest.mark.ours, pytest.mark.slow]
 
 # Together more than pipe and buffer hold: a line is longer than its path.
 PATH_BYTES = 3000

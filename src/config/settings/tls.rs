@@ -19,7 +19,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Paths,
         Default::None,
-        "Certificate and its chain, as PEM. With several files clients get the one for the name they ask for.",
+        "Certificate with its chain (PEM). Of several, or a directory, clients get the one for the name they ask for.",
     )
     .flags(&["--certfile"]),
     row(

@@ -65,7 +65,7 @@ impl Exchange {
         body.is_some_and(IncomingBody::wants_continue)
     }
 
-    /// What a request without a body asks the connection to be upgraded to (RFC 9110 section 7.8).
+    /// What a request asks the connection to be upgraded to (RFC 9110 section 7.8).
     pub fn upgrade(&self) -> Upgrade {
         self.request()
             .map_or(Upgrade::None, |request| request.upgrade)

@@ -345,4 +345,11 @@ fn an_upgrade_is_asked_for_by_both_fields_of_a_1_1_request_without_a_body() {
         ),
         Upgrade::None
     );
+    assert_eq!(
+        asks(
+            "POST / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 1\r\n\r\nx"
+        ),
+        Upgrade::Http2,
+        "HTTP/2 begins behind a body"
+    );
 }

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -17,7 +16,6 @@ use crate::python::gil::{Reason, release};
 use crate::python::hooks::HookError;
 use crate::python::interrupts::{Interrupts, RequestTimeout};
 use crate::python::text::latin1;
-use crate::python::traceback;
 use crate::scoreboard::{Scoreboard, Slot, monotonic_ms};
 
 use super::body::{self, Sent};
@@ -30,6 +28,10 @@ use super::request_hooks::{HookedRequest, RequestHooks};
 use super::scoreboard_clock::ScoreboardClock;
 use super::start_response::StartResponse;
 use super::wsgi_settings::WsgiSettings;
+
+mod failure;
+
+use failure::{end_hijacked, fail, log_failure, named};
 
 /// The application and what its threads share.
 #[derive(Debug)]
@@ -44,6 +46,15 @@ pub struct WsgiApp {
     late: LateLogging,
     logger: Option<Py<PyAny>>,
     interrupts: Option<Arc<Interrupts>>,
+}
+
+/// A request whose application is about to be called.
+struct Begun<'a, 'py> {
+    environ: Bound<'py, PyDict>,
+    start: Bound<'py, StartResponse>,
+    job: Box<Job>,
+    hijackable: Option<HijackableSocket<'py>>,
+    hooked: Option<HookedRequest<'a, 'py>>,
 }
 
 impl WsgiApp {
@@ -96,6 +107,10 @@ impl WsgiApp {
     #[must_use]
     pub fn script_name(&self) -> &str {
         &self.settings.script_name
+    }
+
+    fn logger(&self) -> Option<&Py<PyAny>> {
+        self.late.logger().or(self.logger.as_ref())
     }
 
     fn slot(&self) -> Slot<'_> {
@@ -160,16 +175,38 @@ impl WsgiApp {
         slot.thread_idle();
     }
 
+    /// Run a job to its end. Of a greenlet that waits in the application this frame is kept as a part of its C stack, so
+    /// what comes before and after the call has frames of its own.
     pub(super) fn run_job(
         &self,
         py: Python<'_>,
         environ: PyResult<Bound<'_, PyDict>>,
         thread: &PoolThread,
-        mut job: Box<Job>,
+        job: Box<Job>,
     ) {
+        if let Some(begun) = self.prepare(py, environ, thread, job) {
+            let called = self.callable.bind(py);
+            let called = called.call1((&begun.environ, &begun.start));
+            self.conclude(called, begun, thread);
+        }
+    }
+
+    /// What comes before the application is called. `None`: it is not called, and the reply is sent.
+    #[inline(never)]
+    fn prepare<'py>(
+        &self,
+        py: Python<'py>,
+        environ: PyResult<Bound<'py, PyDict>>,
+        thread: &PoolThread,
+        mut job: Box<Job>,
+    ) -> Option<Begun<'_, 'py>> {
+        let failed = |job, error: &PyErr| {
+            fail(py, self.logger(), thread, Some(job), error);
+            None
+        };
         let environ = match environ {
             Ok(environ) => environ,
-            Err(error) => return self.fail(py, thread, Some(job), &error),
+            Err(error) => return failed(job, &error),
         };
         let hooks = self.late.hooks().or(self.request_hooks.as_ref());
         let hooked = match hooks.map(|hooks| hooks.begin(&environ, &job)).transpose() {
@@ -179,22 +216,48 @@ impl WsgiApp {
                     job.is_logged = hooks.is_some_and(RequestHooks::logs_access);
                     Some(hooked)
                 }
-                Err(error) => return refuse(thread, job, &hooked, &error),
+                Err(error) => {
+                    refuse(thread, job, &hooked, &error);
+                    return None;
+                }
             },
-            Err(error) => return self.fail(py, thread, Some(job), &error),
+            Err(error) => return failed(job, &error),
         };
         let response = std::mem::take(&mut job.response);
         let start = StartResponse::new(job.conn, thread.pool().clone(), response, hooked.is_some());
         let start = match Bound::new(py, start) {
             Ok(start) => start,
-            Err(error) => return self.fail(py, thread, Some(job), &error),
+            Err(error) => return failed(job, &error),
         };
         let named = self.name_request(&environ, &job);
-        let hijackable = match named.and_then(|()| complete(&environ, &start, thread, &mut job)) {
-            Ok(socket) => socket,
-            Err(error) => return self.fail(py, thread, Some(job), &error),
-        };
-        let called = self.callable.bind(py).call1((&environ, &start));
+        match named.and_then(|()| complete(&environ, &start, thread, &mut job)) {
+            Ok(hijackable) => Some(Begun {
+                environ,
+                start,
+                job,
+                hijackable,
+                hooked,
+            }),
+            Err(error) => failed(job, &error),
+        }
+    }
+
+    /// What comes after the application's call.
+    #[inline(never)]
+    fn conclude<'py>(
+        &self,
+        called: PyResult<Bound<'py, PyAny>>,
+        begun: Begun<'_, 'py>,
+        thread: &PoolThread,
+    ) {
+        let Begun {
+            environ,
+            start,
+            mut job,
+            hijackable,
+            hooked,
+        } = begun;
+        let py = environ.py();
         end_child(py, called.as_ref().err());
         if !self.settings.noted_keys.is_empty() {
             job.noted = note(&environ, &self.settings.noted_keys);
@@ -203,9 +266,9 @@ impl WsgiApp {
             Ok(result) => self.answer(&result, &start, &environ, thread, job, hooked.as_ref()),
             Err(error) => {
                 if start.get().is_hijacked() {
-                    self.end_hijacked(py, thread, job, &error);
+                    end_hijacked(py, self.logger(), thread, job, &error);
                 } else {
-                    self.fail(py, thread, Some(job), &error);
+                    fail(py, self.logger(), thread, Some(job), &error);
                 }
                 // A request that timed out was answered, and its line written, long ago.
                 if let Some(hooked) = &hooked
@@ -270,75 +333,27 @@ impl WsgiApp {
                 thread.pool().send(Reply::End(job));
             }
             (Sent::Failed(Some(job), error), _) if start.get().is_hijacked() => {
-                self.end_hijacked(py, thread, job, &error);
+                end_hijacked(py, self.logger(), thread, job, &error);
             }
             (Sent::Whole, Ok(())) => {}
-            (Sent::Whole, Err(error)) => self.log_failure(py, None, &error),
+            (Sent::Whole, Err(error)) => log_failure(py, self.logger(), None, &error),
             (Sent::Streamed(job), Ok(())) => thread.pool().send(Reply::End(job)),
-            (Sent::Streamed(job), Err(error)) => self.fail(py, thread, Some(job), &error),
+            (Sent::Streamed(job), Err(error)) => fail(py, self.logger(), thread, Some(job), &error),
             // The connection is gone, so the loop only takes note.
             (Sent::Gone(job), closed) => {
                 if let Err(error) = closed {
-                    self.log_failure(py, Some(&job), &error);
+                    log_failure(py, self.logger(), Some(&job), &error);
                 }
                 thread.pool().send(Reply::Abort(job));
             }
             (Sent::Failed(job, error), closed) => {
-                self.fail(py, thread, job, &error);
+                fail(py, self.logger(), thread, job, &error);
                 if let Err(error) = closed {
-                    self.log_failure(py, None, &error);
+                    log_failure(py, self.logger(), None, &error);
                 }
             }
         }
     }
-}
-
-impl WsgiApp {
-    /// The application has hijacked the socket, and its call has ended with `error`. `StopIteration` is gunicorn's word for
-    /// "there is no response", so it is not a failure.
-    fn end_hijacked(&self, py: Python<'_>, thread: &PoolThread, job: Box<Job>, error: &PyErr) {
-        if !error.is_instance_of::<PyStopIteration>(py) {
-            self.log_failure(py, Some(&job), error);
-        }
-        thread.pool().send(Reply::End(job));
-    }
-
-    /// The application failed. Its traceback goes to the log. The loop does the rest: it knows what the client has seen.
-    fn fail(&self, py: Python<'_>, thread: &PoolThread, job: Option<Box<Job>>, error: &PyErr) {
-        self.log_failure(py, job.as_deref(), error);
-        if let Some(job) = job {
-            thread.pool().send(Reply::Abort(job));
-        }
-    }
-
-    fn log_failure(&self, py: Python<'_>, job: Option<&Job>, error: &PyErr) {
-        if error.is_instance_of::<RequestTimeout>(py) {
-            // The stack was logged when the time was over.
-            log::warn!("A request that had timed out has ended.");
-            return;
-        }
-        let message = match job {
-            Some(job) => format!("Error handling request {}", named(job)),
-            None => "Error after the response was sent".to_owned(),
-        };
-        if let Some(logger) = self.late.logger().or(self.logger.as_ref())
-            && log_exception(py, logger, &message, error).is_ok()
-        {
-            return;
-        }
-        log::error!("{message}\n{}", traceback::format(py, error));
-    }
-}
-
-/// A custom logger may use more of an exception than its text.
-fn log_exception(py: Python<'_>, logger: &Py<PyAny>, message: &str, error: &PyErr) -> PyResult<()> {
-    let named = PyDict::new(py);
-    // Up to Python 3.11 the value does not know its traceback before it is raised again.
-    let raised = (error.get_type(py), error.value(py), error.traceback(py));
-    named.set_item("exc_info", raised)?;
-    // The message is an argument, so that a `%` in it is not a format.
-    logger.call_method(py, "exception", ("%s", message), Some(&named))?;
-    Ok(())
 }
 
 /// What the environ has beside the request: the callables that belong to its response, and the socket that it may take.
@@ -379,9 +394,4 @@ fn refuse(thread: &PoolThread, job: Box<Job>, hooked: &HookedRequest<'_, '_>, er
     log::error!("Error handling request {}\n{error}", named(&job));
     thread.pool().send(Reply::Abort(job));
     hooked.post_request(None);
-}
-
-fn named(job: &Job) -> String {
-    let (method, target) = (job.head.method(), job.head.target());
-    format!("{} {}", method.escape_ascii(), target.escape_ascii())
 }

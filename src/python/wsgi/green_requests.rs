@@ -7,9 +7,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
-use crate::pool::{Job, PoolThread, Reply};
-use crate::python::traceback;
+use crate::pool::{Job, PoolThread};
 
 use super::app::WsgiApp;
 use super::environ::EnvironMaker;
@@ -36,18 +36,24 @@ impl GreenRequests {
 
     /// Run a job to its end. The reply is sent whatever the application does.
     pub fn run(&self, py: Python<'_>, thread: &PoolThread, mut job: Box<Job>) {
-        let spare = self.spare.take();
-        let mut environs = match spare.map_or_else(|| self.app.environs(py), Ok) {
-            Ok(environs) => environs,
-            Err(error) => {
-                log::error!("{}", traceback::format(py, &error));
-                return thread.pool().send(Reply::Abort(job));
-            }
-        };
-        self.app.begin(thread, &job, self.clock);
-        let environ = environs.make(py, &mut job);
-        self.spare.replace(Some(environs));
+        let environ = self.begin(py, thread, &mut job);
         self.app.run_job(py, environ, thread, job);
         self.app.end(py, thread);
+    }
+
+    /// In a frame of its own: that of `run` is a part of each waiting greenlet's C stack.
+    #[inline(never)]
+    fn begin<'py>(
+        &self,
+        py: Python<'py>,
+        thread: &PoolThread,
+        job: &mut Job,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        self.app.begin(thread, job, self.clock);
+        let spare = self.spare.take();
+        let mut environs = spare.map_or_else(|| self.app.environs(py), Ok)?;
+        let environ = environs.make(py, job);
+        self.spare.replace(Some(environs));
+        environ
     }
 }

@@ -30,10 +30,13 @@ impl<'py> HijackableSocket<'py> {
         let py = environ.py();
         let offer = module(py)?.getattr(intern!(py, "offer"))?;
         let hijack = start.getattr(intern!(py, "hijack"))?;
-        let socket = offer.call1((descriptor.as_raw_fd(), hijack))?;
+        // Over TLS the environ has what answers for the connection.
+        let key = intern!(py, "gunicorn.socket");
+        let connection = environ.get_item(key)?;
+        let socket = offer.call1((descriptor.as_raw_fd(), hijack, connection))?;
         // The Python object owns the descriptor from here on.
         let _ = descriptor.into_raw_fd();
-        environ.set_item(intern!(py, "gunicorn.socket"), &socket)?;
+        environ.set_item(key, &socket)?;
         Ok(Self { socket })
     }
 

@@ -257,6 +257,45 @@ fn an_encrypted_key_needs_its_password() {
     );
 }
 
+/// Written by `openssl pkcs8 -topk8` with `-scrypt`, `-v2 des3 -v2prf hmacWithSHA1`, `-v2 des-cbc` and so on.
+#[test]
+fn encrypted_keys_of_all_forms_are_read_or_refused() {
+    let open = PrivateKeyDer::from_pem_slice(include_bytes!("encrypted_open.pem")).unwrap();
+    let bench = Bench::new();
+    let read = |pem: &str, password: &str| {
+        let path = bench.files.write("encrypted.pem", pem);
+        private_key(
+            SettingFile("keyfile", &path),
+            Some(&Password::from_setting(password)),
+        )
+    };
+    for pem in [
+        include_str!("encrypted_scrypt.pem"),
+        include_str!("encrypted_des3.pem"),
+        include_str!("encrypted_aes192.pem"),
+    ] {
+        assert_eq!(read(pem, "secret").unwrap(), open);
+        let complaint = read(pem, "Secret").unwrap_err().to_string();
+        assert!(
+            complaint.ends_with("keyfile_password is not its password"),
+            "{complaint}"
+        );
+    }
+    for pem in [
+        include_str!("encrypted_des.pem"),
+        include_str!("encrypted_pbes1.pem"),
+    ] {
+        let complaint = read(pem, "secret").unwrap_err().to_string();
+        assert!(
+            complaint.ends_with(
+                "is encrypted with an algorithm that is not supported (AES and triple DES are); \
+                 `openssl pkey -in KEY -aes256 -out NEW` converts it"
+            ),
+            "{complaint}"
+        );
+    }
+}
+
 #[test]
 fn keys_of_all_forms_are_read() {
     for (name, pem) in [

@@ -147,7 +147,7 @@ impl Connection {
             return Some(Action::Resume);
         }
         let tls = self.transport.tls()?;
-        match tls.handshake() {
+        match tls.handshake(self.read.is_closed()) {
             Ok(Handshake::Blocked) => Some(Action::Wait),
             Ok(Handshake::ShareUsed) => Some(Action::Resume),
             Ok(Handshake::Done) => {

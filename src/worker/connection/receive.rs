@@ -152,6 +152,9 @@ impl Connection {
             if let Err(refusal) = self.feed(&[], requests, io) {
                 self.refuse(refusal, None, requests, &mut io.encoded);
             }
+            if self.http2.is_some() {
+                return Err(self.after_receiving());
+            }
         }
         Ok(input)
     }
@@ -311,7 +314,8 @@ impl Connection {
         let is_allowed = cleartext.allows_upgrade()
             && matches!(self.transport, Transport::Plain(_))
             && !requests.shutdown.is_draining();
-        is_allowed.then(|| frames_of(&job.head)).flatten()
+        let window = requests.policy.http2().http2_initial_window_size;
+        is_allowed.then(|| frames_of(job, window)).flatten()
     }
 
     /// HTTP/2 takes over. The request comes again, as a stream.

@@ -48,11 +48,9 @@ const WRITABLE: SocketEvent = SocketEvent {
 };
 
 fn connect() -> (Connection, UnixStream, Requests, SharedIo) {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    ours.set_nonblocking(true).unwrap();
+    let (ours, theirs) = Transport::pair();
     let (mut requests, io) = for_tests();
     let conn = ConnId::new(0, 0);
-    let ours = Transport::from(mio::net::UnixStream::from_std(ours));
     let connection = Connection::new(conn, ours, Peer::Unix, 0, &mut requests, &io);
     (connection, theirs, requests, io)
 }

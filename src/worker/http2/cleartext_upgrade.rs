@@ -7,8 +7,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
 
-use super::frame_length::write_header_frames;
+use super::frame_length::{write_data_frames, write_header_frames};
 use crate::http::{FrameHead, RequestHead, Version, write_header_field};
+use crate::pool::{Job, RequestBody};
 
 /// What the connection began with: the preface, or a request of HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +24,11 @@ pub(super) enum Beginning {
 pub(in crate::worker) const SWITCHING: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
 
-/// Fields that are about the connection, not about the request.
-const LEFT_OUT: [&[u8]; 7] = [
+/// The body of a request that becomes a stream: as much as gunicorn takes. A longer one is answered over HTTP/1.1.
+const BODY_BYTES_MAX: usize = 65_536;
+
+/// Fields that are about the connection, not about the request; what `Expect` waits for has come.
+const LEFT_OUT: [&[u8]; 8] = [
     b"connection",
     b"upgrade",
     b"http2-settings",
@@ -32,10 +36,22 @@ const LEFT_OUT: [&[u8]; 7] = [
     b"proxy-connection",
     b"transfer-encoding",
     b"te",
+    b"expect",
 ];
 
-/// SETTINGS and HEADERS that say the same. `None`: the request does not ask for it as it should, and is answered over HTTP/1.1.
-pub(in crate::worker) fn frames_of(head: &RequestHead) -> Option<Vec<u8>> {
+/// SETTINGS, HEADERS and DATA that say the same as a request whose body, if it has one, is read. `None`: it does not ask for
+/// HTTP/2 as it should, and is answered over HTTP/1.1. The frames are sent as a client would, so `window` bounds the body.
+pub(in crate::worker) fn frames_of(job: &Job, window: u32) -> Option<Vec<u8>> {
+    let body = match &job.body {
+        RequestBody::Empty => &[],
+        RequestBody::Memory(body) => &body[..],
+        RequestBody::File { .. } | RequestBody::Streaming(_) => return None,
+    };
+    let fits = body.len() <= BODY_BYTES_MAX.min(window as usize);
+    fits.then(|| frames(&job.head, body)).flatten()
+}
+
+fn frames(head: &RequestHead, body: &[u8]) -> Option<Vec<u8>> {
     let is_plain = matches!(head.target(), [b'/', ..]) && head.version() == Version::HTTP_11;
     if !is_plain || only(head, b"upgrade")? != b"h2c" {
         return None;
@@ -62,7 +78,9 @@ pub(in crate::worker) fn frames_of(head: &RequestHead) -> Option<Vec<u8>> {
     let length = u8::try_from(settings.len()).ok()?;
     let mut frames = vec![0, 0, length, SETTINGS, 0, 0, 0, 0, 0];
     frames.extend_from_slice(&settings);
-    write_header_frames(1, true, &block, |bytes| frames.extend_from_slice(bytes));
+    let mut push = |bytes: &[u8]| frames.extend_from_slice(bytes);
+    write_header_frames(1, body.is_empty(), &block, &mut push);
+    write_data_frames(1, body, &mut push);
     Some(frames)
 }
 
@@ -128,9 +146,13 @@ mod tests {
     use crate::http::{HeadScan, HeaderTable, Limits, frame, parse_head};
 
     fn frames(text: &str) -> Option<Vec<u8>> {
+        with_body(text, b"")
+    }
+
+    fn with_body(text: &str, body: &[u8]) -> Option<Vec<u8>> {
         let (mut scan, mut head) = (HeadScan::default(), RequestHead::default());
         parse_head(text.as_bytes(), &mut scan, &Limits::default(), &mut head).unwrap();
-        frames_of(&head)
+        super::frames(&head, body)
     }
 
     const GOOD: &str = "GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
@@ -150,6 +172,20 @@ mod tests {
         for name in [&b"upgrade"[..], b"http2-settings", b"connection", b"te\x08"] {
             assert!(!has(name));
         }
+    }
+
+    #[test]
+    fn a_body_is_data_behind_them() {
+        let text = GOOD.replacen("TE: ", "Expect: 100-continue\r\nTE: ", 1);
+        let (empty, frames) = (frames(&text), with_body(&text, &[b'x'; 16_385]));
+        let mut expected = empty.unwrap();
+        // Not the end of the stream any more: the flags of HEADERS, behind SETTINGS with two settings.
+        expected[9 + 12 + 4] = 4;
+        expected.extend(frame(0, 0, 1, &[b'x'; 16_384]));
+        expected.extend(frame(0, 1, 1, b"x"));
+        assert_eq!(frames.unwrap(), expected);
+        let expect = b"expect";
+        assert!(!expected.windows(expect.len()).any(|part| part == expect));
     }
 
     #[test]

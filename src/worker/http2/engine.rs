@@ -31,8 +31,10 @@ const WINDOW_BYTES_MAX: u32 = 0x7fff_ffff;
 const UNSEEN_RESETS_MAX: usize = 400;
 /// Streams that we have reset and whose late frames are still ignored.
 const RESET_STREAMS_MAX: usize = 200;
-/// What stays allocated of the way in while nothing is in it.
-const KEPT_INPUT_BYTES: usize = 4 * 1024;
+/// What stays allocated of either way while nothing is in it.
+const KEPT_BYTES: usize = 4 * 1024;
+/// The way out has room for this much at once while bodies are sent: four frames, and what is small.
+const OUTPUT_BYTES: usize = STREAM_BYTES_MAX + 4 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -133,10 +135,11 @@ impl Engine {
         std::mem::take(&mut self.wire.borrow_mut().output)
     }
 
-    /// Give the emptied buffer back.
-    pub(super) fn reuse_output(&self, mut buffer: Vec<u8>) {
+    /// Give the emptied buffer back. One that has grown is kept while the connection `is_sending`.
+    pub(super) fn reuse_output(&self, mut buffer: Vec<u8>, is_sending: bool) {
         buffer.clear();
-        if buffer.capacity() <= STREAM_BYTES_MAX {
+        let kept = if is_sending { OUTPUT_BYTES } else { KEPT_BYTES };
+        if buffer.capacity() <= kept {
             self.wire.borrow_mut().output = buffer;
         }
     }
@@ -228,7 +231,7 @@ impl AsyncRead for WireEnd {
         if wire.taken == wire.input.len() {
             wire.taken = 0;
             wire.input.clear();
-            wire.input.shrink_to(KEPT_INPUT_BYTES);
+            wire.input.shrink_to(KEPT_BYTES);
         }
         Poll::Ready(Ok(()))
     }
@@ -242,10 +245,14 @@ impl WireEnd {
             return Poll::Pending;
         }
         // One write goes past the room: it is a frame's at most.
-        let mut written = 0;
+        let written: usize = slices.iter().map(|slice| slice.len()).sum();
+        if written > KEPT_BYTES && wire.output.capacity() < OUTPUT_BYTES {
+            // To grow step by step would copy the frames that are there.
+            let missing = OUTPUT_BYTES.saturating_sub(wire.output.len());
+            wire.output.reserve_exact(missing);
+        }
         for slice in slices {
             wire.output.extend_from_slice(slice);
-            written += slice.len();
         }
         Poll::Ready(Ok(written))
     }

@@ -1,4 +1,4 @@
-//! What the length of a frame may be (RFC 9113 section 6), and where in it a header block is.
+//! What the length of a frame may be (RFC 9113 section 6), where in it a header block is, and frames of such lengths.
 
 use std::ops::Range;
 
@@ -79,6 +79,22 @@ pub(super) fn write_header_frames(
     }
 }
 
+/// DATA of a whole body; nothing of an empty one.
+pub(super) fn write_data_frames(stream: u32, body: &[u8], mut out: impl FnMut(&[u8])) {
+    let parts = body.len().div_ceil(FRAME_BYTES);
+    for (at, part) in body.chunks(FRAME_BYTES).enumerate() {
+        let flags = match at + 1 == parts {
+            true => FrameHead::FLAG_END_STREAM,
+            false => 0,
+        };
+        let length = u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let stream = stream.to_be_bytes();
+        out(&[&length[1..], &[DATA, flags], &stream[..]].concat());
+        out(part);
+    }
+}
+
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 /// Every receiver takes frames of this length.

@@ -1,7 +1,8 @@
 //! The streams of one connection: each is a request on its way through the worker.
 //!
 //! A stream is received, waits for a place in the pool, runs, is answered, and is over. The jobs that a connection may have
-//! with the pool are few, so that its streams do not stand before other clients'; the others wait here in order. Responses
+//! with the pool are few, so that its streams do not stand before other clients'; the others wait here in order. While no other
+//! connection has jobs there and they are fast, as behind a proxy with one connection, there may be some more. Responses
 //! are sent round robin, a frame at a time, as far as their windows go.
 //!
 //! A stream that its client has reset stays, and counts, until its job is back: resetting streams does not make room for
@@ -174,7 +175,7 @@ impl Mux {
 
     /// Hand waiting requests to the pool, as far as this connection may.
     pub(super) fn submit(&mut self, usage: &mut Usage, client: &Client, requests: &mut Requests) {
-        while self.jobs < self.jobs_max
+        while (self.jobs < self.jobs_max || self.has_room_beyond_share(requests))
             && let Some(id) = self.waiting.pop_front()
         {
             let Some(stream) = self.streams.get_mut(&id) else {
@@ -212,6 +213,10 @@ impl Mux {
                 self.refuse(id, refusal, Some(job), client, requests);
             }
         }
+    }
+
+    fn has_room_beyond_share(&self, requests: &Requests) -> bool {
+        !self.waiting.is_empty() && requests.dispatch.has_room_beyond_share(self.jobs)
     }
 
     /// The client wants no answer to this stream any more. Returns whether its answer had not begun.

@@ -13,6 +13,7 @@ use http_message::header::HeaderMap;
 
 use super::engine::STREAM_BYTES_MAX;
 use super::messages::BodyRoom;
+use crate::http::FrameHead;
 use crate::pool::{Job, Piece, Window};
 use crate::worker::deferred_drop::DeferredDrops;
 use crate::worker::http1::Answered;
@@ -20,8 +21,8 @@ use crate::worker::loop_clock::{Clock, Timeout, Timer};
 use crate::worker::requests::Requests;
 use crate::worker::write_side::discard;
 
-/// One stream sends at most this many bytes before another does: a frame.
-const FRAME_BYTES: usize = 16 * 1024;
+/// One stream sends at most this many bytes before another does: a frame, which fills a record of TLS with its head.
+const FRAME_BYTES: usize = 16 * 1024 - FrameHead::BYTES;
 
 /// A piece of the body, and what it gives back of the thread's window when it has left.
 #[derive(Debug)]
@@ -157,7 +158,8 @@ impl ResponseStream {
         let len = piece.len();
         let admitted = self.room.admit(len);
         self.cut_bytes += len - admitted;
-        let credit = usize::try_from(len).unwrap_or(usize::MAX);
+        // A file counts nothing in the window.
+        let credit = piece.window_bytes();
         if admitted == 0 {
             self.give_back(credit);
             return discard(piece, drops);

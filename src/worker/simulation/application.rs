@@ -68,9 +68,23 @@ impl Answer {
         }
     }
 
+    /// Without the bytes.
+    pub(super) fn shown(&self) -> String {
+        let lengths: Vec<usize> = self.parts.iter().map(Vec::len).collect();
+        format!(
+            "{} of {lengths:?}, declared {:?}, streamed {}, fails after {:?}",
+            self.status, self.declared, self.is_streamed, self.fails_after
+        )
+    }
+
     /// The client gets an error page.
     pub(super) fn is_failure(&self) -> bool {
         self.fails_after.is_some() && !self.is_streamed
+    }
+
+    /// It fails when its head is out.
+    pub(super) fn fails_in_stream(&self) -> bool {
+        self.fails_after.is_some() && self.is_streamed
     }
 
     pub(super) fn body_due(&self, ask: &Ask) -> Vec<u8> {

@@ -24,9 +24,9 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(socket: ClientSocket) -> Self {
+    pub(super) fn new(plan: Plan, socket: ClientSocket) -> Self {
         Self {
-            plan: Plan::default(),
+            plan,
             socket: Some(socket),
             sent: 0,
             received: Vec::new(),

@@ -65,6 +65,8 @@ pub(super) struct Ask {
 pub(super) struct Plan {
     /// Whom a PROXY header in front names.
     pub(super) peer: Option<SocketAddr>,
+    /// How many bytes come before a handshake; `None`: there is none.
+    pub(super) plain_bytes: Option<usize>,
     pub(super) bytes: Vec<u8>,
     pub(super) asks: Vec<Ask>,
     /// Behind the asks stands something that must be refused with this status.
@@ -72,11 +74,18 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(client: usize, is_proxied: bool, rng: &mut Rng) -> Self {
+    pub(super) fn new(client: usize, is_proxied: bool, is_tls: bool, rng: &mut Rng) -> Self {
         let mut plan = Self::default();
         if is_proxied && !plan.introduce(rng) {
             return plan;
         }
+        if is_tls && rng.chance(10) {
+            // Plain HTTP on a port of TLS.
+            plan.bytes.extend_from_slice(SMUGGLED);
+            plan.refused = Some(400);
+            return plan;
+        }
+        plan.plain_bytes = is_tls.then_some(plan.bytes.len());
         for number in 0..rng.below(6) {
             plan.ask(format!("/{client}/{number}"), rng);
         }
@@ -85,7 +94,8 @@ impl Plan {
             3..5 => {
                 // The last request is never whole.
                 plan.ask(format!("/{client}/{}", plan.asks.len()), rng);
-                let begin = plan.asks.iter().rev().nth(1).map_or(0, |ask| ask.end);
+                let begin = plan.asks.iter().rev().nth(1);
+                let begin = begin.map_or(plan.plain_bytes.unwrap_or(0), |ask| ask.end);
                 let cut = begin + rng.below(plan.bytes.len() - begin);
                 plan.bytes.truncate(cut);
                 plan.asks.pop();
@@ -93,6 +103,29 @@ impl Plan {
             _ => {}
         }
         plan
+    }
+
+    /// The requests of a client of HTTP/2, whose bytes another makes.
+    pub(super) fn streams(client: usize, rng: &mut Rng) -> Vec<Ask> {
+        (0..1 + rng.below(8))
+            .map(|number| {
+                let method = rng.pick(&["GET", "GET", "HEAD", "POST", "PUT"]);
+                let len = if matches!(method, "POST" | "PUT") {
+                    rng.len()
+                } else {
+                    0
+                };
+                Ask {
+                    method,
+                    target: format!("/{client}/{number}"),
+                    body: rng.bytes(len),
+                    is_http_10: false,
+                    keeps: true,
+                    expects_continue: false,
+                    end: 0,
+                }
+            })
+            .collect()
     }
 
     /// A PROXY header, or none. Returns whether requests may follow.

@@ -123,12 +123,16 @@ impl Tls {
         self.session = Some(Session::new(server, hello));
     }
 
-    /// Continue the handshake as far as the socket lets it.
+    /// Continue the handshake as far as the socket lets it. `is_ending`: the poll set has announced the client's end, and will
+    /// not do so again, so that the socket is read until that is seen.
     ///
     /// # Errors
     /// It has failed, and the client was sent the reason if that was possible.
-    pub(in crate::worker) fn handshake(&mut self) -> Result<Handshake, HandshakeError> {
-        let result = self.step_handshake();
+    pub(in crate::worker) fn handshake(
+        &mut self,
+        is_ending: bool,
+    ) -> Result<Handshake, HandshakeError> {
+        let result = self.step_handshake(is_ending);
         if result.is_err() {
             // The alert is some bytes on a new connection; a client that is gone needs none.
             let _ = self.send();
@@ -141,7 +145,7 @@ impl Tls {
         self.session.as_ref()?.begun()
     }
 
-    fn step_handshake(&mut self) -> Result<Handshake, HandshakeError> {
+    fn step_handshake(&mut self, is_ending: bool) -> Result<Handshake, HandshakeError> {
         let mut scratch = [MaybeUninit::uninit(); READ_BYTES];
         let mut is_drained = false;
         for _ in 0..HANDSHAKE_READS {
@@ -167,7 +171,7 @@ impl Tls {
             match rustix::io::read(&self.socket, &mut scratch[..]) {
                 Ok(([], _)) => return Err(HandshakeError::Ended),
                 Ok((bytes, _)) => {
-                    is_drained = bytes.len() < READ_BYTES;
+                    is_drained = bytes.len() < READ_BYTES && !is_ending;
                     session.feed(bytes)?;
                 }
                 Err(Errno::INTR) => {}
@@ -207,7 +211,7 @@ impl Tls {
     /// Read until `room` bytes are filled, or the socket and the session are empty.
     fn read_plaintext(&mut self, room: usize, mut into: impl FnMut(&[u8])) -> io::Result<usize> {
         let mut scratch = [MaybeUninit::uninit(); READ_BYTES];
-        let (mut filled, mut is_drained) = (0, false);
+        let (mut filled, mut is_drained, mut would_block) = (0, false, false);
         while let Some(session) = &mut self.session {
             filled += session.take_plaintext(room - filled, &mut into);
             if filled == room || session.has_ended() || self.is_at_end {
@@ -216,7 +220,8 @@ impl Tls {
             if session.resume().map_err(io::Error::other)? {
                 continue;
             }
-            if is_drained {
+            // A part of a record says nothing of what is behind it: an end that came with it makes no further event.
+            if is_drained && (filled > 0 || would_block) {
                 session.shrink();
                 break;
             }
@@ -233,7 +238,7 @@ impl Tls {
                     fed.map_err(io::Error::other)?;
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => is_drained = true,
+                Err(Errno::AGAIN) => (is_drained, would_block) = (true, true),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -121,6 +121,118 @@ def all_disabled():
     logging.disable(logging.INFO)
 
 
+class NoHealthLogger(logging.Logger):
+    def handle(self, record):
+        if "/health" not in record.getMessage():
+            super().handle(record)
+
+
+def access_class():
+    ACCESS.__class__ = NoHealthLogger
+
+
+def _patch(one, name):
+    """Puts a function in front of a method, as agents do, that lets nothing through about /health."""
+    plain = getattr(one, name)
+
+    def patched(*args, **kwargs):
+        text = " ".join(str(a.getMessage() if isinstance(a, logging.LogRecord) else a) for a in args)
+        return None if "/health" in text else plain(*args, **kwargs)
+
+    setattr(one, name, patched)
+
+
+def access_info():
+    _patch(ACCESS, "info")
+
+
+def access__log():
+    _patch(ACCESS, "_log")
+
+
+def access_handle():
+    _patch(ACCESS, "handle")
+
+
+def access_call_handlers():
+    _patch(ACCESS, "callHandlers")
+
+
+def access_emit():
+    _patch(ACCESS.handlers[0], "emit")
+
+
+def access_handler_class():
+    class Silent(type(ACCESS.handlers[0])):
+        def emit(self, record):
+            if "/health" not in record.getMessage():
+                super().emit(record)
+
+    ACCESS.handlers[0].__class__ = Silent
+
+
+def access_records():
+    plain = ACCESS.makeRecord
+
+    def make(*args, **kwargs):
+        record = plain(*args, **kwargs)
+        record.msg = f"OWN {record.msg}"
+        return record
+
+    ACCESS.makeRecord = make
+
+
+def access_factory():
+    plain = logging.getLogRecordFactory()
+
+    def make(*args, **kwargs):
+        record = plain(*args, **kwargs)
+        record.msg = f"OWN {record.msg}"
+        return record
+
+    logging.setLogRecordFactory(make)
+
+
+def access_style():
+    ACCESS.handlers[0].formatter._style = logging.PercentStyle("OWN %(message)s")
+
+
+def access_everywhere():
+    """In all loggers."""
+    _patch(logging.Logger, "handle")
+
+
+def error_class():
+    class Own(logging.Logger):
+        def handle(self, record):
+            record.msg = f"OWN {record.msg}"
+            super().handle(record)
+
+    ERROR.__class__ = Own
+
+
+def error_records():
+    plain = ERROR.makeRecord
+
+    def make(*args, **kwargs):
+        record = plain(*args, **kwargs)
+        record.msg = f"OWN {record.msg}"
+        return record
+
+    ERROR.makeRecord = make
+
+
+def error_methods():
+    def own(plain):
+        return lambda message, *args, **kwargs: plain(f"OWN {message}", *args, **kwargs)
+
+    ERROR.info, ERROR.error = own(ERROR.info), own(ERROR.error)
+
+
+def error_style():
+    ERROR.handlers[0].formatter._style = logging.PercentStyle("[%(levelname)s] OWN %(message)s")
+
+
 def error_filter():
     ERROR.addFilter(lambda record: "secret" not in record.getMessage())
 

@@ -15,8 +15,9 @@ use crate::worker::http1::{Answered, Client, Receiving, Refusal};
 use crate::worker::requests::{Requests, recycle};
 use crate::worker::write_side::discard;
 
-/// The engine is given this many frames before it is asked to encode them.
-const PUMP_FRAMES_MAX: usize = 16;
+/// The engine is given this many frames before it is asked to encode them: what one system call writes, and what is still in
+/// the cache when it is encrypted.
+const PUMP_FRAMES_MAX: usize = 4;
 
 impl Mux {
     /// The whole response has come. Returns the job when its client was answered before.
