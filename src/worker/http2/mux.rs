@@ -164,11 +164,6 @@ impl Mux {
         std::mem::take(&mut self.has_acted)
     }
 
-    /// Requests so far.
-    pub(super) fn requests(&self) -> u64 {
-        self.requests
-    }
-
     fn name(&self, id: u32) -> ConnId {
         self.conn.with_stream(id)
     }
