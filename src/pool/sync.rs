@@ -12,6 +12,7 @@ use std::time::Duration;
 
 pub(crate) use crossbeam::queue::SegQueue as Queue;
 use crossbeam::sync::Parker as CrossbeamParker;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::fork_guard;
@@ -34,6 +35,11 @@ impl WakeDescriptor {
     pub(crate) fn signal(&self) {
         // It fails only when the counter is full, and then the descriptor is readable.
         let _ = self.0.write(1);
+    }
+
+    /// Whether somebody has closed it.
+    pub(crate) fn is_lost(&self) -> bool {
+        fcntl(&self.0, FcntlArg::F_GETFD).is_err()
     }
 
     /// Returns how many signals there were.

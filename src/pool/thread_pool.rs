@@ -128,6 +128,11 @@ impl Pool {
         self.thread_count
     }
 
+    /// Whether the application has closed the descriptor by which the hub of its greenlets is woken.
+    pub fn has_lost_hub(&self) -> bool {
+        self.hub.as_ref().is_some_and(|hub| hub.is_lost())
+    }
+
     /// Whether all threads wait for clients that do not read.
     pub fn has_stuck_threads(&self) -> bool {
         self.unsent.waiting() >= self.thread_count

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mio::Poll;
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::config::Config;
@@ -144,6 +145,9 @@ impl<'a> EventLoop<'a> {
     pub(super) fn iterate(&mut self) -> io::Result<()> {
         if self.heartbeat.is_due(self.requests.clock.now()) {
             self.on_heartbeat();
+            if self.requests.dispatch.pool().has_lost_hub() {
+                return Err(Errno::EBADF.into());
+            }
         }
         if self.io.writes.was_exhausted() {
             // Connections that ran out of budget in the last iteration go first.
