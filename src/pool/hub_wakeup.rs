@@ -50,6 +50,11 @@ impl HubWakeup {
         self.descriptor.is_lost()
     }
 
+    /// Look whether it has, without a wake-up.
+    pub(super) fn look_at_descriptor(&self) {
+        self.descriptor.look();
+    }
+
     /// Any thread, after it has pushed: the hub will look.
     pub fn wake(&self) {
         // Orders the caller's push before the swap: see the module's argument.

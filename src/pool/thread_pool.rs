@@ -128,6 +128,13 @@ impl Pool {
         self.thread_count
     }
 
+    /// Look whether the hub can be woken. Called a few times a second.
+    pub fn on_heartbeat(&self) {
+        if let Some(hub) = &self.hub {
+            hub.look_at_descriptor();
+        }
+    }
+
     /// Whether the application has closed the descriptor by which the hub of its greenlets is woken.
     pub fn has_lost_hub(&self) -> bool {
         self.hub.as_ref().is_some_and(|hub| hub.is_lost())

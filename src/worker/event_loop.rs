@@ -145,9 +145,6 @@ impl<'a> EventLoop<'a> {
     pub(super) fn iterate(&mut self) -> io::Result<()> {
         if self.heartbeat.is_due(self.requests.clock.now()) {
             self.on_heartbeat();
-            if self.requests.dispatch.pool().has_lost_hub() {
-                return Err(Errno::EBADF.into());
-            }
         }
         if self.io.writes.was_exhausted() {
             // Connections that ran out of budget in the last iteration go first.
@@ -191,6 +188,9 @@ impl<'a> EventLoop<'a> {
     fn sleep(&mut self) -> io::Result<Instant> {
         let (requests, io) = (&mut self.requests, &mut self.io);
         let pool = requests.dispatch.pool();
+        if pool.has_lost_hub() {
+            return Err(Errno::EBADF.into());
+        }
         let watched = self.sleeper.watch(pool, requests.clock.now());
         if watched.is_stuck
             && let Some(peers) = &mut self.peers
@@ -376,8 +376,9 @@ impl<'a> EventLoop<'a> {
             unsent_bytes: self.requests.dispatch.pool().unsent().held(),
         };
         self.heartbeat.publish(figures, now);
-        self.stuck_threads
-            .on_heartbeat(self.requests.dispatch.pool(), now);
+        let pool = self.requests.dispatch.pool();
+        pool.on_heartbeat();
+        self.stuck_threads.on_heartbeat(pool, now);
         if let Some(peers) = &mut self.peers {
             peers.on_heartbeat(&mut self.connections, &mut self.requests, &mut self.io);
         }

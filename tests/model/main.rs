@@ -130,6 +130,8 @@ mod sync {
             false
         }
 
+        pub(crate) fn look(&self) {}
+
         pub(crate) fn raw(&self) -> i32 {
             self.poll();
             0
