@@ -1,6 +1,7 @@
 """`-k gevent` beside gunicorn's: CPU, latency and memory, in interleaved rounds, server and client on a core each.
 
     python benches/greenlets.py [--rounds 3] [--server NAME=COMMAND ...] [CASE ...]
+    python benches/greenlets.py --write docs/gevent.md     # every case; the page's table becomes that of this run
 
 CPU is that of all processes of the server, from /proc. Only ratios of one run are to be compared.
 """
@@ -208,10 +209,18 @@ def events(server: Server, count: int = 5000, seconds: float = 5) -> dict[str, f
     by_number = {one.fileno(): one for one in clients}
     for number in by_number:
         poll.register(number, select.EPOLLIN)
-    before, seen, until = server.cpu_s(), 0, time.monotonic() + seconds
-    while time.monotonic() < until:
-        for number, _ in poll.poll(1, 1000):
-            seen += by_number[number].recv(65536).count(b"data:")
+
+    def read_for(seconds: float) -> int:
+        seen, until = 0, time.monotonic() + seconds
+        while time.monotonic() < until:
+            for number, _ in poll.poll(1, 1000):
+                seen += by_number[number].recv(65536).count(b"data:")
+        return seen
+
+    # What has piled up while the streams began was paid for before.
+    read_for(2)
+    before = server.cpu_s()
+    seen = read_for(seconds)
     spent = server.cpu_s() - before
     for one in clients:
         one.close()
@@ -271,11 +280,88 @@ CASES = {
 }
 
 
+# Of the table: the row, its case, and its figures with what they are multiplied by and their format.
+ROWS = [
+    ("hello, 64 connections: CPU per request", "hello", [("CPU us per request", 1, "{:.1f} µs")]),
+    (
+        "1,000 requests of `time.sleep(1)` at once: CPU, p99",
+        "sleepers_1000",
+        [("CPU us per request", 1, "{:.0f} µs"), ("p99 ms", 1, "{:.0f} ms")],
+    ),
+    (
+        "5,000 the same: CPU, p99",
+        "sleepers_5000",
+        [("CPU us per request", 1, "{:.0f} µs"), ("p99 ms", 1, "{:.0f} ms")],
+    ),
+    ("5,000 the same: private memory of the worker", "sleepers_5000", [("memory MB", 1, "{:.0f} MB")]),
+    ("10,000 idle connections: memory of each", "idle", [("bytes per connection", 1e-3, "{:.1f} KB")]),
+    ("5,000 event streams, an event a second each: CPU per event", "events", [("CPU us per event", 1, "{:.1f} µs")]),
+    (
+        "200 slow heads, 200 slow bodies and 200 slow readers: p99 of a fast client beside them, to that alone",
+        "slow",
+        [("ratio", 1, "{:.1f}")],
+    ),
+]
+Medians = dict[str, dict[str, dict[str, float]]]
+
+
+def table(medians: Medians, rounds: int) -> list[str]:
+    """Of `medians[case][server]`, with the ratio of the first figure."""
+    from importlib.metadata import version
+    from platform import python_version
+
+    versions = [f"CPython {python_version()}", *(f"{name} {version(name)}" for name in ("gevent", "gunicorn"))]
+    lines = [
+        f"Medians of {rounds} interleaved rounds, {', '.join(versions)}:",
+        "",
+        "| | gunicorn -k gevent | ferricorn -k gevent | ratio |",
+        "| --- | --- | --- | --- |",
+    ]
+    for title, case, shown in ROWS:
+        theirs, ours = medians[case]["gunicorn"], medians[case]["ferricorn"]
+        cells = [", ".join(form.format(one[key] * by) for key, by, form in shown) for one in (theirs, ours)]
+        first = shown[0][0]
+        ratio = "" if first == "ratio" else f"{ours[first] / theirs[first]:.2f}"
+        lines.append(f"| {title} | {cells[0]} | {cells[1]} | {ratio} |")
+    return lines
+
+
+def write(page: Path, lines: list[str]) -> None:
+    old = page.read_text().splitlines()
+    first = next(number for number, line in enumerate(old) if line.startswith("Medians of "))
+    last = next(number for number in range(first + 2, len(old) + 1) if number == len(old) or not old[number])
+    page.write_text("\n".join([*old[:first], *lines, *old[last:]]) + "\n")
+
+
+def measure(case: str, servers: dict[str, list[str]], rounds: int, directory: Path) -> dict[str, dict[str, float]]:
+    """The medians of each server."""
+    run, connections = CASES[case]
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
+    for _ in range(rounds):
+        for name, command in servers.items():
+            server = Server(command, directory, connections)
+            try:
+                figures[name].append(run(server))
+            except OSError as error:
+                print(f"{case} {name}: {error}", flush=True)
+            finally:
+                server.stop()
+    medians = {}
+    for name, shown in figures.items():
+        medians[name] = {key: statistics.median(one[key] for one in shown) for key in (shown[0] if shown else ())}
+        print(
+            f"{case:14} {name:12} " + ", ".join(f"{key} {value:.4g}" for key, value in medians[name].items()),
+            flush=True,
+        )
+    return medians
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", default=[*CASES], metavar="CASE")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--server", action="append", metavar="NAME=COMMAND")
+    parser.add_argument("--write", type=Path, metavar="PAGE")
     options = parser.parse_args()
     python = shlex.quote(sys.executable)
     given = options.server or [
@@ -283,27 +369,16 @@ def main() -> None:
         f"gunicorn={python} -m gunicorn -k gevent --no-control-socket",
     ]
     servers = {name: shlex.split(command) for name, _, command in (one.partition("=") for one in given)}
+    if options.write and (set(options.cases) != set(CASES) or set(servers) != {"ferricorn", "gunicorn"}):
+        parser.error("--write needs every case and both servers")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "app.py").write_text(APP)
-        for case in options.cases:
-            run, connections = CASES[case]
-            figures: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
-            for _ in range(options.rounds):
-                for name, command in servers.items():
-                    server = Server(command, Path(directory), connections)
-                    try:
-                        figures[name].append(run(server))
-                    except OSError as error:
-                        print(f"{case} {name}: {error}", flush=True)
-                    finally:
-                        server.stop()
-            for name, rounds in figures.items():
-                medians = {key: statistics.median(one[key] for one in rounds) for key in (rounds[0] if rounds else ())}
-                shown = ", ".join(f"{key} {value:.4g}" for key, value in medians.items())
-                print(f"{case:14} {name:12} {shown}", flush=True)
+        medians = {case: measure(case, servers, options.rounds, Path(directory)) for case in options.cases}
+    if options.write:
+        write(options.write, table(medians, options.rounds))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ use pyo3::types::PyCFunction;
 use crate::config::GreenLibrary;
 use crate::pool::{HubWakeup, Ticket};
 
+use super::data_stacks;
+
 /// The hub of the interpreter's main thread.
 #[derive(Debug)]
 pub(super) struct Hub {
@@ -57,6 +59,7 @@ pub(super) fn install(
 ) -> PyResult<()> {
     let module = module(py, library)?.unbind();
     let is_called = wrap_pyfunction!(is_called, py)?.unbind();
+    data_stacks::keep(py);
     HUB.get_or_init(|| Hub {
         thread: thread::current().id(),
         wakeup: Arc::clone(wakeup),

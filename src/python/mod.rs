@@ -11,6 +11,7 @@
 mod app_hint;
 mod asgi;
 pub mod config_file;
+mod data_stacks;
 pub mod fork_guard;
 pub mod gil;
 pub mod green;

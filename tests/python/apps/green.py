@@ -143,6 +143,15 @@ def background(environ):
     return "spawned"
 
 
+HOARD = []
+
+
+def hoard(environ):
+    """MiB that the worker keeps."""
+    HOARD.append(b"x" * (int(environ["QUERY_STRING"]) << 20))
+    return "hoarded"
+
+
 def child(environ):
     import subprocess
 
