@@ -46,12 +46,12 @@ impl HubWakeup {
     }
 
     /// Whether the application has closed the descriptor: the hub cannot be woken any more.
-    pub(super) fn is_lost(&self) -> bool {
+    pub fn is_lost(&self) -> bool {
         self.descriptor.is_lost()
     }
 
-    /// Look whether it has, without a wake-up.
-    pub(super) fn look_at_descriptor(&self) {
+    /// Check whether it has, without a wake-up.
+    pub fn check_descriptor(&self) {
         self.descriptor.look();
     }
 

@@ -52,7 +52,7 @@ impl WakeDescriptor {
         self.is_lost.load(Ordering::Relaxed)
     }
 
-    /// Look whether somebody has.
+    /// Check whether somebody has.
     pub(crate) fn look(&self) {
         if fcntl(&self.descriptor, FcntlArg::F_GETFD).is_err() {
             self.is_lost.store(true, Ordering::Relaxed);

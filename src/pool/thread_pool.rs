@@ -128,16 +128,9 @@ impl Pool {
         self.thread_count
     }
 
-    /// Look whether the hub can be woken. Called a few times a second.
-    pub fn on_heartbeat(&self) {
-        if let Some(hub) = &self.hub {
-            hub.look_at_descriptor();
-        }
-    }
-
-    /// Whether the application has closed the descriptor by which the hub of its greenlets is woken.
-    pub fn has_lost_hub(&self) -> bool {
-        self.hub.as_ref().is_some_and(|hub| hub.is_lost())
+    /// Where the jobs are greenlets, what wakes their hub.
+    pub fn hub(&self) -> Option<&HubWakeup> {
+        self.hub.as_deref()
     }
 
     /// Whether all threads wait for clients that do not read.

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use crate::config::Config;
 use crate::logging::Log;
 use crate::net::{Channels, Listener};
-use crate::pool::{Application, policy};
+use crate::pool::{Application, HubWakeup, policy};
 use crate::scoreboard::SlotState;
 
 use super::accept::{Attempt, Listeners};
@@ -188,7 +188,7 @@ impl<'a> EventLoop<'a> {
     fn sleep(&mut self) -> io::Result<Instant> {
         let (requests, io) = (&mut self.requests, &mut self.io);
         let pool = requests.dispatch.pool();
-        if pool.has_lost_hub() {
+        if pool.hub().is_some_and(HubWakeup::is_lost) {
             return Err(Errno::EBADF.into());
         }
         let watched = self.sleeper.watch(pool, requests.clock.now());
@@ -377,7 +377,7 @@ impl<'a> EventLoop<'a> {
         };
         self.heartbeat.publish(figures, now);
         let pool = self.requests.dispatch.pool();
-        pool.on_heartbeat();
+        pool.hub().into_iter().for_each(HubWakeup::check_descriptor);
         self.stuck_threads.on_heartbeat(pool, now);
         if let Some(peers) = &mut self.peers {
             peers.on_heartbeat(&mut self.connections, &mut self.requests, &mut self.io);
