@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 OLDEST = (0, 40, 3)
-# A greenlet that was woken is woken again after so many seconds, in case that it was waiting for something else.
+# A greenlet that was woken is woken again after this many seconds, in case that it was waiting for something else.
 AGAIN_S = 0.02
 
 _patched_pid: int | None = None

@@ -50,7 +50,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of `threads` threads (not started yet) with room for `capacity` jobs (and as many connections);
+    /// A pool of `threads` threads (not started yet) with room for `capacity` jobs and as many live connections and streams;
     /// `wake_poll` makes the event loop return from its poll set.
     pub fn new(threads: usize, capacity: usize, wake_poll: Box<dyn Fn() + Send + Sync>) -> Self {
         assert!(threads > 0, "a pool has at least one thread");

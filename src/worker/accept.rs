@@ -195,7 +195,7 @@ impl Listeners {
         })
     }
 
-    /// The worker stops: the listeners are closed here. `for_all`: the server ends, and nobody connects to them any more.
+    /// The worker stops: the listeners are closed here. `for_all`: the server ends, and no client connects to them any more.
     pub(super) fn close(&mut self, for_all: bool) {
         for acceptor in self.acceptors.iter().filter(|_| for_all) {
             // Another worker may have been faster.

@@ -1,9 +1,9 @@
 //! One client connection: transport, read side, protocol, write side, and what it waits for ([`Lifecycle`]). `receive.rs` is
 //! the way in, this file what is done with a connection and what comes next.
 //!
-//! Lives on the event loop's thread from accept to close. Each entry point returns an [`Action`] for the loop. At most one
-//! request is under way; nothing is read for the next one until the response is written, so the kernel's buffer holds the
-//! client back.
+//! Lives on the event loop's thread from accept to close. Each entry point returns an [`Action`] for the loop. Over
+//! HTTP/1 at most one request is under way; nothing is read for the next one until the response is written, so the kernel's
+//! buffer holds the client back.
 //!
 //! *Lingering close* (nginx's term): closing a socket with unread input would reset it, and the reset can destroy the
 //! response before the client has read it (RFC 9112 section 9.6). So the end of the stream is sent first, and what still

@@ -282,7 +282,7 @@ impl<'a> EventLoop<'a> {
                         connections.open(transport, peer, listener, requests, io);
                         continue;
                     };
-                    let stays = peers.place(transport, listener, connections, requests, io);
+                    let stays = peers.balance(transport, listener, connections, requests, io);
                     if let Some(transport) = stays {
                         connections.open(transport, peer, listener, requests, io);
                         peers.publish(connections.len(), &requests.dispatch);
@@ -316,7 +316,7 @@ impl<'a> EventLoop<'a> {
         if connections.has_to_resume() {
             connections.resume(requests, io);
         }
-        if requests.dispatch.has_own_work() {
+        if requests.dispatch.may_have_own_answers() {
             deliver::own_answers(connections, self.timed_out.as_mut(), requests, io);
         }
         requests.dispatch.announce();

@@ -23,7 +23,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::fork_guard;
 use crate::net::Channels;
-use crate::pool::policy::{self, Peer};
+use crate::pool::policy::{self, PeerLoad};
 use crate::scoreboard::{SlotState, monotonic_ms};
 
 use super::connection_lifecycle::Shortage;
@@ -124,7 +124,7 @@ impl PeerWorkers {
     }
 
     /// The peers that can take something now.
-    fn peers(&self) -> impl Iterator<Item = Peer> + '_ {
+    fn peers(&self) -> impl Iterator<Item = PeerLoad> + '_ {
         let now = monotonic_ms();
         let generation = self.slot.get().generation();
         let scoreboard = self.slot.scoreboard();
@@ -134,7 +134,7 @@ impl PeerWorkers {
                 && slot.state() == SlotState::Serving
                 && slot.generation() == generation
                 && policy::is_responsive(now, slot.loop_heartbeat_at());
-            is_well.then(|| Peer {
+            is_well.then(|| PeerLoad {
                 slot: index,
                 connections: slot.connections_open(),
                 threads: slot.threads_count(),
@@ -162,7 +162,7 @@ impl PeerWorkers {
     }
 
     /// Pass a new connection on to a peer that is better off with it. Returns it when it stays.
-    pub(super) fn place(
+    pub(super) fn balance(
         &self,
         transport: Transport,
         listener: usize,
@@ -174,7 +174,7 @@ impl PeerWorkers {
         let own = open.saturating_add(self.slot.get().reserved_transfers());
         let own = requests.dispatch.own_load(own);
         let (Some(slot), Ok(listener)) =
-            (policy::place(&own, self.peers()), u8::try_from(listener))
+            (policy::balance(&own, self.peers()), u8::try_from(listener))
         else {
             return Some(transport);
         };
@@ -303,7 +303,7 @@ impl PeerWorkers {
     }
 
     /// The worker stops, and its state says so: what was sent before that is still its own.
-    pub(super) fn drain(
+    pub(super) fn take_all(
         &mut self,
         connections: &mut Connections,
         requests: &mut Requests,
@@ -414,7 +414,7 @@ mod tests {
             let (ours, theirs) = Transport::pair();
             let connections = &mut self.connections;
             let (requests, io) = (&mut self.requests, &mut self.io);
-            let ours = self.peers.place(ours, 0, connections, requests, io);
+            let ours = self.peers.balance(ours, 0, connections, requests, io);
             let stays = ours.is_some();
             if let Some(ours) = ours {
                 connections.open(ours, crate::pool::Peer::Unix, 0, requests, io);
