@@ -297,8 +297,8 @@ $(CARGO_DENY):
 
 # Both ask a database of advisories: they need a network.
 audit: $(RELEASE)/.made $(CARGO_DENY)  ## licences, sources and known vulnerabilities of what the product and the tests depend on
-	@$(CARGO_DENY) --all-features check --config release/deny.toml
-	@$(RELEASE)/bin/pip-audit --progress-spinner off -r tests/python/requirements.txt -r examples/flask_app/requirements.txt
+	@$(CARGO_DENY) --all-features --config release/deny.toml check
+	@$(RELEASE)/bin/pip-audit --strict --progress-spinner off -r tests/python/requirements.txt -r examples/flask_app/requirements.txt
 
 lint-release: $(RELEASE)/.made  ## the Dockerfile of the examples
 	@$(RELEASE)/bin/hadolint examples/docker/Dockerfile

@@ -56,7 +56,7 @@ mod _core {
     #[pymodule_export]
     use crate::launcher::api::{
         advice, check_setting, deliver_signal, is_forked_child, load_app, loggers_changed,
-        reopen_logs, reset_signal_handlers, run, serve, settings, write_access_log,
+        memory_left, reopen_logs, reset_signal_handlers, run, serve, settings, write_access_log,
         write_error_log, write_metric, write_record,
     };
     use crate::python::interrupts::RequestTimeout;

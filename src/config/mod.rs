@@ -19,6 +19,7 @@ mod check;
 mod choices;
 mod cpus;
 mod document;
+mod free_memory;
 mod help;
 mod host;
 mod resolved;
@@ -36,6 +37,7 @@ pub use choices::{
 pub use cli::CliOutcome;
 pub use cpus::{note_parallel_threads, usable_cores};
 pub use document::document;
+pub use free_memory::memory_left;
 pub use host::start_directory;
 pub use peers::AllowedPeers;
 pub use resolved::Resolved;

@@ -18,6 +18,10 @@ pub struct Load {
     pub service_s: f64,
     /// Of all workers, in Python and outside.
     pub cpu_s: f64,
+    /// What a worker has in RAM, on average. With `preload_app` part of that is shared. 0 where it is not known.
+    pub worker_bytes: u64,
+    /// What the machine and its cgroups have left for more of them.
+    pub memory_left: u64,
 }
 
 /// One paragraph.
@@ -47,8 +51,9 @@ pub fn advice(load: &Load) -> String {
     if load.gil_s > load.queue_s / 2.0 {
         return format!(
             "Requests wait {} for a thread, most of it for the GIL, while {seen}: some code keeps the interpreter \
-             while it waits, so more workers would help and more threads would not. `stack PID` says which.",
-            ms(wait)
+             while it waits, so more workers would help and more threads would not. `stack PID` says which.{}",
+            ms(wait),
+            cost(load, 1)
         );
     }
     more_threads(load, wait, &seen, python)
@@ -96,11 +101,41 @@ fn more_workers(load: &Load, wait: f64, seen: &str) -> String {
             load.cores
         );
     }
+    let more = workers - load.workers;
+    let fit = load.memory_left / load.worker_bytes.max(1);
+    if fit == 0 {
+        return format!(
+            "{said}: one interpreter runs Python on one core at a time, so another worker would help, but there is \
+             no memory for it.{}",
+            cost(load, 1)
+        );
+    }
     format!(
-        "{said}: one interpreter runs Python on one core at a time, so {workers} workers instead of {} \
-         would help, and more threads would not.",
-        load.workers
+        "{said}: one interpreter runs Python on one core at a time, so {} workers instead of {} \
+         would help, and more threads would not.{}",
+        load.workers + more.min(fit),
+        load.workers,
+        cost(load, more)
     )
+}
+
+/// What more workers take of the memory.
+fn cost(load: &Load, more: u64) -> String {
+    if load.worker_bytes == 0 {
+        return String::new();
+    }
+    let said = format!(
+        " A worker takes up to {}, and {} are left",
+        mb(load.worker_bytes),
+        mb(load.memory_left)
+    );
+    if load.memory_left / load.worker_bytes >= more {
+        format!("{said}.")
+    } else {
+        format!(
+            "{said}: memory is the limit. `--preload` lets workers share what the application loads."
+        )
+    }
 }
 
 /// The fewest threads of a worker with which a request hardly waits.
@@ -133,6 +168,10 @@ fn mean_wait(rate: f64, service: f64, threads: u64) -> f64 {
 
 fn percent(part: f64) -> String {
     format!("{:.0}%", part * 100.0)
+}
+
+fn mb(bytes: u64) -> String {
+    format!("{} MB", bytes.div_ceil(1_000_000))
 }
 
 fn ms(seconds: f64) -> String {
@@ -178,6 +217,8 @@ mod tests {
                 gil_s: value,
                 service_s: value,
                 cpu_s: value,
+                worker_bytes: value as u64,
+                memory_left: value as u64,
             };
             assert!(advice(&load).ends_with('.'));
         }

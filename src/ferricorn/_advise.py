@@ -32,6 +32,9 @@ class Load:
     cpu_s: float
     # Of the wait for a thread, that of woken threads for the GIL.
     gil_s: float = 0
+    # What a worker has in RAM, on average, and what is left for more; 0 and none where that is not known.
+    worker_bytes: int = 0
+    memory_left: int | None = None
 
 
 def advice(load: Load) -> str:
@@ -65,6 +68,8 @@ def watch(ask: Callable[[str], dict[str, Any]], seconds: float) -> Load | None:
         service_s=max(grown("request_seconds") - queue, 1e-9),
         cpu_s=grown("cpu_seconds"),
         gil_s=grown("gil_seconds"),
+        worker_bytes=sum(new.get("rss") or 0 for _, new in both) // len(both),
+        memory_left=_core.memory_left(both[0][1]["pid"]),
     )
 
 

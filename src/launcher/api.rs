@@ -46,7 +46,18 @@ pub(crate) fn advice(load: &Bound<'_, PyAny>) -> PyResult<String> {
         gil_s: seconds("gil_s")?,
         service_s: seconds("service_s")?,
         cpu_s: seconds("cpu_s")?,
+        worker_bytes: count("worker_bytes")?,
+        memory_left: load
+            .getattr("memory_left")?
+            .extract::<Option<u64>>()?
+            .unwrap_or(u64::MAX),
     }))
+}
+
+/// What a process may still take of the machine's memory and of its cgroups'; none where that is not to be found out.
+#[pyfunction]
+pub(crate) fn memory_left(pid: u32) -> Option<u64> {
+    config::memory_left(pid)
 }
 
 /// Every row of the table of settings.

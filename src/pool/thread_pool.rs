@@ -128,6 +128,16 @@ impl Pool {
         self.thread_count
     }
 
+    /// Where the jobs are greenlets, what wakes their hub.
+    pub fn hub(&self) -> Option<&HubWakeup> {
+        self.hub.as_deref()
+    }
+
+    /// Whether all threads wait for clients that do not read.
+    pub fn has_stuck_threads(&self) -> bool {
+        self.unsent.waiting() >= self.thread_count
+    }
+
     /// How many threads run a job now (a hint).
     pub fn busy(&self) -> usize {
         self.stats.busy()

@@ -17,7 +17,7 @@
 //! | owners | `requests`, `shared_io` | name the owners above that connections share: what requests need, what bytes need |
 //! | protocol | `http1`, `preamble` | bytes to requests, replies to bytes |
 //! | connection | `connection_lifecycle`, `http2`, `connection` | one client, from accept to close |
-//! | connections | `bridges`, `connections`, `timed_out`, `deliver`, `peer_workers`, `takeover` | all of them, replies to them, transfers of them |
+//! | connections | `bridges`, `connections`, `eviction`, `timed_out`, `deliver`, `peer_workers`, `takeover` | all of them, replies to them, transfers of them |
 //! | loop | `sleep`, `event_loop` | when what happens |
 //!
 //! The answers that the loop gives itself (load shedding, health checks) are values: `dispatch` queues them and
@@ -55,6 +55,7 @@ mod descriptors;
 mod dispatch;
 mod event_loop;
 mod events;
+mod eviction;
 mod exhaustion;
 mod handshakes;
 mod health;

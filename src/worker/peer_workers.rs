@@ -26,9 +26,11 @@ use crate::net::Channels;
 use crate::pool::policy::{self, PeerLoad};
 use crate::scoreboard::{SlotState, monotonic_ms};
 
+use super::connection_lifecycle::Shortage;
 use super::connections::Connections;
 use super::deliver;
 use super::dispatch::Dispatch;
+use super::eviction::sparest;
 use super::requests::{Requests, recycle};
 use super::shared_io::SharedIo;
 use super::timed_out::TimedOutRequests;
@@ -284,8 +286,13 @@ impl PeerWorkers {
                 Ok(Some(())) => {}
                 Ok(None) => return Taken::All,
                 Err(error) => {
-                    io.exhaustion.note(&error, requests.clock.now());
-                    return Taken::Stuck;
+                    let (shortage, now) = (Shortage::Descriptors, requests.clock.now());
+                    let Some(evicted) = sparest(connections, shortage, now) else {
+                        io.exhaustion.note(&error, now);
+                        return Taken::Stuck;
+                    };
+                    io.exhaustion.note_eviction(&error, now);
+                    connections.evict(evicted, shortage, requests, io);
                 }
             }
             // Before the release, so that it is never missing from both counts.

@@ -53,11 +53,29 @@ def load(**changed):
         ),
         (load(workers=4, service_s=80, queue_s=60, cpu_s=39), r"the 4 cores are what is missing"),
         (load(workers=1, cores=1, service_s=20, queue_s=60, cpu_s=9.8), r"the 1 cores are what is missing"),
+        # And as far as there is memory.
+        (
+            load(workers=2, service_s=20, queue_s=5, cpu_s=19, worker_bytes=150_000_000, memory_left=2_000_000_000),
+            r"so 4 workers instead of 2 would help, and more threads would not\. A worker takes up to 150 MB, "
+            r"and 2000 MB are left\.$",
+        ),
+        (
+            load(workers=2, service_s=20, queue_s=5, cpu_s=19, worker_bytes=150_000_000, memory_left=200_000_000),
+            r"so 3 workers instead of 2 would help, .* and 200 MB are left: memory is the limit\. `--preload` lets ",
+        ),
+        (
+            load(workers=2, service_s=20, queue_s=5, cpu_s=19, worker_bytes=150_000_000, memory_left=100_000_000),
+            r"so another worker would help, but there is no memory for it\. A worker takes up to 150 MB, and 100 MB ",
+        ),
         # Code that keeps the GIL while it waits.
         (
             load(workers=1, requests=400, service_s=20, queue_s=60, cpu_s=1, gil_s=50),
             r"^Requests wait 150 ms for a thread, most of it for the GIL, while .* uses 10% of a core: some code keeps "
             r"the interpreter while it waits, so more workers would help and more threads would not\. `stack PID` says",
+        ),
+        (
+            load(workers=1, requests=400, service_s=20, queue_s=60, gil_s=50, worker_bytes=9_000_000, memory_left=8),
+            r"`stack PID` says which\. A worker takes up to 9 MB, and 1 MB are left: memory is the limit\.",
         ),
         # A neighbour that does not answer.
         (

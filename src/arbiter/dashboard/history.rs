@@ -9,7 +9,7 @@ use super::timeline::unix_ms;
 use crate::arbiter::children::Children;
 use crate::arbiter::metrics::Counters;
 use crate::arbiter::wear::{TICKS_PER_SECOND, cpu_ticks, resident_kib};
-use crate::config::usable_cores;
+use crate::config::{memory_left, usable_cores};
 use crate::control::Load;
 use crate::scoreboard::{HISTOGRAM_BUCKETS, HistogramSnapshot};
 
@@ -146,6 +146,8 @@ impl History {
             gil_s: seconds(|s| s.gil_sum),
             service_s: (seconds(|s| s.latency_sum) - queue_s).max(1e-9),
             cpu_s: seconds(|s| s.cpu),
+            worker_bytes: now.memory / now.workers.max(1),
+            memory_left: memory_left(std::process::id()).unwrap_or(u64::MAX),
         }
     }
 
