@@ -39,10 +39,8 @@ KEPT = []
 
 close = os.close
 if "gevent" in sys.modules:
-    from gevent import get_hub, monkey
+    from gevent import monkey
 
-    # gevent's own first fork would race: its handler of SIGCHLD is installed after it, and misses who ends before.
-    get_hub().loop.install_sigchld()
     # gevent's closes pipes when the hub turns next: who reads until the end before that waits for ever.
     close = monkey.get_original("os", "close")
 
@@ -86,6 +84,10 @@ def status_of(pid, patience=4.0):
 
 
 def fork_python():
+    if "gevent" in sys.modules:
+        # gevent's own first fork would race: its handler of SIGCHLD is installed after it, and misses who ends before.
+        # Once installed it takes the status of every child, also of those that C has forked.
+        sys.modules["gevent"].get_hub().loop.install_sigchld()
     return os.fork()
 
 
