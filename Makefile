@@ -31,7 +31,7 @@ OPTIMISED := $(foreach crate,ferricorn loom generator,--config profile.dev.packa
              --config profile.dev.package.ferricorn.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build quick test check-rust check-python pytest test-slow test-agents test-services test-deploy docs site bench fuzz fuzz-smoke base peers instructions walk \
+.PHONY: help run build quick test check-rust check-python pytest test-slow test-agents test-airflow test-services test-deploy docs site bench fuzz fuzz-smoke base peers instructions walk \
         clean test-python test-matrix test-free-threaded wheels sdist run-wheels roots audit lint-release changelog release
 
 help:  ## list the targets
@@ -158,6 +158,18 @@ $(AGENTS)/.made: $(MADE) tests/python/requirements-agents.txt
 
 test-agents: $(BUILT) $(AGENTS)/.made  ## monitoring agents of the field: what they have seen arrives
 	@PYTHONPATH="$(CURDIR)/src" $(AGENTS)/bin/python -m pytest tests/python/test_agents.py -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
+
+# Its own environment too: it is large, and wants old releases.
+AIRFLOW := target/airflow
+$(AIRFLOW)/.made: $(BUILT) tests/python/requirements-airflow.txt
+	@echo "installing Airflow"
+	@rm -rf $(AIRFLOW); $(BIN)/python -m venv $(AIRFLOW)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(AIRFLOW)/bin/python -m pip install --quiet -r tests/python/requirements-airflow.txt
+	@PYTHONPATH="$(CURDIR)/src" $(AIRFLOW)/bin/python -m ferricorn.alias --over-gunicorn
+	@touch $@
+
+test-airflow: $(BUILT) $(AIRFLOW)/.made  ## Airflow 2's web server and its monitor, which renews workers
+	@PYTHONPATH="$(CURDIR)/src" $(AIRFLOW)/bin/python -m pytest tests/python/test_airflow.py -q $(PYTEST_ARGS)
 
 $(VENV)/.services: $(TESTS) tests/python/requirements-services.txt
 	@$(PIP) -r tests/python/requirements-services.txt

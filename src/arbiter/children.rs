@@ -276,7 +276,7 @@ impl Children {
         aborted
     }
 
-    /// The server ends, and nobody else has its listeners: the first worker to stop ends them. Returns the workers' ages.
+    /// The server ends, and no other process has its listeners: the first worker to stop ends them. Returns the workers' ages.
     pub(super) fn end_listeners(&self) -> Vec<u64> {
         self.iter()
             .inspect(|worker| worker.slot().set_ends_listeners())

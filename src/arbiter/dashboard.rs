@@ -1,6 +1,6 @@
 //! The dashboard of `admin_bind`: what its page shows. The arbiter's loop calls it, and only once a second does it count.
 //!
-//! The page is one document without assets of others; it asks for JSON once a second. While nobody looks, only the sample of
+//! The page is one document without assets of others; it asks for JSON once a second. While no browser looks, only the sample of
 //! each second is taken.
 
 mod history;

@@ -121,7 +121,7 @@ impl Clients {
         }
     }
 
-    /// False when there is somebody to accept and every place has a client that is at work. Of those that idle the one that
+    /// False when a client waits to be accepted and every place has a client that is at work. Of those that idle the one that
     /// does so longest makes room.
     fn make_room(&mut self, listener: &UnixListener, now_ms: u64) -> bool {
         if self.clients.len() < CLIENTS_MAX || !is_readable(listener) {

@@ -1,4 +1,4 @@
-//! Frames, as gunicornc sends and expects them: a length in four bytes, big-endian, then so many bytes of JSON.
+//! Frames, as gunicornc sends and expects them: a length in four bytes, big-endian, then as many bytes of JSON.
 
 use serde_json::Value;
 

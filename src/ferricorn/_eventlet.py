@@ -10,7 +10,7 @@ import os
 import traceback
 import warnings
 
-from ferricorn import _greenlets, _hijack
+from ferricorn import _core, _fork_guard, _greenlets, _hijack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 OLDEST = (0, 40, 3)
-# A greenlet that was woken is woken again after so many seconds, in case that it was waiting for something else.
+# A greenlet that was woken is woken again after this many seconds, in case that it was waiting for something else.
 AGAIN_S = 0.02
 
 _patched_pid: int | None = None
@@ -70,7 +70,17 @@ def _poll_anew(hub: Any) -> None:
         return
     hub.poll = original("select").epoll()
     for descriptor in {*hub.listeners[hub.READ], *hub.listeners[hub.WRITE]}:
-        hub.register(descriptor, new=True)
+        with contextlib.suppress(OSError):
+            hub.register(descriptor, new=True)
+
+
+def stay_behind(forking: Any) -> None:
+    """In a child of the application, as with gevent: the greenlet that has forked acts for the child, and ends it."""
+    from eventlet import getcurrent, hubs
+
+    while getcurrent() is not forking and not forking.dead:
+        with contextlib.suppress(BaseException):
+            hubs.get_hub().switch()
 
 
 def thread_number() -> int:
@@ -190,6 +200,8 @@ def serve(pool: Any, period: float) -> None:
             try:
                 wait()
             except BaseException as error:
+                if _core.is_forked_child():
+                    _fork_guard.end(error)
                 pool.raised(error)
             else:
                 return
@@ -202,8 +214,20 @@ def serve(pool: Any, period: float) -> None:
     def ignore(*reason: Any) -> None:
         pass
 
+    def in_child() -> None:
+        """The hub goes on in a child of the application, with a set of descriptors of its own, not the worker's."""
+        if not _core.is_forked_child():
+            return
+        hub.listeners[hub.READ].pop(watcher.fileno, None)
+        timer.cancel()
+        _poll_anew(hub)
+        current = eventlet.getcurrent()
+        if current is not hub.greenlet:
+            _fork_guard.stay_behind = lambda: stay_behind(current)
+
     watcher = hub.add(hub.READ, pool.descriptor(), look, ignore, ignore)
     heartbeat()
+    os.register_at_fork(after_in_child=in_child)
     hub.schedule_call_global(0, look)
     try:
         patiently(is_closed.wait)

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# A greenlet that is killed at the end of its worker, and goes on, is left behind after so many seconds.
+# A greenlet that is killed at the end of its worker, and goes on, is left behind after this many seconds.
 KILL_S = 1.0
 # What `take` of the pool answers when nothing will come any more.
 CLOSED = -2

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable
 from types import FunctionType
 
@@ -142,11 +143,32 @@ _PASSED = (
 def is_logging_patched() -> bool:
     """Whether code has put itself into all loggers, as Sentry's and New Relic's agents do, or makes their records. It
     sees the exceptions of requests and the access log only if Python makes these records."""
-    for name in _PASSED:
-        method = getattr(logging.Logger, name)
-        if type(method) is not FunctionType or method.__code__.co_filename != _SOURCE:
-            return True
-    return logging.getLogRecordFactory() is not logging.LogRecord
+    return _is_patched(logging.Logger, _PASSED) or logging.getLogRecordFactory() is not logging.LogRecord
+
+
+def _is_patched(kind: type, names: tuple[str, ...]) -> bool:
+    methods = [getattr(kind, name) for name in names]
+    return any(type(one) is not FunctionType or one.__code__.co_filename != _SOURCE for one in methods)
+
+
+# What turns records into text.
+_WRITTEN: tuple[tuple[type, tuple[str, ...]], ...] = (
+    (logging.StreamHandler, ("emit", "handle", "format")),
+    (logging.Formatter, ("format", "formatTime", "formatException", "formatMessage")),
+    (logging.LogRecord, ("getMessage",)),
+)
+_LEVELS = {getattr(logging, name): name for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
+_CONVERTER = time.localtime
+
+
+def _is_writing_patched() -> bool:
+    return any(_is_patched(kind, names) for kind, names in _WRITTEN)
+
+
+def _are_stamps_changed() -> bool:
+    """Whether levels have other names (`logging.addLevelName`), or times are another zone's."""
+    has_names = all(logging.getLevelName(level) == name for level, name in _LEVELS.items())
+    return not has_names or logging.Formatter.converter is not _CONVERTER
 
 
 def _watch_record_factory() -> None:
@@ -211,6 +233,9 @@ class Handler(_Watched, logging.StreamHandler):  # type: ignore[type-arg]
         formatter = self._built_in
         return (
             self.formatter is formatter
+            # Lines of the access log have neither.
+            and (self._send is None or not _are_stamps_changed())
+            and not _is_writing_patched()
             and not _is_replaced(formatter, logging.Formatter)
             and _looks(formatter) == self._built_in_looks
         )

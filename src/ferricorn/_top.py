@@ -119,7 +119,7 @@ def _quantiles(before: Sample, after: Sample, name: str) -> dict[str, float]:
 
 
 def quantile(counts: list[int], percent: int) -> float:
-    """Seconds below which so many of 100 are, by a straight line within the bucket, as Prometheus estimates it."""
+    """Seconds below which `percent` of 100 are, by a straight line within the bucket, as Prometheus estimates it."""
     rank, below = sum(counts) * percent / 100, 0
     for bucket, count in enumerate(counts):
         if count and below + count >= rank:

@@ -30,7 +30,7 @@ pub struct Exchange {
     state: State,
     syntax: Syntax,
     /// Every answer says `Connection: close`, whatever the peer asks for. This outlives the exchange.
-    is_draining: bool,
+    closes_after_this: bool,
 }
 
 #[derive(Debug, Default)]
@@ -163,7 +163,7 @@ impl Exchange {
 
     /// Drain: the answer to the current or next request will say `Connection: close`.
     pub fn close_after_this(&mut self) {
-        self.is_draining = true;
+        self.closes_after_this = true;
     }
 
     /// Encodes the head of the response. Legal once the head of the request is whole and no response has begun;
@@ -240,7 +240,7 @@ impl Exchange {
         let is_interim = (100..200).contains(&head.status_code());
         let closes = !is_dispatched
             || streamed.is_some()
-            || self.is_draining
+            || self.closes_after_this
             || head.closes()
             || is_interim
             || request.next == Next::Close;

@@ -172,7 +172,7 @@ fn push_encoded(byte: u8, out: &mut Vec<u8>) {
     ]);
 }
 
-/// Two bytes of length, little-endian, and so many bytes.
+/// Two bytes of length, little-endian, and as many bytes.
 fn take_text<'a>(
     block: &mut &'a [u8],
     no_size: &'static str,

@@ -27,7 +27,7 @@ pub struct BindOptions {
     pub backlog: u32,
     /// For the socket file: gunicorn's default of 0 lets everyone connect.
     pub umask: u32,
-    /// With `SO_REUSEPORT`, in so many sockets for each TCP address.
+    /// With `SO_REUSEPORT`, in this many sockets for each TCP address.
     pub queues: Option<usize>,
     /// Owner of socket files; `None` leaves the creator's.
     pub owner: Option<(u32, u32)>,
@@ -101,7 +101,7 @@ pub fn bind_all(
     Ok(bound)
 }
 
-/// One socket, or with `queues` so many of one TCP address. The first one may be given its port by the kernel.
+/// One socket, or with `queues` as many of one TCP address. The first one may be given its port by the kernel.
 fn bind_queues(
     address: &BindAddress,
     options: &BindOptions,

@@ -129,7 +129,7 @@ impl Bound {
     }
 
     /// Ends the listening, also in processes that hold the socket and are none of this server, such as a child that the
-    /// application has made by a bare system call: nobody connects to it any more, and another server can have the address.
+    /// application has made by a bare system call: no client connects to it any more, and another server can have the address.
     /// What was opened by the process that started this one is left alone. Only the arbiter calls this, when no worker
     /// accepts any more: what still waits in the accept queue is reset.
     pub fn end(&self) {

@@ -45,6 +45,16 @@ impl HubWakeup {
         self.descriptor.raw()
     }
 
+    /// Whether the application has closed the descriptor: the hub cannot be woken any more.
+    pub fn is_lost(&self) -> bool {
+        self.descriptor.is_lost()
+    }
+
+    /// Check whether it has, without a wake-up.
+    pub fn check_descriptor(&self) {
+        self.descriptor.look();
+    }
+
     /// Any thread, after it has pushed: the hub will look.
     pub fn wake(&self) {
         // Orders the caller's push before the swap: see the module's argument.

@@ -1,4 +1,4 @@
-//! What travels between the event loop and the pool: a request on its way in, a response on its way back.
+//! What passes between the event loop and the pool: a request on its way in, a response on its way back.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -78,7 +78,7 @@ impl RequestBody {
     }
 }
 
-/// One complete request on its way to the pool, with room for the response head and a small body on its way back.
+/// One request on its way to the pool, with room for the response head and a small body on its way back.
 /// Boxed and recycled by the loop, so that a request makes the server allocate nothing once the loop is warm.
 #[derive(Debug)]
 pub struct Job {
@@ -104,7 +104,7 @@ pub struct Job {
     pub priority: StreamPriority,
     /// Which listener accepted the connection (index into the worker's listeners).
     pub listener: usize,
-    /// When the request was complete.
+    /// When the request was whole, or its head if the body is streamed.
     pub arrived: Instant,
     /// Length of the request's body, if that was known when the request was queued.
     pub body_bytes: Option<u64>,
@@ -233,7 +233,7 @@ impl ResponseBody {
     }
 }
 
-/// Bytes that belong to the application. The loop reads them; when it has finished they travel back through
+/// Bytes that belong to the application. The loop reads them; when it has finished they go back through
 /// [`super::Pool::defer_drop`] and are dropped on a pool thread.
 pub trait BorrowedBuffer: Send + std::fmt::Debug {
     /// The bytes, valid and unchanged for the life of the object.

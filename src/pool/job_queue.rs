@@ -1,7 +1,7 @@
 //! The queue of jobs, with a push_front slot: a job that the loop has taken back and returned goes first.
 //!
-//! The loop is the only producer. One job per connection is under way at most, so a queue of as many places as there
-//! may be connections cannot overflow.
+//! The loop is the only producer. The jobs that a connection may have with the pool are bounded (over HTTP/1 it is one), and the
+//! queue has room for those of as many connections as there may be (`jobs_max` in `worker/mod.rs`): it cannot overflow.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

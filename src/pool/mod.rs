@@ -3,7 +3,7 @@
 //! The loop pushes a [`Job`] (one complete request) with [`Pool::push`]; a pool thread takes it with
 //! [`PoolThread::next_job`], runs the application and answers with [`Reply`] values through [`Pool::send`]. A response
 //! that is streamed is slowed down by its [`Window`]. Bytes of the application that the loop has written may not be
-//! dropped without the GIL: they travel back through [`Pool::defer_drop`].
+//! dropped without the GIL: they go back through [`Pool::defer_drop`].
 //!
 //! # Layers
 //! A file uses those above it and none below.

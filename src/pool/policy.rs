@@ -323,7 +323,7 @@ pub fn is_responsive(now_ms: u64, heartbeat_ms: u64) -> bool {
 
 /// What a peer worker publishes about itself, and what others have reserved there.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer {
+pub struct PeerLoad {
     /// Its slot on the scoreboard.
     pub slot: usize,
     /// Open connections.
@@ -336,7 +336,7 @@ pub struct Peer {
     pub reserved: u32,
 }
 
-impl Peer {
+impl PeerLoad {
     fn connections(&self) -> u32 {
         self.connections.saturating_add(self.reserved)
     }
@@ -349,17 +349,18 @@ impl Peer {
 }
 
 /// The slot of the peer that a queued job is offloaded to: the one with the most free threads.
-pub fn freest_peer(peers: impl Iterator<Item = Peer>) -> Option<usize> {
+pub fn freest_peer(peers: impl Iterator<Item = PeerLoad>) -> Option<usize> {
     peers
         .filter(|peer| peer.free_threads() > 0)
-        .max_by_key(Peer::free_threads)
+        .max_by_key(PeerLoad::free_threads)
         .map(|peer| peer.slot)
 }
 
-/// One worker may have more connections than another by this part of its own before a new one is passed on,
+/// One worker may have more connections than another by this part of its own before a new one is passed on.
 const SLACK_PART: u32 = 32;
-/// and by half and this many more when connections are over in a moment: they are not worth the transfer.
+/// When connections are over in a moment they are not worth the transfer: it may have more by half of its own and this many.
 const SLACK_ONE_REQUEST: u32 = 4;
+
 /// How this worker is doing.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnLoad {
@@ -380,20 +381,19 @@ pub struct OwnLoad {
 /// It goes where it is best off: to a peer with a free thread when the threads here are all busy, else to one that has
 /// clearly fewer connections. Requests that last microseconds make every worker look busy and free in turn, so then
 /// only connections count.
-pub fn place(own: &OwnLoad, peers: impl Iterator<Item = Peer>) -> Option<usize> {
+pub fn balance(own: &OwnLoad, peers: impl Iterator<Item = PeerLoad>) -> Option<usize> {
     let best = peers.min_by_key(|peer| (peer.free_threads() == 0, peer.connections()))?;
     let slack = if own.are_fast && own.one_request.is_most() {
         own.connections / 2 + SLACK_ONE_REQUEST
     } else {
         own.connections / SLACK_PART
     };
-    let is_busy = own.load >= own.threads;
-    let has_thread = best.free_threads() > 0;
+    let (is_busy, has_thread) = (own.load >= own.threads, best.free_threads() > 0);
     if is_busy && has_thread && !own.are_fast && best.connections() <= own.connections + slack {
         return Some(best.slot);
     }
-    let is_as_free = has_thread || is_busy;
-    (is_as_free && best.connections() + slack < own.connections).then_some(best.slot)
+    let has_fewer = best.connections() + slack < own.connections;
+    ((has_thread || is_busy) && has_fewer).then_some(best.slot)
 }
 
 #[cfg(test)]

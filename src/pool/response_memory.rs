@@ -86,6 +86,11 @@ impl UnsentBytes {
         self.bytes_max != 0 && self.held() >= self.bytes_max
     }
 
+    /// How many threads wait for clients that do not read.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// A stream has `bytes` more unsent.
     pub(super) fn add(&self, bytes: usize) {
         self.held.fetch_add(bytes as u64, Ordering::Relaxed);

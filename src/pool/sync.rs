@@ -12,34 +12,57 @@ use std::time::Duration;
 
 pub(crate) use crossbeam::queue::SegQueue as Queue;
 use crossbeam::sync::Parker as CrossbeamParker;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::fork_guard;
 
 /// A descriptor that is readable from a signal until it is drained.
 #[derive(Debug)]
-pub(crate) struct WakeDescriptor(EventFd);
+pub(crate) struct WakeDescriptor {
+    descriptor: EventFd,
+    /// A signal has found it closed.
+    is_lost: AtomicBool,
+}
 
 impl WakeDescriptor {
     pub(crate) fn new() -> io::Result<Self> {
         let descriptor = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         fork_guard::register(&descriptor);
-        Ok(Self(descriptor))
+        Ok(Self {
+            descriptor,
+            is_lost: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn raw(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.descriptor.as_raw_fd()
     }
 
     pub(crate) fn signal(&self) {
-        // It fails only when the counter is full, and then the descriptor is readable.
-        let _ = self.0.write(1);
+        // When the counter is full the descriptor is readable.
+        if self.descriptor.write(1) == Err(Errno::EBADF) {
+            self.is_lost.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it is known that somebody has closed it.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed)
+    }
+
+    /// Check whether somebody has.
+    pub(crate) fn look(&self) {
+        if fcntl(&self.descriptor, FcntlArg::F_GETFD).is_err() {
+            self.is_lost.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Returns how many signals there were.
     pub(crate) fn drain(&self) -> u64 {
         // It fails when there was none.
-        self.0.read().unwrap_or(0)
+        self.descriptor.read().unwrap_or(0)
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of `threads` threads (not started yet) with room for `capacity` jobs (and as many connections);
+    /// A pool of `threads` threads (not started yet) with room for `capacity` jobs and as many live connections and streams;
     /// `wake_poll` makes the event loop return from its poll set.
     pub fn new(threads: usize, capacity: usize, wake_poll: Box<dyn Fn() + Send + Sync>) -> Self {
         assert!(threads > 0, "a pool has at least one thread");
@@ -126,6 +126,16 @@ impl Pool {
     /// How many threads the pool has.
     pub fn thread_count(&self) -> usize {
         self.thread_count
+    }
+
+    /// Where the jobs are greenlets, what wakes their hub.
+    pub fn hub(&self) -> Option<&HubWakeup> {
+        self.hub.as_deref()
+    }
+
+    /// Whether all threads wait for clients that do not read.
+    pub fn has_stuck_threads(&self) -> bool {
+        self.unsent.waiting() >= self.thread_count
     }
 
     /// How many threads run a job now (a hint).

@@ -10,7 +10,7 @@
 //! 2. `str`, `repr` and iteration of its objects: header lists, values that are logged, items that are no bytes, exceptions;
 //! 3. hooks and loggers (`wsgi/request_hooks.rs`, `app.rs`, `launcher/relay.rs`);
 //! 4. finalizers: where the last reference is dropped, and up to CPython 3.11 wherever an object is allocated;
-//! 5. `Wait::until_called`: a window (`wsgi/stream.rs`), a body (`wsgi/input.rs`), a response that memory waits for (`body.rs`).
+//! 5. `Wait::until_called`: a window, and a stream that gives way (`wsgi/stream.rs`), a body (`wsgi/input.rs`), a response that memory waits for (`body.rs`).
 //!
 //! Why Rust frames may lie under a switch: greenlet copies a greenlet's part of the C stack away and back to the same
 //! addresses, so what only that greenlet uses is there when it goes on. The rest is held by what no switch moves:
@@ -27,14 +27,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyCFunction;
 
 use crate::config::GreenLibrary;
-use crate::pool::{HubWakeup, Ticket};
+use crate::pool::{ConnId, HubWakeup, Ticket};
 
 use super::data_stacks;
 
@@ -47,7 +47,12 @@ pub(super) struct Hub {
     is_called: Py<PyCFunction>,
     /// The tickets of waits that are not over, and whether each was called up. For the hub's thread alone.
     open: Mutex<HashMap<u64, bool>>,
+    /// The stream that has sent a piece last, and since when no other one has. For the hub's thread alone.
+    sender: Mutex<Option<(ConnId, Instant)>>,
 }
+
+/// A stream that sends for this long, and no other one does, lets other greenlets run.
+const ALONE_MAX: Duration = Duration::from_millis(10);
 
 static HUB: OnceLock<Hub> = OnceLock::new();
 
@@ -66,6 +71,7 @@ pub(super) fn install(
         module,
         is_called,
         open: Mutex::default(),
+        sender: Mutex::default(),
     });
     Ok(())
 }
@@ -107,6 +113,18 @@ impl Hub {
         let ticket = self.wakeup.ticket();
         self.open().insert(ticket.number(), false);
         Wait { hub: self, ticket }
+    }
+
+    /// The stream of `conn` has sent a piece at `now`. Returns whether it is to yield.
+    pub(super) fn has_sent_alone(&self, conn: ConnId, now: Instant) -> bool {
+        let mut sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = match *sender {
+            Some((last, since)) if last == conn => since,
+            _ => now,
+        };
+        let is_long = now.saturating_duration_since(since) > ALONE_MAX;
+        *sender = Some((conn, if is_long { now } else { since }));
+        is_long
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<u64, bool>> {

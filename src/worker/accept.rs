@@ -16,7 +16,6 @@ use crate::net::Listener;
 use crate::pool::Peer;
 
 use super::events;
-use super::exhaustion::ExhaustionLog;
 use super::transport::Transport;
 
 /// After "too many open files" the listeners rest this long.
@@ -57,6 +56,8 @@ pub(super) enum Attempt {
     Empty,
     /// The client was gone before it was accepted; there may be another.
     Gone,
+    /// One waits, and there is no descriptor for it.
+    Exhausted(io::Error),
 }
 
 /// Whether the listeners are in the poll set.
@@ -100,12 +101,7 @@ impl Listeners {
     }
 
     /// Accept a connection that waits.
-    pub(super) fn accept(
-        &mut self,
-        listener: usize,
-        log: &mut ExhaustionLog,
-        now: Instant,
-    ) -> io::Result<Attempt> {
+    pub(super) fn accept(&mut self, listener: usize, now: Instant) -> io::Result<Attempt> {
         if self.accepting != Accepting::On {
             return Ok(Attempt::Empty);
         }
@@ -115,11 +111,7 @@ impl Listeners {
                 Ok(Attempt::Accepted(transport, peer))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Attempt::Empty),
-            Err(error) if is_exhaustion(&error) => {
-                log.note(&error, now);
-                self.stop(Accepting::PausedUntil(now + EXHAUSTED_PAUSE))?;
-                Ok(Attempt::Empty)
-            }
+            Err(error) if is_exhaustion(&error) => Ok(Attempt::Exhausted(error)),
             Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
                 // Another worker has ended the listener, and this one is about to be asked to stop.
                 self.stop(Accepting::PausedUntil(now + EXHAUSTED_PAUSE))?;
@@ -161,7 +153,7 @@ impl Listeners {
         }
     }
 
-    /// No descriptors are left for connections that came before.
+    /// No descriptors are left for connections that have come.
     pub(super) fn pause_exhausted(&mut self, now: Instant) -> io::Result<()> {
         match self.accepting {
             Accepting::On => self.stop(Accepting::PausedUntil(now + EXHAUSTED_PAUSE)),
@@ -203,7 +195,7 @@ impl Listeners {
         })
     }
 
-    /// The worker stops: the listeners are closed here. `for_all`: the server ends, and nobody connects to them any more.
+    /// The worker stops: the listeners are closed here. `for_all`: the server ends, and no client connects to them any more.
     pub(super) fn close(&mut self, for_all: bool) {
         for acceptor in self.acceptors.iter().filter(|_| for_all) {
             // Another worker may have been faster.
@@ -251,8 +243,7 @@ mod tests {
         let now = Instant::now();
         listeners.start().unwrap();
         let _clients = [(); 2].map(|()| TcpStream::connect(address).unwrap());
-        let mut log = ExhaustionLog::default();
-        let mut attempt = |listeners: &mut Listeners| listeners.accept(0, &mut log, now).unwrap();
+        let attempt = |listeners: &mut Listeners| listeners.accept(0, now).unwrap();
         assert!(matches!(attempt(&mut listeners), Attempt::Accepted(..)));
         listeners.pause_at_limit(now).unwrap();
         assert!(matches!(attempt(&mut listeners), Attempt::Empty));

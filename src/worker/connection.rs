@@ -1,22 +1,22 @@
 //! One client connection: transport, read side, protocol, write side, and what it waits for ([`Lifecycle`]). `receive.rs` is
 //! the way in, this file what is done with a connection and what comes next.
 //!
-//! Lives on the event loop's thread from accept to close. Each entry point returns an [`Action`] for the loop. At most one
-//! request is under way; nothing is read for the next one until the response is written, so the kernel's buffer holds the
-//! client back.
+//! Lives on the event loop's thread from accept to close. Each entry point returns an [`Action`] for the loop. Over
+//! HTTP/1 at most one request is under way; nothing is read for the next one until the response is written, so the kernel's
+//! buffer holds the client back.
 //!
 //! *Lingering close* (nginx's term): closing a socket with unread input would reset it, and the reset can destroy the
 //! response before the client has read it (RFC 9112 section 9.6). So the end of the stream is sent first, and what still
 //! comes is read and forgotten for a moment.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::http::Status;
 use crate::pool::{ConnId, Job, Peer, Reply};
 
 pub(super) use super::connection_lifecycle::Action;
-use super::connection_lifecycle::{Lifecycle, State};
+use super::connection_lifecycle::{Lifecycle, Shortage, Spare, State};
 use super::dispatch::Usage;
 use super::events::{InputEvent, SocketEvent};
 use super::http1::{Client, Http1, Refusal, Wanted};
@@ -31,10 +31,6 @@ use super::write_side::WriteSide;
 
 mod advance;
 mod receive;
-
-/// A client that has sent nothing for this long after it was accepted may be closed to make room for another: what it sent
-/// at once would have arrived.
-const SILENCE: Duration = Duration::from_millis(500);
 
 /// See the module.
 #[derive(Debug)]
@@ -139,18 +135,12 @@ impl Connection {
         is_idle && self.write.is_empty() && self.read.is_empty()
     }
 
-    /// Whether it may be closed to make room for another, and since when it is idle. Those that have sent nothing yet come
-    /// first (`false`), then those that have answered a request.
-    pub(super) fn idle_since(&self, now: Instant) -> Option<(bool, Instant)> {
-        if !self.is_idle() {
-            return None;
-        }
-        match self.lifecycle.silent_since() {
-            Some(since) if now.saturating_duration_since(since) < SILENCE => None,
-            Some(since) => Some((false, since)),
-            None if self.lifecycle.is_kept_alive() => Some((true, self.lifecycle.used_at()?)),
-            None => None,
-        }
+    /// Whether it may be closed to make room for another, why, and since when it waits.
+    pub(super) fn spare(&self, shortage: Shortage, now: Instant) -> Option<(Spare, Instant)> {
+        let http2 = self.http2.as_ref();
+        let stalled_since = http2.and_then(|http2| http2.stalled_since());
+        let lifecycle = &self.lifecycle;
+        lifecycle.spare(self.is_idle(), stalled_since, shortage, now)
     }
 
     /// The poll set has news of the socket.
@@ -324,7 +314,7 @@ impl Connection {
         if let Some((http2, mut link)) = self.http2() {
             return http2.on_deadline(id, &mut link, requests, &mut io.writes);
         }
-        let (status, what) = match self.lifecycle.state() {
+        let what = match self.lifecycle.state() {
             State::ReceivingBody { .. } if self.protocol.has_streaming_body() => {
                 self.fail_request_body(
                     Status::REQUEST_TIMEOUT,
@@ -333,8 +323,8 @@ impl Connection {
                 );
                 return Action::Wait;
             }
-            State::ReceivingHead => (Status::REQUEST_TIMEOUT, "client_header_timeout"),
-            State::ReceivingBody { .. } => (Status::REQUEST_TIMEOUT, "client_body_timeout"),
+            State::ReceivingHead { .. } => "client_header_timeout",
+            State::ReceivingBody { .. } => "client_body_timeout",
             State::Dispatched => return Action::Wait,
             State::Handshaking { .. } => {
                 let (handshakes, clock) = (&mut io.handshakes, &mut requests.clock);
@@ -344,7 +334,7 @@ impl Connection {
             | State::AwaitingRequest { .. }
             | State::KeepAlive { .. }
             | State::LingeringClose => return Action::Close,
-            State::Sending => {
+            State::Sending { .. } => {
                 log::debug!(
                     "Closing a connection whose client reads nothing, or too little (send_timeout)."
                 );
@@ -355,7 +345,7 @@ impl Connection {
         let now = requests.clock.now();
         let waited = now.saturating_duration_since(self.protocol.began().unwrap_or(now));
         log::debug!("Request timed out ({what}) after {waited:?}.");
-        let refusal = Refusal::new(status, "The request took too long to arrive", what);
+        let refusal = Refusal::late(what);
         self.refuse_and_advance(refusal, requests, io)
     }
 

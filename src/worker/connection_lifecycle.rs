@@ -1,12 +1,54 @@
 //! What a connection waits for, the deadline for it, and what it wants of the loop. Only this file assigns [`State`].
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::pool::ConnId;
 
 use super::loop_clock::{Clock, Timeout, Timer};
 use super::read_side::Input;
+
+/// A client that has sent nothing for this long after it was accepted may be closed to make room for another: what it sent
+/// at once would have arrived.
+const SILENCE: Duration = Duration::from_millis(500);
+/// So may one whose first handshake or head is not whole after this long: a lost segment of it would have come a second time,
+/// a second after the first. Its age counts, not its last byte: a byte now and then must not keep a place.
+const UNFINISHED: Duration = Duration::from_secs(2);
+
+/// What a worker has too little of for another client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shortage {
+    /// It has `worker_connections` connections.
+    Connections,
+    /// The process has no descriptors left.
+    Descriptors,
+    /// All threads wait for clients that do not read.
+    Threads,
+}
+
+impl Shortage {
+    /// A client that moves nothing of its body or response for this long may be closed. Players and proxies rest for
+    /// seconds between two reads. That is respected while only the number of connections is used up.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Connections => Duration::from_secs(10),
+            Self::Descriptors => Duration::from_secs(1),
+            // Who reads takes something in each round trip, and who stands still for longest goes first.
+            Self::Threads => Duration::from_millis(100),
+        }
+    }
+}
+
+/// Why a connection may be closed for another client. What costs its own client least comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Spare {
+    /// No whole request has come of it.
+    Unasked,
+    /// It is answered, and waits for its next request.
+    Idle,
+    /// Its request or its response stands still.
+    Stalled,
+}
 
 /// What the connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,14 +60,14 @@ pub(super) enum State {
     /// The first byte of the first request after a handshake.
     AwaitingRequest { accepted: Instant },
     /// The rest of a head.
-    ReceivingHead,
+    ReceivingHead { began: Instant },
     /// More of a body, also of one whose request is with the application. This many bytes have come since the deadline was
-    /// moved.
-    ReceivingBody { arrived: u32 },
+    /// moved, which was at `moved`.
+    ReceivingBody { arrived: u32, moved: Instant },
     /// The application: no deadline.
     Dispatched,
-    /// The client, to take more of the response.
-    Sending,
+    /// The client, to take more of the response. It has taken some at `moved`.
+    Sending { moved: Instant },
     /// The next request.
     KeepAlive { since: Instant },
     /// The client, to close its side after ours is closed.
@@ -108,11 +150,6 @@ impl Lifecycle {
         )
     }
 
-    /// It has answered a request and waits for the next.
-    pub(super) fn is_kept_alive(&self) -> bool {
-        matches!(self.state, State::KeepAlive { .. })
-    }
-
     /// When an idle connection was last used.
     pub(super) fn used_at(&self) -> Option<Instant> {
         match self.state {
@@ -124,14 +161,38 @@ impl Lifecycle {
         }
     }
 
-    /// Since when the client is silent: it was accepted then, and has sent nothing.
-    pub(super) fn silent_since(&self) -> Option<Instant> {
-        match self.state {
-            State::AwaitingFirstByte { accepted } | State::AwaitingRequest { accepted } => {
-                Some(accepted)
+    pub(super) fn is_sending(&self) -> bool {
+        matches!(self.state, State::Sending { .. })
+    }
+
+    /// Whether it may be closed for another client, and since when it waits. `stalled_since`: its streams stand still.
+    pub(super) fn spare(
+        &self,
+        is_idle: bool,
+        stalled_since: Option<Instant>,
+        shortage: Shortage,
+        now: Instant,
+    ) -> Option<(Spare, Instant)> {
+        let (spare, since, patience) = match self.state {
+            State::AwaitingFirstByte { accepted } | State::AwaitingRequest { accepted }
+                if is_idle =>
+            {
+                (Spare::Unasked, accepted, SILENCE)
             }
-            _ => None,
-        }
+            State::Handshaking { accepted: since } | State::ReceivingHead { began: since } => {
+                (Spare::Unasked, since, UNFINISHED)
+            }
+            State::KeepAlive { since } if is_idle => (Spare::Idle, since, Duration::ZERO),
+            State::ReceivingBody { moved, .. } if shortage != Shortage::Threads => {
+                (Spare::Stalled, moved, shortage.patience())
+            }
+            State::Sending { moved } => (Spare::Stalled, moved, shortage.patience()),
+            State::Dispatched => (Spare::Stalled, stalled_since?, shortage.patience()),
+            _ => return None,
+        };
+        let has_waited = now.saturating_duration_since(since) >= patience;
+        let helps = shortage != Shortage::Threads || spare == Spare::Stalled;
+        (has_waited && helps).then_some((spare, since))
     }
 
     /// When its deadline is over.
@@ -161,28 +222,36 @@ impl Lifecycle {
     /// A part of a head has arrived. A head has one deadline from its first byte on: a byte now and then must not extend
     /// it.
     pub(super) fn await_head(&mut self, clock: &mut Clock) {
-        match self.state {
-            State::ReceivingHead => return,
-            State::AwaitingRequest { .. } => {}
-            _ => self.arm(Timeout::Header, clock),
-        }
-        self.state = State::ReceivingHead;
+        let began = match self.state {
+            State::ReceivingHead { .. } => return,
+            State::AwaitingRequest { accepted } => accepted,
+            _ => {
+                self.arm(Timeout::Header, clock);
+                clock.now()
+            }
+        };
+        self.state = State::ReceivingHead { began };
     }
 
     /// Bytes have arrived.
     pub(super) fn received(&mut self, bytes: usize) {
-        if let State::ReceivingBody { arrived } = &mut self.state {
+        if let State::ReceivingBody { arrived, .. } = &mut self.state {
             *arrived = arrived.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
         }
     }
 
     /// More of a body is to come.
     pub(super) fn await_body(&mut self, clock: &mut Clock) {
+        let mut moved = clock.now();
         match self.state {
-            State::ReceivingBody { arrived } => clock.extend_body(&mut self.timer, arrived),
+            State::ReceivingBody {
+                arrived: 0,
+                moved: before,
+            } => moved = before,
+            State::ReceivingBody { arrived, .. } => clock.extend_body(&mut self.timer, arrived),
             _ => self.arm(Timeout::Body, clock),
         }
-        self.state = State::ReceivingBody { arrived: 0 };
+        self.state = State::ReceivingBody { arrived: 0, moved };
     }
 
     /// A streaming body is whole, or the window for it is full: the next move is the application's.
@@ -200,8 +269,12 @@ impl Lifecycle {
 
     /// A response waits for the client to take more of it, who has taken `bytes` just now.
     pub(super) fn await_client(&mut self, bytes: u64, pace: Pace, clock: &mut Clock) {
-        let began = self.state != State::Sending;
-        self.state = State::Sending;
+        let (began, moved) = match self.state {
+            State::Sending { moved } if bytes == 0 => (false, moved),
+            State::Sending { .. } => (false, clock.now()),
+            _ => (true, clock.now()),
+        };
+        self.state = State::Sending { moved };
         let taken = u32::try_from(bytes).unwrap_or(u32::MAX);
         match (pace, began) {
             (Pace::Ordinary, true) => self.arm(Timeout::Send, clock),
@@ -214,7 +287,7 @@ impl Lifecycle {
 
     /// Everything is written of a response that goes on.
     pub(super) fn caught_up(&mut self) {
-        if self.state == State::Sending {
+        if self.is_sending() {
             self.dispatched();
         }
     }
@@ -341,6 +414,48 @@ mod tests {
     }
 
     #[test]
+    fn who_makes_room_first_is_who_has_asked_for_nothing() {
+        let (mut lifecycle, mut clock) = lifecycle();
+        let spare = |lifecycle: &Lifecycle, clock: &Clock, shortage| {
+            lifecycle
+                .spare(true, None, shortage, clock.now())
+                .map(|(spare, _)| spare)
+        };
+        use Shortage::{Connections, Descriptors, Threads};
+        assert_eq!(spare(&lifecycle, &clock, Connections), None, "it is new");
+        clock.advance(SILENCE);
+        assert_eq!(spare(&lifecycle, &clock, Connections), Some(Spare::Unasked));
+        assert_eq!(
+            spare(&lifecycle, &clock, Threads),
+            None,
+            "no thread waits for it"
+        );
+        lifecycle.await_head(&mut clock);
+        for _ in 0..4 {
+            assert_eq!(spare(&lifecycle, &clock, Connections), None, "it may come");
+            clock.advance(UNFINISHED / 4);
+            lifecycle.await_head(&mut clock);
+        }
+        assert_eq!(spare(&lifecycle, &clock, Connections), Some(Spare::Unasked));
+        lifecycle.dispatched();
+        clock.advance(MOMENT * 60);
+        assert_eq!(
+            spare(&lifecycle, &clock, Descriptors),
+            None,
+            "it is the application's"
+        );
+        lifecycle.await_client(1, Pace::Ordinary, &mut clock);
+        clock.advance(MOMENT);
+        assert_eq!(spare(&lifecycle, &clock, Connections), None);
+        assert_eq!(spare(&lifecycle, &clock, Descriptors), Some(Spare::Stalled));
+        lifecycle.await_client(1, Pace::Ordinary, &mut clock);
+        assert_eq!(spare(&lifecycle, &clock, Threads), None, "it reads");
+        lifecycle.keep_alive(&clock);
+        assert_eq!(spare(&lifecycle, &clock, Connections), Some(Spare::Idle));
+        assert!(Spare::Unasked < Spare::Idle && Spare::Idle < Spare::Stalled);
+    }
+
+    #[test]
     fn a_client_in_a_hurry_has_a_second() {
         let (mut lifecycle, mut clock) = lifecycle();
         lifecycle.await_client(0, Pace::Hurried, &mut clock);
@@ -366,7 +481,7 @@ mod tests {
         );
         lifecycle.keep_alive(&clock);
         lifecycle.await_request(&mut clock);
-        assert!(lifecycle.is_kept_alive() && lifecycle.due() > due);
+        assert!(matches!(lifecycle.state(), State::KeepAlive { .. }) && lifecycle.due() > due);
         lifecycle.await_last_request(&mut clock);
         assert!(lifecycle.due() < due);
         assert_eq!(lifecycle.used_at(), Some(clock.now()));

@@ -12,6 +12,7 @@ use crate::pool::{ConnId, Job, Peer, Reply};
 
 use super::bridges::Bridges;
 use super::connection::{Action, Connection};
+use super::connection_lifecycle::Shortage;
 use super::dispatch::Dispatch;
 use super::events;
 use super::events::SocketEvent;
@@ -279,18 +280,17 @@ impl Connections {
         }
     }
 
-    /// The connection that has been idle for longest; those that have sent nothing yet come first.
-    pub(super) fn oldest_idle(&self, now: Instant) -> Option<ConnId> {
-        self.iter()
-            .filter_map(|connection| Some((connection.idle_since(now)?, connection.id())))
-            .min_by_key(|(idle_since, _)| *idle_since)
-            .map(|(_, id)| id)
-    }
-
-    /// Close a connection for another that has come, unless its request is there already: then the worker has one
-    /// connection more than it may, until it next accepts.
-    pub(super) fn evict(&mut self, id: ConnId, requests: &mut Requests, io: &mut SharedIo) {
-        self.act(id, requests, io, Connection::close_if_idle);
+    /// Close a connection for another client.
+    pub(super) fn evict(
+        &mut self,
+        id: ConnId,
+        shortage: Shortage,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) {
+        self.act(id, requests, io, |connection, requests, io| {
+            connection.evict(shortage, requests, io)
+        });
     }
 
     /// The worker drains.

@@ -29,7 +29,7 @@ pub(super) enum Usage {
     New,
     /// One request has come.
     Asked,
-    /// It was kept after a response.
+    /// It was kept after a response; over HTTP/2, a second request has come.
     Kept,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Dispatch {
     /// Requests that have begun to arrive.
     serial: u64,
     /// Requests dispatched, and after how many the worker asks for a successor (`max_requests`).
-    requests: u64,
+    dispatched: u64,
     requests_max: Option<u64>,
     /// Jobs that are with the pool, and connections on which no request has come yet.
     in_flight: u32,
@@ -82,7 +82,7 @@ impl Dispatch {
             free_jobs: Vec::new(),
             unannounced: 0,
             serial: 0,
-            requests: 0,
+            dispatched: 0,
             requests_max,
             in_flight: 0,
             newcomers: 0,
@@ -148,8 +148,8 @@ impl Dispatch {
             self.answered.push(job);
             return Ok(());
         }
-        self.requests += 1;
-        if self.requests_max == Some(self.requests) {
+        self.dispatched += 1;
+        if self.requests_max == Some(self.dispatched) {
             arbiter.report_worn_out();
         }
         let arrived = job.arrived;
@@ -247,7 +247,7 @@ impl Dispatch {
     }
 
     /// There may be requests that the loop answers.
-    pub(super) fn has_own_work(&self) -> bool {
+    pub(super) fn may_have_own_answers(&self) -> bool {
         self.shedding.is_some() || !self.answered.is_empty()
     }
 

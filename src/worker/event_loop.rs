@@ -9,19 +9,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mio::Poll;
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::config::Config;
 use crate::logging::Log;
 use crate::net::{Channels, Listener};
-use crate::pool::{Application, policy};
+use crate::pool::{Application, HubWakeup, policy};
 use crate::scoreboard::SlotState;
 
 use super::accept::{Attempt, Listeners};
+use super::connection_lifecycle::Shortage;
 use super::connections::Connections;
 use super::deliver;
 use super::descriptors::Descriptors;
 use super::events::{self, Descriptor, Event};
+use super::eviction::{StuckThreads, sparest};
 use super::loop_heartbeat::{Figures, Heartbeat};
 use super::peer_workers::PeerWorkers;
 use super::requests::Requests;
@@ -46,6 +49,7 @@ pub(super) struct EventLoop<'a> {
     /// `None` when the worker is the only one.
     peers: Option<PeerWorkers>,
     takeover: Option<Takeover>,
+    stuck_threads: StuckThreads,
     /// `None` without `request_timeout`.
     timed_out: Option<TimedOutRequests>,
     requests: Requests,
@@ -104,6 +108,7 @@ impl<'a> EventLoop<'a> {
             listeners: Listeners::new(listeners, config.socket.backlog, &poll)?,
             connections: Connections::new(registry.try_clone()?),
             connections_max: workers.worker_connections.max(1),
+            stuck_threads: StuckThreads::default(),
             timed_out: workers
                 .request_timeout
                 .map(|timeout| TimedOutRequests::new(timeout, now)),
@@ -161,6 +166,8 @@ impl<'a> EventLoop<'a> {
         {
             self.begin_drain();
         }
+        self.stuck_threads
+            .check(&mut self.connections, &mut self.requests, &mut self.io);
         if self.connections.take_room() && self.listeners.are_at_limit() {
             self.listeners.start()?;
         }
@@ -181,6 +188,9 @@ impl<'a> EventLoop<'a> {
     fn sleep(&mut self) -> io::Result<Instant> {
         let (requests, io) = (&mut self.requests, &mut self.io);
         let pool = requests.dispatch.pool();
+        if pool.hub().is_some_and(HubWakeup::is_lost) {
+            return Err(Errno::EBADF.into());
+        }
         let watched = self.sleeper.watch(pool, requests.clock.now());
         if watched.is_stuck
             && let Some(peers) = &mut self.peers
@@ -194,6 +204,7 @@ impl<'a> EventLoop<'a> {
         let awaits_peer =
             watched.jobs_wait && self.peers.as_ref().is_some_and(PeerWorkers::may_offload);
         let (listeners, timed_out) = (&self.listeners, &self.timed_out);
+        let next_eviction = self.stuck_threads.next_check();
         let sleep_max = self.heartbeat.period();
         let is_draining = requests.shutdown.is_draining();
         self.sleeper
@@ -202,6 +213,7 @@ impl<'a> EventLoop<'a> {
                 let deadline = requests.clock.next_in(now);
                 let due = [
                     listeners.next_check(),
+                    next_eviction,
                     requests.dispatch.next_overdue(),
                     timed_out.as_ref().map(TimedOutRequests::next_check),
                     requests.drops.next_check(),
@@ -254,20 +266,23 @@ impl<'a> EventLoop<'a> {
         for _ in 0..ITERATION_ACCEPTS {
             let now = requests.clock.now();
             let is_full = connections.len() >= self.connections_max;
-            let evicted = is_full.then(|| connections.oldest_idle(now)).flatten();
+            let shortage = Shortage::Connections;
+            let evicted = is_full
+                .then(|| sparest(connections, shortage, now))
+                .flatten();
             if is_full && evicted.is_none() {
                 return self.listeners.pause_at_limit(now);
             }
-            match self.listeners.accept(listener, &mut io.exhaustion, now)? {
+            match self.listeners.accept(listener, now)? {
                 Attempt::Accepted(transport, peer) => {
                     if let Some(evicted) = evicted {
-                        connections.evict(evicted, requests, io);
+                        connections.evict(evicted, shortage, requests, io);
                     }
                     let Some(peers) = &mut self.peers else {
                         connections.open(transport, peer, listener, requests, io);
                         continue;
                     };
-                    let stays = peers.place(transport, listener, connections, requests, io);
+                    let stays = peers.balance(transport, listener, connections, requests, io);
                     if let Some(transport) = stays {
                         connections.open(transport, peer, listener, requests, io);
                         peers.publish(connections.len(), &requests.dispatch);
@@ -275,6 +290,16 @@ impl<'a> EventLoop<'a> {
                 }
                 Attempt::Gone => {}
                 Attempt::Empty => return Ok(()),
+                Attempt::Exhausted(error) => {
+                    let shortage = Shortage::Descriptors;
+                    let Some(evicted) = sparest(connections, shortage, now) else {
+                        io.exhaustion.note(&error, now);
+                        return self.listeners.pause_exhausted(now);
+                    };
+                    // The next attempt gets its descriptor.
+                    io.exhaustion.note_eviction(&error, now);
+                    connections.evict(evicted, shortage, requests, io);
+                }
             }
         }
         Ok(())
@@ -291,7 +316,7 @@ impl<'a> EventLoop<'a> {
         if connections.has_to_resume() {
             connections.resume(requests, io);
         }
-        if requests.dispatch.has_own_work() {
+        if requests.dispatch.may_have_own_answers() {
             deliver::own_answers(connections, self.timed_out.as_mut(), requests, io);
         }
         requests.dispatch.announce();
@@ -351,6 +376,9 @@ impl<'a> EventLoop<'a> {
             unsent_bytes: self.requests.dispatch.pool().unsent().held(),
         };
         self.heartbeat.publish(figures, now);
+        let pool = self.requests.dispatch.pool();
+        pool.hub().into_iter().for_each(HubWakeup::check_descriptor);
+        self.stuck_threads.on_heartbeat(pool, now);
         if let Some(peers) = &mut self.peers {
             peers.on_heartbeat(&mut self.connections, &mut self.requests, &mut self.io);
         }

@@ -21,6 +21,13 @@ impl ExhaustionLog {
         }
     }
 
+    /// One can be received, for which another was closed.
+    pub(super) fn note_eviction(&mut self, error: &io::Error, now: Instant) {
+        if self.last.replace(now).is_none() {
+            log::warn!("Idle connections make room for new ones: {error} (see `ulimit -n`).");
+        }
+    }
+
     /// Called a few times a second.
     pub(super) fn on_heartbeat(&mut self, now: Instant) {
         self.last = self

@@ -78,6 +78,7 @@ impl Http2 {
                 client.conn(),
                 settings.http2_max_concurrent_streams,
                 jobs_max(threads),
+                requests.clock.now(),
             ),
             goodbye: Goodbye::default(),
             seen: Seen::default(),

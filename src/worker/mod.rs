@@ -17,7 +17,7 @@
 //! | owners | `requests`, `shared_io` | name the owners above that connections share: what requests need, what bytes need |
 //! | protocol | `http1`, `preamble` | bytes to requests, replies to bytes |
 //! | connection | `connection_lifecycle`, `http2`, `connection` | one client, from accept to close |
-//! | connections | `bridges`, `connections`, `timed_out`, `deliver`, `peer_workers`, `takeover` | all of them, replies to them, transfers of them |
+//! | connections | `bridges`, `connections`, `eviction`, `timed_out`, `deliver`, `peer_workers`, `takeover` | all of them, replies to them, transfers of them |
 //! | loop | `sleep`, `event_loop` | when what happens |
 //!
 //! The answers that the loop gives itself (load shedding, health checks) are values: `dispatch` queues them and
@@ -26,7 +26,7 @@
 //!
 //! # TLS
 //!
-//! `transport.rs` is the only file that knows what a socket is, and TLS is a variant of it (`transport/tls.rs`): `shutdown_write`
+//! `transport.rs` hides what kind a socket is, and TLS is a variant of it (`transport/tls.rs`): `shutdown_write`
 //! and `close` send `close_notify` first, `send_file` reads and encrypts, `transferable` returns `None`. `read_side.rs` and
 //! `write_side.rs` ask for bytes and offer bytes, plain ones. A connection begins with a preamble
 //! (`preamble`): a PROXY header, then the first bytes of a handshake. The handshake is a state of `connection_lifecycle.rs` under the deadline of the first head; `handshakes` bounds its steps and logs failures.
@@ -34,8 +34,8 @@
 //! # Where HTTP/2 goes
 //!
 //! A connection begins as HTTP/1. When its first bytes are HTTP/2's preface, or ALPN has chosen it, `http2.rs` takes over: each
-//! word that the loop has for a connection (`on_event`, `on_reply`, `resume`, `on_deadline`, `time_out`, `begin_drain`,
-//! `close`) goes there first, which is given the other parts of the connection (`http2/link.rs`). A stream is a request
+//! call of the loop to a connection (`on_event`, `on_reply`, `on_own_answer`, `resume`, `has_expired`, `on_deadline`,
+//! `time_out`, `begin_drain`, `close_if_idle`, `close`) goes there first, which is given the other parts of the connection (`http2/link.rs`). A stream is a request
 //! with a number, which is one more field of [`pool::ConnId`](crate::pool::ConnId): it addresses jobs, replies, windows,
 //! deadlines and timed-out requests, and only `http2/mux.rs` takes it apart.
 
@@ -55,6 +55,7 @@ mod descriptors;
 mod dispatch;
 mod event_loop;
 mod events;
+mod eviction;
 mod exhaustion;
 mod handshakes;
 mod health;
@@ -129,7 +130,7 @@ pub struct Setup {
     pub parent: Option<i32>,
     /// What its connections speak TLS with; `None`: they are plain.
     pub certificates: Option<Arc<Certificates>>,
-    /// The worker asks for a successor after so many requests.
+    /// The worker asks for a successor after this many requests.
     pub max_requests: Option<u64>,
     /// The `Server` field's value; empty for none.
     pub server: Vec<u8>,

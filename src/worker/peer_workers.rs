@@ -23,12 +23,14 @@ use mio::{Interest, Registry, Token};
 
 use crate::fork_guard;
 use crate::net::Channels;
-use crate::pool::policy::{self, Peer};
+use crate::pool::policy::{self, PeerLoad};
 use crate::scoreboard::{SlotState, monotonic_ms};
 
+use super::connection_lifecycle::Shortage;
 use super::connections::Connections;
 use super::deliver;
 use super::dispatch::Dispatch;
+use super::eviction::sparest;
 use super::requests::{Requests, recycle};
 use super::shared_io::SharedIo;
 use super::timed_out::TimedOutRequests;
@@ -122,7 +124,7 @@ impl PeerWorkers {
     }
 
     /// The peers that can take something now.
-    fn peers(&self) -> impl Iterator<Item = Peer> + '_ {
+    fn peers(&self) -> impl Iterator<Item = PeerLoad> + '_ {
         let now = monotonic_ms();
         let generation = self.slot.get().generation();
         let scoreboard = self.slot.scoreboard();
@@ -132,7 +134,7 @@ impl PeerWorkers {
                 && slot.state() == SlotState::Serving
                 && slot.generation() == generation
                 && policy::is_responsive(now, slot.loop_heartbeat_at());
-            is_well.then(|| Peer {
+            is_well.then(|| PeerLoad {
                 slot: index,
                 connections: slot.connections_open(),
                 threads: slot.threads_count(),
@@ -160,7 +162,7 @@ impl PeerWorkers {
     }
 
     /// Pass a new connection on to a peer that is better off with it. Returns it when it stays.
-    pub(super) fn place(
+    pub(super) fn balance(
         &self,
         transport: Transport,
         listener: usize,
@@ -172,7 +174,7 @@ impl PeerWorkers {
         let own = open.saturating_add(self.slot.get().reserved_transfers());
         let own = requests.dispatch.own_load(own);
         let (Some(slot), Ok(listener)) =
-            (policy::place(&own, self.peers()), u8::try_from(listener))
+            (policy::balance(&own, self.peers()), u8::try_from(listener))
         else {
             return Some(transport);
         };
@@ -284,8 +286,13 @@ impl PeerWorkers {
                 Ok(Some(())) => {}
                 Ok(None) => return Taken::All,
                 Err(error) => {
-                    io.exhaustion.note(&error, requests.clock.now());
-                    return Taken::Stuck;
+                    let (shortage, now) = (Shortage::Descriptors, requests.clock.now());
+                    let Some(evicted) = sparest(connections, shortage, now) else {
+                        io.exhaustion.note(&error, now);
+                        return Taken::Stuck;
+                    };
+                    io.exhaustion.note_eviction(&error, now);
+                    connections.evict(evicted, shortage, requests, io);
                 }
             }
             // Before the release, so that it is never missing from both counts.
@@ -296,7 +303,7 @@ impl PeerWorkers {
     }
 
     /// The worker stops, and its state says so: what was sent before that is still its own.
-    pub(super) fn drain(
+    pub(super) fn take_all(
         &mut self,
         connections: &mut Connections,
         requests: &mut Requests,
@@ -407,7 +414,7 @@ mod tests {
             let (ours, theirs) = Transport::pair();
             let connections = &mut self.connections;
             let (requests, io) = (&mut self.requests, &mut self.io);
-            let ours = self.peers.place(ours, 0, connections, requests, io);
+            let ours = self.peers.balance(ours, 0, connections, requests, io);
             let stays = ours.is_some();
             if let Some(ours) = ours {
                 connections.open(ours, crate::pool::Peer::Unix, 0, requests, io);

@@ -31,9 +31,9 @@ pub(super) enum Preamble {
 /// What the first bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// Behind the first so many there are too few.
+    /// More bytes are needed; this many are done with.
     NeedData(usize),
-    /// Requests begin after so many bytes, or whatever is awaited now.
+    /// Requests begin after this many bytes, or whatever is awaited now.
     Rest(usize),
     /// A handshake does.
     Handshake(usize),

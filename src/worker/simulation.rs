@@ -6,7 +6,7 @@
 //! a client got is held against a model that knows only what was asked and what was answered.
 //!
 //! A failure prints its seed: `SIM_SEED=n cargo test --no-default-features simulation` replays it, and
-//! `SIM_ROUNDS=n` plays so many seeds.
+//! `SIM_ROUNDS=n` plays n seeds.
 #![allow(clippy::unwrap_used)]
 
 mod application;
@@ -236,7 +236,7 @@ impl World {
             rounds += 1;
             assert!(
                 rounds < ROUNDS_TO_FINISH,
-                "somebody waits for ever: {:?}",
+                "a client waits for ever: {:?}",
                 self.application
             );
             let mut moved = self.application.is_busy();

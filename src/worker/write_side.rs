@@ -67,9 +67,9 @@ enum Pending {
 pub(super) enum Progress {
     /// Everything is written.
     Done,
-    /// The client has to take something first; it has taken so many bytes now.
+    /// The client has to take something first; it has taken this many bytes now.
     Blocked { written: u64 },
-    /// The share of this connection is used up for this iteration: so many bytes.
+    /// The share of this connection is used up for this iteration: this many bytes.
     ShareUsed { written: u64 },
     /// All connections have together used up what may be written in this iteration.
     BudgetExhausted,

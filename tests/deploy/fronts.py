@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import signal
 import socket
 import subprocess
 import tempfile
@@ -123,6 +125,21 @@ def is_open(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def upgrade(one: Server, workers: int) -> int:
+    """A deploy of another server: SIGUSR2, then TERM to the old master. Returns the new one's pid."""
+    booted = len(one.booted())
+    listening = r"Listening at: .+ \((\d+)\)$"
+    masters = [int(pid) for pid in re.findall(listening, one.log.text, re.MULTILINE)]
+    master = masters[-1]
+    os.kill(master, signal.SIGUSR2)
+    new = int(one.log.wait(listening, len(masters) + 1)[-1].group(1))
+    one.log.wait(r"Booting worker with pid: (\d+)", booted + workers)
+    promoted = one.log.text.count("Master has been promoted.")
+    os.kill(master, signal.SIGTERM)
+    one.log.wait(r"Master has been promoted\.", promoted + 1)
+    return new
 
 
 def reload(one: Server) -> None:

@@ -7,10 +7,10 @@ import os
 import signal
 
 import pytest
-from fronts import SITE, apache, directory, haproxy, nginx, reload
+from fronts import SITE, apache, directory, haproxy, nginx, reload, upgrade
 from websocket import create_connection
 
-from harness import PATIENCE_S, Server, wait_until
+from harness import PATIENCE_S, Server, session_members, wait_until
 from load import Load
 from wire import Client
 
@@ -44,6 +44,42 @@ def test_three_deploys_lose_nothing(deployed, record_property):
     note(record_property, load.counters)
     for generation in generations:
         assert any(load.counters.workers[str(pid)] for pid in generation), "each deploy's workers have answered"
+
+
+def end(one: Server, master: int) -> None:
+    """The server whose master came by an upgrade."""
+    os.kill(master, signal.SIGTERM)
+    one.log.wait("Shutting down: Master", 3)
+    wait_until(lambda: not session_members(one.pid), "the last master is gone")
+
+
+def test_two_upgrades_lose_nothing(deployed, record_property):
+    """SIGUSR2 starts another server beside the first, on the same socket."""
+    _, one, front = deployed
+    with Load(front) as load:
+        load.wait_answered(1000)
+        for number in (1, 2):
+            master = upgrade(one, 2)
+            load.wait_answered(load.counters.answered + 2000)
+            new = one.booted()[number * 2 :]
+            assert any(load.counters.workers[str(pid)] for pid in new), "the new server answers"
+    note(record_property, load.counters)
+    assert one.wait_exit() == 0
+    end(one, master)
+
+
+def test_two_upgrades_behind_haproxy_lose_nothing(server, record_property):
+    servers = [server(*APP, "--health-path", "/-/health", workers=2, **SITE) for _ in range(2)]
+    masters = [one.pid for one in servers]
+    with directory() as home, haproxy(home, [one.address for one in servers]) as front, Load(front) as load:
+        for _ in range(2):
+            for index, one in enumerate(servers):
+                masters[index] = upgrade(one, 2)
+                load.wait_answered(load.counters.answered + 2000)
+    note(record_property, load.counters)
+    for one, master in zip(servers, masters, strict=True):
+        assert one.wait_exit() == 0
+        end(one, master)
 
 
 def test_the_application_sees_the_client(deployed):

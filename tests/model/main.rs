@@ -126,6 +126,12 @@ mod sync {
             })
         }
 
+        pub(crate) fn is_lost(&self) -> bool {
+            false
+        }
+
+        pub(crate) fn look(&self) {}
+
         pub(crate) fn raw(&self) -> i32 {
             self.poll();
             0

@@ -106,6 +106,22 @@ def test_classes_and_patched_methods_of_the_error_log(changed, change, when):
     one.log.wait(r"\[INFO\] OWN Worker exiting")
 
 
+@pytest.mark.parametrize("when", ["import", "post_fork"])
+@pytest.mark.parametrize(
+    ("change", "start"),
+    [
+        ("level_names", r"\[\d{4}-.*\] \[\d+\] \[ERROR\] \[OWN\]"),
+        ("times", r"\[1970-01-01 00:00:00 \+0000\] \[\d+\] \[ERROR\]"),
+        ("format_time", r"\[OWN TIME\] \[\d+\] \[ERROR\]"),
+    ],
+)
+def test_names_of_levels_and_times_of_the_error_log(changed, change, start, when):
+    one = changed(f"error_{change}", when)
+    assert one.get("/fail").status == 500
+    one.log.wait(rf"^{start} Error handling request")
+    assert one.stop() == 0
+
+
 ON_LOG = """
 def post_fork(server, worker):
     plain = worker.log.access

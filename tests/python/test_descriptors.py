@@ -23,25 +23,35 @@ def cpu_seconds(pid):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_connections_beyond_the_limit_of_descriptors_wait_and_are_served(server, workers):
+    """All that are in have a request under way, so that none of them makes room."""
     one = server("shares", "--threads", "2", command=FEW, workers=workers)
     clients = [one.connect() for _ in range(150)]
-    for client in clients:
-        client.send_request("GET", "/")
+    for number, client in enumerate(clients):
+        client.send_request("GET", "/?2.5" if number < 8 else "/")
     one.log.wait(r"No new connections for a moment: .*ulimit -n")
-    # Those that are in are served; the others wait, and cost nothing.
-    served = [client for client in clients[:10] if client.read_response().status == 200]
-    assert served
+    # Those that are in wait for a thread; the others wait, and cost nothing.
     pids = one.workers()
     before, began = sum(cpu_seconds(pid) for pid in pids), time.monotonic()
     while time.monotonic() - began < 1:
-        assert served[0].request("GET", "/").status == 200, "accepted connections are served"
         time.sleep(0.1)
     assert sum(cpu_seconds(pid) for pid in pids) - before < 0.4, "nothing spins"
-    # Each client that leaves makes room for one that waits.
-    for client in served:
-        client.close()
-    for client in clients[10:]:
+    for client in clients:
         assert client.read_response().status == 200
         client.close()
     assert one.get("/").status == 200
     assert len(one.log.wait(r"No new connections for a moment")) <= workers, "once per worker"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_idle_connections_make_room_where_there_are_no_more_descriptors(server, workers):
+    """As at `worker_connections`: none of them leaves by itself for `keepalive`."""
+    one = server("shares", "--threads", "2", command=FEW, workers=workers)
+    clients = [one.connect() for _ in range(200)]
+    began = time.monotonic()
+    for client in clients:
+        client.send_request("GET", "/")
+    for client in clients:
+        assert client.read_response().status == 200
+    assert time.monotonic() - began < 8
+    assert clients[-1].request("GET", "/").status == 200, "the youngest stays"
+    assert len(one.log.wait(r"ulimit -n")) <= workers, "once per worker"

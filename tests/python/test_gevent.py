@@ -174,6 +174,20 @@ def test_clients_that_do_not_read_hold_no_other_request_up(green, gates):
 
 
 @pytest.mark.ours
+def test_a_stream_that_never_waits_lets_others_run(green, gates):
+    """Its client keeps up, so that its window never closes."""
+    one = green()
+    with one.connect() as client:
+        client.send_request("GET", "/export")
+        gates.wait_reached("export")
+        # They end while the stream runs: it ends when the gate opens.
+        assert answers(asked(one, ["/pid"] * 5 + ["/sleep?0.05"]))[-1] == "slept"
+        gates.open("export")
+        assert client.read_response().text.endswith("end")
+    assert one.stop() == 0
+
+
+@pytest.mark.ours
 @pytest.mark.parametrize(
     ("view", "logged"),
     [

@@ -46,6 +46,16 @@ def test_what_threads_wait_with_greenlets_wait_with(green, gates):
     assert one.stop() == 0
 
 
+@pytest.mark.ours
+def test_a_wakeup_descriptor_of_the_application_goes_on_to_work(green, gates):
+    one = green(app="handlers", env={"HANDLER": "wakeup"})
+    os.kill(int(one.get("/").text), signal.SIGUSR2)
+    assert gates.wait_notes("usr2") == [str(int(signal.SIGUSR2))]
+    assert str(int(signal.SIGUSR2)) in gates.wait_notes("woken")
+    assert one.stop() == 0
+    assert str(int(signal.SIGTERM)) in gates.notes("woken")
+
+
 @pytest.mark.parametrize("arguments", [(), ("--preload",)], ids=["worker", "preload"])
 def test_threads_children_signals_and_timeouts_are_there(green, arguments):
     one = green(*arguments)

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from harness import wait_until
 from wire import Client, Disconnected, encode_request
 
 pytestmark = [pytest.mark.ours, pytest.mark.slow]
@@ -121,6 +122,76 @@ def test_who_has_sent_nothing_makes_room_for_who_waits(server, silent):
         with Client(one.address, 4) as client:
             assert client.request("GET", "/").status == 200
         assert time.monotonic() - began < 4
+
+
+HALVES = {
+    "head": b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: ",
+    "line": b"GE",
+    "handshake": bytes.fromhex("1603010200010001fc0303"),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("drips", [False, True])
+def test_who_has_sent_half_a_head_or_handshake_makes_room(server, tmp_path, half, drips):
+    """Long before `client_header_timeout`, and also when there is a byte of it now and then."""
+    if drips and half in ("nothing", "line"):
+        pytest.skip("nothing to go on with")
+    arguments, context = (), None
+    if half == "handshake":
+        authority = pytest.importorskip("authorities").Authority(tmp_path)
+        certificate, key = authority.sign("server")
+        arguments, context = ("--certfile", str(certificate), "--keyfile", str(key)), authority.client()
+    one = server(APP, "--threads", "2", "--worker-connections", "10", *arguments)
+    with contextlib.ExitStack() as stack:
+        halves = [stack.enter_context(Client(one.address, 10)) for _ in range(30)]
+        for client in halves:
+            client.send(HALVES[half])
+        is_over = threading.Event()
+
+        def drip_all():
+            while not is_over.wait(0.3):
+                for client in halves:
+                    with contextlib.suppress(OSError):
+                        client.send(b"x")
+
+        dripping = threading.Thread(target=drip_all)
+        if drips:
+            dripping.start()
+            stack.callback(dripping.join)
+            stack.callback(is_over.set)
+        began = time.monotonic()
+        with Client(one.address, 12) as client:
+            if context:
+                client.socket = context.wrap_socket(client.socket, server_hostname="localhost")
+            assert client.request("GET", "/").status == 200
+        assert time.monotonic() - began < 10
+
+
+def test_half_a_head_that_made_room_is_in_the_access_log(server, tmp_path):
+    log = tmp_path / "access.log"
+    one = server(APP, "--threads", "2", "--worker-connections", "2", "--access-logfile", str(log))
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            client = stack.enter_context(one.connect())
+            client.send(HALVES["head"])
+        assert one.get("/").status == 200
+    wait_until(lambda: " 408 " in log.read_text(), "its line")
+
+
+def test_at_the_limit_a_client_that_stands_still_makes_room_at_last(server):
+    """Halves of bodies and responses that are not read keep their places for 10 s."""
+    one = server(APP, "--threads", "4", "--worker-connections", "6")
+    with contextlib.ExitStack() as stack:
+        for number in range(6):
+            client = stack.enter_context(Client(one.address, 10, receive_buffer=4096))
+            if number % 2:
+                client.send_request("POST", "/upload", [("Content-Length", "10")], b"half.")
+            else:
+                client.send_request("GET", "/made?size=8000000")
+        with Client(one.address, 20) as client:
+            assert client.request("GET", "/").status == 200
 
 
 def test_who_is_about_to_send_is_not_taken_for_silent(server):

@@ -191,7 +191,7 @@ fn delta(before: &HistogramSnapshot, after: &HistogramSnapshot) -> [u64; HISTOGR
     std::array::from_fn(|at| after.counts[at].saturating_sub(before.counts[at]))
 }
 
-/// Microseconds below which so many of 100 are, by a straight line within the bucket, as Prometheus estimates it.
+/// Microseconds below which `percent` of 100 are, by a straight line within the bucket, as Prometheus estimates it.
 fn quantile(counts: &[u64; HISTOGRAM_BUCKETS], percent: u64) -> u64 {
     let total = counts
         .iter()

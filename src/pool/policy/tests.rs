@@ -196,8 +196,8 @@ fn jobs_are_offloaded_when_no_thread_is_left_and_fast_ones_only_after_a_while() 
 }
 
 /// A peer with 4 threads.
-fn peer(slot: usize, connections: u32, load: u32, reserved: u32) -> Peer {
-    Peer {
+fn peer(slot: usize, connections: u32, load: u32, reserved: u32) -> PeerLoad {
+    PeerLoad {
         slot,
         connections,
         threads: 4,
@@ -264,7 +264,7 @@ fn a_new_connection_goes_to_a_free_thread_or_to_clearly_fewer_connections() {
             are_fast: fast,
             one_request: one_request_share(true),
         };
-        let slot = place(&own, std::iter::once(peer));
+        let slot = balance(&own, std::iter::once(peer));
         assert_eq!(slot, expected, "{own:?} {peer:?}");
     }
 }
@@ -284,7 +284,7 @@ fn a_connection_that_is_over_in_a_moment_goes_only_far_away() {
             are_fast: fast,
             one_request: one_request_share(was_kept),
         };
-        assert_eq!(place(&own, std::iter::once(peer)), expected, "{was_kept}");
+        assert_eq!(balance(&own, std::iter::once(peer)), expected, "{was_kept}");
     }
 }
 
@@ -298,6 +298,6 @@ fn of_several_peers_the_one_with_a_free_thread_and_fewest_connections_is_best() 
         one_request: OneRequestShare::default(),
     };
     let peers = [peer(1, 5, 4, 0), peer(2, 40, 0, 0), peer(3, 30, 0, 0)];
-    assert_eq!(place(&own, peers.into_iter()), Some(3));
-    assert_eq!(place(&own, std::iter::empty()), None);
+    assert_eq!(balance(&own, peers.into_iter()), Some(3));
+    assert_eq!(balance(&own, std::iter::empty()), None);
 }

@@ -80,7 +80,7 @@ pub fn worker(py: Python<'_>, arbiter: &Py<PyAny>, age: u64) -> PyResult<Py<PyAn
         .map(Bound::unbind)
 }
 
-/// The worker is on its way out, after so many requests.
+/// The worker is on its way out, after `max_requests` requests.
 pub fn leaving(py: Python<'_>, worker: &Py<PyAny>, requests: u64) {
     let worker = worker.bind(py);
     let set = store(worker, "alive", false).and_then(|()| store(worker, "nr", requests));

@@ -24,7 +24,7 @@ use super::stream::{BorrowedBytes, Flow, StreamClient};
 
 /// Up to this length an item is copied. The event loop borrows a longer one.
 const COPY_BYTES_MAX: usize = 16 * 1024;
-/// Of an item that is no byte string an error shows so many characters: an item may be all of a page.
+/// Of an item that is no byte string an error shows this many characters: an item may be all of a page.
 const SHOWN_CHARS_MAX: usize = 200;
 
 /// How far the response was sent, and what is left of the job.

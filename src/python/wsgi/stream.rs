@@ -4,7 +4,7 @@
 //! its hub.
 
 use std::ptr::NonNull;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -66,8 +66,19 @@ impl StreamClient<'_> {
         }
         match self.send_piece(piece_of(bytes)) {
             Ok(true) => Flow::of(self.wait(py)),
-            Ok(false) => Ok(Flow::Open),
+            Ok(false) => Flow::of(self.give_way(py)),
             Err(WindowClosed) => Ok(Flow::Gone),
+        }
+    }
+
+    /// A greenlet whose client keeps up with it would never yield: from time to time it lets the others run.
+    fn give_way(self, py: Python<'_>) -> Result<(), StreamEnd> {
+        match green::here() {
+            Some(hub) if hub.has_sent_alone(self.conn, Instant::now()) => {
+                let waited = hub.begin_wait().until_called(py, Some(Duration::ZERO));
+                waited.map_err(StreamEnd::Raised)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::pool::{ConnId, Job};
 
 use super::{Action, Connection};
-use crate::worker::connection_lifecycle::{Pace, State};
+use crate::worker::connection_lifecycle::{Pace, Shortage, State};
 use crate::worker::dispatch::Usage;
 use crate::worker::events::InputEvent;
 use crate::worker::handshakes::Handshakes;
@@ -25,6 +25,8 @@ const JUST_NOW: Duration = Duration::from_secs(1);
 /// What another worker gets of a connection's request; one with more stays where it is. It fits the buffer that it is
 /// received in, and three of them fit a way.
 const TRANSFER_BYTES_MAX: usize = 60 * 1024;
+/// Why a connection was closed that another client needed the place of.
+const MADE_ROOM: &str = "made room for another client";
 
 impl Connection {
     /// Answer with an error page.
@@ -303,6 +305,38 @@ impl Connection {
         } else {
             action
         }
+    }
+
+    /// Close for another client, unless it has moved meanwhile: then the worker has one connection more than it may.
+    pub(in crate::worker) fn evict(
+        &mut self,
+        shortage: Shortage,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
+        if self.lifecycle.is_handshaking() {
+            let (handshakes, clock) = (&mut io.handshakes, &mut requests.clock);
+            return self.fail_handshake(&HandshakeError::TimedOut, handshakes, clock);
+        }
+        if self.is_idle() {
+            return self.close_if_idle(requests, io);
+        }
+        if let Some((http2, mut link)) = self.http2() {
+            return http2.evict(&mut link, requests, io);
+        }
+        if !self.lifecycle.is_sending() {
+            self.read.on_edge(InputEvent::Readable);
+            let action = self.read(requests, io);
+            if action != Action::Wait || self.spare(shortage, requests.clock.now()).is_none() {
+                return action;
+            }
+            if !self.protocol.has_streaming_body() {
+                let refusal = Refusal::late(MADE_ROOM);
+                self.refuse(refusal, None, requests, &mut io.encoded);
+            }
+        }
+        self.protocol.note_reason(MADE_ROOM);
+        Action::Close
     }
 
     /// The application has had the request for too long. Returns what the client has seen.

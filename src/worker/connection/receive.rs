@@ -9,7 +9,6 @@ use crate::http::{Status, Upgrade};
 use crate::pool::Job;
 
 use super::{Action, Connection};
-use crate::worker::connection_lifecycle::State;
 use crate::worker::dispatch::Usage;
 use crate::worker::http1::{Arrived, Http1, Refusal, Wanted};
 use crate::worker::http2::{Http2, SWITCHING, frames_of};
@@ -37,7 +36,7 @@ impl Connection {
     /// Set the deadline for the input that the connection waits for now.
     pub(super) fn await_input(&mut self, clock: &mut Clock) {
         match self.protocol.wanted() {
-            Wanted::StreamedBody { .. } if self.lifecycle.state() == State::Sending => {}
+            Wanted::StreamedBody { .. } if self.lifecycle.is_sending() => {}
             // While the window has room the next move is the client's.
             Wanted::StreamedBody { has_room: true } if !self.protocol.wants_continue() => {
                 self.lifecycle.await_body(clock);

@@ -19,7 +19,7 @@ impl Connection {
             assert!(self.due().is_some(), "waits for ever: {self:?}");
         }
         if !self.write.is_empty() {
-            assert_eq!(self.lifecycle.state(), State::Sending, "{self:?}");
+            assert!(self.lifecycle.is_sending(), "{self:?}");
         }
         if self.is_idle() {
             assert!(!self.write.has_window(), "{self:?}");
@@ -72,8 +72,8 @@ fn an_answered_connection_waits_for_its_next_request() {
     let action = connection.on_reply(Reply::Whole(job), &mut requests, &mut io);
     assert_eq!(action.0, Action::Idle);
     connection.check_invariants();
-    let idle_since = connection.idle_since(Instant::now());
-    assert!(matches!(idle_since, Some((true, _))), "{idle_since:?}");
+    let spare = connection.spare(Shortage::Connections, Instant::now());
+    assert!(matches!(spare, Some((Spare::Idle, _))), "{spare:?}");
     let mut bytes = [0; 64];
     let len = client.read(&mut bytes).unwrap();
     assert!(bytes[..len].starts_with(b"HTTP/1.1 204 No Content\r\n"));

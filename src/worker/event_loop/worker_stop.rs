@@ -21,7 +21,7 @@ impl EventLoop<'_> {
             .close(requests.accounting.slot().ends_listeners());
         requests.arbiter.report_closed_listeners();
         if let Some(peers) = &mut self.peers {
-            peers.drain(&mut self.connections, requests, io);
+            peers.take_all(&mut self.connections, requests, io);
         }
         self.connections.begin_drain(requests, io);
     }

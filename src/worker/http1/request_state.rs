@@ -152,6 +152,12 @@ impl Refusal {
         }
     }
 
+    /// Of a request that did not arrive in its time.
+    pub(in crate::worker) fn late(reason: &'static str) -> Self {
+        let message = "The request took too long to arrive";
+        Self::new(Status::REQUEST_TIMEOUT, message, reason)
+    }
+
     /// What was sent is no request.
     pub(in crate::worker) fn bad_request(message: String) -> Self {
         Self {

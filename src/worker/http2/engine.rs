@@ -118,7 +118,7 @@ impl Engine {
         self.wire.borrow_mut().input.extend_from_slice(bytes);
     }
 
-    /// The way out may hold so many bytes more.
+    /// The way out may hold this many bytes more.
     pub(super) fn set_room(&self, room: usize) {
         let mut wire = self.wire.borrow_mut();
         wire.room = room;

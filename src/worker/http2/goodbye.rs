@@ -6,6 +6,7 @@
 use crate::worker::shutdown::Shutdown;
 use crate::worker::write_side::WriteBudget;
 use h2::Reason;
+use std::time::Instant;
 
 use super::Http2;
 use super::goodbye_stage::Goodbye;
@@ -117,7 +118,7 @@ impl Http2 {
             return self.advance(link, requests, writes);
         }
         match link.lifecycle.state() {
-            State::Sending => {
+            State::Sending { .. } => {
                 log::debug!("Closing a connection whose client reads nothing (send_timeout).");
                 Action::Close
             }
@@ -128,7 +129,7 @@ impl Http2 {
             State::AwaitingFirstByte { .. }
             | State::AwaitingRequest { .. }
             | State::KeepAlive { .. }
-            | State::ReceivingHead => {
+            | State::ReceivingHead { .. } => {
                 self.end(Reason::NO_ERROR, requests);
                 self.advance(link, requests, writes)
             }
@@ -164,6 +165,24 @@ impl Http2 {
         // What does not go out at once is not waited for.
         let _ = self.advance(link, requests, &mut io.writes);
         Action::Close
+    }
+
+    /// Close for another client, whatever is under way.
+    pub(in crate::worker) fn evict(
+        &mut self,
+        link: &mut Link<'_>,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
+        self.end(Reason::ENHANCE_YOUR_CALM, requests);
+        // What does not go out at once is not waited for.
+        let _ = self.advance(link, requests, &mut io.writes);
+        Action::Close
+    }
+
+    /// Since when its client takes nothing of the responses that it could take.
+    pub(in crate::worker) fn stalled_since(&self) -> Option<Instant> {
+        self.mux.stalled_since()
     }
 
     /// Say goodbye for good.

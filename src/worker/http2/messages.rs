@@ -89,7 +89,7 @@ pub(super) fn trailers(head: &ResponseHead) -> HeaderMap {
     fields
 }
 
-/// The head of an error page of so many bytes.
+/// The head of an error page of `length` bytes.
 pub(super) fn page_message(
     status: u16,
     length: usize,

@@ -11,6 +11,7 @@
 //! `intake.rs` is the way from requests to jobs, `output.rs` from replies to frames.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -114,6 +115,8 @@ pub(super) struct Mux {
     waiting: VecDeque<u32>,
     /// Those whose responses have something to send, in order.
     sending: VecDeque<u32>,
+    /// When a response last began after none was under way, or sent something.
+    moved: Instant,
     /// Jobs that the pool has.
     jobs: usize,
     jobs_max: usize,
@@ -125,13 +128,14 @@ pub(super) struct Mux {
 }
 
 impl Mux {
-    pub(super) fn new(conn: ConnId, streams_max: u32, jobs_max: usize) -> Self {
+    pub(super) fn new(conn: ConnId, streams_max: u32, jobs_max: usize, now: Instant) -> Self {
         Self {
             conn,
             streams: HashMap::new(),
             receiving: Vec::new(),
             waiting: VecDeque::new(),
             sending: VecDeque::new(),
+            moved: now,
             jobs: 0,
             jobs_max,
             streams_max: usize::try_from(streams_max).unwrap_or(usize::MAX),
@@ -158,11 +162,6 @@ impl Mux {
     /// Whether the engine was given something to encode, beside bodies, since this was last asked.
     pub(super) fn take_acted(&mut self) -> bool {
         std::mem::take(&mut self.has_acted)
-    }
-
-    /// Requests so far.
-    pub(super) fn requests(&self) -> u64 {
-        self.requests
     }
 
     fn name(&self, id: u32) -> ConnId {

@@ -18,7 +18,7 @@ pub(super) struct Answer {
     declared: Option<usize>,
     is_streamed: bool,
     says_close: bool,
-    /// It fails after so many parts.
+    /// It fails after this many parts.
     fails_after: Option<usize>,
 }
 

@@ -161,7 +161,7 @@ impl World {
             rounds += 1;
             assert!(
                 rounds < ROUNDS_TO_FINISH,
-                "somebody waits for ever: {:?}",
+                "a client waits for ever: {:?}",
                 self.application
             );
             let mut moved = self.application.is_busy();

@@ -1,6 +1,6 @@
 //! TLS between a socket and the two sides of a connection: bytes of the wire in and out, plaintext on this side.
 //!
-//! - *Nothing hides.* What the session has decrypted and nobody took is given before the socket is read again, so a read
+//! - *Nothing hides.* What the session has decrypted and was not taken is given before the socket is read again, so a read
 //!   that does not fill its buffer has emptied both. Only an end of the stream that came as `close_notify` makes no event of
 //!   the poll set ([`Tls::has_ended`]).
 //! - *Written means sent.* Plaintext counts as written when the socket has taken its ciphertext. Until then the write says

@@ -3,6 +3,7 @@
 import logging
 import logging.config
 import os
+import time
 from pathlib import Path
 
 import gate
@@ -227,6 +228,18 @@ def error_methods():
         return lambda message, *args, **kwargs: plain(f"OWN {message}", *args, **kwargs)
 
     ERROR.info, ERROR.error = own(ERROR.info), own(ERROR.error)
+
+
+def error_level_names():
+    logging.addLevelName(logging.ERROR, "ERROR] [OWN")
+
+
+def error_times():
+    logging.Formatter.converter = lambda *_: time.gmtime(0)
+
+
+def error_format_time():
+    logging.Formatter.formatTime = lambda *_: "[OWN TIME]"
 
 
 def error_style():

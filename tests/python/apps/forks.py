@@ -37,6 +37,15 @@ signal.signal(signal.SIGALRM, on_user_signal)
 
 KEPT = []
 
+close = os.close
+if "gevent" in sys.modules:
+    from gevent import get_hub, monkey
+
+    # gevent's own first fork would race: its handler of SIGCHLD is installed after it, and misses who ends before.
+    get_hub().loop.install_sigchld()
+    # gevent's closes pipes when the hub turns next: who reads until the end before that waits for ever.
+    close = monkey.get_original("os", "close")
+
 
 def nap():
     time.sleep(NAP_S)
@@ -150,7 +159,7 @@ def dispositions(query):
         os.write(end, json.dumps([fields["SigBlk"], fields["SigCgt"], signal.set_wakeup_fd(-1)]).encode())
 
     pid = fork(query, child)
-    os.close(end)
+    close(end)
     with open(pipe, "rb") as said:
         text = said.read().decode()
     status_of(pid)
@@ -215,7 +224,7 @@ def left_without_descriptors(query):
         os._exit(0)
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     for number in held:
-        os.close(number)
+        close(number)
     gate.note("child", pid)
     return str(pid)
 
@@ -236,7 +245,7 @@ def daemon(query):
         pid = os.fork()
         if pid == 0:
             for number in (0, 1, 2):
-                os.close(number)
+                close(number)
             os.open("/dev/null", os.O_RDWR)
             os.dup2(0, 1)
             os.dup2(0, 2)
@@ -312,7 +321,7 @@ def late_use(query):
         os.write(end, json.dumps(raised).encode())
 
     pid = fork({}, child)
-    os.close(end)
+    close(end)
     with open(pipe, "rb") as said:
         text = said.read().decode()
     status_of(pid)
@@ -351,7 +360,7 @@ def run_exec(query):
         os.execv(sys.executable, [sys.executable, "-S", "-E", "-c", LISTING])
 
     pid = fork(query, child)
-    os.close(end)
+    close(end)
     with open(pipe, "rb") as said:
         text = said.read().decode()
     status_of(pid)
@@ -369,7 +378,7 @@ def run_terminal(query):
             said += block
     except OSError:
         pass
-    os.close(terminal)
+    close(terminal)
     status_of(pid)
     return said.decode()
 
@@ -386,13 +395,13 @@ def listed(query):
     pipe, end = os.pipe()
 
     def child():
-        os.close(pipe)
+        close(pipe)
         found = descriptors()
         del found[str(end)]
         os.write(end, json.dumps(found).encode())
 
     pid = fork(query, child)
-    os.close(end)
+    close(end)
     with open(pipe, "rb") as said:
         text = said.read().decode()
     status_of(pid)
@@ -408,7 +417,7 @@ def read_in_child(query):
         os.write(end, str(len(environ["wsgi.input"].read())).encode())
 
     pid = fork({"fork": "python"}, child)
-    os.close(end)
+    close(end)
     with open(pipe) as said:
         text = said.read()
     status_of(pid)
@@ -433,7 +442,7 @@ def mapped(query):
             os.write(end, "".join(line for line in maps if " rw-s " in line).encode())
 
     pid = fork(query, child)
-    os.close(end)
+    close(end)
     with open(pipe, "rb") as said:
         text = said.read().decode()
     status_of(pid)

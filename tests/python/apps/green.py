@@ -79,6 +79,22 @@ def large(environ):
     return items()
 
 
+def export(environ):
+    """Pieces of a millisecond's work, with no wait between them."""
+
+    def items():
+        gate.reach("export")
+        until = time.monotonic() + 30
+        while not gate.is_open("export") and time.monotonic() < until:
+            piece = time.monotonic() + 0.001
+            while time.monotonic() < piece:
+                pass
+            yield b"x" * 100
+        yield b"end"
+
+    return items()
+
+
 def timeout(environ):
     with greenlets.Timeout(0.05):
         greenlets.sleep(30)

@@ -1,5 +1,6 @@
 """An application that handles signals itself, in the way that HANDLER names, as libraries do at import."""
 
+import _thread
 import atexit
 import faulthandler
 import os
@@ -63,6 +64,21 @@ def wait_in_a_thread():
     threading.Thread(target=wait, daemon=True).start()
 
 
+def start_native_thread(run):
+    """Not a greenlet, where these stand for threads."""
+    if os.environ.get("GREEN") == "gevent":
+        from gevent.monkey import get_original
+
+        start = get_original("_thread", "start_new_thread")
+    elif os.environ.get("GREEN") == "eventlet":
+        from eventlet.patcher import original
+
+        start = original("_thread").start_new_thread
+    else:
+        start = _thread.start_new_thread
+    start(run, ())
+
+
 def wake_by_descriptor():
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
@@ -73,7 +89,7 @@ def wake_by_descriptor():
         while True:
             gate.note("woken", os.read(read_end, 1)[0])
 
-    threading.Thread(target=read, daemon=True).start()
+    start_native_thread(read)
 
 
 def dump_stacks():

@@ -20,6 +20,11 @@ use crate::worker::loop_clock::{Timeout, Timer};
 use crate::worker::requests::Requests;
 
 impl Mux {
+    /// Requests so far.
+    pub(in super::super) fn requests(&self) -> u64 {
+        self.requests
+    }
+
     /// A request has come.
     pub(in super::super) fn begin(
         &mut self,

@@ -3,6 +3,7 @@
 use crate::worker::deferred_drop::DeferredDrops;
 use crate::worker::loop_clock::Clock;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::super::messages::{BodyRoom, interim, message, page_message, send_whole, trailers};
 use super::super::response_stream::{Begun, ResponseStream, Sending};
@@ -88,6 +89,9 @@ impl Mux {
         window: Option<Arc<Window>>,
         clock: &mut Clock,
     ) -> Begun {
+        if self.sending.is_empty() {
+            self.moved = clock.now();
+        }
         let Some(stream) = self.streams.get_mut(&id) else {
             return Begun::Gone;
         };
@@ -320,6 +324,7 @@ impl Mux {
         let mut frames = 0;
         while frames < PUMP_FRAMES_MAX && self.pump_once(&mut frames, requests) {
             has_moved = true;
+            self.moved = requests.clock.now();
         }
         has_moved
     }
@@ -351,6 +356,11 @@ impl Mux {
             }
         }
         has_moved
+    }
+
+    /// Since when the client takes nothing of its responses.
+    pub(in super::super) fn stalled_since(&self) -> Option<Instant> {
+        self.is_sending().then_some(self.moved)
     }
 
     fn responding(&mut self, id: u32) -> Option<&mut ResponseStream> {
