@@ -64,7 +64,8 @@ struct Name {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Method,
-    /// `:scheme`, `:authority`, `:path`, `:protocol`.
+    Scheme,
+    /// `:authority`, `:path`, `:protocol`.
     Text,
     /// A pseudo-field that requests do not have.
     Unknown,
@@ -148,7 +149,8 @@ impl HeaderTable {
         let is_known_good = index > STATIC_NAMES.len() && name.length > 0;
         let mut kept = name;
         if !is_allowed || name.is_bad && !is_known_good {
-            let keeps_name = !(name.is_bad || name.kind == Kind::Method && value_length == 0);
+            let needs_value = matches!(name.kind, Kind::Method | Kind::Scheme);
+            let keeps_name = !(name.is_bad || needs_value && value_length == 0);
             kept.is_bad = !keeps_name;
             self.replacements.push(Replacement {
                 field: begin..block.len() - rest.0.len(),
@@ -265,12 +267,13 @@ impl Name {
     fn of(text: &[u8]) -> Self {
         let kind = match text {
             b":method" => Kind::Method,
-            b":scheme" | b":authority" | b":path" | b":protocol" => Kind::Text,
+            b":scheme" => Kind::Scheme,
+            b":authority" | b":path" | b":protocol" => Kind::Text,
             [b':', ..] => Kind::Unknown,
             _ => Kind::Field,
         };
         let is_bad = match kind {
-            Kind::Method | Kind::Text => false,
+            Kind::Method | Kind::Scheme | Kind::Text => false,
             Kind::Unknown => true,
             Kind::Field => text.is_empty() || !text.iter().all(|byte| is_name_byte(*byte)),
         };
@@ -285,7 +288,8 @@ impl Name {
     fn of_static(index: usize, length: usize) -> Self {
         let kind = match index {
             1 | 2 => Kind::Method,
-            0 | 3..=6 => Kind::Text,
+            5 | 6 => Kind::Scheme,
+            0 | 3 | 4 => Kind::Text,
             7..=13 => Kind::Unknown,
             _ => Kind::Field,
         };
@@ -301,6 +305,8 @@ impl Kind {
     fn allows(self, value: &[u8]) -> bool {
         match self {
             Self::Method => is_token(value),
+            // The library takes an empty one for none.
+            Self::Scheme => !value.is_empty() && Self::Text.allows(value),
             Self::Text => value.is_ascii() || std::str::from_utf8(value).is_ok(),
             Self::Unknown | Self::Field => is_field_value(value),
         }

@@ -9,7 +9,7 @@ use rustls::CipherSuite;
 
 use super::names;
 
-/// Identifiers by preference. `None`: the list selects nothing.
+/// Identifiers by preference. `None`: the list selects nothing, or has a command (`@`) that is none.
 #[must_use]
 pub fn select(list: &str) -> Option<Vec<u16>> {
     let mut selection = Selection::default();
@@ -17,7 +17,10 @@ pub fn select(list: &str) -> Option<Vec<u16>> {
         .split([':', ',', ';', ' '])
         .filter(|item| !item.is_empty())
     {
-        selection.apply(item);
+        match item.strip_prefix('@') {
+            Some(command) => selection.command(command)?,
+            None => selection.apply(item),
+        }
     }
     if selection.active.is_empty() && selection.modern.is_empty() {
         return None;
@@ -149,9 +152,6 @@ struct Selection {
 
 impl Selection {
     fn apply(&mut self, item: &str) {
-        if let Some(command) = item.strip_prefix('@') {
-            return self.command(command);
-        }
         let (action, words) = match item.split_at_checked(1) {
             Some((action @ ("!" | "-" | "+"), words)) => (action, words),
             _ => ("", item),
@@ -188,22 +188,24 @@ impl Selection {
         }
     }
 
-    fn command(&mut self, command: &str) {
+    fn command(&mut self, command: &str) -> Option<()> {
         let bits_min = match command {
             "STRENGTH" => {
                 self.active
                     .sort_by_key(|suite| std::cmp::Reverse(suite.bits()));
-                return;
+                return Some(());
             }
+            // These let all of the suites pass.
+            "SECLEVEL=0" | "SECLEVEL=1" | "SECLEVEL=2" | "SECLEVEL=3" => return Some(()),
             "SECLEVEL=4" => 192,
             "SECLEVEL=5" => 256,
-            // The lower levels let all of the suites pass.
-            _ => return,
+            _ => return None,
         };
         for suite in SUITES.iter().filter(|suite| suite.bits() < bits_min) {
             self.killed.push(suite.name);
         }
         self.active.retain(|suite| suite.bits() >= bits_min);
+        Some(())
     }
 }
 
@@ -278,7 +280,10 @@ mod tests {
             ("high", "none"),
             ("", "none"),
             ("!", "none"),
-            ("+:-:@:::", "none"),
+            ("+:-:::", "none"),
+            ("ALL:@", "none"),
+            ("ALL:@FOO", "none"),
+            ("ALL:@SECLEVEL=9", "none"),
             ("ALL:!:-:+:ECDHE+", all),
         ] {
             assert_eq!(selected(list), expected, "{list}");

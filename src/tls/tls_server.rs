@@ -125,9 +125,9 @@ fn verifier(
     let builder =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
             .with_crls(material.revocations.iter().cloned())
-            // As OpenSSL with its flag for leaf certificates: lists of other authorities are not asked for.
+            // As OpenSSL with its flag for leaf certificates: each authority needs a list, which has not expired.
             .only_check_end_entity_revocation()
-            .allow_unknown_revocation_status();
+            .enforce_revocation_expiration();
     let builder = if is_optional {
         builder.allow_unauthenticated()
     } else {

@@ -41,13 +41,15 @@ class Authority:
         new.write_bytes(content)
         return new.replace(path)
 
-    def revoke(self, *certificates: Path) -> Path:
-        """A revocation list with these certificates."""
+    def revoke(self, *certificates: Path, days: int = 1) -> Path:
+        """A revocation list with these certificates, which is to be renewed after so many days."""
         key = serialization.load_pem_private_key(self.ca.private_key_pem.bytes(), None)
         issuer = x509.load_pem_x509_certificate(self.ca.cert_pem.bytes())
         now = datetime.datetime.now(datetime.timezone.utc)
         builder = x509.CertificateRevocationListBuilder(
-            issuer_name=issuer.subject, last_update=now, next_update=now + datetime.timedelta(days=1)
+            issuer_name=issuer.subject,
+            last_update=now - datetime.timedelta(days=9),
+            next_update=now + datetime.timedelta(days=days),
         )
         identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         builder = builder.add_extension(

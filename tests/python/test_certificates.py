@@ -246,6 +246,18 @@ def test_client_certificates_are_checked(server, authority, tmp_path):
             assert is_accepted(one.address, authority.client(certificate)) is accepted, (mode, certificate)
 
 
+def test_who_may_be_revoked_is_refused(server, authority, tmp_path):
+    """As OpenSSL has it: an authority's list has expired, or it has none."""
+    first, second = Authority(tmp_path, "first"), Authority(tmp_path, "second")
+    both = first.write("both.pem", first.file.read_bytes() + second.file.read_bytes())
+    clients = first.sign("one"), second.sign("other")
+    for days, accepted in ((1, (True, False)), (-1, (False, False))):
+        lists = ["--ca-certs", str(both), "--ssl-crl", str(first.revoke(days=days)), "--cert-reqs", "2"]
+        one = server("hello:app", *pair(authority.sign("server")), *lists)
+        got = tuple(is_accepted(one.address, authority.client(client)) for client in clients)
+        assert got == accepted, f"a list with {days} days left"
+
+
 def is_accepted(address, context: ssl.SSLContext) -> bool:
     try:
         with tls(address, context) as connection:

@@ -158,6 +158,7 @@ STREAM = {
     "8.3.1 no method": (get(1, b"\x86\x84"), PROTOCOL_ERROR),
     "8.3.1 no scheme": (get(1, b"\x82\x84"), PROTOCOL_ERROR),
     "8.3.1 no path": (get(1, b"\x82\x86"), PROTOCOL_ERROR),
+    "8.3.1 an empty scheme": (get(1, b"\x82" + field(":scheme", "") + b"\x84\x01\x01a"), PROTOCOL_ERROR),
     "8.3.1 two methods": (get(1, b"\x82" + GET), PROTOCOL_ERROR),
     "8.3.1 two schemes": (get(1, b"\x86" + GET), PROTOCOL_ERROR),
     "8.3.1 two paths": (get(1, b"\x84" + GET), PROTOCOL_ERROR),
@@ -222,6 +223,8 @@ NOTHING = {
     "4.1 unknown flags of PING": frame(PING, 0x16, 0, bytes(8)),
     "4.1 the reserved bit": (frame(PING, 0, 0, bytes(8))[:5] + b"\x80\0\0\0" + bytes(8)),
     "5.1 PRIORITY on an idle stream": frame(PRIORITY, 0, 7, u32(3) + b"\x10"),
+    "5.3.1 an idle stream that depends on itself": frame(PRIORITY, 0, 9, u32(9) + b"\x10"),
+    "5.3.1 an idle stream that is used later": frame(PRIORITY, 0, 11, u32(11) + b"\x10"),
     "5.1 PRIORITY on a closed stream": get(1) + frame(PRIORITY, 0, 1, u32(0) + b"\x10"),
     "5.1 WINDOW_UPDATE on a closed stream": get(1) + frame(WINDOW_UPDATE, 0, 1, u32(1)),
     "5.1 RST_STREAM twice": post(1) + frame(RST_STREAM, 0, 1, u32(8)) * 2,
@@ -244,6 +247,7 @@ GOOD = {
     "padded DATA": post(1) + frame(DATA, PADDED | 1, 1, b"\x03four" + bytes(3)),
     "an empty DATA frame at the end": post(1) + frame(DATA, 0, 1, b"four") + frame(DATA, 1, 1),
     "an empty value": get(1, GET + field("x", "")),
+    "a cookie of 150 crumbs": get(1, GET + field("cookie", "a=1") * 150),
     "an unknown scheme": get(1, b"\x82" + field(":scheme", "coap") + b"\x84"),
 }
 

@@ -12,7 +12,7 @@ use super::flood_guard::FloodGuard;
 use super::frame_length::{
     FLAG_PRIORITY, PRIORITY_FRAME_BYTES, has_right_length, header_block, write_header_frames,
 };
-use super::seen::{Seen, note_priority};
+use super::seen::{Seen, depends_on, note_priority};
 use super::settings_check::SettingsCheck;
 use super::stream_inputs::{FrameUse, StreamInputs};
 use super::violation::{StreamFault, Violation};
@@ -253,12 +253,13 @@ impl Inspection {
             FrameKind::Data if self.streams.on_data(head.stream, is_end) == FrameUse::Closed => {
                 return Err(Violation::StreamClosed);
             }
-            FrameKind::Priority if !self.streams.is_idle(head.stream) => {
-                self.frame_begin = Some(begin);
-            }
-            FrameKind::Priority if head.length != PRIORITY_FRAME_BYTES && head.stream != 0 => {
+            FrameKind::Priority if head.stream == 0 => {}
+            FrameKind::Priority
+                if head.length != PRIORITY_FRAME_BYTES && self.streams.is_idle(head.stream) =>
+            {
                 return Err(Violation::FrameSize);
             }
+            FrameKind::Priority => self.frame_begin = Some(begin),
             FrameKind::WindowUpdate if !self.streams.is_idle(head.stream) => {
                 self.frame_begin = Some(begin);
             }
@@ -281,8 +282,12 @@ impl Inspection {
     ) {
         let fault = match head.kind {
             FrameKind::Priority if head.length == PRIORITY_FRAME_BYTES => {
-                let begin = frame.start + FrameHead::BYTES;
-                return note_priority(head.stream, &arrived.all[begin..frame.end], seen);
+                let said = &arrived.all[frame.start + FrameHead::BYTES..frame.end];
+                match self.streams.is_idle(head.stream) && depends_on(head.stream, said) {
+                    true => arrived.leave_out(frame),
+                    false => note_priority(head.stream, said, seen),
+                }
+                return;
             }
             FrameKind::Priority => StreamFault::PrioritySize,
             _ if self.window_update & 0x7fff_ffff == 0 => StreamFault::EmptyWindowUpdate,
@@ -305,11 +310,8 @@ impl Inspection {
         let payload = end - head.length as usize..end;
         let part = header_block(head, &all[payload.clone()]).ok_or(Violation::Padding)?;
         if head.kind == FrameKind::Headers && head.has(FLAG_PRIORITY) {
-            note_priority(
-                stream,
-                &all[payload.start..payload.start + part.start],
-                seen,
-            );
+            let said = &all[payload.start..payload.start + part.start];
+            note_priority(stream, said, seen);
         }
         let part = part.start + payload.start..part.end + payload.start;
         self.block.parts.push(part);

@@ -106,7 +106,8 @@ pub(super) fn page_message(
     message
 }
 
-/// Names become lower case. `Upgrade` is for HTTP/1 (RFC 9113 section 8.2.2), and some responses have no Content-Length.
+/// Names become lower case. `Upgrade` and `Proxy-Connection` are for HTTP/1 (RFC 9113 section 8.2.2), and some responses have
+/// no Content-Length.
 fn copy_fields(head: &ResponseHead, drops_length: bool, into: &mut HeaderMap) {
     for (name, value) in head.fields() {
         let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
@@ -114,7 +115,8 @@ fn copy_fields(head: &ResponseHead, drops_length: bool, into: &mut HeaderMap) {
             debug_assert!(false, "the response's head was checked");
             continue;
         };
-        if name == header::UPGRADE || drops_length && name == header::CONTENT_LENGTH {
+        let is_of_http1 = name == header::UPGRADE || name == "proxy-connection";
+        if is_of_http1 || drops_length && name == header::CONTENT_LENGTH {
             continue;
         }
         into.append(name, value);
@@ -195,9 +197,10 @@ mod tests {
     fn an_interim_status_is_no_response_and_upgrade_is_for_http_1() {
         let switching = head("101 Switching Protocols", &[("Upgrade", "websocket")]);
         assert!(message(&switching, None, &DEFAULTS).is_none());
-        let upgrade = head("200 OK", &[("Upgrade", "websocket")]);
-        let message = message(&upgrade, None, &DEFAULTS).unwrap();
-        assert!(!message.headers().contains_key("upgrade"));
+        for of_http1 in [("Upgrade", "websocket"), ("Proxy-Connection", "close")] {
+            let message = message(&head("200 OK", &[of_http1]), None, &DEFAULTS).unwrap();
+            assert!(!message.headers().contains_key(of_http1.0), "{of_http1:?}");
+        }
         let hints = interim(&head("103 Early Hints", &[("Link", "a")])).unwrap();
         assert_eq!((hints.status().as_u16(), hints.headers().len()), (103, 1));
     }

@@ -29,3 +29,15 @@ pub(super) fn note_priority(stream: u32, bytes: &[u8], seen: &mut Seen) {
         }
     }
 }
+
+/// Whether a stream of this priority depends on `stream`. The library resets one that depends on itself, even if it is idle;
+/// RFC 9113 section 5.3.2 gives that no meaning.
+pub(super) fn depends_on(stream: u32, priority: &[u8]) -> bool {
+    let [first, rest @ .., _weight] = priority else {
+        return false;
+    };
+    let named = rest.iter().fold(u32::from(first & 0x7f), |named, byte| {
+        named << 8 | u32::from(*byte)
+    });
+    named == stream
+}
