@@ -12,7 +12,7 @@
 //! | Does the event loop sleep, and how? | [`loop_sleep`], `brief_sleep`, [`poll_timeout`] |
 //! | Does the pool stand still? | [`StallDetector`] |
 //! | Is a queued job offloaded to a peer worker? | [`offloads`], [`freest_peer`] |
-//! | Does a new connection go to a peer worker? | [`place`] |
+//! | Does a new connection go to a peer worker? | [`balance`] |
 //!
 //! An argument that costs an atomic load is a closure where the rule often does without it.
 
