@@ -1,7 +1,7 @@
 //! Peer workers: this worker offloads connections to them, and takes theirs, so that none waits here while a thread is free
 //! there.
 //!
-//! 1. *A new connection* goes where it is best off (`policy::place`). The worker that was woken accepts it and passes it
+//! 1. *A new connection* goes where it is best off (`policy::balance`). The worker that was woken accepts it and passes it
 //!    on; the right one need not be woken.
 //! 2. *A request that waits* in a stall goes to a peer with a free thread: its connection is transferred with the bytes
 //!    that were read. Only whole requests without a large body, on connections that can be transferred.
