@@ -7,6 +7,7 @@ import pty
 import re
 import socket
 import struct
+import tempfile
 import termios
 from fcntl import ioctl
 from pathlib import Path
@@ -95,12 +96,12 @@ def test_a_port_in_use_names_the_process_that_has_it(server):
     one.wait_ready()
 
 
-def test_a_unix_socket_in_use_names_its_server(server, tmp_path):
+def test_a_unix_socket_in_use_names_its_server(server):
     # Short, because the path of a unix socket is.
-    path = os.path.relpath(tmp_path / "s", APPS)
-    first: Server = server("hello:app", bind=(f"unix:{path}",))
-    second = server("hello:app", bind=(f"unix:{path}",), ready=False)
-    second.log.wait(rf"is in use by process {first.pid} \(\w+")
+    with tempfile.TemporaryDirectory() as directory:
+        first: Server = server("hello:app", bind=(f"unix:{directory}/s",))
+        second = server("hello:app", bind=(f"unix:{directory}/s",), ready=False)
+        second.log.wait(rf"is in use by process {first.pid} \(\w+")
 
 
 def test_errors_are_wrapped_at_the_terminals_width():
