@@ -52,6 +52,8 @@ class Frames:
 
     def __init__(self, address: tuple[str, int], timeout: float, *, begin: bool = True, settings=None) -> None:
         self.socket = socket.create_connection(address, timeout)
+        # As programs have it: small frames would wait 40 ms for one another's acknowledgement.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
         self.replies: dict[int, Reply] = {}
         self.frames: list[Frame] = []
