@@ -47,12 +47,12 @@ impl WakeDescriptor {
         }
     }
 
-    /// Whether it is known that somebody has closed it.
+    /// Whether it is known to be closed by the application.
     pub(crate) fn is_lost(&self) -> bool {
         self.is_lost.load(Ordering::Relaxed)
     }
 
-    /// Check whether somebody has.
+    /// Check whether it is closed.
     pub(crate) fn look(&self) {
         if fcntl(&self.descriptor, FcntlArg::F_GETFD).is_err() {
             self.is_lost.store(true, Ordering::Relaxed);

@@ -32,9 +32,9 @@ impl Shortage {
     fn patience(self) -> Duration {
         match self {
             Self::Connections => Duration::from_secs(10),
-            Self::Descriptors => Duration::from_secs(1),
-            // Who reads takes something in each round trip, and who stands still for longest goes first.
-            Self::Threads => Duration::from_millis(100),
+            // Who reads takes something in each round trip, or after a lost segment has come again, and who stands still for
+            // longest goes first.
+            Self::Descriptors | Self::Threads => Duration::from_secs(1),
         }
     }
 }

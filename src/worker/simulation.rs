@@ -109,14 +109,9 @@ impl World {
         let is_tls = rng.chance(25);
         config.limits.body_buffer_size = rng.pick(&[16, 500, 1 << 20]);
         config.limits.body_buffer_total = rng.pick(&[64, 2000, 64 << 20]);
-        let poll = Poll::new().unwrap();
-        let waker = Waker::new(poll.registry(), events::WAKER).unwrap();
-        let wake = move || waker.wake().unwrap();
-        let pool = Arc::new(Pool::new(1, 1000, Box::new(wake)));
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let event_loop = event_loop(poll, &config, pool.clone(), log.clone(), is_tls);
+        let (event_loop, application, log) = worker(&config, is_tls, &mut rng);
         let mut world = Self {
-            application: Application::new(PoolThread::register(&pool), &mut rng),
+            application,
             event_loop,
             clients: Vec::new(),
             circumstances: Circumstances {
@@ -139,15 +134,7 @@ impl World {
     }
 
     fn connect(&mut self, has_small_buffers: bool, plan: Plan) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        theirs.set_nonblocking(true).unwrap();
-        if has_small_buffers {
-            setsockopt(&ours, sockopt::SndBuf, &1).unwrap();
-            setsockopt(&theirs, sockopt::SndBuf, &1).unwrap();
-        }
-        let ours = Transport::from(mio::net::UnixStream::from_std(ours));
-        self.event_loop.take_in(ours, Peer::Unix);
+        let theirs = connection(&mut self.event_loop, has_small_buffers);
         let socket = match plan.plain_bytes {
             Some(plain) => ClientSocket::with_tls(theirs, plain, self.rng.chance(70)),
             None => ClientSocket::Plain(theirs),
@@ -280,20 +267,59 @@ impl World {
             self.event_loop.advance_clock(LONG);
             self.iterate();
         }
-        assert_eq!(
-            self.event_loop.connections().count(),
-            0,
-            "a connection without a deadline"
-        );
-        assert_eq!(self.event_loop.requests().bodies.held_bytes(), 0);
-        self.application.check_over();
-        let log = self.log.lock().unwrap();
-        let log = String::from_utf8_lossy(&log);
-        for target in &self.ran {
-            let lines = log.lines().filter(|line| line == target).count();
-            assert_eq!(lines, 1, "{target} in the access log");
-        }
+        check_over(&self.event_loop, &self.application, &self.log, &self.ran);
     }
+}
+
+/// Nothing is left of anything, and each request that `ran` has its line.
+fn check_over(
+    event_loop: &EventLoop<'_>,
+    application: &Application,
+    log: &Mutex<Vec<u8>>,
+    ran: &[String],
+) {
+    assert_eq!(
+        event_loop.connections().count(),
+        0,
+        "a connection without a deadline"
+    );
+    assert_eq!(event_loop.requests().bodies.held_bytes(), 0);
+    application.check_over();
+    let log = log.lock().unwrap();
+    let log = String::from_utf8_lossy(&log);
+    for target in ran {
+        let lines = log.lines().filter(|line| line == target).count();
+        assert_eq!(lines, 1, "{target} in the access log");
+    }
+}
+
+/// A client's end of a connection that the worker has.
+fn connection(event_loop: &mut EventLoop<'_>, has_small_buffers: bool) -> UnixStream {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    if has_small_buffers {
+        setsockopt(&ours, sockopt::SndBuf, &1).unwrap();
+        setsockopt(&theirs, sockopt::SndBuf, &1).unwrap();
+    }
+    let ours = Transport::from(mio::net::UnixStream::from_std(ours));
+    event_loop.take_in(ours, Peer::Unix);
+    theirs
+}
+
+/// A worker's loop, what plays its application, and its access log.
+fn worker(
+    config: &Config,
+    is_tls: bool,
+    rng: &mut Rng,
+) -> (EventLoop<'static>, Application, Arc<Mutex<Vec<u8>>>) {
+    let poll = Poll::new().unwrap();
+    let waker = Waker::new(poll.registry(), events::WAKER).unwrap();
+    let pool = Arc::new(Pool::new(1, 1000, Box::new(move || waker.wake().unwrap())));
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let event_loop = event_loop(poll, config, pool.clone(), log.clone(), is_tls);
+    let application = Application::new(PoolThread::register(&pool), rng);
+    (event_loop, application, log)
 }
 
 /// `/client/number`.

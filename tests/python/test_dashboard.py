@@ -91,7 +91,7 @@ def test_numbers_equal_those_of_metrics(watched):
 def test_a_wait_for_the_gil_shows(watched, gates):
     one = watched("--threads", "2")
     with one.connect() as holding:
-        holding.send_request("GET", "/hold_the_interpreter?1")
+        holding.send_request("GET", "/hold_the_interpreter?3")
         gates.wait_reached("holding")
         assert one.get("/pid").status == 200
         assert holding.read_response().status == 200

@@ -38,6 +38,13 @@ def asked(one, targets: list[str]) -> list[Client]:
     return clients
 
 
+def asked_for(one, command: str) -> str:
+    """What the control interface answers to an operator."""
+    line = [sys.executable, "-m", "ferricorn.ctl", "-s", str(one.pid), "-c", command]
+    done = subprocess.run(line, capture_output=True, text=True, env=clean_environment(), timeout=30)
+    return done.stdout + done.stderr
+
+
 def answers(clients: list[Client]) -> list[str]:
     texts = []
     for client in clients:
@@ -370,22 +377,14 @@ def test_an_operator_sees_the_requests_that_wait_and_where(green, gates):
         sleeping.send_request("GET", "/sleep?30")
         gates.wait_reached("here")
         assert one.get("/background").text == "spawned"
-        pid = one.workers()[0]
-
-        def stack() -> str:
-            line = [sys.executable, "-m", "ferricorn.ctl", "-s", str(one.pid), "-c", f"stack {pid}"]
-            done = subprocess.run(line, capture_output=True, text=True, env=clean_environment(), timeout=30)
-            return done.stdout + done.stderr
-
         heading = r"^greenlet \d+, for [\d.]+s: GET {} from 127\.0\.0\.1$"
-        shown = stack()
+        shown = asked_for(one, f"stack {one.workers()[0]}")
         assert re.search(heading.format("/held"), shown, re.MULTILINE), shown
         assert re.search(heading.format("/sleep"), shown, re.MULTILINE), shown
         assert "gate.wait(environ" in shown
         assert "time.sleep(float(environ" in shown
-        assert f"MainThread (thread {pid})" in shown
-        line = [sys.executable, "-m", "ferricorn.ctl", "-s", str(one.pid), "-c", "show requests"]
-        listed = subprocess.run(line, capture_output=True, text=True, env=clean_environment(), timeout=30).stdout
+        assert f"MainThread (thread {one.workers()[0]})" in shown
+        listed = asked_for(one, "show requests")
         assert "/held" in listed
         assert "/sleep" in listed
         gates.open("here")
@@ -400,14 +399,11 @@ def test_an_operator_sees_the_request_that_runs(green, gates):
     with one.connect() as client:
         client.send_request("GET", "/holds")
         gates.wait_reached("holds")
-        pid = one.workers()[0]
-        line = [sys.executable, "-m", "ferricorn.ctl", "-s", str(one.pid), "-c", f"stack {pid}"]
-        shown = subprocess.run(line, capture_output=True, text=True, env=clean_environment(), timeout=30).stdout
+        shown = asked_for(one, f"stack {one.workers()[0]}")
         gates.open("holds")
         assert client.read_response().text == "let go"
-    request = shown[
-        re.search(r"^greenlet \d+, for [\d.]+s: GET /holds from 127\.0\.0\.1$", shown, re.MULTILINE).end() :
-    ]
+    heading = r"^greenlet \d+, for [\d.]+s: GET /holds from 127\.0\.0\.1$"
+    _, request = re.split(heading, shown, flags=re.MULTILINE)
     assert "in holds" in request
     assert one.stop() == 0
 
@@ -417,11 +413,9 @@ def test_the_stacks_of_very_many_greenlets_are_those_of_the_oldest(green):
     one = green()
     clients = asked(one, ["/sleep?30"] * 150)
     pid = one.workers()[0]
-    line = [sys.executable, "-m", "ferricorn.ctl", "-s", str(one.pid), "-c", f"stack {pid}"]
 
     def stack() -> str:
-        done = subprocess.run(line, capture_output=True, text=True, env=clean_environment(), timeout=30)
-        return done.stdout + done.stderr
+        return asked_for(one, f"stack {pid}")
 
     wait_until(lambda: re.search(r"^\d\d further greenlets$", stack(), re.MULTILINE), "the rest is counted")
     assert stack().count("GET /sleep") == 100

@@ -4,24 +4,20 @@
 //! application answers in any order; time jumps and the worker stops. At the end each request has run once at most, with its
 //! own body, and its stream got its own answer, whole, unless something explains why not.
 
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use h2::Reason;
-use mio::{Poll, Waker};
-use nix::sys::socket::{setsockopt, sockopt};
 
 use super::application::{Answer, Application};
 use super::client_socket::ClientSocket;
 use super::http2_client::{Http2Client, Outcome};
 use super::plan::{BODY_BYTES_MAX, Plan, Rng};
-use super::{LONG, ROUNDS_TO_FINISH, ShownOnFailure, event_loop, place_of, seeds};
+use super::{
+    LONG, ROUNDS_TO_FINISH, ShownOnFailure, check_over, connection, place_of, seeds, worker,
+};
 use crate::config::{Config, Http2Cleartext, HttpProtocol};
-use crate::pool::{Peer, Pool, PoolThread};
 use crate::worker::event_loop::EventLoop;
-use crate::worker::events;
-use crate::worker::transport::Transport;
 
 #[test]
 fn every_stream_gets_its_own_answer_whatever_peers_do() {
@@ -57,13 +53,9 @@ impl World {
         config.http2.http2_max_concurrent_streams = rng.pick(&[1, 3, 100]);
         config.http2.http2_initial_window_size = rng.pick(&[100, 65_535]);
         let is_tls = rng.chance(30);
-        let poll = Poll::new().unwrap();
-        let waker = Waker::new(poll.registry(), events::WAKER).unwrap();
-        let pool = Arc::new(Pool::new(1, 1000, Box::new(move || waker.wake().unwrap())));
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let event_loop = event_loop(poll, &config, pool.clone(), log.clone(), is_tls);
+        let (event_loop, application, log) = worker(&config, is_tls, &mut rng);
         let mut world = Self {
-            application: Application::new(PoolThread::register(&pool), &mut rng),
+            application,
             event_loop,
             clients: Vec::new(),
             answers: Vec::new(),
@@ -82,15 +74,7 @@ impl World {
     }
 
     fn connect(&mut self, number: usize, has_small_buffers: bool, is_tls: bool) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        theirs.set_nonblocking(true).unwrap();
-        if has_small_buffers {
-            setsockopt(&ours, sockopt::SndBuf, &1).unwrap();
-            setsockopt(&theirs, sockopt::SndBuf, &1).unwrap();
-        }
-        let ours = Transport::from(mio::net::UnixStream::from_std(ours));
-        self.event_loop.take_in(ours, Peer::Unix);
+        let theirs = connection(&mut self.event_loop, has_small_buffers);
         let socket = match is_tls {
             true => ClientSocket::with_tls_and_http2(theirs),
             false => ClientSocket::Plain(theirs),
@@ -228,18 +212,6 @@ impl World {
                 self.iterate();
             }
         }
-        assert_eq!(
-            self.event_loop.connections().count(),
-            0,
-            "a connection stays"
-        );
-        assert_eq!(self.event_loop.requests().bodies.held_bytes(), 0);
-        self.application.check_over();
-        let log = self.log.lock().unwrap();
-        let log = String::from_utf8_lossy(&log);
-        for target in &self.ran {
-            let lines = log.lines().filter(|line| line == target).count();
-            assert_eq!(lines, 1, "{target} in the access log");
-        }
+        check_over(&self.event_loop, &self.application, &self.log, &self.ran);
     }
 }

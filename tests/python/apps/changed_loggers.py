@@ -172,15 +172,19 @@ def access_handler_class():
     ACCESS.handlers[0].__class__ = Silent
 
 
-def access_records():
-    plain = ACCESS.makeRecord
+def patch_records(log):
+    plain = log.makeRecord
 
     def make(*args, **kwargs):
         record = plain(*args, **kwargs)
         record.msg = f"OWN {record.msg}"
         return record
 
-    ACCESS.makeRecord = make
+    log.makeRecord = make
+
+
+def access_records():
+    patch_records(ACCESS)
 
 
 def access_factory():
@@ -213,14 +217,7 @@ def error_class():
 
 
 def error_records():
-    plain = ERROR.makeRecord
-
-    def make(*args, **kwargs):
-        record = plain(*args, **kwargs)
-        record.msg = f"OWN {record.msg}"
-        return record
-
-    ERROR.makeRecord = make
+    patch_records(ERROR)
 
 
 def error_methods():
