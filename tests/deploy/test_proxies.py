@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 import signal
 
 import pytest
-from fronts import SITE, apache, directory, haproxy, nginx, reload, upgrade
+from fronts import SITE, apache, directory, envoy, haproxy, nginx, reload, traefik, upgrade
 from websocket import create_connection
 
 from harness import PATIENCE_S, Server, session_members, wait_until
@@ -68,10 +69,14 @@ def test_two_upgrades_lose_nothing(deployed, record_property):
     end(one, master)
 
 
-def test_two_upgrades_behind_haproxy_lose_nothing(server, record_property):
+BALANCERS = pytest.mark.parametrize("balancer", [haproxy, envoy, traefik], ids=["haproxy", "envoy", "traefik"])
+
+
+@BALANCERS
+def test_two_upgrades_behind_a_balancer_lose_nothing(balancer, server, record_property):
     servers = [server(*APP, "--health-path", "/-/health", workers=2, **SITE) for _ in range(2)]
     masters = [one.pid for one in servers]
-    with directory() as home, haproxy(home, [one.address for one in servers]) as front, Load(front) as load:
+    with directory() as home, balancer(home, [one.address for one in servers]) as front, Load(front) as load:
         for _ in range(2):
             for index, one in enumerate(servers):
                 masters[index] = upgrade(one, 2)
@@ -150,8 +155,37 @@ def test_a_websocket_passes_nginx(deployed):
         socket.close()
 
 
-def test_a_rolling_deploy_of_two_servers_behind_haproxy(server, record_property):
-    """Each server is stopped and started again; HAProxy finds out by `health_path` while `stop_delay` lasts."""
+@BALANCERS
+def test_reloads_behind_a_balancer_lose_nothing(balancer, server, record_property):
+    servers = [server(*APP, "--health-path", "/-/health", workers=2, **SITE) for _ in range(2)]
+    with directory() as home, balancer(home, [one.address for one in servers]) as front, Load(front) as load:
+        for one in (*servers, *servers):
+            reload(one)
+            answered = load.counters.answered
+            load.wait_answered(answered + 1000)
+            assert any(load.counters.workers[str(pid)] for pid in one.workers()), "the new workers answer"
+    note(record_property, load.counters)
+
+
+@BALANCERS
+def test_a_balancer_names_the_client_and_passes_websockets(balancer, server):
+    one = server(*APP, "--health-path", "/-/health", workers=1, **SITE)
+    with directory() as home, balancer(home, [one.address, one.address]) as front:
+        with Client(front, PATIENCE_S) as client:
+            host, peer, scheme = client.request("GET", "/seen", [("Host", "example.com")]).text.split()
+        assert (host, scheme) == ("example.com", "http")
+        # Envoy names a peer on the loopback interface by the machine's own address.
+        assert ipaddress.ip_address(peer).is_loopback == (balancer is not envoy)
+        with Client(front, PATIENCE_S) as client:
+            socket = create_connection("ws://x/echo", socket=client.socket, timeout=PATIENCE_S)
+            socket.send("word")
+            assert socket.recv() == "word"
+            socket.close()
+
+
+@BALANCERS
+def test_a_rolling_deploy_of_two_servers_behind_a_balancer(balancer, server, record_property):
+    """Each server is stopped and started again; the balancer finds out by `health_path` while `stop_delay` lasts."""
     options = (*APP, "--health-path", "/-/health", "--stop-delay", "3")
 
     def start(*bind: str) -> Server:
@@ -159,7 +193,7 @@ def test_a_rolling_deploy_of_two_servers_behind_haproxy(server, record_property)
 
     servers = [start("127.0.0.1:0"), start("127.0.0.1:0")]
     addresses = [one.address for one in servers]
-    with directory() as home, haproxy(home, addresses) as front, Load(front) as load:
+    with directory() as home, balancer(home, addresses) as front, Load(front) as load:
         for index, old in enumerate(servers):
             old.send_signal(signal.SIGTERM)
             assert old.wait_exit() == 0
@@ -170,7 +204,7 @@ def test_a_rolling_deploy_of_two_servers_behind_haproxy(server, record_property)
             def is_back(new=new, served=served) -> bool:
                 return any(served[str(pid)] for pid in new.workers())
 
-            wait_until(is_back, f"HAProxy sends requests to server {index} again")
+            wait_until(is_back, f"the balancer sends requests to server {index} again")
             servers[index] = new
         while load.counters.answered < SENT:
             load.wait_answered(load.counters.answered + 1000)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 from harness import PATIENCE_S, wait_until
 from wire import Client
 
-SEARCHED = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+# Some programs come in wheels: their commands are beside this Python.
+BESIDE = str(Path(sys.executable).parent)
+SEARCHED = os.pathsep.join([os.environ.get("PATH", ""), BESIDE, "/usr/sbin", "/usr/local/sbin"])
 
 
 def program(name: str) -> str:
