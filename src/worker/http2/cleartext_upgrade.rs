@@ -5,7 +5,7 @@
 //! one acknowledgement is for settings that the client has not sent as a frame, and is left out.
 //!
 //! The body came before there was a window, and takes nothing from the client's. The crate takes it from the connection's, so it
-//! has that much more there, and the client is not told: both agree on what is left.
+//! has that much more there, which is not announced: both agree on what is left.
 
 use std::ops::Range;
 
@@ -157,7 +157,7 @@ pub(super) fn drop_acknowledgement(output: &mut Vec<u8>) -> bool {
     found.is_some()
 }
 
-/// The crate, which has the preface, opens the connection's window before anything takes from it. The client is told of as much as it
+/// The crate, which has the preface, opens the connection's window before anything takes from it. The client reads of as much as it
 /// may send beside the body.
 pub(super) fn open_window(engine: &mut Engine, body_bytes: u32) {
     let polled = engine.poll();
@@ -297,7 +297,7 @@ mod tests {
             let text = GOOD.replacen("GET", "POST", 1);
             engine.feed(&with_body(&text, &vec![b'x'; body_bytes as usize]).unwrap());
             engine.feed(&frame(SETTINGS, 0, 0, &[]));
-            // All that the client may send, before the crate has had a turn. Nothing of it is taken in.
+            // All that the client may send, before the crate is polled. Nothing of it is taken in.
             let mut left = 65_535 + windows.iter().sum::<u32>();
             assert!(left > 10 * 65_535);
             for stream in (3..).step_by(2) {

@@ -27,7 +27,7 @@ pub(super) const STREAM_BYTES_MAX: usize = 64 * 1024;
 const WINDOW_BYTES: u32 = 1024 * 1024;
 /// The largest window there is (RFC 9113 section 6.9.1), without what may have come before.
 const WINDOW_BYTES_MAX: u32 = 0x7fff_ffff - WINDOW_BYTES_BEFORE_SETTINGS;
-/// The window of a connection and of a stream until the peer has been told otherwise (RFC 9113 section 6.9.2).
+/// The window of a connection and of a stream until settings say otherwise (RFC 9113 section 6.9.2).
 pub(super) const WINDOW_BYTES_BEFORE_SETTINGS: u32 = 65_535;
 /// Streams that were reset before the loop had seen them; the loop's own limit is tighter in time.
 const UNSEEN_RESETS_MAX: usize = 400;
