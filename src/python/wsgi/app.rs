@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -262,6 +263,7 @@ impl WsgiApp {
         if !self.settings.noted_keys.is_empty() {
             job.noted = note(&environ, &self.settings.noted_keys);
         }
+        let has_failed = hijackable.is_some() && has_failed_on_its_socket(&called, &start);
         match called {
             Ok(result) => self.answer(&result, &start, &environ, thread, job, hooked.as_ref()),
             Err(error) => {
@@ -280,7 +282,7 @@ impl WsgiApp {
             }
         }
         if let Some(socket) = hijackable {
-            socket.withdraw();
+            socket.withdraw(has_failed);
         }
         if let Some(hooked) = &hooked {
             hooked.post_request(Some(start.get()));
@@ -387,6 +389,17 @@ fn close(result: &Bound<'_, PyAny>) -> PyResult<()> {
         close.call0()?;
     }
     Ok(())
+}
+
+/// Whether the application, which has the client's socket, has ended otherwise than by saying that there is no response.
+fn has_failed_on_its_socket(
+    called: &PyResult<Bound<'_, PyAny>>,
+    start: &Bound<'_, StartResponse>,
+) -> bool {
+    match called {
+        Ok(_) => start.get().is_hijacked_and_answered(),
+        Err(error) => !error.is_instance_of::<PyStopIteration>(start.py()),
+    }
 }
 
 /// `pre_request` raised: the request fails before the application has seen it.
