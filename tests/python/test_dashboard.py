@@ -93,7 +93,7 @@ def test_a_wait_for_the_gil_shows(watched):
     one = watched("--threads", "2")
 
     def is_counted():
-        """Requests come for as long as the GIL is held. One waits, unless this process slept all that time: then again."""
+        """Requests come for as long as the GIL is held. One waits, unless this process slept then: once more."""
         with one.connect() as holding:
             holding.send_request("GET", "/hold_the_interpreter?1")
             while not select.select([holding.socket], [], [], 0)[0]:
