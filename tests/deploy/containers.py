@@ -56,7 +56,7 @@ class Engine:
     def __init__(self, home: Path) -> None:
         (home / "containers.conf").write_text(ENGINE)
         (home / "storage.conf").write_text(STORAGE.format(home=home))
-        # Without systemd nothing runs health checks: whoever waits for them does.
+        # Without systemd nothing runs health checks: the tests do.
         own = {"CONTAINERS_CONF": f"{home}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{home}/storage.conf"}
         self.environment = {**os.environ, **own, "DISABLE_HC_SYSTEMD": "true"}
 
