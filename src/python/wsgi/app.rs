@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -32,7 +31,7 @@ use super::wsgi_settings::WsgiSettings;
 
 mod failure;
 
-use failure::{end_hijacked, fail, log_failure, named};
+use failure::{end_hijacked, fail, has_failed_on_its_socket, log_failure, named};
 
 /// The application and what its threads share.
 #[derive(Debug)]
@@ -389,17 +388,6 @@ fn close(result: &Bound<'_, PyAny>) -> PyResult<()> {
         close.call0()?;
     }
     Ok(())
-}
-
-/// Whether the application, which has the client's socket, has ended otherwise than by saying that there is no response.
-fn has_failed_on_its_socket(
-    called: &PyResult<Bound<'_, PyAny>>,
-    start: &Bound<'_, StartResponse>,
-) -> bool {
-    match called {
-        Ok(_) => start.get().is_hijacked_and_answered(),
-        Err(error) => !error.is_instance_of::<PyStopIteration>(start.py()),
-    }
 }
 
 /// `pre_request` raised: the request fails before the application has seen it.
