@@ -9,7 +9,6 @@ use crate::http::{Status, Upgrade};
 use crate::pool::Job;
 
 use super::{Action, Connection};
-use crate::worker::dispatch::Usage;
 use crate::worker::http1::{Arrived, Http1, Refusal, Wanted};
 use crate::worker::http2::{Http2, SWITCHING, frames_of};
 use crate::worker::loop_clock::Clock;
@@ -351,8 +350,7 @@ impl Connection {
         if requests.shutdown.is_draining() || !requests.clock.has_keep_alive() {
             self.protocol.close_after_this();
         }
-        if self.usage == Usage::New {
-            self.usage = Usage::Asked;
+        if self.usage.note_request() {
             requests.dispatch.newcomer_asked();
         }
         self.lifecycle.dispatched();

@@ -24,7 +24,7 @@ impl Http2 {
         http2.receive(frames, client, requests);
         http2.inspection.begin_again();
         http2.preface_left = PREFACE.len();
-        http2.beginning = Beginning::Unacknowledged;
+        http2.beginning.upgrade();
         http2.receive(rest, client, requests);
         http2
     }

@@ -10,8 +10,9 @@ use h2::{Reason, RecvStream};
 use http_message::{Method, Request, Response as Message, StatusCode};
 
 use super::super::response_stream::Waiting;
-use super::request_body::Step;
-use super::{Mux, Phase, Stream, Upload};
+use super::phase::{Phase, Upload};
+use super::request_body::{Step, give_window_back};
+use super::{Mux, Stream};
 use crate::http::{BodyLength, ParseError, RequestParts, Status, StreamPriority, Version};
 use crate::pool::Job;
 use crate::worker::body_stream::StreamingRequestBody;
@@ -117,34 +118,23 @@ impl Mux {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        stream.phase = match std::mem::replace(&mut stream.phase, Phase::Reset) {
-            Phase::Receiving {
-                receiving,
-                incoming,
-                mut respond,
-                ..
-            } => {
-                let (body, theirs) = StreamingRequestBody::new(requests.dispatch.pool(), name);
-                let mut job = receiving.job;
-                job.body = theirs;
-                job.arrived = requests.clock.now();
-                job.body_bytes = None;
-                if expects_continue {
-                    send_continue(&mut respond);
-                }
-                Phase::Waiting {
-                    job,
-                    respond,
-                    upload: Some(Upload {
-                        body,
-                        incoming,
-                        received: 0,
-                        held: 0,
-                    }),
-                }
+        stream.phase.wait(|receiving, incoming, respond| {
+            let (body, theirs) = StreamingRequestBody::new(requests.dispatch.pool(), name);
+            let mut job = receiving.job;
+            job.body = theirs;
+            job.arrived = requests.clock.now();
+            job.body_bytes = None;
+            if expects_continue {
+                send_continue(respond);
             }
-            other => other,
-        };
+            let upload = Upload {
+                body,
+                incoming,
+                received: 0,
+                held: 0,
+            };
+            (job, Some(upload))
+        });
         self.waiting.push_back(id);
     }
 
@@ -154,21 +144,12 @@ impl Mux {
             return;
         };
         stream.timer.clear();
-        stream.phase = match std::mem::replace(&mut stream.phase, Phase::Reset) {
-            Phase::Receiving {
-                receiving, respond, ..
-            } => {
-                let mut job = receiving.job;
-                job.arrived = requests.clock.now();
-                job.body_bytes = job.body.len();
-                Phase::Waiting {
-                    job,
-                    respond,
-                    upload: None,
-                }
-            }
-            other => other,
-        };
+        stream.phase.wait(|receiving, _, _| {
+            let mut job = receiving.job;
+            job.arrived = requests.clock.now();
+            job.body_bytes = job.body.len();
+            (job, None)
+        });
         self.waiting.push_back(id);
     }
 
@@ -265,7 +246,7 @@ impl Mux {
         self.has_acted = true;
         if let Some(upload) = self.streams.get_mut(&id).and_then(Stream::upload) {
             upload.body.resume();
-            upload.give_window_back();
+            give_window_back(upload);
         }
     }
 

@@ -6,7 +6,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use super::{Phase, Stream, Upload};
+use super::Stream;
+use super::phase::{Phase, Upload};
 use crate::http::{ParseError, Status};
 use crate::worker::http1::{Refusal, finish_body};
 use crate::worker::requests::Requests;
@@ -127,7 +128,7 @@ impl Stream {
             upload.body.push(bytes);
             upload.held += bytes.len();
             if upload.body.is_wanted() {
-                upload.give_window_back();
+                give_window_back(upload);
             }
         }
         Ok(())
@@ -151,13 +152,12 @@ impl Stream {
     }
 }
 
-impl Upload {
-    pub(super) fn give_window_back(&mut self) {
-        let held = std::mem::take(&mut self.held);
-        if held > 0 {
-            // The connection may be over already: then no window is needed.
-            let _ = self.incoming.flow_control().release_capacity(held);
-        }
+/// The application has room for what it was given.
+pub(super) fn give_window_back(upload: &mut Upload) {
+    let held = std::mem::take(&mut upload.held);
+    if held > 0 {
+        // The connection may be over already: then no window is needed.
+        let _ = upload.incoming.flow_control().release_capacity(held);
     }
 }
 
