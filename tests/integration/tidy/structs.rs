@@ -53,21 +53,21 @@ const VISIBLE_FIELDS: &[Excuse] = &[
 
 /// A struct with named fields.
 #[derive(Debug)]
-struct Struct {
-    name: String,
+pub(super) struct Struct {
+    pub(super) name: String,
     line: usize,
-    fields: Vec<Field>,
+    pub(super) fields: Vec<Field>,
 }
 
 #[derive(Debug)]
-struct Field {
-    name: String,
+pub(super) struct Field {
+    pub(super) name: String,
     line: usize,
     is_visible: bool,
-    kind: String,
+    pub(super) kind: String,
 }
 
-fn structs(tokens: &[Token]) -> Vec<Struct> {
+pub(super) fn structs(tokens: &[Token]) -> Vec<Struct> {
     let mut found = Vec::new();
     for at in 0..tokens.len() {
         if tokens[at].text != "struct" {
@@ -140,7 +140,7 @@ fn fields(tokens: &[Token], mut at: usize, end: usize) -> Vec<Field> {
 /// An `impl` block without a trait.
 #[derive(Debug)]
 struct Inherent {
-    name: String,
+    pub(super) name: String,
     line: usize,
     /// Whether a method of it takes `&mut self`.
     mutates: bool,
