@@ -100,7 +100,7 @@ use crate::pool::{Application, Pool, UnsentBytes};
 use crate::scoreboard::Scoreboard;
 use crate::tls::{Certificates, CurrentServer};
 
-pub use access_lines::{AccessLines, AccessLog, AccessRelay, AccessSink, WorkerInfo};
+pub use access_lines::{AccessLines, AccessLog, AccessRelay, AccessSink, LoggedWorker};
 
 use self::arbiter_channel::ArbiterChannel;
 use self::descriptors::Descriptors;

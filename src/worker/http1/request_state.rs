@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::http::{ParseError, ProxyHeader, ProxyRoute, ResponseHead, Status};
-use crate::pool::{ConnId, Job, Peer, TlsInfo};
+use crate::pool::{AccessLine, ConnId, Job, Peer, TlsInfo};
 
-use crate::worker::access_lines::Outcome;
+use crate::worker::access_lines::RequestEnd;
 use crate::worker::body_stream::StreamingRequestBody;
 use crate::worker::describe::PeerText;
 use crate::worker::dispatch::Dispatch;
@@ -188,15 +188,15 @@ pub(in crate::worker) fn finish_body(receiving: &mut Receiving) -> Result<(), Re
 impl Answered {
     /// The request is over.
     pub(in crate::worker) fn log(self, requests: &mut Requests) {
-        if !self.job.unlogged {
-            let outcome = Outcome {
+        if self.job.access_line != AccessLine::Omitted {
+            let end = RequestEnd {
                 status: self.status,
                 bytes_sent: self.sent_bytes,
                 reason: &self.reason,
             };
             requests
                 .accounting
-                .request(&self.job, &outcome, &requests.clock);
+                .request(&self.job, &end, &requests.clock);
         }
         recycle(self.job, requests);
     }

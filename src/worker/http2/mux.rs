@@ -17,7 +17,7 @@ use h2::Reason;
 use http_message::header::HeaderMap;
 
 use crate::http::Status;
-use crate::pool::{ConnId, Job};
+use crate::pool::{AccessLine, ConnId, Job};
 
 use crate::worker::http1::{Client, Refusal, TimedOut};
 use crate::worker::loop_clock::{Clock, Timer};
@@ -52,14 +52,15 @@ struct Stream {
     trailers: Option<Box<HeaderMap>>,
 }
 
-/// What a job that has come back meets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Awaited {
-    Yes,
-    /// Its client has reset the stream.
-    Reset,
-    /// Its client was answered before; that is logged elsewhere.
-    TimedOut,
+/// What becomes of a job that has come back from the pool.
+#[derive(Debug)]
+enum Returned {
+    /// Its client waits for the answer.
+    Awaited(Box<Job>),
+    /// Its client was answered before (`request_timeout`); that is logged elsewhere.
+    Late(Box<Job>),
+    /// Its client has reset the stream; that is logged, and the job recycled.
+    Gone,
 }
 
 /// See the module.
@@ -198,30 +199,19 @@ impl Mux {
         is_early
     }
 
-    /// A job is back from the pool. Returns it when its client was answered before (`request_timeout`).
-    fn take_back(
-        &mut self,
-        job: Box<Job>,
-        requests: &mut Requests,
-    ) -> Result<Box<Job>, Option<Box<Job>>> {
+    /// A job is back from the pool.
+    fn take_back(&mut self, job: Box<Job>, requests: &mut Requests) -> Returned {
         self.jobs = self.jobs.saturating_sub(1);
         let id = job.conn.stream;
-        let awaited = match self.streams.get(&id).map(|stream| &stream.phase) {
-            Some(Phase::Running { .. } | Phase::Responding(_)) => Awaited::Yes,
-            Some(Phase::TimedOut) => Awaited::TimedOut,
-            _ => Awaited::Reset,
-        };
-        match awaited {
-            Awaited::Yes => Ok(job),
-            Awaited::TimedOut => {
+        match self.streams.get(&id).map(|stream| &stream.phase) {
+            Some(Phase::Running { .. } | Phase::Responding(_)) => Returned::Awaited(job),
+            Some(Phase::TimedOut) => {
                 self.streams.remove(&id);
-                Err(Some(job))
+                Returned::Late(job)
             }
-            Awaited::Reset => {
-                self.streams.remove(&id);
-                let reason = requests.shutdown.reason_of_gone();
-                log_gone(job, reason, requests);
-                Err(None)
+            _ => {
+                self.forget(id, job, requests);
+                Returned::Gone
             }
         }
     }
@@ -301,7 +291,7 @@ impl Mux {
 
 /// A request is over whose client is gone.
 fn log_gone(job: Box<Job>, reason: &str, requests: &mut Requests) {
-    if !job.unlogged {
+    if job.access_line != AccessLine::Omitted {
         requests
             .accounting
             .connection_gone(&job, reason, &requests.clock);

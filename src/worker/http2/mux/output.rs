@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::super::messages::{BodyRoom, interim, message, page_message, send_whole, trailers};
 use super::super::response_stream::{Begun, ResponseStream, Sending};
-use super::Mux;
 use super::phase::Phase;
+use super::{Mux, Returned};
 use crate::http::{ResponseHead, Status, error_page};
 use crate::pool::{Job, Piece, StreamedResponse, Window};
 use crate::worker::describe::{RequestLine, log_overlong_body};
@@ -29,8 +29,9 @@ impl Mux {
         requests: &mut Requests,
     ) -> Option<Box<Job>> {
         let mut job = match self.take_back(job, requests) {
-            Ok(job) => job,
-            Err(returned) => return returned,
+            Returned::Awaited(job) => job,
+            Returned::Late(job) => return Some(job),
+            Returned::Gone => return None,
         };
         let id = job.conn.stream;
         let body = std::mem::take(&mut job.response_body);
@@ -146,11 +147,12 @@ impl Mux {
         requests: &mut Requests,
     ) -> Option<Box<Job>> {
         match self.take_back(job, requests) {
-            Ok(job) => {
+            Returned::Awaited(job) => {
                 self.end(job.conn.stream, job, requests);
                 None
             }
-            Err(returned) => returned,
+            Returned::Late(job) => Some(job),
+            Returned::Gone => None,
         }
     }
 
@@ -213,11 +215,12 @@ impl Mux {
         requests: &mut Requests,
     ) -> Option<Box<Job>> {
         match self.take_back(job, requests) {
-            Ok(job) => {
+            Returned::Awaited(job) => {
                 self.fail(job.conn.stream, job, client, requests);
                 None
             }
-            Err(returned) => returned,
+            Returned::Late(job) => Some(job),
+            Returned::Gone => None,
         }
     }
 
