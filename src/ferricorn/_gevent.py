@@ -116,6 +116,7 @@ def serve(pool: Any, period: float) -> None:
 
         # Where the hub has started it tells nothing, and would cost 5 of 32 us per request.
         spawning_stack_limit = 0
+        __slots__ = ("index",)
 
         def __init__(self, index: int) -> None:
             # What it runs is no method here: that frame would take half a kilobyte of each request that waits.

@@ -48,7 +48,7 @@ def test_systemd_accepts_the_units():
         assert not complaints, complaints
         (home / "app.service").write_text(unit.replace("WatchdogSec=30", "WatchdogSec=soon"))
         spoilt = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-        assert "app.service:15: Failed to parse" in spoilt.stderr, "the check can fail"
+        assert "app.service:16: Failed to parse" in spoilt.stderr, "the check can fail"
 
 
 def test_a_reload_with_a_socket_of_systemd_loses_nothing(server, record_property):

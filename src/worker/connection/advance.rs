@@ -192,7 +192,7 @@ impl Connection {
         requests: &mut Requests,
         io: &mut SharedIo,
     ) -> Action {
-        self.http2 = Some(Box::new(Http2::new(&self.client, requests)));
+        self.http2 = Some(Box::new(Http2::new(&self.client, 0, requests)));
         match self.http2() {
             Some((http2, mut link)) => {
                 match http2.begin(bytes, &mut link, requests, &mut io.writes) {

@@ -10,7 +10,7 @@ use crate::pool::Job;
 
 use super::{Action, Connection};
 use crate::worker::http1::{Arrived, Http1, Refusal, Wanted};
-use crate::worker::http2::{Http2, SWITCHING, frames_of};
+use crate::worker::http2::{FirstStream, Http2, SWITCHING, first_stream};
 use crate::worker::loop_clock::Clock;
 use crate::worker::preamble::{Found, Preamble};
 use crate::worker::read_side::{Input, SHARE_BYTES};
@@ -293,9 +293,9 @@ impl Connection {
                         }
                         Upgrade::Other => {}
                         Upgrade::Http2 => {
-                            if let Some(frames) = self.http2_upgrade(&job, requests) {
+                            if let Some(first) = self.http2_upgrade(&job, requests) {
                                 self.upgrade_to_http2(
-                                    &frames,
+                                    &first,
                                     &bytes[consumed..],
                                     job,
                                     requests,
@@ -320,20 +320,20 @@ impl Connection {
         }
     }
 
-    /// The frames of a request that asks for HTTP/2, if it may.
-    fn http2_upgrade(&self, job: &Job, requests: &Requests) -> Option<Vec<u8>> {
+    /// A request that asks for HTTP/2, as its first stream, if it may.
+    fn http2_upgrade(&self, job: &Job, requests: &Requests) -> Option<FirstStream> {
         let cleartext = requests.policy.http2_cleartext(self.client.is_trusted());
         let is_allowed = cleartext.allows_upgrade()
             && matches!(self.transport, Transport::Plain(_))
             && !requests.shutdown.is_draining();
         let window = requests.policy.http2().http2_initial_window_size;
-        is_allowed.then(|| frames_of(job, window)).flatten()
+        is_allowed.then(|| first_stream(job, window)).flatten()
     }
 
     /// HTTP/2 takes over. The request comes again, as a stream.
     fn upgrade_to_http2(
         &mut self,
-        frames: &[u8],
+        first: &FirstStream,
         rest: &[u8],
         job: Box<Job>,
         requests: &mut Requests,
@@ -343,7 +343,7 @@ impl Connection {
         self.protocol = Http1::default();
         io.encoded.extend_from_slice(SWITCHING);
         self.send_encoded(&mut io.encoded);
-        let http2 = Http2::upgraded(frames, rest, &self.client, requests);
+        let http2 = Http2::upgraded(first, rest, &self.client, requests);
         self.http2 = Some(Box::new(http2));
     }
 

@@ -2,7 +2,7 @@
 //! acted upon.
 
 use super::Http2;
-use super::cleartext_upgrade::Beginning;
+use super::cleartext_upgrade::{Beginning, FirstStream, open_window};
 use super::engine::Polled;
 use super::violation::Violation;
 use crate::worker::describe::PeerText;
@@ -11,17 +11,17 @@ use crate::worker::preamble::PREFACE;
 use crate::worker::requests::Requests;
 
 impl Http2 {
-    /// Of a client that has asked for HTTP/2 in a request of HTTP/1.1, which is stream 1: `frames` say the same. Behind the
-    /// request `rest` was read.
+    /// Of a client that has asked for HTTP/2 in a request of HTTP/1.1, which is stream 1. Behind it `rest` was read.
     pub(in crate::worker) fn upgraded(
-        frames: &[u8],
+        first: &FirstStream,
         rest: &[u8],
         client: &Client,
         requests: &mut Requests,
     ) -> Self {
-        let mut http2 = Self::new(client, requests);
+        let mut http2 = Self::new(client, first.body_bytes, requests);
         http2.receive(PREFACE, client, requests);
-        http2.receive(frames, client, requests);
+        open_window(&mut http2.engine, first.body_bytes);
+        http2.receive(&first.frames, client, requests);
         http2.inspection.begin_again();
         http2.preface_left = PREFACE.len();
         http2.beginning.upgrade();
