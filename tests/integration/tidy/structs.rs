@@ -16,10 +16,6 @@ const STATEFUL: &[&str] = &["http", "pool", "worker"];
 
 const MANY_BOOLS: &[Excuse] = &[
     (
-        "src/pool/job.rs Job",
-        "facts of one request, each set once: whom it is from, where its body is, how it is logged",
-    ),
-    (
         "src/http/limits.rs Rules",
         "settings: each is a leniency that the operator may switch on alone",
     ),
