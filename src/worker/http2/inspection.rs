@@ -332,6 +332,8 @@ impl Inspection {
         if found.is_malformed || self.block.is_trailers && found.has_pseudo {
             seen.faults.push((stream, StreamFault::Malformed));
         }
+        let kept = self.table.take_path().map(|path| (stream, path));
+        seen.paths.extend(kept);
         let begin = self.block.begin.take();
         if let Some(begin) = begin.filter(|_| found.is_to_replace) {
             let block = self.table.replaced(block).ok_or(Violation::EmptyField)?;

@@ -12,11 +12,23 @@ pub(super) struct Seen {
     pub(super) priorities: Vec<(u32, StreamPriority)>,
     /// Streams with an error.
     pub(super) faults: Vec<(u32, StreamFault)>,
+    /// Paths of requests that the crate gets with another.
+    pub(super) paths: Vec<(u32, Box<[u8]>)>,
 }
 
 impl Seen {
     pub(super) fn is_empty(&self) -> bool {
         self.resets.is_empty() && self.faults.is_empty() && self.priorities.is_empty()
+    }
+
+    /// Requests come in order: those before this one have been refused.
+    pub(super) fn take_path(&mut self, stream: u32) -> Option<Box<[u8]>> {
+        if self.paths.is_empty() {
+            return None;
+        }
+        self.paths.retain(|(id, _)| *id >= stream);
+        let at = self.paths.iter().position(|(id, _)| *id == stream)?;
+        Some(self.paths.swap_remove(at).1)
     }
 }
 
