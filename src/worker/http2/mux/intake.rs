@@ -180,7 +180,7 @@ impl Mux {
             let id = self.receiving[at];
             let step = match self.streams.get_mut(&id) {
                 // What is taken in makes room for more, which the client is to know.
-                Some(stream) => stream.take_body(&mut self.has_acted, requests),
+                Some(stream) => stream.take_body(&mut self.has_acted, client, requests),
                 None => Step::Broken,
             };
             match step {
