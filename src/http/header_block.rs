@@ -13,8 +13,11 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+pub use self::rest::BrokenBlock;
+use self::rest::Rest;
 use super::fields::{is_field_value, is_token, is_token_byte};
-use super::huffman;
+
+mod rest;
 
 /// SETTINGS_HEADER_TABLE_SIZE, which we leave at its initial value (RFC 9113 section 6.5.2).
 const TABLE_BYTES_MAX: usize = 4096;
@@ -23,10 +26,6 @@ const ENTRY_BYTES: usize = 32;
 
 /// What stays allocated for texts: more than most have.
 const SCRATCH_BYTES: usize = 512;
-
-/// A block that cannot be decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BrokenBlock;
 
 /// What is in a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,11 +88,11 @@ struct Replacement {
     value: Option<usize>,
     name_length: usize,
     value_length: usize,
-    fate: Fate,
+    substitute: Substitute,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum Substitute {
     LeftOut,
     /// It enters the table.
     Padded,
@@ -174,14 +173,8 @@ impl HeaderTable {
         let mut kept = name;
         if path.is_some() {
             self.path.clone_from(&path);
-            self.replacements.push(Replacement {
-                field: begin..block.len() - rest.0.len(),
-                value: Some(value_begin),
-                name_length: name.length,
-                value_length,
-                fate: Fate::PaddedPath,
-            });
-        } else if !is_allowed || name.is_bad && !is_known_good {
+        }
+        if path.is_some() || !is_allowed || name.is_bad && !is_known_good {
             let needs_value = matches!(name.kind, Kind::Method | Kind::Scheme);
             let keeps_name = !(name.is_bad || needs_value && value_length == 0);
             kept.is_bad = !keeps_name;
@@ -190,9 +183,10 @@ impl HeaderTable {
                 value: keeps_name.then_some(value_begin),
                 name_length: name.length,
                 value_length,
-                fate: match is_indexed {
-                    true => Fate::Padded,
-                    false => Fate::LeftOut,
+                substitute: match is_indexed {
+                    _ if path.is_some() => Substitute::PaddedPath,
+                    true => Substitute::Padded,
+                    false => Substitute::LeftOut,
                 },
             });
         }
@@ -261,7 +255,7 @@ impl HeaderTable {
         for replacement in &self.replacements {
             replaced.extend_from_slice(&block[at..replacement.field.start]);
             at = replacement.field.end;
-            if replacement.fate == Fate::LeftOut {
+            if replacement.substitute == Substitute::LeftOut {
                 continue;
             }
             let mut value_length = replacement.value_length;
@@ -274,7 +268,7 @@ impl HeaderTable {
                 put_text(name_length, &mut replaced);
             }
             put_text(value_length, &mut replaced);
-            if replacement.fate == Fate::PaddedPath {
+            if replacement.substitute == Substitute::PaddedPath {
                 // It has this byte at least.
                 let begin = replaced.len() - value_length;
                 replaced[begin] = b'/';
@@ -386,49 +380,6 @@ const STATIC_NAMES: [u8; 61] = [
     16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10,
     25, 17, 10, 4, 3, 16,
 ];
-
-struct Rest<'a>(&'a [u8]);
-
-impl<'a> Rest<'a> {
-    /// RFC 7541 section 5.1.
-    fn integer(&mut self, prefix_bits: u32) -> Result<usize, BrokenBlock> {
-        let mask = (1_usize << prefix_bits) - 1;
-        let (first, mut rest) = self.0.split_first().ok_or(BrokenBlock)?;
-        let mut value = usize::from(*first) & mask;
-        if value == mask {
-            // Four octets more are enough for any length that a block can have.
-            for shift in [0, 7, 14, 21] {
-                let (next, behind) = rest.split_first().ok_or(BrokenBlock)?;
-                rest = behind;
-                value += usize::from(next & 0x7f) << shift;
-                if next & 0x80 == 0 {
-                    self.0 = rest;
-                    return Ok(value);
-                }
-            }
-            return Err(BrokenBlock);
-        }
-        self.0 = rest;
-        Ok(value)
-    }
-
-    /// RFC 7541 section 5.2.
-    fn string<'b>(&mut self, scratch: &'b mut Vec<u8>) -> Result<&'b [u8], BrokenBlock>
-    where
-        'a: 'b,
-    {
-        let is_huffman = self.0.first().ok_or(BrokenBlock)? & 0x80 != 0;
-        let length = self.integer(7)?;
-        let (string, rest) = self.0.split_at_checked(length).ok_or(BrokenBlock)?;
-        self.0 = rest;
-        if !is_huffman {
-            return Ok(string);
-        }
-        scratch.clear();
-        huffman::decode(string, scratch).map_err(|_| BrokenBlock)?;
-        Ok(scratch)
-    }
-}
 
 #[cfg(test)]
 mod tests;
