@@ -133,7 +133,7 @@ impl Dispatch {
         {
             self.slot
                 .get()
-                .set_queue_length(saturating_u32(self.pool.queue_length()));
+                .report_queue_length(saturating_u32(self.pool.queue_length()));
             health.answer(&mut job, question, &self.slot);
             self.answered.push(job);
             return Ok(());

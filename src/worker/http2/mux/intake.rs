@@ -26,10 +26,11 @@ impl Mux {
         self.requests
     }
 
-    /// A request has come.
+    /// A request has come. `path`: what the client sent, where the crate could not take it.
     pub(in super::super) fn begin(
         &mut self,
         request: Request<RecvStream>,
+        path: Option<Box<[u8]>>,
         mut respond: SendResponse<Bytes>,
         client: &Client,
         requests: &mut Requests,
@@ -46,7 +47,7 @@ impl Mux {
         let mut receiving = Receiving::begin(client, &mut requests.dispatch, &requests.clock);
         let job = &mut receiving.job;
         job.conn = self.name(id);
-        let checked = read_head(&parts, job, &mut requests.policy);
+        let checked = read_head(&parts, path.as_deref(), job, &mut requests.policy);
         let is_whole = incoming.is_end_stream();
         let expects_continue = matches!(&checked, Ok(framing) if framing.1) && !is_whole;
         let stream = Stream {
@@ -160,7 +161,7 @@ impl Mux {
             let id = self.receiving[at];
             let step = match self.streams.get_mut(&id) {
                 // What is taken in makes room for more, which the client is to know.
-                Some(stream) => stream.take_body(&mut self.has_acted, requests),
+                Some(stream) => stream.take_body(&mut self.has_acted, client, requests),
                 None => Step::Broken,
             };
             match step {
@@ -283,6 +284,7 @@ impl Mux {
 /// Returns the declared length, and whether the client waits for `100 Continue`.
 fn read_head(
     message: &http_message::request::Parts,
+    sent_path: Option<&[u8]>,
     job: &mut Job,
     policy: &mut RequestPolicy,
 ) -> Result<(BodyLength, bool), ParseError> {
@@ -299,7 +301,7 @@ fn read_head(
         authority: authority.as_bytes(),
         path: match message.method == Method::CONNECT {
             true => authority.as_bytes(),
-            false => path.as_bytes(),
+            false => sent_path.unwrap_or(path.as_bytes()),
         },
         version: Version::HTTP_2,
     };

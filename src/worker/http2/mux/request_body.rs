@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Stream;
 use super::phase::{Phase, Upload};
 use crate::http::{ParseError, Status};
-use crate::worker::http1::{Refusal, finish_body};
+use crate::worker::http1::{Client, Refusal, finish_body};
 use crate::worker::requests::Requests;
 
 /// How a body goes on.
@@ -53,7 +53,12 @@ impl Stream {
     }
 
     /// Take in what has arrived.
-    pub(super) fn take_body(&mut self, has_taken: &mut bool, requests: &mut Requests) -> Step {
+    pub(super) fn take_body(
+        &mut self,
+        has_taken: &mut bool,
+        client: &Client,
+        requests: &mut Requests,
+    ) -> Step {
         let mut context = Context::from_waker(Waker::noop());
         let mut arrived = 0;
         let step = loop {
@@ -91,7 +96,7 @@ impl Stream {
             *received += bytes.len() as u64;
             let limit = requests.policy.limits().body_bytes_max;
             if let Some(max) = limit.filter(|max| *received > *max) {
-                break Step::Refused(too_large(max));
+                break Step::Refused(too_large(max, client));
             }
             arrived += bytes.len();
             if let Err(error) = self.keep(&bytes, &mut requests.bodies) {
@@ -161,8 +166,6 @@ pub(super) fn give_window_back(upload: &mut Upload) {
     }
 }
 
-fn too_large(max: u64) -> Refusal {
-    let error = ParseError::BodyTooLarge { max };
-    log::warn!("Invalid request on an HTTP/2 stream: {error}");
-    Refusal::of(&error)
+fn too_large(max: u64, client: &Client) -> Refusal {
+    Refusal::invalid(&ParseError::BodyTooLarge { max }, client)
 }
