@@ -161,7 +161,9 @@ def machine(lower: Path) -> Iterator[Machine]:
         (home / "bound").write_text("".join(f"{outside} {inside}\n" for outside, inside in BOUND.items()))
         (home / "boot").write_text(BOOT)
         spaces = ["--mount", "--pid", "--cgroup", "--uts", "--ipc", "--fork", "--kill-child"]
-        line = [program("unshare"), *spaces, "sh", f"{home}/boot", str(home), str(lower)]
+        # It does not outlive the tests, however they end.
+        line = [program("setpriv"), "--pdeathsig", "KILL", program("unshare"), *spaces]
+        line += ["sh", f"{home}/boot", str(home), str(lower)]
         with (home / "errors").open("w") as errors:
             outer = subprocess.Popen(
                 ["sh", "-c", 'echo $$ >"$0"/cgroup.procs && exec "$@"', str(own), *line],
