@@ -50,7 +50,8 @@ pub use estimates::OneRequestShare;
 pub use hub_wakeup::{HubWakeup, Ticket};
 pub use in_flight::InFlightRequest;
 pub use job::{
-    BorrowedBuffer, Job, Peer, Piece, Reply, RequestBody, ResponseBody, StreamedResponse,
+    AccessLine, BorrowedBuffer, Job, Peer, Piece, Reply, RequestBody, ResponseBody,
+    StreamedResponse,
 };
 pub use policy::{Reason, SleepMode};
 pub use response_memory::{COUNTED_BYTES_MIN, Overdraft, Reservation, UnsentBytes};

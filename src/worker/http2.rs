@@ -19,7 +19,7 @@ use super::requests::Requests;
 use super::shared_io::SharedIo;
 use super::write_side::Progress;
 
-use self::cleartext_upgrade::{Beginning, drop_acknowledgement};
+use self::cleartext_upgrade::Beginning;
 use self::engine::Engine;
 use self::goodbye_stage::Goodbye;
 use self::inspection::Inspection;
@@ -241,9 +241,7 @@ impl Http2 {
         writes: &mut WriteBudget,
     ) -> usize {
         let mut output = self.engine.take_output();
-        if self.beginning == Beginning::Unacknowledged && drop_acknowledgement(&mut output) {
-            self.beginning = Beginning::Acknowledged;
-        }
+        self.beginning.filter_output(&mut output);
         let len = output.len();
         if len > 0 {
             if let Err(violation) = self.inspection.inspect_output(&output)

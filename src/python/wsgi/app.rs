@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::http::{Version, client_request_id, made_request_id};
-use crate::pool::{Job, PoolThread, Reply};
+use crate::pool::{AccessLine, Job, PoolThread, Reply};
 use crate::python::fork_guard::end_child;
 use crate::python::gil::{Reason, release};
 use crate::python::hooks::HookError;
@@ -213,7 +213,9 @@ impl WsgiApp {
             Ok(None) => None,
             Ok(Some(mut hooked)) => match hooked.pre_request() {
                 Ok(()) => {
-                    job.is_logged = hooks.is_some_and(RequestHooks::logs_access);
+                    if hooks.is_some_and(RequestHooks::logs_access) {
+                        job.access_line = AccessLine::FromThread;
+                    }
                     Some(hooked)
                 }
                 Err(error) => {

@@ -26,6 +26,20 @@ pub(super) enum Beginning {
     Acknowledged,
 }
 
+impl Beginning {
+    /// The connection began with a request of HTTP/1.1.
+    pub(super) fn upgrade(&mut self) {
+        *self = Self::Unacknowledged;
+    }
+
+    /// Leave out of what the crate sends what the client would not understand.
+    pub(super) fn filter_output(&mut self, output: &mut Vec<u8>) {
+        if *self == Self::Unacknowledged && drop_acknowledgement(output) {
+            *self = Self::Acknowledged;
+        }
+    }
+}
+
 /// What answers the request, before the first frame.
 pub(in crate::worker) const SWITCHING: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
@@ -147,7 +161,7 @@ const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
 
 /// Leave the first acknowledgement of settings out. Returns whether there was one. `output` begins with a frame.
-pub(super) fn drop_acknowledgement(output: &mut Vec<u8>) -> bool {
+fn drop_acknowledgement(output: &mut Vec<u8>) -> bool {
     let is_acknowledgement =
         |head: &[u8]| head[3] == SETTINGS && head[4] & FrameHead::FLAG_ACK != 0;
     let found = find_frame(output, is_acknowledgement);

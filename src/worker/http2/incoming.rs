@@ -4,6 +4,7 @@
 use super::Http2;
 use super::cleartext_upgrade::{Beginning, FirstStream, open_window};
 use super::engine::Polled;
+use super::seen::take_path;
 use super::violation::Violation;
 use crate::worker::describe::PeerText;
 use crate::worker::http1::Client;
@@ -24,7 +25,7 @@ impl Http2 {
         http2.receive(&first.frames, client, requests);
         http2.inspection.begin_again();
         http2.preface_left = PREFACE.len();
-        http2.beginning = Beginning::Unacknowledged;
+        http2.beginning.upgrade();
         http2.receive(rest, client, requests);
         http2
     }
@@ -64,7 +65,8 @@ impl Http2 {
             .add_http2_ended(violation.guard());
         // The preface may just have come: without it there is no GOAWAY. Requests that came before are logged.
         while let Polled::Request(request, respond) = self.engine.poll() {
-            self.mux.begin(request, respond, client, requests);
+            let path = take_path(respond.stream_id().as_u32(), &mut self.seen);
+            self.mux.begin(request, path, respond, client, requests);
         }
         self.end(violation.code(), requests);
     }
@@ -76,7 +78,12 @@ impl Http2 {
                 // What was reset before this request came has made room for it.
                 self.apply_seen(respond.stream_id().as_u32(), client, requests);
             }
-            self.mux.begin(request, respond, client, requests);
+            let path = take_path(respond.stream_id().as_u32(), &mut self.seen);
+            self.mux.begin(request, path, respond, client, requests);
+        }
+        if !self.engine.is_full() {
+            // The crate has read all that came: the requests of these it has refused.
+            self.seen.paths.clear();
         }
         self.apply_seen(u32::MAX, client, requests);
     }
