@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
 
@@ -105,12 +106,29 @@ pub(super) struct Inheritance<'a> {
     pub(super) certificates: Option<Arc<Certificates>>,
 }
 
+/// Why a child of the arbiter cannot be what it was forked for.
+#[derive(Debug, thiserror::Error)]
+pub enum EnterError {
+    #[error("the arbiter is gone")]
+    ArbiterGone,
+    #[error("the arbiter did not adopt it")]
+    NotAdopted,
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+impl From<Errno> for EnterError {
+    fn from(errno: Errno) -> Self {
+        Self::System(errno.into())
+    }
+}
+
 impl Inheritance<'_> {
     /// In the child: descriptors of its own, the listeners' and the notify pipe's. Signals are let through at the end.
     ///
     /// # Errors
     /// The arbiter is gone, or there are no descriptors left.
-    pub(super) fn enter(&self, blocked: Blocked) -> io::Result<(Vec<Listener>, OwnedFd)> {
+    pub(super) fn enter(&self, blocked: Blocked) -> Result<(Vec<Listener>, OwnedFd), EnterError> {
         signals::leave_to_child()?;
         nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
         let listeners = self.listeners.try_clone()?;
@@ -118,7 +136,7 @@ impl Inheritance<'_> {
         drop(blocked);
         if getppid() != self.arbiter {
             // It died before its death could be signalled to this process.
-            return Err(io::Error::other("it is gone"));
+            return Err(EnterError::ArbiterGone);
         }
         Ok((listeners, notifier))
     }
@@ -132,7 +150,7 @@ impl Inheritance<'_> {
         birth: &Birth,
         channel: Option<WorkerChannel>,
         blocked: Blocked,
-    ) -> io::Result<Box<WorkerContext>> {
+    ) -> Result<Box<WorkerContext>, EnterError> {
         let (listeners, notifier) = self.enter(blocked)?;
         self.scoreboard.keep_only(birth.slot)?;
         log::info!("Booting worker with pid: {}", getpid());

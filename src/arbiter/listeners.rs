@@ -11,6 +11,7 @@ use std::sync::Arc;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use crate::config::Config;
+use crate::net::inherit::AdoptError;
 use crate::net::{self, AddressError, BindAddress, BindError, BindOptions, Bound, Listener, Wait};
 
 /// The sockets that are listened on now, those that are about to be closed, and those that came from outside.
@@ -37,7 +38,7 @@ struct Dropped {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     #[error("cannot use the sockets of systemd")]
-    Adopt(#[source] io::Error),
+    Adopt(#[source] AdoptError),
     #[error(transparent)]
     Address(#[from] AddressError),
     #[error(transparent)]

@@ -1,12 +1,11 @@
 //! What the arbiter starts from, and how it ends.
 
-use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
 use nix::unistd::{Pid, getpid};
 
-use super::fork::WorkerContext;
+use super::fork::{EnterError, WorkerContext};
 use super::fork_server::ForkServerContext;
 use super::notifier::Supervisor;
 use super::start_error::StartError;
@@ -45,7 +44,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// In a child: how it goes on, or its end when it cannot.
-    pub(super) fn child(entered: io::Result<Self>) -> Self {
+    pub(super) fn child(entered: Result<Self, EnterError>) -> Self {
         entered.unwrap_or_else(|error| {
             log::error!(
                 "This process (pid:{}) cannot take over from the arbiter: {error}",

@@ -11,6 +11,15 @@ use super::rollout::Rollout;
 use super::worker_handle::Birth;
 use crate::scoreboard::Scoreboard;
 
+/// Why the next worker has no slot.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClaimError {
+    #[error("the scoreboard is full; reload to grow it")]
+    ScoreboardFull,
+    #[error(transparent)]
+    NoMemory(#[from] io::Error),
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Spawner {
@@ -120,12 +129,11 @@ impl Spawner {
         fork_servers: &ForkServers,
         rollout: &Rollout,
         now: u64,
-    ) -> io::Result<Birth> {
+    ) -> Result<Birth, ClaimError> {
         let free = children.free_slots(&scoreboard);
         let free = free.filter(|slot| !fork_servers.holds_slot(*slot));
         let slot = self.backoff.choose(free, now);
-        let slot =
-            slot.ok_or_else(|| io::Error::other("the scoreboard is full; reload to grow it"))?;
+        let slot = slot.ok_or(ClaimError::ScoreboardFull)?;
         scoreboard.slot(slot).claim(rollout.generation());
         let lifetime = max_lifetime(&rollout.config().lifecycle);
         Ok(Birth {

@@ -31,6 +31,11 @@ pub enum Succession {
     Successor { child: Pid },
 }
 
+/// The system has none for the successor.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no room for a process more")]
+struct NoRoom;
+
 /// Forks, and ends this process after `moved(successor)`. `adopter` becomes the child's parent: a process above this
 /// one that is a subreaper.
 ///
@@ -52,7 +57,7 @@ pub fn fork_with_successor(adopter: Pid, moved: impl FnOnce(Pid)) -> io::Result<
                 leave(0);
             }
             while waitpid(child, None) == Err(Errno::EINTR) {}
-            Err(io::Error::other("there is no room for a process more"))
+            Err(io::Error::other(NoRoom))
         }
         ForkResult::Child => {
             drop(pid_read);

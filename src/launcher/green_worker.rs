@@ -3,7 +3,6 @@
 //! The loop's thread is native and gets no signals. At the end of `graceful_timeout` the greenlets that still run are
 //! killed. A main thread that does not come back even then is stuck in one of them, and the loop's thread ends the process.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
-use super::main_thread::{beside_event_loop, serve_or_fail};
+use super::main_thread::{LoopError, beside_event_loop, serve_or_fail};
 use super::worker_signals::watch_slot;
 use crate::config::{Config, GreenLibrary};
 use crate::python::green;
@@ -36,7 +35,7 @@ pub(super) fn serve(
     application: &Arc<GreenApplication>,
     watch: &Arc<HubWatch>,
     on_stuck: impl FnOnce(Exit) + Send + 'static,
-) -> io::Result<Exit> {
+) -> Result<Exit, LoopError> {
     let (scoreboard, index) = (Arc::clone(&setup.scoreboard), setup.slot);
     let period = period(setup.config.workers.timeout);
     let watched = Arc::clone(watch);

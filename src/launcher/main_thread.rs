@@ -21,6 +21,15 @@ use crate::python::traceback::format as traceback;
 use crate::scoreboard::SlotState;
 use crate::worker::{self, Exit, Setup};
 
+/// Why the event loop, on a thread of its own, has not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoopError {
+    #[error(transparent)]
+    NotStarted(#[from] io::Error),
+    #[error("the event loop panicked")]
+    Panicked,
+}
+
 /// Serves. `on_stuck` is called on the loop's thread when the main one does not come back.
 pub(super) fn serve(
     py: Python<'_>,
@@ -28,7 +37,7 @@ pub(super) fn serve(
     application: &Arc<PythonApplication>,
     jobs: &MainThreadJobs,
     on_stuck: impl FnOnce(Exit) + Send + 'static,
-) -> io::Result<Exit> {
+) -> Result<Exit, LoopError> {
     let looped = Arc::clone(application);
     let event_loop = move || {
         let exit = serve_or_fail(setup, &*looped, 1);
@@ -46,7 +55,7 @@ pub(super) fn beside_event_loop(
     py: Python<'_>,
     event_loop: impl FnOnce() -> Exit + Send + 'static,
     application: impl FnOnce() -> PyResult<()>,
-) -> io::Result<Exit> {
+) -> Result<Exit, LoopError> {
     let event_loop = without_signals(|| {
         thread::Builder::new()
             .name("ferricorn-loop".to_owned())
@@ -55,8 +64,7 @@ pub(super) fn beside_event_loop(
     if let Err(error) = application() {
         log::error!("{}", traceback(py, &error));
     }
-    release(py, Reason::MainThread, || event_loop.join())
-        .map_err(|_| io::Error::other("the event loop panicked"))
+    release(py, Reason::MainThread, || event_loop.join()).map_err(|_| LoopError::Panicked)
 }
 
 /// Runs the event loop. When it fails, its threads wait for jobs that never come: none of them is to be waited for.

@@ -10,7 +10,7 @@ use pyo3::types::PyString;
 
 use crate::arbiter::{Supervisor, TICKETS};
 use crate::net::Listener;
-use crate::net::inherit::{from_old_master, systemd_fds};
+use crate::net::inherit::{AdoptError, from_old_master, systemd_fds};
 
 /// What was there before this program started.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ pub(super) struct Inheritance {
 #[error("cannot use the sockets of the old master ({numbers})")]
 pub(super) struct InheritError {
     numbers: String,
-    source: std::io::Error,
+    source: AdoptError,
 }
 
 impl Inheritance {

@@ -11,7 +11,7 @@ use super::faults::Faults;
 use super::green_worker;
 use super::greenlets;
 use super::leave::{leave, log_running, say_goodbye};
-use super::main_thread;
+use super::main_thread::{self, LoopError};
 use super::python_logs::{self, Touched};
 use super::python_runtime::Inherited;
 use super::raised::Raised;
@@ -44,6 +44,8 @@ enum ServeError {
     AccessLog(#[from] FormatError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Loop(#[from] LoopError),
 }
 
 /// Serves until the worker is asked to stop.

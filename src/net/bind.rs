@@ -17,8 +17,9 @@ use nix::sys::stat::{Mode, umask};
 
 use super::address::BindAddress;
 use super::host_names::{self, NameError};
+use super::inherit::{self, AdoptError};
 use super::listener::{Bound, Listener};
-use super::{address_user, inherit, socket_file, unsent};
+use super::{address_user, socket_file, unsent};
 use crate::fork_guard;
 
 /// The settings of listening sockets.
@@ -125,7 +126,7 @@ fn bind_queues(
 ///
 /// # Errors
 /// When one of them is not a stream socket.
-pub fn adopt_all(fds: &[RawFd], options: &BindOptions) -> io::Result<Vec<Bound>> {
+pub fn adopt_all(fds: &[RawFd], options: &BindOptions) -> Result<Vec<Bound>, AdoptError> {
     fds.iter()
         .map(|fd| {
             let listener = inherit::adopt(*fd, options.backlog())?;

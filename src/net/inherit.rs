@@ -11,9 +11,11 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::num::ParseIntError;
 use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt,
@@ -22,6 +24,36 @@ use nix::sys::socket::{
 
 use super::{BindAddress, Bound, Listener};
 use crate::fork_guard;
+
+/// Why a descriptor is no listener of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    #[error("not a stream socket")]
+    NotAStream,
+    #[error("not a listening socket")]
+    NotListening,
+    #[error("neither a TCP nor a unix socket")]
+    OtherFamily,
+    #[error("not the number of a descriptor")]
+    NotANumber(#[from] ParseIntError),
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+impl From<Errno> for AdoptError {
+    fn from(errno: Errno) -> Self {
+        Self::System(errno.into())
+    }
+}
+
+impl From<AdoptError> for io::Error {
+    fn from(error: AdoptError) -> Self {
+        match error {
+            AdoptError::System(error) => error,
+            error => Self::other(error),
+        }
+    }
+}
 
 /// The descriptors that systemd passed to process `own_pid`, from the values of `LISTEN_PID` and
 /// `LISTEN_FDS`. The caller removes both variables, so that no child takes them for its own.
@@ -39,9 +71,9 @@ pub fn systemd_fds(listen_pid: Option<&str>, listen_fds: Option<&str>, own_pid: 
 ///
 /// # Errors
 /// When the number is no open descriptor, or not of a TCP or unix stream socket.
-pub fn adopt(fd: RawFd, backlog: Backlog) -> io::Result<Listener> {
+pub fn adopt(fd: RawFd, backlog: Backlog) -> Result<Listener, AdoptError> {
     if fd < 0 {
-        return Err(io::ErrorKind::InvalidInput.into());
+        return Err(Errno::EBADF.into());
     }
     // SAFETY: the number is only used for the one system call that duplicates it, which fails with EBADF
     // when it is not open; nothing else in this process closes descriptors it does not own.
@@ -49,7 +81,7 @@ pub fn adopt(fd: RawFd, backlog: Backlog) -> io::Result<Listener> {
     let socket = borrowed.try_clone_to_owned()?;
     fork_guard::register(borrowed);
     if getsockopt(&socket, sockopt::SockType)? != SockType::Stream {
-        return Err(io::Error::other("not a stream socket"));
+        return Err(AdoptError::NotAStream);
     }
     if !getsockopt(&socket, sockopt::AcceptConn)? {
         listen(&socket, backlog)?;
@@ -62,10 +94,10 @@ pub fn adopt(fd: RawFd, backlog: Backlog) -> io::Result<Listener> {
 ///
 /// # Errors
 /// When one of the numbers is no listening stream socket.
-pub fn from_old_master(gunicorn_fd: &str) -> io::Result<Vec<Listener>> {
+pub fn from_old_master(gunicorn_fd: &str) -> Result<Vec<Listener>, AdoptError> {
     let mut numbers = Vec::new();
     for text in gunicorn_fd.split(',').map(str::trim) {
-        let number: RawFd = text.parse().map_err(io::Error::other)?;
+        let number: RawFd = text.parse()?;
         if number > STDERR && !numbers.contains(&number) {
             numbers.push(number);
         }
@@ -74,11 +106,11 @@ pub fn from_old_master(gunicorn_fd: &str) -> io::Result<Vec<Listener>> {
 }
 
 /// Owns an open listening socket from here on.
-fn take(fd: RawFd) -> io::Result<Listener> {
+fn take(fd: RawFd) -> Result<Listener, AdoptError> {
     // SAFETY: the number is only used for calls that fail with EBADF when it is not open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     if !getsockopt(&borrowed, sockopt::AcceptConn)? {
-        return Err(io::Error::other("not a listening socket"));
+        return Err(AdoptError::NotListening);
     }
     // Not for the programs that the application starts.
     fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
@@ -113,7 +145,7 @@ pub fn share_out(
     (taken, missing)
 }
 
-fn listener_of(socket: OwnedFd) -> io::Result<Listener> {
+fn listener_of(socket: OwnedFd) -> Result<Listener, AdoptError> {
     use std::os::fd::AsRawFd as _;
 
     fork_guard::register(&socket);
@@ -124,7 +156,7 @@ fn listener_of(socket: OwnedFd) -> io::Result<Listener> {
             super::unsent::bound(&socket);
             Listener::Tcp(TcpListener::from(socket))
         }
-        _ => return Err(io::Error::other("neither a TCP nor a unix socket")),
+        _ => return Err(AdoptError::OtherFamily),
     };
     listener.set_nonblocking()?;
     Ok(listener)
@@ -193,17 +225,23 @@ mod tests {
     #[test]
     fn numbers_of_another_master_must_be_listening_sockets() {
         let (mine, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(from_old_master(&mine.as_raw_fd().to_string()).is_err());
-        assert!(from_old_master("1000000").is_err());
-        assert!(from_old_master("x").is_err());
+        let refused = |numbers: &str| from_old_master(numbers).unwrap_err();
+        let own = refused(&mine.as_raw_fd().to_string());
+        assert!(matches!(own, AdoptError::NotListening));
+        assert!(matches!(refused("1000000"), AdoptError::System(_)));
+        assert!(matches!(refused("x"), AdoptError::NotANumber(_)));
         assert!(from_old_master("0,1,2").unwrap().is_empty());
     }
 
     #[test]
     fn refuses_what_is_no_stream_socket() {
         let datagram = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert!(adopt(datagram.as_raw_fd(), Backlog::MAXCONN).is_err());
-        assert!(adopt(1_000_000, Backlog::MAXCONN).is_err());
-        assert!(adopt(-1, Backlog::MAXCONN).is_err());
+        let refused = |fd| adopt(fd, Backlog::MAXCONN).unwrap_err();
+        assert!(matches!(
+            refused(datagram.as_raw_fd()),
+            AdoptError::NotAStream
+        ));
+        assert!(matches!(refused(1_000_000), AdoptError::System(_)));
+        assert!(matches!(refused(-1), AdoptError::System(_)));
     }
 }

@@ -14,7 +14,7 @@ use nix::unistd::{Pid, getpid, getppid, pipe2};
 
 use super::wire;
 use crate::arbiter::control_channel::WorkerChannel;
-use crate::arbiter::fork::{Inheritance, WorkerContext, max_requests};
+use crate::arbiter::fork::{EnterError, Inheritance, WorkerContext, max_requests};
 use crate::arbiter::runtime::{Forked, Runtime};
 use crate::arbiter::signals::Blocked;
 use crate::config::Config;
@@ -67,7 +67,7 @@ impl ForkServerContext {
         inheritance: Inheritance<'_>,
         control: OwnedFd,
         blocked: Blocked,
-    ) -> io::Result<Box<Self>> {
+    ) -> Result<Box<Self>, EnterError> {
         let (listeners, notifier) = inheritance.enter(blocked)?;
         Ok(Box::new(Self {
             config: Arc::clone(inheritance.config),
@@ -174,11 +174,11 @@ impl ForkServerContext {
         self,
         request: SpawnRequest,
         fork_server: Option<Pid>,
-    ) -> io::Result<WorkerContext> {
+    ) -> Result<WorkerContext, EnterError> {
         let deadline = monotonic_ms() + ADOPTION_MS;
         while getppid() != self.arbiter {
             if monotonic_ms() > deadline {
-                return Err(io::Error::other("the arbiter did not adopt it"));
+                return Err(EnterError::NotAdopted);
             }
             std::thread::sleep(Duration::from_micros(200));
         }
@@ -204,7 +204,7 @@ impl ForkServerContext {
             fork_server,
         };
         if context.is_orphan() {
-            return Err(io::Error::other("the arbiter is gone"));
+            return Err(EnterError::ArbiterGone);
         }
         Ok(context)
     }

@@ -1,7 +1,7 @@
 //! The arbiter's start, its forks, and its end.
 
+use std::convert::Infallible;
 use std::time::Duration;
-use std::{convert::Infallible, io};
 
 use nix::sys::signal::Signal;
 
@@ -11,6 +11,7 @@ use crate::arbiter::fork::{self, Inheritance, Side};
 use crate::arbiter::fork_server::{ForkServerContext, ServerExit, open_control};
 use crate::arbiter::listeners;
 use crate::arbiter::outcome::{EXIT_CHILD_FAILED, EXIT_UNHANDLED, Start};
+use crate::arbiter::spawner::ClaimError;
 use crate::arbiter::start_error::StartError;
 use crate::arbiter::stopping::{StopLimit, millis};
 use crate::arbiter::supervision::{PRELOAD_FAILED, STOP_MARGIN, preload_end};
@@ -123,7 +124,7 @@ impl<'r> Arbiter<'r> {
     }
 
     /// A slot on the current scoreboard, or with `--preload` on that of the fork server.
-    fn claim_slot(&mut self, scoreboard: Option<Arc<Scoreboard>>) -> io::Result<Birth> {
+    fn claim_slot(&mut self, scoreboard: Option<Arc<Scoreboard>>) -> Result<Birth, ClaimError> {
         let (children, fork_servers) = (&self.children, &self.fork_servers);
         let scoreboard = match scoreboard {
             Some(scoreboard) => scoreboard,
