@@ -13,6 +13,7 @@ use std::io;
 use std::time::Instant;
 
 use crate::http::Status;
+use crate::net::unacknowledged_bytes;
 use crate::pool::{ConnId, Job, Peer, Reply};
 
 pub(super) use super::connection_lifecycle::Action;
@@ -92,6 +93,11 @@ impl Connection {
     /// The number of the listener that has accepted it.
     pub(super) fn listener(&self) -> usize {
         self.client.listener()
+    }
+
+    /// How many bytes the client has not acknowledged.
+    pub(super) fn unacknowledged_bytes(&self) -> Option<u32> {
+        unacknowledged_bytes(&self.transport)
     }
 
     pub(super) fn transport(&mut self) -> &mut Transport {
