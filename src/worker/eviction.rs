@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn who_acknowledges_anything_does_not_stand_still() {
         let (mut threads, start) = (StuckThreads::default(), Instant::now());
-        for step in 0..7u32 {
+        for step in 0..6u32 {
             let clients = [
                 (client(0), Some(1000), start),
                 (client(1), Some(1000 - step), start),
