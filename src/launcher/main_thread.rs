@@ -31,7 +31,7 @@ pub(super) fn serve(
 ) -> io::Result<Exit> {
     let looped = Arc::clone(application);
     let event_loop = move || {
-        let exit = serve_or_fail(setup, &*looped, 1);
+        let exit = serve_or_fail(setup, Arc::clone(&looped) as _, 1);
         if exit.stuck_threads > 0 && looped.has_main_thread() {
             on_stuck(exit);
         }
@@ -60,7 +60,11 @@ pub(super) fn beside_event_loop(
 }
 
 /// Runs the event loop. When it fails, its threads wait for jobs that never come: none of them is to be waited for.
-pub(super) fn serve_or_fail(setup: Setup, application: &dyn Application, threads: usize) -> Exit {
+pub(super) fn serve_or_fail(
+    setup: Setup,
+    application: Arc<dyn Application>,
+    threads: usize,
+) -> Exit {
     let (scoreboard, index, logs) = (Arc::clone(&setup.scoreboard), setup.slot, setup.log);
     worker::run(setup, application).unwrap_or_else(|error| {
         let has_served = scoreboard.slot(index).reported_state() != SlotState::Booting;

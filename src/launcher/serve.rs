@@ -136,7 +136,9 @@ fn start(
         main_thread::serve(py, setup, &Arc::new(application), &jobs, on_stuck)?
     } else {
         let application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
-        let serve = || main_thread::serve_or_fail(setup, &application, config.workers.threads);
+        let application = Arc::new(application);
+        let looped = Arc::clone(&application);
+        let serve = || main_thread::serve_or_fail(setup, looped, config.workers.threads);
         release(py, Reason::MainThread, serve)
     };
     python_logs::served();

@@ -11,8 +11,8 @@
 //! | layer | files |
 //! | --- | --- |
 //! | words | `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `hub_wakeup`, `response_memory`, `window` |
-//! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes |
-//! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `job_stats` |
+//! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes; `lending`: when a thread runs the loop |
+//! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `loop_role` (who runs the loop), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `job_stats` |
 //! | messages | `job` |
 //! | ways | `job_queue` (in), `replies` (back) |
 //! | the whole | `thread_pool` |
@@ -27,8 +27,10 @@ mod in_flight;
 mod job;
 mod job_queue;
 mod job_stats;
+mod lending;
 mod live_connections;
 mod loop_park;
+mod loop_role;
 pub mod policy;
 mod replies;
 mod response_memory;
@@ -52,6 +54,8 @@ pub use in_flight::InFlightRequest;
 pub use job::{
     BorrowedBuffer, Job, Peer, Piece, Reply, RequestBody, ResponseBody, StreamedResponse,
 };
+pub use lending::Lending;
+pub use loop_role::{LentLoop, Served, Turn};
 pub use policy::{Reason, SleepMode};
 pub use response_memory::{COUNTED_BYTES_MIN, Overdraft, Reservation, UnsentBytes};
 pub use streaming_body::{BodyDemand, StreamingBody};

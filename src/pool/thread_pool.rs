@@ -4,6 +4,7 @@
 //! each through its [`super::PoolThread`]. This file joins the parts; each protocol stands in the file of its part, and
 //! each decision in `policy.rs`.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -17,7 +18,9 @@ use super::in_flight::{InFlight, InFlightRequest};
 use super::job::{BorrowedBuffer, Job, Piece, Reply};
 use super::job_queue::JobQueue;
 use super::job_stats::JobStats;
+use super::lending;
 use super::live_connections::LiveConnections;
+use super::loop_role::{LentLoop, LoopRole, Served};
 use super::policy::{self, BriefSleep, FastJobs, Reason, SleepMode, Wake};
 use super::replies::Replies;
 use super::response_memory::UnsentBytes;
@@ -34,6 +37,7 @@ pub struct Pool {
     /// What the threads run, when requests are timed.
     in_flight: Option<InFlight>,
     wakeup: WakeupToken,
+    role: LoopRole,
     /// Where the jobs are greenlets, their hub.
     hub: Option<Arc<HubWakeup>>,
     replies: Replies,
@@ -60,6 +64,7 @@ impl Pool {
             stats: JobStats::new(),
             in_flight: None,
             wakeup: WakeupToken::new(threads),
+            role: LoopRole::new(),
             hub: None,
             replies: Replies::new(wake_poll),
             live: LiveConnections::new(capacity),
@@ -173,13 +178,20 @@ impl Pool {
             }
             return;
         }
-        if reason == Reason::Stall {
-            self.stats.note_stall();
+        match reason {
+            Reason::Stall => self.stats.note_stall(),
+            // The thread that runs the loop looks after them as soon as it has iterated.
+            Reason::DeferredDrops if self.role.is_lent() => return,
+            Reason::Signal if self.role.is_lent() => {
+                self.role.recall();
+                self.replies.wake_loop();
+            }
+            _ => {}
         }
         match policy::wake(reason, self.is_fast()) {
             Wake::One => self.wakeup.notify_one(),
-            Wake::OneIfAllParked if !self.wakeup.is_any_awake() => self.wakeup.notify_one(),
-            Wake::OneIfAllParked | Wake::No => {}
+            Wake::OneIfAllParked => self.notify_if_all_parked(),
+            Wake::No => {}
         }
     }
 
@@ -246,9 +258,51 @@ impl Pool {
         }))
     }
 
-    /// Announce that the loop is about to sleep. Returns false when a reply is waiting: then it must not.
+    /// Announce that the loop is about to sleep. Returns false when a reply is waiting, or its thread is recalled: then it must
+    /// not.
     pub fn park(&self, mode: SleepMode) -> bool {
-        self.replies.park(mode)
+        self.replies.park(mode, || self.role.is_recalled())
+    }
+
+    /// The loop may be lent to this pool's threads, from the calling thread: jobs run one at a time there, and the system has what
+    /// it takes.
+    pub fn prepare_lending(&self) -> bool {
+        self.hub.is_none() && !self.stats.is_parallel() && self.role.prepare()
+    }
+
+    /// Whether jobs are such that the loop is lent, and so many of them are run where they were found (`lending::fit`).
+    #[inline]
+    pub fn fit_lent_loop(&self, jobs: usize) -> bool {
+        self.is_fast() && lending::fit(jobs, self.stats.service_micros())
+    }
+
+    /// Serve with `event_loop`, whose monitor the calling thread is, and lend it while it may be lent. Returns the worker's exit
+    /// code.
+    ///
+    /// # Errors
+    /// The loop cannot go on.
+    pub fn serve(&self, mut event_loop: Box<dyn LentLoop>) -> io::Result<i32> {
+        loop {
+            match event_loop.serve()? {
+                Served::Over(code) => return Ok(code),
+                Served::Calm => {
+                    let (back, end) = self.role.lend(event_loop, || self.notify_if_all_parked());
+                    event_loop = back;
+                    end?;
+                }
+            }
+        }
+    }
+
+    /// The loop is run by one of the pool's threads.
+    pub fn is_loop_lent(&self) -> bool {
+        self.role.is_lent()
+    }
+
+    fn notify_if_all_parked(&self) {
+        if !self.wakeup.is_any_awake() {
+            self.wakeup.notify_one();
+        }
     }
 
     /// Sleep without a look at the poll set, after [`Pool::park`] with [`SleepMode::Batching`].
@@ -354,6 +408,17 @@ impl Pool {
     /// Whether there is anything for a thread that looks.
     pub(super) fn has_work(&self) -> bool {
         self.has_jobs() || self.has_deferred_drops() || self.is_closed()
+    }
+
+    /// Whether the loop is for a thread without a job to run.
+    #[inline]
+    pub(super) fn has_loop(&self) -> bool {
+        self.role.is_aside()
+    }
+
+    /// Run the loop, if no other thread has taken it, until there is something else to do. Returns when that was.
+    pub(super) fn run_loop(&self) -> Option<Instant> {
+        self.role.run(|| self.has_work())
     }
 
     /// See [`JobQueue::is_closed`].

@@ -1,7 +1,8 @@
 //! The protocols that park and wake threads, under every interleaving that loom finds: no job is left behind while all
-//! pool threads are parked, no reply while the event loop is, and no greenlet that is due while its hub polls.
+//! pool threads are parked, no reply while the event loop is, and no greenlet that is due while its hub polls. An event loop that
+//! is lent is run by one thread at a time, and comes back.
 //!
-//! `src/pool/wakeup.rs`, `loop_park.rs` and `hub_wakeup.rs` are compiled here as they are, against loom's primitives instead of
+//! `src/pool/wakeup.rs`, `loop_park.rs`, `loop_role.rs` and `hub_wakeup.rs` are compiled here as they are, against loom's primitives instead of
 //! the standard library's. The queues are plain ones, but what the threads and the loop do with them is what
 //! `src/pool/thread.rs`, `thread_pool.rs` and `replies.rs` do.
 
@@ -15,14 +16,18 @@
 mod hub_wakeup;
 #[path = "../../src/pool/loop_park.rs"]
 mod loop_park;
+#[allow(unreachable_pub, reason = "it is public in the crate")]
+#[path = "../../src/pool/loop_role.rs"]
+mod loop_role;
 #[path = "../../src/pool/wakeup.rs"]
 mod wakeup;
 
 mod sync {
     //! loom's primitives in the shape of `src/pool/sync.rs`.
 
-    use std::sync::OnceLock;
-    use std::time::Duration;
+    use std::cell::Cell;
+    use std::sync::{Arc, OnceLock};
+    use std::time::{Duration, Instant};
 
     pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     use loom::sync::{Condvar, Mutex as LoomMutex, MutexGuard};
@@ -72,6 +77,10 @@ mod sync {
     impl AtomicBool {
         pub(crate) fn new(value: bool) -> Self {
             Self(loom::sync::atomic::AtomicBool::new(value))
+        }
+
+        pub(crate) fn load(&self, ordering: Ordering) -> bool {
+            self.0.load(ordering)
         }
 
         pub(crate) fn store(&self, value: bool, ordering: Ordering) {
@@ -155,6 +164,52 @@ mod sync {
         }
     }
 
+    #[derive(Debug, Default)]
+    struct Bell {
+        has_rung: LoomMutex<bool>,
+        rings: Condvar,
+    }
+
+    loom::thread_local! {
+        static BELL: Arc<Bell> = Arc::default();
+        /// Whether a time that is asked for is over: not at the first look, and then it is.
+        static IS_OVER: Cell<bool> = Cell::new(false);
+    }
+
+    /// An alarm that rings as soon as it is set, which may be before or after anything else.
+    pub(crate) struct Alarm(Arc<Bell>);
+
+    impl Alarm {
+        pub(crate) fn of_this_thread() -> std::io::Result<Self> {
+            Ok(Self(BELL.with(Arc::clone)))
+        }
+
+        pub(crate) fn ring_in(&mut self, _: Duration) {
+            *self.0.has_rung.lock().expect("not poisoned") = true;
+            self.0.rings.notify_one();
+        }
+
+        pub(crate) fn expect() -> Expected {
+            Expected(BELL.with(Arc::clone))
+        }
+
+        pub(crate) fn left(_: Instant, time: Duration) -> Option<Duration> {
+            IS_OVER.with(|is_over| (!is_over.replace(!is_over.get())).then_some(time))
+        }
+    }
+
+    pub(crate) struct Expected(Arc<Bell>);
+
+    impl Expected {
+        pub(crate) fn wait(&self) {
+            let mut has_rung = self.0.has_rung.lock().expect("not poisoned");
+            while !*has_rung {
+                has_rung = self.0.rings.wait(has_rung).expect("not poisoned");
+            }
+            *has_rung = false;
+        }
+    }
+
     #[derive(Debug)]
     pub(crate) struct Parker {
         token: LoomMutex<bool>,
@@ -226,6 +281,7 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ferricorn::pool::policy;
 use hub_wakeup::HubWakeup;
 use loop_park::LoopPark;
+use loop_role::{LentLoop, LoopRole, Served, Turn};
 use policy::SleepMode;
 use wakeup::WakeupToken;
 
@@ -406,6 +462,115 @@ fn a_batch_ends_with_a_reply_that_wakes_the_loop() {
     for mode in MODES {
         every_reply_arrives(mode, &[&[true, true, false]]);
     }
+}
+
+/// What the thread does that is the pool's and runs a lent loop: `PoolThread::next_job`.
+struct Lender {
+    pool: Pool,
+    role: LoopRole,
+    /// A thread runs the loop.
+    is_run: AtomicBool,
+    turns: AtomicUsize,
+}
+
+impl Lender {
+    fn run_thread(&self, thread: usize) {
+        let pool = &self.pool;
+        loop {
+            if pool.pop() {
+                pool.done.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            if pool.closed.load(Ordering::SeqCst) {
+                return;
+            }
+            if self.role.is_aside() {
+                self.role.run(|| pool.has_work());
+                continue;
+            }
+            pool.wakeup.park(thread);
+            if pool.has_work() || self.role.is_aside() {
+                pool.wakeup.cancel_park(thread);
+                continue;
+            }
+            pool.wakeup.wait(thread);
+            pool.wakeup.wakeup_done();
+        }
+    }
+}
+
+/// Each turn but the last finds a job.
+struct LoopOfTurns(Arc<Lender>);
+
+impl LentLoop for LoopOfTurns {
+    fn serve(&mut self) -> std::io::Result<Served> {
+        Ok(Served::Calm)
+    }
+
+    fn turn(&mut self) -> std::io::Result<Turn> {
+        let lender = &self.0;
+        assert!(!lender.is_run.swap(true, Ordering::AcqRel), "one at a time");
+        let left = lender.turns.load(Ordering::Relaxed);
+        if left > 0 {
+            lender.turns.store(left - 1, Ordering::Relaxed);
+            lender.pool.push();
+        }
+        lender.is_run.store(false, Ordering::Release);
+        Ok(if left > 0 { Turn::Here } else { Turn::Monitor })
+    }
+}
+
+/// The monitor lends its loop until all its turns are over, and all jobs are done: a loop that is lost is a deadlock.
+fn a_lent_loop_comes_back(threads: usize, jobs: usize, preemptions: usize) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(preemptions);
+    model.check(move || {
+        let lender = Arc::new(Lender {
+            pool: Pool {
+                queued: AtomicUsize::new(0),
+                done: AtomicUsize::new(0),
+                closed: AtomicBool::new(false),
+                wakeup: WakeupToken::new(threads),
+                gil: LoomMutex::new(()),
+                fast: true,
+            },
+            role: LoopRole::new(),
+            is_run: AtomicBool::new(false),
+            turns: AtomicUsize::new(jobs),
+        });
+        let runners: Vec<_> = (0..threads)
+            .map(|thread| {
+                let lender = lender.clone();
+                loom::thread::spawn(move || lender.run_thread(thread))
+            })
+            .collect();
+        assert!(lender.role.prepare());
+        let announce = || {
+            if !lender.pool.wakeup.is_any_awake() {
+                lender.pool.wakeup.notify_one();
+            }
+        };
+        let event_loop = Box::new(LoopOfTurns(lender.clone()));
+        let (mut event_loop, end) = lender.role.lend(event_loop, announce);
+        end.expect("the loop does not fail");
+        // What is left of it the monitor runs itself.
+        while event_loop.turn().expect("nor here") == Turn::Here {}
+        drop(event_loop);
+        while lender.pool.done.load(Ordering::Relaxed) < jobs {
+            loom::thread::yield_now();
+        }
+        lender.pool.closed.store(true, Ordering::SeqCst);
+        lender.pool.wakeup.notify_all();
+        for runner in runners {
+            runner.join().expect("a pool thread does not panic");
+        }
+    });
+}
+
+#[test]
+fn a_loop_that_is_lent_is_run_by_one_thread_and_comes_back() {
+    a_lent_loop_comes_back(1, 1, 3);
+    a_lent_loop_comes_back(2, 1, 2);
 }
 
 /// Threads call up greenlets, one each time that `wakes` says; the hub polls, and its look number `raises` raises before it

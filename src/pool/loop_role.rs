@@ -1,0 +1,426 @@
+//! The event loop as a role: it is run by the thread that has it, and by one thread at a time.
+//!
+//! While requests come a few at a time and are over in a moment, the switch from the loop's thread to a pool thread and back
+//! costs more than they do. Then the loop's own thread, the **monitor**, lends the loop to the pool: a thread that has no job
+//! runs the loop, and what it finds there it runs itself. When that is, `lending.rs` decides.
+//!
+//! # The rules
+//! 1. *One at a time.* The loop is with the monitor, with the pool thread that runs it, or aside, in this file. It is moved
+//!    under one lock.
+//! 2. *Aside while Python runs.* A pool thread that finds jobs puts the loop aside and takes the GIL; when it has no more
+//!    jobs it takes the loop again. So does any other thread that has none.
+//! 3. *Never aside for longer than* [`INLINE_MAX`]. An alarm then wakes the monitor, which takes the loop and serves as if it
+//!    had never lent it. The alarm is set by who puts the loop aside, unless one is set already: it is looked at when it
+//!    rings, so requests that are over sooner cost no call each.
+//! 4. *What is the monitor's goes to it at once*: a signal, a drain, an error, many jobs.
+//!
+//! # Why no wake-up is lost
+//! The thread that runs the loop announces its sleep as the monitor does (`loop_park.rs`), so a reply of another thread wakes
+//! it. While the loop is aside no thread sleeps for it: who has put it aside comes back or the alarm rings. The monitor that
+//! offers the loop puts it aside, fences, and looks whether a thread is awake; a thread that parks publishes that, fences,
+//! and looks whether the loop is aside. By Dekker's argument one sees the other. `tests/model` checks this file.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::sync::{Alarm, AtomicBool, Mutex, Ordering, fence};
+
+/// A loop is aside for so long at most.
+pub(crate) const INLINE_MAX: Duration = Duration::from_micros(500);
+
+/// The shortest time that an alarm has: none at all switches it off.
+const AT_ONCE: Duration = Duration::from_nanos(1);
+
+/// An event loop that may be lent.
+pub trait LentLoop: Send {
+    /// Serve, on the monitor, until the worker is over or the loop may be lent.
+    ///
+    /// # Errors
+    /// The loop cannot go on.
+    fn serve(&mut self) -> io::Result<Served>;
+
+    /// Sleep once and iterate once, on a pool thread.
+    ///
+    /// # Errors
+    /// The loop cannot go on.
+    fn turn(&mut self) -> io::Result<Turn>;
+}
+
+/// Why the monitor does not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// The worker is stopped, with this exit code.
+    Over(i32),
+    /// The loop may be lent.
+    Calm,
+}
+
+/// Who is to run the loop after an iteration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The thread that runs it, once it has no jobs.
+    Here,
+    /// The monitor.
+    Monitor,
+}
+
+/// The loop is with the monitor again, or cannot go on.
+type Back = (Box<dyn LentLoop>, io::Result<()>);
+
+enum Place {
+    /// Its thread has it.
+    Away,
+    Aside(Box<dyn LentLoop>, Instant),
+    Back(Back),
+}
+
+struct Role {
+    place: Place,
+    alarm: Option<Alarm>,
+    /// The alarm will ring, or has rung and the monitor has not looked.
+    is_alarm_set: bool,
+}
+
+/// See the module.
+pub(crate) struct LoopRole {
+    role: Mutex<Role>,
+    /// The monitor waits for its loop.
+    is_lent: AtomicBool,
+    /// A hint, confirmed under the lock.
+    is_aside: AtomicBool,
+    /// The thread that runs the loop has something else to do first.
+    is_recalled: AtomicBool,
+}
+
+impl std::fmt::Debug for LoopRole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoopRole")
+            .field("is_lent", &self.is_lent)
+            .field("is_aside", &self.is_aside)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LoopRole {
+    pub(crate) fn new() -> Self {
+        Self {
+            role: Mutex::new(Role {
+                place: Place::Away,
+                alarm: None,
+                is_alarm_set: false,
+            }),
+            is_lent: AtomicBool::new(false),
+            is_aside: AtomicBool::new(false),
+            is_recalled: AtomicBool::new(false),
+        }
+    }
+
+    /// The loop is lent: the monitor does not run it.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.is_lent.load(Ordering::Relaxed)
+    }
+
+    /// A thread without a job may take the loop. Called by a thread that has published that it parks, too.
+    pub(crate) fn is_aside(&self) -> bool {
+        self.is_aside.load(Ordering::Relaxed)
+    }
+
+    /// The thread that runs the loop is to come back to what it does between jobs. It is to be woken then.
+    pub(crate) fn recall(&self) {
+        self.is_recalled.store(true, Ordering::SeqCst);
+    }
+
+    /// The thread that runs the loop is called, and must not sleep.
+    pub(crate) fn is_recalled(&self) -> bool {
+        self.is_lent() && self.is_recalled.load(Ordering::SeqCst)
+    }
+
+    /// The calling thread will be the monitor. Returns whether it may lend its loop: the system has an alarm for it.
+    pub(crate) fn prepare(&self) -> bool {
+        let alarm = Alarm::of_this_thread().ok();
+        let mut role = self.role.lock();
+        role.alarm = alarm;
+        role.alarm.is_some()
+    }
+
+    /// Lend `event_loop` until it is back. Called by the monitor; `announce` wakes a thread if all are parked.
+    pub(crate) fn lend(&self, event_loop: Box<dyn LentLoop>, announce: impl FnOnce()) -> Back {
+        let waiting = Alarm::expect();
+        self.is_recalled.store(false, Ordering::SeqCst);
+        self.is_lent.store(true, Ordering::SeqCst);
+        self.put_aside(event_loop, Instant::now());
+        // Orders the offer before the look at who is parked: see the module's argument.
+        fence(Ordering::SeqCst);
+        announce();
+        loop {
+            waiting.wait();
+            if let Some(back) = self.take_back() {
+                self.is_lent.store(false, Ordering::SeqCst);
+                return back;
+            }
+        }
+    }
+
+    /// The alarm has rung: the loop, if it is the monitor's again.
+    fn take_back(&self) -> Option<Back> {
+        let mut role = self.role.lock();
+        role.is_alarm_set = false;
+        match std::mem::replace(&mut role.place, Place::Away) {
+            Place::Away => None,
+            Place::Back(back) => Some(back),
+            Place::Aside(event_loop, since) => match Alarm::left(since, INLINE_MAX) {
+                None => {
+                    self.is_aside.store(false, Ordering::Relaxed);
+                    Some((event_loop, Ok(())))
+                }
+                Some(left) => {
+                    role.place = Place::Aside(event_loop, since);
+                    role.set_alarm(left);
+                    None
+                }
+            },
+        }
+    }
+
+    fn put_aside(&self, event_loop: Box<dyn LentLoop>, now: Instant) {
+        let mut role = self.role.lock();
+        role.place = Place::Aside(event_loop, now);
+        self.is_aside.store(true, Ordering::Relaxed);
+        if !role.is_alarm_set {
+            role.set_alarm(INLINE_MAX);
+        }
+    }
+
+    fn give_back(&self, back: Back) {
+        let mut role = self.role.lock();
+        role.place = Place::Back(back);
+        role.set_alarm(AT_ONCE);
+    }
+
+    fn take(&self) -> Option<Box<dyn LentLoop>> {
+        let mut role = self.role.lock();
+        match std::mem::replace(&mut role.place, Place::Away) {
+            Place::Aside(event_loop, _) => {
+                self.is_aside.store(false, Ordering::Relaxed);
+                Some(event_loop)
+            }
+            other => {
+                role.place = other;
+                None
+            }
+        }
+    }
+
+    /// Run the loop, if it is aside, until there is something else for the calling thread, which is not attached. Returns
+    /// when that was.
+    pub(crate) fn run(&self, has_work: impl Fn() -> bool) -> Option<Instant> {
+        let mut held = Held {
+            role: self,
+            event_loop: Some(self.take()?),
+        };
+        loop {
+            if has_work() || self.is_recalled.swap(false, Ordering::SeqCst) {
+                return Some(held.put_aside());
+            }
+            match held.turn() {
+                Ok(Turn::Here) => {}
+                Ok(Turn::Monitor) => return Some(held.give_back(Ok(()))),
+                Err(error) => return Some(held.give_back(Err(error))),
+            }
+        }
+    }
+}
+
+/// The loop, with the thread that runs it.
+struct Held<'a> {
+    role: &'a LoopRole,
+    event_loop: Option<Box<dyn LentLoop>>,
+}
+
+impl Held<'_> {
+    fn turn(&mut self) -> io::Result<Turn> {
+        self.event_loop
+            .as_mut()
+            .map_or(Ok(Turn::Monitor), |event_loop| event_loop.turn())
+    }
+
+    fn put_aside(&mut self) -> Instant {
+        let now = Instant::now();
+        if let Some(event_loop) = self.event_loop.take() {
+            self.role.put_aside(event_loop, now);
+        }
+        now
+    }
+
+    fn give_back(&mut self, end: io::Result<()>) -> Instant {
+        if let Some(event_loop) = self.event_loop.take() {
+            self.role.give_back((event_loop, end));
+        }
+        Instant::now()
+    }
+}
+
+impl Drop for Held<'_> {
+    /// A panic in the loop ends the worker, as it does on the monitor's own thread.
+    fn drop(&mut self) {
+        if self.event_loop.is_some() {
+            self.give_back(Err(io::Error::other(LoopPanicked)));
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the event loop panicked")]
+struct LoopPanicked;
+
+impl Role {
+    fn set_alarm(&mut self, time: Duration) {
+        self.is_alarm_set = true;
+        if let Some(alarm) = &mut self.alarm {
+            alarm.ring_in(time);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread::{self, JoinHandle, ThreadId};
+
+    use super::*;
+
+    /// A loop whose turns end as a test says. It says where they ran.
+    struct Scripted {
+        ends: Receiver<Box<dyn Fn() -> io::Result<Turn> + Send>>,
+        ran: Sender<ThreadId>,
+    }
+
+    impl LentLoop for Scripted {
+        fn serve(&mut self) -> io::Result<Served> {
+            Ok(Served::Calm)
+        }
+
+        fn turn(&mut self) -> io::Result<Turn> {
+            self.ran.send(thread::current().id()).unwrap();
+            self.ends.recv().unwrap()()
+        }
+    }
+
+    /// A monitor that lends its loop until a turn has run, and then ends with the loan.
+    struct Monitor {
+        role: Arc<LoopRole>,
+        ends: Sender<Box<dyn Fn() -> io::Result<Turn> + Send>>,
+        ran: Receiver<()>,
+        thread: JoinHandle<(Vec<ThreadId>, io::Result<()>)>,
+    }
+
+    fn monitor() -> Monitor {
+        let role = Arc::new(LoopRole::new());
+        let (ends, scripted) = channel();
+        let (runs, ran) = channel();
+        let (reports, reported) = channel();
+        let lender = Arc::clone(&role);
+        let thread = thread::spawn(move || {
+            assert!(lender.prepare());
+            let mut event_loop: Box<dyn LentLoop> = Box::new(Scripted {
+                ends: scripted,
+                ran: runs,
+            });
+            loop {
+                let (back, end) = lender.lend(event_loop, || {});
+                let threads: Vec<_> = ran.try_iter().collect();
+                if !threads.is_empty() {
+                    return (threads, end);
+                }
+                event_loop = back;
+                let _ = reports.send(());
+            }
+        });
+        Monitor {
+            role,
+            ends,
+            ran: reported,
+            thread,
+        }
+    }
+
+    impl Monitor {
+        fn script(&self, end: impl Fn() -> io::Result<Turn> + Send + 'static) {
+            self.ends.send(Box::new(end)).unwrap();
+        }
+
+        /// Take the loop and run it.
+        fn run(&self, has_work: impl Fn() -> bool) {
+            while self.role.run(&has_work).is_none() {
+                thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn a_loop_that_no_thread_takes_is_the_monitors_again() {
+        let monitor = monitor();
+        monitor.ran.recv().unwrap();
+        monitor.ran.recv().unwrap();
+        monitor.script(|| Ok(Turn::Monitor));
+        monitor.run(|| false);
+        assert!(monitor.thread.join().unwrap().1.is_ok());
+    }
+
+    #[test]
+    fn a_thread_runs_the_loop_until_it_is_the_monitors() {
+        let monitor = monitor();
+        for turn in [Turn::Here, Turn::Here, Turn::Monitor] {
+            monitor.script(move || Ok(turn));
+        }
+        monitor.run(|| false);
+        let (threads, end) = monitor.thread.join().unwrap();
+        assert_eq!(threads, [thread::current().id(); 3]);
+        assert!(end.is_ok() && !monitor.role.is_lent() && !monitor.role.is_aside());
+        assert_eq!(monitor.role.run(|| false), None);
+    }
+
+    #[test]
+    fn a_loop_whose_thread_does_not_come_back_from_its_job_is_the_monitors() {
+        let monitor = monitor();
+        monitor.script(|| Ok(Turn::Here));
+        let turns = std::cell::Cell::new(0);
+        monitor.run(|| turns.replace(turns.get() + 1) == 1);
+        let (threads, end) = monitor.thread.join().unwrap();
+        assert_eq!(threads.len(), 1);
+        assert!(end.is_ok());
+    }
+
+    #[test]
+    fn a_recalled_thread_puts_the_loop_aside() {
+        let monitor = monitor();
+        let role = Arc::clone(&monitor.role);
+        monitor.script(move || {
+            role.recall();
+            assert!(role.is_recalled());
+            Ok(Turn::Here)
+        });
+        monitor.run(|| false);
+        assert_eq!(monitor.thread.join().unwrap().0.len(), 1);
+        monitor.role.recall();
+        assert!(!monitor.role.is_recalled(), "the loop is with the monitor");
+    }
+
+    #[test]
+    fn an_error_and_a_panic_of_the_loop_are_the_monitors() {
+        let failed = monitor();
+        failed.script(|| Err(io::ErrorKind::BrokenPipe.into()));
+        failed.run(|| false);
+        let error = failed.thread.join().unwrap().1.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+
+        let panicked = monitor();
+        panicked.script(|| panic!("on purpose"));
+        let run = std::panic::AssertUnwindSafe(|| panicked.run(|| false));
+        std::panic::catch_unwind(run).unwrap_err();
+        let error = panicked.thread.join().unwrap().1.unwrap_err();
+        assert_eq!(error.to_string(), "the event loop panicked");
+    }
+}
