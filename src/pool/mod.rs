@@ -10,7 +10,7 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | words | `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `hub_wakeup`, `response_memory`, `window` |
+//! | words | `alarm`, `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `hub_wakeup`, `response_memory`, `window` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes; `lending`: when a thread runs the loop |
 //! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `loop_role` (who runs the loop), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `job_stats` |
 //! | messages | `job` |
@@ -18,6 +18,7 @@
 //! | the whole | `thread_pool` |
 //! | a thread's side | `thread` |
 
+mod alarm;
 mod buffer_pool;
 mod conn_id;
 mod estimates;

@@ -184,6 +184,7 @@ mod sync {
             Ok(Self(BELL.with(Arc::clone)))
         }
 
+        #[allow(clippy::needless_pass_by_ref_mut, reason = "as the real one")]
         pub(crate) fn ring_in(&mut self, _: Duration) {
             *self.0.has_rung.lock().expect("not poisoned") = true;
             self.0.rings.notify_one();

@@ -19,6 +19,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "src/net/lookup.rs",
     "src/net/channel.rs",
     "src/logging/clock/zone.rs",
+    "src/pool/alarm.rs",
     "src/python/",
     "src/tls/shared_region.rs",
 ];
