@@ -256,7 +256,7 @@ peers: $(BUILT) $(if $(BASE),base)  ## compare with other servers; BASE=<revisio
 RELEASE := target/release-tools
 DIST    ?= dist
 WHEEL_TARGETS ?= x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu x86_64-unknown-linux-musl aarch64-unknown-linux-musl
-WHEEL_PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
+WHEEL_PYTHONS ?= 3.10 3.11 3.12 3.13 3.14 3.14t
 
 $(RELEASE)/.made: $(MADE) release/requirements.txt
 	@echo "installing the tools of releases"
@@ -285,8 +285,9 @@ sdist: $(RELEASE)/.made  ## the source archive into dist/, its contents and its 
 
 # Needs mmdebstrap, and qemu-user-static for what is not this machine's.
 ROOTS ?= bookworm trixie sid
-roots:  ## Debian's CPythons for x86_64 and aarch64, unpacked into target/roots, for run-wheels
+roots: $(RELEASE)/.made  ## Debian's CPythons and one for musl, for x86_64 and aarch64, into target/roots, for run-wheels
 	@sh release/roots.sh target/roots $(ROOTS)
+	@$(RELEASE)/bin/python release/musl_roots.py target/roots
 
 run-wheels: $(RELEASE)/.made  ## install each wheel of dist/ without Rust and serve the Flask example with it
 	@$(RELEASE)/bin/python release/run_wheels.py "$(DIST)" $(RUN_ARGS)

@@ -29,6 +29,8 @@ TAGS = {
 # one, comes to 2.6 MB and has no post-quantum key exchange.
 WHEEL_BYTES_MAX = 3_500_000
 PAGE = 4096
+# What zig's musl has and the one of the tag has not.
+AFTER_MUSL_1_2_0 = {"_Fork", "gettid", "reallocarray", "qsort_r", "preadv2", "pwritev2", "statx"}
 # In the repository and not in the source archive; Cargo.toml's `exclude` has the same.
 NOT_IN_SDIST = (".ci/", ".github/", ".gitignore")
 WHEEL_NEEDS = ("ferricorn/py.typed", "ferricorn/_core.pyi", "ferricorn/_stand_in.py", "ferricorn/alias.py")
@@ -38,8 +40,8 @@ def wheels(folder: Path, targets: list[str], pythons: list[str]) -> Iterator[str
     """Findings on the wheels of a folder."""
     for target in targets:
         for python in pythons:
-            short = "cp" + python.replace(".", "")
-            found = list(folder.glob(f"ferricorn-{_version()}-{short}-{short}-*{TAGS[target]}*.whl"))
+            abi = "cp" + python.replace(".", "")
+            found = list(folder.glob(f"ferricorn-{_version()}-{abi.rstrip('t')}-{abi}-*{TAGS[target]}*.whl"))
             if len(found) != 1:
                 yield f"{len(found)} wheels for CPython {python} on {target} in {folder}, not 1"
     for wheel in sorted(folder.glob("*.whl")):
@@ -48,7 +50,8 @@ def wheels(folder: Path, targets: list[str], pythons: list[str]) -> Iterator[str
         if size > WHEEL_BYTES_MAX:
             yield f"{wheel.name}: {size:,} bytes, more than {WHEEL_BYTES_MAX:,}"
         yield from (f"{wheel.name}: {finding}" for finding in _contents(wheel))
-        yield from (f"{wheel.name}: {finding}" for finding in _audit(wheel))
+        audit = _audit_musl if "musllinux" in wheel.name else _audit
+        yield from (f"{wheel.name}: {finding}" for finding in audit(wheel))
 
 
 def _contents(wheel: Path) -> Iterator[str]:
@@ -87,6 +90,22 @@ def _audit(wheel: Path) -> Iterator[str]:
     consistent = " ".join(done.stdout.split())
     if f'platform tag: "{wanted}"' not in consistent:
         yield f"auditwheel does not find it consistent with {wanted}: {consistent or done.stderr.strip()}"
+
+
+def _audit_musl(wheel: Path) -> Iterator[str]:
+    """auditwheel asks for the name that Alpine's own builds have for the library; musl's loader answers to both."""
+    from elftools.elf.elffile import ELFFile
+
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".so"))
+        module = ELFFile(archive.open(name))
+        needed = [tag.needed for tag in module.get_section_by_name(".dynamic").iter_tags("DT_NEEDED")]
+        if needed != ["libc.so"]:
+            yield f"needs {needed}, not libc.so alone"
+        for symbol in module.get_section_by_name(".dynsym").iter_symbols():
+            is_needed = symbol["st_shndx"] == "SHN_UNDEF" and symbol["st_info"]["bind"] == "STB_GLOBAL"
+            if is_needed and symbol.name in AFTER_MUSL_1_2_0:
+                yield f"calls {symbol.name}, which musl 1.2.0 does not have"
 
 
 def sdist(archive: Path) -> Iterator[str]:

@@ -2,22 +2,18 @@
 
     python release/free_threaded.py FOLDER
 
-python3.14t (or a newer one) on PATH, else 3.13t, built into FOLDER from Debian's source package in SUITE. Sources come
-from the mirror that apt uses, and their checksum from its index.
+python3.14t (or a newer one) on PATH, else 3.13t, built into FOLDER from Debian's source package in SUITE.
 """
 
 from __future__ import annotations
 
-import hashlib
-import lzma
 import os
-import re
 import shutil
 import subprocess
 import sys
-import tarfile
-import urllib.request
 from pathlib import Path
+
+import debian_source
 
 SUITE = "trixie"
 PACKAGE = "python3.13"
@@ -39,10 +35,7 @@ def main(folder: Path) -> int:
 def build(folder: Path) -> None:
     source = folder / "source"
     shutil.rmtree(source, ignore_errors=True)
-    source.mkdir(parents=True)
-    with tarfile.open(archive(folder)) as packed:
-        packed.extractall(source, filter="tar")
-    (top,) = source.iterdir()
+    top = debian_source.unpack(PACKAGE, SUITE, source)
     prefix = f"--prefix={folder.resolve()}"
     for command in (
         ["./configure", "-q", "--disable-gil", prefix],
@@ -55,33 +48,6 @@ def build(folder: Path) -> None:
         if done.returncode:
             sys.exit(f"CPython could not be built; see {folder / 'build.log'}")
     shutil.rmtree(source)
-
-
-def archive(folder: Path) -> Path:
-    """The package's original source, downloaded and checked."""
-    mirror = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(SITE)"], capture_output=True, text=True, check=True
-    )
-    site = mirror.stdout.split()[0]
-    index = lzma.decompress(fetch(f"{site}/dists/{SUITE}/main/source/Sources.xz")).decode()
-    entry = next(part for part in index.split("\n\n") if part.startswith(f"Package: {PACKAGE}\n"))
-    place = re.search(r"^Directory: (.+)$", entry, re.MULTILINE)
-    named = re.search(r"^ ([0-9a-f]{64}) \d+ (\S+\.orig\.tar\.xz)$", entry, re.MULTILINE)
-    if place is None or named is None:
-        sys.exit(f"the index of {SUITE} does not say where the source of {PACKAGE} is")
-    say(f"fetching {named[2]}")
-    content = fetch(f"{site}/{place[1]}/{named[2]}")
-    if hashlib.sha256(content).hexdigest() != named[1]:
-        sys.exit(f"{named[2]} is not what the index of {SUITE} says")
-    path = folder / named[2]
-    path.write_bytes(content)
-    return path
-
-
-def fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=60) as answer:
-        content: bytes = answer.read()
-    return content
 
 
 def say(what: str) -> None:

@@ -9,7 +9,7 @@ mkdir -p "$folder"
 unpack() {  # architecture suite root
   [ -e "$3/.complete" ] && return
   rm -rf "$3"
-  mmdebstrap --quiet --variant=extract --architectures="$1" --include=python3,debian-archive-keyring --keyring="$keys" \
+  mmdebstrap --quiet --variant=extract --architectures="$1" --include=python3,debian-archive-keyring,musl --keyring="$keys" \
     --aptopt='Acquire::Check-Valid-Until "false"' "$2" "$3"
   # What the maintainers' scripts would link.
   [ -e "$3/lib" ] || ln -s usr/lib "$3/lib"

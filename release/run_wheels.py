@@ -58,7 +58,7 @@ class Wheel:
 
 
 def read(path: Path) -> Wheel:
-    found = re.fullmatch(r"ferricorn-[^-]+-cp3(\d+)-cp3\d+t?-(.+)\.whl", path.name)
+    found = re.fullmatch(r"ferricorn-[^-]+-cp3\d+-cp3(\d+t?)-(.+)\.whl", path.name)
     if found is None:
         sys.exit(f"{path.name} is no wheel of ferricorn")
     return Wheel(path.resolve(), f"3.{found[1]}", found[2].split("."))
@@ -76,7 +76,8 @@ def interpreters(wheel: Wheel, roots: Path) -> Iterator[Interpreter]:
         for folder in ("usr/bin", "usr/local/bin"):
             if (root / folder / name).exists():
                 command = within(root, wheel) + [str(root / folder / name)]
-                if works(command):
+                # The musl Python of the roots brings no OpenSSL along, and serving needs none.
+                if works(command, "socket" if wheel.is_musl else "ctypes, ssl"):
                     yield Interpreter(command, f"{root.name} through {Path(command[0]).name}", is_foreign=True)
 
 
@@ -90,10 +91,10 @@ def within(root: Path, wheel: Wheel) -> list[str]:
     return [str(root / "usr/lib64/ld-linux-x86-64.so.2"), "--library-path", folders]
 
 
-def works(command: list[str]) -> bool:
+def works(command: list[str], modules: str = "ctypes, ssl") -> bool:
     try:
         done = subprocess.run(
-            [*command, "-c", "import ctypes, ssl"], capture_output=True, timeout=PATIENCE_S, check=False
+            [*command, "-c", f"import {modules}"], capture_output=True, timeout=PATIENCE_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
@@ -144,8 +145,9 @@ def install_for_another(
     wheel: Wheel, interpreter: Interpreter, folder: Path
 ) -> tuple[list[str], dict[str, str], float]:
     tags = [f"--platform={tag}" for tag in wheel.platforms]
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder), "--only-binary=:all:"]
-    pip += [f"--python-version={wheel.python}", "--implementation=cp", *tags]
+    pip = [sys.executable, "-m", "pip", "install", "-qq", "--target", str(folder), "--only-binary=:all:"]
+    pip += ["--implementation=cp", f"--python-version={wheel.python.rstrip('t')}", *tags]
+    pip += [f"--abi=cp{wheel.python.replace('.', '')}"]
     started = time.monotonic()
     subprocess.run([*pip, "--no-deps", str(wheel.path)], env=clean_environment(), check=True)
     seconds = time.monotonic() - started

@@ -42,6 +42,9 @@ pub fn build(raw: RawSettings) -> Result<Config, Vec<Error>> {
     if is_http2_idle(&resolved) {
         warnings.push(HTTP2_IDLE.to_owned());
     }
+    if let Some(name) = setting_without_tls(&resolved) {
+        warnings.push(format!("{name} is set, but neither certfile nor keyfile is: there is no TLS, and no client is asked for a certificate."));
+    }
     if workers::class(resolved.value("worker_class")) == WorkerClass::Eventlet {
         warnings.push(EVENTLET.to_owned());
     }
@@ -69,8 +72,25 @@ fn is_http2_idle(resolved: &Resolved) -> bool {
         .iter()
         .any(|protocol| protocol == "h2")
         && resolved.text("http2_cleartext") == "off"
-        && resolved.filled("certfile").is_none()
-        && resolved.filled("keyfile").is_none()
+        && !has_tls(resolved)
+}
+
+fn has_tls(resolved: &Resolved) -> bool {
+    ["certfile", "keyfile"]
+        .iter()
+        .any(|name| !resolved.paths(name).is_empty())
+}
+
+/// What an operator sets who wants clients to be verified, which TLS alone does. gunicorn starts too, without a word.
+fn setting_without_tls(resolved: &Resolved) -> Option<&'static str> {
+    if has_tls(resolved) {
+        return None;
+    }
+    let has_file = |name: &&str| resolved.filled(name).is_some();
+    match ["ca_certs", "ssl_crl"].into_iter().find(has_file) {
+        None if resolved.number::<u32>("cert_reqs") != 0 => Some("cert_reqs"),
+        found => found,
+    }
 }
 
 fn resolve(setting: &Setting, raw: &RawSettings) -> Result<(Value, Source), Error> {
@@ -503,8 +523,28 @@ mod tests {
         assert!(config.http2.http2_cleartext.allows_prior_knowledge());
         assert!(!config.http2.http2_cleartext.allows_upgrade());
         assert_eq!(config.http2.http2_max_header_list_size, 65_536);
+        let certificates = Value::List(vec![Value::str("a.pem")]);
+        let encrypted = built(&[offered.clone(), ("certfile", certificates)]);
+        assert!(encrypted.warnings.is_empty(), "{:?}", encrypted.warnings);
         assert_eq!(built(&[offered]).warnings, [HTTP2_IDLE]);
         assert!(Config::default().warnings.is_empty());
+    }
+
+    #[test]
+    fn clients_cannot_be_verified_without_tls_and_the_operator_is_warned() {
+        for (name, value) in [
+            ("ca_certs", Value::str("ca.pem")),
+            ("ssl_crl", Value::str("crl.pem")),
+            ("cert_reqs", Value::Int(2)),
+        ] {
+            let warnings = built(&[(name, value.clone())]).warnings;
+            assert!(
+                matches!(&warnings[..], [only] if only.starts_with(name)),
+                "{warnings:?}"
+            );
+            let encrypted = built(&[(name, value), ("certfile", Value::str("a.pem"))]);
+            assert!(encrypted.warnings.is_empty(), "{:?}", encrypted.warnings);
+        }
     }
 
     #[test]

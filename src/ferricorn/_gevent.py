@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 
 from ferricorn import _core, _fork_guard, _greenlets, _hijack
 
@@ -98,6 +99,13 @@ def stay_behind(forking: Any) -> None:
             get_hub().switch()
 
 
+def look_for_children() -> None:
+    """gevent installs libev's handler of SIGCHLD after its first fork, and a child that has ended before is never seen:
+    `join` would wait for ever. The signal is sent again. Where libev does not listen either, the system ignores it."""
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL:
+        os.kill(os.getpid(), signal.SIGCHLD)
+
+
 def serve(pool: Any, period: float) -> None:
     """Turns the hub until the pool is closed and its greenlets have ended."""
     from gevent import Greenlet, getcurrent, joinall
@@ -116,6 +124,7 @@ def serve(pool: Any, period: float) -> None:
 
         # Where the hub has started it tells nothing, and would cost 5 of 32 us per request.
         spawning_stack_limit = 0
+        __slots__ = ("index",)
 
         def __init__(self, index: int) -> None:
             # What it runs is no method here: that frame would take half a kilobyte of each request that waits.
@@ -194,11 +203,15 @@ def serve(pool: Any, period: float) -> None:
         if current is not hub:
             _fork_guard.stay_behind = lambda: stay_behind(current)
 
+    def in_parent() -> None:
+        """gevent's first fork is not watched yet, and the next turn of the hub comes after the watcher has started."""
+        hub.loop.run_callback_threadsafe(look_for_children)
+
     watcher = hub.loop.io(pool.descriptor(), 1)
     watcher.start(look)
     timer = hub.loop.timer(period, period)
     timer.start(pool.heartbeat)
-    os.register_at_fork(after_in_child=in_child)
+    os.register_at_fork(after_in_parent=in_parent, after_in_child=in_child)
     pool.heartbeat()
     hub.loop.run_callback(look)
     try:

@@ -8,6 +8,7 @@ and the application's alone, the moment any of its methods or attributes is look
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
@@ -120,10 +121,17 @@ def offer(descriptor: int, hijack: Callable[[], None], connection: Any = None) -
     return made
 
 
-def withdraw(hijackable: socket.socket) -> None:
-    """The request is over. A socket that was not used is closed: the connection stays the server's."""
+def withdraw(hijackable: socket.socket, has_failed: bool = False) -> None:
+    """The request is over. A socket that was not used is closed: the connection stays the server's.
+
+    Where the application has failed its client would wait for ever: the thread or greenlet of a library that reads from
+    the socket keeps the connection open. So it is shut down, and what reads there meets its end.
+    """
     if _pending.pop(id(hijackable), None) is not None:
         hijackable.close()
+    elif has_failed:
+        with contextlib.suppress(OSError):
+            hijackable.shutdown(socket.SHUT_RDWR)
 
 
 def close_all() -> None:

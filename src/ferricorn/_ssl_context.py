@@ -27,6 +27,7 @@ REFUSED = {
     "set_ecdh_curve": "the curves are X25519MLKEM768, X25519, P-256 and P-384",
     "set_npn_protocols": "NPN was given up for ALPN",
     "set_psk_server_callback": "every client is served with certificates",
+    "set_psk_client_callback": "the server is no client",
     "keylog_filename": "secrets are never written down",
     "post_handshake_auth": "clients show their certificate in the handshake",
     "cert_store_stats": "authorities are read when the hook is over",

@@ -5,13 +5,19 @@
 //! table of what the connection's dynamic table holds, without the texts. Fields that the library would choke on are
 //! replaced by some of the same size ([`HeaderTable::replaced`]), so that its table stays the client's.
 //!
+//! The library also refuses characters in a path that HTTP/1 takes, and cuts it at a `#`. Such a path is replaced too, and kept
+//! ([`HeaderTable::take_path`]).
+//!
 //! Pure, and without memory of its own once the table has grown.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
+pub use self::rest::BrokenBlock;
+use self::rest::Rest;
 use super::fields::{is_field_value, is_token, is_token_byte};
-use super::huffman;
+
+mod rest;
 
 /// SETTINGS_HEADER_TABLE_SIZE, which we leave at its initial value (RFC 9113 section 6.5.2).
 const TABLE_BYTES_MAX: usize = 4096;
@@ -20,10 +26,6 @@ const ENTRY_BYTES: usize = 32;
 
 /// What stays allocated for texts: more than most have.
 const SCRATCH_BYTES: usize = 512;
-
-/// A block that cannot be decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BrokenBlock;
 
 /// What is in a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,13 +47,17 @@ pub struct HeaderTable {
     bytes_max: usize,
     scratch: Vec<u8>,
     replacements: Vec<Replacement>,
+    /// Of the block that was read last, if it is replaced.
+    path: Option<Box<[u8]>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     name: Name,
     bytes: usize,
     is_bad: bool,
+    /// One that is replaced.
+    path: Option<Box<[u8]>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +71,8 @@ struct Name {
 enum Kind {
     Method,
     Scheme,
-    /// `:authority`, `:path`, `:protocol`.
+    Path,
+    /// `:authority`, `:protocol`.
     Text,
     /// A pseudo-field that requests do not have.
     Unknown,
@@ -81,7 +88,16 @@ struct Replacement {
     value: Option<usize>,
     name_length: usize,
     value_length: usize,
-    is_indexed: bool,
+    substitute: Substitute,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Substitute {
+    LeftOut,
+    /// It enters the table.
+    Padded,
+    /// The request has a path.
+    PaddedPath,
 }
 
 impl Default for HeaderTable {
@@ -92,6 +108,7 @@ impl Default for HeaderTable {
             bytes_max: TABLE_BYTES_MAX,
             scratch: Vec::new(),
             replacements: Vec::new(),
+            path: None,
         }
     }
 }
@@ -103,11 +120,16 @@ impl HeaderTable {
     /// It cannot be decoded.
     pub fn read(&mut self, block: &[u8]) -> Result<HeaderBlock, BrokenBlock> {
         self.replacements.clear();
+        self.path = None;
         let (mut found, mut has_field) = (HeaderBlock::default(), false);
         let mut rest = Rest(block);
         while let Some(first) = rest.0.first() {
             let (name, is_bad) = match first {
-                0x80.. => self.entry(rest.integer(7)?)?,
+                0x80.. => {
+                    let index = rest.integer(7)?;
+                    self.path = self.path_of(index).or(self.path.take());
+                    self.entry(index)?
+                }
                 0x40.. => self.read_literal(block, &mut rest, 6)?,
                 // Section 4.2: only at the beginning of a block.
                 0x20.. if has_field => return Err(BrokenBlock),
@@ -144,11 +166,15 @@ impl HeaderTable {
         let value_begin = block.len() - rest.0.len();
         let value = rest.string(&mut self.scratch)?;
         let (value_length, is_allowed) = (value.len(), name.kind.allows(value));
+        let path = (name.kind == Kind::Path && is_path_to_replace(value)).then(|| value.into());
         let is_bad = name.is_bad || !is_allowed;
         // A bad name of the dynamic table is a good one in the library's, of the same length if it has one.
         let is_known_good = index > STATIC_NAMES.len() && name.length > 0;
         let mut kept = name;
-        if !is_allowed || name.is_bad && !is_known_good {
+        if path.is_some() {
+            self.path.clone_from(&path);
+        }
+        if path.is_some() || !is_allowed || name.is_bad && !is_known_good {
             let needs_value = matches!(name.kind, Kind::Method | Kind::Scheme);
             let keeps_name = !(name.is_bad || needs_value && value_length == 0);
             kept.is_bad = !keeps_name;
@@ -157,7 +183,11 @@ impl HeaderTable {
                 value: keeps_name.then_some(value_begin),
                 name_length: name.length,
                 value_length,
-                is_indexed,
+                substitute: match is_indexed {
+                    _ if path.is_some() => Substitute::PaddedPath,
+                    true => Substitute::Padded,
+                    false => Substitute::LeftOut,
+                },
             });
         }
         if is_indexed {
@@ -165,6 +195,7 @@ impl HeaderTable {
                 name: kept,
                 bytes: ENTRY_BYTES + name.length + value_length,
                 is_bad,
+                path,
             });
         }
         Ok((name, is_bad))
@@ -180,6 +211,16 @@ impl HeaderTable {
         let entry = self.entries.get(index - STATIC_NAMES.len());
         let entry = entry.ok_or(BrokenBlock)?;
         Ok((entry.name, entry.is_bad))
+    }
+
+    fn path_of(&self, index: usize) -> Option<Box<[u8]>> {
+        let index = index.checked_sub(1 + STATIC_NAMES.len())?;
+        self.entries.get(index)?.path.clone()
+    }
+
+    /// The path in the block that was read last, if something else stands in its place in [`HeaderTable::replaced`].
+    pub fn take_path(&mut self) -> Option<Box<[u8]>> {
+        self.path.take()
     }
 
     fn insert(&mut self, entry: Entry) {
@@ -214,7 +255,7 @@ impl HeaderTable {
         for replacement in &self.replacements {
             replaced.extend_from_slice(&block[at..replacement.field.start]);
             at = replacement.field.end;
-            if !replacement.is_indexed {
+            if replacement.substitute == Substitute::LeftOut {
                 continue;
             }
             let mut value_length = replacement.value_length;
@@ -227,6 +268,11 @@ impl HeaderTable {
                 put_text(name_length, &mut replaced);
             }
             put_text(value_length, &mut replaced);
+            if replacement.substitute == Substitute::PaddedPath {
+                // It has this byte at least.
+                let begin = replaced.len() - value_length;
+                replaced[begin] = b'/';
+            }
         }
         replaced.extend_from_slice(&block[at..]);
         Some(replaced)
@@ -268,12 +314,13 @@ impl Name {
         let kind = match text {
             b":method" => Kind::Method,
             b":scheme" => Kind::Scheme,
-            b":authority" | b":path" | b":protocol" => Kind::Text,
+            b":path" => Kind::Path,
+            b":authority" | b":protocol" => Kind::Text,
             [b':', ..] => Kind::Unknown,
             _ => Kind::Field,
         };
         let is_bad = match kind {
-            Kind::Method | Kind::Scheme | Kind::Text => false,
+            Kind::Method | Kind::Scheme | Kind::Path | Kind::Text => false,
             Kind::Unknown => true,
             Kind::Field => text.is_empty() || !text.iter().all(|byte| is_name_byte(*byte)),
         };
@@ -289,7 +336,8 @@ impl Name {
         let kind = match index {
             1 | 2 => Kind::Method,
             5 | 6 => Kind::Scheme,
-            0 | 3 | 4 => Kind::Text,
+            3 | 4 => Kind::Path,
+            0 => Kind::Text,
             7..=13 => Kind::Unknown,
             _ => Kind::Field,
         };
@@ -307,10 +355,18 @@ impl Kind {
             Self::Method => is_token(value),
             // The library takes an empty one for none.
             Self::Scheme => !value.is_empty() && Self::Text.allows(value),
-            Self::Text => value.is_ascii() || std::str::from_utf8(value).is_ok(),
+            Self::Path | Self::Text => value.is_ascii() || std::str::from_utf8(value).is_ok(),
             Self::Unknown | Self::Field => is_field_value(value),
         }
     }
+}
+
+/// Whether the library would refuse this path or cut it, and HTTP/1 takes it.
+fn is_path_to_replace(value: &[u8]) -> bool {
+    let is_refused = |byte: &u8| matches!(byte, b'"' | b'#' | b'<' | b'>' | b'`');
+    value.first() == Some(&b'/')
+        && value.iter().any(is_refused)
+        && value.iter().all(u8::is_ascii_graphic)
 }
 
 /// RFC 9113 section 8.2.1: of names, lower case only.
@@ -324,49 +380,6 @@ const STATIC_NAMES: [u8; 61] = [
     16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10,
     25, 17, 10, 4, 3, 16,
 ];
-
-struct Rest<'a>(&'a [u8]);
-
-impl<'a> Rest<'a> {
-    /// RFC 7541 section 5.1.
-    fn integer(&mut self, prefix_bits: u32) -> Result<usize, BrokenBlock> {
-        let mask = (1_usize << prefix_bits) - 1;
-        let (first, mut rest) = self.0.split_first().ok_or(BrokenBlock)?;
-        let mut value = usize::from(*first) & mask;
-        if value == mask {
-            // Four octets more are enough for any length that a block can have.
-            for shift in [0, 7, 14, 21] {
-                let (next, behind) = rest.split_first().ok_or(BrokenBlock)?;
-                rest = behind;
-                value += usize::from(next & 0x7f) << shift;
-                if next & 0x80 == 0 {
-                    self.0 = rest;
-                    return Ok(value);
-                }
-            }
-            return Err(BrokenBlock);
-        }
-        self.0 = rest;
-        Ok(value)
-    }
-
-    /// RFC 7541 section 5.2.
-    fn string<'b>(&mut self, scratch: &'b mut Vec<u8>) -> Result<&'b [u8], BrokenBlock>
-    where
-        'a: 'b,
-    {
-        let is_huffman = self.0.first().ok_or(BrokenBlock)? & 0x80 != 0;
-        let length = self.integer(7)?;
-        let (string, rest) = self.0.split_at_checked(length).ok_or(BrokenBlock)?;
-        self.0 = rest;
-        if !is_huffman {
-            return Ok(string);
-        }
-        scratch.clear();
-        huffman::decode(string, scratch).map_err(|_| BrokenBlock)?;
-        Ok(scratch)
-    }
-}
 
 #[cfg(test)]
 mod tests;

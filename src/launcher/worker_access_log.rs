@@ -11,7 +11,7 @@ use super::relay;
 use crate::config::Config;
 use crate::logging::access::{AccessFilter, AccessFormat, FormatError};
 use crate::python::wsgi::{Admits, ListenerAddress, WsgiSettings};
-use crate::worker::{AccessLines, AccessLog, WorkerInfo};
+use crate::worker::{AccessLines, AccessLog, LoggedWorker};
 
 /// The log of worker `number`, if there is to be one. The environ keys that it needs go into `settings`.
 pub(super) fn make(
@@ -42,7 +42,7 @@ pub(super) fn make(
         &config.access_log.access_log_format,
         &config.access_log.access_log_fields,
     )?;
-    let info = worker_info(number, settings);
+    let info = logged_worker(number, settings);
     settings.noted_keys = format.environ_keys().to_vec();
     settings.request_id_seed = format.shows_request_id().then_some(info.request_id_seed);
     let filter = filter(config);
@@ -88,12 +88,12 @@ pub(super) fn logs_access(config: &Config) -> bool {
 }
 
 /// What access log lines show of this worker.
-fn worker_info(number: u64, settings: &WsgiSettings) -> WorkerInfo {
+fn logged_worker(number: u64, settings: &WsgiSettings) -> LoggedWorker {
     let listeners = settings.listeners.iter().map(|listener| match listener {
         ListenerAddress::Tcp { name, port } => (name.clone(), port.to_string()),
         ListenerAddress::Unix { .. } => (String::new(), String::new()),
     });
-    WorkerInfo {
+    LoggedWorker {
         number,
         listeners: listeners.collect(),
         script_name: settings.script_name.clone().into_bytes(),

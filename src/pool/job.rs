@@ -78,6 +78,16 @@ impl RequestBody {
     }
 }
 
+/// What writes a request's line in the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLine {
+    FromLoop,
+    /// The thread, by the application's logger.
+    FromThread,
+    /// None is written.
+    Omitted,
+}
+
 /// One request on its way to the pool, with room for the response head and a small body on its way back.
 /// Boxed and recycled by the loop, so that a request makes the server allocate nothing once the loop is warm.
 #[derive(Debug)]
@@ -123,10 +133,7 @@ pub struct Job {
     pub refusal: &'static str,
     /// Its response is a file that the thread reads.
     pub is_file: bool,
-    /// Its line in the access log is written by the thread.
-    pub is_logged: bool,
-    /// Its answer leaves no line in the access log.
-    pub unlogged: bool,
+    pub access_line: AccessLine,
     /// The response's head.
     pub response: ResponseHead,
     /// The response's body, when it is sent whole.
@@ -134,6 +141,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// Its answer is not for the access log.
+    pub fn omit_access_line(&mut self) {
+        self.access_line = AccessLine::Omitted;
+    }
+
     /// Whether the client has sent the request over TLS, to this server or to a trusted proxy.
     pub fn is_https(&self) -> bool {
         self.forwarded.is_https.unwrap_or(self.tls.is_some())
@@ -158,12 +170,11 @@ impl Job {
             serial: 0,
             socket: None,
             refusal: "",
-            unlogged: false,
             started: now,
             gil_wait: Duration::ZERO,
             noted: Vec::new(),
             is_file: false,
-            is_logged: false,
+            access_line: AccessLine::FromLoop,
             response: ResponseHead::default(),
             response_body: ResponseBody::default(),
         }
@@ -180,9 +191,8 @@ impl Job {
         self.socket = None;
         self.tls = None;
         self.refusal = "";
-        self.is_logged = false;
+        self.access_line = AccessLine::FromLoop;
         self.is_file = false;
-        self.unlogged = false;
         self.response.clear();
         self.response_body.bytes.clear();
         self.response_body.reservation = None;

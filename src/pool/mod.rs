@@ -53,7 +53,8 @@ pub use estimates::OneRequestShare;
 pub use hub_wakeup::{HubWakeup, Ticket};
 pub use in_flight::InFlightRequest;
 pub use job::{
-    BorrowedBuffer, Job, Peer, Piece, Reply, RequestBody, ResponseBody, StreamedResponse,
+    AccessLine, BorrowedBuffer, Job, Peer, Piece, Reply, RequestBody, ResponseBody,
+    StreamedResponse,
 };
 pub use lending::Lending;
 pub use loop_role::{LentLoop, Served, Turn};

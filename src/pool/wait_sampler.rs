@@ -58,7 +58,7 @@ mod tests {
         let samples: Vec<bool> = (0..SAMPLED * 3)
             .filter_map(|_| {
                 sampler.begin();
-                std::thread::sleep(std::time::Duration::from_micros(1));
+                std::thread::sleep(std::time::Duration::from_millis(1));
                 sampler.end()
             })
             .collect();

@@ -43,34 +43,47 @@ impl Scoreboard {
 }
 
 impl Slot<'_> {
-    /// Whether this worker can take another request.
-    ///
-    /// # Errors
-    /// Why it cannot.
-    pub fn readiness(self, max_queue: usize) -> Result<(), Unready> {
-        self.readiness_in(self.state(), max_queue)
+    /// Whether this worker can take another request, by what all workers can read.
+    fn readiness(self, max_queue: usize) -> Result<(), Unready> {
+        readiness_of(
+            self.state(),
+            self.server_stops(),
+            self.queue_length(),
+            max_queue,
+        )
     }
 
-    /// Arbiter: as [`Self::readiness`], by the worker's own report.
+    /// Arbiter: whether this worker can take another request, by what no other worker can write.
     ///
     /// # Errors
     /// Why it cannot.
     pub fn reported_readiness(self, max_queue: usize) -> Result<(), Unready> {
-        self.readiness_in(self.reported_state(), max_queue)
+        let vitals = self.vitals;
+        readiness_of(
+            self.reported_state(),
+            vitals.server_stops(),
+            vitals.queue_length(),
+            max_queue,
+        )
     }
+}
 
-    fn readiness_in(self, state: SlotState, max_queue: usize) -> Result<(), Unready> {
-        if state != SlotState::Serving {
-            return Err(Unready::NoneServes);
-        }
-        if self.server_stops() {
-            return Err(Unready::Stopping);
-        }
-        if max_queue > 0 && self.queue_length() as usize >= max_queue {
-            return Err(Unready::QueuesFull);
-        }
-        Ok(())
+fn readiness_of(
+    state: SlotState,
+    server_stops: bool,
+    queue_length: u32,
+    max_queue: usize,
+) -> Result<(), Unready> {
+    if state != SlotState::Serving {
+        return Err(Unready::NoneServes);
     }
+    if server_stops {
+        return Err(Unready::Stopping);
+    }
+    if max_queue > 0 && queue_length as usize >= max_queue {
+        return Err(Unready::QueuesFull);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -97,5 +110,22 @@ mod tests {
         assert_eq!(scoreboard.readiness(5), Err(Unready::QueuesFull));
         scoreboard.slot(0).announce_stop();
         assert_eq!(scoreboard.readiness(0), Err(Unready::Stopping));
+    }
+
+    #[test]
+    fn what_others_can_write_is_nothing_to_the_arbiter() {
+        let scoreboard = Scoreboard::new(1, 1).unwrap();
+        let slot = scoreboard.slot(0);
+        slot.claim(1);
+        slot.set_state(SlotState::Serving);
+        slot.data.retirement.announce_stop();
+        slot.set_queue_length(5);
+        assert_eq!(slot.reported_readiness(5), Ok(()));
+        slot.report_queue_length(5);
+        assert_eq!(slot.reported_readiness(5), Err(Unready::QueuesFull));
+        slot.announce_stop();
+        assert_eq!(slot.reported_readiness(5), Err(Unready::Stopping));
+        slot.claim(2);
+        assert_eq!(slot.reported_readiness(5), Err(Unready::NoneServes));
     }
 }

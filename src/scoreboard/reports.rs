@@ -10,6 +10,12 @@ impl Slot<'_> {
         self.vitals.reported_state()
     }
 
+    /// Worker: how many requests wait for a thread, as of the last heartbeat, for the arbiter and for peers.
+    pub fn report_queue_length(self, requests: u32) {
+        self.vitals.set_queue_length(requests);
+        self.set_queue_length(requests);
+    }
+
     /// Arbiter: the last heartbeat of the slot's own worker's loop.
     #[must_use]
     pub fn reported_loop_heartbeat(self) -> u64 {
@@ -82,6 +88,7 @@ impl Slot<'_> {
 
     /// Arbiter: TERM has come and `stop_delay` runs. The worker serves, but is not ready for more.
     pub fn announce_stop(self) {
+        self.vitals.announce_stop();
         self.data.retirement.announce_stop();
     }
 

@@ -37,6 +37,8 @@ pub(super) struct VitalsData {
     stop_signal: AtomicU32,
     accepts_no_more: AtomicU32,
     threads_busy: AtomicU32,
+    queue_length: AtomicU32,
+    server_stops: AtomicU32,
     /// [`ENDS_LISTENERS`], or not.
     ends_listeners: AtomicU64,
     stop_asked_ms: AtomicU64,
@@ -107,6 +109,8 @@ impl VitalsData {
             &self.stop_signal,
             &self.accepts_no_more,
             &self.threads_busy,
+            &self.queue_length,
+            &self.server_stops,
         ] {
             flag.store(0, Ordering::Relaxed);
         }
@@ -170,6 +174,22 @@ impl VitalsData {
 
     pub(super) fn threads_busy(&self) -> u32 {
         self.threads_busy.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_queue_length(&self, requests: u32) {
+        self.queue_length.store(requests, Ordering::Relaxed);
+    }
+
+    pub(super) fn queue_length(&self) -> u32 {
+        self.queue_length.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn announce_stop(&self) {
+        self.server_stops.store(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn server_stops(&self) -> bool {
+        self.server_stops.load(Ordering::Relaxed) != 0
     }
 
     pub(super) fn ask_to_go(&self) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::http::{TraceParent, client_request_id, made_request_id, trace_parent};
 use crate::logging::access::{AccessEntry, AccessFilter, AccessFormat};
-use crate::pool::{Job, Peer};
+use crate::pool::{AccessLine, Job, Peer};
 
 /// Lines are written when they are this many bytes together, or when the iteration is over.
 const FLUSH_BYTES: usize = 32 * 1024;
@@ -17,7 +17,7 @@ pub type AccessSink = Box<dyn Fn(&[u8]) + Send>;
 
 /// What lines show of the worker.
 #[derive(Clone, Debug, Default)]
-pub struct WorkerInfo {
+pub struct LoggedWorker {
     /// Its number (`worker.age`).
     pub number: u64,
     /// Address and port of each listener, in their order; empty for unix sockets.
@@ -59,16 +59,16 @@ impl AccessLog {
     pub(super) fn record(
         &mut self,
         job: &Job,
-        outcome: &Outcome<'_>,
+        end: &RequestEnd<'_>,
         duration: Duration,
         now: (i64, u32),
     ) {
-        if job.is_logged {
+        if job.access_line == AccessLine::FromThread {
             return;
         }
         match self {
-            Self::Lines(lines) => lines.record(job, outcome, duration, now),
-            Self::Relay(relay) => relay(job, outcome.status, outcome.bytes_sent, duration),
+            Self::Lines(lines) => lines.record(job, end, duration, now),
+            Self::Relay(relay) => relay(job, end.status, end.bytes_sent, duration),
         }
     }
 
@@ -97,7 +97,7 @@ const LINES_WAIT_MAX: Duration = Duration::from_millis(5);
 pub struct AccessLines {
     format: AccessFormat,
     filter: AccessFilter,
-    info: WorkerInfo,
+    info: LoggedWorker,
     lines: Vec<u8>,
     /// The end of the iteration in which the oldest of them was made.
     oldest: Option<Instant>,
@@ -121,7 +121,7 @@ impl AccessLines {
         Self {
             format,
             filter: AccessFilter::default(),
-            info: WorkerInfo::default(),
+            info: LoggedWorker::default(),
             lines: Vec::new(),
             oldest: None,
             sink,
@@ -139,14 +139,14 @@ impl AccessLines {
 
     /// With what the lines may show of the worker.
     #[must_use]
-    pub fn of_worker(mut self, info: WorkerInfo) -> Self {
+    pub fn of_worker(mut self, info: LoggedWorker) -> Self {
         self.info = info;
         self
     }
 
-    fn record(&mut self, job: &Job, outcome: &Outcome<'_>, duration: Duration, now: (i64, u32)) {
+    fn record(&mut self, job: &Job, end: &RequestEnd<'_>, duration: Duration, now: (i64, u32)) {
         let path = job.head.path();
-        if !self.filter.admits(path, outcome.status, duration) {
+        if !self.filter.admits(path, end.status, duration) {
             return;
         }
         self.cache_peer(job.peer);
@@ -180,11 +180,11 @@ impl AccessLines {
             tls: job.tls.as_deref().map(|tls| (tls.protocol, tls.cipher)),
             server: listener.map_or(("", ""), |(address, port)| (address, port)),
             request: &job.head,
-            status: outcome.status,
+            status: end.status,
             response: &job.response,
             environ: &job.noted,
             bytes_received: job.body_bytes,
-            bytes_sent: outcome.bytes_sent,
+            bytes_sent: end.bytes_sent,
             duration,
             queued: queued(job),
             gil_wait: queued(job).map(|_| job.gil_wait),
@@ -196,7 +196,7 @@ impl AccessLines {
             trace: trace
                 .flatten()
                 .map(|TraceParent { trace_id, span_id }| (trace_id, span_id)),
-            reason: outcome.reason,
+            reason: end.reason,
         };
         self.format.write(&entry, &mut self.lines);
         if self.lines.len() >= FLUSH_BYTES {
@@ -241,7 +241,7 @@ fn queued(job: &Job) -> Option<Duration> {
 
 /// How a request ended.
 #[derive(Debug)]
-pub(super) struct Outcome<'a> {
+pub(super) struct RequestEnd<'a> {
     pub(super) status: u16,
     /// Body bytes that the client's socket has taken.
     pub(super) bytes_sent: u64,
@@ -265,18 +265,18 @@ mod tests {
         let mut log = AccessLog::new(format, Box::new(sink));
         let text = || String::from_utf8(written.lock().unwrap().clone()).unwrap();
         let (now, job) = (Instant::now(), Job::new(Instant::now()));
-        let outcome = |status| Outcome {
+        let end = |status| RequestEnd {
             status,
             bytes_sent: 0,
             reason: "",
         };
-        log.record(&job, &outcome(200), Duration::ZERO, (0, 0));
+        log.record(&job, &end(200), Duration::ZERO, (0, 0));
         log.flush_if_due(now);
         assert_eq!(text(), "");
-        log.record(&job, &outcome(404), Duration::ZERO, (0, 0));
+        log.record(&job, &end(404), Duration::ZERO, (0, 0));
         log.flush_if_due(now + LINES_WAIT_MAX);
         assert_eq!(text(), "200\n404\n");
-        log.record(&job, &outcome(500), Duration::ZERO, (0, 0));
+        log.record(&job, &end(500), Duration::ZERO, (0, 0));
         drop(log);
         assert_eq!(text(), "200\n404\n500\n");
     }

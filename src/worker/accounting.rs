@@ -6,7 +6,7 @@ use crate::logging::statsd::Statsd;
 use crate::pool::Job;
 use crate::scoreboard::Slot;
 
-use super::access_lines::{AccessLog, Outcome};
+use super::access_lines::{AccessLog, RequestEnd};
 use super::loop_clock::Clock;
 use super::worker_slot::WorkerSlot;
 
@@ -42,32 +42,32 @@ impl Accounting {
     }
 
     /// A request is over.
-    pub(super) fn request(&mut self, job: &Job, outcome: &Outcome<'_>, clock: &Clock) {
+    pub(super) fn request(&mut self, job: &Job, end: &RequestEnd<'_>, clock: &Clock) {
         let now = Instant::now();
         let duration = now.saturating_duration_since(job.arrived);
         let slot = self.slot.get();
         slot.add_requests(1);
-        slot.add_bytes_out(outcome.bytes_sent);
+        slot.add_bytes_out(end.bytes_sent);
         slot.latency().record_alone(duration);
         if !job.gil_wait.is_zero() {
             slot.gil_wait().record_alone(job.gil_wait);
         }
         if let Some(metrics) = &mut self.metrics {
-            metrics.request(duration, outcome.status);
+            metrics.request(duration, end.status);
         }
         if let Some(log) = &mut self.access_log {
-            log.record(job, outcome, duration, clock.unix_time(now));
+            log.record(job, end, duration, clock.unix_time(now));
         }
     }
 
     /// A request is over to which no response was sent.
     pub(super) fn unanswered(&mut self, job: &Job, status: u16, reason: &str, clock: &Clock) {
-        let outcome = Outcome {
+        let end = RequestEnd {
             status,
             bytes_sent: 0,
             reason,
         };
-        self.request(job, &outcome, clock);
+        self.request(job, &end, clock);
     }
 
     /// The connection was gone when the answer came; `reason` says who closed it.

@@ -17,7 +17,6 @@ use crate::pool::{ConnId, Job, Peer, Reply};
 
 pub(super) use super::connection_lifecycle::Action;
 use super::connection_lifecycle::{Lifecycle, Shortage, Spare, State};
-use super::dispatch::Usage;
 use super::events::{InputEvent, SocketEvent};
 use super::http1::{Client, Http1, Refusal, Wanted};
 use super::http2::{Http2, Link};
@@ -27,6 +26,7 @@ use super::read_side::ReadSide;
 use super::requests::{Requests, recycle};
 use super::shared_io::SharedIo;
 use super::transport::{Ending, HandshakeError, Transport};
+use super::usage::Usage;
 use super::write_side::WriteSide;
 
 mod advance;

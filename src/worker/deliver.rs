@@ -1,6 +1,6 @@
 //! Replies of the pool to their connections; jobs whose connection is gone to the log.
 
-use crate::pool::{Job, Reply};
+use crate::pool::{AccessLine, Job, Reply};
 
 use super::connections::Connections;
 use super::load_shedding::Shed;
@@ -122,7 +122,7 @@ pub(super) fn orphan(
     let was_answered = timed_out.is_some_and(|timed_out| timed_out.on_return(&job, requests));
     if connections.end_hijacked(job.conn) {
         requests.accounting.hijacked(&job, &requests.clock);
-    } else if !was_answered && !job.unlogged {
+    } else if !was_answered && job.access_line != AccessLine::Omitted {
         requests.accounting.connection_gone(
             &job,
             requests.shutdown.reason_of_gone(),

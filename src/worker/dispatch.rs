@@ -16,22 +16,12 @@ use super::deferred_drop::DeferredDrops;
 use super::health::Health;
 use super::load_shedding::{self, LoadShedding, Shed};
 use super::spool::BodyBudget;
+use super::usage::Usage;
 use super::worker_slot::{WorkerSlot, saturating_u32};
 
 /// How many finished jobs are kept for reuse, and how long the response buffer of one of them may be.
 const FREE_JOBS_MAX: usize = 256;
 const FREE_JOB_BYTES_MAX: usize = 64 * 1024;
-
-/// How much a connection was used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Usage {
-    /// No request has come on it.
-    New,
-    /// One request has come.
-    Asked,
-    /// It was kept after a response; over HTTP/2, a second request has come.
-    Kept,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -143,7 +133,7 @@ impl Dispatch {
         {
             self.slot
                 .get()
-                .set_queue_length(saturating_u32(self.pool.queue_length()));
+                .report_queue_length(saturating_u32(self.pool.queue_length()));
             health.answer(&mut job, question, &self.slot);
             self.answered.push(job);
             return Ok(());

@@ -60,7 +60,7 @@ impl Health {
             },
         };
         job.socket = None;
-        job.unlogged = true;
+        job.omit_access_line();
         let line = format!("{} {}", status.code, status.reason);
         // These are constants of this program, and valid.
         let _ = job.response.set_status(line.as_bytes());

@@ -186,16 +186,9 @@ impl Http1 {
             let (policy, accounting) = (&requests.policy, &requests.accounting);
             return Ok(self.receive_streaming(bytes, client, policy, accounting));
         }
-        if !matches!(self.request, Request::Receiving(_)) {
-            self.request = Request::Receiving(Receiving::begin(
-                client,
-                &mut requests.dispatch,
-                &requests.clock,
-            ));
-        }
-        let Request::Receiving(receiving) = &mut self.request else {
-            unreachable!("assigned just now")
-        };
+        let receiving = self
+            .request
+            .receive(client, &mut requests.dispatch, &requests.clock);
         let mut consumed = 0;
         loop {
             let rest = &bytes[consumed..];
@@ -244,25 +237,13 @@ impl Http1 {
             unreachable!("only what was received can be whole")
         };
         finish_body(receiving)?;
-        let running = Request::Running(Running::default());
-        match std::mem::replace(&mut self.request, running) {
-            Request::Receiving(Receiving { job, .. }) => Ok(job),
-            _ => unreachable!("matched above"),
-        }
+        Ok(self.request.run(None))
     }
 
     /// The head is in: the request leaves for the application, and its body after it.
     fn run_at_head(&mut self, client: &Client, pool: &Arc<Pool>) -> Box<Job> {
         let (body, theirs) = StreamingRequestBody::new(pool, client.conn());
-        let running = Request::Running(Running {
-            body: Some(body),
-            ..Running::default()
-        });
-        let Request::Receiving(Receiving { mut job, .. }) =
-            std::mem::replace(&mut self.request, running)
-        else {
-            unreachable!("its head was received")
-        };
+        let mut job = self.request.run(Some(body));
         job.body = theirs;
         self.exchange.dispatch_at_head();
         job

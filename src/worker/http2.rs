@@ -19,7 +19,7 @@ use super::requests::Requests;
 use super::shared_io::SharedIo;
 use super::write_side::Progress;
 
-use self::cleartext_upgrade::{Beginning, drop_acknowledgement};
+use self::cleartext_upgrade::Beginning;
 use self::engine::Engine;
 use self::goodbye_stage::Goodbye;
 use self::inspection::Inspection;
@@ -43,7 +43,7 @@ mod settings_check;
 mod stream_inputs;
 mod violation;
 
-pub(super) use self::cleartext_upgrade::{SWITCHING, frames_of};
+pub(super) use self::cleartext_upgrade::{FirstStream, SWITCHING, first_stream};
 pub(super) use self::link::Link;
 pub(super) use self::mux::jobs_max;
 
@@ -68,11 +68,12 @@ pub(super) struct Http2 {
 }
 
 impl Http2 {
-    pub(super) fn new(client: &Client, requests: &Requests) -> Self {
+    /// `bytes_before`: see [`Engine::new`].
+    pub(super) fn new(client: &Client, bytes_before: u32, requests: &Requests) -> Self {
         let settings = requests.policy.http2();
         let threads = requests.dispatch.pool().thread_count();
         Self {
-            engine: Engine::new(settings, !requests.policy.buffers_requests()),
+            engine: Engine::new(settings, !requests.policy.buffers_requests(), bytes_before),
             inspection: Inspection::new(settings, requests.clock.now()),
             mux: Mux::new(
                 client.conn(),
@@ -240,9 +241,7 @@ impl Http2 {
         writes: &mut WriteBudget,
     ) -> usize {
         let mut output = self.engine.take_output();
-        if self.beginning == Beginning::Unacknowledged && drop_acknowledgement(&mut output) {
-            self.beginning = Beginning::Acknowledged;
-        }
+        self.beginning.filter_output(&mut output);
         let len = output.len();
         if len > 0 {
             if let Err(violation) = self.inspection.inspect_output(&output)

@@ -66,7 +66,7 @@ impl Heartbeat {
         let slot = self.slot.get();
         slot.loop_heartbeat(monotonic_ms());
         slot.set_connections(saturating_u32(figures.open), saturating_u32(figures.idle));
-        slot.set_queue_length(saturating_u32(figures.queue_length));
+        slot.report_queue_length(saturating_u32(figures.queue_length));
         slot.set_unsent_bytes(u32::try_from(figures.unsent_bytes).unwrap_or(u32::MAX));
         if let Some(log) = self.log {
             log.tick();

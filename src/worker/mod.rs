@@ -12,7 +12,7 @@
 //! | system | `transport`, `events`, `descriptors`, `exhaustion`, `accept` | sockets, the poll set's tokens, listeners |
 //! | time and bounds | `loop_clock`, `spool`, `shutdown` | now, what is due, what may be held, how far a stop is |
 //! | figures | `worker_slot`, `describe`, `handshakes`, `access_lines`, `accounting`, `arbiter_channel`, `loop_heartbeat` | what is counted, logged and reported |
-//! | requests | `request_policy`, `deferred_drop`, `load_shedding`, `health`, `dispatch` | what is accepted, and the way to the pool and back |
+//! | requests | `request_policy`, `usage`, `deferred_drop`, `load_shedding`, `health`, `dispatch` | what is accepted, and the way to the pool and back |
 //! | sides | `read_side`, `write_queue`, `write_side`, `body_stream` | bytes on their way in and out |
 //! | owners | `requests`, `shared_io` | name the owners above that connections share: what requests need, what bytes need |
 //! | protocol | `http1`, `preamble` | bytes to requests, replies to bytes |
@@ -78,6 +78,7 @@ mod spool;
 mod takeover;
 mod timed_out;
 mod transport;
+mod usage;
 mod worker_slot;
 mod write_queue;
 mod write_side;
@@ -99,7 +100,7 @@ use crate::pool::{Application, Pool, UnsentBytes};
 use crate::scoreboard::Scoreboard;
 use crate::tls::{Certificates, CurrentServer};
 
-pub use access_lines::{AccessLines, AccessLog, AccessRelay, AccessSink, WorkerInfo};
+pub use access_lines::{AccessLines, AccessLog, AccessRelay, AccessSink, LoggedWorker};
 
 use self::arbiter_channel::ArbiterChannel;
 use self::descriptors::Descriptors;

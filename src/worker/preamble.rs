@@ -58,6 +58,11 @@ impl Preamble {
         }
     }
 
+    /// It was passed before, by another worker.
+    pub(super) fn pass(&mut self) {
+        *self = Self::Over;
+    }
+
     /// Look at the first bytes of a connection, all that have come.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use crate::http::{HeadScan, parse_head};
 use crate::pool::{Application, InFlightRequest, Job, Peer, Pool, TimedOutRequest};
 use crate::scoreboard::Running;
 
-use super::access_lines::Outcome;
+use super::access_lines::RequestEnd;
 use super::accounting::Accounting;
 use super::connections::Connections;
 use super::http1::TimedOut;
@@ -207,12 +207,12 @@ fn time_out(
 }
 
 fn log_request(job: &Job, seen: TimedOut, accounting: &mut Accounting, clock: &Clock) {
-    let outcome = Outcome {
+    let end = RequestEnd {
         status: seen.status,
         bytes_sent: seen.body_bytes,
         reason: "request_timeout",
     };
-    accounting.request(job, &outcome, clock);
+    accounting.request(job, &end, clock);
 }
 
 /// The job will hardly come back: the access log's line is made of what the scoreboard has of it.

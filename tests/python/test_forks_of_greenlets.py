@@ -31,6 +31,11 @@ def test_a_child_that_sleeps_goes_on_to_its_end(one, gates, view, code):
         assert gates.notes("child") == ["done"]
 
 
+@pytest.mark.parametrize(("view", "code"), [("brief", 0), ("brief_fork", 7), ("brief_terminal", 7)])
+def test_the_end_of_a_first_child_is_seen_although_it_comes_before_the_fork_is_back(one, view, code):
+    assert one.get(f"/{view}").text == str(code)
+
+
 def test_a_child_in_a_terminal_of_its_own_goes_on(one):
     assert one.get("/terminal").text == "from the child"
 

@@ -8,6 +8,9 @@ import time
 import pytest
 import websocket
 
+from harness import HAS_GIL
+
+GREEN = pytest.mark.skipif(not HAS_GIL, reason="greenlets are not safe without a GIL")
 pytestmark = pytest.mark.ours
 
 APP = "sockets:application"
@@ -44,6 +47,21 @@ def test_flask_sock_closes_from_the_servers_side(server):
     assert client.sock.recv(1) == b"", "the connection ends with the conversation"
     one.output.wait(r'"GET /bye HTTP/1.1" 101 0')
     assert "Traceback" not in one.log.text, one.log.text
+
+
+@pytest.mark.parametrize(
+    "kind", ["gthread", pytest.param("gevent", marks=GREEN), pytest.param("eventlet", marks=GREEN)]
+)
+@pytest.mark.parametrize("propagates", ["", "1"], ids=["answered", "raised"])
+def test_a_conversation_that_fails_ends_the_connection(server, kind, propagates):
+    """simple-websocket goes on to read: without an end the client would wait for ever."""
+    one = server(APP, "-k", kind, env={"PROPAGATE": propagates})
+    client = open_websocket(one, "/fails")
+    client.send("last")
+    assert client.recv() == "last"
+    assert client.sock.recv(1) == b""
+    one.log.wait("the conversation has failed")
+    assert one.get("/").text == "plain"
 
 
 def test_a_client_that_vanishes_ends_the_conversation(server, gates):

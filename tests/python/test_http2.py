@@ -204,7 +204,8 @@ def test_an_application_that_fails_is_seen_to_fail(h2):
 
 
 def test_an_early_answer_ends_an_upload_without_error(h2):
-    with connect(h2("--limit-request-body", "1000")) as client:
+    one = h2("--limit-request-body", "1000")
+    with connect(one) as client:
         for fields in [[("content-length", "5000")], []]:
             stream = client._next
             client._next += 2
@@ -215,6 +216,27 @@ def test_an_early_answer_ends_an_upload_without_error(h2):
                 assert client.step()
             assert client.replies[stream].reset == NO_ERROR
         assert client.reply(client.ask()).status == 200
+    # Refused at the head, and when it is too long.
+    one.log.wait(r"Invalid request from ip=127\.0\.0\.1: Request body is too large \(limit 1000\)", 2)
+
+
+@pytest.mark.parametrize("mark", ['"', "<", ">", "`", "#", '{"a":["<b>"]}#c'])
+def test_a_target_is_what_it_is_over_http_1(server, mark):
+    one = server("streams:application", *H2C[:-1], "both")
+
+    def seen(body: bytes) -> list[str]:
+        lines = body.decode().splitlines()
+        return [line for line in lines if line.startswith(("RAW_URI=", "PATH_INFO=", "QUERY_STRING="))]
+
+    for target in (f"/environ?q={mark}&r", f"/environ/a{mark}?q={mark}"):
+        plain = one.get(target)
+        assert plain.status == 200 and f"RAW_URI={target!r}" in seen(plain.body)
+        with connect(one) as client:
+            # The second names the entry that the first has left in the table.
+            for _ in range(2):
+                reply = client.reply(client.ask(target))
+                assert (reply.status, seen(reply.body)) == (200, seen(plain.body))
+            assert client.reply(client.ask("/nothing")).status == 204
 
 
 @pytest.mark.parametrize("how", ["whole", "streamed", "late", "twice", "empty"])

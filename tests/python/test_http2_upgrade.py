@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 
 import pytest
@@ -137,11 +139,34 @@ def test_a_body_is_read_before_the_protocol_changes(one, framing, sent, body):
         assert client.reply(1).body == body
 
 
+@pytest.mark.parametrize("length", [60_000, 65_535])
+def test_a_body_takes_nothing_from_the_window_of_what_follows_at_once(one, length):
+    with Frames(one.address, PATIENCE_S, begin=False) as client:
+        client._next, client.acknowledges = 3, False
+        # The worker reads the end of the body and what follows it in one call.
+        (worker,) = one.booted()
+        os.kill(worker, signal.SIGSTOP)
+        client.send_bytes(asking("/echo", f"Content-Length: {length}", method="POST") + b"x" * length)
+        client.send_bytes(PREFACE)
+        client.send(SettingsFrame(0))
+        # No more than a client may send that has heard nothing yet.
+        streams = [client.ask("/echo", "POST", body=b"m" * size) for size in (9_000, 40_000, 16_535)]
+        os.kill(worker, signal.SIGCONT)
+        while b"\r\n\r\n" not in client._buffer:
+            client._buffer += client.socket.recv(65_536)
+        head, _, client._buffer = client._buffer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101")
+        assert [client.reply(stream).body for stream in streams] == [b"m" * 9_000, b"m" * 40_000, b"m" * 16_535]
+        assert client.reply(1).body == b"x" * length
+
+
 @pytest.mark.parametrize(
     ("arguments", "length"),
     [
         # More than the window of a stream, than memory holds, and a body that is not read before the application runs.
         ((), 65_536),
+        # A larger one is the client's when it has been told of it.
+        (("--http2-initial-window-size", "1048576"), 65_536),
         (("--http2-initial-window-size", "5"), 6),
         (("--body-buffer-size", "100"), 101),
         (("--no-request-buffering",), 2),

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -183,3 +184,16 @@ def test_machines_run_targets_of_the_makefile():
 def test_the_page_for_indexes_has_no_relative_link():
     page = (REPOSITORY / "release/index_page.md").read_text()
     assert re.findall(r"\]\((?!https?://|#)[^)]*\)", page) == []
+
+
+def test_a_wheel_is_run_by_the_interpreter_that_it_is_for(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "release"))
+    import run_wheels
+
+    def read(name):
+        wheel = run_wheels.read(Path(name))
+        return wheel.python, wheel.machine, wheel.is_musl
+
+    glibc = "ferricorn-0.1.0-cp314-cp314-manylinux2014_aarch64.manylinux_2_17_aarch64.whl"
+    assert read(glibc) == ("3.14", "aarch64", False)
+    assert read("ferricorn-0.1.0-cp314-cp314t-musllinux_1_2_x86_64.whl") == ("3.14t", "x86_64", True)

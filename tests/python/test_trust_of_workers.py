@@ -9,8 +9,9 @@ import subprocess
 import time
 
 import pytest
+from test_health import ask
 
-from harness import kill_session, session_members, wait_until
+from harness import APPS, kill_session, session_members, wait_until
 from wire import Client, Disconnected
 
 pytestmark = [pytest.mark.ours, pytest.mark.slow]
@@ -130,3 +131,44 @@ def test_a_worker_cannot_have_the_master_fork_without_end(server, gates, kind):
     while time.monotonic() < until:
         assert len(one.booted()) <= 6, one.log.text
         time.sleep(0.05)
+
+
+HELD = """
+import gate
+
+def post_fork(server, worker):
+    if gate.is_open("held"):
+        gate.wait("boot")
+"""
+
+
+@pytest.mark.parametrize("kind", ["zeros", "ones", "small", "noise"])
+def test_what_a_worker_says_of_readiness_hides_no_other_and_ends_with_it(server, gates, tmp_path, kind):
+    config = tmp_path / "conf.py"
+    config.write_text(HELD)
+    surroundings = {"PYTHONPATH": str(APPS), "FERRICORN_MAX_QUEUE": "50"}
+    one = server(APP, "-c", str(config), "--admin-bind", "127.0.0.1:0", env=surroundings, workers=2)
+    one.log.wait("Booting worker", 2)
+    wait_until(lambda: 'ferricorn_workers{state="serving"} 2\n' in ask(one, "/metrics").text, "both serve")
+    scribble(one, gates, kind, 20)
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        assert ask(one, "/ready").text == "ready\n", "the other worker serves"
+        assert ask(one, "/live").status == 200
+        time.sleep(0.02)
+    gates.open("held")
+
+    def none_serves():
+        """Garbage may ask for a successor, which serves: all go that there are while one does."""
+        if ask(one, "/ready").status == 503:
+            return True
+        for pid in workers_of(one):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return False
+
+    wait_until(none_serves, "none is ready, whatever the dead one has said")
+    gates.wait_reached("boot")
+    assert ask(one, "/live").status == 200
+    gates.open("boot")
+    wait_until(lambda: ask(one, "/ready").status == 200, "its successors serve")

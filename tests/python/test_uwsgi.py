@@ -75,6 +75,39 @@ def test_nginx_passes_bodies_both_ways(proxied, prefix):
     assert client.request("GET", f"{prefix}/status?line=204%20No%20Content").status == 204
 
 
+@pytest.mark.parametrize("prefix", ["", "/unbuffered"])
+def test_what_clients_of_nginx_may_try(proxied, prefix):
+    """Chunks, an expectation, two lengths, names that look like variables, and clients that leave."""
+    one, client = proxied
+    chunks = [("Transfer-Encoding", "chunked"), ("Expect", "100-continue")]
+    client.send_request("POST", f"{prefix}/echo", chunks)
+    client.send(b"4\r\nbody\r\n1;extension=x\r\n!\r\n0\r\nTrailer: x\r\n\r\n")
+    answer = client.read_response()
+    while answer.status == 100:
+        answer = client.read_response()
+    assert answer.body == b"body!"
+    forged = [
+        ("X-Forwarded-For", "6.6.6.6"),
+        ("X_Forwarded_For", "6.6.6.6"),
+        ("Https", "on"),
+        ("Script-Name", "/forged"),
+        ("Remote-User", "root"),
+        ("Content_Length", "7"),
+    ]
+    shown = json.loads(client.request("GET", f"{prefix}/environ", forged).body)
+    assert (shown["HTTP_X_FORWARDED_FOR"], shown["SCRIPT_NAME"]) == ("203.0.113.7", "")
+    assert shown["wsgi.url_scheme"] == "http"
+    assert "REMOTE_USER" not in shown
+    assert shown.get("CONTENT_LENGTH", "") in ("", "0")
+    for sent in (b"", b"x" * 70_000):
+        with Client(client.socket.getpeername(), PATIENCE_S) as gone:
+            gone.send(f"POST {prefix}/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n".encode() + sent)
+            gone.reset()
+    assert client.request("GET", f"{prefix}/environ").status == 200
+    assert "Traceback" not in one.log.text
+    assert "panicked" not in one.log.text
+
+
 def test_the_same_as_gunicorn(server):
     variables = [
         ("PATH_INFO", "/environ"),

@@ -64,6 +64,7 @@ const HELPERS: &[(&str, &[&str])] = &[
             "scoreboard/vitals.rs",
             "worker/accept.rs",
             "worker/loop_clock.rs",
+            "worker/usage.rs",
         ],
     ),
     (

@@ -189,3 +189,50 @@ fn lengths_are_written_as_they_are_read() {
         assert!(rest.0.is_empty());
     }
 }
+
+#[test]
+fn a_path_that_the_library_does_not_take_as_it_is_stands_aside() {
+    for path in [&b"/?q=\"x\""[..], b"/<a>", b"/`", b"/a#b", b"/#"] {
+        let huffman_free = |first: u8| literal(first, b":path", path);
+        for first in [0x40, 0, 0x10] {
+            let block = [&b"\x82\x86"[..], &huffman_free(first), b"\0\x01a\x01b"].concat();
+            let mut table = HeaderTable::default();
+            let found = table.read(&block).unwrap();
+            assert!(found.has_pseudo && !found.is_malformed && found.is_to_replace);
+            let replaced = table.replaced(&block).unwrap();
+            assert_eq!(table.take_path().as_deref(), Some(path));
+            assert_eq!(table.take_path(), None);
+            let padded = [b"/", &vec![b'x'; path.len() - 1][..]].concat();
+            let expected = literal(first, b":path", &padded);
+            assert_eq!(
+                replaced,
+                [&b"\x82\x86"[..], &expected, b"\0\x01a\x01b"].concat()
+            );
+            // The library's table has as much as the client's, and what the entry stands for is known.
+            let mut library = HeaderTable::default();
+            library.read(&replaced).unwrap();
+            assert_eq!(
+                (library.bytes, library.entries.len()),
+                (table.bytes, table.entries.len())
+            );
+            if first == 0x40 {
+                let again = b"\x82\x86\xbe";
+                assert!(!table.read(again).unwrap().is_to_replace);
+                assert_eq!(table.take_path().as_deref(), Some(path));
+            }
+        }
+    }
+    for path in [
+        &b"/"[..],
+        b"/a%22?b='{|}~'",
+        b"*",
+        b"a#",
+        b"/a #",
+        b"/\xc3\xa9#",
+        b"",
+    ] {
+        let mut table = HeaderTable::default();
+        table.read(&literal(0x40, b":path", path)).unwrap();
+        assert_eq!(table.take_path(), None, "{path:?}");
+    }
+}

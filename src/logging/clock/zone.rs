@@ -8,9 +8,9 @@ use nix::libc;
 /// Seconds east of Greenwich at a moment. The call reads no environment variable but the first time in a process, so
 /// Python threads may write to the environment meanwhile.
 pub(super) fn offset_at(unix_seconds: i64) -> i32 {
-    // On some platforms the type is narrower.
+    // On some platforms the type is narrower. Its name is deprecated on others, so it is inferred from the call.
     #[allow(clippy::unnecessary_cast, clippy::cast_possible_truncation)]
-    let time = unix_seconds as libc::time_t;
+    let time = unix_seconds as _;
     let mut fields = MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: both pointers are valid for the call, which writes to the second alone and keeps neither.
     let converted = unsafe { libc::localtime_r(&raw const time, fields.as_mut_ptr()) };

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::http::{Version, client_request_id, made_request_id};
-use crate::pool::{Job, PoolThread, Reply};
+use crate::pool::{AccessLine, Job, PoolThread, Reply};
 use crate::python::fork_guard::end_child;
 use crate::python::gil::{Reason, release};
 use crate::python::hooks::HookError;
@@ -31,7 +31,7 @@ use super::wsgi_settings::WsgiSettings;
 
 mod failure;
 
-use failure::{end_hijacked, fail, log_failure, named};
+use failure::{end_hijacked, fail, has_failed_on_its_socket, log_failure, named};
 
 /// The application and what its threads share.
 #[derive(Debug)]
@@ -213,7 +213,9 @@ impl WsgiApp {
             Ok(None) => None,
             Ok(Some(mut hooked)) => match hooked.pre_request() {
                 Ok(()) => {
-                    job.is_logged = hooks.is_some_and(RequestHooks::logs_access);
+                    if hooks.is_some_and(RequestHooks::logs_access) {
+                        job.access_line = AccessLine::FromThread;
+                    }
                     Some(hooked)
                 }
                 Err(error) => {
@@ -262,6 +264,7 @@ impl WsgiApp {
         if !self.settings.noted_keys.is_empty() {
             job.noted = note(&environ, &self.settings.noted_keys);
         }
+        let has_failed = hijackable.is_some() && has_failed_on_its_socket(&called, &start);
         match called {
             Ok(result) => self.answer(&result, &start, &environ, thread, job, hooked.as_ref()),
             Err(error) => {
@@ -280,7 +283,7 @@ impl WsgiApp {
             }
         }
         if let Some(socket) = hijackable {
-            socket.withdraw();
+            socket.withdraw(has_failed);
         }
         if let Some(hooked) = &hooked {
             hooked.post_request(Some(start.get()));

@@ -55,22 +55,8 @@ pub(super) fn send(
     if let Ok(tuple) = result.cast_exact::<PyTuple>() {
         return send_items(tuple.iter(), start, job, pool);
     }
-    if sendfile
-        && let Ok(wrapper) = result.cast_exact::<FileWrapper>()
-        && !start.get().is_streaming()
-        && let Some(range) = wrapper.get().range(result.py())
-    {
-        let len = start
-            .get()
-            .declared_length()
-            .map_or(range.len, |declared| declared.min(range.len));
-        let piece = Piece::File {
-            file: range.file,
-            offset: range.offset,
-            len,
-            owner: Some(Box::new(range.owner)),
-        };
-        job.response_body.pieces.push(piece);
+    if sendfile && let Some(file) = file_piece(result, start) {
+        job.response_body.pieces.push(file);
         return send_whole(start, job, pool);
     }
     job.is_file = result.is_exact_instance_of::<FileWrapper>();
@@ -82,6 +68,24 @@ pub(super) fn send(
     }
 }
 
+/// The file that the result wraps, as far as it is the response's body.
+#[inline(never)]
+fn file_piece(result: &Bound<'_, PyAny>, start: &Bound<'_, StartResponse>) -> Option<Piece> {
+    let wrapper = result.cast_exact::<FileWrapper>().ok()?;
+    if start.get().is_streaming() {
+        return None;
+    }
+    let range = wrapper.get().range(result.py())?;
+    let declared = start.get().declared_length();
+    Some(Piece::File {
+        file: range.file,
+        offset: range.offset,
+        len: declared.map_or(range.len, |declared| declared.min(range.len)),
+        owner: Some(Box::new(range.owner)),
+    })
+}
+
+#[inline(never)]
 fn send_whole(start: &Bound<'_, StartResponse>, mut job: Box<Job>, pool: &Pool) -> Sent {
     match start.get().take_head(job.response_body.len()) {
         Ok(Some(head)) => {
@@ -299,28 +303,12 @@ fn stream<'py>(
         pool,
         window: &window,
     };
-    let mut spool = file.map(|_| ResponseSpool::default());
+    let mut spool = file.map(|_| Box::<ResponseSpool>::default());
     for item in items {
-        end_child(start.py(), item.as_ref().err());
-        let mut is_enough = false;
-        let sent = item.and_then(|item| {
-            let bytes = as_bytes(&item)?;
-            start.get().note_sent(bytes.as_bytes().len() as u64);
-            if let Some(left) = &mut left {
-                let len = bytes.as_bytes().len() as u64;
-                is_enough = len > *left;
-                *left = left.saturating_sub(len);
-            }
-            match &mut spool {
-                None => client.send_item(start.py(), bytes),
-                Some(spool) => spool.send_item(bytes, &client),
-            }
-        });
-        match sent {
-            // The loop cuts this item and logs it. The next one would not be sent.
-            Ok(Flow::Open) if is_enough => break,
-            Ok(Flow::Open) => {}
-            Ok(Flow::Gone) => return Sent::Gone(job),
+        match pass_on(item, start, &mut left, spool.as_deref_mut(), client) {
+            Ok(Next::Item) => {}
+            Ok(Next::End) => break,
+            Ok(Next::Gone) => return Sent::Gone(job),
             Err(error) => return Sent::Failed(Some(job), error),
         }
     }
@@ -332,6 +320,42 @@ fn stream<'py>(
         Ok(Flow::Gone) => Sent::Gone(job),
         Err(error) => Sent::Failed(Some(job), error),
     }
+}
+
+/// What follows an item of a stream.
+enum Next {
+    Item,
+    End,
+    Gone,
+}
+
+/// Send one item. In a frame of its own: that of `stream` is a part of the C stack of each greenlet whose application waits
+/// for its next event.
+#[inline(never)]
+fn pass_on(
+    item: PyResult<Bound<'_, PyAny>>,
+    start: &Bound<'_, StartResponse>,
+    left: &mut Option<u64>,
+    spool: Option<&mut ResponseSpool>,
+    client: StreamClient<'_>,
+) -> PyResult<Next> {
+    end_child(start.py(), item.as_ref().err());
+    let item = item?;
+    let bytes = as_bytes(&item)?;
+    let len = bytes.as_bytes().len() as u64;
+    start.get().note_sent(len);
+    let is_enough = left.is_some_and(|left| len > left);
+    *left = left.map(|left| left.saturating_sub(len));
+    let sent = match spool {
+        None => client.send_item(start.py(), bytes),
+        Some(spool) => spool.send_item(bytes, &client),
+    };
+    Ok(match sent? {
+        // The loop cuts this item and logs it. The next one would not be sent.
+        Flow::Open if is_enough => Next::End,
+        Flow::Open => Next::Item,
+        Flow::Gone => Next::Gone,
+    })
 }
 
 fn as_bytes<'a, 'py>(item: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {

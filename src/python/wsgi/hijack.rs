@@ -40,11 +40,13 @@ impl<'py> HijackableSocket<'py> {
         Ok(Self { socket })
     }
 
-    /// The request is over. A socket that the application did not use is closed.
-    pub(super) fn withdraw(self) {
+    /// The request is over. A socket that the application did not use is closed, and the connection of one that it has
+    /// used ends if the application has failed.
+    pub(super) fn withdraw(self, has_failed: bool) {
         let py = self.socket.py();
-        let withdrawn = module(py)
-            .and_then(|module| module.call_method1(intern!(py, "withdraw"), (self.socket,)));
+        let arguments = (self.socket, has_failed);
+        let withdrawn =
+            module(py).and_then(|module| module.call_method1(intern!(py, "withdraw"), arguments));
         if let Err(error) = withdrawn {
             log::error!("A client's socket could not be withdrawn: {error}");
         }

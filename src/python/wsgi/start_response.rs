@@ -64,8 +64,8 @@ enum State {
     Ready(ResponseHead),
     /// The head is on its way, and the body follows.
     Streaming(Arc<Window>),
-    /// The application has the client's socket, and answers there.
-    Hijacked,
+    /// The application has the client's socket, and answers there. `is_answered`: it has begun a response in HTTP all the same.
+    Hijacked { is_answered: bool },
     /// Nothing more is accepted: the response is whole or the request is over.
     Over,
 }
@@ -176,8 +176,8 @@ impl StartResponse {
                 *state = State::Fresh(head);
                 Err(not_called())
             }
-            State::Hijacked => {
-                *state = State::Hijacked;
+            State::Hijacked { .. } => {
+                *state = State::Hijacked { is_answered: true };
                 // Whatever is written goes nowhere.
                 let window = Window::new(0);
                 window.close();
@@ -189,7 +189,12 @@ impl StartResponse {
 
     /// Whether the application has the client's socket.
     pub(super) fn is_hijacked(&self) -> bool {
-        matches!(&*self.lock(), State::Hijacked)
+        matches!(&*self.lock(), State::Hijacked { .. })
+    }
+
+    /// Whether the application, which has the client's socket, answers in HTTP: it has failed.
+    pub(super) fn is_hijacked_and_answered(&self) -> bool {
+        matches!(&*self.lock(), State::Hijacked { is_answered: true })
     }
 
     /// Whether part of the response is on its way.
@@ -263,7 +268,8 @@ impl StartResponse {
         let exc_info = exc_info.filter(|value| !value.is_none());
         let mut head = {
             let mut state = this.lock();
-            if matches!(*state, State::Hijacked) {
+            if let State::Hijacked { is_answered } = &mut *state {
+                *is_answered = true;
                 return Ok(slf.clone().into_any());
             }
             match (&*state, exc_info) {
@@ -276,7 +282,9 @@ impl StartResponse {
             }
             match std::mem::replace(&mut *state, State::Over) {
                 State::Fresh(head) | State::Ready(head) => head,
-                State::Streaming(_) | State::Hijacked | State::Over => ResponseHead::default(),
+                State::Streaming(_) | State::Hijacked { .. } | State::Over => {
+                    ResponseHead::default()
+                }
             }
         };
         match fill(&mut head, status, headers) {
@@ -303,7 +311,7 @@ impl StartResponse {
         let mut state = self.lock();
         match *state {
             State::Fresh(_) | State::Ready(_) => {
-                *state = State::Hijacked;
+                *state = State::Hijacked { is_answered: false };
                 // Under the lock, so that it precedes the end of the request.
                 self.pool.send(Reply::Hijacked(self.conn));
                 Ok(())

@@ -8,7 +8,6 @@ use crate::pool::{ConnId, Job};
 
 use super::{Action, Connection};
 use crate::worker::connection_lifecycle::{Pace, Shortage, State};
-use crate::worker::dispatch::Usage;
 use crate::worker::events::InputEvent;
 use crate::worker::handshakes::Handshakes;
 use crate::worker::http1::{Refusal, TimedOut};
@@ -193,7 +192,7 @@ impl Connection {
         requests: &mut Requests,
         io: &mut SharedIo,
     ) -> Action {
-        self.http2 = Some(Box::new(Http2::new(&self.client, requests)));
+        self.http2 = Some(Box::new(Http2::new(&self.client, 0, requests)));
         match self.http2() {
             Some((http2, mut link)) => {
                 match http2.begin(bytes, &mut link, requests, &mut io.writes) {
@@ -209,7 +208,7 @@ impl Connection {
     /// The response is written and the connection stays: continue with what was pipelined, or wait.
     fn next_request(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Action {
         self.lifecycle.keep_alive(&requests.clock);
-        self.usage = Usage::Kept;
+        self.usage.note_kept();
         if !self.read.is_empty() {
             let action = self.receive_buffered(requests, io);
             if action != Action::Wait {
@@ -388,7 +387,7 @@ impl Connection {
         requests: &mut Requests,
         io: &mut SharedIo,
     ) -> Action {
-        self.preamble = Preamble::Over;
+        self.preamble.pass();
         self.read.keep(bytes);
         let action = self.receive_buffered(requests, io);
         if action == Action::Wait {

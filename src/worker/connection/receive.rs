@@ -9,9 +9,8 @@ use crate::http::{Status, Upgrade};
 use crate::pool::Job;
 
 use super::{Action, Connection};
-use crate::worker::dispatch::Usage;
 use crate::worker::http1::{Arrived, Http1, Refusal, Wanted};
-use crate::worker::http2::{Http2, SWITCHING, frames_of};
+use crate::worker::http2::{FirstStream, Http2, SWITCHING, first_stream};
 use crate::worker::loop_clock::Clock;
 use crate::worker::preamble::{Found, Preamble};
 use crate::worker::read_side::{Input, SHARE_BYTES};
@@ -22,6 +21,14 @@ use crate::worker::transport::Transport;
 
 /// A head, and what comes with it, is read in steps of this many bytes.
 const FIRST_BYTES: usize = 16 * 1024;
+
+/// What came of one read.
+enum ReadStep {
+    /// What it has brought is consumed or kept: reading may go on.
+    Read(Input),
+    /// It does not go on.
+    Stop(Action),
+}
 
 impl Connection {
     /// Whether bytes are wanted now. While a request is with the pool or a response is under way they are not.
@@ -59,7 +66,8 @@ impl Connection {
         }
         let mut input = std::mem::take(&mut io.input);
         let action = if self.lifecycle.is_lingering_close() {
-            self.discard_input(&mut input)
+            // Read and forget, until the client closes its side too.
+            Action::after_discarding(self.read.discard(&mut input, &mut self.transport))
         } else {
             self.read_into(&mut input, requests, io)
         };
@@ -79,18 +87,18 @@ impl Connection {
             let direct = is_body
                 .then(|| self.direct_read(share, &requests.bodies))
                 .flatten();
-            let result = match direct {
+            let step = match direct {
                 Some(parts) => self.read_direct(parts, requests, io),
                 None => self.read_once(buffer, requests, io),
             };
-            match result {
-                Ok(Input::Bytes(len)) => {
+            match step {
+                ReadStep::Read(Input::Bytes(len)) => {
                     share = share.saturating_sub(len);
                     self.lifecycle.received(len);
                 }
-                Ok(Input::Blocked) => break,
-                Ok(Input::End) => return self.on_end_of_input(requests),
-                Err(action) => return action,
+                ReadStep::Read(Input::Blocked) => break,
+                ReadStep::Read(Input::End) => return self.on_end_of_input(requests),
+                ReadStep::Stop(action) => return action,
             }
             if share == 0 && self.read.is_ready() && self.wants_input() {
                 return Action::Resume;
@@ -114,20 +122,22 @@ impl Connection {
         buffer: &mut [u8],
         requests: &mut Requests,
         io: &mut SharedIo,
-    ) -> Result<Input, Action> {
+    ) -> ReadStep {
         // What follows a head is better read to where it stays.
         let buffer = match self.protocol.wanted() {
             Wanted::Body | Wanted::StreamedBody { .. } => buffer,
             _ => &mut buffer[..FIRST_BYTES],
         };
-        let input = (self.read.read(buffer, &mut self.transport)).map_err(|_| Action::Close)?;
+        let Ok(input) = self.read.read(buffer, &mut self.transport) else {
+            return ReadStep::Stop(Action::Close);
+        };
         if let Input::Bytes(len) = input {
             let action = self.on_input(&buffer[..len], requests, io);
             if action != Action::Wait {
-                return Err(action);
+                return ReadStep::Stop(action);
             }
         }
-        Ok(input)
+        ReadStep::Read(input)
     }
 
     fn direct_read(&self, share: usize, bodies: &BodyBudget) -> Option<(usize, usize)> {
@@ -141,10 +151,12 @@ impl Connection {
         parts: (usize, usize),
         requests: &mut Requests,
         io: &mut SharedIo,
-    ) -> Result<Input, Action> {
+    ) -> ReadStep {
         let (read, transport) = (&mut self.read, &mut self.transport);
         let input = (self.protocol).read_direct(parts, read, transport, &mut requests.bodies);
-        let input = input.map_err(|_| Action::Close)?;
+        let Ok(input) = input else {
+            return ReadStep::Stop(Action::Close);
+        };
         if let Input::Bytes(len) = input
             && len == parts.0
         {
@@ -153,10 +165,10 @@ impl Connection {
                 self.refuse(refusal, None, requests, &mut io.encoded);
             }
             if self.http2.is_some() {
-                return Err(self.after_receiving());
+                return ReadStep::Stop(self.after_receiving());
             }
         }
-        Ok(input)
+        ReadStep::Read(input)
     }
 
     /// The client has closed its side and everything before that is consumed.
@@ -281,9 +293,9 @@ impl Connection {
                         }
                         Upgrade::Other => {}
                         Upgrade::Http2 => {
-                            if let Some(frames) = self.http2_upgrade(&job, requests) {
+                            if let Some(first) = self.http2_upgrade(&job, requests) {
                                 self.upgrade_to_http2(
-                                    &frames,
+                                    &first,
                                     &bytes[consumed..],
                                     job,
                                     requests,
@@ -308,20 +320,20 @@ impl Connection {
         }
     }
 
-    /// The frames of a request that asks for HTTP/2, if it may.
-    fn http2_upgrade(&self, job: &Job, requests: &Requests) -> Option<Vec<u8>> {
+    /// A request that asks for HTTP/2, as its first stream, if it may.
+    fn http2_upgrade(&self, job: &Job, requests: &Requests) -> Option<FirstStream> {
         let cleartext = requests.policy.http2_cleartext(self.client.is_trusted());
         let is_allowed = cleartext.allows_upgrade()
             && matches!(self.transport, Transport::Plain(_))
             && !requests.shutdown.is_draining();
         let window = requests.policy.http2().http2_initial_window_size;
-        is_allowed.then(|| frames_of(job, window)).flatten()
+        is_allowed.then(|| first_stream(job, window)).flatten()
     }
 
     /// HTTP/2 takes over. The request comes again, as a stream.
     fn upgrade_to_http2(
         &mut self,
-        frames: &[u8],
+        first: &FirstStream,
         rest: &[u8],
         job: Box<Job>,
         requests: &mut Requests,
@@ -331,7 +343,7 @@ impl Connection {
         self.protocol = Http1::default();
         io.encoded.extend_from_slice(SWITCHING);
         self.send_encoded(&mut io.encoded);
-        let http2 = Http2::upgraded(frames, rest, &self.client, requests);
+        let http2 = Http2::upgraded(first, rest, &self.client, requests);
         self.http2 = Some(Box::new(http2));
     }
 
@@ -351,8 +363,7 @@ impl Connection {
         if requests.shutdown.is_draining() || !requests.clock.has_keep_alive() {
             self.protocol.close_after_this();
         }
-        if self.usage == Usage::New {
-            self.usage = Usage::Asked;
+        if self.usage.note_request() {
             requests.dispatch.newcomer_asked();
         }
         self.lifecycle.dispatched();
@@ -365,11 +376,6 @@ impl Connection {
             let refusal = Refusal::new(Status::SERVICE_UNAVAILABLE, message, message);
             self.refuse(refusal, Some(job), requests, encoded);
         }
-    }
-
-    /// Read and forget, until the client closes its side too.
-    fn discard_input(&mut self, buffer: &mut [u8]) -> Action {
-        Action::after_discarding(self.read.discard(buffer, &mut self.transport))
     }
 
     /// The rest of a streaming body will not come.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::http::{ParseError, ProxyHeader, ProxyRoute, ResponseHead, Status};
-use crate::pool::{ConnId, Job, Peer, TlsInfo};
+use crate::pool::{AccessLine, ConnId, Job, Peer, TlsInfo};
 
-use crate::worker::access_lines::Outcome;
+use crate::worker::access_lines::RequestEnd;
 use crate::worker::body_stream::StreamingRequestBody;
 use crate::worker::describe::PeerText;
 use crate::worker::dispatch::Dispatch;
@@ -16,7 +16,7 @@ use crate::worker::loop_clock::Clock;
 use crate::worker::requests::{Requests, recycle};
 use crate::worker::spool::{BodyBudget, Spool};
 
-/// The request that is under way.
+/// The request that is under way. Only its methods change it.
 #[derive(Debug, Default)]
 pub(super) enum Request {
     #[default]
@@ -28,6 +28,79 @@ pub(super) enum Request {
     Answered(Answered),
     /// The client was answered for it; its thread still has it (see `timed_out.rs`).
     TimedOut,
+}
+
+impl Request {
+    /// Bytes of a request have come: of the one that is being received, or of a new one.
+    pub(super) fn receive(
+        &mut self,
+        client: &Client,
+        dispatch: &mut Dispatch,
+        clock: &Clock,
+    ) -> &mut Receiving {
+        if !matches!(self, Self::Receiving(_)) {
+            *self = Self::Receiving(Receiving::begin(client, dispatch, clock));
+        }
+        match self {
+            Self::Receiving(receiving) => receiving,
+            _ => unreachable!("assigned just now"),
+        }
+    }
+
+    /// It leaves for the application, and `body` after it.
+    pub(super) fn run(&mut self, body: Option<StreamingRequestBody>) -> Box<Job> {
+        let running = Self::Running(Running {
+            body,
+            ..Running::default()
+        });
+        match std::mem::replace(self, running) {
+            Self::Receiving(Receiving { job, .. }) => job,
+            _ => unreachable!("only what was received can run"),
+        }
+    }
+
+    /// The application has replied for the last time.
+    pub(super) fn end_running(&mut self) -> Running {
+        match self.end() {
+            Self::Running(running) => running,
+            other => {
+                debug_assert!(false, "a reply to a request that does not run: {other:?}");
+                Running::default()
+            }
+        }
+    }
+
+    /// Its answer is encoded.
+    pub(super) fn answer(&mut self, answered: Answered) {
+        *self = Self::Answered(answered);
+    }
+
+    /// Its client is answered without the application. `None`: it does not run.
+    pub(super) fn time_out(&mut self) -> Option<Running> {
+        if !matches!(self, Self::Running(_)) {
+            return None;
+        }
+        match std::mem::replace(self, Self::TimedOut) {
+            Self::Running(running) => Some(running),
+            _ => unreachable!("matched above"),
+        }
+    }
+
+    /// Its answer is written. `None`: it has none.
+    pub(super) fn end_answered(&mut self) -> Option<Answered> {
+        if !matches!(self, Self::Answered(_)) {
+            return None;
+        }
+        match self.end() {
+            Self::Answered(answered) => Some(answered),
+            _ => unreachable!("matched above"),
+        }
+    }
+
+    /// It is over as far as this connection goes. Returns what it was.
+    pub(super) fn end(&mut self) -> Self {
+        std::mem::take(self)
+    }
 }
 
 #[derive(Debug)]
@@ -115,15 +188,15 @@ pub(in crate::worker) fn finish_body(receiving: &mut Receiving) -> Result<(), Re
 impl Answered {
     /// The request is over.
     pub(in crate::worker) fn log(self, requests: &mut Requests) {
-        if !self.job.unlogged {
-            let outcome = Outcome {
+        if self.job.access_line != AccessLine::Omitted {
+            let end = RequestEnd {
                 status: self.status,
                 bytes_sent: self.sent_bytes,
                 reason: &self.reason,
             };
             requests
                 .accounting
-                .request(&self.job, &outcome, &requests.clock);
+                .request(&self.job, &end, &requests.clock);
         }
         recycle(self.job, requests);
     }

@@ -7,7 +7,7 @@ use crate::http::{BodySize, Finish, ResponseHead, Status};
 use crate::pool::{Job, Piece, ResponseBody, StreamedResponse};
 
 use super::Http1;
-use super::request_state::{Answered, Client, Receiving, Refusal, Request, Running, TimedOut};
+use super::request_state::{Answered, Client, Receiving, Refusal, Request, TimedOut};
 use crate::worker::deferred_drop::DeferredDrops;
 use crate::worker::describe::{RequestLine, log_overlong_body};
 use crate::worker::loop_clock::Clock;
@@ -144,7 +144,7 @@ impl Http1 {
 
     /// A streamed response is over.
     pub(in crate::worker) fn end_response(&mut self, mut job: Box<Job>, encoded: &mut Vec<u8>) {
-        let running = self.take_running();
+        let running = self.request.end_running();
         let mut count = BodyCount {
             sent: running.sent_bytes,
             cut: running.cut_bytes,
@@ -171,7 +171,7 @@ impl Http1 {
         encoded: &mut Vec<u8>,
     ) -> bool {
         requests.accounting.slot().add_errors(1);
-        let running = self.take_running();
+        let running = self.request.end_running();
         if self.exchange.is_dispatched() {
             let (status, reason) = match running.body_fault {
                 Some(fault) => (fault, "request body incomplete"),
@@ -210,7 +210,7 @@ impl Http1 {
         requests: &mut Requests,
         encoded: &mut Vec<u8>,
     ) {
-        let received = match std::mem::take(&mut self.request) {
+        let received = match self.request.end() {
             Request::Receiving(receiving) => Some(receiving.give_up(&mut requests.bodies)),
             _ => None,
         };
@@ -227,7 +227,7 @@ impl Http1 {
         }
         let defaults = requests.clock.response_defaults();
         self.exchange.refuse(status, &message, &defaults, encoded);
-        self.request = Request::Answered(Answered {
+        self.request.answer(Answered {
             job,
             status: status.code,
             sent_bytes: 0,
@@ -237,7 +237,7 @@ impl Http1 {
 
     /// The client left before its request was whole. Nothing is answered, but the request is logged.
     pub(in crate::worker) fn abandon(&mut self, reason: &str, requests: &mut Requests) {
-        if let Request::Receiving(receiving) = std::mem::take(&mut self.request) {
+        if let Request::Receiving(receiving) = self.request.end() {
             receiving.abandon(reason, requests);
         }
     }
@@ -248,18 +248,13 @@ impl Http1 {
         clock: &mut Clock,
         encoded: &mut Vec<u8>,
     ) -> TimedOut {
-        let running = match std::mem::take(&mut self.request) {
-            Request::Running(running) => running,
-            other => {
-                // It was answered just now.
-                self.request = other;
-                return TimedOut {
-                    status: Status::GATEWAY_TIMEOUT.code,
-                    body_bytes: 0,
-                };
-            }
+        let Some(running) = self.request.time_out() else {
+            // It was answered just now.
+            return TimedOut {
+                status: Status::GATEWAY_TIMEOUT.code,
+                body_bytes: 0,
+            };
         };
-        self.request = Request::TimedOut;
         let mut status = Status::GATEWAY_TIMEOUT.code;
         if running.is_hijackable {
             // Nothing may be written: the application may be about to take the socket.
@@ -304,12 +299,10 @@ impl Http1 {
 
     /// Everything is written: a request that was answered is over. Returns whether there was one.
     pub(in crate::worker) fn on_written(&mut self, requests: &mut Requests) -> bool {
-        if !matches!(self.request, Request::Answered(_)) {
+        let Some(answered) = self.request.end_answered() else {
             return false;
-        }
-        if let Request::Answered(answered) = std::mem::take(&mut self.request) {
-            answered.log(requests);
-        }
+        };
+        answered.log(requests);
         true
     }
 
@@ -320,7 +313,7 @@ impl Http1 {
 
     /// The connection is gone, with `unsent_bytes` that were encoded and not written.
     pub(in crate::worker) fn close(mut self, unsent_bytes: u64, requests: &mut Requests) {
-        match std::mem::take(&mut self.request) {
+        match self.request.end() {
             Request::Receiving(receiving) => {
                 let job = receiving.give_up(&mut requests.bodies);
                 recycle(job, requests);
@@ -333,16 +326,6 @@ impl Http1 {
                 answered.log(requests);
             }
             Request::None | Request::Running(_) | Request::TimedOut => {}
-        }
-    }
-
-    fn take_running(&mut self) -> Running {
-        match std::mem::take(&mut self.request) {
-            Request::Running(running) => running,
-            other => {
-                debug_assert!(false, "a reply to a request that does not run: {other:?}");
-                Running::default()
-            }
         }
     }
 
@@ -364,7 +347,7 @@ impl Http1 {
     }
 
     fn answered(&mut self, job: Box<Job>, count: BodyCount, reason: &'static str) {
-        self.request = Request::Answered(Answered {
+        self.request.answer(Answered {
             status: job.response.status_code(),
             job,
             sent_bytes: count.sent,

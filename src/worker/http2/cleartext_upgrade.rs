@@ -3,10 +3,16 @@
 //!
 //! Pure. The h2 crate has no such beginning: it gets the request as the frames of a client that has known. Of what it answers,
 //! one acknowledgement is for settings that the client has not sent as a frame, and is left out.
+//!
+//! The body came before there was a window, and takes nothing from the client's. The crate takes it from the connection's, so it
+//! has that much more there, which is not announced: both agree on what is left.
+
+use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
 
+use super::engine::{Engine, Polled, WINDOW_BYTES_BEFORE_SETTINGS};
 use super::frame_length::{write_data_frames, write_header_frames};
 use crate::http::{FrameHead, RequestHead, Version, write_header_field};
 use crate::pool::{Job, RequestBody};
@@ -20,12 +26,36 @@ pub(super) enum Beginning {
     Acknowledged,
 }
 
+impl Beginning {
+    /// The connection began with a request of HTTP/1.1.
+    pub(super) fn upgrade(&mut self) {
+        *self = Self::Unacknowledged;
+    }
+
+    /// Leave out of what the crate sends what the client would not understand.
+    pub(super) fn filter_output(&mut self, output: &mut Vec<u8>) {
+        if *self == Self::Unacknowledged && drop_acknowledgement(output) {
+            *self = Self::Acknowledged;
+        }
+    }
+}
+
 /// What answers the request, before the first frame.
 pub(in crate::worker) const SWITCHING: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
 
-/// The body of a request that becomes a stream: as much as gunicorn takes. A longer one is answered over HTTP/1.1.
-const BODY_BYTES_MAX: usize = 65_536;
+/// The body of a request that becomes a stream: what the crate takes before its own settings are acknowledged, a byte less than
+/// gunicorn. A longer one is answered over HTTP/1.1.
+const BODY_BYTES_MAX: u32 = WINDOW_BYTES_BEFORE_SETTINGS;
+
+/// A request that becomes stream 1.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::worker) struct FirstStream {
+    /// SETTINGS, HEADERS and DATA that say the same.
+    pub(super) frames: Vec<u8>,
+    /// Of DATA, what flow control counts.
+    pub(super) body_bytes: u32,
+}
 
 /// Fields that are about the connection, not about the request; what `Expect` waits for has come.
 const LEFT_OUT: [&[u8]; 8] = [
@@ -39,16 +69,20 @@ const LEFT_OUT: [&[u8]; 8] = [
     b"expect",
 ];
 
-/// SETTINGS, HEADERS and DATA that say the same as a request whose body, if it has one, is read. `None`: it does not ask for
-/// HTTP/2 as it should, and is answered over HTTP/1.1. The frames are sent as a client would, so `window` bounds the body.
-pub(in crate::worker) fn frames_of(job: &Job, window: u32) -> Option<Vec<u8>> {
+/// A request whose body, if it has one, is read. `None`: it does not ask for HTTP/2 as it should, and is answered over HTTP/1.1.
+/// `window` bounds the body, as it does that of any stream.
+pub(in crate::worker) fn first_stream(job: &Job, window: u32) -> Option<FirstStream> {
     let body = match &job.body {
         RequestBody::Empty => &[],
         RequestBody::Memory(body) => &body[..],
         RequestBody::File { .. } | RequestBody::Streaming(_) => return None,
     };
-    let fits = body.len() <= BODY_BYTES_MAX.min(window as usize);
-    fits.then(|| frames(&job.head, body)).flatten()
+    let body_bytes = u32::try_from(body.len()).ok()?;
+    if body_bytes > BODY_BYTES_MAX.min(window) {
+        return None;
+    }
+    let frames = frames(&job.head, body)?;
+    Some(FirstStream { frames, body_bytes })
 }
 
 fn frames(head: &RequestHead, body: &[u8]) -> Option<Vec<u8>> {
@@ -124,19 +158,51 @@ fn are_allowed(settings: &[u8]) -> bool {
 }
 
 const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
 
 /// Leave the first acknowledgement of settings out. Returns whether there was one. `output` begins with a frame.
-pub(super) fn drop_acknowledgement(output: &mut Vec<u8>) -> bool {
+fn drop_acknowledgement(output: &mut Vec<u8>) -> bool {
+    let is_acknowledgement =
+        |head: &[u8]| head[3] == SETTINGS && head[4] & FrameHead::FLAG_ACK != 0;
+    let found = find_frame(output, is_acknowledgement);
+    if let Some(frame) = &found {
+        output.drain(frame.clone());
+    }
+    found.is_some()
+}
+
+/// The crate, which has the preface, opens the connection's window before anything takes from it. The client reads of as much as it
+/// may send beside the body.
+pub(super) fn open_window(engine: &mut Engine, body_bytes: u32) {
+    let polled = engine.poll();
+    debug_assert!(matches!(polled, Polled::Nothing), "no frame is in");
+    engine.edit_output(|output| withhold_window(output, body_bytes));
+}
+
+/// Tell the client of so many bytes less in the connection's window. `output` begins with a frame.
+fn withhold_window(output: &mut [u8], bytes: u32) {
+    let is_of_connection =
+        |head: &[u8]| head[3] == WINDOW_UPDATE && head[5..FrameHead::BYTES] == [0; 4];
+    let found = find_frame(output, is_of_connection);
+    debug_assert!(found.is_some(), "the crate's target is above the default");
+    if let Some(payload) = found.and_then(|frame| output.get_mut(frame)?.last_chunk_mut::<4>()) {
+        let increment = u32::from_be_bytes(*payload).saturating_sub(bytes);
+        debug_assert!(increment > 0, "an increment of nothing is an error");
+        *payload = increment.to_be_bytes();
+    }
+}
+
+fn find_frame(output: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> Option<Range<usize>> {
     let mut at = 0;
     while let Some(head) = output.get(at..at + FrameHead::BYTES) {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        if head[3] == SETTINGS && head[4] & FrameHead::FLAG_ACK != 0 {
-            output.drain(at..at + FrameHead::BYTES + length);
-            return true;
+        let end = at + FrameHead::BYTES + length;
+        if is_wanted(head) {
+            return Some(at..end);
         }
-        at += FrameHead::BYTES + length;
+        at = end;
     }
-    false
+    None
 }
 
 #[cfg(test)]
@@ -144,6 +210,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::http::{HeadScan, HeaderTable, Limits, frame, parse_head};
+    use crate::worker::preamble::PREFACE;
 
     fn frames(text: &str) -> Option<Vec<u8>> {
         with_body(text, b"")
@@ -209,6 +276,72 @@ mod tests {
             ("TE: trailers", "HTTP2-Settings: "),
         ] {
             assert_eq!(frames(&GOOD.replacen(from, to, 1)), None, "{from} {to}");
+        }
+    }
+
+    /// The bytes of WINDOW_UPDATE frames, and the codes of GOAWAY frames.
+    fn windows_and_ends(mut output: &[u8]) -> (Vec<u32>, Vec<u32>) {
+        let (mut windows, mut ends) = (Vec::new(), Vec::new());
+        while let Some(frame) = find_frame(output, |_| true) {
+            let number = |from: usize| {
+                u32::from_be_bytes(
+                    output[frame.end - from..frame.end - from + 4]
+                        .try_into()
+                        .unwrap(),
+                )
+            };
+            match output[3] {
+                WINDOW_UPDATE => windows.push(number(4)),
+                7 => ends.push(number(4)),
+                _ => {}
+            }
+            output = &output[frame.end..];
+        }
+        (windows, ends)
+    }
+
+    #[test]
+    fn a_body_that_came_before_takes_nothing_from_the_clients_window() {
+        let settings = crate::config::Config::default().http2;
+        for body_bytes in [0, 2, BODY_BYTES_MAX] {
+            let mut engine = Engine::new(&settings, false, body_bytes);
+            engine.feed(PREFACE);
+            open_window(&mut engine, body_bytes);
+            let (windows, _) = windows_and_ends(&engine.take_output());
+            let text = GOOD.replacen("GET", "POST", 1);
+            engine.feed(&with_body(&text, &vec![b'x'; body_bytes as usize]).unwrap());
+            engine.feed(&frame(SETTINGS, 0, 0, &[]));
+            // All that the client may send, before the crate is polled. Nothing of it is taken in.
+            let mut left = 65_535 + windows.iter().sum::<u32>();
+            assert!(left > 10 * 65_535);
+            for stream in (3..).step_by(2) {
+                let part = left.min(65_535);
+                left -= part;
+                let mut feed = |bytes: &[u8]| engine.feed(bytes);
+                write_header_frames(stream, false, b"\x83\x86\x84", &mut feed);
+                write_data_frames(stream, &vec![b'y'; part as usize], &mut feed);
+                if left == 0 {
+                    break;
+                }
+            }
+            let mut held = Vec::new();
+            while let Polled::Request(request, respond) = engine.poll() {
+                held.push((request, respond));
+            }
+            assert_eq!(windows_and_ends(&engine.take_output()), (vec![], vec![]));
+            assert!(held.len() > 10);
+            // A byte more is too much.
+            let mut feed = |bytes: &[u8]| engine.feed(bytes);
+            write_header_frames(99, false, b"\x83\x86\x84", &mut feed);
+            write_data_frames(99, b"y", &mut feed);
+            while let Polled::Request(request, respond) = engine.poll() {
+                held.push((request, respond));
+            }
+            let flow_control_error = 3;
+            assert_eq!(
+                windows_and_ends(&engine.take_output()).1,
+                [flow_control_error]
+            );
         }
     }
 

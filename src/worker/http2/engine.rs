@@ -24,8 +24,10 @@ use crate::config;
 pub(super) const STREAM_BYTES_MAX: usize = 64 * 1024;
 /// The connection's window while bodies are taken in as they come.
 const WINDOW_BYTES: u32 = 1024 * 1024;
-/// The largest window there is (RFC 9113 section 6.9.1).
-const WINDOW_BYTES_MAX: u32 = 0x7fff_ffff;
+/// The largest window there is (RFC 9113 section 6.9.1), without what may have come before.
+const WINDOW_BYTES_MAX: u32 = 0x7fff_ffff - WINDOW_BYTES_BEFORE_SETTINGS;
+/// The window of a connection and of a stream until settings say otherwise (RFC 9113 section 6.9.2).
+pub(super) const WINDOW_BYTES_BEFORE_SETTINGS: u32 = 65_535;
 /// Streams that were reset before the loop had seen them; the loop's own limit is tighter in time.
 const UNSEEN_RESETS_MAX: usize = 400;
 /// Streams that we have reset and whose late frames are still ignored.
@@ -82,7 +84,12 @@ struct WireEnd(Arc<Mutex<Wire>>);
 
 impl Engine {
     /// `holds_bodies`: bodies are taken in only as the application reads them, so each stream may fill its window.
-    pub(super) fn new(settings: &config::Http2, holds_bodies: bool) -> Self {
+    /// `bytes_before`: so much will be fed that the client has not taken from the connection's window.
+    pub(super) fn new(settings: &config::Http2, holds_bodies: bool, bytes_before: u32) -> Self {
+        debug_assert!(
+            bytes_before <= WINDOW_BYTES_BEFORE_SETTINGS,
+            "a window's worth"
+        );
         let streams = settings.http2_max_concurrent_streams;
         let stream_window = settings.http2_initial_window_size;
         let window = match holds_bodies {
@@ -93,7 +100,7 @@ impl Engine {
         builder
             .max_concurrent_streams(streams)
             .initial_window_size(stream_window)
-            .initial_connection_window_size(window.min(WINDOW_BYTES_MAX))
+            .initial_connection_window_size(window.min(WINDOW_BYTES_MAX) + bytes_before)
             .max_frame_size(settings.http2_max_frame_size)
             .max_send_buffer_size(STREAM_BYTES_MAX)
             .max_pending_accept_reset_streams(UNSEEN_RESETS_MAX)
@@ -128,6 +135,11 @@ impl Engine {
     /// The crate has more to write than there was room for.
     pub(super) fn is_full(&self) -> bool {
         self.wire.lock().is_full
+    }
+
+    /// Change what is to be written.
+    pub(super) fn edit_output(&self, edit: impl FnOnce(&mut Vec<u8>)) {
+        edit(&mut self.wire.borrow_mut().output);
     }
 
     /// What is to be written. The caller empties it.
@@ -301,7 +313,7 @@ mod tests {
     const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
     fn engine() -> Engine {
-        let engine = Engine::new(&config::Config::default().http2, false);
+        let engine = Engine::new(&config::Config::default().http2, false, 0);
         engine.set_room(1 << 20);
         engine
     }

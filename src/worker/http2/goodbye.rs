@@ -1,4 +1,4 @@
-//! What an HTTP/2 connection waits for when all is written, and how it ends. Only this file assigns [`Goodbye`].
+//! What an HTTP/2 connection waits for when all is written, and how it ends.
 //!
 //! A connection that is to end says so twice (RFC 9113 section 6.8): first that no more requests are taken, with a PING; when
 //! that is answered, every request that was on its way has come, and the second GOAWAY names the last one.
@@ -35,9 +35,7 @@ impl Http2 {
         }
         if !self.mux.is_idle() {
             link.lifecycle.dispatched();
-            if self.goodbye == Goodbye::LastWait {
-                self.goodbye = Goodbye::Said;
-            }
+            self.goodbye.on_request();
             return Action::Wait;
         }
         if link.read.has_ended() && self.goodbye != Goodbye::Over {
@@ -49,7 +47,7 @@ impl Http2 {
         match (self.goodbye, lifecycle.state()) {
             (Goodbye::Said, _) => {
                 lifecycle.await_last_request(clock);
-                self.goodbye = Goodbye::LastWait;
+                self.goodbye.await_last();
                 Action::Wait
             }
             (Goodbye::LastWait | Goodbye::Over, _) => Action::Wait,
@@ -91,7 +89,7 @@ impl Http2 {
     /// Say goodbye when the connection is to take no more requests.
     pub(super) fn part_if_due(&mut self, shutdown: &Shutdown) {
         if self.is_to_part(shutdown) && self.engine.drain() {
-            self.goodbye = Goodbye::Said;
+            self.goodbye.say();
         }
     }
 
@@ -187,7 +185,7 @@ impl Http2 {
 
     /// Say goodbye for good.
     pub(super) fn end(&mut self, reason: Reason, requests: &mut Requests) {
-        self.goodbye = Goodbye::Over;
+        self.goodbye.end();
         self.engine.go_away(reason);
         self.mux.close(requests);
     }

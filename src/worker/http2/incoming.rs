@@ -2,8 +2,9 @@
 //! acted upon.
 
 use super::Http2;
-use super::cleartext_upgrade::Beginning;
+use super::cleartext_upgrade::{Beginning, FirstStream, open_window};
 use super::engine::Polled;
+use super::seen::take_path;
 use super::violation::Violation;
 use crate::worker::describe::PeerText;
 use crate::worker::http1::Client;
@@ -11,20 +12,20 @@ use crate::worker::preamble::PREFACE;
 use crate::worker::requests::Requests;
 
 impl Http2 {
-    /// Of a client that has asked for HTTP/2 in a request of HTTP/1.1, which is stream 1: `frames` say the same. Behind the
-    /// request `rest` was read.
+    /// Of a client that has asked for HTTP/2 in a request of HTTP/1.1, which is stream 1. Behind it `rest` was read.
     pub(in crate::worker) fn upgraded(
-        frames: &[u8],
+        first: &FirstStream,
         rest: &[u8],
         client: &Client,
         requests: &mut Requests,
     ) -> Self {
-        let mut http2 = Self::new(client, requests);
+        let mut http2 = Self::new(client, first.body_bytes, requests);
         http2.receive(PREFACE, client, requests);
-        http2.receive(frames, client, requests);
+        open_window(&mut http2.engine, first.body_bytes);
+        http2.receive(&first.frames, client, requests);
         http2.inspection.begin_again();
         http2.preface_left = PREFACE.len();
-        http2.beginning = Beginning::Unacknowledged;
+        http2.beginning.upgrade();
         http2.receive(rest, client, requests);
         http2
     }
@@ -64,7 +65,8 @@ impl Http2 {
             .add_http2_ended(violation.guard());
         // The preface may just have come: without it there is no GOAWAY. Requests that came before are logged.
         while let Polled::Request(request, respond) = self.engine.poll() {
-            self.mux.begin(request, respond, client, requests);
+            let path = take_path(respond.stream_id().as_u32(), &mut self.seen);
+            self.mux.begin(request, path, respond, client, requests);
         }
         self.end(violation.code(), requests);
     }
@@ -76,7 +78,12 @@ impl Http2 {
                 // What was reset before this request came has made room for it.
                 self.apply_seen(respond.stream_id().as_u32(), client, requests);
             }
-            self.mux.begin(request, respond, client, requests);
+            let path = take_path(respond.stream_id().as_u32(), &mut self.seen);
+            self.mux.begin(request, path, respond, client, requests);
+        }
+        if !self.engine.is_full() {
+            // The crate has read all that came: the requests of these it has refused.
+            self.seen.paths.clear();
         }
         self.apply_seen(u32::MAX, client, requests);
     }

@@ -12,7 +12,7 @@ use super::flood_guard::FloodGuard;
 use super::frame_length::{
     FLAG_PRIORITY, PRIORITY_FRAME_BYTES, has_right_length, header_block, write_header_frames,
 };
-use super::seen::{Seen, depends_on, note_priority};
+use super::seen::{Seen, depends_on, note_path, note_priority};
 use super::settings_check::SettingsCheck;
 use super::stream_inputs::{FrameUse, StreamInputs};
 use super::violation::{StreamFault, Violation};
@@ -332,6 +332,7 @@ impl Inspection {
         if found.is_malformed || self.block.is_trailers && found.has_pseudo {
             seen.faults.push((stream, StreamFault::Malformed));
         }
+        note_path(stream, self.table.take_path(), seen);
         let begin = self.block.begin.take();
         if let Some(begin) = begin.filter(|_| found.is_to_replace) {
             let block = self.table.replaced(block).ok_or(Violation::EmptyField)?;

@@ -1,10 +1,10 @@
 //! The parts of a connection that are not its protocol's, as HTTP/2 uses them for a step.
 
 use crate::worker::connection_lifecycle::Lifecycle;
-use crate::worker::dispatch::Usage;
 use crate::worker::http1::Client;
 use crate::worker::read_side::ReadSide;
 use crate::worker::transport::Transport;
+use crate::worker::usage::Usage;
 use crate::worker::write_side::WriteSide;
 
 /// The parts of the connection that are not the protocol's.

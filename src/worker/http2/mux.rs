@@ -8,29 +8,28 @@
 //! A stream that its client has reset stays, and counts, until its job is back: resetting streams does not make room for
 //! more of them.
 //!
-//! `intake.rs` is the way from requests to jobs, `output.rs` from replies to frames.
+//! `phase.rs` is how far a stream is, `intake.rs` the way from requests to jobs, `output.rs` from replies to frames.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
+use h2::Reason;
 use http_message::header::HeaderMap;
 
 use crate::http::Status;
-use crate::pool::{ConnId, Job};
+use crate::pool::{AccessLine, ConnId, Job};
 
-use super::response_stream::ResponseStream;
-use crate::worker::body_stream::StreamingRequestBody;
-use crate::worker::dispatch::Usage;
-use crate::worker::http1::{Client, Receiving, Refusal, TimedOut};
+use crate::worker::http1::{Client, Refusal, TimedOut};
 use crate::worker::loop_clock::{Clock, Timer};
 use crate::worker::requests::{Requests, recycle};
+use crate::worker::usage::Usage;
 
 mod intake;
 mod output;
+mod phase;
 mod request_body;
+
+use self::phase::Phase;
 
 /// A connection may always have this many jobs with the pool, if there are fewer threads.
 const JOBS_MIN: usize = 2;
@@ -53,55 +52,15 @@ struct Stream {
     trailers: Option<Box<HeaderMap>>,
 }
 
-/// How far it is.
+/// What becomes of a job that has come back from the pool.
 #[derive(Debug)]
-enum Phase {
-    /// Its body is being received.
-    Receiving {
-        receiving: Receiving,
-        incoming: RecvStream,
-        respond: SendResponse<Bytes>,
-        received: u64,
-    },
-    /// It waits for one of the connection's places in the pool.
-    Waiting {
-        job: Box<Job>,
-        respond: SendResponse<Bytes>,
-        upload: Option<Upload>,
-    },
-    /// The pool has its job.
-    Running {
-        respond: SendResponse<Bytes>,
-        upload: Option<Upload>,
-        /// What answers it when its body could not be received, unless the application does.
-        fault: Option<Status>,
-    },
-    /// Its response is on its way.
-    Responding(Box<ResponseStream>),
-    /// Its client has reset it; its job is still with the pool.
-    Reset,
-    /// Its client was answered for it; its thread still has it.
-    TimedOut,
-}
-
-/// A body that goes to the application as it arrives.
-#[derive(Debug)]
-struct Upload {
-    body: StreamingRequestBody,
-    incoming: RecvStream,
-    received: u64,
-    /// Bytes whose window is given back when the application has room.
-    held: usize,
-}
-
-/// What a job that has come back meets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Awaited {
-    Yes,
-    /// Its client has reset the stream.
-    Reset,
-    /// Its client was answered before; that is logged elsewhere.
-    TimedOut,
+enum Returned {
+    /// Its client waits for the answer.
+    Awaited(Box<Job>),
+    /// Its client was answered before (`request_timeout`); that is logged elsewhere.
+    Late(Box<Job>),
+    /// Its client has reset the stream; that is logged, and the job recycled.
+    Gone,
 }
 
 /// See the module.
@@ -177,29 +136,12 @@ impl Mux {
                 continue;
             };
             // One that was reset meanwhile waits no more.
-            let (job, respond, upload) = match std::mem::replace(&mut stream.phase, Phase::Reset) {
-                Phase::Waiting {
-                    job,
-                    respond,
-                    upload,
-                } => (job, respond, upload),
-                other => {
-                    stream.phase = other;
-                    continue;
-                }
+            let Some(job) = stream.phase.run() else {
+                continue;
             };
-            stream.phase = Phase::Running {
-                respond,
-                upload,
-                fault: None,
-            };
-            if *usage == Usage::New {
+            if usage.note_request() {
                 requests.dispatch.newcomer_asked();
             }
-            *usage = match *usage {
-                Usage::New => Usage::Asked,
-                Usage::Asked | Usage::Kept => Usage::Kept,
-            };
             self.jobs += 1;
             if let Err(job) = requests.dispatch.submit(job, &mut requests.arbiter) {
                 self.jobs -= 1;
@@ -221,13 +163,14 @@ impl Mux {
         reason: &'static str,
         requests: &mut Requests,
     ) -> bool {
-        let Some(mut stream) = self.streams.remove(&id) else {
+        let name = self.name(id);
+        let Some(stream) = self.streams.get_mut(&id) else {
             return false;
         };
-        let name = self.name(id);
         stream.timer.clear();
-        let is_early = !matches!(stream.phase, Phase::Responding(_));
-        let is_with_pool = match stream.phase {
+        let phase = stream.phase.cancel();
+        let is_early = !matches!(phase, Phase::Responding(_));
+        let is_with_pool = match phase {
             Phase::Receiving { receiving, .. } => {
                 receiving.abandon(reason, requests);
                 false
@@ -247,44 +190,28 @@ impl Mux {
             }
             Phase::Responding(response) => response.abandon(reason, requests),
             Phase::Reset => true,
-            Phase::TimedOut => {
-                stream.phase = Phase::TimedOut;
-                self.streams.insert(id, stream);
-                return false;
-            }
+            Phase::TimedOut => return false,
         };
-        if is_with_pool {
-            requests.dispatch.pool().stream_reset(name);
-            stream.phase = Phase::Reset;
-            self.streams.insert(id, stream);
+        match is_with_pool {
+            true => requests.dispatch.pool().stream_reset(name),
+            false => drop(self.streams.remove(&id)),
         }
         is_early
     }
 
-    /// A job is back from the pool. Returns it when its client was answered before (`request_timeout`).
-    fn take_back(
-        &mut self,
-        job: Box<Job>,
-        requests: &mut Requests,
-    ) -> Result<Box<Job>, Option<Box<Job>>> {
+    /// A job is back from the pool.
+    fn take_back(&mut self, job: Box<Job>, requests: &mut Requests) -> Returned {
         self.jobs = self.jobs.saturating_sub(1);
         let id = job.conn.stream;
-        let awaited = match self.streams.get(&id).map(|stream| &stream.phase) {
-            Some(Phase::Running { .. } | Phase::Responding(_)) => Awaited::Yes,
-            Some(Phase::TimedOut) => Awaited::TimedOut,
-            _ => Awaited::Reset,
-        };
-        match awaited {
-            Awaited::Yes => Ok(job),
-            Awaited::TimedOut => {
+        match self.streams.get(&id).map(|stream| &stream.phase) {
+            Some(Phase::Running { .. } | Phase::Responding(_)) => Returned::Awaited(job),
+            Some(Phase::TimedOut) => {
                 self.streams.remove(&id);
-                Err(Some(job))
+                Returned::Late(job)
             }
-            Awaited::Reset => {
-                self.streams.remove(&id);
-                let reason = requests.shutdown.reason_of_gone();
-                log_gone(job, reason, requests);
-                Err(None)
+            _ => {
+                self.forget(id, job, requests);
+                Returned::Gone
             }
         }
     }
@@ -352,7 +279,7 @@ impl Mux {
             _ => false,
         };
         if is_with_pool && let Some(stream) = self.streams.get_mut(&id) {
-            stream.phase = Phase::TimedOut;
+            stream.phase.time_out();
             requests
                 .dispatch
                 .pool()
@@ -362,19 +289,9 @@ impl Mux {
     }
 }
 
-impl Upload {
-    /// The rest of the body is not wanted.
-    fn drop_rest(self) {
-        self.body.fail(
-            std::io::ErrorKind::ConnectionReset,
-            "the client has disconnected or was answered",
-        );
-    }
-}
-
 /// A request is over whose client is gone.
 fn log_gone(job: Box<Job>, reason: &str, requests: &mut Requests) {
-    if !job.unlogged {
+    if job.access_line != AccessLine::Omitted {
         requests
             .accounting
             .connection_gone(&job, reason, &requests.clock);

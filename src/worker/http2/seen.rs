@@ -12,12 +12,31 @@ pub(super) struct Seen {
     pub(super) priorities: Vec<(u32, StreamPriority)>,
     /// Streams with an error.
     pub(super) faults: Vec<(u32, StreamFault)>,
+    /// Paths of requests that the crate gets with another.
+    pub(super) paths: Vec<(u32, Box<[u8]>)>,
 }
 
 impl Seen {
     pub(super) fn is_empty(&self) -> bool {
         self.resets.is_empty() && self.faults.is_empty() && self.priorities.is_empty()
     }
+}
+
+/// A path that was replaced in a header block.
+pub(super) fn note_path(stream: u32, path: Option<Box<[u8]>>, seen: &mut Seen) {
+    if let Some(path) = path {
+        seen.paths.push((stream, path));
+    }
+}
+
+/// The path of a request that has come. Requests come in order: those before this one have been refused.
+pub(super) fn take_path(stream: u32, seen: &mut Seen) -> Option<Box<[u8]>> {
+    if seen.paths.is_empty() {
+        return None;
+    }
+    seen.paths.retain(|(id, _)| *id >= stream);
+    let at = seen.paths.iter().position(|(id, _)| *id == stream)?;
+    Some(seen.paths.swap_remove(at).1)
 }
 
 /// A rank, as it stands before a header block or in a PRIORITY frame.

@@ -13,6 +13,8 @@ mod circles;
 mod layers;
 // Methods in few files, private fields, few booleans.
 mod structs;
+// A state changes in one file.
+mod states;
 // Typed errors.
 mod errors;
 // Names, openings, lengths, `unsafe`, unit tests.

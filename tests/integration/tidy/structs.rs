@@ -16,10 +16,6 @@ const STATEFUL: &[&str] = &["http", "pool", "worker"];
 
 const MANY_BOOLS: &[Excuse] = &[
     (
-        "src/pool/job.rs Job",
-        "facts of one request, each set once: whom it is from, where its body is, how it is logged",
-    ),
-    (
         "src/http/limits.rs Rules",
         "settings: each is a leniency that the operator may switch on alone",
     ),
@@ -53,21 +49,21 @@ const VISIBLE_FIELDS: &[Excuse] = &[
 
 /// A struct with named fields.
 #[derive(Debug)]
-struct Struct {
-    name: String,
+pub(super) struct Struct {
+    pub(super) name: String,
     line: usize,
-    fields: Vec<Field>,
+    pub(super) fields: Vec<Field>,
 }
 
 #[derive(Debug)]
-struct Field {
-    name: String,
+pub(super) struct Field {
+    pub(super) name: String,
     line: usize,
     is_visible: bool,
-    kind: String,
+    pub(super) kind: String,
 }
 
-fn structs(tokens: &[Token]) -> Vec<Struct> {
+pub(super) fn structs(tokens: &[Token]) -> Vec<Struct> {
     let mut found = Vec::new();
     for at in 0..tokens.len() {
         if tokens[at].text != "struct" {
@@ -140,7 +136,7 @@ fn fields(tokens: &[Token], mut at: usize, end: usize) -> Vec<Field> {
 /// An `impl` block without a trait.
 #[derive(Debug)]
 struct Inherent {
-    name: String,
+    pub(super) name: String,
     line: usize,
     /// Whether a method of it takes `&mut self`.
     mutates: bool,

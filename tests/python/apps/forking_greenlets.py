@@ -7,11 +7,20 @@ import time
 from urllib.parse import parse_qs
 
 import gevent
+from gevent import monkey
 
 import gate
 
-# gevent's own first fork would race: its handler of SIGCHLD is installed after it, and misses a child that ends before.
-gevent.get_hub().loop.install_sigchld()
+LATE = []
+
+
+def be_late():
+    """The process that has forked goes on after its child has ended, as it may on a busy machine."""
+    if LATE:
+        monkey.get_original("time", "sleep")(LATE.pop())
+
+
+os.register_at_fork(after_in_parent=be_late)
 
 
 def work(name):
@@ -72,6 +81,35 @@ def process(query):
     return str(child.exitcode)
 
 
+def brief(query):
+    """The child has ended before its parent goes on."""
+    LATE.append(0.3)
+    child = multiprocessing.get_context("fork").Process(target=int)
+    child.start()
+    child.join(10)
+    return str(child.exitcode)
+
+
+def brief_fork(query):
+    LATE.append(0.3)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7)
+    with gevent.Timeout(10):
+        return str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+def brief_terminal(query):
+    LATE.append(0.3)
+    pid, descriptor = pty.fork()
+    if pid == 0:
+        os._exit(7)
+    with gevent.Timeout(10):
+        code = str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    os.close(descriptor)
+    return code
+
+
 def daemon(query):
     def again():
         os.setsid()
@@ -95,7 +133,11 @@ def terminal(query):
 
 
 VIEWS = {
-    f"/{view.__name__}": view for view in (sleeping, beside, returning, raising, spawned, process, daemon, terminal)
+    f"/{view.__name__}": view
+    for view in (
+        *(sleeping, beside, returning, raising, spawned, process, daemon, terminal),
+        *(brief, brief_fork, brief_terminal),
+    )
 }
 
 

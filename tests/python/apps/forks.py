@@ -84,10 +84,6 @@ def status_of(pid, patience=4.0):
 
 
 def fork_python():
-    if "gevent" in sys.modules:
-        # gevent's own first fork would race: its handler of SIGCHLD is installed after it, and misses who ends before.
-        # Once installed it takes the status of every child, also of those that C has forked.
-        sys.modules["gevent"].get_hub().loop.install_sigchld()
     return os.fork()
 
 

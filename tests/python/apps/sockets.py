@@ -1,11 +1,15 @@
 """WebSockets with flask-sock, and the raw socket beneath."""
 
+import os
+
 from flask import Flask
 from flask_sock import Sock
 
 import gate
 
 site = Flask(__name__)
+# With it the application raises what a view has raised; without it Flask answers in HTTP.
+site.config["PROPAGATE_EXCEPTIONS"] = bool(os.environ.get("PROPAGATE"))
 sock = Sock(site)
 
 
@@ -27,6 +31,12 @@ def echo(ws):
 @sock.route("/bye")
 def bye(ws):
     ws.send("bye")
+
+
+@sock.route("/fails")
+def fails(ws):
+    ws.send(ws.receive())
+    raise ValueError("the conversation has failed")
 
 
 def raw(environ, start_response):

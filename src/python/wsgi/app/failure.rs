@@ -9,6 +9,7 @@ use pyo3::types::PyDict;
 use crate::pool::{Job, PoolThread, Reply};
 use crate::python::interrupts::RequestTimeout;
 use crate::python::traceback;
+use crate::python::wsgi::start_response::StartResponse;
 
 /// A custom logger, which is given exceptions as such.
 type Logger<'a> = Option<&'a Py<PyAny>>;
@@ -27,6 +28,17 @@ pub(super) fn end_hijacked(
         log_failure(py, logger, Some(&job), error);
     }
     thread.pool().send(Reply::End(job));
+}
+
+/// Whether the application, which has the client's socket, has ended otherwise than by saying that there is no response.
+pub(super) fn has_failed_on_its_socket(
+    called: &PyResult<Bound<'_, PyAny>>,
+    start: &Bound<'_, StartResponse>,
+) -> bool {
+    match called {
+        Ok(_) => start.get().is_hijacked_and_answered(),
+        Err(error) => !error.is_instance_of::<PyStopIteration>(start.py()),
+    }
 }
 
 /// The application failed. Its traceback goes to the log. The loop does the rest: it knows what the client has seen.

@@ -353,7 +353,7 @@ fn no_block_that_passes_ends_the_connection() {
     let settings = config::Config::default().http2;
     let (mut random, mut passed, mut broken) = (0x2545_f491_4f6c_dd1d, 0, 0);
     for _ in 0..300 {
-        let (mut inspected, mut engine) = (Inspected::new(), Engine::new(&settings, false));
+        let (mut inspected, mut engine) = (Inspected::new(), Engine::new(&settings, false, 0));
         engine.set_room(usize::MAX);
         engine.feed(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         engine.feed(&frame(4, 0, 0, &[]));

@@ -10,8 +10,9 @@ use h2::{Reason, RecvStream};
 use http_message::{Method, Request, Response as Message, StatusCode};
 
 use super::super::response_stream::Waiting;
-use super::request_body::Step;
-use super::{Mux, Phase, Stream, Upload};
+use super::phase::{Phase, Upload};
+use super::request_body::{Step, give_window_back};
+use super::{Mux, Stream};
 use crate::http::{BodyLength, ParseError, RequestParts, Status, StreamPriority, Version};
 use crate::pool::Job;
 use crate::worker::body_stream::StreamingRequestBody;
@@ -25,10 +26,11 @@ impl Mux {
         self.requests
     }
 
-    /// A request has come.
+    /// A request has come. `path`: what the client sent, where the crate could not take it.
     pub(in super::super) fn begin(
         &mut self,
         request: Request<RecvStream>,
+        path: Option<Box<[u8]>>,
         mut respond: SendResponse<Bytes>,
         client: &Client,
         requests: &mut Requests,
@@ -45,7 +47,7 @@ impl Mux {
         let mut receiving = Receiving::begin(client, &mut requests.dispatch, &requests.clock);
         let job = &mut receiving.job;
         job.conn = self.name(id);
-        let checked = read_head(&parts, job, &mut requests.policy);
+        let checked = read_head(&parts, path.as_deref(), job, &mut requests.policy);
         let is_whole = incoming.is_end_stream();
         let expects_continue = matches!(&checked, Ok(framing) if framing.1) && !is_whole;
         let stream = Stream {
@@ -117,34 +119,23 @@ impl Mux {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        stream.phase = match std::mem::replace(&mut stream.phase, Phase::Reset) {
-            Phase::Receiving {
-                receiving,
-                incoming,
-                mut respond,
-                ..
-            } => {
-                let (body, theirs) = StreamingRequestBody::new(requests.dispatch.pool(), name);
-                let mut job = receiving.job;
-                job.body = theirs;
-                job.arrived = requests.clock.now();
-                job.body_bytes = None;
-                if expects_continue {
-                    send_continue(&mut respond);
-                }
-                Phase::Waiting {
-                    job,
-                    respond,
-                    upload: Some(Upload {
-                        body,
-                        incoming,
-                        received: 0,
-                        held: 0,
-                    }),
-                }
+        stream.phase.wait(|receiving, incoming, respond| {
+            let (body, theirs) = StreamingRequestBody::new(requests.dispatch.pool(), name);
+            let mut job = receiving.job;
+            job.body = theirs;
+            job.arrived = requests.clock.now();
+            job.body_bytes = None;
+            if expects_continue {
+                send_continue(respond);
             }
-            other => other,
-        };
+            let upload = Upload {
+                body,
+                incoming,
+                received: 0,
+                held: 0,
+            };
+            (job, Some(upload))
+        });
         self.waiting.push_back(id);
     }
 
@@ -154,21 +145,12 @@ impl Mux {
             return;
         };
         stream.timer.clear();
-        stream.phase = match std::mem::replace(&mut stream.phase, Phase::Reset) {
-            Phase::Receiving {
-                receiving, respond, ..
-            } => {
-                let mut job = receiving.job;
-                job.arrived = requests.clock.now();
-                job.body_bytes = job.body.len();
-                Phase::Waiting {
-                    job,
-                    respond,
-                    upload: None,
-                }
-            }
-            other => other,
-        };
+        stream.phase.wait(|receiving, _, _| {
+            let mut job = receiving.job;
+            job.arrived = requests.clock.now();
+            job.body_bytes = job.body.len();
+            (job, None)
+        });
         self.waiting.push_back(id);
     }
 
@@ -179,7 +161,7 @@ impl Mux {
             let id = self.receiving[at];
             let step = match self.streams.get_mut(&id) {
                 // What is taken in makes room for more, which the client is to know.
-                Some(stream) => stream.take_body(&mut self.has_acted, requests),
+                Some(stream) => stream.take_body(&mut self.has_acted, client, requests),
                 None => Step::Broken,
             };
             match step {
@@ -265,7 +247,7 @@ impl Mux {
         self.has_acted = true;
         if let Some(upload) = self.streams.get_mut(&id).and_then(Stream::upload) {
             upload.body.resume();
-            upload.give_window_back();
+            give_window_back(upload);
         }
     }
 
@@ -302,6 +284,7 @@ impl Mux {
 /// Returns the declared length, and whether the client waits for `100 Continue`.
 fn read_head(
     message: &http_message::request::Parts,
+    sent_path: Option<&[u8]>,
     job: &mut Job,
     policy: &mut RequestPolicy,
 ) -> Result<(BodyLength, bool), ParseError> {
@@ -318,7 +301,7 @@ fn read_head(
         authority: authority.as_bytes(),
         path: match message.method == Method::CONNECT {
             true => authority.as_bytes(),
-            false => path.as_bytes(),
+            false => sent_path.unwrap_or(path.as_bytes()),
         },
         version: Version::HTTP_2,
     };

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use super::super::messages::{BodyRoom, interim, message, page_message, send_whole, trailers};
 use super::super::response_stream::{Begun, ResponseStream, Sending};
-use super::{Mux, Phase};
+use super::phase::Phase;
+use super::{Mux, Returned};
 use crate::http::{ResponseHead, Status, error_page};
 use crate::pool::{Job, Piece, StreamedResponse, Window};
 use crate::worker::describe::{RequestLine, log_overlong_body};
@@ -28,8 +29,9 @@ impl Mux {
         requests: &mut Requests,
     ) -> Option<Box<Job>> {
         let mut job = match self.take_back(job, requests) {
-            Ok(job) => job,
-            Err(returned) => return returned,
+            Returned::Awaited(job) => job,
+            Returned::Late(job) => return Some(job),
+            Returned::Gone => return None,
         };
         let id = job.conn.stream;
         let body = std::mem::take(&mut job.response_body);
@@ -118,7 +120,7 @@ impl Mux {
         };
         let mut response = ResponseStream::new(out, head.status_code(), room, window, is_closed);
         response.set_trailers(trailers);
-        stream.phase = Phase::Responding(Box::new(response));
+        stream.phase.respond(response);
         Begun::Yes
     }
 
@@ -145,11 +147,12 @@ impl Mux {
         requests: &mut Requests,
     ) -> Option<Box<Job>> {
         match self.take_back(job, requests) {
-            Ok(job) => {
+            Returned::Awaited(job) => {
                 self.end(job.conn.stream, job, requests);
                 None
             }
-            Err(returned) => returned,
+            Returned::Late(job) => Some(job),
+            Returned::Gone => None,
         }
     }
 
@@ -212,11 +215,12 @@ impl Mux {
         requests: &mut Requests,
     ) -> Option<Box<Job>> {
         match self.take_back(job, requests) {
-            Ok(job) => {
+            Returned::Awaited(job) => {
                 self.fail(job.conn.stream, job, client, requests);
                 None
             }
-            Err(returned) => returned,
+            Returned::Late(job) => Some(job),
+            Returned::Gone => None,
         }
     }
 
@@ -290,23 +294,7 @@ impl Mux {
         self.has_acted = true;
         stream.timer.clear();
         let is_head = stream.is_head;
-        let (job, mut respond, upload) = match std::mem::replace(&mut stream.phase, Phase::Reset) {
-            Phase::Receiving {
-                receiving, respond, ..
-            } => (Some(receiving.give_up(&mut requests.bodies)), respond, None),
-            Phase::Waiting {
-                job,
-                respond,
-                upload,
-            } => (Some(job), respond, upload),
-            Phase::Running {
-                respond, upload, ..
-            } => (None, respond, upload),
-            other => {
-                stream.phase = other;
-                return None;
-            }
-        };
+        let (job, mut respond, upload) = stream.phase.answer(&mut requests.bodies)?;
         if let Some(upload) = upload {
             upload.drop_rest();
         }

@@ -6,9 +6,10 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use super::{Phase, Stream, Upload};
+use super::Stream;
+use super::phase::{Phase, Upload};
 use crate::http::{ParseError, Status};
-use crate::worker::http1::{Refusal, finish_body};
+use crate::worker::http1::{Client, Refusal, finish_body};
 use crate::worker::requests::Requests;
 
 /// How a body goes on.
@@ -52,7 +53,12 @@ impl Stream {
     }
 
     /// Take in what has arrived.
-    pub(super) fn take_body(&mut self, has_taken: &mut bool, requests: &mut Requests) -> Step {
+    pub(super) fn take_body(
+        &mut self,
+        has_taken: &mut bool,
+        client: &Client,
+        requests: &mut Requests,
+    ) -> Step {
         let mut context = Context::from_waker(Waker::noop());
         let mut arrived = 0;
         let step = loop {
@@ -90,7 +96,7 @@ impl Stream {
             *received += bytes.len() as u64;
             let limit = requests.policy.limits().body_bytes_max;
             if let Some(max) = limit.filter(|max| *received > *max) {
-                break Step::Refused(too_large(max));
+                break Step::Refused(too_large(max, client));
             }
             arrived += bytes.len();
             if let Err(error) = self.keep(&bytes, &mut requests.bodies) {
@@ -127,7 +133,7 @@ impl Stream {
             upload.body.push(bytes);
             upload.held += bytes.len();
             if upload.body.is_wanted() {
-                upload.give_window_back();
+                give_window_back(upload);
             }
         }
         Ok(())
@@ -151,18 +157,15 @@ impl Stream {
     }
 }
 
-impl Upload {
-    pub(super) fn give_window_back(&mut self) {
-        let held = std::mem::take(&mut self.held);
-        if held > 0 {
-            // The connection may be over already: then no window is needed.
-            let _ = self.incoming.flow_control().release_capacity(held);
-        }
+/// The application has room for what it was given.
+pub(super) fn give_window_back(upload: &mut Upload) {
+    let held = std::mem::take(&mut upload.held);
+    if held > 0 {
+        // The connection may be over already: then no window is needed.
+        let _ = upload.incoming.flow_control().release_capacity(held);
     }
 }
 
-fn too_large(max: u64) -> Refusal {
-    let error = ParseError::BodyTooLarge { max };
-    log::warn!("Invalid request on an HTTP/2 stream: {error}");
-    Refusal::of(&error)
+fn too_large(max: u64, client: &Client) -> Refusal {
+    Refusal::invalid(&ParseError::BodyTooLarge { max }, client)
 }
