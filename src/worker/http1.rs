@@ -228,16 +228,7 @@ impl Http1 {
                 Received::End => break,
             }
         }
-        Ok((consumed, Arrived::Request(self.run()?)))
-    }
-
-    /// The request is whole: it leaves for the application.
-    fn run(&mut self) -> Result<Box<Job>, Refusal> {
-        let Request::Receiving(receiving) = &mut self.request else {
-            unreachable!("only what was received can be whole")
-        };
-        finish_body(receiving)?;
-        Ok(self.request.run(None))
+        Ok((consumed, Arrived::Request(self.request.run_whole()?)))
     }
 
     /// The head is in: the request leaves for the application, and its body after it.

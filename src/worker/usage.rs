@@ -24,7 +24,7 @@ impl Usage {
 
     /// A response of HTTP/1 is written, and the connection stays.
     pub(super) fn note_kept(&mut self) {
-        *self = Self::Kept;
+        *self = Self::Kept
     }
 }
 

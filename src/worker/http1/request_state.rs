@@ -47,6 +47,17 @@ impl Request {
         }
     }
 
+    /// It is whole, and leaves for the application.
+    ///
+    /// # Errors
+    /// Its body cannot be read back from where it was stored.
+    pub(super) fn run_whole(&mut self) -> Result<Box<Job>, Refusal> {
+        if let Self::Receiving(receiving) = self {
+            finish_body(receiving)?;
+        }
+        Ok(self.run(None))
+    }
+
     /// It leaves for the application, and `body` after it.
     pub(super) fn run(&mut self, body: Option<StreamingRequestBody>) -> Box<Job> {
         let running = Self::Running(Running {
@@ -72,7 +83,7 @@ impl Request {
 
     /// Its answer is encoded.
     pub(super) fn answer(&mut self, answered: Answered) {
-        *self = Self::Answered(answered);
+        *self = Self::Answered(answered)
     }
 
     /// Its client is answered without the application. `None`: it does not run.
@@ -82,17 +93,6 @@ impl Request {
         }
         match std::mem::replace(self, Self::TimedOut) {
             Self::Running(running) => Some(running),
-            _ => unreachable!("matched above"),
-        }
-    }
-
-    /// Its answer is written. `None`: it has none.
-    pub(super) fn end_answered(&mut self) -> Option<Answered> {
-        if !matches!(self, Self::Answered(_)) {
-            return None;
-        }
-        match self.end() {
-            Self::Answered(answered) => Some(answered),
             _ => unreachable!("matched above"),
         }
     }

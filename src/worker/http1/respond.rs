@@ -299,10 +299,12 @@ impl Http1 {
 
     /// Everything is written: a request that was answered is over. Returns whether there was one.
     pub(in crate::worker) fn on_written(&mut self, requests: &mut Requests) -> bool {
-        let Some(answered) = self.request.end_answered() else {
+        if !matches!(self.request, Request::Answered(_)) {
             return false;
-        };
-        answered.log(requests);
+        }
+        if let Request::Answered(answered) = self.request.end() {
+            answered.log(requests);
+        }
         true
     }
 
