@@ -143,8 +143,12 @@ impl LoopRole {
         role.alarm.is_some()
     }
 
-    /// Lend `event_loop` until it is back. Called by the monitor; `announce` wakes a thread if all are parked.
+    /// Lend `event_loop` until it is back. Called by the monitor, which is prepared; `announce` wakes a thread if all are parked.
     pub(crate) fn lend(&self, event_loop: Box<dyn LentLoop>, announce: impl FnOnce()) -> Back {
+        debug_assert!(
+            self.role.lock().alarm.is_some(),
+            "else it would never be back"
+        );
         let waiting = Alarm::expect();
         self.is_recalled.store(false, Ordering::SeqCst);
         self.is_lent.store(true, Ordering::SeqCst);

@@ -20,15 +20,15 @@ impl EventLoop {
 
     /// The loop is with the monitor, perhaps again.
     fn return_to_monitor(&mut self) {
-        let monitor = Runner::Monitor { may_lend: true };
-        if let Runner::PoolThread { dispatched, left } =
-            std::mem::replace(&mut self.runner, monitor)
-        {
-            let jobs = self.requests.dispatch.dispatched() - dispatched;
-            self.lending.note_loan(jobs);
-            for descriptor in left {
-                self.on_descriptor(descriptor);
-            }
+        let Runner::PoolThread { dispatched, left } = &mut self.runner else {
+            return;
+        };
+        let left = std::mem::take(left);
+        let jobs = self.requests.dispatch.dispatched() - *dispatched;
+        self.runner = Runner::Monitor { may_lend: true };
+        self.lending.note_loan(jobs);
+        for descriptor in left {
+            self.on_descriptor(descriptor);
         }
     }
 

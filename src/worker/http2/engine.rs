@@ -139,7 +139,7 @@ impl Engine {
 
     /// Change what is to be written.
     pub(super) fn edit_output(&self, edit: impl FnOnce(&mut Vec<u8>)) {
-        edit(&mut self.wire.borrow_mut().output);
+        edit(&mut self.wire.lock().output);
     }
 
     /// What is to be written. The caller empties it.
