@@ -32,9 +32,10 @@ impl Shortage {
     fn patience(self) -> Duration {
         match self {
             Self::Connections => Duration::from_secs(10),
-            // Who reads takes something in each round trip, or after a lost segment has come again, and who stands still for
-            // longest goes first.
-            Self::Descriptors | Self::Threads => Duration::from_secs(1),
+            Self::Descriptors => Duration::from_secs(1),
+            // Who reads takes something in each round trip, or when a lost segment has come again (200 ms), and who stands still
+            // for longest goes first.
+            Self::Threads => Duration::from_millis(300),
         }
     }
 }
