@@ -12,6 +12,10 @@ use super::loop_role::INLINE_MAX;
 const CALM_MIN: u32 = 8;
 /// A loan of fewer requests than that was not worth it and doubles it, up to this; another one halves it.
 const CALM_MAX: u32 = CALM_MIN << 10;
+/// A sleep of the poll set that is over sooner was none: something was there already.
+const SLEEP_MIN: Duration = Duration::from_micros(3);
+/// After so many iterations in a row that found requests without a sleep, the loop and a thread are better off side by side.
+const BUSY_MAX: u32 = 8;
 /// More requests than this at once are worth a switch.
 const JOBS_MAX: usize = 4;
 
@@ -22,9 +26,24 @@ pub(super) fn fit(jobs: usize, mean_micros: u32) -> bool {
     jobs <= JOBS_MAX && (jobs <= 1 || time * (jobs as u32) <= INLINE_MAX / 2)
 }
 
+/// What an iteration of the loop has found.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Requests for the pool.
+    pub jobs: usize,
+    /// They are run where they were found, when the loop is lent ([`super::Pool::fit_lent_loop`]).
+    pub do_fit: bool,
+    /// How long the loop slept before.
+    pub slept: Duration,
+}
+
 /// What is known of the last iterations and loans.
 #[derive(Clone, Copy, Debug)]
 pub struct Lending {
+    /// Of the last iteration that found requests.
+    last_fits: bool,
+    /// Iterations in a row that found requests without a sleep.
+    busy: u32,
     /// Iterations in a row whose jobs fit.
     calm: u32,
     /// How many it takes.
@@ -34,6 +53,8 @@ pub struct Lending {
 impl Default for Lending {
     fn default() -> Self {
         Self {
+            last_fits: true,
+            busy: 0,
             calm: 0,
             needed: CALM_MIN,
         }
@@ -41,14 +62,27 @@ impl Default for Lending {
 }
 
 impl Lending {
-    /// An iteration of the monitor has found `jobs`.
+    /// An iteration is over, on the monitor or a thread.
     #[inline]
-    pub fn note(&mut self, jobs: usize, do_fit: bool) {
-        match (jobs, do_fit) {
-            (0, _) => {}
-            (_, true) => self.calm = self.calm.saturating_add(1),
-            (_, false) => self.calm = 0,
+    pub fn note(&mut self, found: Found) {
+        if found.jobs == 0 {
+            return;
         }
+        self.last_fits = found.do_fit;
+        self.busy = match found.slept < SLEEP_MIN {
+            true => self.busy.saturating_add(1),
+            false => 0,
+        };
+        self.calm = match found.do_fit && self.busy == 0 {
+            true => self.calm.saturating_add(1),
+            false => 0,
+        };
+    }
+
+    /// Whether a thread that runs the loop goes on with it.
+    #[inline]
+    pub fn stays_lent(&self) -> bool {
+        self.last_fits && self.busy < BUSY_MAX
     }
 
     /// Whether the last iterations let expect that the next fits too.
@@ -60,6 +94,7 @@ impl Lending {
     /// The loop is back after so many jobs.
     pub fn note_loan(&mut self, jobs: u64) {
         self.calm = 0;
+        self.busy = 0;
         self.needed = match jobs < u64::from(self.needed) {
             true => (self.needed * 2).min(CALM_MAX),
             false => (self.needed / 2).max(CALM_MIN),
@@ -89,17 +124,44 @@ mod tests {
         }
     }
 
+    const fn found(jobs: usize, do_fit: bool) -> Found {
+        Found {
+            jobs,
+            do_fit,
+            slept: SLEEP_MIN,
+        }
+    }
+
+    #[test]
+    fn a_loop_that_never_sleeps_is_not_lent_and_is_given_back() {
+        let mut lending = Lending::default();
+        let busy = Found {
+            slept: Duration::ZERO,
+            ..found(1, true)
+        };
+        for _ in 1..BUSY_MAX {
+            lending.note(busy);
+        }
+        assert!(lending.stays_lent());
+        lending.note(busy);
+        assert!(!lending.stays_lent() && !lending.is_calm());
+        lending.note(found(1, true));
+        assert!(lending.stays_lent());
+        lending.note(found(9, false));
+        assert!(!lending.stays_lent());
+    }
+
     #[test]
     fn the_loop_is_lent_after_some_calm_and_iterations_without_jobs_do_not_count() {
         let mut lending = Lending::default();
         for _ in 1..CALM_MIN {
-            lending.note(1, true);
-            lending.note(0, true);
+            lending.note(found(1, true));
+            lending.note(found(0, true));
         }
         assert!(!lending.is_calm());
-        lending.note(1, true);
+        lending.note(found(1, true));
         assert!(lending.is_calm());
-        lending.note(9, false);
+        lending.note(found(9, false));
         assert!(!lending.is_calm());
     }
 
@@ -109,7 +171,7 @@ mod tests {
         let calm_needed = |lending: &Lending| {
             let mut lending = *lending;
             (1..).find(|_| {
-                lending.note(1, true);
+                lending.note(found(1, true));
                 lending.is_calm()
             })
         };

@@ -56,7 +56,7 @@ pub use job::{
     AccessLine, BorrowedBuffer, Job, Peer, Piece, Reply, RequestBody, ResponseBody,
     StreamedResponse,
 };
-pub use lending::Lending;
+pub use lending::{Found, Lending};
 pub use loop_role::{LentLoop, Served, Turn};
 pub use policy::{Reason, SleepMode};
 pub use response_memory::{COUNTED_BYTES_MIN, Overdraft, Reservation, UnsentBytes};

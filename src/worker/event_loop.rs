@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use crate::config::Config;
 use crate::logging::Log;
 use crate::net::{Channels, Listener};
-use crate::pool::{Application, HubWakeup, Lending, policy};
+use crate::pool::{Application, Found, HubWakeup, Lending, policy};
 
 use super::accept::{Attempt, Listeners};
 use super::connection_lifecycle::Shortage;
@@ -139,15 +139,21 @@ impl EventLoop {
         })
     }
 
-    /// Returns how many requests were found.
-    fn sleep_and_iterate(&mut self) -> io::Result<usize> {
+    fn sleep_and_iterate(&mut self) -> io::Result<()> {
+        let before = Instant::now();
         let now = self.sleep()?;
         self.requests.clock.tick(now);
         renew_budgets(&mut self.io);
-        let before = self.requests.dispatch.dispatched();
+        let dispatched = self.requests.dispatch.dispatched();
         self.iterate()?;
-        let found = self.requests.dispatch.dispatched() - before;
-        Ok(usize::try_from(found).unwrap_or(usize::MAX))
+        let jobs = self.requests.dispatch.dispatched() - dispatched;
+        let jobs = usize::try_from(jobs).unwrap_or(usize::MAX);
+        self.lending.note(Found {
+            jobs,
+            do_fit: self.requests.dispatch.pool().fit_lent_loop(jobs),
+            slept: now.saturating_duration_since(before),
+        });
+        Ok(())
     }
 
     /// Move everything that has something to do, once.

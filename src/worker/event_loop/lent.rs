@@ -47,9 +47,7 @@ impl LentLoop for EventLoop {
     fn serve(&mut self) -> io::Result<Served> {
         self.return_to_monitor();
         while !self.requests.shutdown.is_over() {
-            let jobs = self.sleep_and_iterate()?;
-            let fit = self.requests.dispatch.pool().fit_lent_loop(jobs);
-            self.lending.note(jobs, fit);
+            self.sleep_and_iterate()?;
             if self.may_lend() {
                 self.runner = Runner::PoolThread {
                     dispatched: self.requests.dispatch.dispatched(),
@@ -64,11 +62,9 @@ impl LentLoop for EventLoop {
     }
 
     fn turn(&mut self) -> io::Result<Turn> {
-        let jobs = self.sleep_and_iterate()?;
+        self.sleep_and_iterate()?;
         let has_left = matches!(&self.runner, Runner::PoolThread { left, .. } if !left.is_empty());
-        let stays = !has_left
-            && self.requests.shutdown.is_serving()
-            && self.requests.dispatch.pool().fit_lent_loop(jobs);
+        let stays = !has_left && self.requests.shutdown.is_serving() && self.lending.stays_lent();
         Ok(if stays { Turn::Here } else { Turn::Monitor })
     }
 }
