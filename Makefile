@@ -31,7 +31,7 @@ OPTIMISED := $(foreach crate,ferricorn loom generator,--config profile.dev.packa
              --config profile.dev.package.ferricorn.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build quick test check-rust check-python pytest test-slow test-agents test-airflow test-services test-deploy docs site bench fuzz fuzz-smoke base peers instructions walk \
+.PHONY: help run build quick test check-rust check-rust-slow check-python pytest test-slow test-agents test-airflow test-services test-deploy docs site bench fuzz fuzz-smoke base peers instructions walk \
         clean test-python test-matrix test-free-threaded wheels sdist run-wheels roots audit lint-release changelog release
 
 help:  ## list the targets
@@ -48,7 +48,8 @@ test: $(MADE)  ## the whole check but for slow cases, pytest last
 	@$(MAKE) --no-print-directory -j2 check-rust $(TESTS) site
 	@$(MAKE) --no-print-directory FUZZ_SMOKE_SECONDS=3 fuzz-smoke check-python pytest PYTEST_ARGS='-m "not slow"'
 
-test-slow: $(TESTS)  ## the cases of tests/python that take seconds each, and matrices
+test-slow: $(TESTS)  ## the Rust checks that take a minute each, the cases of tests/python that take seconds each, and matrices
+	@$(MAKE) --no-print-directory check-rust-slow
 	@$(MAKE) --no-print-directory pytest PYTEST_ARGS='-m slow'
 
 # The newest interpreter that is at least 3.10 and can make virtual environments; PYTHON= overrides.
@@ -87,7 +88,7 @@ $(TESTS): $(BUILT) $(REQUIREMENTS)
 LIBPYTHON_DIR = $$($(BIN)/python -c 'import os, sysconfig; get = sysconfig.get_config_var; \
   print(get("LIBDIR") if os.path.exists(os.path.join(get("LIBDIR"), get("INSTSONAME"))) else "")')
 
-check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
+check-rust: $(MADE)  ## rustfmt, clippy, cargo test
 	@if cargo fmt --version >/dev/null 2>&1; then echo "cargo fmt --check"; cargo fmt --check; \
 	 else echo "SKIPPED cargo fmt: the rustfmt component is not installed (rustup component add rustfmt)"; fi
 	@if cargo clippy --version >/dev/null 2>&1; then echo "cargo clippy"; \
@@ -96,12 +97,14 @@ check-rust: $(MADE)  ## rustfmt, clippy, cargo test, rustdoc
 	@echo "cargo test (unit, integration, documentation)"
 	@cargo test --locked --no-default-features --quiet --lib --test integration
 	@MAKEFLAGS= cargo test --locked --no-default-features --quiet --doc
-	@echo "cargo test (a request's walk through the sources)"
-	@$(RUST_ENV) cargo test --locked --no-default-features --quiet --test walk
 	@echo "cargo test (src/python and src/launcher, with an embedded interpreter)"
 	@libdir="$(LIBPYTHON_DIR)"; \
 	 if [ -n "$$libdir" ]; then $(RUST_ENV) LD_LIBRARY_PATH="$$libdir" cargo test --locked --quiet --lib -- python:: launcher::; \
 	 else echo "SKIPPED: this Python has no shared library to link with"; fi
+
+check-rust-slow: $(MADE)  ## the model of the wake-up protocols, a request's walk, benches once each, rustdoc
+	@echo "cargo test (a request's walk through the sources)"
+	@$(RUST_ENV) cargo test --locked --no-default-features --quiet --test walk
 	@echo "cargo test (model of the wake-up protocols: every interleaving, about a minute)"
 	@cargo test --locked --no-default-features --quiet $(OPTIMISED) --test model
 	@echo "criterion benches, once each"
