@@ -127,7 +127,10 @@ impl HeaderTable {
             let (name, is_bad) = match first {
                 0x80.. => {
                     let index = rest.integer(7)?;
-                    self.path = self.path_of(index).or(self.path.take());
+                    // A second path is an error. It is not copied: a reference of one byte may stand for 4 KB.
+                    if self.path.is_none() {
+                        self.path = self.path_of(index);
+                    }
                     self.entry(index)?
                 }
                 0x40.. => self.read_literal(block, &mut rest, 6)?,
