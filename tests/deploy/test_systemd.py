@@ -152,15 +152,19 @@ def test_a_socket_unit_starts_the_service_and_keeps_clients_over_restarts(site, 
     assert site.pids("app.service") == set()
 
 
+def wait_restarted(site: Machine) -> None:
+    wait_until(lambda: site.show("app", "NRestarts") == "1", "systemd has restarted it")
+    wait_until(lambda: site.show("app", "ActiveState") == "active", "it serves again")
+    assert echo(site).startswith("word ")
+
+
 def test_a_silent_master_is_restarted(site):
     site.write("/etc/systemd/system/app.service.d/soon.conf", "[Service]\nWatchdogSec=2\n")
     site.systemctl("daemon-reload")
     site.systemctl("start", "app")
     master = site.show("app", "MainPID")
     kill(site, master, signal.SIGSTOP)
-    wait_until(lambda: site.show("app", "NRestarts") == "1", "systemd has restarted it")
-    wait_until(lambda: site.show("app", "ActiveState") == "active", "it serves again")
-    assert echo(site).startswith("word ")
+    wait_restarted(site)
     assert site.show("app", "MainPID") != master
     assert any("Watchdog timeout" in line for line in site.journal("app"))
 
@@ -169,9 +173,7 @@ def test_a_master_that_is_killed_is_restarted(site):
     site.systemctl("start", "app")
     master = site.show("app", "MainPID")
     kill(site, master, signal.SIGKILL)
-    wait_until(lambda: site.show("app", "NRestarts") == "1", "systemd has restarted it")
-    wait_until(lambda: site.show("app", "ActiveState") == "active", "it serves again")
-    assert echo(site).startswith("word ")
+    wait_restarted(site)
     assert len(site.pids("app.service")) == 3, "no worker of the old master is left"
 
 

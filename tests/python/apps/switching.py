@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+import sys
 
 import greenlets
 
@@ -21,14 +22,25 @@ def switch():
         greenlets.sleep(choice * 0.003)
 
 
+def is_in_gevent():
+    """Whether gevent's code, or the server's wait on it, is what a finalizer has come into."""
+    frame = sys._getframe(2)
+    return "/gevent/" in frame.f_code.co_filename or frame.f_code.co_filename.endswith("_gevent.py")
+
+
 class Garbage:
-    """Freed by the collector alone, and then it switches."""
+    """Freed by the collector alone, and then it switches.
+
+    Not within gevent: `Waiter.get` allocates after it has named its greenlet as the one that waits, and before it
+    switches. A finalizer that waits there takes the wake-up, and the greenlet hangs, in any server.
+    """
 
     def __init__(self):
         self.itself = self
 
     def __del__(self):
-        switch()
+        if not is_in_gevent():
+            switch()
 
 
 class Dropped:
