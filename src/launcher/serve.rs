@@ -137,8 +137,7 @@ fn start(
     } else {
         let application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
         let application = Arc::new(application);
-        let looped = Arc::clone(&application);
-        let serve = || main_thread::serve_or_fail(setup, looped, config.workers.threads);
+        let serve = || main_thread::serve_or_fail(setup, &application, config.workers.threads);
         release(py, Reason::MainThread, serve)
     };
     python_logs::served();

@@ -1,8 +1,8 @@
 //! The event loop as a role: it is run by the thread that has it, and by one thread at a time.
 //!
 //! While requests come a few at a time and are over in a moment, the switch from the loop's thread to a pool thread and back
-//! costs more than they do. Then the loop's own thread, the **monitor**, lends the loop to the pool: a thread that has no job
-//! runs the loop, and what it finds there it runs itself. When that is, `lending.rs` decides.
+//! costs more than they do. Then the loop's own thread, the **monitor**, delegates the loop to the pool: a thread that has no job
+//! runs the loop, and what it finds there it runs itself. When that is, `delegation.rs` decides.
 //!
 //! # The rules
 //! 1. *One at a time.* The loop is with the monitor, with the pool thread that runs it, or aside, in this file. It is moved
@@ -10,7 +10,7 @@
 //! 2. *Aside while Python runs.* A pool thread that finds jobs puts the loop aside and takes the GIL; when it has no more
 //!    jobs it takes the loop again. So does any other thread that has none.
 //! 3. *Never aside for longer than* [`INLINE_MAX`]. An alarm then wakes the monitor, which takes the loop and serves as if it
-//!    had never lent it. The alarm is set by who puts the loop aside, unless one is set already: it is looked at when it
+//!    had never delegated it. The alarm is set by who puts the loop aside, unless one is set already: it is looked at when it
 //!    rings, so requests that are over sooner cost no call each.
 //! 4. *What is the monitor's goes to it at once*: a signal, a drain, an error, many jobs.
 //!
@@ -23,17 +23,15 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::delegation::INLINE_MAX;
 use super::sync::{Alarm, AtomicBool, Mutex, Ordering, fence};
-
-/// A loop is aside for so long at most.
-pub(crate) const INLINE_MAX: Duration = Duration::from_micros(500);
 
 /// The shortest time that an alarm has: none at all switches it off.
 const AT_ONCE: Duration = Duration::from_nanos(1);
 
-/// An event loop that may be lent.
-pub trait LentLoop: Send {
-    /// Serve, on the monitor, until the worker is over or the loop may be lent.
+/// An event loop that may be delegated.
+pub trait DelegableLoop: Send {
+    /// Serve, on the monitor, until the worker is over or the loop may be delegated.
     ///
     /// # Errors
     /// The loop cannot go on.
@@ -43,7 +41,7 @@ pub trait LentLoop: Send {
     ///
     /// # Errors
     /// The loop cannot go on.
-    fn turn(&mut self) -> io::Result<Turn>;
+    fn run_once(&mut self) -> io::Result<NextHolder>;
 }
 
 /// Why the monitor does not go on.
@@ -51,26 +49,26 @@ pub trait LentLoop: Send {
 pub enum Served {
     /// The worker is stopped, with this exit code.
     Over(i32),
-    /// The loop may be lent.
+    /// The loop may be delegated.
     Calm,
 }
 
 /// Who is to run the loop after an iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum NextHolder {
     /// The thread that runs it, once it has no jobs.
-    Here,
+    Same,
     /// The monitor.
     Monitor,
 }
 
 /// The loop is with the monitor again, or cannot go on.
-type Back = (Box<dyn LentLoop>, io::Result<()>);
+type Back = (Box<dyn DelegableLoop>, io::Result<()>);
 
 enum Place {
     /// Its thread has it.
     Away,
-    Aside(Box<dyn LentLoop>, Instant),
+    Aside(Box<dyn DelegableLoop>, Instant),
     Back(Back),
 }
 
@@ -85,7 +83,7 @@ struct Role {
 pub(crate) struct LoopRole {
     role: Mutex<Role>,
     /// The monitor waits for its loop.
-    is_lent: AtomicBool,
+    is_delegated: AtomicBool,
     /// A hint, confirmed under the lock.
     is_aside: AtomicBool,
     /// The thread that runs the loop has something else to do first.
@@ -95,7 +93,7 @@ pub(crate) struct LoopRole {
 impl std::fmt::Debug for LoopRole {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LoopRole")
-            .field("is_lent", &self.is_lent)
+            .field("is_delegated", &self.is_delegated)
             .field("is_aside", &self.is_aside)
             .finish_non_exhaustive()
     }
@@ -109,15 +107,15 @@ impl LoopRole {
                 alarm: None,
                 is_alarm_set: false,
             }),
-            is_lent: AtomicBool::new(false),
+            is_delegated: AtomicBool::new(false),
             is_aside: AtomicBool::new(false),
             is_recalled: AtomicBool::new(false),
         }
     }
 
-    /// The loop is lent: the monitor does not run it.
-    pub(crate) fn is_lent(&self) -> bool {
-        self.is_lent.load(Ordering::Relaxed)
+    /// The loop is delegated: the monitor does not run it.
+    pub(crate) fn is_delegated(&self) -> bool {
+        self.is_delegated.load(Ordering::Relaxed)
     }
 
     /// A thread without a job may take the loop. Called by a thread that has published that it parks, too.
@@ -132,10 +130,10 @@ impl LoopRole {
 
     /// The thread that runs the loop is called, and must not sleep.
     pub(crate) fn is_recalled(&self) -> bool {
-        self.is_lent() && self.is_recalled.load(Ordering::SeqCst)
+        self.is_delegated() && self.is_recalled.load(Ordering::SeqCst)
     }
 
-    /// The calling thread will be the monitor. Returns whether it may lend its loop: the system has an alarm for it.
+    /// The calling thread will be the monitor. Returns whether it may delegate its loop: the system has an alarm for it.
     pub(crate) fn prepare(&self) -> bool {
         let alarm = Alarm::of_this_thread().ok();
         let mut role = self.role.lock();
@@ -143,15 +141,19 @@ impl LoopRole {
         role.alarm.is_some()
     }
 
-    /// Lend `event_loop` until it is back. Called by the monitor, which is prepared; `announce` wakes a thread if all are parked.
-    pub(crate) fn lend(&self, event_loop: Box<dyn LentLoop>, announce: impl FnOnce()) -> Back {
+    /// Delegate `event_loop` until it is back. Called by the monitor, which is prepared; `announce` wakes a thread if all are parked.
+    pub(crate) fn delegate(
+        &self,
+        event_loop: Box<dyn DelegableLoop>,
+        announce: impl FnOnce(),
+    ) -> Back {
         debug_assert!(
             self.role.lock().alarm.is_some(),
             "else it would never be back"
         );
         let waiting = Alarm::expect();
         self.is_recalled.store(false, Ordering::SeqCst);
-        self.is_lent.store(true, Ordering::SeqCst);
+        self.is_delegated.store(true, Ordering::SeqCst);
         self.put_aside(event_loop, Instant::now());
         // Orders the offer before the look at who is parked: see the module's argument.
         fence(Ordering::SeqCst);
@@ -159,7 +161,7 @@ impl LoopRole {
         loop {
             waiting.wait();
             if let Some(back) = self.take_back() {
-                self.is_lent.store(false, Ordering::SeqCst);
+                self.is_delegated.store(false, Ordering::SeqCst);
                 return back;
             }
         }
@@ -186,7 +188,7 @@ impl LoopRole {
         }
     }
 
-    fn put_aside(&self, event_loop: Box<dyn LentLoop>, now: Instant) {
+    fn put_aside(&self, event_loop: Box<dyn DelegableLoop>, now: Instant) {
         let mut role = self.role.lock();
         role.place = Place::Aside(event_loop, now);
         self.is_aside.store(true, Ordering::Relaxed);
@@ -201,7 +203,7 @@ impl LoopRole {
         role.set_alarm(AT_ONCE);
     }
 
-    fn take(&self) -> Option<Box<dyn LentLoop>> {
+    fn take(&self) -> Option<Box<dyn DelegableLoop>> {
         let mut role = self.role.lock();
         match std::mem::replace(&mut role.place, Place::Away) {
             Place::Aside(event_loop, _) => {
@@ -226,9 +228,9 @@ impl LoopRole {
             if has_work() || self.is_recalled.swap(false, Ordering::SeqCst) {
                 return Some(held.put_aside());
             }
-            match held.turn() {
-                Ok(Turn::Here) => {}
-                Ok(Turn::Monitor) => return Some(held.give_back(Ok(()))),
+            match held.run_once() {
+                Ok(NextHolder::Same) => {}
+                Ok(NextHolder::Monitor) => return Some(held.give_back(Ok(()))),
                 Err(error) => return Some(held.give_back(Err(error))),
             }
         }
@@ -238,14 +240,14 @@ impl LoopRole {
 /// The loop, with the thread that runs it.
 struct Held<'a> {
     role: &'a LoopRole,
-    event_loop: Option<Box<dyn LentLoop>>,
+    event_loop: Option<Box<dyn DelegableLoop>>,
 }
 
 impl Held<'_> {
-    fn turn(&mut self) -> io::Result<Turn> {
+    fn run_once(&mut self) -> io::Result<NextHolder> {
         self.event_loop
             .as_mut()
-            .map_or(Ok(Turn::Monitor), |event_loop| event_loop.turn())
+            .map_or(Ok(NextHolder::Monitor), |event_loop| event_loop.run_once())
     }
 
     fn put_aside(&mut self) -> Instant {

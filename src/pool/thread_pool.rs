@@ -4,7 +4,6 @@
 //! each through its [`super::PoolThread`]. This file joins the parts; each protocol stands in the file of its part, and
 //! each decision in `policy.rs`.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,14 +17,15 @@ use super::in_flight::{InFlight, InFlightRequest};
 use super::job::{BorrowedBuffer, Job, Piece, Reply};
 use super::job_queue::JobQueue;
 use super::job_stats::JobStats;
-use super::lending;
 use super::live_connections::LiveConnections;
-use super::loop_role::{LentLoop, LoopRole, Served};
-use super::policy::{self, BriefSleep, FastJobs, Reason, SleepMode, Wake};
+use super::loop_role::LoopRole;
+use super::policy::{self, Reason, Wake};
 use super::replies::Replies;
 use super::response_memory::UnsentBytes;
 use super::streaming_body::BodyDemand;
 use super::wakeup::WakeupToken;
+
+mod loop_side;
 
 /// The threads that run the application and what passes between them and the event loop.
 #[derive(Debug)]
@@ -181,8 +181,8 @@ impl Pool {
         match reason {
             Reason::Stall => self.stats.note_stall(),
             // The thread that runs the loop looks after them as soon as it has iterated.
-            Reason::DeferredDrops if self.role.is_lent() => return,
-            Reason::Signal if self.role.is_lent() => {
+            Reason::DeferredDrops if self.role.is_delegated() => return,
+            Reason::Signal if self.role.is_delegated() => {
                 self.role.recall();
                 self.replies.wake_loop();
             }
@@ -250,69 +250,10 @@ impl Pool {
         !self.replies.is_empty()
     }
 
-    /// How the loop sleeps while jobs wait (`policy::brief_sleep`).
-    pub fn brief_sleep(&self) -> BriefSleep {
-        policy::brief_sleep(self.is_fast().then(|| FastJobs {
-            count: self.queue_length(),
-            mean_micros: self.stats.service_micros(),
-        }))
-    }
-
-    /// Announce that the loop is about to sleep. Returns false when a reply is waiting, or its thread is recalled: then it must
-    /// not.
-    pub fn park(&self, mode: SleepMode) -> bool {
-        self.replies.park(mode, || self.role.is_recalled())
-    }
-
-    /// The loop may be lent to this pool's threads, from the calling thread: jobs run one at a time there, and the system has what
-    /// it takes.
-    pub fn prepare_lending(&self) -> bool {
-        self.hub.is_none() && !self.stats.is_parallel() && self.role.prepare()
-    }
-
-    /// Whether jobs are such that the loop is lent, and so many of them are run where they were found (`lending::fit`).
-    #[inline]
-    pub fn fit_lent_loop(&self, jobs: usize) -> bool {
-        self.is_fast() && lending::fit(jobs, self.stats.service_micros())
-    }
-
-    /// Serve with `event_loop`, whose monitor the calling thread is, and lend it while it may be lent. Returns the worker's exit
-    /// code.
-    ///
-    /// # Errors
-    /// The loop cannot go on.
-    pub fn serve(&self, mut event_loop: Box<dyn LentLoop>) -> io::Result<i32> {
-        loop {
-            match event_loop.serve()? {
-                Served::Over(code) => return Ok(code),
-                Served::Calm => {
-                    let (back, end) = self.role.lend(event_loop, || self.notify_if_all_parked());
-                    event_loop = back;
-                    end?;
-                }
-            }
-        }
-    }
-
-    /// The loop is run by one of the pool's threads.
-    pub fn is_loop_lent(&self) -> bool {
-        self.role.is_lent()
-    }
-
     fn notify_if_all_parked(&self) {
         if !self.wakeup.is_any_awake() {
             self.wakeup.notify_one();
         }
-    }
-
-    /// Sleep without a look at the poll set, after [`Pool::park`] with [`SleepMode::Batching`].
-    pub fn sleep_as_thread(&self, time: Duration) {
-        self.replies.sleep_as_thread(time);
-    }
-
-    /// The loop is awake again.
-    pub fn unpark(&self) {
-        self.replies.unpark();
     }
 
     /// Give a borrowed buffer back, to be dropped by the next thread that looks for a job.
@@ -408,17 +349,6 @@ impl Pool {
     /// Whether there is anything for a thread that looks.
     pub(super) fn has_work(&self) -> bool {
         self.has_jobs() || self.has_deferred_drops() || self.is_closed()
-    }
-
-    /// Whether the loop is for a thread without a job to run.
-    #[inline]
-    pub(super) fn has_loop(&self) -> bool {
-        self.role.is_aside()
-    }
-
-    /// Run the loop, if no other thread has taken it, until there is something else to do. Returns when that was.
-    pub(super) fn run_loop(&self) -> Option<Instant> {
-        self.role.run(|| self.has_work())
     }
 
     /// See [`JobQueue::is_closed`].

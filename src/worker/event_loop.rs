@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use crate::config::Config;
 use crate::logging::Log;
 use crate::net::{Channels, Listener};
-use crate::pool::{Application, Found, HubWakeup, Lending, policy};
+use crate::pool::{Application, Delegation, HubWakeup, policy};
 
 use super::accept::{Attempt, Listeners};
 use super::connection_lifecycle::Shortage;
@@ -32,8 +32,10 @@ use super::sleep::Sleeper;
 use super::takeover::Takeover;
 use super::timed_out::TimedOutRequests;
 use super::worker_slot::WorkerSlot;
+use runner::Runner;
 
-mod lent;
+mod delegated;
+mod runner;
 mod worker_stop;
 
 /// A worker accepts at most this many connections in one iteration, so that the others get their share of many.
@@ -57,19 +59,7 @@ pub(super) struct EventLoop {
     heartbeat: Heartbeat,
     application: Arc<dyn Application>,
     runner: Runner,
-    lending: Lending,
-}
-
-/// Which thread runs the loop.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Runner {
-    /// Its own, the monitor: the only one that looks after signals.
-    Monitor { may_lend: bool },
-    /// A pool thread, since so many requests were dispatched. It leaves these to the monitor.
-    PoolThread {
-        dispatched: u64,
-        left: Vec<Descriptor>,
-    },
+    delegation: Delegation,
 }
 
 /// What a loop is made of.
@@ -134,26 +124,9 @@ impl EventLoop {
             peers,
             takeover: takeover.transpose()?,
             application,
-            runner: Runner::Monitor { may_lend: false },
-            lending: Lending::default(),
+            runner: Runner::default(),
+            delegation: Delegation::default(),
         })
-    }
-
-    fn sleep_and_iterate(&mut self) -> io::Result<()> {
-        let before = Instant::now();
-        let now = self.sleep()?;
-        self.requests.clock.tick(now);
-        renew_budgets(&mut self.io);
-        let dispatched = self.requests.dispatch.dispatched();
-        self.iterate()?;
-        let jobs = self.requests.dispatch.dispatched() - dispatched;
-        let jobs = usize::try_from(jobs).unwrap_or(usize::MAX);
-        self.lending.note(Found {
-            jobs,
-            do_fit: self.requests.dispatch.pool().fit_lent_loop(jobs),
-            slept: now.saturating_duration_since(before),
-        });
-        Ok(())
     }
 
     /// Move everything that has something to do, once.
@@ -338,10 +311,7 @@ impl EventLoop {
     }
 
     fn on_descriptor(&mut self, descriptor: Descriptor) {
-        if let Runner::PoolThread { left, .. } = &mut self.runner
-            && matches!(descriptor, Descriptor::Interrupts | Descriptor::Signals)
-        {
-            left.push(descriptor);
+        if self.runner.leaves(descriptor) {
             return;
         }
         match descriptor {

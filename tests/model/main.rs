@@ -1,6 +1,6 @@
 //! The protocols that park and wake threads, under every interleaving that loom finds: no job is left behind while all
 //! pool threads are parked, no reply while the event loop is, and no greenlet that is due while its hub polls. An event loop that
-//! is lent is run by one thread at a time, and comes back.
+//! is delegated is run by one thread at a time, and comes back.
 //!
 //! `src/pool/wakeup.rs`, `loop_park.rs`, `loop_role.rs` and `hub_wakeup.rs` are compiled here as they are, against loom's primitives instead of
 //! the standard library's. The queues are plain ones, but what the threads and the loop do with them is what
@@ -11,6 +11,9 @@
     reason = "the model uses the part of the protocols that sleeps and wakes"
 )]
 
+#[allow(unreachable_pub, reason = "it is public in the crate")]
+#[path = "../../src/pool/delegation.rs"]
+mod delegation;
 #[allow(unreachable_pub, reason = "it is public in the crate")]
 #[path = "../../src/pool/hub_wakeup.rs"]
 mod hub_wakeup;
@@ -282,7 +285,7 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ferricorn::pool::policy;
 use hub_wakeup::HubWakeup;
 use loop_park::LoopPark;
-use loop_role::{LentLoop, LoopRole, Served, Turn};
+use loop_role::{DelegableLoop, LoopRole, NextHolder, Served};
 use policy::SleepMode;
 use wakeup::WakeupToken;
 
@@ -465,16 +468,16 @@ fn a_batch_ends_with_a_reply_that_wakes_the_loop() {
     }
 }
 
-/// What the thread does that is the pool's and runs a lent loop: `PoolThread::next_job`.
-struct Lender {
+/// What the thread does that is the pool's and runs a delegated loop: `PoolThread::next_job`.
+struct Delegating {
     pool: Pool,
     role: LoopRole,
     /// A thread runs the loop.
     is_run: AtomicBool,
-    turns: AtomicUsize,
+    iterations: AtomicUsize,
 }
 
-impl Lender {
+impl Delegating {
     fn run_thread(&self, thread: usize) {
         let pool = &self.pool;
         loop {
@@ -500,33 +503,40 @@ impl Lender {
     }
 }
 
-/// Each turn but the last finds a job.
-struct LoopOfTurns(Arc<Lender>);
+/// Each iteration but the last finds a job.
+struct LoopOfTurns(Arc<Delegating>);
 
-impl LentLoop for LoopOfTurns {
+impl DelegableLoop for LoopOfTurns {
     fn serve(&mut self) -> std::io::Result<Served> {
         Ok(Served::Calm)
     }
 
-    fn turn(&mut self) -> std::io::Result<Turn> {
-        let lender = &self.0;
-        assert!(!lender.is_run.swap(true, Ordering::AcqRel), "one at a time");
-        let left = lender.turns.load(Ordering::Relaxed);
+    fn run_once(&mut self) -> std::io::Result<NextHolder> {
+        let delegating = &self.0;
+        assert!(
+            !delegating.is_run.swap(true, Ordering::AcqRel),
+            "one at a time"
+        );
+        let left = delegating.iterations.load(Ordering::Relaxed);
         if left > 0 {
-            lender.turns.store(left - 1, Ordering::Relaxed);
-            lender.pool.push();
+            delegating.iterations.store(left - 1, Ordering::Relaxed);
+            delegating.pool.push();
         }
-        lender.is_run.store(false, Ordering::Release);
-        Ok(if left > 0 { Turn::Here } else { Turn::Monitor })
+        delegating.is_run.store(false, Ordering::Release);
+        Ok(if left > 0 {
+            NextHolder::Same
+        } else {
+            NextHolder::Monitor
+        })
     }
 }
 
-/// The monitor lends its loop until all its turns are over, and all jobs are done: a loop that is lost is a deadlock.
-fn a_lent_loop_comes_back(threads: usize, jobs: usize, preemptions: usize) {
+/// The monitor delegates its loop until all its iterations are over, and all jobs are done: a loop that is lost is a deadlock.
+fn a_delegated_loop_comes_back(threads: usize, jobs: usize, preemptions: usize) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(preemptions);
     model.check(move || {
-        let lender = Arc::new(Lender {
+        let delegating = Arc::new(Delegating {
             pool: Pool {
                 queued: AtomicUsize::new(0),
                 done: AtomicUsize::new(0),
@@ -537,31 +547,31 @@ fn a_lent_loop_comes_back(threads: usize, jobs: usize, preemptions: usize) {
             },
             role: LoopRole::new(),
             is_run: AtomicBool::new(false),
-            turns: AtomicUsize::new(jobs),
+            iterations: AtomicUsize::new(jobs),
         });
         let runners: Vec<_> = (0..threads)
             .map(|thread| {
-                let lender = lender.clone();
-                loom::thread::spawn(move || lender.run_thread(thread))
+                let delegating = delegating.clone();
+                loom::thread::spawn(move || delegating.run_thread(thread))
             })
             .collect();
-        assert!(lender.role.prepare());
+        assert!(delegating.role.prepare());
         let announce = || {
-            if !lender.pool.wakeup.is_any_awake() {
-                lender.pool.wakeup.notify_one();
+            if !delegating.pool.wakeup.is_any_awake() {
+                delegating.pool.wakeup.notify_one();
             }
         };
-        let event_loop = Box::new(LoopOfTurns(lender.clone()));
-        let (mut event_loop, end) = lender.role.lend(event_loop, announce);
+        let event_loop = Box::new(LoopOfTurns(delegating.clone()));
+        let (mut event_loop, end) = delegating.role.delegate(event_loop, announce);
         end.expect("the loop does not fail");
         // What is left of it the monitor runs itself.
-        while event_loop.turn().expect("nor here") == Turn::Here {}
+        while event_loop.run_once().expect("nor here") == NextHolder::Same {}
         drop(event_loop);
-        while lender.pool.done.load(Ordering::Relaxed) < jobs {
+        while delegating.pool.done.load(Ordering::Relaxed) < jobs {
             loom::thread::yield_now();
         }
-        lender.pool.closed.store(true, Ordering::SeqCst);
-        lender.pool.wakeup.notify_all();
+        delegating.pool.closed.store(true, Ordering::SeqCst);
+        delegating.pool.wakeup.notify_all();
         for runner in runners {
             runner.join().expect("a pool thread does not panic");
         }
@@ -569,9 +579,9 @@ fn a_lent_loop_comes_back(threads: usize, jobs: usize, preemptions: usize) {
 }
 
 #[test]
-fn a_loop_that_is_lent_is_run_by_one_thread_and_comes_back() {
-    a_lent_loop_comes_back(1, 1, 3);
-    a_lent_loop_comes_back(2, 1, 2);
+fn a_loop_that_is_delegated_is_run_by_one_thread_and_comes_back() {
+    a_delegated_loop_comes_back(1, 1, 3);
+    a_delegated_loop_comes_back(2, 1, 2);
 }
 
 /// Threads call up greenlets, one each time that `wakes` says; the hub polls, and its look number `raises` raises before it

@@ -1,16 +1,16 @@
-//! When the event loop is lent to a pool thread (`loop_role.rs`): pure rules over counters.
+//! When the event loop is delegated to a pool thread (`loop_role.rs`): pure rules over counters.
 //!
-//! Lent, requests are run by the thread that has read them: no switch between threads, and nothing else moves meanwhile. That
+//! Delegated, requests are run by the thread that has read them: no switch between threads, and nothing else moves meanwhile. That
 //! pays while they come a few at a time and are over in a moment. With many at once the switch is shared by all of them, and
 //! the loop and a thread work side by side.
 
 use std::time::Duration;
 
-use super::loop_role::INLINE_MAX;
-
-/// So many iterations in a row that fit are awaited before the loop is lent.
+/// A delegated loop is aside for so long at most, while Python runs.
+pub(crate) const INLINE_MAX: Duration = Duration::from_micros(500);
+/// How many iterations in a row that fit are awaited before the loop is delegated.
 const CALM_MIN: u32 = 8;
-/// A loan of fewer requests than that was not worth it and doubles it, up to this; another one halves it.
+/// A delegation of fewer requests than that was not worth it and doubles it, up to this; another one halves it.
 const CALM_MAX: u32 = CALM_MIN << 10;
 /// A sleep of the poll set that is over sooner was none: something was there already.
 const SLEEP_MIN: Duration = Duration::from_micros(3);
@@ -31,15 +31,15 @@ pub(super) fn fit(jobs: usize, mean_micros: u32) -> bool {
 pub struct Found {
     /// Requests for the pool.
     pub jobs: usize,
-    /// They are run where they were found, when the loop is lent ([`super::Pool::fit_lent_loop`]).
+    /// They are run where they were found, when the loop is delegated ([`super::Pool::fit_delegated_loop`]).
     pub do_fit: bool,
     /// How long the loop slept before.
     pub slept: Duration,
 }
 
-/// What is known of the last iterations and loans.
+/// What is known of the last iterations and delegations.
 #[derive(Clone, Copy, Debug)]
-pub struct Lending {
+pub struct Delegation {
     /// Of the last iteration that found requests.
     last_fits: bool,
     /// Iterations in a row that found requests without a sleep.
@@ -50,7 +50,7 @@ pub struct Lending {
     needed: u32,
 }
 
-impl Default for Lending {
+impl Default for Delegation {
     fn default() -> Self {
         Self {
             last_fits: true,
@@ -61,7 +61,7 @@ impl Default for Lending {
     }
 }
 
-impl Lending {
+impl Delegation {
     /// An iteration is over, on the monitor or a thread.
     #[inline]
     pub fn note(&mut self, found: Found) {
@@ -81,7 +81,7 @@ impl Lending {
 
     /// Whether a thread that runs the loop goes on with it.
     #[inline]
-    pub fn stays_lent(&self) -> bool {
+    pub fn stays_delegated(&self) -> bool {
         self.last_fits && self.busy < BUSY_MAX
     }
 
@@ -92,7 +92,7 @@ impl Lending {
     }
 
     /// The loop is back after so many jobs.
-    pub fn note_loan(&mut self, jobs: u64) {
+    pub fn note_return(&mut self, jobs: u64) {
         self.calm = 0;
         self.busy = 0;
         self.needed = match jobs < u64::from(self.needed) {
@@ -133,61 +133,61 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_never_sleeps_is_not_lent_and_is_given_back() {
-        let mut lending = Lending::default();
+    fn a_loop_that_never_sleeps_is_not_delegated_and_is_given_back() {
+        let mut delegation = Delegation::default();
         let busy = Found {
             slept: Duration::ZERO,
             ..found(1, true)
         };
         for _ in 1..BUSY_MAX {
-            lending.note(busy);
+            delegation.note(busy);
         }
-        assert!(lending.stays_lent());
-        lending.note(busy);
-        assert!(!lending.stays_lent() && !lending.is_calm());
-        lending.note(found(1, true));
-        assert!(lending.stays_lent());
-        lending.note(found(9, false));
-        assert!(!lending.stays_lent());
+        assert!(delegation.stays_delegated());
+        delegation.note(busy);
+        assert!(!delegation.stays_delegated() && !delegation.is_calm());
+        delegation.note(found(1, true));
+        assert!(delegation.stays_delegated());
+        delegation.note(found(9, false));
+        assert!(!delegation.stays_delegated());
     }
 
     #[test]
-    fn the_loop_is_lent_after_some_calm_and_iterations_without_jobs_do_not_count() {
-        let mut lending = Lending::default();
+    fn the_loop_is_delegated_after_some_calm_and_iterations_without_jobs_do_not_count() {
+        let mut delegation = Delegation::default();
         for _ in 1..CALM_MIN {
-            lending.note(found(1, true));
-            lending.note(found(0, true));
+            delegation.note(found(1, true));
+            delegation.note(found(0, true));
         }
-        assert!(!lending.is_calm());
-        lending.note(found(1, true));
-        assert!(lending.is_calm());
-        lending.note(found(9, false));
-        assert!(!lending.is_calm());
+        assert!(!delegation.is_calm());
+        delegation.note(found(1, true));
+        assert!(delegation.is_calm());
+        delegation.note(found(9, false));
+        assert!(!delegation.is_calm());
     }
 
     #[test]
-    fn loans_that_end_soon_are_made_more_and_more_seldom() {
-        let mut lending = Lending::default();
-        let calm_needed = |lending: &Lending| {
-            let mut lending = *lending;
+    fn delegations_that_end_soon_are_made_more_and_more_seldom() {
+        let mut delegation = Delegation::default();
+        let calm_needed = |delegation: &Delegation| {
+            let mut delegation = *delegation;
             (1..).find(|_| {
-                lending.note(found(1, true));
-                lending.is_calm()
+                delegation.note(found(1, true));
+                delegation.is_calm()
             })
         };
         for doubled in [2, 4, 8] {
-            lending.note_loan(1);
-            assert_eq!(calm_needed(&lending), Some(CALM_MIN * doubled));
+            delegation.note_return(1);
+            assert_eq!(calm_needed(&delegation), Some(CALM_MIN * doubled));
         }
-        lending.note_loan(u64::from(CALM_MIN) * 8);
-        assert_eq!(calm_needed(&lending), Some(CALM_MIN * 4));
+        delegation.note_return(u64::from(CALM_MIN) * 8);
+        assert_eq!(calm_needed(&delegation), Some(CALM_MIN * 4));
         for _ in 0..20 {
-            lending.note_loan(0);
+            delegation.note_return(0);
         }
-        assert_eq!(calm_needed(&lending), Some(CALM_MAX));
+        assert_eq!(calm_needed(&delegation), Some(CALM_MAX));
         for _ in 0..20 {
-            lending.note_loan(u64::MAX);
+            delegation.note_return(u64::MAX);
         }
-        assert_eq!(calm_needed(&lending), Some(CALM_MIN));
+        assert_eq!(calm_needed(&delegation), Some(CALM_MIN));
     }
 }

@@ -1,4 +1,4 @@
-//! A loop that is lent, with real threads and a real alarm. (`loop_role.rs` has no tests in it: the model compiles it.)
+//! A loop that is delegated, with real threads and a real alarm. (`loop_role.rs` has no tests in it: the model compiles it.)
 #![allow(clippy::unwrap_used)]
 
 use std::io;
@@ -6,29 +6,29 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle, ThreadId};
 
-use crate::pool::loop_role::{LentLoop, LoopRole, Served, Turn};
+use crate::pool::loop_role::{DelegableLoop, LoopRole, NextHolder, Served};
 
-/// A loop whose turns end as a test says. It says where they ran.
+/// A loop whose iterations end as a test says. It says where they ran.
 struct Scripted {
-    ends: Receiver<Box<dyn Fn() -> io::Result<Turn> + Send>>,
+    ends: Receiver<Box<dyn Fn() -> io::Result<NextHolder> + Send>>,
     ran: Sender<ThreadId>,
 }
 
-impl LentLoop for Scripted {
+impl DelegableLoop for Scripted {
     fn serve(&mut self) -> io::Result<Served> {
         Ok(Served::Calm)
     }
 
-    fn turn(&mut self) -> io::Result<Turn> {
+    fn run_once(&mut self) -> io::Result<NextHolder> {
         self.ran.send(thread::current().id()).unwrap();
         self.ends.recv().unwrap()()
     }
 }
 
-/// A monitor that lends its loop until a turn has run, and then ends with the loan.
+/// A monitor that delegates its loop until a iteration has run, and then ends with the delegation.
 struct Monitor {
     role: Arc<LoopRole>,
-    ends: Sender<Box<dyn Fn() -> io::Result<Turn> + Send>>,
+    ends: Sender<Box<dyn Fn() -> io::Result<NextHolder> + Send>>,
     ran: Receiver<()>,
     thread: JoinHandle<(Vec<ThreadId>, io::Result<()>)>,
 }
@@ -41,12 +41,12 @@ fn monitor() -> Monitor {
     let lender = Arc::clone(&role);
     let thread = thread::spawn(move || {
         assert!(lender.prepare());
-        let mut event_loop: Box<dyn LentLoop> = Box::new(Scripted {
+        let mut event_loop: Box<dyn DelegableLoop> = Box::new(Scripted {
             ends: scripted,
             ran: runs,
         });
         loop {
-            let (back, end) = lender.lend(event_loop, || {});
+            let (back, end) = lender.delegate(event_loop, || {});
             let threads: Vec<_> = ran.try_iter().collect();
             if !threads.is_empty() {
                 return (threads, end);
@@ -64,7 +64,7 @@ fn monitor() -> Monitor {
 }
 
 impl Monitor {
-    fn script(&self, end: impl Fn() -> io::Result<Turn> + Send + 'static) {
+    fn script(&self, end: impl Fn() -> io::Result<NextHolder> + Send + 'static) {
         self.ends.send(Box::new(end)).unwrap();
     }
 
@@ -81,7 +81,7 @@ fn a_loop_that_no_thread_takes_is_the_monitors_again() {
     let monitor = monitor();
     monitor.ran.recv().unwrap();
     monitor.ran.recv().unwrap();
-    monitor.script(|| Ok(Turn::Monitor));
+    monitor.script(|| Ok(NextHolder::Monitor));
     monitor.run(|| false);
     assert!(monitor.thread.join().unwrap().1.is_ok());
 }
@@ -89,22 +89,22 @@ fn a_loop_that_no_thread_takes_is_the_monitors_again() {
 #[test]
 fn a_thread_runs_the_loop_until_it_is_the_monitors() {
     let monitor = monitor();
-    for turn in [Turn::Here, Turn::Here, Turn::Monitor] {
-        monitor.script(move || Ok(turn));
+    for iteration in [NextHolder::Same, NextHolder::Same, NextHolder::Monitor] {
+        monitor.script(move || Ok(iteration));
     }
     monitor.run(|| false);
     let (threads, end) = monitor.thread.join().unwrap();
     assert_eq!(threads, [thread::current().id(); 3]);
-    assert!(end.is_ok() && !monitor.role.is_lent() && !monitor.role.is_aside());
+    assert!(end.is_ok() && !monitor.role.is_delegated() && !monitor.role.is_aside());
     assert_eq!(monitor.role.run(|| false), None);
 }
 
 #[test]
 fn a_loop_whose_thread_does_not_come_back_from_its_job_is_the_monitors() {
     let monitor = monitor();
-    monitor.script(|| Ok(Turn::Here));
-    let turns = std::cell::Cell::new(0);
-    monitor.run(|| turns.replace(turns.get() + 1) == 1);
+    monitor.script(|| Ok(NextHolder::Same));
+    let iterations = std::cell::Cell::new(0);
+    monitor.run(|| iterations.replace(iterations.get() + 1) == 1);
     let (threads, end) = monitor.thread.join().unwrap();
     assert_eq!(threads.len(), 1);
     assert!(end.is_ok());
@@ -117,7 +117,7 @@ fn a_recalled_thread_puts_the_loop_aside() {
     monitor.script(move || {
         role.recall();
         assert!(role.is_recalled());
-        Ok(Turn::Here)
+        Ok(NextHolder::Same)
     });
     monitor.run(|| false);
     assert_eq!(monitor.thread.join().unwrap().0.len(), 1);
