@@ -140,7 +140,7 @@ impl Pool {
 
     /// Whether all threads wait for clients that do not read.
     pub fn has_stuck_threads(&self) -> bool {
-        self.unsent.waiting() >= self.thread_count
+        self.unsent.waiting() + self.unsent.waiting_streams() >= self.thread_count
     }
 
     /// How many threads run a job now (a hint).
