@@ -20,6 +20,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "src/net/channel.rs",
     "src/net/unsent.rs",
     "src/logging/clock/zone.rs",
+    "src/pool/alarm.rs",
     "src/python/",
     "src/tls/shared_region.rs",
 ];
