@@ -32,7 +32,7 @@ OPTIMISED := $(foreach crate,ferricorn loom generator,--config profile.dev.packa
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
 .PHONY: help run build quick test check-rust check-rust-slow check-python pytest test-slow test-agents test-airflow test-services test-deploy docs site bench fuzz fuzz-smoke base peers instructions walk \
-        clean test-python test-matrix test-free-threaded wheels sdist run-wheels roots audit lint-release changelog release
+        clean test-python test-matrix test-free-threaded test-tsan wheels sdist run-wheels roots audit lint-release changelog release
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -150,6 +150,19 @@ test-free-threaded: $(MADE)  ## tests/python without a GIL, on python3.14t or a 
 	grep -Ev '^(gevent|eventlet|psycogreen|mypy|trustme)' tests/python/requirements.txt >$(FREE)/requirements.txt; \
 	case $$python in *3.13t) export UNSAFE_PYO3_SKIP_VERSION_CHECK=1;; esac; \
 	PYTHON_GIL=0 $(MAKE) --no-print-directory VENV=$(FREE)/venv PYTHON="$$python" REQUIREMENTS=$(FREE)/requirements.txt pytest
+
+# The sanitizer must see the standard library too, which is therefore built with it: that takes a nightly toolchain and its
+# sources. It does not model fences. No plain data is published by one here, so nothing has to be suppressed.
+TSAN_TESTS ?= pool:: scoreboard worker:: tls::published tls::tickets --skip simulation
+test-tsan:  ## ThreadSanitizer over the pool and the event loop; wants a nightly Rust with rust-src
+	@set -eu; library=$$(rustc +nightly --print sysroot 2>/dev/null || true)/lib/rustlib/src/rust/library; \
+	[ -d "$$library" ] || { echo "No nightly Rust with its sources: rustup toolchain install nightly --component rust-src" >&2; exit 1; }; \
+	test="cargo +nightly test --locked --quiet -Zbuild-std --no-default-features \
+	  --target $$(rustc +nightly -vV | sed -n 's/^host: //p')"; \
+	export CARGO_TARGET_DIR="$(CURDIR)/target/tsan" RUSTFLAGS=-Zsanitizer=thread TSAN_OPTIONS=history_size=7; \
+	echo "unit tests under ThreadSanitizer"; $$test --lib -- $(TSAN_TESTS); \
+	echo "integration tests under ThreadSanitizer"; \
+	$$test --test integration -- --test-threads 2 --skip tidy:: --skip fuzz:: --skip documents::
 
 # Their own environment: agents patch what they find.
 AGENTS := target/agents

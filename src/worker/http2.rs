@@ -11,13 +11,13 @@ use super::write_side::WriteBudget;
 use crate::pool::{ConnId, Job, Reply};
 
 use super::connection_lifecycle::{Action, Pace};
-use super::events::{InputEvent, SocketEvent};
+use super::events::SocketEvent;
 use super::http1::{Client, TimedOut};
+use super::link::{Link, discard_input, flush};
 use super::preamble::PREFACE;
 use super::read_side::{Input, SHARE_BYTES};
 use super::requests::Requests;
 use super::shared_io::SharedIo;
-use super::write_side::Progress;
 
 use self::cleartext_upgrade::Beginning;
 use self::engine::Engine;
@@ -34,7 +34,6 @@ mod goodbye;
 mod goodbye_stage;
 mod incoming;
 mod inspection;
-mod link;
 mod messages;
 mod mux;
 mod response_stream;
@@ -44,7 +43,6 @@ mod stream_inputs;
 mod violation;
 
 pub(super) use self::cleartext_upgrade::{FirstStream, SWITCHING, first_stream};
-pub(super) use self::link::Link;
 pub(super) use self::mux::jobs_max;
 
 /// With more bytes than this waiting to be written nothing is read either, so that answers to what the client sends are
@@ -98,16 +96,10 @@ impl Http2 {
     pub(super) fn on_event(
         &mut self,
         event: SocketEvent,
-        link: &mut Link<'_>,
+        link: &mut Link,
         requests: &mut Requests,
         io: &mut SharedIo,
     ) -> Action {
-        if event.is_broken && !link.lifecycle.is_lingering_close() {
-            return Action::Close;
-        }
-        if event.input != InputEvent::Nothing {
-            link.read.on_edge(event.input);
-        }
         if event.is_writable && !link.write.is_empty() {
             let action = self.advance(link, requests, &mut io.writes);
             if !link.read.is_ready() || !matches!(action, Action::Wait | Action::Idle) {
@@ -125,7 +117,7 @@ impl Http2 {
     /// Continue where the share of the last iteration ended, or with what was replied.
     pub(super) fn resume(
         &mut self,
-        link: &mut Link<'_>,
+        link: &mut Link,
         requests: &mut Requests,
         io: &mut SharedIo,
     ) -> Action {
@@ -140,35 +132,40 @@ impl Http2 {
     pub(super) fn begin(
         &mut self,
         bytes: &[u8],
-        link: &mut Link<'_>,
+        link: &mut Link,
         requests: &mut Requests,
         writes: &mut WriteBudget,
     ) -> Action {
-        self.receive(bytes, link.client, requests);
+        self.receive(bytes, &link.client, requests);
         self.advance(link, requests, writes)
     }
 
     // In.
 
-    fn wants_input(&self, link: &Link<'_>) -> bool {
+    fn wants_input(&self, link: &Link) -> bool {
         link.lifecycle.is_lingering_close()
             || !self.engine.is_over() && link.write.unsent_bytes() < UNSENT_BYTES_MAX
     }
 
-    fn read(&mut self, link: &mut Link<'_>, requests: &mut Requests, io: &mut SharedIo) -> Action {
-        let mut buffer = std::mem::take(&mut io.input);
-        let action = match link.lifecycle.is_lingering_close() {
-            true => Action::after_discarding(link.read.discard(&mut buffer, link.transport)),
-            false => self.read_into(&mut buffer, link, requests, io),
-        };
-        io.input = buffer;
+    pub(super) fn read(
+        &mut self,
+        link: &mut Link,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
+        if link.lifecycle.is_lingering_close() {
+            return discard_input(link, io);
+        }
+        let mut input = std::mem::take(&mut io.input);
+        let action = self.read_into(&mut input, link, requests, io);
+        io.input = input;
         action
     }
 
     fn read_into(
         &mut self,
         buffer: &mut [u8],
-        link: &mut Link<'_>,
+        link: &mut Link,
         requests: &mut Requests,
         io: &mut SharedIo,
     ) -> Action {
@@ -177,10 +174,10 @@ impl Http2 {
             if share == 0 {
                 return Action::Resume;
             }
-            match link.read.read(buffer, link.transport) {
+            match link.read.read(buffer, &mut link.transport) {
                 Ok(Input::Bytes(len)) => {
                     share = share.saturating_sub(len);
-                    self.receive(&buffer[..len], link.client, requests);
+                    self.receive(&buffer[..len], &link.client, requests);
                     let action = self.advance(link, requests, &mut io.writes);
                     if !matches!(action, Action::Wait | Action::Idle) {
                         return action;
@@ -201,7 +198,7 @@ impl Http2 {
     /// Move everything that can move, and write what comes of it.
     fn advance(
         &mut self,
-        link: &mut Link<'_>,
+        link: &mut Link,
         requests: &mut Requests,
         writes: &mut WriteBudget,
     ) -> Action {
@@ -212,14 +209,16 @@ impl Http2 {
             let room = UNSENT_BYTES_MAX.saturating_sub(link.write.unsent_bytes());
             self.engine
                 .set_room(usize::try_from(room).unwrap_or(usize::MAX));
-            self.poll(link.client, requests);
-            self.mux.take_bodies(link.client, requests);
-            self.mux.submit(link.usage, link.client, requests);
+            self.poll(&link.client, requests);
+            self.mux.take_bodies(&link.client, requests);
+            self.mux.submit(&mut link.usage, &link.client, requests);
             let has_acted = self.mux.take_acted();
             let step = self.write(link, requests, writes);
             written += step;
-            if let Some(action) = Self::flush(link, requests, writes) {
-                return action;
+            match flush(link, Pace::Ordinary, requests, writes) {
+                Ok(None) => {}
+                Ok(Some(action)) => return action,
+                Err(_) => return Action::Close,
             }
             // What has just come may have opened a window.
             let may_move = has_moved || step > 0 || std::mem::take(&mut is_first);
@@ -236,7 +235,7 @@ impl Http2 {
     /// Write what the engine has encoded. Returns how much that was.
     fn write(
         &mut self,
-        link: &mut Link<'_>,
+        link: &mut Link,
         requests: &mut Requests,
         writes: &mut WriteBudget,
     ) -> usize {
@@ -247,32 +246,13 @@ impl Http2 {
             if let Err(violation) = self.inspection.inspect_output(&output)
                 && !self.goodbye.is_over()
             {
-                self.give_up(violation, link.client, requests);
+                self.give_up(violation, &link.client, requests);
             }
             writes.spend(len as u64);
-            link.write.send(&mut output, link.transport);
+            link.write.send(&mut output, &mut link.transport);
             self.engine.reuse_output(output, self.mux.is_sending());
         }
         len
-    }
-
-    /// Returns what becomes of the connection when not everything was written.
-    fn flush(
-        link: &mut Link<'_>,
-        requests: &mut Requests,
-        writes: &mut WriteBudget,
-    ) -> Option<Action> {
-        let (writes, drops) = (writes, &mut requests.drops);
-        let (action, written) = match link.write.flush(link.transport, writes, drops) {
-            Ok(Progress::Done) => return None,
-            Ok(Progress::BudgetExhausted) => return Some(Action::Resume),
-            Ok(Progress::Blocked { written }) => (Action::Wait, written),
-            Ok(Progress::ShareUsed { written }) => (Action::Resume, written),
-            Err(_) => return Some(Action::Close),
-        };
-        link.lifecycle
-            .await_client(written, Pace::Ordinary, &mut requests.clock);
-        Some(action)
     }
 
     // Out.

@@ -16,7 +16,7 @@
 //! | sides | `read_side`, `write_queue`, `write_side`, `body_stream` | bytes on their way in and out |
 //! | owners | `requests`, `shared_io` | name the owners above that connections share: what requests need, what bytes need |
 //! | protocol | `http1`, `preamble` | bytes to requests, replies to bytes |
-//! | connection | `connection_lifecycle`, `http2`, `connection` | one client, from accept to close |
+//! | connection | `connection_lifecycle`, `link`, `http2`, `connection` | one client, from accept to close |
 //! | connections | `bridges`, `connections`, `eviction`, `timed_out`, `deliver`, `peer_workers`, `takeover` | all of them, replies to them, transfers of them |
 //! | loop | `sleep`, `event_loop` | when what happens |
 //!
@@ -31,11 +31,11 @@
 //! `write_side.rs` ask for bytes and offer bytes, plain ones. A connection begins with a preamble
 //! (`preamble`): a PROXY header, then the first bytes of a handshake. The handshake is a state of `connection_lifecycle.rs` under the deadline of the first head; `handshakes` bounds its steps and logs failures.
 //!
-//! # Where HTTP/2 goes
+//! # Protocols
 //!
-//! A connection begins as HTTP/1. When its first bytes are HTTP/2's preface, or ALPN has chosen it, `http2.rs` takes over: each
-//! call of the loop to a connection (`on_event`, `on_reply`, `on_own_answer`, `resume`, `has_expired`, `on_deadline`,
-//! `time_out`, `begin_drain`, `close_if_idle`, `close`) goes there first, which is given the other parts of the connection (`http2/link.rs`). A stream is a request
+//! A connection is a [`Link`](link) and the protocol that it speaks. It begins as HTTP/1. When its first bytes are HTTP/2's preface,
+//! or ALPN has chosen it, or a request asks for it, `http2.rs` takes over. Each call of the loop to a connection is a step of the
+//! protocol, which is given the link. A stream is a request
 //! with a number, which is one more field of [`pool::ConnId`](crate::pool::ConnId): it addresses jobs, replies, windows,
 //! deadlines and timed-out requests, and only `http2/mux.rs` takes it apart.
 
@@ -61,6 +61,7 @@ mod handshakes;
 mod health;
 mod http1;
 mod http2;
+mod link;
 mod load_shedding;
 mod loop_clock;
 mod loop_heartbeat;

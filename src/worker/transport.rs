@@ -1,7 +1,7 @@
 //! One client connection's way to the wire: bytes in, bytes out, the end of the stream, and the end of the connection.
 //!
 //! Plain sockets (`transport/socket.rs`) and TLS over them (`transport/tls.rs`). What reads and writes names no kind of
-//! socket. A TLS connection begins with a handshake (`connection/advance.rs`): while that goes on nothing else is read or
+//! socket. A TLS connection begins with a handshake (`connection/handshaking.rs`): while that goes on nothing else is read or
 //! written here.
 //!
 //! Every call here is non-blocking and retries when a signal interrupts it. Used on the event loop's thread only.

@@ -1,33 +1,133 @@
-//! What comes next on a connection: write what is queued; then close, take the next request, or wait. Or another worker goes
-//! on with it.
+//! What comes next on a connection of HTTP/1: replies are encoded, what is queued is written; then it closes, takes the next
+//! request, or waits. Or HTTP/2 goes on with it.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::Duration;
+use crate::pool::{Job, Reply};
 
-use crate::pool::{ConnId, Job};
-
-use super::{Action, Connection};
-use crate::worker::connection_lifecycle::{Pace, Shortage, State};
-use crate::worker::events::InputEvent;
-use crate::worker::handshakes::Handshakes;
-use crate::worker::http1::{Refusal, TimedOut};
-use crate::worker::http2::Http2;
+use super::{Action, Http1Connection};
+use crate::worker::connection_lifecycle::Pace;
+use crate::worker::http1::{Refusal, Wanted};
+use crate::worker::http2::{FirstStream, Http2, SWITCHING, first_stream};
+use crate::worker::link::{begin_close, flush};
 use crate::worker::loop_clock::Clock;
-use crate::worker::preamble::Preamble;
-use crate::worker::requests::Requests;
+use crate::worker::requests::{Requests, recycle};
 use crate::worker::shared_io::SharedIo;
-use crate::worker::transport::{Handshake, HandshakeError};
-use crate::worker::write_side::{Progress, WriteError};
+use crate::worker::transport::Transport;
+use crate::worker::write_side::WriteError;
 
-/// At a stop, a connection that was used within this time may have sent its next request.
-const JUST_NOW: Duration = Duration::from_secs(1);
-/// What another worker gets of a connection's request; one with more stays where it is. It fits the buffer that it is
-/// received in, and three of them fit a way.
-const TRANSFER_BYTES_MAX: usize = 60 * 1024;
-/// Why a connection was closed that another client needed the place of.
-const MADE_ROOM: &str = "made room for another client";
+impl Http1Connection<'_> {
+    /// The application has replied. Returns the reply too when its client was answered before (`request_timeout`).
+    pub(super) fn on_reply(
+        &mut self,
+        reply: Reply,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> (Action, Option<Reply>) {
+        if self.http1.is_timed_out() {
+            return (Action::Wait, Some(reply));
+        }
+        (self.on_awaited_reply(reply, requests, io), None)
+    }
 
-impl Connection {
+    fn on_awaited_reply(
+        &mut self,
+        reply: Reply,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
+        let (http1, write) = (&mut *self.http1, &mut self.link.write);
+        match reply {
+            Reply::Whole(job) => return self.answer(job, requests, io),
+            Reply::Head(_, streamed) => {
+                let (clock, encoded) = (&mut requests.clock, &mut io.encoded);
+                http1.begin_response(*streamed, write, clock, encoded);
+            }
+            Reply::Data(_, piece) => {
+                let (encoded, drops) = (&mut io.encoded, &mut requests.drops);
+                if !http1.respond_piece(piece, write, encoded, drops) {
+                    return Action::Wait;
+                }
+            }
+            Reply::Hints(_, hints) => {
+                // An interim response is a hint: one that would have to wait is not worth sending.
+                if http1.is_hijackable() || !write.is_empty() {
+                    return Action::Wait;
+                }
+                http1.hint(&hints, &mut io.encoded);
+                return self.advance(requests, io);
+            }
+            Reply::End(job) => {
+                self.drop_request_body();
+                self.http1.end_response(job, &mut io.encoded);
+                return self.advance(requests, io);
+            }
+            Reply::Abort(job) => {
+                self.drop_request_body();
+                if self
+                    .http1
+                    .abort(job, &self.link.client, requests, &mut io.encoded)
+                {
+                    self.link.read.give_up();
+                }
+                return self.advance(requests, io);
+            }
+            Reply::WantsBody(_) => {
+                if !http1.resume_body(&mut io.encoded) {
+                    return Action::Wait;
+                }
+                self.send_encoded(&mut io.encoded);
+                return self.read(requests, io);
+            }
+            Reply::Overdue(_) | Reply::Hijacked(_) | Reply::Trailers(..) => {
+                debug_assert!(false, "not a reply to the connection: {reply:?}");
+                return Action::Wait;
+            }
+        }
+        // What the application sends in one iteration leaves in one write.
+        if self.link.write.schedule_flush() {
+            Action::FlushLater
+        } else {
+            Action::Wait
+        }
+    }
+
+    /// The whole response has come.
+    fn answer(&mut self, job: Box<Job>, requests: &mut Requests, io: &mut SharedIo) -> Action {
+        if self
+            .http1
+            .respond(job, &mut self.link.write, requests, &mut io.encoded)
+        {
+            self.link.read.give_up();
+        }
+        self.advance(requests, io)
+    }
+
+    /// The loop has answered the request itself.
+    pub(super) fn on_own_answer(
+        &mut self,
+        job: Box<Job>,
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) -> Action {
+        if !self.http1.is_dispatched() {
+            recycle(job, requests);
+            return Action::Wait;
+        }
+        self.http1.set_hijackable(false);
+        self.answer(job, requests, io)
+    }
+
+    /// Continue where the share of the last iteration ended.
+    pub(super) fn resume(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Action {
+        if !self.link.write.is_empty() {
+            let action = self.advance(requests, io);
+            let goes_on = self.http1.wanted() == Wanted::StreamedBody { has_room: true };
+            if action != Action::Wait || !goes_on {
+                return action;
+            }
+        }
+        self.read(requests, io)
+    }
+
     /// Answer with an error page.
     pub(super) fn refuse(
         &mut self,
@@ -36,9 +136,9 @@ impl Connection {
         requests: &mut Requests,
         encoded: &mut Vec<u8>,
     ) {
-        self.read.give_up();
-        self.protocol
-            .refuse(refusal, job, &self.client, requests, encoded);
+        self.link.read.give_up();
+        self.http1
+            .refuse(refusal, job, &self.link.client, requests, encoded);
         self.send_encoded(encoded);
     }
 
@@ -55,32 +155,32 @@ impl Connection {
     /// Write what is encoded, and queue what the socket does not take.
     pub(super) fn send_encoded(&mut self, encoded: &mut Vec<u8>) {
         if !encoded.is_empty() {
-            self.write.send(encoded, &mut self.transport);
+            self.link.write.send(encoded, &mut self.link.transport);
         }
     }
 
     /// Write what is encoded or queued, and when all is written decide what comes next.
     pub(super) fn advance(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Action {
         self.send_encoded(&mut io.encoded);
-        if !self.write.is_empty()
+        if !self.link.write.is_empty()
             && let Some(action) = self.flush(requests, io)
         {
             return action;
         }
-        if self.protocol.on_written(requests) && self.write.has_window() {
-            self.write.forget_window();
+        if self.http1.on_written(requests) && self.link.write.has_window() {
+            self.link.write.forget_window();
         }
-        if self.protocol.is_closing() {
+        if self.http1.is_closing() {
             return self.begin_close(&mut requests.clock);
         }
-        if self.protocol.is_idle() {
+        if self.http1.is_idle() {
             return self.next_request(requests, io);
         }
         // A streamed response has caught up; the next move is the application's.
-        self.lifecycle.caught_up();
+        self.link.lifecycle.caught_up();
         // An interim answer (100) was held up by the socket: the body it asked for may have come meanwhile.
         self.await_input(&mut requests.clock);
-        if self.wants_input() && self.read.is_ready() {
+        if self.wants_input() && self.link.read.is_ready() {
             return Action::Resume;
         }
         Action::Wait
@@ -88,101 +188,71 @@ impl Connection {
 
     /// Returns what becomes of the connection when not everything was written.
     fn flush(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Option<Action> {
-        let flushed = self
-            .write
-            .flush(&mut self.transport, &mut io.writes, &mut requests.drops);
-        let (action, written) = match flushed {
-            Ok(Progress::Done) => return None,
-            Ok(Progress::BudgetExhausted) => return Some(Action::Resume),
-            Ok(Progress::Blocked { written }) => (Action::Wait, written),
-            Ok(Progress::ShareUsed { written }) => (Action::Resume, written),
-            Err(WriteError::FileShort) => {
-                self.protocol.cut_short_file();
-                return Some(Action::Close);
-            }
-            Err(WriteError::Socket) => return Some(Action::Close),
-        };
-        let pace = match self.protocol.is_hurried() {
+        let pace = match self.http1.is_hurried() {
             true => Pace::Hurried,
             false => Pace::Ordinary,
         };
-        self.lifecycle
-            .await_client(written, pace, &mut requests.clock);
-        Some(action)
+        flush(self.link, pace, requests, &mut io.writes).unwrap_or_else(|error| {
+            if matches!(error, WriteError::FileShort) {
+                self.http1.cut_short_file();
+            }
+            Some(Action::Close)
+        })
     }
 
     /// The transport has something of its own to send: a part of a handshake, an alert.
     pub(super) fn send_unsent(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Action {
-        if !self.transport.has_unsent() {
+        if !self.link.transport.has_unsent() {
             return Action::Wait;
         }
-        if self.lifecycle.is_handshaking() {
+        if self.link.lifecycle.is_handshaking() {
             return self.read(requests, io);
         }
-        match self.transport.send_unsent() {
+        match self.link.transport.send_unsent() {
             // The client may have closed its side before ours was closed.
-            Ok(()) if self.lifecycle.is_lingering_close() => Action::Resume,
+            Ok(()) if self.link.lifecycle.is_lingering_close() => Action::Resume,
             Ok(()) => Action::Wait,
             Err(_) => Action::Close,
         }
     }
 
-    /// Nothing more will come of the client: close, as soon as the socket has taken the announcement of the end.
-    pub(super) fn close_announced(&mut self, clock: &mut Clock) -> Action {
-        if self.transport.announce_end() || self.transport.shutdown_write().is_err() {
-            return Action::Close;
-        }
-        self.lifecycle.begin_lingering_close(clock);
-        Action::Wait
-    }
-
-    /// Continue the TLS handshake. `None` when it is done: requests can be read.
-    pub(super) fn handshake(
-        &mut self,
-        requests: &mut Requests,
-        io: &mut SharedIo,
-    ) -> Option<Action> {
-        if !io.handshakes.take_step() {
-            return Some(Action::Resume);
-        }
-        let tls = self.transport.tls()?;
-        match tls.handshake(self.read.is_closed()) {
-            Ok(Handshake::Blocked) => Some(Action::Wait),
-            Ok(Handshake::ShareUsed) => Some(Action::Resume),
-            Ok(Handshake::Done) => {
-                self.lifecycle.end_handshake();
-                if let Some(agreed) = tls.agreed() {
-                    self.client.set_tls(io.handshakes.note_done(agreed));
-                }
-                // The first request may have come with the client's last message.
-                self.read.on_edge(InputEvent::Readable);
-                let agreed = self.transport.tls().and_then(|tls| tls.agreed());
-                match agreed.and_then(|agreed| agreed.alpn_protocol()) {
-                    Some(b"h2") => Some(self.begin_http2(&[], requests, io)),
-                    _ => None,
-                }
+    /// The response is written and the connection stays: continue with what was pipelined, or wait.
+    fn next_request(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Action {
+        self.link.lifecycle.keep_alive(&requests.clock);
+        self.link.usage.note_kept();
+        if !self.link.read.is_empty() {
+            let action = self.receive_buffered(requests, io);
+            if action != Action::Wait {
+                return action;
             }
-            Err(error) => {
-                let (handshakes, clock) = (&mut io.handshakes, &mut requests.clock);
-                Some(self.fail_handshake(&error, handshakes, clock))
+            // Refused, or asked to continue by a `100 Continue` that the socket does not take.
+            if self.http1.is_closing() || !self.link.write.is_empty() {
+                return self.advance(requests, io);
             }
         }
+        if self.link.read.is_ready() && self.wants_input() {
+            // Read in a later step of this iteration: a client that pipelines must not starve the others.
+            return Action::Resume;
+        }
+        if !self.http1.is_idle() {
+            self.await_input(&mut requests.clock);
+            return Action::Wait;
+        }
+        if requests.shutdown.is_draining() {
+            // The response began before the stop and could not say close.
+            self.link.lifecycle.await_last_request(&mut requests.clock);
+            return Action::Wait;
+        }
+        self.link.lifecycle.await_request(&mut requests.clock);
+        Action::Idle
     }
 
-    /// A TLS handshake has failed, or took too long.
-    pub(super) fn fail_handshake(
-        &mut self,
-        error: &HandshakeError,
-        handshakes: &mut Handshakes,
-        clock: &mut Clock,
-    ) -> Action {
-        handshakes.note_failure(self.client.peer(), error, clock.now());
-        if !matches!(error, HandshakeError::Tls(_)) || self.transport.shutdown_write().is_err() {
-            return Action::Close;
+    fn begin_close(&mut self, clock: &mut Clock) -> Action {
+        self.drop_request_body();
+        match self.http1.would_look_whole(true) {
+            true => Action::Close,
+            false => begin_close(self.link, clock),
         }
-        // The client may still be sending, and a reset would destroy the alert on its way.
-        self.lifecycle.begin_lingering_close(clock);
-        Action::Resume
     }
 
     /// HTTP/2 takes over, with what was read.
@@ -192,207 +262,41 @@ impl Connection {
         requests: &mut Requests,
         io: &mut SharedIo,
     ) -> Action {
-        self.http2 = Some(Box::new(Http2::new(&self.client, 0, requests)));
-        match self.http2() {
-            Some((http2, mut link)) => {
-                match http2.begin(bytes, &mut link, requests, &mut io.writes) {
-                    // The socket may have more.
-                    Action::Wait | Action::Idle => Action::Resume,
-                    action => action,
-                }
-            }
-            None => Action::Wait,
+        let mut http2 = Box::new(Http2::new(&self.link.client, 0, requests));
+        let action = http2.begin(bytes, self.link, requests, &mut io.writes);
+        self.successor = Some(http2);
+        match action {
+            // The socket may have more.
+            Action::Wait | Action::Idle => Action::Resume,
+            action => action,
         }
     }
 
-    /// The response is written and the connection stays: continue with what was pipelined, or wait.
-    fn next_request(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Action {
-        self.lifecycle.keep_alive(&requests.clock);
-        self.usage.note_kept();
-        if !self.read.is_empty() {
-            let action = self.receive_buffered(requests, io);
-            if action != Action::Wait {
-                return action;
-            }
-            // Refused, or asked to continue by a `100 Continue` that the socket does not take.
-            if self.protocol.is_closing() || !self.write.is_empty() {
-                return self.advance(requests, io);
-            }
-        }
-        if self.read.is_ready() && self.wants_input() {
-            // Read in a later step of this iteration: a client that pipelines must not starve the others.
-            return Action::Resume;
-        }
-        if !self.protocol.is_idle() {
-            self.await_input(&mut requests.clock);
-            return Action::Wait;
-        }
-        if requests.shutdown.is_draining() {
-            // The response began before the stop and could not say close.
-            self.lifecycle.await_last_request(&mut requests.clock);
-            return Action::Wait;
-        }
-        self.lifecycle.await_request(&mut requests.clock);
-        Action::Idle
+    /// A request that asks for HTTP/2, as its first stream, if it may.
+    pub(super) fn http2_upgrade(&self, job: &Job, requests: &Requests) -> Option<FirstStream> {
+        let cleartext = requests
+            .policy
+            .http2_cleartext(self.link.client.is_trusted());
+        let is_allowed = cleartext.allows_upgrade()
+            && matches!(self.link.transport, Transport::Plain(_))
+            && !requests.shutdown.is_draining();
+        let window = requests.policy.http2().http2_initial_window_size;
+        is_allowed.then(|| first_stream(job, window)).flatten()
     }
 
-    fn begin_close(&mut self, clock: &mut Clock) -> Action {
-        if self.lifecycle.is_lingering_close() {
-            return Action::Wait;
-        }
-        self.drop_request_body();
-        // An end that the socket does not take now is waited for, and what the client may still send is read first.
-        if self.protocol.would_look_whole(true)
-            || self.transport.announce_end() && !self.read.may_have_unread()
-            || self.transport.shutdown_write().is_err()
-        {
-            return Action::Close;
-        }
-        drop(self.read.take());
-        self.lifecycle.begin_lingering_close(clock);
-        // Not read here: the buffer that is read into may be in use.
-        Action::Resume
-    }
-
-    /// The worker stops. A request that is under way gets its answer, which says close. A connection that is idle
-    /// closes, unless its next request is there already; one that was used just now, or is new, may have sent a
-    /// request that has not yet arrived, so it gets a moment for it.
-    pub(in crate::worker) fn begin_drain(
+    /// HTTP/2 takes over. The request comes again, as a stream.
+    pub(super) fn upgrade_to_http2(
         &mut self,
+        first: &FirstStream,
+        rest: &[u8],
+        job: Box<Job>,
         requests: &mut Requests,
         io: &mut SharedIo,
-    ) -> Action {
-        if let Some((http2, mut link)) = self.http2() {
-            return http2.begin_drain(&mut link, requests, &mut io.writes);
-        }
-        if self.lifecycle.is_lingering_close() {
-            return Action::Wait;
-        }
-        if !self.is_idle() {
-            self.protocol.close_after_this();
-            return Action::Wait;
-        }
-        let used_at = self.lifecycle.used_at();
-        let action = self.close_if_idle(requests, io);
-        if self.lifecycle.is_handshaking() {
-            // Its request may be on its way too.
-            self.lifecycle.await_last_request(&mut requests.clock);
-            return Action::Resume;
-        }
-        let now = requests.clock.now();
-        let was_used = used_at.is_some_and(|at| now.saturating_duration_since(at) < JUST_NOW);
-        if action == Action::Close && was_used && !self.read.is_closed() {
-            self.lifecycle.await_last_request(&mut requests.clock);
-            return Action::Wait;
-        }
-        action
-    }
-
-    /// Close, unless the next request is there already.
-    pub(in crate::worker) fn close_if_idle(
-        &mut self,
-        requests: &mut Requests,
-        io: &mut SharedIo,
-    ) -> Action {
-        if let Some((http2, mut link)) = self.http2() {
-            return http2.close_if_idle(&mut link, requests, io);
-        }
-        self.read.on_edge(InputEvent::Readable);
-        let action = self.read(requests, io);
-        if action == Action::Wait && self.is_idle() {
-            Action::Close
-        } else {
-            action
-        }
-    }
-
-    /// Close for another client, unless it has moved meanwhile: then the worker has one connection more than it may.
-    pub(in crate::worker) fn evict(
-        &mut self,
-        shortage: Shortage,
-        requests: &mut Requests,
-        io: &mut SharedIo,
-    ) -> Action {
-        if self.lifecycle.is_handshaking() {
-            let (handshakes, clock) = (&mut io.handshakes, &mut requests.clock);
-            return self.fail_handshake(&HandshakeError::TimedOut, handshakes, clock);
-        }
-        if self.is_idle() {
-            return self.close_if_idle(requests, io);
-        }
-        if let Some((http2, mut link)) = self.http2() {
-            return http2.evict(&mut link, requests, io);
-        }
-        if !self.lifecycle.is_sending() {
-            self.read.on_edge(InputEvent::Readable);
-            let action = self.read(requests, io);
-            if action != Action::Wait || self.spare(shortage, requests.clock.now()).is_none() {
-                return action;
-            }
-            if !self.protocol.has_streaming_body() {
-                let refusal = Refusal::late(MADE_ROOM);
-                self.refuse(refusal, None, requests, &mut io.encoded);
-            }
-        }
-        self.protocol.note_reason(MADE_ROOM);
-        Action::Close
-    }
-
-    /// The application has had the request for too long. Returns what the client has seen.
-    pub(in crate::worker) fn time_out(
-        &mut self,
-        id: ConnId,
-        requests: &mut Requests,
-        io: &mut SharedIo,
-    ) -> (TimedOut, Action) {
-        if let Some((http2, _)) = self.http2() {
-            return http2.time_out(id, requests);
-        }
-        let is_hijackable = self.protocol.is_hijackable();
-        self.drop_request_body();
-        let seen = self.protocol.time_out(&mut requests.clock, &mut io.encoded);
-        if is_hijackable {
-            return (seen, Action::Close);
-        }
-        (seen, self.advance(requests, io))
-    }
-
-    /// What another worker needs to go on with this connection: its socket, and the bytes of the request that no thread has
-    /// begun. That is the request of `job`, or without one as much as has come of the next. `None`: it has to stay.
-    pub(in crate::worker) fn transfer(
-        &self,
-        job: Option<&Job>,
-    ) -> Option<(BorrowedFd<'_>, Vec<u8>)> {
-        let is_between = self.write.is_empty() && !self.lifecycle.is_lingering_close();
-        if self.http2.is_some() || self.client.has_proxy_header() || !is_between {
-            return None;
-        }
-        if matches!(self.lifecycle.state(), State::AwaitingFirstByte { .. }) {
-            let is_untouched = job.is_none() && self.read.is_empty();
-            return is_untouched.then(|| (self.transport.as_fd(), Vec::new()));
-        }
-        let socket = self.transport.transferable()?;
-        if self.preamble != Preamble::Over || job.is_some_and(|job| job.socket.is_some()) {
-            return None;
-        }
-        let mut bytes = self.protocol.received(job)?;
-        bytes.extend_from_slice(self.read.buffered());
-        (bytes.len() <= TRANSFER_BYTES_MAX).then_some((socket, bytes))
-    }
-
-    /// Continue with what another worker has read.
-    pub(in crate::worker) fn resume_transferred(
-        &mut self,
-        bytes: &[u8],
-        requests: &mut Requests,
-        io: &mut SharedIo,
-    ) -> Action {
-        self.preamble.pass();
-        self.read.keep(bytes);
-        let action = self.receive_buffered(requests, io);
-        if action == Action::Wait {
-            self.await_input(&mut requests.clock);
-        }
-        action
+    ) {
+        recycle(job, requests);
+        io.encoded.extend_from_slice(SWITCHING);
+        self.send_encoded(&mut io.encoded);
+        let http2 = Http2::upgraded(first, rest, &self.link.client, requests);
+        self.successor = Some(Box::new(http2));
     }
 }

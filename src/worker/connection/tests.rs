@@ -1,6 +1,7 @@
 //! One connection over a socket pair, step by step, and what a simulation checks of it.
 #![allow(clippy::unwrap_used)]
 
+use crate::worker::events::InputEvent;
 use crate::worker::requests::Requests;
 use crate::worker::requests::tests::for_tests;
 use crate::worker::shared_io::SharedIo;
@@ -12,26 +13,31 @@ use super::*;
 impl Connection {
     /// What must hold after every iteration: the connection waits for the application, or it has a deadline.
     pub(in crate::worker) fn check_invariants(&self) {
-        self.protocol.check_invariants();
-        if self.lifecycle.state() == State::Dispatched {
-            assert!(self.protocol.is_with_application(), "{self:?}");
+        let Protocol::Http1 { http1, .. } = &self.protocol else {
+            panic!("of HTTP/1 only: {self:?}");
+        };
+        http1.check_invariants();
+        if self.link.lifecycle.state() == State::Dispatched {
+            assert!(http1.is_with_application(), "{self:?}");
         } else {
             assert!(self.due().is_some(), "waits for ever: {self:?}");
         }
-        if !self.write.is_empty() {
-            assert!(self.lifecycle.is_sending(), "{self:?}");
+        if !self.link.write.is_empty() {
+            assert!(self.link.lifecycle.is_sending(), "{self:?}");
         }
         if self.is_idle() {
-            assert!(!self.write.has_window(), "{self:?}");
-            assert!(!self.protocol.has_answer(), "{self:?}");
-            assert_eq!(self.protocol.held_bytes(), 0);
+            assert!(!self.link.write.has_window(), "{self:?}");
+            assert!(!http1.has_answer(), "{self:?}");
+            assert_eq!(http1.held_bytes(), 0);
         }
     }
 
     /// Memory of the body budget that the request holds.
     pub(in crate::worker) fn held_bytes(&self) -> usize {
-        let http2 = self.http2.as_ref().map_or(0, |http2| http2.held_bytes());
-        self.protocol.held_bytes() + http2
+        match &self.protocol {
+            Protocol::Http1 { http1, .. } => http1.held_bytes(),
+            Protocol::Http2(http2) => http2.held_bytes(),
+        }
     }
 }
 
@@ -151,7 +157,7 @@ fn a_client_that_leaves_in_a_head_is_logged_and_gets_no_answer() {
     );
     connection.check_invariants();
     drop(client);
-    connection.read.on_edge(InputEvent::Closed);
+    connection.link.read.on_edge(InputEvent::Closed);
     assert_eq!(connection.resume(&mut requests, &mut io), Action::Close);
     connection.close(&mut requests);
     assert_eq!(requests.accounting.slot().requests(), 1);

@@ -10,20 +10,18 @@ use std::time::Instant;
 
 use super::Http2;
 use super::goodbye_stage::Goodbye;
-use super::link::Link;
 use crate::pool::ConnId;
 use crate::worker::connection_lifecycle::{Action, State};
-use crate::worker::events::InputEvent;
+use crate::worker::link::{Link, begin_close, is_quiet};
 use crate::worker::loop_clock::Clock;
 use crate::worker::requests::Requests;
-use crate::worker::shared_io::SharedIo;
 
 /// A connection that has served this many requests says goodbye: stream numbers end at 2^31.
 const REQUESTS_MAX: u64 = 100_000;
 
 impl Http2 {
     /// Everything is written: what the connection waits for now.
-    pub(super) fn await_next(&mut self, link: &mut Link<'_>, requests: &mut Requests) -> Action {
+    pub(super) fn await_next(&mut self, link: &mut Link, requests: &mut Requests) -> Action {
         if !link.write.is_empty() {
             return Action::Wait;
         }
@@ -43,7 +41,7 @@ impl Http2 {
             self.end(Reason::NO_ERROR, requests);
             return Action::Resume;
         }
-        let (lifecycle, clock) = (&mut *link.lifecycle, &mut requests.clock);
+        let (lifecycle, clock) = (&mut link.lifecycle, &mut requests.clock);
         match (self.goodbye, lifecycle.state()) {
             (Goodbye::Said, _) => {
                 lifecycle.await_last_request(clock);
@@ -73,7 +71,7 @@ impl Http2 {
     /// that it is sent, which ends the connection.
     pub(super) fn on_end_of_input(
         &mut self,
-        link: &mut Link<'_>,
+        link: &mut Link,
         requests: &mut Requests,
         writes: &mut WriteBudget,
     ) -> Action {
@@ -107,12 +105,12 @@ impl Http2 {
     pub(in crate::worker) fn on_deadline(
         &mut self,
         id: ConnId,
-        link: &mut Link<'_>,
+        link: &mut Link,
         requests: &mut Requests,
         writes: &mut WriteBudget,
     ) -> Action {
         if id.stream != 0 {
-            self.mux.on_deadline(id.stream, link.client, requests);
+            self.mux.on_deadline(id.stream, &link.client, requests);
             return self.advance(link, requests, writes);
         }
         match link.lifecycle.state() {
@@ -137,44 +135,27 @@ impl Http2 {
     /// The worker stops.
     pub(in crate::worker) fn begin_drain(
         &mut self,
-        link: &mut Link<'_>,
+        link: &mut Link,
         requests: &mut Requests,
         writes: &mut WriteBudget,
     ) -> Action {
-        match link.lifecycle.is_lingering_close() {
-            true => Action::Wait,
-            false => self.advance(link, requests, writes),
-        }
+        self.advance(link, requests, writes)
     }
 
-    /// Close for another connection, unless the next request is there already.
-    pub(in crate::worker) fn close_if_idle(
-        &mut self,
-        link: &mut Link<'_>,
-        requests: &mut Requests,
-        io: &mut SharedIo,
-    ) -> Action {
-        link.read.on_edge(InputEvent::Readable);
-        let action = self.read(link, requests, io);
-        if action != Action::Idle || !self.is_idle() {
-            return action;
-        }
-        self.end(Reason::NO_ERROR, requests);
-        // What does not go out at once is not waited for.
-        let _ = self.advance(link, requests, &mut io.writes);
-        Action::Close
-    }
-
-    /// Close for another client, whatever is under way.
+    /// Close for another client: between requests in good order, else with what is under way.
     pub(in crate::worker) fn evict(
         &mut self,
-        link: &mut Link<'_>,
+        link: &mut Link,
         requests: &mut Requests,
-        io: &mut SharedIo,
+        writes: &mut WriteBudget,
     ) -> Action {
-        self.end(Reason::ENHANCE_YOUR_CALM, requests);
+        let reason = match self.is_idle() && is_quiet(link) {
+            true => Reason::NO_ERROR,
+            false => Reason::ENHANCE_YOUR_CALM,
+        };
+        self.end(reason, requests);
         // What does not go out at once is not waited for.
-        let _ = self.advance(link, requests, &mut io.writes);
+        let _ = self.advance(link, requests, writes);
         Action::Close
     }
 
@@ -191,16 +172,9 @@ impl Http2 {
     }
 
     /// The last GOAWAY is written. The client may still be sending: a reset could destroy what it has not read yet.
-    fn begin_close(&mut self, link: &mut Link<'_>, requests: &mut Requests) -> Action {
-        if link.lifecycle.is_lingering_close() {
-            return Action::Wait;
-        }
+    fn begin_close(&mut self, link: &mut Link, requests: &mut Requests) -> Action {
         self.mux.close(requests);
         link.read.give_up();
-        if !link.read.may_have_unread() || link.transport.shutdown_write().is_err() {
-            return Action::Close;
-        }
-        link.lifecycle.begin_lingering_close(&mut requests.clock);
-        Action::Resume
+        begin_close(link, &mut requests.clock)
     }
 }
