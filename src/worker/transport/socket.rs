@@ -92,11 +92,11 @@ impl Socket {
 
     /// As [`Socket::write_vectored`], when the end of the stream is sent next: it leaves in the last segment of these bytes,
     /// so that the client's system is woken once.
-    fn write_before_end(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn write_before_end(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
         retry(|| {
             let mut control = SendAncillaryBuffer::default();
-            Ok(rustix::net::sendmsg(&*self, slices, &mut control, flags)?)
+            Ok(rustix::net::sendmsg(self, slices, &mut control, flags)?)
         })
     }
 
