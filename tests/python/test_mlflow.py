@@ -1,7 +1,7 @@
 """MLflow's tracking server, which requires gunicorn and starts `python -m gunicorn`, over this server.
 
-It needs an environment of its own, with the alias in gunicorn's place, which `make test-mlflow` makes; elsewhere this test
-is skipped.
+It needs an environment of its own, with the alias in gunicorn's place, which `make test-mlflow` makes. Elsewhere this
+test is skipped.
 """
 
 from __future__ import annotations
