@@ -84,6 +84,6 @@ fn main() -> io::Result<()> {
         script_name: Vec::new(),
         access_log: None,
     };
-    let exit = worker::run(setup, &Hello)?;
+    let exit = worker::run(setup, Arc::new(Hello))?;
     std::process::exit(exit.code)
 }

@@ -47,6 +47,11 @@ pub fn find(name: &str) -> Option<&'static Setting> {
     all().iter().find(|setting| setting.name == name)
 }
 
+/// Whether `worker_class` may have this value: a name, a path, or Python's repr of a class.
+pub fn has_worker_class(class: &str) -> bool {
+    workers::refusal(class).is_none()
+}
+
 pub fn names() -> impl Iterator<Item = &'static str> {
     all().iter().map(|setting| setting.name)
 }

@@ -36,8 +36,11 @@ def obstacle(has_websockets: bool = False) -> str | None:
     return _greenlets.obstacle("eventlet", OLDEST)
 
 
-def patch() -> None:
-    """Before the application is imported. A process that was forked from a patched one polls by itself from then on."""
+def patch(patch_all: Callable[[], object] | None = None) -> None:
+    """Before the application is imported; `patch_all` is the worker's.
+
+    A process that was forked from a patched one polls by itself from then on.
+    """
     global _patched_pid
     with warnings.catch_warnings():
         # The server has said so, once.
@@ -50,7 +53,7 @@ def patch() -> None:
     if _patched_pid is not None and _patched_pid != os.getpid():
         _poll_anew(hubs.get_hub())
     _patched_pid = os.getpid()
-    eventlet.monkey_patch()
+    (patch_all or eventlet.monkey_patch)()
     kind: Any = _hijack.sending_whole(GreenSocket)
 
     def make(descriptor: int) -> socket.socket:

@@ -39,8 +39,11 @@ def obstacle(has_websockets: bool = False) -> str | None:
     return None
 
 
-def patch() -> None:
-    """Before the application is imported. A process that was forked from a patched one has a hub that begins anew."""
+def patch(patch_all: Callable[[], object] | None = None) -> None:
+    """Before the application is imported; `patch_all` is the worker's.
+
+    A process that was forked from a patched one has a hub that begins anew.
+    """
     global _patched_pid
     import gevent.socket
     from gevent import monkey
@@ -48,7 +51,7 @@ def patch() -> None:
     if _patched_pid is not None and _patched_pid != os.getpid():
         gevent.reinit()
     _patched_pid = os.getpid()
-    monkey.patch_all()
+    (patch_all or monkey.patch_all)()
     gevent.get_hub()
     kind = _hijack.sending_whole(gevent.socket.socket)
     _hijack.make = lambda descriptor: kind(fileno=descriptor)

@@ -45,7 +45,7 @@ pub(super) fn serve(
     };
     let looped = Arc::clone(application);
     let event_loop = move || {
-        let mut exit = serve_or_fail(setup, &*looped, 1);
+        let mut exit = serve_or_fail(setup, &looped, 1);
         if exit.stuck_threads > 0 && looped.has_begun() {
             match looped.end_greenlets(END_WITHIN) {
                 true => exit.stuck_threads = 0,

@@ -28,7 +28,11 @@ pub(super) fn check(py: Python<'_>, config: &Config) -> Result<(), Ending> {
     }
 }
 
-/// Before code of the application runs in this process.
-pub(super) fn patch(py: Python<'_>, config: &Config) -> PyResult<()> {
-    library(config).map_or(Ok(()), |library| green::patch(py, library))
+/// Before code of the application runs in this process. The class of a `worker` may patch in its own way.
+pub(super) fn patch(
+    py: Python<'_>,
+    config: &Config,
+    worker: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    library(config).map_or(Ok(()), |library| green::patch(py, library, worker))
 }

@@ -40,7 +40,7 @@ pub(super) fn serve(
 ) -> Result<Exit, LoopError> {
     let looped = Arc::clone(application);
     let event_loop = move || {
-        let exit = serve_or_fail(setup, &*looped, 1);
+        let exit = serve_or_fail(setup, &looped, 1);
         if exit.stuck_threads > 0 && looped.has_main_thread() {
             on_stuck(exit);
         }
@@ -68,9 +68,13 @@ pub(super) fn beside_event_loop(
 }
 
 /// Runs the event loop. When it fails, its threads wait for jobs that never come: none of them is to be waited for.
-pub(super) fn serve_or_fail(setup: Setup, application: &dyn Application, threads: usize) -> Exit {
+pub(super) fn serve_or_fail<A: Application + 'static>(
+    setup: Setup,
+    application: &Arc<A>,
+    threads: usize,
+) -> Exit {
     let (scoreboard, index, logs) = (Arc::clone(&setup.scoreboard), setup.slot, setup.log);
-    worker::run(setup, application).unwrap_or_else(|error| {
+    worker::run(setup, Arc::<A>::clone(application)).unwrap_or_else(|error| {
         let has_served = scoreboard.slot(index).reported_state() != SlotState::Booting;
         if has_served && error.raw_os_error() == Some(EBADF) {
             log::error!("The application has closed this worker's descriptors: it leaves at once");

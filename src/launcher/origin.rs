@@ -16,6 +16,7 @@ use crate::python::config_file;
 use crate::python::hooks::Hooks;
 use crate::python::loader::{self, AppLoadError};
 use crate::python::ssl_context;
+use crate::python::worker_class;
 
 /// What the operator asked for, read and checked.
 pub(super) struct Settings {
@@ -40,10 +41,12 @@ pub(super) enum Origin {
 impl Sources {
     /// Reads all sources. Must be called in the start directory.
     pub(super) fn read(&self, py: Python<'_>) -> Result<Settings, Ending> {
-        let (raw, hooks) = match &self.origin {
+        let (mut raw, mut hooks) = match &self.origin {
             Origin::CommandLine(argv) => self.of_command_line(py, argv)?,
             Origin::Application(application) => self.of_application(application.bind(py))?,
         };
+        worker_class::resolve(py, &mut raw, &mut hooks)
+            .map_err(|error| Ending::raised(py, &error))?;
         let hints = raw.warnings().to_vec();
         let load_app = |config: &Config| self.load_app(py, config);
         let refused = |mistakes| config_check::refused(py, &mistakes, load_app);

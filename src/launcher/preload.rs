@@ -36,7 +36,7 @@ pub(super) fn run(
         "fork server [{}]",
         context.config.process.proc_name
     ));
-    if let Err(error) = greenlets::patch(py, &context.config) {
+    if let Err(error) = greenlets::patch(py, &context.config, None) {
         log::error!("Exception while preloading\n{}", traceback(py, &error));
         return 1;
     }

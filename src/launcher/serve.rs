@@ -130,15 +130,15 @@ fn start(
     let mut exit = if let Some(library) = greenlets::library(&config) {
         let on_signal = (on_signal, green_worker::patience as HookPatience);
         let application = GreenApplication::new(app, library, on_signal, on_exception)?;
-        let application = Arc::new(application);
-        green_worker::serve(py, setup, &application, &hub, on_stuck)?
+        green_worker::serve(py, setup, &Arc::new(application), &hub, on_stuck)?
     } else if config.workers.threads == 1 {
         let mut application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
         let jobs = application.use_main_thread();
         main_thread::serve(py, setup, &Arc::new(application), &jobs, on_stuck)?
     } else {
         let application = PythonApplication::new(app, on_signal, on_exception, on_timeout);
-        let serve = || main_thread::serve_or_fail(setup, &application, config.workers.threads);
+        let (application, threads) = (Arc::new(application), config.workers.threads);
+        let serve = || main_thread::serve_or_fail(setup, &application, threads);
         release(py, Reason::MainThread, serve)
     };
     python_logs::served();

@@ -96,7 +96,7 @@ fn boot(
         ..
     } = inherited;
     let raised = |error: PyErr| boot_failure(&traceback(py, &error));
-    greenlets::patch(py, &context.config).map_err(raised)?;
+    greenlets::patch(py, &context.config, Some(worker.bind(py))).map_err(raised)?;
     show_listeners(py, inherited, context).map_err(raised)?;
     describe(py, worker, context).map_err(raised)?;
     hooks

@@ -27,3 +27,4 @@ pub use channel::{Channels, Reader, receive_sockets, send_sockets};
 pub use listener::{Bound, Listener};
 pub use private::bind_private;
 pub use socket_file::SocketFile;
+pub use unsent::unacknowledged_bytes;

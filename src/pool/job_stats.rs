@@ -43,6 +43,11 @@ impl JobStats {
         self.fast_micros = policy::FAST_MICROS_IN_PARALLEL;
     }
 
+    /// See [`Self::set_parallel`].
+    pub(super) fn is_parallel(&self) -> bool {
+        self.fast_micros == policy::FAST_MICROS_IN_PARALLEL
+    }
+
     /// Whether jobs are fast (`policy::are_fast`).
     #[inline]
     pub(super) fn are_fast(&self) -> bool {

@@ -10,16 +10,18 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | words | `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `hub_wakeup`, `response_memory`, `window` |
-//! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes |
-//! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `job_stats` |
+//! | words | `alarm`, `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `hub_wakeup`, `response_memory`, `window` |
+//! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes; `delegation`: when a thread runs the loop |
+//! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `loop_role` (who runs the loop), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `job_stats` |
 //! | messages | `job` |
 //! | ways | `job_queue` (in), `replies` (back) |
 //! | the whole | `thread_pool` |
 //! | a thread's side | `thread` |
 
+mod alarm;
 mod buffer_pool;
 mod conn_id;
+mod delegation;
 mod estimates;
 mod gone_streams;
 mod hub_wakeup;
@@ -29,6 +31,7 @@ mod job_queue;
 mod job_stats;
 mod live_connections;
 mod loop_park;
+mod loop_role;
 pub mod policy;
 mod replies;
 mod response_memory;
@@ -46,6 +49,7 @@ use std::sync::Arc;
 
 pub use buffer_pool::{BodyBytes, BufferPool, REUSED_BYTES_MIN};
 pub use conn_id::ConnId;
+pub use delegation::{Delegation, Found};
 pub use estimates::OneRequestShare;
 pub use hub_wakeup::{HubWakeup, Ticket};
 pub use in_flight::InFlightRequest;
@@ -53,6 +57,7 @@ pub use job::{
     AccessLine, BorrowedBuffer, Job, Peer, Piece, Reply, RequestBody, ResponseBody,
     StreamedResponse,
 };
+pub use loop_role::{DelegableLoop, NextHolder, Served};
 pub use policy::{Reason, SleepMode};
 pub use response_memory::{COUNTED_BYTES_MIN, Overdraft, Reservation, UnsentBytes};
 pub use streaming_body::{BodyDemand, StreamingBody};

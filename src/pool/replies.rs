@@ -53,10 +53,11 @@ impl Replies {
         self.queue.is_empty()
     }
 
-    /// The loop is about to sleep. Returns false when a reply is waiting: then it must not.
+    /// The loop is about to sleep. Returns false when a reply is waiting, or `must_not` it for another reason.
     #[inline]
-    pub(super) fn park(&self, mode: SleepMode) -> bool {
-        self.park.park(mode, || !self.queue.is_empty())
+    pub(super) fn park(&self, mode: SleepMode, must_not: impl FnOnce() -> bool) -> bool {
+        self.park
+            .park(mode, || !self.queue.is_empty() || must_not())
     }
 
     /// See [`LoopPark::sleep_as_thread`].
@@ -98,15 +99,15 @@ mod tests {
         let (replies, woken) = replies();
         replies.send(reply(), false);
         assert_eq!(woken.load(Ordering::Relaxed), 0);
-        assert!(!replies.park(SleepMode::UntilWoken));
+        assert!(!replies.park(SleepMode::UntilWoken, || false));
         assert!(replies.receive().is_some() && replies.is_empty());
-        assert!(replies.park(SleepMode::UntilWoken));
+        assert!(replies.park(SleepMode::UntilWoken, || false));
     }
 
     #[test]
     fn a_parked_loop_is_woken_once() {
         let (replies, woken) = replies();
-        assert!(replies.park(SleepMode::UntilWoken));
+        assert!(replies.park(SleepMode::UntilWoken, || false));
         replies.send(reply(), true);
         replies.send(reply(), false);
         assert_eq!(woken.load(Ordering::Relaxed), 1);
@@ -115,13 +116,13 @@ mod tests {
     #[test]
     fn a_timed_sleep_lasts_for_a_batch_that_is_still_growing() {
         let (replies, woken) = replies();
-        assert!(replies.park(SleepMode::Timed));
+        assert!(replies.park(SleepMode::Timed, || false));
         while woken.load(Ordering::Relaxed) == 0 {
             replies.send(reply(), true);
         }
         let batch = std::iter::from_fn(|| replies.receive()).count();
         assert!(batch > 2, "a batch of {batch}");
-        assert!(replies.park(SleepMode::Timed));
+        assert!(replies.park(SleepMode::Timed, || false));
         replies.send(reply(), false);
         assert_eq!(woken.load(Ordering::Relaxed), 2);
     }
@@ -129,7 +130,7 @@ mod tests {
     #[test]
     fn a_batching_sleep_ends_with_the_last_reply_of_the_batch() {
         let (replies, woken) = replies();
-        assert!(replies.park(SleepMode::Batching));
+        assert!(replies.park(SleepMode::Batching, || false));
         for _ in 0..100 {
             replies.send(reply(), true);
         }

@@ -42,6 +42,8 @@ pub struct UnsentBytes {
     directory: Option<PathBuf>,
     /// Threads that wait for the clients of responses over the bound.
     waiting: AtomicUsize,
+    /// Threads that wait for the clients of streams.
+    waiting_streams: AtomicUsize,
     failures: Mutex<Failures>,
 }
 
@@ -86,9 +88,20 @@ impl UnsentBytes {
         self.bytes_max != 0 && self.held() >= self.bytes_max
     }
 
-    /// How many threads wait for clients that do not read.
+    /// How many threads wait for the clients of responses over the bound.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How many threads wait for the clients of streams.
+    pub fn waiting_streams(&self) -> usize {
+        self.waiting_streams.load(Ordering::Relaxed)
+    }
+
+    /// The thread of a stream waits for its client until what is returned is dropped.
+    pub(super) fn stream_waits(&self) -> StreamWait<'_> {
+        self.waiting_streams.fetch_add(1, Ordering::Relaxed);
+        StreamWait(&self.waiting_streams)
     }
 
     /// A stream has `bytes` more unsent.
@@ -169,6 +182,16 @@ impl UnsentBytes {
             "No room for a response of {bytes} bytes in memory (response_buffer_total) or in a file (worker_tmp_dir): \
             {error}. Its thread waits for its client{others}."
         );
+    }
+}
+
+/// A thread that waits for the client of a stream.
+#[derive(Debug)]
+pub(super) struct StreamWait<'a>(&'a AtomicUsize);
+
+impl Drop for StreamWait<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,5 +1,5 @@
-//! The synchronisation primitives of the three protocols that park and wake threads, named here so that a model checker
-//! can stand in for them (`tests/model` compiles `wakeup.rs`, `loop_park.rs` and `hub_wakeup.rs` against its own `sync`).
+//! The synchronisation primitives of the four protocols that park and wake threads, named here so that a model checker
+//! can stand in for them (`tests/model` compiles `wakeup.rs`, `loop_park.rs`, `loop_role.rs` and `hub_wakeup.rs` against its own `sync`).
 
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+pub(crate) use super::alarm::Alarm;
 use crate::fork_guard;
 
 /// A descriptor that is readable from a signal until it is drained.

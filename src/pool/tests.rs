@@ -1,6 +1,8 @@
-//! Tests of the wake-up token and of the hub's wake-up. They stand beside their files, because `tests/model` compiles those
+//! Tests of the wake-up token, of the hub's wake-up and of delegations of the loop. They stand beside their files, because `tests/model` compiles those
 //! with primitives that work in a model only.
 #![allow(clippy::unwrap_used)]
+
+mod delegations;
 
 use std::sync::Arc;
 

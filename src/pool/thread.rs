@@ -102,11 +102,21 @@ impl PoolThread {
             if is_closed {
                 return None;
             }
+            if !is_idle_extra && pool.has_loop() {
+                let found = OnceLock::new();
+                idle(&|| {
+                    if let Some(now) = pool.run_loop() {
+                        found.get_or_init(|| now);
+                    }
+                });
+                awake = Awake::since(found.get());
+                continue;
+            }
             pool.wakeup().park(index);
             let is_needed = match is_idle_extra {
                 // Of two threads that park as idle extra threads one sees here that the other has.
                 true => !pool.wakeup().is_any_awake() || pool.is_closed(),
-                false => pool.has_work(),
+                false => pool.has_work() || pool.has_loop(),
             };
             if is_needed {
                 pool.wakeup().cancel_park(index);

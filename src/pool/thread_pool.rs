@@ -18,11 +18,14 @@ use super::job::{BorrowedBuffer, Job, Piece, Reply};
 use super::job_queue::JobQueue;
 use super::job_stats::JobStats;
 use super::live_connections::LiveConnections;
-use super::policy::{self, BriefSleep, FastJobs, Reason, SleepMode, Wake};
+use super::loop_role::LoopRole;
+use super::policy::{self, Reason, Wake};
 use super::replies::Replies;
 use super::response_memory::UnsentBytes;
 use super::streaming_body::BodyDemand;
 use super::wakeup::WakeupToken;
+
+mod loop_side;
 
 /// The threads that run the application and what passes between them and the event loop.
 #[derive(Debug)]
@@ -34,6 +37,7 @@ pub struct Pool {
     /// What the threads run, when requests are timed.
     in_flight: Option<InFlight>,
     wakeup: WakeupToken,
+    role: LoopRole,
     /// Where the jobs are greenlets, their hub.
     hub: Option<Arc<HubWakeup>>,
     replies: Replies,
@@ -60,6 +64,7 @@ impl Pool {
             stats: JobStats::new(),
             in_flight: None,
             wakeup: WakeupToken::new(threads),
+            role: LoopRole::new(),
             hub: None,
             replies: Replies::new(wake_poll),
             live: LiveConnections::new(capacity),
@@ -135,7 +140,7 @@ impl Pool {
 
     /// Whether all threads wait for clients that do not read.
     pub fn has_stuck_threads(&self) -> bool {
-        self.unsent.waiting() >= self.thread_count
+        self.unsent.waiting() + self.unsent.waiting_streams() >= self.thread_count
     }
 
     /// How many threads run a job now (a hint).
@@ -173,13 +178,20 @@ impl Pool {
             }
             return;
         }
-        if reason == Reason::Stall {
-            self.stats.note_stall();
+        match reason {
+            Reason::Stall => self.stats.note_stall(),
+            // The thread that runs the loop looks after them as soon as it has iterated.
+            Reason::DeferredDrops if self.role.is_delegated() => return,
+            Reason::Signal if self.role.is_delegated() => {
+                self.role.recall();
+                self.replies.wake_loop();
+            }
+            _ => {}
         }
         match policy::wake(reason, self.is_fast()) {
             Wake::One => self.wakeup.notify_one(),
-            Wake::OneIfAllParked if !self.wakeup.is_any_awake() => self.wakeup.notify_one(),
-            Wake::OneIfAllParked | Wake::No => {}
+            Wake::OneIfAllParked => self.notify_if_all_parked(),
+            Wake::No => {}
         }
     }
 
@@ -238,27 +250,10 @@ impl Pool {
         !self.replies.is_empty()
     }
 
-    /// How the loop sleeps while jobs wait (`policy::brief_sleep`).
-    pub fn brief_sleep(&self) -> BriefSleep {
-        policy::brief_sleep(self.is_fast().then(|| FastJobs {
-            count: self.queue_length(),
-            mean_micros: self.stats.service_micros(),
-        }))
-    }
-
-    /// Announce that the loop is about to sleep. Returns false when a reply is waiting: then it must not.
-    pub fn park(&self, mode: SleepMode) -> bool {
-        self.replies.park(mode)
-    }
-
-    /// Sleep without a look at the poll set, after [`Pool::park`] with [`SleepMode::Batching`].
-    pub fn sleep_as_thread(&self, time: Duration) {
-        self.replies.sleep_as_thread(time);
-    }
-
-    /// The loop is awake again.
-    pub fn unpark(&self) {
-        self.replies.unpark();
+    fn notify_if_all_parked(&self) {
+        if !self.wakeup.is_any_awake() {
+            self.wakeup.notify_one();
+        }
     }
 
     /// Give a borrowed buffer back, to be dropped by the next thread that looks for a job.

@@ -81,7 +81,9 @@ impl Window {
     /// [`WindowClosed`] when the connection is gone.
     pub fn wait(&self) -> Result<(), WindowClosed> {
         let mut flow = self.lock();
+        let mut counted = None;
         while !flow.closed && flow.unsent_bytes > self.high_bytes() / 2 {
+            counted.get_or_insert_with(|| self.unsent.stream_waits());
             flow.waiting = true;
             flow = self
                 .moved
@@ -202,6 +204,23 @@ mod tests {
         assert_eq!(window.add(1), Ok(true));
         window.credit(6);
         assert_eq!(window.wait(), Ok(()));
+    }
+
+    #[test]
+    fn a_thread_that_waits_is_counted_while_it_does() {
+        let unsent = Arc::new(UnsentBytes::new(0, None));
+        let window = Arc::new(Window::counted(10, unsent.clone()));
+        assert_eq!(window.add(20), Ok(true));
+        let waiter = std::thread::spawn({
+            let window = window.clone();
+            move || window.wait()
+        });
+        while unsent.waiting_streams() == 0 {
+            std::thread::yield_now();
+        }
+        window.credit(15);
+        waiter.join().unwrap().unwrap();
+        assert_eq!(unsent.waiting_streams(), 0);
     }
 
     #[test]

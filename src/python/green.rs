@@ -177,8 +177,14 @@ pub(super) fn module(py: Python<'_>, library: GreenLibrary) -> PyResult<Bound<'_
 ///
 /// # Errors
 /// What the library has raised.
-pub fn patch(py: Python<'_>, library: GreenLibrary) -> PyResult<()> {
-    module(py, library)?.call_method0(intern!(py, "patch"))?;
+pub fn patch(
+    py: Python<'_>,
+    library: GreenLibrary,
+    worker: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let own = worker.map(|worker| worker.getattr(intern!(py, "patch")));
+    let own = own.transpose()?;
+    module(py, library)?.call_method1(intern!(py, "patch"), (own,))?;
     Ok(())
 }
 

@@ -30,6 +30,7 @@ pub mod stacks;
 mod text;
 pub mod threads;
 pub mod traceback;
+pub mod worker_class;
 pub mod wsgi;
 
 /// For tests that need an interpreter: `make check-rust` runs them where Python has a shared library.

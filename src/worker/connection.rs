@@ -11,6 +11,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Instant;
 
+use crate::net::unacknowledged_bytes;
 use crate::pool::{ConnId, Job, Peer, Reply};
 
 pub(super) use super::connection_lifecycle::Action;
@@ -120,6 +121,11 @@ impl Connection {
     /// The number of the listener that has accepted it.
     pub(super) fn listener(&self) -> usize {
         self.link.client.listener()
+    }
+
+    /// How many bytes the client has not acknowledged.
+    pub(super) fn unacknowledged_bytes(&self) -> Option<u32> {
+        unacknowledged_bytes(&self.link.transport)
     }
 
     pub(super) fn transport(&mut self) -> &mut Transport {

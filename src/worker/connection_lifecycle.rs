@@ -33,9 +33,8 @@ impl Shortage {
         match self {
             Self::Connections => Duration::from_secs(10),
             Self::Descriptors => Duration::from_secs(1),
-            // Who reads takes something in each round trip, or when a lost segment has come again (200 ms), and who stands still
-            // for longest goes first.
-            Self::Threads => Duration::from_millis(300),
+            // What such a client has acknowledged is watched instead (`eviction.rs`).
+            Self::Threads => Duration::ZERO,
         }
     }
 }
@@ -450,7 +449,8 @@ mod tests {
         assert_eq!(spare(&lifecycle, &clock, Connections), None);
         assert_eq!(spare(&lifecycle, &clock, Descriptors), Some(Spare::Stalled));
         lifecycle.await_client(1, Pace::Ordinary, &mut clock);
-        assert_eq!(spare(&lifecycle, &clock, Threads), None, "it reads");
+        assert_eq!(spare(&lifecycle, &clock, Threads), Some(Spare::Stalled));
+        assert_eq!(spare(&lifecycle, &clock, Descriptors), None, "it reads");
         lifecycle.keep_alive(&clock);
         assert_eq!(spare(&lifecycle, &clock, Connections), Some(Spare::Idle));
         assert!(Spare::Unasked < Spare::Idle && Spare::Idle < Spare::Stalled);

@@ -159,6 +159,16 @@ impl Dispatch {
         Ok(())
     }
 
+    /// How many requests were handed to the pool so far.
+    pub(super) fn dispatched(&self) -> u64 {
+        self.dispatched
+    }
+
+    /// How many of them are with it.
+    pub(super) fn jobs_in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
     /// Whether a connection that has `jobs` with the pool may have one more than its share: as long as it is the only one that
     /// has any, jobs are fast, and none would be shed for it.
     pub(super) fn has_room_beyond_share(&self, jobs: usize) -> bool {

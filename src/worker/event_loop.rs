@@ -15,8 +15,7 @@ use nix::sys::signal::Signal;
 use crate::config::Config;
 use crate::logging::Log;
 use crate::net::{Channels, Listener};
-use crate::pool::{Application, HubWakeup, policy};
-use crate::scoreboard::SlotState;
+use crate::pool::{Application, Delegation, HubWakeup, policy};
 
 use super::accept::{Attempt, Listeners};
 use super::connection_lifecycle::Shortage;
@@ -33,14 +32,17 @@ use super::sleep::Sleeper;
 use super::takeover::Takeover;
 use super::timed_out::TimedOutRequests;
 use super::worker_slot::WorkerSlot;
+use runner::Runner;
 
+mod delegated;
+mod runner;
 mod worker_stop;
 
 /// A worker accepts at most this many connections in one iteration, so that the others get their share of many.
 const ITERATION_ACCEPTS: usize = 16;
 
 /// See the module.
-pub(super) struct EventLoop<'a> {
+pub(super) struct EventLoop {
     sleeper: Sleeper,
     descriptors: Descriptors,
     listeners: Listeners,
@@ -55,11 +57,13 @@ pub(super) struct EventLoop<'a> {
     requests: Requests,
     io: SharedIo,
     heartbeat: Heartbeat,
-    application: &'a dyn Application,
+    application: Arc<dyn Application>,
+    runner: Runner,
+    delegation: Delegation,
 }
 
 /// What a loop is made of.
-pub(super) struct Parts<'a, 'b> {
+pub(super) struct Parts<'a> {
     pub(super) poll: Poll,
     pub(super) listeners: Vec<Listener>,
     pub(super) descriptors: Descriptors,
@@ -68,18 +72,18 @@ pub(super) struct Parts<'a, 'b> {
     pub(super) slot: WorkerSlot,
     pub(super) peers: Option<PeerWorkers>,
     pub(super) channels: Option<Arc<Channels>>,
-    pub(super) application: &'a dyn Application,
-    pub(super) config: &'b Config,
+    pub(super) application: Arc<dyn Application>,
+    pub(super) config: &'a Config,
     pub(super) parent: Option<i32>,
     pub(super) log: Option<Log>,
 }
 
-impl<'a> EventLoop<'a> {
+impl EventLoop {
     /// A loop that does not accept yet.
     ///
     /// # Errors
     /// The poll set refused something.
-    pub(super) fn new(parts: Parts<'a, '_>) -> io::Result<Self> {
+    pub(super) fn new(parts: Parts<'_>) -> io::Result<Self> {
         let Parts {
             poll,
             listeners,
@@ -120,25 +124,9 @@ impl<'a> EventLoop<'a> {
             peers,
             takeover: takeover.transpose()?,
             application,
+            runner: Runner::default(),
+            delegation: Delegation::default(),
         })
-    }
-
-    /// Serve until the worker is stopped. Returns the exit code.
-    ///
-    /// # Errors
-    /// The poll set failed, which no valid state of the worker can cause.
-    pub(super) fn run(&mut self) -> io::Result<i32> {
-        self.requests.arbiter.report(SlotState::Serving);
-        self.listeners.start()?;
-        while !self.requests.shutdown.is_over() {
-            let now = self.sleep()?;
-            self.requests.clock.tick(now);
-            renew_budgets(&mut self.io);
-            self.iterate()?;
-        }
-        // What the last step to the end has logged.
-        self.end_iteration();
-        Ok(self.requests.shutdown.exit_code())
     }
 
     /// Move everything that has something to do, once.
@@ -159,7 +147,7 @@ impl<'a> EventLoop<'a> {
         if let Some(timed_out) = &mut self.timed_out
             && timed_out.check(
                 &mut self.connections,
-                self.application,
+                &*self.application,
                 &mut self.requests,
                 &mut self.io,
             )
@@ -323,6 +311,9 @@ impl<'a> EventLoop<'a> {
     }
 
     fn on_descriptor(&mut self, descriptor: Descriptor) {
+        if self.runner.leaves(descriptor) {
+            return;
+        }
         match descriptor {
             Descriptor::Interrupts => {
                 self.descriptors.drain_interrupts();

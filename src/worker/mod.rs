@@ -161,7 +161,7 @@ pub struct Exit {
 ///
 /// # Errors
 /// The system refused what the loop is made of (poll set, waker), or a thread could not be started.
-pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
+pub fn run(setup: Setup, application: Arc<dyn Application>) -> io::Result<Exit> {
     let config = setup.config;
     let poll = Poll::new()?;
     fork_guard::register(poll.registry());
@@ -208,12 +208,13 @@ pub fn run(setup: Setup, application: &dyn Application) -> io::Result<Exit> {
         channels: setup.channels,
         parent: setup.parent,
         log: setup.log,
-        application,
+        application: Arc::clone(&application),
     })?;
     application.start_threads(&pool).map_err(io::Error::other)?;
     let threads = u32::try_from(config.workers.threads).unwrap_or(u32::MAX);
     slot.get().set_threads_count(threads);
-    let code = event_loop.run()?;
+    event_loop.start()?;
+    let code = pool.serve(Box::new(event_loop))?;
     Ok(Exit {
         code,
         stuck_threads: pool.live_threads(),

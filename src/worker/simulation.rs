@@ -88,7 +88,7 @@ impl crate::pool::Application for NoThreads {
 
 struct World {
     rng: Rng,
-    event_loop: EventLoop<'static>,
+    event_loop: EventLoop,
     application: Application,
     clients: Vec<Client>,
     circumstances: Circumstances,
@@ -273,7 +273,7 @@ impl World {
 
 /// Nothing is left of anything, and each request that `ran` has its line.
 fn check_over(
-    event_loop: &EventLoop<'_>,
+    event_loop: &EventLoop,
     application: &Application,
     log: &Mutex<Vec<u8>>,
     ran: &[String],
@@ -294,7 +294,7 @@ fn check_over(
 }
 
 /// A client's end of a connection that the worker has.
-fn connection(event_loop: &mut EventLoop<'_>, has_small_buffers: bool) -> UnixStream {
+fn connection(event_loop: &mut EventLoop, has_small_buffers: bool) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     theirs.set_nonblocking(true).unwrap();
@@ -312,7 +312,7 @@ fn worker(
     config: &Config,
     is_tls: bool,
     rng: &mut Rng,
-) -> (EventLoop<'static>, Application, Arc<Mutex<Vec<u8>>>) {
+) -> (EventLoop, Application, Arc<Mutex<Vec<u8>>>) {
     let poll = Poll::new().unwrap();
     let waker = Waker::new(poll.registry(), events::WAKER).unwrap();
     let pool = Arc::new(Pool::new(1, 1000, Box::new(move || waker.wake().unwrap())));
@@ -334,7 +334,7 @@ fn event_loop(
     pool: Arc<Pool>,
     log: Arc<Mutex<Vec<u8>>>,
     is_tls: bool,
-) -> EventLoop<'static> {
+) -> EventLoop {
     let server = || CurrentServer::new(world_of_tls().certificates.clone());
     let sink = move |lines: &[u8]| log.lock().unwrap().extend_from_slice(lines);
     let format = AccessFormat::compile("%(U)s").unwrap();
@@ -362,7 +362,7 @@ fn event_loop(
         channels: None,
         parent: None,
         log: None,
-        application: &NoThreads,
+        application: Arc::new(NoThreads),
     })
     .unwrap()
 }

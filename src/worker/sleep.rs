@@ -149,6 +149,12 @@ impl Sleeper {
             stream_is_quick: self.take_quick_stream(),
         };
         let pool = requests.dispatch.pool();
+        if pool.is_loop_delegated() && !self.skipped_poll && pool.has_replies() {
+            // The thread that runs the loop has just answered a request: the poll set is looked at in the next iteration.
+            self.skipped_poll = true;
+            self.events.clear();
+            return Ok(());
+        }
         let time = match policy::loop_sleep(view, || pool.has_parked_threads()) {
             LoopSleep::No => Duration::ZERO,
             LoopSleep::Brief => {

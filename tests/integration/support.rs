@@ -158,8 +158,9 @@ impl Server {
             )),
         };
         let application = Closure(Arc::new(run));
-        let thread =
-            std::thread::spawn(move || worker::run(setup, &application).expect("the worker runs"));
+        let thread = std::thread::spawn(move || {
+            worker::run(setup, Arc::new(application)).expect("the worker runs")
+        });
         Self {
             address,
             signals,

@@ -1,7 +1,8 @@
 //! The protocols that park and wake threads, under every interleaving that loom finds: no job is left behind while all
-//! pool threads are parked, no reply while the event loop is, and no greenlet that is due while its hub polls.
+//! pool threads are parked, no reply while the event loop is, and no greenlet that is due while its hub polls. An event loop that
+//! is delegated is run by one thread at a time, and comes back.
 //!
-//! `src/pool/wakeup.rs`, `loop_park.rs` and `hub_wakeup.rs` are compiled here as they are, against loom's primitives instead of
+//! `src/pool/wakeup.rs`, `loop_park.rs`, `loop_role.rs` and `hub_wakeup.rs` are compiled here as they are, against loom's primitives instead of
 //! the standard library's. The queues are plain ones, but what the threads and the loop do with them is what
 //! `src/pool/thread.rs`, `thread_pool.rs` and `replies.rs` do.
 
@@ -11,18 +12,25 @@
 )]
 
 #[allow(unreachable_pub, reason = "it is public in the crate")]
+#[path = "../../src/pool/delegation.rs"]
+mod delegation;
+#[allow(unreachable_pub, reason = "it is public in the crate")]
 #[path = "../../src/pool/hub_wakeup.rs"]
 mod hub_wakeup;
 #[path = "../../src/pool/loop_park.rs"]
 mod loop_park;
+#[allow(unreachable_pub, reason = "it is public in the crate")]
+#[path = "../../src/pool/loop_role.rs"]
+mod loop_role;
 #[path = "../../src/pool/wakeup.rs"]
 mod wakeup;
 
 mod sync {
     //! loom's primitives in the shape of `src/pool/sync.rs`.
 
-    use std::sync::OnceLock;
-    use std::time::Duration;
+    use std::cell::Cell;
+    use std::sync::{Arc, OnceLock};
+    use std::time::{Duration, Instant};
 
     pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     use loom::sync::{Condvar, Mutex as LoomMutex, MutexGuard};
@@ -72,6 +80,10 @@ mod sync {
     impl AtomicBool {
         pub(crate) fn new(value: bool) -> Self {
             Self(loom::sync::atomic::AtomicBool::new(value))
+        }
+
+        pub(crate) fn load(&self, ordering: Ordering) -> bool {
+            self.0.load(ordering)
         }
 
         pub(crate) fn store(&self, value: bool, ordering: Ordering) {
@@ -155,6 +167,53 @@ mod sync {
         }
     }
 
+    #[derive(Debug, Default)]
+    struct Bell {
+        has_rung: LoomMutex<bool>,
+        rings: Condvar,
+    }
+
+    loom::thread_local! {
+        static BELL: Arc<Bell> = Arc::default();
+        /// Whether a time that is asked for is over: not at the first look, and then it is.
+        static IS_OVER: Cell<bool> = Cell::new(false);
+    }
+
+    /// An alarm that rings as soon as it is set, which may be before or after anything else.
+    pub(crate) struct Alarm(Arc<Bell>);
+
+    impl Alarm {
+        pub(crate) fn of_this_thread() -> std::io::Result<Self> {
+            Ok(Self(BELL.with(Arc::clone)))
+        }
+
+        #[allow(clippy::needless_pass_by_ref_mut, reason = "as the real one")]
+        pub(crate) fn ring_in(&mut self, _: Duration) {
+            *self.0.has_rung.lock().expect("not poisoned") = true;
+            self.0.rings.notify_one();
+        }
+
+        pub(crate) fn expect() -> Expected {
+            Expected(BELL.with(Arc::clone))
+        }
+
+        pub(crate) fn left(_: Instant, time: Duration) -> Option<Duration> {
+            IS_OVER.with(|is_over| (!is_over.replace(!is_over.get())).then_some(time))
+        }
+    }
+
+    pub(crate) struct Expected(Arc<Bell>);
+
+    impl Expected {
+        pub(crate) fn wait(&self) {
+            let mut has_rung = self.0.has_rung.lock().expect("not poisoned");
+            while !*has_rung {
+                has_rung = self.0.rings.wait(has_rung).expect("not poisoned");
+            }
+            *has_rung = false;
+        }
+    }
+
     #[derive(Debug)]
     pub(crate) struct Parker {
         token: LoomMutex<bool>,
@@ -226,6 +285,7 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ferricorn::pool::policy;
 use hub_wakeup::HubWakeup;
 use loop_park::LoopPark;
+use loop_role::{DelegableLoop, LoopRole, NextHolder, Served};
 use policy::SleepMode;
 use wakeup::WakeupToken;
 
@@ -406,6 +466,122 @@ fn a_batch_ends_with_a_reply_that_wakes_the_loop() {
     for mode in MODES {
         every_reply_arrives(mode, &[&[true, true, false]]);
     }
+}
+
+/// What the thread does that is the pool's and runs a delegated loop: `PoolThread::next_job`.
+struct Delegating {
+    pool: Pool,
+    role: LoopRole,
+    /// A thread runs the loop.
+    is_run: AtomicBool,
+    iterations: AtomicUsize,
+}
+
+impl Delegating {
+    fn run_thread(&self, thread: usize) {
+        let pool = &self.pool;
+        loop {
+            if pool.pop() {
+                pool.done.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            if pool.closed.load(Ordering::SeqCst) {
+                return;
+            }
+            if self.role.is_aside() {
+                self.role.run(|| pool.has_work());
+                continue;
+            }
+            pool.wakeup.park(thread);
+            if pool.has_work() || self.role.is_aside() {
+                pool.wakeup.cancel_park(thread);
+                continue;
+            }
+            pool.wakeup.wait(thread);
+            pool.wakeup.wakeup_done();
+        }
+    }
+}
+
+/// Each iteration but the last finds a job.
+struct LoopOfTurns(Arc<Delegating>);
+
+impl DelegableLoop for LoopOfTurns {
+    fn serve(&mut self) -> std::io::Result<Served> {
+        Ok(Served::Calm)
+    }
+
+    fn run_once(&mut self) -> std::io::Result<NextHolder> {
+        let delegating = &self.0;
+        assert!(
+            !delegating.is_run.swap(true, Ordering::AcqRel),
+            "one at a time"
+        );
+        let left = delegating.iterations.load(Ordering::Relaxed);
+        if left > 0 {
+            delegating.iterations.store(left - 1, Ordering::Relaxed);
+            delegating.pool.push();
+        }
+        delegating.is_run.store(false, Ordering::Release);
+        Ok(if left > 0 {
+            NextHolder::Same
+        } else {
+            NextHolder::Monitor
+        })
+    }
+}
+
+/// The monitor delegates its loop until all its iterations are over, and all jobs are done: a loop that is lost is a deadlock.
+fn a_delegated_loop_comes_back(threads: usize, jobs: usize, preemptions: usize) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(preemptions);
+    model.check(move || {
+        let delegating = Arc::new(Delegating {
+            pool: Pool {
+                queued: AtomicUsize::new(0),
+                done: AtomicUsize::new(0),
+                closed: AtomicBool::new(false),
+                wakeup: WakeupToken::new(threads),
+                gil: LoomMutex::new(()),
+                fast: true,
+            },
+            role: LoopRole::new(),
+            is_run: AtomicBool::new(false),
+            iterations: AtomicUsize::new(jobs),
+        });
+        let runners: Vec<_> = (0..threads)
+            .map(|thread| {
+                let delegating = delegating.clone();
+                loom::thread::spawn(move || delegating.run_thread(thread))
+            })
+            .collect();
+        assert!(delegating.role.prepare());
+        let announce = || {
+            if !delegating.pool.wakeup.is_any_awake() {
+                delegating.pool.wakeup.notify_one();
+            }
+        };
+        let event_loop = Box::new(LoopOfTurns(delegating.clone()));
+        let (mut event_loop, end) = delegating.role.delegate(event_loop, announce);
+        end.expect("the loop does not fail");
+        // What is left of it the monitor runs itself.
+        while event_loop.run_once().expect("nor here") == NextHolder::Same {}
+        drop(event_loop);
+        while delegating.pool.done.load(Ordering::Relaxed) < jobs {
+            loom::thread::yield_now();
+        }
+        delegating.pool.closed.store(true, Ordering::SeqCst);
+        delegating.pool.wakeup.notify_all();
+        for runner in runners {
+            runner.join().expect("a pool thread does not panic");
+        }
+    });
+}
+
+#[test]
+fn a_loop_that_is_delegated_is_run_by_one_thread_and_comes_back() {
+    a_delegated_loop_comes_back(1, 1, 3);
+    a_delegated_loop_comes_back(2, 1, 2);
 }
 
 /// Threads call up greenlets, one each time that `wakes` says; the hub polls, and its look number `raises` raises before it

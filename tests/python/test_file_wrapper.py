@@ -214,6 +214,16 @@ def test_a_read_that_raises_breaks_the_response_off(server, gates, content):
     assert len(gates.wait_notes("closed")) == 1
 
 
+@pytest.mark.ours
+@pytest.mark.parametrize("length", ["", f"&length={SIZE}"], ids=["chunked", "length"])
+@pytest.mark.parametrize("kind", ["write_only", "write_only_buffered", "closed"])
+def test_a_file_that_cannot_be_read_is_an_error_before_the_head_is_sent(server, content, kind, length):
+    one = server(APP)
+    assert one.get(f"/file?kind={kind}&path={content}{length}").status == 500
+    one.log.wait("UnsupportedOperation|ValueError")
+    assert content.read_bytes() == CONTENT
+
+
 # -- what it costs others --------------------------------------------------------------------------
 
 

@@ -165,6 +165,56 @@ def test_a_visible_change_needs_a_line_in_the_changelog(repository):
     assert check(repository, "changelog", "main") == []
 
 
+# What the programs say where they reach no database: an index without PyPI's JSON interface, and none at all.
+NO_CRATES = "[ERROR] failed to fetch advisory database https://github.com/RustSec/advisory-db with cli"
+NO_PACKAGE = "ERROR:pip_audit._cli:Flask: Dependency not found on PyPI and could not be audited: flask (3.1.3)"
+NO_NETWORK = "requests.exceptions.ConnectionError: api.osv.dev: Max retries exceeded"
+NO_OSV = f'case "$*" in *osv*) echo "{NO_NETWORK}" >&2;; *) echo "{NO_PACKAGE}" >&2;; esac; exit 1'
+
+
+@pytest.mark.parametrize(
+    ("cargo_deny", "pip_audit", "code", "said"),
+    [
+        ("exit 0", "exit 0", 0, []),
+        (
+            'case "$*" in *advisories) echo "unmaintained"; exit 1;; esac',
+            "exit 0",
+            1,
+            ["vulnerabilities of crates: found", "unmaintained"],
+        ),
+        ("exit 0", 'echo "PYSEC-2030-1"; exit 1', 1, ["vulnerabilities of Python packages: found", "PYSEC-2030-1"]),
+        (
+            f'case "$*" in *advisories) echo "{NO_CRATES}" >&2; exit 1;; esac',
+            NO_OSV,
+            2,
+            [
+                f"vulnerabilities of crates: NOT CHECKED, cargo-deny reached no database: {NO_CRATES}",
+                f"vulnerabilities of Python packages: NOT CHECKED, pip-audit reached no database: {NO_NETWORK}",
+            ],
+        ),
+        # The second database is enough; what was found goes before what was not asked.
+        ("exit 0", 'case "$*" in *osv*);; *) echo "ConnectionError" >&2; exit 1;; esac', 0, []),
+        (
+            "exit 1",
+            NO_OSV,
+            1,
+            [
+                "licences and sources of crates: found",
+                "vulnerabilities of crates: found",
+                f"vulnerabilities of Python packages: NOT CHECKED, pip-audit reached no database: {NO_NETWORK}",
+            ],
+        ),
+    ],
+)
+def test_an_audit_that_reaches_no_database_does_not_pass(tmp_path, cargo_deny, pip_audit, code, said):
+    for name, does in (("cargo-deny", cargo_deny), ("pip-audit", pip_audit)):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    audit = [sys.executable, REPOSITORY / "release/audit.py", tmp_path / "cargo-deny", tmp_path / "pip-audit", "a.txt"]
+    done = subprocess.run(audit, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if line]) == (code, said)
+
+
 def test_machines_run_targets_of_the_makefile():
     if not (REPOSITORY / ".github").exists():
         pytest.skip("a source archive has none")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 
 import pytest
 from frames import CANCEL, Frames, WindowUpdateFrame
 
+from harness import APPS, COMMAND, PATIENCE_S
 from wire import Client, Disconnected
 
 pytestmark = [pytest.mark.ours, pytest.mark.slow]
+
+sys.path.insert(0, str(APPS))
+from bodies import made  # noqa: E402
 
 APP = "bodies"
 MIB = 1 << 20
@@ -106,3 +112,50 @@ def test_a_client_of_http2_that_opens_its_window_a_byte_at_a_time_is_ended(serve
 def test_a_client_of_http2_that_reads_fast_enough_is_served(server, rate, shape):
     reply = http2_reader(server, rate, shape, 20_000, 0.2, 5)
     assert reply.reset is None and len(reply.body) > 200_000
+
+
+def that_read_nothing(stack, one, count, shape="stream"):
+    """Clients whose responses have begun. Each holds a thread."""
+    for number in range(count):
+        client = Client(one.address, PATIENCE_S, receive_buffer=4096)
+        stack.callback(client.close)
+        client.send_request("GET", f"/made?size={8 * MIB}&shape={shape}&seed={number}")
+
+
+@pytest.mark.parametrize("count", [2, 12])
+@pytest.mark.parametrize("shape", ["stream", "write"])
+def test_another_client_is_answered_although_all_threads_stream_to_clients_that_read_nothing(server, shape, count):
+    """It waited for `send_timeout`, 60 s, with each two of them."""
+    one = server(APP, "--threads", "2")
+    with contextlib.ExitStack() as stack:
+        that_read_nothing(stack, one, count, shape)
+        began = time.monotonic()
+        with Client(one.address, 30) as other:
+            assert other.request("GET", "/").status == 200
+        assert time.monotonic() - began < 25
+
+
+@pytest.mark.parametrize("still", [0, 1])
+@pytest.mark.parametrize("shape", ["list", "stream"])
+def test_clients_that_read_slowly_keep_the_threads_that_wait_for_them(server, shape, still):
+    """200 KB per second each: the socket takes more of it twice in a second, which was taken for standing still."""
+    command = ["sh", "-c", 'ulimit -f 256; exec "$@"', "sh", *COMMAND] if shape == "list" else COMMAND
+    one = server(APP, "--threads", "2", command=command, env={"FERRICORN_RESPONSE_BUFFER_TOTAL": "100000"})
+    size = MIB + 500_000
+    with contextlib.ExitStack() as stack:
+        readers = []
+        for number in range(2 - still):
+            readers.append(stack.enter_context(Client(one.address, PATIENCE_S, receive_buffer=16384)))
+            readers[-1].send_request("GET", f"/made?size={size}&shape={shape}&seed={number}")
+        for reader in readers:
+            reader.read_head()
+        that_read_nothing(stack, one, still, shape)
+        other = stack.enter_context(Client(one.address, PATIENCE_S))
+        other.send_request("GET", "/")
+        bodies = [b"" for _ in readers]
+        while len(bodies[-1]) < size:
+            for number, reader in enumerate(readers):
+                bodies[number] += reader.read_exactly(min(10_000, size - len(bodies[number])))
+            time.sleep(0.05)
+        assert bodies == [made(size, number) for number in range(len(readers))]
+        assert other.read_response().status == 200

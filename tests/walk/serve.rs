@@ -22,8 +22,9 @@ def application(environ, start_response):
     return [b'ok']
 ";
 
-/// The shortest trace counts: a heartbeat of the loop may fall into another.
-const ROUNDS: usize = 5;
+/// The shortest trace counts: a heartbeat of the loop may fall into another. These and the first request are too few for the
+/// loop to be delegated (`pool/delegation.rs`).
+const ROUNDS: usize = 3;
 /// A trace is complete when it has not grown for this long.
 const QUIET: Duration = Duration::from_millis(60);
 /// Longer than the event loop sleeps between two heartbeats.

@@ -158,10 +158,13 @@ class Config:
 
     @property
     def worker_class(self) -> type[Worker]:
+        from ferricorn._gunicorn.workers.base import Worker
         from ferricorn._gunicorn.workers.gthread import ThreadWorker
         from ferricorn._gunicorn.workers.sync import SyncWorker
 
         value = self._value("worker_class")
+        if isinstance(value, type) and issubclass(value, Worker) and not value.__module__.startswith(__package__):
+            return value
         name = f"{value.__module__}.{value.__name__}" if isinstance(value, type) else str(value)
         name = name.removeprefix("egg:gunicorn#")
         if name.startswith("gevent") or ".ggevent." in name:

@@ -76,8 +76,8 @@ impl FileWrapper {
 }
 
 impl FileWrapper {
-    /// What is left of the file from its position on, when it is a regular file; `None` for any other object, which
-    /// is then iterated, and for a file that says it is empty: those of `/proc` all do.
+    /// What is left of the file from its position on, when it is a regular file that is open for reading; `None` for any
+    /// other object, which is then iterated, and for a file that says it is empty: those of `/proc` all do.
     #[expect(unsafe_code, reason = "a descriptor number is all that `fileno` gives")]
     pub(super) fn range(&self, py: Python<'_>) -> Option<FileRange> {
         let filelike = self.filelike.bind(py);
@@ -172,5 +172,6 @@ fn reads_as_stored(filelike: &Bound<'_, PyAny>) -> PyResult<bool> {
     } else {
         filelike.clone()
     };
-    Ok(raw.get_type().is(&io.getattr("FileIO")?))
+    // One that is open for writing alone is iterated: its `read` raises before a head is sent.
+    Ok(raw.get_type().is(&io.getattr("FileIO")?) && raw.call_method0("readable")?.is_truthy()?)
 }

@@ -9,7 +9,7 @@ use crate::worker::connection::Connection;
 use crate::worker::transport::Transport;
 
 /// What a simulation plays and checks.
-impl EventLoop<'_> {
+impl EventLoop {
     pub(in crate::worker) fn take_in(&mut self, transport: Transport, peer: Peer) {
         self.connections
             .open(transport, peer, 0, &mut self.requests, &self.io);

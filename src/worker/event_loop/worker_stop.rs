@@ -5,7 +5,7 @@ use crate::scoreboard::SlotState;
 use crate::worker::deliver;
 use crate::worker::shutdown::Next;
 
-impl EventLoop<'_> {
+impl EventLoop {
     /// Stop gracefully: take what waits in the accept queue, then no more; close what is idle; finish the rest.
     pub(in crate::worker) fn begin_drain(&mut self) {
         let (requests, io) = (&mut self.requests, &mut self.io);

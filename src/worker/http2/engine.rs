@@ -6,11 +6,10 @@
 //!
 //! The way out is bounded: past its room the wire takes no more, and the crate keeps its frames until there is room again.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -42,7 +41,7 @@ const OUTPUT_BYTES: usize = STREAM_BYTES_MAX + 4 * 1024;
 #[derive(Debug)]
 pub(super) struct Engine {
     state: State,
-    wire: Rc<RefCell<Wire>>,
+    wire: WireEnd,
 }
 
 #[derive(Debug)]
@@ -79,8 +78,9 @@ struct Wire {
     is_full: bool,
 }
 
+/// The loop goes from thread to thread, and with it both ends: the lock is never contended.
 #[derive(Clone, Debug)]
-struct WireEnd(Rc<RefCell<Wire>>);
+struct WireEnd(Arc<Mutex<Wire>>);
 
 impl Engine {
     /// `holds_bodies`: bodies are taken in only as the application reads them, so each stream may fill its window.
@@ -112,8 +112,8 @@ impl Engine {
             room: STREAM_BYTES_MAX,
             ..Wire::default()
         };
-        let wire = Rc::new(RefCell::new(wire));
-        let handshake = builder.handshake(WireEnd(wire.clone()));
+        let wire = WireEnd(Arc::new(Mutex::new(wire)));
+        let handshake = builder.handshake(wire.clone());
         Self {
             state: State::Beginning(Box::new(handshake)),
             wire,
@@ -122,29 +122,29 @@ impl Engine {
 
     /// Bytes have arrived.
     pub(super) fn feed(&self, bytes: &[u8]) {
-        self.wire.borrow_mut().input.extend_from_slice(bytes);
+        self.wire.lock().input.extend_from_slice(bytes);
     }
 
     /// The way out may hold this many bytes more.
     pub(super) fn set_room(&self, room: usize) {
-        let mut wire = self.wire.borrow_mut();
+        let mut wire = self.wire.lock();
         wire.room = room;
         wire.is_full = false;
     }
 
     /// The crate has more to write than there was room for.
     pub(super) fn is_full(&self) -> bool {
-        self.wire.borrow().is_full
+        self.wire.lock().is_full
     }
 
     /// Change what is to be written.
     pub(super) fn edit_output(&self, edit: impl FnOnce(&mut Vec<u8>)) {
-        edit(&mut self.wire.borrow_mut().output);
+        edit(&mut self.wire.lock().output);
     }
 
     /// What is to be written. The caller empties it.
     pub(super) fn take_output(&self) -> Vec<u8> {
-        std::mem::take(&mut self.wire.borrow_mut().output)
+        std::mem::take(&mut self.wire.lock().output)
     }
 
     /// Give the emptied buffer back. One that has grown is kept while the connection `is_sending`.
@@ -152,7 +152,7 @@ impl Engine {
         buffer.clear();
         let kept = if is_sending { OUTPUT_BYTES } else { KEPT_BYTES };
         if buffer.capacity() <= kept {
-            self.wire.borrow_mut().output = buffer;
+            self.wire.lock().output = buffer;
         }
     }
 
@@ -232,7 +232,7 @@ impl AsyncRead for WireEnd {
         _: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let wire = &mut *self.0.borrow_mut();
+        let wire = &mut *self.lock();
         let waiting = &wire.input[wire.taken..];
         if waiting.is_empty() {
             return Poll::Pending;
@@ -250,8 +250,12 @@ impl AsyncRead for WireEnd {
 }
 
 impl WireEnd {
+    fn lock(&self) -> MutexGuard<'_, Wire> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn write(&self, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let wire = &mut *self.0.borrow_mut();
+        let wire = &mut *self.lock();
         if wire.output.len() >= wire.room {
             wire.is_full = true;
             return Poll::Pending;

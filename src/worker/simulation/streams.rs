@@ -30,7 +30,7 @@ fn every_stream_gets_its_own_answer_whatever_peers_do() {
 
 struct World {
     rng: Rng,
-    event_loop: EventLoop<'static>,
+    event_loop: EventLoop,
     application: Application,
     clients: Vec<Http2Client>,
     /// What the application has said to each client's requests.

@@ -183,7 +183,16 @@ def spooled(path):
     return file
 
 
+def closed(path):
+    file = open(path, "rb")  # noqa: SIM115
+    file.close()
+    return file
+
+
 KINDS = {
+    "write_only": lambda path: io.FileIO(os.open(path, os.O_WRONLY), "w"),
+    "write_only_buffered": lambda path: open(path, "ab"),  # noqa: SIM115
+    "closed": closed,
     "Buffered": lambda path: DerivedBuffered(io.FileIO(path)),
     "patched": patched,
     "closing": closing,

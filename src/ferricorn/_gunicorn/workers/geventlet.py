@@ -16,6 +16,12 @@ class EventletWorker(Worker):
         super().__init__(*args, **kwargs)
         self.worker_connections = self.cfg.worker_connections
 
+    def patch(self) -> None:
+        """Called in the worker before the `post_fork` hook."""
+        import eventlet
+
+        eventlet.monkey_patch()
+
     def load_wsgi(self) -> None:
         from ferricorn._eventlet import handled
 

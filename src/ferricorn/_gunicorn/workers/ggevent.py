@@ -16,6 +16,12 @@ class GeventWorker(Worker):
         super().__init__(*args, **kwargs)
         self.worker_connections = self.cfg.worker_connections
 
+    def patch(self) -> None:
+        """Called in the worker before the `post_fork` hook."""
+        from gevent import monkey
+
+        monkey.patch_all()
+
 
 class GeventPyWSGIWorker(GeventWorker):
     """The same; the server in front is ours in both."""

@@ -1,0 +1,137 @@
+//! An alarm rings for one thread, its owner, in a time that any thread sets: a timer of the process signals the owner, which waits
+//! for the signal (`timer_create(2)`, `SIGEV_THREAD_ID`). There is no descriptor that the application could close or inherit, and
+//! a child process has no timers.
+#![expect(
+    unsafe_code,
+    reason = "nix says of its timer neither that it may move to other threads nor that it may not"
+)]
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigEvent, SigSet, SigevNotify, SigmaskHow, Signal};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
+use nix::unistd::gettid;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Alarm(Timer);
+
+// SAFETY: a timer's handle is a number of the process (`timer_settime(2)`), valid on all of its threads, and is used
+// behind a lock. nix keeps it as the pointer that glibc has for its type.
+unsafe impl Send for Alarm {}
+
+/// What rings: nothing does by default when it comes (`signal(7)`), so a late one is harmless.
+const ALARM_SIGNAL: Signal = Signal::SIGURG;
+
+impl Alarm {
+    /// The calling thread is the owner.
+    ///
+    /// # Errors
+    /// The process has too many timers.
+    pub(crate) fn of_this_thread() -> io::Result<Self> {
+        let notify = SigevNotify::SigevThreadId {
+            signal: ALARM_SIGNAL,
+            thread_id: gettid().as_raw(),
+            si_value: 0,
+        };
+        let timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))?;
+        Ok(Self(timer))
+    }
+
+    /// Ring in `time`, which is not zero, and not at the time that was set before.
+    pub(crate) fn ring_in(&mut self, time: Duration) {
+        let time = Expiration::OneShot(TimeSpec::from_duration(time));
+        // A valid time of a timer that exists.
+        let set = self.0.set(time, TimerSetTimeFlags::empty());
+        debug_assert!(set.is_ok());
+    }
+
+    /// The owner expects it: the signal is kept for [`Expected::wait`] from now on.
+    pub(crate) fn expect() -> Expected {
+        let mut signals = SigSet::empty();
+        signals.add(ALARM_SIGNAL);
+        let before = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok();
+        Expected { signals, before }
+    }
+
+    /// What is left of `time` since then.
+    pub(crate) fn left(since: Instant, time: Duration) -> Option<Duration> {
+        let left = time.checked_sub(since.elapsed())?;
+        (!left.is_zero()).then_some(left)
+    }
+}
+
+/// The owner of an [`Alarm`], as it waits.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    signals: SigSet,
+    before: Option<SigSet>,
+}
+
+impl Expected {
+    /// Sleep until it rings, or has rung since the last time.
+    pub(crate) fn wait(&self) {
+        // The set is valid, and an interrupted wait is only a short one.
+        let _ = self.signals.wait();
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = before.thread_set_mask();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn an_alarm_that_another_thread_sets_rings_for_its_owner_and_not_before() {
+        let mut alarm = Alarm::of_this_thread().unwrap();
+        let expected = Alarm::expect();
+        let begun = Instant::now();
+        let time = Duration::from_millis(5);
+        thread::spawn(move || {
+            alarm.ring_in(Duration::from_secs(3600));
+            alarm.ring_in(time);
+            // It ends with its timer.
+            thread::park_timeout(Duration::from_secs(60));
+            drop(alarm);
+        });
+        expected.wait();
+        assert!(begun.elapsed() >= time);
+    }
+
+    #[test]
+    fn a_ring_before_the_wait_is_kept() {
+        let mut alarm = Alarm::of_this_thread().unwrap();
+        let expected = Alarm::expect();
+        alarm.ring_in(Duration::from_nanos(1));
+        expected.wait();
+    }
+
+    #[test]
+    fn the_mask_of_signals_is_as_before_once_no_alarm_is_expected() {
+        let blocked = || SigSet::thread_get_mask().unwrap().contains(ALARM_SIGNAL);
+        assert!(!blocked());
+        let expected = Alarm::expect();
+        assert!(blocked());
+        drop(expected);
+        assert!(!blocked());
+    }
+
+    #[test]
+    fn what_is_left_of_a_time_ends_with_it() {
+        assert!(Alarm::left(Instant::now(), Duration::from_secs(3600)).is_some());
+        assert_eq!(Alarm::left(Instant::now(), Duration::ZERO), None);
+    }
+}

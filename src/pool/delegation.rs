@@ -1,0 +1,193 @@
+//! When the event loop is delegated to a pool thread (`loop_role.rs`): pure rules over counters.
+//!
+//! Delegated, requests are run by the thread that has read them: no switch between threads, and nothing else moves meanwhile. That
+//! pays while they come a few at a time and are over in a moment. With many at once the switch is shared by all of them, and
+//! the loop and a thread work side by side.
+
+use std::time::Duration;
+
+/// A delegated loop is aside for so long at most, while Python runs.
+pub(crate) const INLINE_MAX: Duration = Duration::from_micros(500);
+/// How many iterations in a row that fit are awaited before the loop is delegated.
+const CALM_MIN: u32 = 8;
+/// A delegation of fewer requests than that was not worth it and doubles it, up to this; another one halves it.
+const CALM_MAX: u32 = CALM_MIN << 10;
+/// A sleep of the poll set that is over sooner was none: something was there already.
+const SLEEP_MIN: Duration = Duration::from_micros(3);
+/// After so many iterations in a row that found requests without a sleep, the loop and a thread are better off side by side.
+const BUSY_MAX: u32 = 8;
+/// More requests than this at once are worth a switch.
+const JOBS_MAX: usize = 4;
+
+/// Whether the jobs that one iteration has found are run where they were found.
+#[inline]
+pub(super) fn fit(jobs: usize, mean_micros: u32) -> bool {
+    let time = Duration::from_micros(u64::from(mean_micros));
+    jobs <= JOBS_MAX && (jobs <= 1 || time * (jobs as u32) <= INLINE_MAX / 2)
+}
+
+/// What an iteration of the loop has found.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Requests for the pool.
+    pub jobs: usize,
+    /// They are run where they were found, when the loop is delegated ([`super::Pool::fit_delegated_loop`]).
+    pub do_fit: bool,
+    /// How long the loop slept before.
+    pub slept: Duration,
+}
+
+/// What is known of the last iterations and delegations.
+#[derive(Clone, Copy, Debug)]
+pub struct Delegation {
+    /// Of the last iteration that found requests.
+    last_fits: bool,
+    /// Iterations in a row that found requests without a sleep.
+    busy: u32,
+    /// Iterations in a row whose jobs fit.
+    calm: u32,
+    /// How many it takes.
+    needed: u32,
+}
+
+impl Default for Delegation {
+    fn default() -> Self {
+        Self {
+            last_fits: true,
+            busy: 0,
+            calm: 0,
+            needed: CALM_MIN,
+        }
+    }
+}
+
+impl Delegation {
+    /// An iteration is over, on the monitor or a thread.
+    #[inline]
+    pub fn note(&mut self, found: Found) {
+        if found.jobs == 0 {
+            return;
+        }
+        self.last_fits = found.do_fit;
+        self.busy = match found.slept < SLEEP_MIN {
+            true => self.busy.saturating_add(1),
+            false => 0,
+        };
+        self.calm = match found.do_fit && self.busy == 0 {
+            true => self.calm.saturating_add(1),
+            false => 0,
+        };
+    }
+
+    /// Whether a thread that runs the loop goes on with it.
+    #[inline]
+    pub fn stays_delegated(&self) -> bool {
+        self.last_fits && self.busy < BUSY_MAX
+    }
+
+    /// Whether the last iterations let expect that the next fits too.
+    #[inline]
+    pub fn is_calm(&self) -> bool {
+        self.calm >= self.needed
+    }
+
+    /// The loop is back after so many jobs.
+    pub fn note_return(&mut self, jobs: u64) {
+        self.calm = 0;
+        self.busy = 0;
+        self.needed = match jobs < u64::from(self.needed) {
+            true => (self.needed * 2).min(CALM_MAX),
+            false => (self.needed / 2).max(CALM_MIN),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_brief_jobs_fit_and_a_single_one_whatever_it_lasts() {
+        for (jobs, mean_micros, expected) in [
+            (0, 400, true),
+            (1, 499, true),
+            (2, 100, true),
+            (2, 200, false),
+            (JOBS_MAX, 10, true),
+            (JOBS_MAX + 1, 10, false),
+        ] {
+            assert_eq!(
+                fit(jobs, mean_micros),
+                expected,
+                "{jobs} of {mean_micros} us"
+            );
+        }
+    }
+
+    const fn found(jobs: usize, do_fit: bool) -> Found {
+        Found {
+            jobs,
+            do_fit,
+            slept: SLEEP_MIN,
+        }
+    }
+
+    #[test]
+    fn a_loop_that_never_sleeps_is_not_delegated_and_is_given_back() {
+        let mut delegation = Delegation::default();
+        let busy = Found {
+            slept: Duration::ZERO,
+            ..found(1, true)
+        };
+        for _ in 1..BUSY_MAX {
+            delegation.note(busy);
+        }
+        assert!(delegation.stays_delegated());
+        delegation.note(busy);
+        assert!(!delegation.stays_delegated() && !delegation.is_calm());
+        delegation.note(found(1, true));
+        assert!(delegation.stays_delegated());
+        delegation.note(found(9, false));
+        assert!(!delegation.stays_delegated());
+    }
+
+    #[test]
+    fn the_loop_is_delegated_after_some_calm_and_iterations_without_jobs_do_not_count() {
+        let mut delegation = Delegation::default();
+        for _ in 1..CALM_MIN {
+            delegation.note(found(1, true));
+            delegation.note(found(0, true));
+        }
+        assert!(!delegation.is_calm());
+        delegation.note(found(1, true));
+        assert!(delegation.is_calm());
+        delegation.note(found(9, false));
+        assert!(!delegation.is_calm());
+    }
+
+    #[test]
+    fn delegations_that_end_soon_are_made_more_and_more_seldom() {
+        let mut delegation = Delegation::default();
+        let calm_needed = |delegation: &Delegation| {
+            let mut delegation = *delegation;
+            (1..).find(|_| {
+                delegation.note(found(1, true));
+                delegation.is_calm()
+            })
+        };
+        for doubled in [2, 4, 8] {
+            delegation.note_return(1);
+            assert_eq!(calm_needed(&delegation), Some(CALM_MIN * doubled));
+        }
+        delegation.note_return(u64::from(CALM_MIN) * 8);
+        assert_eq!(calm_needed(&delegation), Some(CALM_MIN * 4));
+        for _ in 0..20 {
+            delegation.note_return(0);
+        }
+        assert_eq!(calm_needed(&delegation), Some(CALM_MAX));
+        for _ in 0..20 {
+            delegation.note_return(u64::MAX);
+        }
+        assert_eq!(calm_needed(&delegation), Some(CALM_MIN));
+    }
+}
