@@ -25,7 +25,7 @@ use nix::sys::socket::{
 use super::{BindAddress, Bound, Listener};
 use crate::fork_guard;
 
-/// Why a descriptor is no listener of ours.
+/// Why no listener can be made of a descriptor.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
     #[error("not a stream socket")]

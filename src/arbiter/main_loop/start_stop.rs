@@ -11,11 +11,10 @@ use crate::arbiter::fork::{self, Inheritance, Side};
 use crate::arbiter::fork_server::{ForkServerContext, ServerExit, open_control};
 use crate::arbiter::listeners;
 use crate::arbiter::outcome::{EXIT_CHILD_FAILED, EXIT_UNHANDLED, Start};
-use crate::arbiter::spawner::ClaimError;
 use crate::arbiter::start_error::StartError;
 use crate::arbiter::stopping::{StopLimit, millis};
 use crate::arbiter::supervision::{PRELOAD_FAILED, STOP_MARGIN, preload_end};
-use crate::arbiter::{runtime::WorkerInfo, signals::Blocked};
+use crate::arbiter::{runtime::WorkerInfo, signals::Blocked, spawner::ClaimError};
 use crate::config::VERSION;
 use crate::scoreboard::Scoreboard;
 
