@@ -31,7 +31,7 @@ OPTIMISED := $(foreach crate,ferricorn loom generator,--config profile.dev.packa
              --config profile.dev.package.ferricorn.debug=false
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help run build quick test check-rust check-rust-slow check-python pytest test-slow test-agents test-airflow test-services test-deploy docs site bench fuzz fuzz-smoke base peers instructions walk \
+.PHONY: help run build quick test check-rust check-rust-slow check-python pytest test-slow test-agents test-airflow test-mlflow test-services test-deploy docs site bench fuzz fuzz-smoke base peers instructions walk \
         clean test-python test-matrix test-free-threaded test-tsan wheels sdist run-wheels roots audit lint-release changelog release
 
 help:  ## list the targets
@@ -186,6 +186,17 @@ $(AIRFLOW)/.made: $(BUILT) tests/python/requirements-airflow.txt
 
 test-airflow: $(BUILT) $(AIRFLOW)/.made  ## Airflow 2's web server and its monitor, which renews workers
 	@PYTHONPATH="$(CURDIR)/src" $(AIRFLOW)/bin/python -m pytest tests/python/test_airflow.py -q $(PYTEST_ARGS)
+
+MLFLOW := target/mlflow
+$(MLFLOW)/.made: $(BUILT) tests/python/requirements-mlflow.txt
+	@echo "installing MLflow"
+	@rm -rf $(MLFLOW); $(BIN)/python -m venv $(MLFLOW)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(MLFLOW)/bin/python -m pip install --quiet -r tests/python/requirements-mlflow.txt
+	@PYTHONPATH="$(CURDIR)/src" $(MLFLOW)/bin/python -m ferricorn.alias --over-gunicorn
+	@touch $@
+
+test-mlflow: $(BUILT) $(MLFLOW)/.made  ## MLflow's tracking server, which brings gunicorn along
+	@PYTHONPATH="$(CURDIR)/src" $(MLFLOW)/bin/python -m pytest tests/python/test_mlflow.py -q $(PYTEST_ARGS)
 
 $(VENV)/.services: $(TESTS) tests/python/requirements-services.txt
 	@$(PIP) -r tests/python/requirements-services.txt

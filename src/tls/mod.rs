@@ -11,7 +11,7 @@
 //! | layer | files |
 //! | --- | --- |
 //! | words | `tls_error`, `names`, `byte_format` |
-//! | parts | `certificate_files`, `ciphers`, `encrypted_key`, `x509`, `shared_region` |
+//! | parts | `certificate_files`, `ciphers`, `encrypted_key`, `x509`, `shared_region`, `suites` |
 //! | the whole | `material`, `tickets` |
 //! | from files | `load` |
 //! | in a worker | `tls_server` |
@@ -26,6 +26,7 @@ mod material;
 pub mod names;
 mod published;
 mod shared_region;
+mod suites;
 #[cfg(test)]
 mod test_material;
 mod tickets;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::CryptoProvider;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
     danger::ClientCertVerifier,
@@ -13,16 +13,37 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 
 use super::material::{Identity, Material};
+use super::suites;
 use super::tls_error::TlsError;
 use crate::config::{ClientCertificates, TlsVersion};
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Server {
-    config: Arc<ServerConfig>,
-    without_alpn: Arc<ServerConfig>,
+    /// In the order of suites that is right for most.
+    config: ByAlpn,
+    /// In the client's order.
+    for_slow_aes: ByAlpn,
     client_certificates: ClientCertificates,
     not_after: i64,
+}
+
+/// One configuration twice.
+#[derive(Clone, Debug)]
+struct ByAlpn {
+    with: Arc<ServerConfig>,
+    without: Arc<ServerConfig>,
+}
+
+impl ByAlpn {
+    fn new(mut config: ServerConfig, protocols: &[Vec<u8>]) -> Self {
+        let without = Arc::new(config.clone());
+        config.alpn_protocols = protocols.to_vec();
+        Self {
+            with: Arc::new(config),
+            without,
+        }
+    }
 }
 
 impl Server {
@@ -32,7 +53,7 @@ impl Server {
         material: &Material,
         tickets: Arc<dyn ProducesTickets>,
     ) -> Result<Self, TlsError> {
-        let provider = Arc::new(provider(&material.suites));
+        let provider = Arc::new(suites::provider(&material.suites));
         let versions: &[_] = match material.minimum_version {
             TlsVersion::Tls12 => &[&TLS13, &TLS12],
             TlsVersion::Tls13 => &[&TLS13],
@@ -45,13 +66,19 @@ impl Server {
         config.ticketer = tickets;
         // One is what a client uses; the second would cost each handshake 250 bytes.
         config.send_tls13_tickets = 1;
-        // An operator who names suites means their order.
-        config.ignore_client_order = !material.suites.is_empty();
-        let without_alpn = Arc::new(config.clone());
-        config.alpn_protocols.clone_from(&material.alpn);
+        config.ignore_client_order = true;
+        let ours = ByAlpn::new(config.clone(), &material.alpn);
+        let for_slow_aes = match &material.suites[..] {
+            [] => {
+                config.ignore_client_order = false;
+                ByAlpn::new(config, &material.alpn)
+            }
+            // An operator who names suites means their order.
+            _ => ours.clone(),
+        };
         Ok(Self {
-            config: Arc::new(config),
-            without_alpn,
+            config: ours,
+            for_slow_aes,
             client_certificates: material.client_certificates,
             not_after: material.not_after(),
         })
@@ -59,26 +86,27 @@ impl Server {
 
     #[must_use]
     pub fn config(&self) -> &Arc<ServerConfig> {
-        &self.config
+        &self.config.with
     }
 
-    /// The one for a client: without ALPN for a client that offers only protocols that are not known here. gunicorn goes
-    /// on without ALPN too, and the library would refuse the client.
+    /// The one for a client. In the client's order of suites when ChaCha20 is its first: it has no instructions for AES.
+    /// Without ALPN when it offers only protocols that are not known here: gunicorn goes on without ALPN too, and the
+    /// library would refuse the client.
     #[must_use]
     pub fn config_for(&self, hello: &ClientHello<'_>) -> &Arc<ServerConfig> {
-        let is_known = |offered: &[u8]| {
-            self.config
-                .alpn_protocols
-                .iter()
-                .any(|known| known == offered)
+        let known = &self.config.with;
+        let by_alpn = match suites::is_slow_at_aes(hello, known.crypto_provider()) {
+            true => &self.for_slow_aes,
+            false => &self.config,
         };
+        let is_known = |offered: &[u8]| known.alpn_protocols.iter().any(|known| known == offered);
         let is_foreign = hello
             .alpn()
             .is_some_and(|mut offered| !offered.any(is_known));
         if is_foreign {
-            &self.without_alpn
+            &by_alpn.without
         } else {
-            &self.config
+            &by_alpn.with
         }
     }
 
@@ -92,21 +120,6 @@ impl Server {
     pub fn not_after(&self) -> i64 {
         self.not_after
     }
-}
-
-/// The library's, with the suites of the list only. TLS 1.3 keeps all of its suites unless some are named, as in OpenSSL.
-fn provider(suites: &[u16]) -> CryptoProvider {
-    let mut provider = aws_lc_rs::default_provider();
-    if !suites.is_empty() {
-        let place = |suite: u16| suites.iter().position(|known| *known == suite);
-        provider
-            .cipher_suites
-            .retain(|suite| place(suite.suite().into()).is_some());
-        provider
-            .cipher_suites
-            .sort_by_key(|suite| place(suite.suite().into()));
-    }
-    provider
 }
 
 fn verifier(
@@ -356,13 +369,5 @@ pub(super) mod tests {
             assert!(shakes(Some(&trusted)), "{mode:?}");
             assert_eq!(shakes(Some(&other)), with_other, "{mode:?}");
         }
-    }
-
-    #[test]
-    fn only_the_named_suites_are_used_and_in_their_order() {
-        let (mut material, authority) = material("a.example");
-        material.suites = vec![0x1303, 0x1301];
-        let suite = Client::new(&authority).shake_hands(&server(&material), "a.example");
-        assert_eq!(u16::from(suite.unwrap().suite), 0x1303);
     }
 }

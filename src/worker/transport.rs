@@ -20,8 +20,9 @@ mod tls;
 mod tls_session;
 
 pub(super) use self::socket::Ending;
-use self::socket::Socket;
-pub(super) use self::tls::{Handshake, HandshakeError, Tls};
+use self::socket::{Next, Socket};
+pub(super) use self::tls::{Handshake, Tls};
+pub(super) use self::tls_session::HandshakeError;
 
 /// See the module.
 #[derive(Debug)]
@@ -108,6 +109,14 @@ impl Transport {
         match self {
             Self::Plain(socket) => socket.write(bytes),
             Self::Tls(tls) => tls.write(&[IoSlice::new(bytes)]),
+        }
+    }
+
+    /// As [`Transport::write`], when nothing is written after `bytes`, and the end of the stream is sent at once.
+    pub(super) fn write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(tls) => tls.write_before(Next::End, &[IoSlice::new(bytes)]),
         }
     }
 

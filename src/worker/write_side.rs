@@ -4,6 +4,7 @@
 //! Bytes leave in order: nothing is written past the queue. What the application sends within one iteration leaves in one
 //! write: a streamed response schedules a flush for the end of the iteration.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::pool::{Piece, Window};
@@ -99,10 +100,24 @@ impl WriteSide {
 
     /// Write `bytes`, and queue what the socket does not take. Empties `bytes`.
     pub(super) fn send(&mut self, bytes: &mut Vec<u8>, transport: &mut Transport) {
+        self.send_by(Transport::write, bytes, transport);
+    }
+
+    /// As [`WriteSide::send`], when the end of the stream is sent next.
+    pub(super) fn send_last(&mut self, bytes: &mut Vec<u8>, transport: &mut Transport) {
+        self.send_by(Transport::write_last, bytes, transport);
+    }
+
+    fn send_by(
+        &mut self,
+        write: fn(&mut Transport, &[u8]) -> io::Result<usize>,
+        bytes: &mut Vec<u8>,
+        transport: &mut Transport,
+    ) {
         let mut written = 0;
         if self.queue.is_empty() && !bytes.is_empty() {
             // A broken socket is found again, and its connection closed, by the flush that follows.
-            written = transport.write(bytes).unwrap_or(0);
+            written = write(transport, bytes).unwrap_or(0);
         }
         if written < bytes.len() {
             self.queue.push_bytes(&bytes[written..], 0);

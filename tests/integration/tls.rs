@@ -492,6 +492,46 @@ fn a_client_that_says_its_end_behind_its_request_is_answered_and_closed() {
     assert!(rest.ends_with("GET / "), "{rest}");
 }
 
+/// Three records and the end of the stream are one segment: each is a system call less, and the client is woken once.
+#[test]
+fn the_ticket_a_last_response_and_the_end_arrive_together() {
+    let pair = Pair::with_versions(&[&rustls::version::TLS13], |_| {});
+    let server = Server::start_tls(pair.server.clone(), |_| {}, echo);
+    let mut client = pair.client(&server);
+    let StreamOwned { conn, sock } = &mut client.0;
+    // The request goes with the client's last message of the handshake.
+    conn.writer()
+        .write_all(b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .expect("room");
+    while conn.is_handshaking() {
+        if conn.wants_write() {
+            let mut bytes = Vec::new();
+            while conn.wants_write() {
+                conn.write_tls(&mut bytes).expect("a vector takes all");
+            }
+            sock.write_all(&bytes).expect("the worker reads");
+        } else {
+            conn.read_tls(sock).expect("a part of the handshake");
+            conn.process_new_packets().expect("a handshake");
+        }
+    }
+    let mut bytes = Vec::new();
+    while conn.wants_write() {
+        conn.write_tls(&mut bytes).expect("a vector takes all");
+    }
+    sock.write_all(&bytes).expect("the worker reads");
+    let mut first = [0; 4096];
+    let len = sock.read(&mut first).expect("an answer");
+    conn.read_tls(&mut &first[..len]).expect("records");
+    let state = conn.process_new_packets().expect("records");
+    assert!(state.peer_has_closed(), "{len} bytes without close_notify");
+    assert_eq!(conn.tls13_tickets_received(), 1);
+    let mut text = String::new();
+    conn.reader().read_to_string(&mut text).expect("a response");
+    assert!(text.ends_with("GET /last "), "{text}");
+    assert_eq!(sock.read(&mut first).expect("the end"), 0);
+}
+
 /// The end comes in one event of the poll set with a part of a record: of the first request, of a later one, of a body.
 #[test]
 fn a_client_that_leaves_within_a_record_is_gone_at_once() {

@@ -154,8 +154,15 @@ impl Http1Connection<'_> {
 
     /// Write what is encoded, and queue what the socket does not take.
     pub(super) fn send_encoded(&mut self, encoded: &mut Vec<u8>) {
-        if !encoded.is_empty() {
-            self.link.write.send(encoded, &mut self.link.transport);
+        if encoded.is_empty() {
+            return;
+        }
+        let transport = &mut self.link.transport;
+        if self.http1.is_closing() && !self.http1.would_look_whole(true) {
+            // The end of the response, after which the end of the stream is sent.
+            self.link.write.send_last(encoded, transport);
+        } else {
+            self.link.write.send(encoded, transport);
         }
     }
 

@@ -13,6 +13,7 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use rustix::buffer::spare_capacity;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 use crate::pool::Peer;
 
@@ -89,6 +90,16 @@ impl Socket {
         })
     }
 
+    /// As [`Socket::write_vectored`], when the end of the stream is sent next: it leaves in the last segment of these bytes,
+    /// so that the client's system is woken once.
+    fn write_before_end(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        retry(|| {
+            let mut control = SendAncillaryBuffer::default();
+            Ok(rustix::net::sendmsg(self, slices, &mut control, flags)?)
+        })
+    }
+
     pub(super) fn send_file(&mut self, file: &File, offset: u64, len: usize) -> io::Result<usize> {
         let mut at = i64::try_from(offset).map_err(io::Error::other)?;
         retry(
@@ -138,6 +149,34 @@ impl AsFd for Socket {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
         }
+    }
+}
+
+/// What follows a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Any,
+    /// The end of the stream, at once.
+    End,
+}
+
+/// The socket, as a TLS session writes to it.
+pub(super) struct Wire<'a>(pub(super) &'a mut Socket, pub(super) Next);
+
+impl Write for Wire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self.1 {
+            Next::Any => self.0.write_vectored(slices),
+            Next::End => self.0.write_before_end(slices),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -7,11 +7,13 @@
 //!   "would block", and the caller repeats it: the bytes are encrypted once, and counted then (`held_back`). So a write queue
 //!   that is empty has no ciphertext left, and a slow reader is the write queue's matter.
 //! - *No plaintext twice.* One write encrypts [`CHUNK_BYTES`] at most.
+//! - *Few system calls.* The ticket of TLS 1.3 waits for the response when the request is there already, and `close_notify`
+//!   and the end of the stream leave with the last bytes.
 //!
 //! Before [`Tls::begin`] and after [`Tls::shutdown_write`] the socket's bytes are given as they are.
 
 use std::fs::File;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -20,12 +22,11 @@ use mio::net::UnixStream;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustls::ServerConnection;
-use thiserror::Error;
 
 use crate::tls::Server;
 
-use super::socket::{Ending, Socket};
-use super::tls_session::{CHUNK_BYTES, Sent, Session};
+use super::socket::{Ending, Next, Socket, Wire};
+use super::tls_session::{CHUNK_BYTES, HandshakeError, Sent, Session};
 
 /// The socket is read in steps of this many bytes, about one record.
 const READ_BYTES: usize = 16 * 1024;
@@ -49,6 +50,8 @@ pub(in crate::worker) struct Tls {
     session: Option<Session>,
     /// Plaintext that is encrypted, whose ciphertext the socket has not yet taken.
     held_back: usize,
+    /// The session ticket waits for the first write. Only the client's next connection needs it.
+    is_ticket_held: bool,
     /// The socket's end of the stream was read.
     is_at_end: bool,
     closing: Closing,
@@ -76,25 +79,13 @@ pub(in crate::worker) enum Handshake {
     ShareUsed,
 }
 
-/// Why a handshake has failed.
-#[derive(Debug, Error)]
-pub(in crate::worker) enum HandshakeError {
-    #[error("the client closed the connection")]
-    Ended,
-    #[error("it took too long (client_header_timeout)")]
-    TimedOut,
-    #[error(transparent)]
-    Socket(#[from] io::Error),
-    #[error(transparent)]
-    Tls(#[from] rustls::Error),
-}
-
 impl Tls {
     pub(super) fn new(socket: Socket) -> Self {
         Self {
             socket,
             session: None,
             held_back: 0,
+            is_ticket_held: false,
             is_at_end: false,
             closing: Closing::No,
             application: None,
@@ -135,7 +126,7 @@ impl Tls {
         let result = self.step_handshake(is_ending);
         if result.is_err() {
             // The alert is some bytes on a new connection; a client that is gone needs none.
-            let _ = self.send();
+            let _ = self.send(Next::Any);
         }
         result
     }
@@ -149,7 +140,11 @@ impl Tls {
         let mut scratch = [MaybeUninit::uninit(); READ_BYTES];
         let mut is_drained = false;
         for _ in 0..HANDSHAKE_READS {
-            let sent = self.send();
+            self.is_ticket_held = self.session.as_ref().is_some_and(Session::has_ticket);
+            let sent = match self.is_ticket_held {
+                true => return Ok(Handshake::Done),
+                false => self.send(Next::Any),
+            };
             let Some(session) = &mut self.session else {
                 return Ok(Handshake::Blocked);
             };
@@ -231,9 +226,9 @@ impl Tls {
                 Ok((bytes, _)) => {
                     is_drained = bytes.len() < READ_BYTES;
                     let fed = session.feed(bytes);
-                    if session.has_unsent() {
+                    if session.has_unsent() && (fed.is_err() || !self.is_ticket_held) {
                         // An alert, or the answer to a key update. The rest waits for an event or the next write.
-                        let _ = self.send();
+                        let _ = self.send(Next::Any);
                     }
                     fed.map_err(io::Error::other)?;
                 }
@@ -243,7 +238,12 @@ impl Tls {
             }
         }
         match filled {
-            0 if room > 0 && !self.has_ended() => Err(io::ErrorKind::WouldBlock.into()),
+            0 if room > 0 && !self.has_ended() => {
+                if self.is_ticket_held {
+                    self.send(Next::Any)?;
+                }
+                Err(io::ErrorKind::WouldBlock.into())
+            }
             filled => Ok(filled),
         }
     }
@@ -256,22 +256,41 @@ impl Tls {
     // Out.
 
     pub(super) fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        if self.closing != Closing::No {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        if let Some(counted) = self.count_held_back()? {
+        self.write_before(Next::Any, slices)
+    }
+
+    /// Write before `next`: `close_notify` goes with the last bytes when they fit one write.
+    pub(super) fn write_before(&mut self, next: Next, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let Some(counted) = self.prepare_write()? {
             return Ok(counted);
         }
         let Some(session) = &mut self.session else {
-            return self.socket.write_vectored(slices);
+            return Wire(&mut self.socket, next).write_vectored(slices);
         };
         self.held_back = session.encrypt(slices)?;
+        if next == Next::End
+            && self.held_back == slices.iter().map(|slice| slice.len()).sum::<usize>()
+        {
+            session.queue_close_notify();
+        }
         // Without bytes to write there is nothing to count.
-        Ok(self.count_held_back()?.unwrap_or(0))
+        Ok(self.count_held_back(next)?.unwrap_or(0))
+    }
+
+    /// Send the ciphertext of the last write. Returns how much plaintext counts as written, when there was some.
+    fn prepare_write(&mut self) -> io::Result<Option<usize>> {
+        if self.closing != Closing::No {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        // Anything else that waits leaves with what is written now.
+        match self.held_back {
+            0 => Ok(None),
+            _ => self.count_held_back(Next::Any),
+        }
     }
 
     pub(super) fn send_file(&mut self, file: &File, offset: u64, len: usize) -> io::Result<usize> {
-        if let Some(counted) = self.count_held_back()? {
+        if let Some(counted) = self.prepare_write()? {
             return Ok(counted);
         }
         let mut bytes = Vec::with_capacity(len.min(CHUNK_BYTES));
@@ -294,8 +313,8 @@ impl Tls {
 
     /// Send the ciphertext that waits. Returns how much plaintext counts as written now: all that was encrypted when the
     /// socket has taken everything, and about as much as it has taken otherwise. `None` when nothing was held back.
-    fn count_held_back(&mut self) -> io::Result<Option<usize>> {
-        let sent = self.send()?;
+    fn count_held_back(&mut self, next: Next) -> io::Result<Option<usize>> {
+        let sent = self.send(next)?;
         let counted = match sent.is_all {
             true => self.held_back,
             false => sent.bytes.min(self.held_back.saturating_sub(1)),
@@ -309,9 +328,10 @@ impl Tls {
     }
 
     /// Send the ciphertext that waits, as far as the socket takes it.
-    fn send(&mut self) -> io::Result<Sent> {
+    fn send(&mut self, next: Next) -> io::Result<Sent> {
+        self.is_ticket_held = false;
         match &mut self.session {
-            Some(session) => session.send(&mut Wire(&mut self.socket)),
+            Some(session) => session.send(&mut Wire(&mut self.socket, next)),
             None => Ok(Sent {
                 bytes: 0,
                 is_all: true,
@@ -320,11 +340,12 @@ impl Tls {
     }
 
     pub(super) fn has_unsent(&self) -> bool {
-        self.closing == Closing::Queued || self.session.as_ref().is_some_and(Session::has_unsent)
+        let session = self.session.as_ref().filter(|_| !self.is_ticket_held);
+        self.closing == Closing::Queued || session.is_some_and(Session::has_unsent)
     }
 
     pub(super) fn send_unsent(&mut self) -> io::Result<()> {
-        if self.send()?.is_all && self.closing == Closing::Queued {
+        if self.send(Next::Any)?.is_all && self.closing == Closing::Queued {
             self.closing = Closing::Sent;
             self.socket.shutdown_write()?;
         }
@@ -336,7 +357,7 @@ impl Tls {
     /// Send `close_notify`. Returns whether the socket has taken it.
     pub(super) fn announce_end(&mut self) -> bool {
         self.queue_close_notify();
-        self.send().is_ok_and(|sent| sent.is_all)
+        self.send(Next::Any).is_ok_and(|sent| sent.is_all)
     }
 
     /// `close_notify`, then the end of the stream. What the client still sends is not decrypted.
@@ -366,22 +387,5 @@ impl Tls {
 impl AsFd for Tls {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-/// The socket, as a session writes to it.
-struct Wire<'a>(&'a mut Socket);
-
-impl Write for Wire<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.write_vectored(slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

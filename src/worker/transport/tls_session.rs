@@ -6,7 +6,9 @@
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::sync::Arc;
 
+use rustls::ProtocolVersion;
 use rustls::server::{AcceptedAlert, Acceptor, ServerConnection};
+use thiserror::Error;
 
 use crate::tls::Server;
 
@@ -17,6 +19,19 @@ pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
 /// What it keeps for incoming records at least.
 const BUFFER_BYTES: usize = 4096;
+
+/// Why a handshake has failed.
+#[derive(Debug, Error)]
+pub(in crate::worker) enum HandshakeError {
+    #[error("the client closed the connection")]
+    Ended,
+    #[error("it took too long (client_header_timeout)")]
+    TimedOut,
+    #[error(transparent)]
+    Socket(#[from] io::Error),
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+}
 
 /// How far the session is.
 enum Stage {
@@ -68,6 +83,16 @@ impl Session {
 
     pub(super) fn is_handshaking(&self) -> bool {
         self.begun().is_none_or(|session| session.is_handshaking())
+    }
+
+    /// The handshake is over, and a session ticket is all that is to be sent: in TLS 1.3 the client has the last word, and the
+    /// ticket comes after it.
+    pub(super) fn has_ticket(&self) -> bool {
+        self.begun().is_some_and(|session| {
+            !session.is_handshaking()
+                && session.wants_write()
+                && session.protocol_version() == Some(ProtocolVersion::TLSv1_3)
+        })
     }
 
     /// The client has said that nothing more will come.
