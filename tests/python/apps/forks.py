@@ -67,10 +67,15 @@ def descriptors():
     return found
 
 
-def status_of(pid, patience=4.0):
-    """How the child ended, as subprocess counts; None when it had to be killed."""
+def status_of(pid, patience=4.0, again=None):
+    """How the child ended, as subprocess counts; None when it had to be killed. Each half second it is sent `again`."""
     deadline = time.monotonic() + patience
+    next_signal = time.monotonic() + 0.5
     while time.monotonic() < deadline:
+        if again and time.monotonic() > next_signal:
+            next_signal += 0.5
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, again)
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
@@ -144,7 +149,9 @@ def signalled(query):
         assert time.monotonic() < deadline
         time.sleep(0.005)
     os.kill(pid, number)
-    return str(status_of(pid, 3))
+    # gevent loses an interrupt that comes right before it waits: 1 of 100 on a busy machine, also without a server.
+    is_lossy = number == signal.SIGINT and "gevent" in sys.modules
+    return str(status_of(pid, 3, number if is_lossy else None))
 
 
 def dispositions(query):
