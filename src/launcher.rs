@@ -32,6 +32,7 @@ mod raw_env;
 mod reexec;
 mod relay;
 mod serve;
+mod shared_modules;
 mod title;
 mod worker;
 mod worker_access_log;
@@ -79,6 +80,7 @@ fn run_from(py: Python<'_>, origin: Origin) -> i32 {
     match prepare(py, log, origin, inheritance.is_successor()) {
         Ok(runtime) => {
             let code = serve(py, log, runtime, inheritance);
+            leave::release_frozen(py);
             if let Err(error) = disregard_signals(py) {
                 log::debug!("signals: {}", traceback(py, &error));
             }
@@ -156,6 +158,7 @@ fn prepare(
         log::warn!("{warning}");
     }
     code_watch::warn(py, runtime.config());
+    shared_modules::import(py, runtime.config());
     Ok(runtime)
 }
 

@@ -50,7 +50,7 @@ def _end_executors() -> None:
 
 
 def release_frozen() -> None:
-    """What `--preload` has kept from the collector is freed, so that its files are written."""
+    """What was kept from the collector before a fork is freed, so that its files are written."""
     gc.unfreeze()
 
 

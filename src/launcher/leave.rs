@@ -44,11 +44,15 @@ pub(super) fn leave(py: Python<'_>, logs: Log, exit: Exit, config: &Config, slot
         }
         Err(error) => log::error!("{}", traceback(py, &error)),
     }
+    exit.code
+}
+
+/// What the process, or the one that it was forked from, has kept from the collector is freed at its end, as ever.
+pub(super) fn release_frozen(py: Python<'_>) {
     let released = helper(py).and_then(|helper| helper.call_method0("release_frozen"));
     if let Err(error) = released {
         log::debug!("gc.unfreeze: {}", traceback(py, &error));
     }
-    exit.code
 }
 
 /// At its end the interpreter gives every signal back to the kernel that Python has a handler for. One that came then
