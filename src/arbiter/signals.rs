@@ -25,7 +25,7 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{
-    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction,
 };
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{getpid, pipe2, read, write};
@@ -286,12 +286,13 @@ fn identity(pipe: BorrowedFd<'_>) -> Option<u64> {
 
 /// The loop cannot get the signal: this is another process, or code of the application has closed the pipe, as by
 /// `os.closerange(3, 256)`. The process must still end when a signal says so. The signal comes again when the handler returns.
+/// It comes to the process: the thread that looks at the arbiter's note calls this too, and blocks all signals.
 fn take_default_effect(number: c_int) {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     if let Ok(signal) = Signal::try_from(number) {
-        // SAFETY: the default is no handler at all. sigaction(2) and raise(3) may be called in a signal handler.
+        // SAFETY: the default is no handler at all. sigaction(2) and kill(2) may be called in a signal handler.
         let _ = unsafe { sigaction(signal, &default) };
-        let _ = raise(signal);
+        let _ = kill(getpid(), signal);
     }
 }
 
@@ -322,8 +323,6 @@ const NO_PIPE: RawFd = -1;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::signal::kill;
-    use nix::unistd::getpid;
 
     #[test]
     fn names_are_gunicorns() {

@@ -771,6 +771,18 @@ def test_a_worker_without_descriptors_is_replaced_at_once(server, tmp_path, what
 
 
 @pytest.mark.ours
+def test_a_worker_that_cannot_get_its_signal_ends_all_the_same(server, tmp_path):
+    """The thread that looks for the arbiter's note blocks all signals, and sent this one to itself: 30 s passed."""
+    own = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: None)\n"
+    (tmp_path / "closing.py").write_text(own + CLOSING)
+    one = server("closing:app", "--threads", "2", "--pythonpath", str(APPS), cwd=tmp_path)
+    with contextlib.suppress(OSError, Disconnected), Client(one.address, 1) as client:
+        client.request("GET", "/pipes")
+    one.send_signal(signal.SIGTERM)
+    assert one.wait_exit(12) == 0
+
+
+@pytest.mark.ours
 def test_the_admin_port_answers_while_children_live(server, gates):
     one = server(APP, "--admin-bind", "127.0.0.1:0")
     one.get("/left")
