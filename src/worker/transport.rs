@@ -115,7 +115,7 @@ impl Transport {
     /// As [`Transport::write`], when nothing is written after `bytes`, and the end of the stream is sent at once.
     pub(super) fn write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(socket) => socket.write(bytes),
+            Self::Plain(socket) => socket.write_before_end(&[IoSlice::new(bytes)]),
             Self::Tls(tls) => tls.write_before(Next::End, &[IoSlice::new(bytes)]),
         }
     }

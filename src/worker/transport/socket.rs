@@ -92,7 +92,7 @@ impl Socket {
 
     /// As [`Socket::write_vectored`], when the end of the stream is sent next: it leaves in the last segment of these bytes,
     /// so that the client's system is woken once.
-    fn write_before_end(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(super) fn write_before_end(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
         retry(|| {
             let mut control = SendAncillaryBuffer::default();
