@@ -1,15 +1,19 @@
 //! An alarm rings for one thread, its owner, in a time that any thread sets: a timer of the process signals the owner, which waits
 //! for the signal (`timer_create(2)`, `SIGEV_THREAD_ID`). There is no descriptor that the application could close or inherit, and
 //! a child process has no timers.
+//!
+//! The application may use the signal too. When it sets another handler the kernel may forget a signal that is pending, and
+//! the timer with it: the owner looks by itself after [`PATIENCE`]. A signal that no timer has sent is passed on to the handler.
 #![expect(
     unsafe_code,
-    reason = "nix says of its timer neither that it may move to other threads nor that it may not"
+    reason = "nix does not say that its timer may move to other threads, and has no wait that tells who has sent a signal"
 )]
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigEvent, SigSet, SigevNotify, SigmaskHow, Signal};
+use nix::libc;
+use nix::sys::signal::{SigEvent, SigSet, SigevNotify, SigmaskHow, Signal, raise};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
@@ -25,6 +29,8 @@ unsafe impl Send for Alarm {}
 
 /// What rings: nothing does by default when it comes (`signal(7)`), so a late one is harmless.
 const ALARM_SIGNAL: Signal = Signal::SIGURG;
+/// The owner waits no longer than this. A worker that has nothing to do wakes up twice a second without it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Alarm {
     /// The calling thread is the owner.
@@ -43,7 +49,7 @@ impl Alarm {
 
     /// Ring in `time`, which is not zero, and not at the time that was set before.
     pub(crate) fn ring_in(&mut self, time: Duration) {
-        let time = Expiration::OneShot(TimeSpec::from_duration(time));
+        let time = Expiration::OneShot(time.into());
         // A valid time of a timer that exists.
         let set = self.0.set(time, TimerSetTimeFlags::empty());
         debug_assert!(set.is_ok());
@@ -72,10 +78,37 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    /// Sleep until it rings, or has rung since the last time.
+    /// Sleep until it rings, or has rung since the last time, or for [`PATIENCE`].
     pub(crate) fn wait(&self) {
-        // The set is valid, and an interrupted wait is only a short one.
-        let _ = self.signals.wait();
+        self.wait_for(PATIENCE);
+    }
+
+    fn wait_for(&self, patience: Duration) {
+        while !self.wait_for_signal(patience) {
+            self.pass_on();
+        }
+    }
+
+    /// Sleep until the signal comes. Returns false when no timer has sent it.
+    fn wait_for_signal(&self, patience: Duration) -> bool {
+        // SAFETY: a structure of numbers and pointers, for which all zeros is a value. The system writes it.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let time = TimeSpec::from(patience);
+        // SAFETY: the three are valid for the call.
+        let signal = unsafe { libc::sigtimedwait(self.signals.as_ref(), &mut info, time.as_ref()) };
+        // A wait that is over, or was interrupted, is only a look.
+        signal == -1 || info.si_code == libc::SI_TIMER
+    }
+
+    /// The application's handler gets the signal, if this thread had not blocked it before.
+    fn pass_on(&self) {
+        let Some(before) = self.before.filter(|before| !before.contains(ALARM_SIGNAL)) else {
+            return;
+        };
+        // It is pending until the mask lets it come, on this thread.
+        let _ = raise(ALARM_SIGNAL);
+        let _ = before.thread_set_mask();
+        let _ = self.signals.thread_block();
     }
 }
 
@@ -117,6 +150,15 @@ mod tests {
         let expected = Alarm::expect();
         alarm.ring_in(Duration::from_nanos(1));
         expected.wait();
+    }
+
+    #[test]
+    fn the_owner_looks_by_itself_when_nothing_rings() {
+        let expected = Alarm::expect();
+        let begun = Instant::now();
+        let patience = Duration::from_millis(5);
+        expected.wait_for(patience);
+        assert!(begun.elapsed() >= patience);
     }
 
     #[test]

@@ -251,3 +251,16 @@ def test_coverage_of_a_worker_is_saved(server, tmp_path, threads):
         saved.read()
         data.update(saved)
     assert {2, 3} <= set(data.lines(str(tmp_path / "inside.py"))), "the lines of the request"
+
+
+@THREADS
+def test_the_signal_that_wakes_the_event_loop_is_the_applications_too(server, gates, threads):
+    """While requests are few and brief the worker's own thread waits for SIGURG. The application has a handler."""
+    one = server("urgent:app", "--threads", threads)
+    (worker,) = one.workers()
+    with one.connect() as client:
+        for count in range(1, 11):
+            for _ in range(30):
+                assert client.request("GET", "/").body == b"ok"
+            os.kill(worker, signal.SIGURG)
+            gates.wait_notes("urgent", count)
