@@ -33,7 +33,7 @@
 //!
 //! # Protocols
 //!
-//! A connection is a [`Link`](link) and the protocol that it speaks. It begins as HTTP/1. When its first bytes are HTTP/2's preface,
+//! A connection is a `Link` (`link.rs`) and the protocol that it speaks. It begins as HTTP/1. When its first bytes are HTTP/2's preface,
 //! or ALPN has chosen it, or a request asks for it, `http2.rs` takes over. Each call of the loop to a connection is a step of the
 //! protocol, which is given the link. A stream is a request
 //! with a number, which is one more field of [`pool::ConnId`](crate::pool::ConnId): it addresses jobs, replies, windows,
