@@ -133,6 +133,15 @@ def session_members(session: int) -> list[int]:
     return members
 
 
+def descriptors(pid: int) -> dict[str, str]:
+    """What each descriptor of a process refers to, by number; not those that it closes meanwhile."""
+    targets = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            targets[entry.name] = str(entry.readlink())
+    return targets
+
+
 def fork_servers(one: Server) -> list[int]:
     """Living fork servers of `--preload`, by their titles: the arbiter's children or those of a worker."""
     found = []

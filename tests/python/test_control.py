@@ -22,7 +22,7 @@ import pytest
 from test_descriptors import cpu_seconds
 
 from ferricorn import ctl
-from harness import PATIENCE_S, RUNTIME, clean_environment, wait_until
+from harness import PATIENCE_S, RUNTIME, clean_environment, descriptors, wait_until
 
 pytestmark = pytest.mark.ours
 
@@ -342,9 +342,8 @@ def test_workers_do_not_have_the_socket(server, runtime):
         sockets = {line.split()[6] for line in listed if line.endswith(str(path_of(one)))}
         assert sockets
         for worker in one.workers():
-            for descriptor in Path(f"/proc/{worker}/fd").iterdir():
-                with contextlib.suppress(OSError):
-                    assert str(descriptor.readlink()).removeprefix("socket:[").rstrip("]") not in sockets
+            for target in descriptors(worker).values():
+                assert target.removeprefix("socket:[").rstrip("]") not in sockets
 
 
 # -- clients of every manner -----------------------------------------------------------------------

@@ -10,13 +10,12 @@ import signal
 import socket
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 from test_admin_port import seconds_to_live
 from test_control import ask, path_of
 
-from harness import APPS, kill_session, session_members, wait_until
+from harness import APPS, descriptors, kill_session, session_members, wait_until
 from wire import Client, Disconnected
 
 pytestmark = [pytest.mark.ours, pytest.mark.slow]
@@ -270,8 +269,8 @@ def test_what_asks_for_a_name_leaves_with_nothing_of_the_server(named, tmp_path)
     one.send_signal(signal.SIGHUP)
     one.log.wait("The reload waits")
     (asking,) = set(session_members(one.pid)) - before
-    targets = [str(entry.readlink()) for entry in Path(f"/proc/{asking}/fd").iterdir()]
-    assert not [target for target in targets if target.startswith(("socket:", "/", "anon_inode:"))], targets
+    targets = descriptors(asking)
+    assert not [target for target in targets.values() if target.startswith(("socket:", "/", "anon_inode:"))], targets
     assert asking not in one.workers()
     one.send_signal(signal.SIGTERM)
     assert one.wait_exit(8) == 0

@@ -7,14 +7,13 @@ import re
 import socket
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from frames import Frames
 from test_files import resident_kib
 from test_health import ask
 
-from harness import APPS, COMMAND, HAS_GIL, PATIENCE_S, wait_until
+from harness import APPS, COMMAND, HAS_GIL, PATIENCE_S, descriptors, wait_until
 from wire import Client, Disconnected
 
 pytestmark = [pytest.mark.ours, pytest.mark.slow]
@@ -120,13 +119,10 @@ def test_memory_and_files_are_given_back_when_they_leave(server):
     """Large pieces have mappings of their own here: else the C library keeps what is freed for the next ones."""
     one, worker, before = started(server, env={"MALLOC_MMAP_THRESHOLD_": "131072"})
 
-    def descriptors():
-        return len(list(Path(f"/proc/{worker}/fd").iterdir()))
-
-    few = descriptors()
+    few = len(descriptors(worker))
     with that_do_not_read(one, made_targets(CLIENTS, 8 * MIB)):
         assert settled_growth(worker, before, 1) < 192
-    wait_until(lambda: descriptors() <= few + 2, "their descriptors")
+    wait_until(lambda: len(descriptors(worker)) <= few + 2, "their descriptors")
     assert one.get("/").status == 200
     wait_until(lambda: resident_kib(worker) - before < 64 * 1024, "their memory")
 
@@ -256,8 +252,7 @@ def test_a_child_has_no_temporary_file_of_others(server, gates, shape):
     (worker,) = one.booted()
 
     def deleted():
-        links = Path(f"/proc/{worker}/fd").iterdir()
-        return [link.name for link in links if str(link.readlink()).endswith("(deleted)")]
+        return [number for number, target in descriptors(worker).items() if target.endswith("(deleted)")]
 
     before = deleted()
     with one.connect() as client:
