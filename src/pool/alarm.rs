@@ -17,7 +17,7 @@ use nix::sys::signal::{SigEvent, SigSet, SigevNotify, SigmaskHow, Signal, raise}
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
-use nix::unistd::gettid;
+use nix::unistd::{getpid, gettid};
 
 /// See the module.
 #[derive(Debug)]
@@ -78,13 +78,14 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    /// Sleep until it rings, or has rung since the last time, or for [`PATIENCE`].
+    /// Sleep until it rings, or has rung since the last time, until another signal of its kind comes, or for [`PATIENCE`].
     pub(crate) fn wait(&self) {
         self.wait_for(PATIENCE);
     }
 
     fn wait_for(&self, patience: Duration) {
-        while !self.wait_for_signal(patience) {
+        if !self.wait_for_signal(patience) {
+            // The alarm's own signal may come to the handler with it: this is a look too.
             self.pass_on();
         }
     }
@@ -100,15 +101,21 @@ impl Expected {
         signal == -1 || info.si_code == libc::SI_TIMER
     }
 
-    /// The application's handler gets the signal, if this thread had not blocked it before.
+    /// The application's handler gets the signal: on this thread, or where this one had blocked it before, on the main one.
     fn pass_on(&self) {
-        let Some(before) = self.before.filter(|before| !before.contains(ALARM_SIGNAL)) else {
-            return;
-        };
-        // It is pending until the mask lets it come, on this thread.
-        let _ = raise(ALARM_SIGNAL);
-        let _ = before.thread_set_mask();
-        let _ = self.signals.thread_block();
+        let is_blocked = self
+            .before
+            .is_none_or(|before| before.contains(ALARM_SIGNAL));
+        if let (false, Some(before)) = (is_blocked, self.before) {
+            // It is pending until the mask lets it come.
+            let _ = raise(ALARM_SIGNAL);
+            let _ = before.thread_set_mask();
+            let _ = self.signals.thread_block();
+        } else if gettid() != getpid() {
+            let main = getpid().as_raw();
+            // SAFETY: three numbers. The main thread lives as long as its process.
+            unsafe { libc::syscall(libc::SYS_tgkill, main, main, ALARM_SIGNAL as i32) };
+        }
     }
 }
 
