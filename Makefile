@@ -175,28 +175,20 @@ $(AGENTS)/.made: $(MADE) tests/python/requirements-agents.txt
 test-agents: $(BUILT) $(AGENTS)/.made  ## monitoring agents of the field: what they have seen arrives
 	@PYTHONPATH="$(CURDIR)/src" $(AGENTS)/bin/python -m pytest tests/python/test_agents.py -n $(PYTEST_JOBS) -q $(PYTEST_ARGS)
 
-# Its own environment too: it is large, and wants old releases.
-AIRFLOW := target/airflow
-$(AIRFLOW)/.made: $(BUILT) tests/python/requirements-airflow.txt
-	@echo "installing Airflow"
-	@rm -rf $(AIRFLOW); $(BIN)/python -m venv $(AIRFLOW)
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(AIRFLOW)/bin/python -m pip install --quiet -r tests/python/requirements-airflow.txt
-	@PYTHONPATH="$(CURDIR)/src" $(AIRFLOW)/bin/python -m ferricorn.alias --over-gunicorn
+# Programs that bring gunicorn along have environments of their own: they are large, and want old releases.
+OVER_GUNICORN := target/airflow/.made target/mlflow/.made
+$(OVER_GUNICORN): target/%/.made: $(BUILT) tests/python/requirements-%.txt
+	@echo "installing $*"
+	@rm -rf target/$*; $(BIN)/python -m venv target/$*
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 target/$*/bin/python -m pip install --quiet -r tests/python/requirements-$*.txt
+	@PYTHONPATH="$(CURDIR)/src" target/$*/bin/python -m ferricorn.alias --over-gunicorn
 	@touch $@
 
-test-airflow: $(BUILT) $(AIRFLOW)/.made  ## Airflow 2's web server and its monitor, which renews workers
-	@PYTHONPATH="$(CURDIR)/src" $(AIRFLOW)/bin/python -m pytest tests/python/test_airflow.py -q $(PYTEST_ARGS)
+test-airflow: $(BUILT) target/airflow/.made  ## Airflow 2's web server and its monitor, which renews workers
+	@PYTHONPATH="$(CURDIR)/src" target/airflow/bin/python -m pytest tests/python/test_airflow.py -q $(PYTEST_ARGS)
 
-MLFLOW := target/mlflow
-$(MLFLOW)/.made: $(BUILT) tests/python/requirements-mlflow.txt
-	@echo "installing MLflow"
-	@rm -rf $(MLFLOW); $(BIN)/python -m venv $(MLFLOW)
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(MLFLOW)/bin/python -m pip install --quiet -r tests/python/requirements-mlflow.txt
-	@PYTHONPATH="$(CURDIR)/src" $(MLFLOW)/bin/python -m ferricorn.alias --over-gunicorn
-	@touch $@
-
-test-mlflow: $(BUILT) $(MLFLOW)/.made  ## MLflow's tracking server, which brings gunicorn along
-	@PYTHONPATH="$(CURDIR)/src" $(MLFLOW)/bin/python -m pytest tests/python/test_mlflow.py -q $(PYTEST_ARGS)
+test-mlflow: $(BUILT) target/mlflow/.made  ## MLflow's tracking server, which brings gunicorn along
+	@PYTHONPATH="$(CURDIR)/src" target/mlflow/bin/python -m pytest tests/python/test_mlflow.py -q $(PYTEST_ARGS)
 
 $(VENV)/.services: $(TESTS) tests/python/requirements-services.txt
 	@$(PIP) -r tests/python/requirements-services.txt

@@ -7,7 +7,7 @@ use rustls::{CipherSuite, SupportedCipherSuite};
 
 /// The library's, with the suites of the list only. TLS 1.3 keeps all of its suites unless some are named, as in OpenSSL.
 /// Without a list AES-128 is first, as in browsers: the library prefers AES-256, whose records cost a quarter more, and whose
-/// hash, SHA-384, no processor of today has instructions for, which is a tenth of a handshake.
+/// hash, SHA-384, few processors have instructions for: it took a twentieth of a full handshake.
 pub(super) fn provider(suites: &[u16]) -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     if suites.is_empty() {
@@ -73,17 +73,9 @@ mod tests {
             (&[0x1303, 0x1301], 0x1303),
         ] {
             let client = Client::new(&authority).with(|config| {
-                let mut provider = aws_lc_rs::default_provider();
-                let place = |suite: u16| offered.iter().position(|id| *id == suite);
-                provider
-                    .cipher_suites
-                    .retain(|suite| place(suite.suite().into()).is_some());
-                provider
-                    .cipher_suites
-                    .sort_by_key(|suite| place(suite.suite().into()));
                 let mut roots = RootCertStore::empty();
                 roots.add(authority.der.clone()).unwrap();
-                *config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+                *config = rustls::ClientConfig::builder_with_provider(Arc::new(provider(offered)))
                     .with_protocol_versions(&[&TLS13])
                     .unwrap()
                     .with_root_certificates(roots)
