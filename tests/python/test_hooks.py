@@ -122,9 +122,10 @@ def test_child_exit_is_called_for_killed_workers(recorded):
 
 def test_a_silent_worker_is_aborted_with_its_hook(recorded):
     one = recorded("-t", "1")
-    # The end of the request that asked whether it is up would come between the hooks.
-    one.wait("worker 1", "post_request")
+    one.wait("worker 1", "post_worker_init")
     (pid,) = one.pids()
+    # The end of the request that `pids` made would come between the hooks.
+    one.wait("worker 1", "post_request")
     os.kill(pid, signal.SIGSTOP)
     one.one.log.wait(r"WORKER TIMEOUT")
     os.kill(pid, signal.SIGCONT)
