@@ -356,12 +356,20 @@ impl Kind {
     fn allows(self, value: &[u8]) -> bool {
         match self {
             Self::Method => is_token(value),
-            // The library takes an empty one for none.
-            Self::Scheme => !value.is_empty() && Self::Text.allows(value),
+            // The library takes an empty one for none, and a digit for a letter (RFC 3986 section 3.1).
+            Self::Scheme => {
+                value.first().is_some_and(u8::is_ascii_alphabetic) && Self::Text.allows(value)
+            }
             Self::Path | Self::Text => value.is_ascii() || std::str::from_utf8(value).is_ok(),
-            Self::Unknown | Self::Field => is_field_value(value),
+            Self::Unknown | Self::Field => is_field_value(value) && !has_outer_space(value),
         }
     }
+}
+
+/// RFC 9113 section 8.2.1: what HTTP/1 strips is an error here.
+fn has_outer_space(value: &[u8]) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_space(value.first()) || is_space(value.last())
 }
 
 /// Whether the library would refuse this path or cut it, and HTTP/1 takes it.

@@ -11,7 +11,7 @@ use super::loop_clock::Clock;
 use super::worker_slot::WorkerSlot;
 
 /// Status of a request whose client was gone before it was answered (nginx's number for it).
-const CLIENT_GONE: u16 = 499;
+pub(super) const CLIENT_GONE: u16 = 499;
 /// Status of a request whose connection the application hijacked.
 const SWITCHED: u16 = 101;
 

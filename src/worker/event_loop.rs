@@ -378,6 +378,7 @@ impl EventLoop {
         }
         self.io.exhaustion.on_heartbeat(now);
         self.io.handshakes.on_heartbeat(now);
+        self.requests.stream_errors.on_heartbeat(now);
         self.connections.on_heartbeat(now);
         if self.requests.shutdown.is_serving() && self.heartbeat.is_orphan() {
             let pid = std::process::id();

@@ -5,7 +5,7 @@
 //! all others waiting. Steps over the bound wait for the next iteration.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustls::{HandshakeKind, ServerConnection};
 
@@ -14,30 +14,19 @@ use crate::pool::{ClientCertificate, Peer, TlsInfo};
 use crate::tls::{CurrentServer, PeerCertificate, Refreshed, Server, names};
 
 use super::describe::PeerText;
+use super::failure_series::{FailureSeries, Words};
 use super::transport::HandshakeError;
 use super::worker_slot::WorkerSlot;
 
 /// This many steps of handshakes are made in one iteration.
 const ITERATION_STEPS: u32 = 8;
-/// Failures within this time of the first are one more line in the log.
-const COALESCING: Duration = Duration::from_secs(5);
-
-/// Failures in close succession, of which the first is logged.
-#[derive(Debug)]
-struct Series {
-    began: Instant,
-    more: u64,
-    /// The last of them, for the log.
-    last: String,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Handshakes {
     /// `None`: the worker speaks plain HTTP.
     current: Option<CurrentServer>,
     steps_left: u32,
-    failures: Option<Series>,
+    failures: FailureSeries,
     slot: WorkerSlot,
 }
 
@@ -46,7 +35,10 @@ impl Handshakes {
         Self {
             current,
             steps_left: ITERATION_STEPS,
-            failures: None,
+            failures: FailureSeries::new(Words {
+                one: "TLS handshake failed",
+                several: "TLS handshakes failed",
+            }),
             slot,
         }
     }
@@ -106,21 +98,9 @@ impl Handshakes {
     /// A handshake has failed. The first of a series is logged at once, the others together.
     pub(super) fn note_failure(&mut self, peer: Peer, error: &HandshakeError, now: Instant) {
         self.slot.get().add_tls_failed(1);
-        let what = format!("with ip={}: {error}", PeerText(peer));
-        match &mut self.failures {
-            Some(series) => {
-                series.more += 1;
-                series.last = what;
-            }
-            None => {
-                log::info!("TLS handshake failed {what}");
-                self.failures = Some(Series {
-                    began: now,
-                    more: 0,
-                    last: String::new(),
-                });
-            }
-        }
+        let peer = PeerText(peer);
+        self.failures
+            .note(&format_args!("with ip={peer}: {error}"), now);
     }
 
     /// Called a few times a second: are there new certificates, and is a series of failures over?
@@ -132,15 +112,7 @@ impl Handshakes {
                 log::error!("New certificates cannot be used, the old ones stay: {error}");
             }
         }
-        let is_over = |series: &mut Series| now.duration_since(series.began) >= COALESCING;
-        if let Some(Series { more, last, .. }) = self.failures.take_if(is_over)
-            && more > 0
-        {
-            log::info!(
-                "{more} more TLS handshakes failed within {} s, the last {last}",
-                COALESCING.as_secs()
-            );
-        }
+        self.failures.on_heartbeat(now);
     }
 }
 
@@ -164,19 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn failures_after_the_first_wait_for_the_end_of_their_series() {
+    fn failures_are_counted_one_by_one() {
         let (mut handshakes, now) = (plain(), Instant::now());
         for _ in 0..3 {
             handshakes.note_failure(Peer::Unix, &HandshakeError::Ended, now);
         }
-        assert_eq!(
-            handshakes.failures.as_ref().map(|series| series.more),
-            Some(2)
-        );
+        assert_eq!(handshakes.failures.more(), Some(2));
         assert_eq!(handshakes.slot.get().tls_failed(), 3);
-        handshakes.on_heartbeat(now + COALESCING / 2);
-        assert!(handshakes.failures.is_some());
-        handshakes.on_heartbeat(now + COALESCING);
-        assert!(handshakes.failures.is_none());
     }
 }

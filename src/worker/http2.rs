@@ -30,6 +30,7 @@ mod cleartext_upgrade;
 mod engine;
 mod flood_guard;
 mod frame_length;
+mod given_heads;
 mod goodbye;
 mod goodbye_stage;
 mod incoming;
@@ -38,6 +39,7 @@ mod messages;
 mod mux;
 mod response_stream;
 mod seen;
+mod sent_frames;
 mod settings_check;
 mod stream_inputs;
 mod violation;
@@ -243,7 +245,9 @@ impl Http2 {
         self.beginning.filter_output(&mut output);
         let len = output.len();
         if len > 0 {
-            if let Err(violation) = self.inspection.inspect_output(&output)
+            let verdict = self.inspection.inspect_output(&output, &mut self.seen);
+            self.apply_answers(&link.client, requests);
+            if let Err(violation) = verdict
                 && !self.goodbye.is_over()
             {
                 self.give_up(violation, &link.client, requests);

@@ -13,6 +13,7 @@ use super::accounting::Accounting;
 use super::arbiter_channel::ArbiterChannel;
 use super::deferred_drop::DeferredDrops;
 use super::dispatch::Dispatch;
+use super::failure_series::{FailureSeries, Words};
 use super::loop_clock::Clock;
 use super::request_policy::RequestPolicy;
 use super::shutdown::Shutdown;
@@ -30,6 +31,8 @@ pub(super) struct Requests {
     pub(super) arbiter: ArbiterChannel,
     pub(super) drops: DeferredDrops,
     pub(super) shutdown: Shutdown,
+    /// Streams of HTTP/2 that were reset for errors of their clients.
+    pub(super) stream_errors: FailureSeries,
 }
 
 /// What they are made from.
@@ -57,6 +60,10 @@ impl Requests {
             arbiter: setup.arbiter,
             drops: DeferredDrops::default(),
             shutdown: Shutdown::new(config.workers.graceful_timeout),
+            stream_errors: FailureSeries::new(Words {
+                one: "HTTP/2 stream is reset",
+                several: "HTTP/2 streams were reset",
+            }),
         }
     }
 }

@@ -63,6 +63,8 @@ pub(super) enum Polled {
     Request(Request<RecvStream>, SendResponse<Bytes>),
     /// All that can move now has moved.
     Nothing,
+    /// The client has broken the protocol: the connection is over too, with this code.
+    Broken(Reason),
     /// The connection is over once its bytes are written.
     Over,
 }
@@ -183,7 +185,10 @@ impl Engine {
     fn end(&mut self, error: &h2::Error) -> Polled {
         log::debug!("An HTTP/2 connection ends: {error}");
         self.state = State::Over;
-        Polled::Over
+        match error.reason() {
+            Some(code) if error.is_library() && error.is_go_away() => Polled::Broken(code),
+            _ => Polled::Over,
+        }
     }
 
     /// Whether the crate knows a stream that is not closed.

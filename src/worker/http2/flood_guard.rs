@@ -146,11 +146,13 @@ impl FloodGuard {
         )
     }
 
-    /// We reset a stream.
-    pub(super) fn on_own_reset(&mut self, code: u8) {
-        if is_clients_fault(code) {
+    /// We reset a stream. Returns whether it is for an error of the client's, or because it has too many.
+    pub(super) fn on_own_reset(&mut self, code: u8) -> bool {
+        let is_fault = is_clients_fault(code);
+        if is_fault {
             self.period.forced_resets += 1;
         }
+        is_fault || code == REFUSED_STREAM
     }
 
     /// # Errors
@@ -162,6 +164,9 @@ impl FloodGuard {
         )
     }
 }
+
+/// There are as many streams as there may be (RFC 9113 section 5.1.2).
+const REFUSED_STREAM: u8 = 7;
 
 /// PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED and FRAME_SIZE_ERROR.
 fn is_clients_fault(code: u8) -> bool {

@@ -1,13 +1,19 @@
 //! What arrives on a connection of HTTP/2: bytes are looked at and fed to the engine, requests come out, and what was seen of them is
 //! acted upon.
 
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http_message::Request;
+
 use super::Http2;
 use super::cleartext_upgrade::{Beginning, FirstStream, open_window};
 use super::engine::Polled;
 use super::seen::take_path;
-use super::violation::Violation;
+use super::violation::{Violation, why_reset};
+use crate::http::{ParseError, Status};
 use crate::worker::describe::PeerText;
-use crate::worker::http1::Client;
+use crate::worker::http1::{Answered, Client, Receiving, Refusal};
 use crate::worker::preamble::PREFACE;
 use crate::worker::requests::Requests;
 
@@ -53,39 +59,77 @@ impl Http2 {
         client: &Client,
         requests: &mut Requests,
     ) {
-        log::info!(
-            "HTTP/2 connection from ip={} is closed: {}.",
-            PeerText(client.peer()),
-            violation.what()
-        );
-        requests.accounting.slot().add_refused(1);
-        requests
-            .accounting
-            .slot()
-            .add_http2_ended(violation.guard());
+        log_end(violation, client, requests);
         // The preface may just have come: without it there is no GOAWAY. Requests that came before are logged.
         while let Polled::Request(request, respond) = self.engine.poll() {
-            let path = take_path(respond.stream_id().as_u32(), &mut self.seen);
-            self.mux.begin(request, path, respond, client, requests);
+            self.begin_request(request, respond, client, requests);
         }
         self.end(violation.code(), requests);
     }
 
     /// Take in the requests that have come, and what else was seen to come.
     pub(super) fn poll(&mut self, client: &Client, requests: &mut Requests) {
-        while let Polled::Request(request, respond) = self.engine.poll() {
-            if self.mux.is_full() {
-                // What was reset before this request came has made room for it.
-                self.apply_seen(respond.stream_id().as_u32(), client, requests);
+        loop {
+            match self.engine.poll() {
+                Polled::Request(request, respond) => {
+                    if self.mux.is_full() {
+                        // What was reset before this request came has made room for it.
+                        self.apply_seen(respond.stream_id().as_u32(), client, requests);
+                    }
+                    self.begin_request(request, respond, client, requests);
+                }
+                Polled::Broken(code) => {
+                    log_end(Violation::Found(code), client, requests);
+                    break;
+                }
+                Polled::Nothing | Polled::Over => break,
             }
-            let path = take_path(respond.stream_id().as_u32(), &mut self.seen);
-            self.mux.begin(request, path, respond, client, requests);
         }
         if !self.engine.is_full() {
             // The crate has read all that came: the requests of these it has refused.
             self.seen.paths.clear();
         }
         self.apply_seen(u32::MAX, client, requests);
+    }
+
+    fn begin_request(
+        &mut self,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        client: &Client,
+        requests: &mut Requests,
+    ) {
+        let id = respond.stream_id().as_u32();
+        self.seen.heads.take(id);
+        let path = take_path(id, &mut self.seen);
+        self.mux.begin(request, path, respond, client, requests);
+    }
+
+    /// Log what the crate has answered itself, and take streams that it has reset out.
+    pub(super) fn apply_answers(&mut self, client: &Client, requests: &mut Requests) {
+        for id in self.seen.crate_answers.drain(..) {
+            // The only page that it sends.
+            let refusal = Refusal::invalid(&ParseError::HeadTooLarge, client);
+            log_refused(id, refusal, client, requests);
+        }
+        for (id, code) in self.seen.own_resets.drain(..) {
+            let (peer, why) = (PeerText(client.peer()), why_reset(code));
+            let now = requests.clock.now();
+            requests
+                .stream_errors
+                .note(&format_args!("for ip={peer}: {why}"), now);
+            let is_head = self.seen.heads.take(id);
+            if code == Reason::REFUSED_STREAM {
+                continue;
+            }
+            match is_head {
+                true => {
+                    let refusal = Refusal::new(Status::BAD_REQUEST, why, why);
+                    log_refused(id, refusal, client, requests);
+                }
+                false => self.mux.cancel_faulty(id, why, requests),
+            }
+        }
     }
 
     /// Act upon what was seen to come for streams before `end`. The others have not begun.
@@ -102,7 +146,8 @@ impl Http2 {
         self.seen.resets = later_resets;
         self.seen.faults = later;
         for (id, fault) in faults {
-            self.mux.reset(id, fault.code(), fault.what(), requests);
+            self.mux
+                .reset_faulty(id, fault.code(), fault.what(), requests);
         }
         for id in resets {
             let reason = requests.shutdown.reason_of_gone();
@@ -113,4 +158,30 @@ impl Http2 {
             }
         }
     }
+}
+
+/// The client has ended its connection with this.
+fn log_end(violation: Violation, client: &Client, requests: &Requests) {
+    log::info!(
+        "HTTP/2 connection from ip={} is closed: {}.",
+        PeerText(client.peer()),
+        violation.what()
+    );
+    let slot = requests.accounting.slot();
+    slot.add_refused(1);
+    slot.add_http2_ended(violation.guard());
+}
+
+/// The crate has refused a request: of its head nothing is known here.
+fn log_refused(id: u32, refusal: Refusal, client: &Client, requests: &mut Requests) {
+    requests.accounting.slot().add_refused(1);
+    let mut job = Receiving::begin(client, &mut requests.dispatch, &requests.clock).job;
+    job.conn = client.conn().with_stream(id);
+    let answered = Answered {
+        job,
+        status: refusal.status().code,
+        sent_bytes: 0,
+        reason: refusal.into_texts().1,
+    };
+    answered.log(requests);
 }

@@ -3,7 +3,7 @@
 //!
 //! Pure: bytes go in, bytes are passed on. A header block is passed on when it is whole, every other frame as it arrives.
 //!
-//! `flood_guard.rs` counts, `stream_inputs.rs` knows which streams are open, `frame_length.rs` has the lengths.
+//! `sent_frames.rs` looks at what is sent, `flood_guard.rs` counts, `stream_inputs.rs` knows which streams are open, `frame_length.rs` has the lengths.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -13,6 +13,7 @@ use super::frame_length::{
     FLAG_PRIORITY, PRIORITY_FRAME_BYTES, has_right_length, header_block, write_header_frames,
 };
 use super::seen::{Seen, depends_on, note_path, note_priority};
+use super::sent_frames::SentFrames;
 use super::settings_check::SettingsCheck;
 use super::stream_inputs::{FrameUse, StreamInputs};
 use super::violation::{StreamFault, Violation};
@@ -28,7 +29,7 @@ const BLOCK_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Inspection {
     input: FrameScan,
-    output: FrameScan,
+    output: SentFrames,
     opening: Opening,
     guard: FloodGuard,
     streams: StreamInputs,
@@ -41,8 +42,6 @@ pub(super) struct Inspection {
     /// Where a frame begins that is passed on when it is whole, if it is right. It is no part of a header block.
     frame_begin: Option<usize>,
     window_update: u32,
-    /// Of the RST_STREAM frame that is passing out.
-    reset_code: Vec<u8>,
     settings: SettingsCheck,
 }
 
@@ -92,7 +91,7 @@ impl Inspection {
         let list_bytes_max = settings.http2_max_header_list_size;
         Self {
             input: FrameScan::default(),
-            output: FrameScan::default(),
+            output: SentFrames::default(),
             opening: Opening::AwaitingSettings,
             guard: FloodGuard::new(list_bytes_max, now),
             streams: StreamInputs::new(settings.http2_max_concurrent_streams),
@@ -106,7 +105,6 @@ impl Inspection {
             table: HeaderTable::default(),
             frame_begin: None,
             window_update: 0,
-            reset_code: Vec::new(),
             settings: SettingsCheck::default(),
         }
     }
@@ -332,6 +330,9 @@ impl Inspection {
         if found.is_malformed || self.block.is_trailers && found.has_pseudo {
             seen.faults.push((stream, StreamFault::Malformed));
         }
+        if !self.block.is_trailers {
+            seen.heads.give(stream);
+        }
         note_path(stream, self.table.take_path(), seen);
         let begin = self.block.begin.take();
         if let Some(begin) = begin.filter(|_| found.is_to_replace) {
@@ -355,29 +356,14 @@ impl Inspection {
     ///
     /// # Errors
     /// The client has made us reset too many streams.
-    pub(super) fn inspect_output(&mut self, bytes: &[u8]) -> Result<(), Violation> {
-        let Self {
-            output,
-            reset_code,
-            guard,
-            streams,
-            ..
-        } = self;
-        output.feed(bytes, |event, _| match event {
-            FrameEvent::Payload(head, part) if head.kind == FrameKind::RstStream => {
-                reset_code.extend_from_slice(part);
-            }
-            FrameEvent::Payload(head, part) => guard.on_payload(head.kind, part.len()),
-            FrameEvent::End(head) if head.kind == FrameKind::RstStream => {
-                streams.on_own_reset(head.stream);
-                if let [0, 0, 0, code] = reset_code[..] {
-                    guard.on_own_reset(code);
-                }
-                reset_code.clear();
-            }
-            _ => {}
-        });
-        guard.check_own_resets()
+    pub(super) fn inspect_output(
+        &mut self,
+        bytes: &[u8],
+        seen: &mut Seen,
+    ) -> Result<(), Violation> {
+        let (guard, streams) = (&mut self.guard, &mut self.streams);
+        self.output.inspect(bytes, guard, streams, seen);
+        self.guard.check_own_resets()
     }
 }
 

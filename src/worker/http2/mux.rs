@@ -19,6 +19,7 @@ use http_message::header::HeaderMap;
 use crate::http::Status;
 use crate::pool::{AccessLine, ConnId, Job};
 
+use crate::worker::accounting::CLIENT_GONE;
 use crate::worker::http1::{Client, Refusal, TimedOut};
 use crate::worker::loop_clock::{Clock, Timer};
 use crate::worker::requests::{Requests, recycle};
@@ -163,6 +164,23 @@ impl Mux {
         reason: &'static str,
         requests: &mut Requests,
     ) -> bool {
+        self.give_up(id, CLIENT_GONE, reason, requests)
+    }
+
+    /// The stream was reset for an error of the client's.
+    pub(super) fn cancel_faulty(&mut self, id: u32, why: &'static str, requests: &mut Requests) {
+        self.give_up(id, Status::BAD_REQUEST.code, why, requests);
+    }
+
+    /// Nobody waits for the answer any more. Of a request that has not run the log says this status. Returns whether its answer
+    /// had not begun.
+    fn give_up(
+        &mut self,
+        id: u32,
+        status: u16,
+        reason: &'static str,
+        requests: &mut Requests,
+    ) -> bool {
         let name = self.name(id);
         let Some(stream) = self.streams.get_mut(&id) else {
             return false;
@@ -179,7 +197,7 @@ impl Mux {
                 if let Some(upload) = upload {
                     upload.drop_rest();
                 }
-                log_gone(job, reason, requests);
+                log_unanswered(job, status, reason, requests);
                 false
             }
             Phase::Running { upload, .. } => {
@@ -219,7 +237,8 @@ impl Mux {
     /// The client has reset the stream just now.
     fn forget(&mut self, id: u32, job: Box<Job>, requests: &mut Requests) {
         self.streams.remove(&id);
-        log_gone(job, requests.shutdown.reason_of_gone(), requests);
+        let reason = requests.shutdown.reason_of_gone();
+        log_unanswered(job, CLIENT_GONE, reason, requests);
     }
 
     /// Reset a stream, and forget what it was about.
@@ -230,6 +249,26 @@ impl Mux {
         reason: &'static str,
         requests: &mut Requests,
     ) {
+        if self.send_reset(id, code) {
+            self.cancel(id, reason, requests);
+        }
+    }
+
+    /// The same for an error of the client's.
+    pub(super) fn reset_faulty(
+        &mut self,
+        id: u32,
+        code: Reason,
+        why: &'static str,
+        requests: &mut Requests,
+    ) {
+        if self.send_reset(id, code) {
+            self.cancel_faulty(id, why, requests);
+        }
+    }
+
+    /// Returns whether it was to be answered.
+    fn send_reset(&mut self, id: u32, code: Reason) -> bool {
         self.has_acted = true;
         match self.streams.get_mut(&id).map(|stream| &mut stream.phase) {
             Some(
@@ -238,9 +277,9 @@ impl Mux {
                 | Phase::Running { respond, .. },
             ) => respond.send_reset(code),
             Some(Phase::Responding(response)) => response.reset(code),
-            Some(Phase::Reset | Phase::TimedOut) | None => return,
+            Some(Phase::Reset | Phase::TimedOut) | None => return false,
         }
-        self.cancel(id, reason, requests);
+        true
     }
 
     /// The connection is gone: nothing will be answered. What the pool has comes back later.
@@ -289,12 +328,11 @@ impl Mux {
     }
 }
 
-/// A request is over whose client is gone.
-fn log_gone(job: Box<Job>, reason: &str, requests: &mut Requests) {
+/// A request is over that nobody answers.
+fn log_unanswered(job: Box<Job>, status: u16, reason: &str, requests: &mut Requests) {
     if job.access_line != AccessLine::Omitted {
-        requests
-            .accounting
-            .connection_gone(&job, reason, &requests.clock);
+        let (accounting, clock) = (&mut requests.accounting, &requests.clock);
+        accounting.unanswered(&job, status, reason, clock);
     }
     recycle(job, requests);
 }

@@ -1,5 +1,8 @@
 //! What was seen to come and is not acted upon yet: the requests that it is about come out of the crate later.
 
+use h2::Reason;
+
+use super::given_heads::GivenHeads;
 use super::violation::StreamFault;
 use crate::http::StreamPriority;
 
@@ -14,6 +17,12 @@ pub(super) struct Seen {
     pub(super) faults: Vec<(u32, StreamFault)>,
     /// Paths of requests that the crate gets with another.
     pub(super) paths: Vec<(u32, Box<[u8]>)>,
+    /// Heads of which no request has come out of the crate.
+    pub(super) heads: GivenHeads,
+    /// Streams that were reset for an error of the client's.
+    pub(super) own_resets: Vec<(u32, Reason)>,
+    /// Streams whose heads the crate has answered itself.
+    pub(super) crate_answers: Vec<u32>,
 }
 
 impl Seen {

@@ -33,6 +33,8 @@ pub(super) enum Violation {
     WithinBlock,
     /// A frame on a stream that the client has ended (RFC 9113 section 5.1).
     StreamClosed,
+    /// What the h2 crate has found; it has sent this code.
+    Found(Reason),
 }
 
 impl Violation {
@@ -55,6 +57,14 @@ impl Violation {
             Self::EmptyField => "a field has neither name nor value",
             Self::WithinBlock => "a frame stands within a header block",
             Self::StreamClosed => "a frame came on a stream that the client has ended",
+            Self::Found(Reason::FLOW_CONTROL_ERROR) => {
+                "a window was exceeded, or is past its maximum"
+            }
+            Self::Found(Reason::FRAME_SIZE_ERROR) => Self::FrameSize.what(),
+            Self::Found(Reason::COMPRESSION_ERROR) => Self::Compression.what(),
+            Self::Found(Reason::STREAM_CLOSED) => Self::StreamClosed.what(),
+            Self::Found(Reason::ENHANCE_YOUR_CALM) => Self::Overhead.what(),
+            Self::Found(_) => "a frame or a setting is not allowed there",
         }
     }
 
@@ -67,7 +77,7 @@ impl Violation {
             Self::EmptyData => Http2Guard::EmptyData,
             Self::Continuations => Http2Guard::Continuations,
             Self::Block => Http2Guard::HeaderBlock,
-            Self::Overhead => Http2Guard::Overhead,
+            Self::Overhead | Self::Found(Reason::ENHANCE_YOUR_CALM) => Http2Guard::Overhead,
             Self::NoSettings
             | Self::NoPreface
             | Self::FrameSize
@@ -76,7 +86,8 @@ impl Violation {
             | Self::Padding
             | Self::Compression
             | Self::EmptyField
-            | Self::StreamClosed => Http2Guard::Protocol,
+            | Self::StreamClosed
+            | Self::Found(_) => Http2Guard::Protocol,
         }
     }
 
@@ -92,6 +103,7 @@ impl Violation {
             Self::FrameSize => Reason::FRAME_SIZE_ERROR,
             Self::WindowSize => Reason::FLOW_CONTROL_ERROR,
             Self::StreamClosed => Reason::STREAM_CLOSED,
+            Self::Found(code) => code,
             Self::Control
             | Self::EarlyResets
             | Self::ForcedResets
@@ -128,5 +140,16 @@ impl StreamFault {
             Self::Malformed | Self::EmptyWindowUpdate => Reason::PROTOCOL_ERROR,
             Self::PrioritySize => Reason::FRAME_SIZE_ERROR,
         }
+    }
+}
+
+/// Why a stream is reset with this code, for the log.
+pub(super) fn why_reset(code: Reason) -> &'static str {
+    match code {
+        Reason::PROTOCOL_ERROR => "malformed request (PROTOCOL_ERROR)",
+        Reason::FLOW_CONTROL_ERROR => "more than a window has (FLOW_CONTROL_ERROR)",
+        Reason::STREAM_CLOSED => "a frame on a closed stream (STREAM_CLOSED)",
+        Reason::FRAME_SIZE_ERROR => "a frame of a wrong length (FRAME_SIZE_ERROR)",
+        _ => "more than http2_max_concurrent_streams (REFUSED_STREAM)",
     }
 }

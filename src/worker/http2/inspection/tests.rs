@@ -35,6 +35,15 @@ impl Inspected {
             .inspect(bytes, self.now, &mut self.seen, pass)
     }
 
+    /// How many of our own frames pass.
+    fn count_sent(&mut self, frame: &[u8], most: usize) -> usize {
+        let Self {
+            inspection, seen, ..
+        } = self;
+        let passes = |_: &usize| inspection.inspect_output(frame, seen).is_ok();
+        (0..most).take_while(passes).count()
+    }
+
     /// How many frames pass.
     fn count(&mut self, frame: &[u8], most: usize) -> usize {
         (0..most).take_while(|_| self.send(frame).is_ok()).count()
@@ -105,13 +114,30 @@ fn resets_are_seen_and_counted_in_both_directions() {
     let early = (0..500).take_while(|_| inspected.inspection.note_early_reset().is_ok());
     assert_eq!(early.count(), 200);
     let forced = frame(3, 0, 7, &[0, 0, 0, 1]);
-    let forced = (0..500).take_while(|_| inspected.inspection.inspect_output(&forced).is_ok());
-    assert_eq!(forced.count(), 200);
+    assert_eq!(inspected.count_sent(&forced, 500), 200);
+    let seen = &inspected.seen.own_resets;
+    assert_eq!(
+        (seen.len(), seen[0]),
+        (201, (7, h2::Reason::PROTOCOL_ERROR))
+    );
     let mut inspected = Inspected::new();
     let cancelled = frame(3, 0, 7, &[0, 0, 0, 8]);
-    let cancelled =
-        (0..500).take_while(|_| inspected.inspection.inspect_output(&cancelled).is_ok());
-    assert_eq!(cancelled.count(), 500);
+    assert_eq!(inspected.count_sent(&cancelled, 500), 500);
+    assert!(inspected.seen.own_resets.is_empty());
+}
+
+#[test]
+fn what_the_engine_answers_to_a_head_is_told_from_what_the_application_does() {
+    let mut inspected = Inspected::new();
+    for stream in [1, 3, 5] {
+        assert_eq!(inspected.send(&frame(1, 5, stream, &[0x82])), Ok(()));
+    }
+    assert!(inspected.seen.heads.take(3), "a request has come of it");
+    for stream in [1, 3] {
+        inspected.count_sent(&frame(1, 5, stream, &[]), 1);
+    }
+    assert_eq!(inspected.seen.crate_answers, [1]);
+    assert!(inspected.seen.heads.take(5) && inspected.seen.heads.is_empty());
 }
 
 #[test]

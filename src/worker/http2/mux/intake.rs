@@ -11,7 +11,7 @@ use http_message::{Method, Request, Response as Message, StatusCode};
 
 use super::super::response_stream::Waiting;
 use super::phase::{Phase, Upload};
-use super::request_body::{Step, give_window_back};
+use super::request_body::{CUT, Step, give_window_back};
 use super::{Mux, Stream};
 use crate::http::{BodyLength, ParseError, RequestParts, Status, StreamPriority, Version};
 use crate::pool::Job;
@@ -63,11 +63,11 @@ impl Mux {
         };
         self.streams.insert(id, stream);
         let refusal = match checked {
-            _ if parts.method == Method::CONNECT => {
+            Err(error) => Some(Refusal::invalid(&error, client)),
+            Ok(_) if parts.method == Method::CONNECT => {
                 let message = "CONNECT is not supported";
                 Some(Refusal::new(Status::NOT_IMPLEMENTED, message, message))
             }
-            Err(error) => Some(Refusal::invalid(&error, client)),
             Ok((length, _)) => {
                 self.open_body(id, length, is_whole, expects_continue, requests);
                 None
@@ -162,7 +162,7 @@ impl Mux {
             let step = match self.streams.get_mut(&id) {
                 // What is taken in makes room for more, which the client is to know.
                 Some(stream) => stream.take_body(&mut self.has_acted, client, requests),
-                None => Step::Broken,
+                None => Step::Broken(CUT),
             };
             match step {
                 Step::Open => {
@@ -178,8 +178,8 @@ impl Mux {
                         self.run(id, requests);
                     }
                 }
-                Step::Broken => {
-                    self.cancel(id, "client gone before the end of the request", requests);
+                Step::Broken(why) => {
+                    self.cancel(id, why, requests);
                 }
                 Step::Refused(refusal) => self.refuse_body(id, refusal, client, requests),
             }
@@ -211,7 +211,7 @@ impl Mux {
             if stream.fail_upload(Status::BAD_REQUEST, kind, why) {
                 stream.timer.clear();
             } else if matches!(stream.phase, Phase::Receiving { .. }) {
-                self.cancel(id, "client gone before the end of the request", requests);
+                self.cancel(id, CUT, requests);
             }
         }
     }

@@ -6,19 +6,23 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use super::super::violation::why_reset;
 use super::Stream;
 use super::phase::{Phase, Upload};
 use crate::http::{ParseError, Status};
 use crate::worker::http1::{Client, Refusal, finish_body};
 use crate::worker::requests::Requests;
 
+/// Why a body is not whole whose client went.
+pub(super) const CUT: &str = "client gone before the end of the request";
+
 /// How a body goes on.
 pub(super) enum Step {
     /// More is to come.
     Open,
     Whole,
-    /// The client has reset the stream, or the connection is broken.
-    Broken,
+    /// The client has reset the stream, or the connection is broken, or the body breaks a rule: this is what the log says.
+    Broken(&'static str),
     Refused(Refusal),
 }
 
@@ -86,11 +90,11 @@ impl Stream {
             let bytes = match incoming.poll_data(&mut context) {
                 Poll::Pending => break Step::Open,
                 Poll::Ready(Some(Ok(bytes))) => bytes,
-                Poll::Ready(Some(Err(_))) => break Step::Broken,
+                Poll::Ready(Some(Err(error))) => break Step::Broken(why_broken(&error)),
                 Poll::Ready(None) => match incoming.poll_trailers(&mut context) {
                     Poll::Pending => break Step::Open,
                     Poll::Ready(Ok(_)) => break self.end_body(),
-                    Poll::Ready(Err(_)) => break Step::Broken,
+                    Poll::Ready(Err(error)) => break Step::Broken(why_broken(&error)),
                 },
             };
             *received += bytes.len() as u64;
@@ -109,7 +113,7 @@ impl Stream {
             requests.clock.extend_body(&mut self.timer, arrived);
         }
         match step {
-            Step::Whole | Step::Broken => self.timer.clear(),
+            Step::Whole | Step::Broken(_) => self.timer.clear(),
             // While the window is full the next move is the application's.
             Step::Open if self.upload().is_some_and(|upload| !upload.body.is_wanted()) => {
                 self.timer.clear();
@@ -163,6 +167,13 @@ pub(super) fn give_window_back(upload: &mut Upload) {
     if held > 0 {
         // The connection may be over already: then no window is needed.
         let _ = upload.incoming.flow_control().release_capacity(held);
+    }
+}
+
+fn why_broken(error: &h2::Error) -> &'static str {
+    match error.reason() {
+        Some(code) if error.is_library() && error.is_reset() => why_reset(code),
+        _ => CUT,
     }
 }
 
