@@ -188,6 +188,11 @@ STREAM = {
         post(1, POST + field("content-length", "+4")) + frame(DATA, 1, 1, b"four"),
         PROTOCOL_ERROR,
     ),
+    "8.2.1 a value in trailers that begins with a space": (post(1) + get(1, field("x", " a")), PROTOCOL_ERROR),
+    "8.2.1 a value in trailers that ends with a tab": (post(1) + get(1, field("x", "a\t")), PROTOCOL_ERROR),
+    "8.3.1 a scheme that begins with a digit": (get(1, b"\x82" + field(":scheme", "1http") + b"\x84"), PROTOCOL_ERROR),
+    "8.5 CONNECT without an authority": (get(1, field(":method", "CONNECT")), PROTOCOL_ERROR),
+    "8.5 CONNECT without a port": (get(1, field(":method", "CONNECT") + field(":authority", "a")), PROTOCOL_ERROR),
     "8.5 CONNECT with a path": (get(1, field(":method", "CONNECT") + b"\x84\x01\x01a"), PROTOCOL_ERROR),
 }
 
