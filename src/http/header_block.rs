@@ -13,10 +13,12 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use self::flaws::Flaws;
 pub use self::rest::BrokenBlock;
 use self::rest::Rest;
 use super::fields::{is_field_value, is_token, is_token_byte};
 
+mod flaws;
 mod rest;
 
 /// SETTINGS_HEADER_TABLE_SIZE, which we leave at its initial value (RFC 9113 section 6.5.2).
@@ -30,8 +32,8 @@ const SCRATCH_BYTES: usize = 512;
 /// What is in a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeaderBlock {
-    /// A pseudo-field.
-    pub has_pseudo: bool,
+    /// A pseudo-field, or spaces around a value, for which a request is refused elsewhere.
+    pub is_bad_in_trailers: bool,
     /// A name or value with forbidden bytes, or a pseudo-field that no request has.
     pub is_malformed: bool,
     /// [`HeaderTable::replaced`] is to be decoded instead.
@@ -55,7 +57,7 @@ pub struct HeaderTable {
 struct Entry {
     name: Name,
     bytes: usize,
-    is_bad: bool,
+    flaws: Flaws,
     /// One that is replaced.
     path: Option<Box<[u8]>>,
 }
@@ -121,10 +123,11 @@ impl HeaderTable {
     pub fn read(&mut self, block: &[u8]) -> Result<HeaderBlock, BrokenBlock> {
         self.replacements.clear();
         self.path = None;
-        let (mut found, mut has_field) = (HeaderBlock::default(), false);
+        let (mut found, mut flaws, mut has_field) =
+            (HeaderBlock::default(), Flaws::default(), false);
         let mut rest = Rest(block);
         while let Some(first) = rest.0.first() {
-            let (name, is_bad) = match first {
+            let (name, its) = match first {
                 0x80.. => {
                     let index = rest.integer(7)?;
                     // A second path is an error. It is not copied: a reference of one byte may stand for 4 KB.
@@ -143,9 +146,11 @@ impl HeaderTable {
                 _ => self.read_literal(block, &mut rest, 4)?,
             };
             has_field = true;
-            found.has_pseudo |= name.kind != Kind::Field;
-            found.is_malformed |= is_bad;
+            found.is_bad_in_trailers |= name.kind != Kind::Field;
+            flaws |= its;
         }
+        found.is_bad_in_trailers |= flaws.has_outer_space;
+        found.is_malformed = flaws.is_bad;
         found.is_to_replace = !self.replacements.is_empty();
         if self.scratch.capacity() > SCRATCH_BYTES {
             self.scratch = Vec::new();
@@ -158,7 +163,7 @@ impl HeaderTable {
         block: &'a [u8],
         rest: &mut Rest<'a>,
         prefix_bits: u32,
-    ) -> Result<(Name, bool), BrokenBlock> {
+    ) -> Result<(Name, Flaws), BrokenBlock> {
         let begin = block.len() - rest.0.len();
         let is_indexed = prefix_bits == 6;
         let index = rest.integer(prefix_bits)?;
@@ -170,7 +175,7 @@ impl HeaderTable {
         let value = rest.string(&mut self.scratch)?;
         let (value_length, is_allowed) = (value.len(), name.kind.allows(value));
         let path = (name.kind == Kind::Path && is_path_to_replace(value)).then(|| value.into());
-        let is_bad = name.is_bad || !is_allowed;
+        let flaws = Flaws::of_value(value, name.is_bad || !is_allowed);
         // A bad name of the dynamic table is a good one in the library's, of the same length if it has one.
         let is_known_good = index > STATIC_NAMES.len() && name.length > 0;
         let mut kept = name;
@@ -197,23 +202,23 @@ impl HeaderTable {
             self.insert(Entry {
                 name: kept,
                 bytes: ENTRY_BYTES + name.length + value_length,
-                is_bad,
+                flaws,
                 path,
             });
         }
-        Ok((name, is_bad))
+        Ok((name, flaws))
     }
 
-    /// The name of an entry, and whether the entry is bad.
-    fn entry(&self, index: usize) -> Result<(Name, bool), BrokenBlock> {
+    /// The name of an entry, and what is wrong with the entry.
+    fn entry(&self, index: usize) -> Result<(Name, Flaws), BrokenBlock> {
         let index = index.checked_sub(1).ok_or(BrokenBlock)?;
         if let Some(length) = STATIC_NAMES.get(index) {
             let name = Name::of_static(index, usize::from(*length));
-            return Ok((name, name.is_bad));
+            return Ok((name, Flaws::of_value(&[], name.is_bad)));
         }
         let entry = self.entries.get(index - STATIC_NAMES.len());
         let entry = entry.ok_or(BrokenBlock)?;
-        Ok((entry.name, entry.is_bad))
+        Ok((entry.name, entry.flaws))
     }
 
     fn path_of(&self, index: usize) -> Option<Box<[u8]>> {
@@ -361,15 +366,9 @@ impl Kind {
                 value.first().is_some_and(u8::is_ascii_alphabetic) && Self::Text.allows(value)
             }
             Self::Path | Self::Text => value.is_ascii() || std::str::from_utf8(value).is_ok(),
-            Self::Unknown | Self::Field => is_field_value(value) && !has_outer_space(value),
+            Self::Unknown | Self::Field => is_field_value(value),
         }
     }
-}
-
-/// RFC 9113 section 8.2.1: what HTTP/1 strips is an error here.
-fn has_outer_space(value: &[u8]) -> bool {
-    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    is_space(value.first()) || is_space(value.last())
 }
 
 /// Whether the library would refuse this path or cut it, and HTTP/1 takes it.

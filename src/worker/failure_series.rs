@@ -4,19 +4,11 @@ use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 /// Failures within this time of the first are one more line.
-const COALESCING: Duration = Duration::from_secs(5);
-
-/// How the log calls one of them, and several.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Words {
-    pub(super) one: &'static str,
-    pub(super) several: &'static str,
-}
+pub(super) const COALESCING: Duration = Duration::from_secs(5);
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct FailureSeries {
-    words: Words,
     current: Option<Series>,
 }
 
@@ -29,49 +21,30 @@ struct Series {
 }
 
 impl FailureSeries {
-    pub(super) fn new(words: Words) -> Self {
-        Self {
-            words,
-            current: None,
-        }
-    }
-
-    /// One more has come. `what` follows the words in the log.
-    pub(super) fn note(&mut self, what: &dyn Display, now: Instant) {
+    /// One more has come. Returns whether it is the first, to be logged now.
+    pub(super) fn note(&mut self, what: &dyn Display, now: Instant) -> bool {
         match &mut self.current {
             Some(series) => {
                 series.more += 1;
                 series.last = what.to_string();
+                false
             }
             None => {
-                log::info!("{} {what}", self.words.one);
                 self.current = Some(Series {
                     began: now,
                     more: 0,
                     last: String::new(),
                 });
+                true
             }
         }
     }
 
-    /// Called a few times a second: is the series over?
-    pub(super) fn on_heartbeat(&mut self, now: Instant) {
+    /// Called a few times a second. Returns how many more a series has had that is over, and the last of them.
+    pub(super) fn on_heartbeat(&mut self, now: Instant) -> Option<(u64, String)> {
         let is_over = |series: &mut Series| now.duration_since(series.began) >= COALESCING;
-        if let Some(Series { more, last, .. }) = self.current.take_if(is_over)
-            && more > 0
-        {
-            log::info!(
-                "{more} more {} within {} s, the last {last}",
-                self.words.several,
-                COALESCING.as_secs()
-            );
-        }
-    }
-
-    /// How many the next line is about, while a series lasts.
-    #[cfg(test)]
-    pub(super) fn more(&self) -> Option<u64> {
-        self.current.as_ref().map(|series| series.more)
+        let Series { more, last, .. } = self.current.take_if(is_over)?;
+        (more > 0).then_some((more, last))
     }
 }
 
@@ -81,18 +54,16 @@ mod tests {
 
     #[test]
     fn failures_after_the_first_wait_for_the_end_of_their_series() {
-        let words = Words {
-            one: "It failed",
-            several: "failed",
-        };
-        let (mut failures, now) = (FailureSeries::new(words), Instant::now());
-        for _ in 0..3 {
-            failures.note(&"here", now);
-        }
-        assert_eq!(failures.more(), Some(2));
-        failures.on_heartbeat(now + COALESCING / 2);
-        assert_eq!(failures.more(), Some(2));
-        failures.on_heartbeat(now + COALESCING);
-        assert_eq!(failures.more(), None);
+        let (mut failures, now) = (FailureSeries::default(), Instant::now());
+        let noted = ["a", "b", "c"].map(|what| failures.note(&what, now));
+        assert_eq!(noted, [true, false, false]);
+        assert_eq!(failures.on_heartbeat(now + COALESCING / 2), None);
+        let over = failures.on_heartbeat(now + COALESCING);
+        assert_eq!(over, Some((2, "c".to_owned())));
+        assert!(
+            failures.note(&"d", now + COALESCING),
+            "a new series has begun"
+        );
+        assert_eq!(failures.on_heartbeat(now + 2 * COALESCING), None);
     }
 }

@@ -14,7 +14,7 @@ use crate::pool::{ClientCertificate, Peer, TlsInfo};
 use crate::tls::{CurrentServer, PeerCertificate, Refreshed, Server, names};
 
 use super::describe::PeerText;
-use super::failure_series::{FailureSeries, Words};
+use super::failure_series::{COALESCING, FailureSeries};
 use super::transport::HandshakeError;
 use super::worker_slot::WorkerSlot;
 
@@ -35,10 +35,7 @@ impl Handshakes {
         Self {
             current,
             steps_left: ITERATION_STEPS,
-            failures: FailureSeries::new(Words {
-                one: "TLS handshake failed",
-                several: "TLS handshakes failed",
-            }),
+            failures: FailureSeries::default(),
             slot,
         }
     }
@@ -99,8 +96,10 @@ impl Handshakes {
     pub(super) fn note_failure(&mut self, peer: Peer, error: &HandshakeError, now: Instant) {
         self.slot.get().add_tls_failed(1);
         let peer = PeerText(peer);
-        self.failures
-            .note(&format_args!("with ip={peer}: {error}"), now);
+        let what = format_args!("with ip={peer}: {error}");
+        if self.failures.note(&what, now) {
+            log::info!("TLS handshake failed {what}");
+        }
     }
 
     /// Called a few times a second: are there new certificates, and is a series of failures over?
@@ -112,7 +111,10 @@ impl Handshakes {
                 log::error!("New certificates cannot be used, the old ones stay: {error}");
             }
         }
-        self.failures.on_heartbeat(now);
+        if let Some((more, last)) = self.failures.on_heartbeat(now) {
+            let seconds = COALESCING.as_secs();
+            log::info!("{more} more TLS handshakes failed within {seconds} s, the last {last}");
+        }
     }
 }
 
@@ -141,7 +143,6 @@ mod tests {
         for _ in 0..3 {
             handshakes.note_failure(Peer::Unix, &HandshakeError::Ended, now);
         }
-        assert_eq!(handshakes.failures.more(), Some(2));
         assert_eq!(handshakes.slot.get().tls_failed(), 3);
     }
 }

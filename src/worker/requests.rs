@@ -13,11 +13,11 @@ use super::accounting::Accounting;
 use super::arbiter_channel::ArbiterChannel;
 use super::deferred_drop::DeferredDrops;
 use super::dispatch::Dispatch;
-use super::failure_series::{FailureSeries, Words};
 use super::loop_clock::Clock;
 use super::request_policy::RequestPolicy;
 use super::shutdown::Shutdown;
 use super::spool::BodyBudget;
+use super::stream_errors::StreamErrors;
 use super::worker_slot::WorkerSlot;
 
 /// See the module.
@@ -32,7 +32,7 @@ pub(super) struct Requests {
     pub(super) drops: DeferredDrops,
     pub(super) shutdown: Shutdown,
     /// Streams of HTTP/2 that were reset for errors of their clients.
-    pub(super) stream_errors: FailureSeries,
+    pub(super) stream_errors: StreamErrors,
 }
 
 /// What they are made from.
@@ -60,10 +60,7 @@ impl Requests {
             arbiter: setup.arbiter,
             drops: DeferredDrops::default(),
             shutdown: Shutdown::new(config.workers.graceful_timeout),
-            stream_errors: FailureSeries::new(Words {
-                one: "HTTP/2 stream is reset",
-                several: "HTTP/2 streams were reset",
-            }),
+            stream_errors: StreamErrors::default(),
         }
     }
 }

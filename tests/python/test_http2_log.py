@@ -103,7 +103,7 @@ def test_a_header_list_that_is_too_large_is_in_both_logs(one):
     one.log.wait(r"\[WARNING\] Invalid request from ip=127\.0\.0\.1: ")
 
 
-# What ends the connection though no guard of ours has found it.
+# What ends the connection, found by the library that knows the states of streams.
 ENDED = {
     "DATA on an idle stream": frame(0, 0, 1, b"x"),
     "PING on a stream": frame(6, 0, 1, bytes(8)),

@@ -29,7 +29,7 @@ fn the_examples_of_the_rfc_are_read_one_after_another() {
         let mut table = HeaderTable::default();
         for (block, bytes) in blocks.into_iter().zip([57, 110, 164]) {
             let found = table.read(block).unwrap();
-            assert!(found.has_pseudo && !found.is_malformed && !found.is_to_replace);
+            assert!(found.is_bad_in_trailers && !found.is_malformed && !found.is_to_replace);
             assert_eq!(table.bytes, bytes, "as the appendix has it");
         }
         assert_eq!(table.entries.len(), 3);
@@ -95,7 +95,7 @@ fn pseudo_fields_are_found_in_every_representation() {
         &[0x3f, 0xe1, 0x1f, 0x82],
         &[0x0f, 0x0d, 1, b'0', 0x82],
     ] {
-        assert!(read(block).unwrap().has_pseudo, "{block:x?}");
+        assert!(read(block).unwrap().is_bad_in_trailers, "{block:x?}");
     }
     for block in [
         &[][..],
@@ -103,12 +103,12 @@ fn pseudo_fields_are_found_in_every_representation() {
         &literal(0, b"a", b":"),
         &[0x0f, 0x0d, 1, b'0'],
     ] {
-        assert!(!read(block).unwrap().has_pseudo, "{block:x?}");
+        assert!(!read(block).unwrap().is_bad_in_trailers, "{block:x?}");
     }
     let mut table = HeaderTable::default();
     table.read(&[0x44, 2, b'/', b'x']).unwrap();
     assert!(
-        table.read(&[0xbe]).unwrap().has_pseudo,
+        table.read(&[0xbe]).unwrap().is_bad_in_trailers,
         "in the dynamic table"
     );
 }
@@ -198,7 +198,7 @@ fn a_path_that_the_library_does_not_take_as_it_is_stands_aside() {
             let block = [&b"\x82\x86"[..], &huffman_free(first), b"\0\x01a\x01b"].concat();
             let mut table = HeaderTable::default();
             let found = table.read(&block).unwrap();
-            assert!(found.has_pseudo && !found.is_malformed && found.is_to_replace);
+            assert!(found.is_bad_in_trailers && !found.is_malformed && found.is_to_replace);
             let replaced = table.replaced(&block).unwrap();
             assert_eq!(table.take_path().as_deref(), Some(path));
             assert_eq!(table.take_path(), None);
@@ -234,5 +234,22 @@ fn a_path_that_the_library_does_not_take_as_it_is_stands_aside() {
         let mut table = HeaderTable::default();
         table.read(&literal(0x40, b":path", path)).unwrap();
         assert_eq!(table.take_path(), None, "{path:?}");
+    }
+}
+
+#[test]
+fn spaces_around_a_value_are_for_trailers_alone_to_mind() {
+    for (value, is_bad) in [("a b", false), (" a", true), ("a\t", true), ("", false)] {
+        let mut table = HeaderTable::default();
+        let mut block = vec![0x40, 1, b'x', value.len() as u8];
+        block.extend_from_slice(value.as_bytes());
+        for block in [&block[..], &[0xbe]] {
+            let found = table.read(block).unwrap();
+            assert_eq!(
+                (found.is_bad_in_trailers, found.is_malformed),
+                (is_bad, false),
+                "{value:?}"
+            );
+        }
     }
 }

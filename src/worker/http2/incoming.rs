@@ -113,11 +113,8 @@ impl Http2 {
             log_refused(id, refusal, client, requests);
         }
         for (id, code) in self.seen.own_resets.drain(..) {
-            let (peer, why) = (PeerText(client.peer()), why_reset(code));
-            let now = requests.clock.now();
-            requests
-                .stream_errors
-                .note(&format_args!("for ip={peer}: {why}"), now);
+            let (why, now) = (why_reset(code), requests.clock.now());
+            requests.stream_errors.note(client.peer(), why, now);
             let is_head = self.seen.heads.take(id);
             if code == Reason::REFUSED_STREAM {
                 continue;

@@ -327,7 +327,7 @@ impl Inspection {
         };
         let found = self.table.read(block);
         let found = found.map_err(|BrokenBlock| Violation::Compression)?;
-        if found.is_malformed || self.block.is_trailers && found.has_pseudo {
+        if found.is_malformed || self.block.is_trailers && found.is_bad_in_trailers {
             seen.faults.push((stream, StreamFault::Malformed));
         }
         if !self.block.is_trailers {

@@ -172,7 +172,7 @@ impl Mux {
         self.give_up(id, Status::BAD_REQUEST.code, why, requests);
     }
 
-    /// Nobody waits for the answer any more. Of a request that has not run the log says this status. Returns whether its answer
+    /// The answer is not wanted any more. Of a request that has not run the log says this status. Returns whether its answer
     /// had not begun.
     fn give_up(
         &mut self,

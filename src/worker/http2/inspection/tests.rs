@@ -127,7 +127,7 @@ fn resets_are_seen_and_counted_in_both_directions() {
 }
 
 #[test]
-fn what_the_engine_answers_to_a_head_is_told_from_what_the_application_does() {
+fn the_engines_own_answers_are_not_taken_for_the_applications() {
     let mut inspected = Inspected::new();
     for stream in [1, 3, 5] {
         assert_eq!(inspected.send(&frame(1, 5, stream, &[0x82])), Ok(()));
