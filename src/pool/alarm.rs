@@ -6,14 +6,15 @@
 //! the timer with it: the owner looks by itself after [`PATIENCE`]. A signal that no timer has sent is passed on to the handler.
 #![expect(
     unsafe_code,
-    reason = "nix does not say that its timer may move to other threads, and has no wait that tells who has sent a signal"
+    reason = "nix does not say that its timer may move to other threads, tells a single one for glibc alone, and has no wait \
+              that tells who has sent a signal"
 )]
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::sys::signal::{SigEvent, SigSet, SigevNotify, SigmaskHow, Signal, raise};
+use nix::sys::signal::{SigEvent, SigSet, SigmaskHow, Signal, raise};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
@@ -36,14 +37,15 @@ impl Alarm {
     /// The calling thread is the owner.
     ///
     /// # Errors
-    /// The process has too many timers.
+    /// The process has too many timers, or its C library has none for a single thread.
     pub(crate) fn of_this_thread() -> io::Result<Self> {
-        let notify = SigevNotify::SigevThreadId {
-            signal: ALARM_SIGNAL,
-            thread_id: gettid().as_raw(),
-            si_value: 0,
-        };
-        let timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))?;
+        // nix has this notice for glibc alone. musl has it since 1.2.0; before, it is an error.
+        // SAFETY: a structure of numbers and a pointer, for which all zeros is a value.
+        let mut notice: libc::sigevent = unsafe { std::mem::zeroed() };
+        notice.sigev_notify = libc::SIGEV_THREAD_ID;
+        notice.sigev_signo = ALARM_SIGNAL as libc::c_int;
+        notice.sigev_notify_thread_id = gettid().as_raw();
+        let timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::from(&notice))?;
         Ok(Self(timer))
     }
 
