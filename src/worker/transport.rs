@@ -15,6 +15,7 @@ use mio::{Registry, Token};
 
 use crate::pool::Peer;
 
+mod refused_handshake;
 mod socket;
 mod tls;
 mod tls_session;

@@ -7,9 +7,10 @@ use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::sync::Arc;
 
 use rustls::ProtocolVersion;
-use rustls::server::{AcceptedAlert, Acceptor, ServerConnection};
+use rustls::server::{Accepted, AcceptedAlert, Acceptor, ServerConnection};
 use thiserror::Error;
 
+use super::refused_handshake::{ClientAge, RefusedHandshake};
 use crate::tls::Server;
 
 /// The session encrypts at most this many bytes before they are written: four records, so that a large body costs one
@@ -36,11 +37,11 @@ pub(in crate::worker) enum HandshakeError {
 /// How far the session is.
 enum Stage {
     /// The client's first message is not whole.
-    Hello(Box<Acceptor>, Arc<Server>),
+    Hello(Box<Acceptor>, Arc<Server>, ClientAge),
     /// The handshake goes on, or is done.
     Begun(Box<ServerConnection>),
     /// There will be none; the client has not yet got the reason.
-    Refused(AcceptedAlert),
+    Refused(RefusedHandshake),
 }
 
 /// See the module.
@@ -66,7 +67,7 @@ impl Session {
     /// The client's first bytes are `hello`. They are looked at when the session is resumed.
     pub(super) fn new(server: Arc<Server>, hello: &[u8]) -> Self {
         Self {
-            stage: Stage::Hello(Box::default(), server),
+            stage: Stage::Hello(Box::default(), server, ClientAge::of(hello)),
             unread: hello.to_vec(),
             has_ended: false,
             is_grown: false,
@@ -121,13 +122,17 @@ impl Session {
         // RFC 8446 section 6.1: what follows a close_notify is ignored.
         while !bytes.is_empty() && !self.has_ended {
             match &mut self.stage {
-                Stage::Hello(acceptor, server) => {
-                    read(&mut bytes, |bytes| acceptor.read_tls(bytes))?;
-                    let accepted = match acceptor.accept() {
+                Stage::Hello(acceptor, server, age) => {
+                    let age = *age;
+                    let taken = read(&mut bytes, |bytes| acceptor.read_tls(bytes));
+                    let accepted = match taken
+                        .map_or_else(|error| Err((error, None)), |()| accept(acceptor))
+                    {
                         Ok(None) => continue,
                         Ok(Some(accepted)) => {
                             let config = server.config_for(&accepted.client_hello()).clone();
-                            accepted.into_connection(config)
+                            let begun = accepted.into_connection(config);
+                            begun.map_err(|(error, alert)| (error, Some(alert)))
                         }
                         Err(refused) => Err(refused),
                     };
@@ -137,14 +142,26 @@ impl Session {
                             self.stage = Stage::Begun(Box::new(session));
                         }
                         Err((error, alert)) => {
-                            self.stage = Stage::Refused(alert);
+                            let refused = RefusedHandshake::new(&error, alert, age);
+                            self.stage = Stage::Refused(refused);
                             return Err(error);
                         }
                     }
                 }
                 Stage::Begun(session) => {
                     read(&mut bytes, |bytes| session.read_tls(bytes))?;
-                    let state = session.process_new_packets()?;
+                    let state = match session.process_new_packets() {
+                        Ok(state) => state,
+                        Err(error) => {
+                            if error == rustls::Error::NoCertificatesPresented
+                                && let Some(refused) =
+                                    RefusedHandshake::without_certificate(session)
+                            {
+                                self.stage = Stage::Refused(refused);
+                            }
+                            return Err(error);
+                        }
+                    };
                     self.has_ended = state.peer_has_closed();
                     if state.plaintext_bytes_to_read() >= PLAINTEXT_BYTES_MAX {
                         self.unread = bytes.to_vec();
@@ -255,4 +272,13 @@ fn read(
         Ok(_) => Ok(()),
         Err(error) => Err(rustls::Error::General(error.to_string())),
     }
+}
+
+/// The client's first message, when it is whole; or an error and rustls' alert, if it has one.
+fn accept(
+    acceptor: &mut Acceptor,
+) -> Result<Option<Accepted>, (rustls::Error, Option<AcceptedAlert>)> {
+    acceptor
+        .accept()
+        .map_err(|(error, alert)| (error, Some(alert)))
 }
