@@ -24,6 +24,16 @@ use nix::unistd::{getpid, gettid};
 #[derive(Debug)]
 pub(crate) struct Alarm(Timer);
 
+/// How much of an alarm's time has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AlarmAge {
+    /// Less than half of it.
+    FarOff,
+    Near,
+    /// All of it.
+    Over,
+}
+
 // SAFETY: a timer's handle is a number of the process (`timer_settime(2)`), valid on all of its threads, and is used
 // behind a lock. nix keeps it as the pointer that glibc has for its type.
 unsafe impl Send for Alarm {}
@@ -49,12 +59,29 @@ impl Alarm {
         Ok(Self(timer))
     }
 
-    /// Ring in `time`, which is not zero, and not at the time that was set before.
+    /// Ring in `time`, and not at the time that was set before. Zero is never.
     pub(crate) fn ring_in(&mut self, time: Duration) {
         let time = Expiration::OneShot(time.into());
         // A valid time of a timer that exists.
         let set = self.0.set(time, TimerSetTimeFlags::empty());
         debug_assert!(set.is_ok());
+    }
+
+    /// Do not ring, unless it has rung.
+    pub(crate) fn silence(&mut self) {
+        self.ring_in(Duration::ZERO);
+    }
+
+    /// How much has passed, until `now`, of an alarm's `time`.
+    pub(crate) fn age(since: Instant, now: Instant, time: Duration) -> AlarmAge {
+        let passed = now.saturating_duration_since(since);
+        if passed >= time {
+            AlarmAge::Over
+        } else if passed >= time / 2 {
+            AlarmAge::Near
+        } else {
+            AlarmAge::FarOff
+        }
     }
 
     /// The owner expects it: the signal is kept for [`Expected::wait`] from now on.
@@ -178,6 +205,34 @@ mod tests {
         assert!(blocked());
         drop(expected);
         assert!(!blocked());
+    }
+
+    #[test]
+    fn a_silenced_alarm_does_not_ring() {
+        let mut alarm = Alarm::of_this_thread().unwrap();
+        let expected = Alarm::expect();
+        let begun = Instant::now();
+        let (time, patience) = (Duration::from_millis(20), Duration::from_millis(60));
+        alarm.ring_in(time);
+        alarm.silence();
+        expected.wait_for(patience);
+        assert!(begun.elapsed() >= patience);
+    }
+
+    #[test]
+    fn an_alarm_is_far_off_for_the_first_half_of_its_time() {
+        let since = Instant::now();
+        let time = Duration::from_micros(100);
+        for (passed, age) in [
+            (0, AlarmAge::FarOff),
+            (49, AlarmAge::FarOff),
+            (50, AlarmAge::Near),
+            (99, AlarmAge::Near),
+            (100, AlarmAge::Over),
+        ] {
+            let now = since + Duration::from_micros(passed);
+            assert_eq!(Alarm::age(since, now, time), age, "{passed} us");
+        }
     }
 
     #[test]

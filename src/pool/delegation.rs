@@ -8,10 +8,17 @@ use std::time::Duration;
 
 /// A delegated loop is aside for so long at most, while Python runs.
 pub(crate) const INLINE_MAX: Duration = Duration::from_micros(500);
-/// How many iterations in a row that fit are awaited before the loop is delegated.
-const CALM_MIN: u32 = 8;
-/// A delegation of fewer requests than that was not worth it and doubles it, up to this; another one halves it.
-const CALM_MAX: u32 = CALM_MIN << 10;
+/// How many iterations in a row that fit are awaited before the loop is delegated, at first,
+const CALM_FIRST: u32 = 8;
+/// and at least and at most.
+const CALM_MIN: u32 = 1;
+const CALM_MAX: u32 = 8192;
+/// Moving the loop there and back costs as much as the switches of so many iterations: a delegation of fewer that fit was not
+/// worth it, and doubles how many are awaited; another one halves it.
+const WORTH: u32 = 4;
+/// The same of a delegation that ended because a single request lasted too long. The switches of that one are spared by no
+/// way of serving it, and it says nothing of how many come at once.
+const WORTH_ALONE: u32 = 1;
 /// A sleep of the poll set that is over sooner was none: something was there already.
 const SLEEP_MIN: Duration = Duration::from_micros(3);
 /// After so many iterations in a row that found requests without a sleep, the loop and a thread are better off side by side.
@@ -48,6 +55,8 @@ pub struct Delegation {
     calm: u32,
     /// How many it takes.
     needed: u32,
+    /// Iterations whose jobs fit since the loop was delegated.
+    served: u32,
 }
 
 impl Default for Delegation {
@@ -56,7 +65,8 @@ impl Default for Delegation {
             last_fits: true,
             busy: 0,
             calm: 0,
-            needed: CALM_MIN,
+            needed: CALM_FIRST,
+            served: 0,
         }
     }
 }
@@ -69,6 +79,7 @@ impl Delegation {
             return;
         }
         self.last_fits = found.do_fit;
+        self.served = self.served.saturating_add(u32::from(found.do_fit));
         self.busy = match found.slept < SLEEP_MIN {
             true => self.busy.saturating_add(1),
             false => 0,
@@ -91,11 +102,20 @@ impl Delegation {
         self.calm >= self.needed
     }
 
-    /// The loop is back after so many jobs.
-    pub fn note_return(&mut self, jobs: u64) {
+    /// The loop is delegated.
+    pub fn note_delegated(&mut self) {
+        self.served = 0;
+    }
+
+    /// It is back.
+    pub fn note_return(&mut self) {
+        let worth = match self.stays_delegated() {
+            true => WORTH_ALONE,
+            false => WORTH,
+        };
         self.calm = 0;
         self.busy = 0;
-        self.needed = match jobs < u64::from(self.needed) {
+        self.needed = match self.served < worth {
             true => (self.needed * 2).min(CALM_MAX),
             false => (self.needed / 2).max(CALM_MIN),
         };
@@ -154,7 +174,7 @@ mod tests {
     #[test]
     fn the_loop_is_delegated_after_some_calm_and_iterations_without_jobs_do_not_count() {
         let mut delegation = Delegation::default();
-        for _ in 1..CALM_MIN {
+        for _ in 1..CALM_FIRST {
             delegation.note(found(1, true));
             delegation.note(found(0, true));
         }
@@ -167,7 +187,6 @@ mod tests {
 
     #[test]
     fn delegations_that_end_soon_are_made_more_and_more_seldom() {
-        let mut delegation = Delegation::default();
         let calm_needed = |delegation: &Delegation| {
             let mut delegation = *delegation;
             (1..).find(|_| {
@@ -175,19 +194,42 @@ mod tests {
                 delegation.is_calm()
             })
         };
+        let delegate = |delegation: &mut Delegation, iterations| {
+            delegation.note_delegated();
+            for _ in 0..iterations {
+                delegation.note(found(1, true));
+            }
+            delegation.note(found(9, false));
+            delegation.note_return();
+        };
+        let mut delegation = Delegation::default();
         for doubled in [2, 4, 8] {
-            delegation.note_return(1);
-            assert_eq!(calm_needed(&delegation), Some(CALM_MIN * doubled));
+            delegate(&mut delegation, WORTH - 1);
+            assert_eq!(calm_needed(&delegation), Some(CALM_FIRST * doubled));
         }
-        delegation.note_return(u64::from(CALM_MIN) * 8);
-        assert_eq!(calm_needed(&delegation), Some(CALM_MIN * 4));
+        delegate(&mut delegation, WORTH);
+        assert_eq!(calm_needed(&delegation), Some(CALM_FIRST * 4));
         for _ in 0..20 {
-            delegation.note_return(0);
+            delegate(&mut delegation, 0);
         }
         assert_eq!(calm_needed(&delegation), Some(CALM_MAX));
         for _ in 0..20 {
-            delegation.note_return(u64::MAX);
+            delegate(&mut delegation, WORTH * 2);
         }
         assert_eq!(calm_needed(&delegation), Some(CALM_MIN));
+    }
+
+    #[test]
+    fn a_single_request_that_lasts_too_long_makes_delegations_no_rarer_unless_it_is_the_first() {
+        let mut delegation = Delegation::default();
+        let needed = delegation.needed;
+        for (iterations, expected) in [(1, needed / 2), (0, needed)] {
+            delegation.note_delegated();
+            for _ in 0..iterations {
+                delegation.note(found(1, true));
+            }
+            delegation.note_return();
+            assert_eq!(delegation.needed, expected);
+        }
     }
 }

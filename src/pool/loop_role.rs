@@ -10,8 +10,9 @@
 //! 2. *Aside while Python runs.* A pool thread that finds jobs puts the loop aside and takes the GIL; when it has no more
 //!    jobs it takes the loop again. So does any other thread that has none.
 //! 3. *Never aside for longer than* [`INLINE_MAX`]. An alarm then wakes the monitor, which takes the loop and serves as if it
-//!    had never delegated it. The alarm is set by who puts the loop aside, unless one is set already: it is looked at when it
-//!    rings, so requests that are over sooner cost no call each.
+//!    had never delegated it. The alarm is set by who puts the loop aside, unless one is set already that is still far off:
+//!    it is looked at when it rings. Requests that follow one another closely thus put it off every now and then, and it never
+//!    rings. Where they do not follow closely it is switched off by who takes the loop: a ring costs five times as much.
 //! 4. *What is the monitor's goes to it at once*: a signal, a drain, an error, many jobs.
 //!
 //! # Why no wake-up is lost
@@ -24,7 +25,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::delegation::INLINE_MAX;
-use super::sync::{Alarm, AtomicBool, Mutex, Ordering, fence};
+use super::sync::{Alarm, AlarmAge, AtomicBool, Mutex, Ordering, fence};
 
 /// The shortest time that an alarm has: none at all switches it off.
 const AT_ONCE: Duration = Duration::from_nanos(1);
@@ -77,6 +78,10 @@ struct Role {
     alarm: Option<Alarm>,
     /// The alarm will ring, or has rung and the monitor has not looked.
     is_alarm_set: bool,
+    /// When the loop was put aside for which it was last set.
+    alarm_since: Option<Instant>,
+    /// It was over when the loop was last put aside: requests do not follow one another closely.
+    has_pauses: bool,
 }
 
 /// See the module.
@@ -106,6 +111,8 @@ impl LoopRole {
                 place: Place::Away,
                 alarm: None,
                 is_alarm_set: false,
+                alarm_since: None,
+                has_pauses: false,
             }),
             is_delegated: AtomicBool::new(false),
             is_aside: AtomicBool::new(false),
@@ -181,7 +188,7 @@ impl LoopRole {
                 }
                 Some(left) => {
                     role.place = Place::Aside(event_loop, since);
-                    role.set_alarm(left);
+                    role.set_alarm(left, since);
                     None
                 }
             },
@@ -192,15 +199,17 @@ impl LoopRole {
         let mut role = self.role.lock();
         role.place = Place::Aside(event_loop, now);
         self.is_aside.store(true, Ordering::Relaxed);
-        if !role.is_alarm_set {
-            role.set_alarm(INLINE_MAX);
+        let age = role.alarm_age(now);
+        role.has_pauses = age == AlarmAge::Over;
+        if !role.is_alarm_set || age != AlarmAge::FarOff {
+            role.set_alarm(INLINE_MAX, now);
         }
     }
 
     fn give_back(&self, back: Back) {
         let mut role = self.role.lock();
         role.place = Place::Back(back);
-        role.set_alarm(AT_ONCE);
+        role.set_alarm(AT_ONCE, Instant::now());
     }
 
     fn take(&self) -> Option<Box<dyn DelegableLoop>> {
@@ -208,6 +217,7 @@ impl LoopRole {
         match std::mem::replace(&mut role.place, Place::Away) {
             Place::Aside(event_loop, _) => {
                 self.is_aside.store(false, Ordering::Relaxed);
+                role.silence_alarm_before_pause();
                 Some(event_loop)
             }
             other => {
@@ -280,10 +290,25 @@ impl Drop for Held<'_> {
 struct LoopPanicked;
 
 impl Role {
-    fn set_alarm(&mut self, time: Duration) {
+    fn set_alarm(&mut self, time: Duration, since: Instant) {
         self.is_alarm_set = true;
+        self.alarm_since = Some(since);
         if let Some(alarm) = &mut self.alarm {
             alarm.ring_in(time);
+        }
+    }
+
+    fn alarm_age(&self, now: Instant) -> AlarmAge {
+        self.alarm_since
+            .map_or(AlarmAge::Over, |since| Alarm::age(since, now, INLINE_MAX))
+    }
+
+    /// The loop is taken. An alarm that would ring in a pause, for nothing, does not.
+    fn silence_alarm_before_pause(&mut self) {
+        if self.has_pauses && std::mem::take(&mut self.is_alarm_set) {
+            if let Some(alarm) = &mut self.alarm {
+                alarm.silence();
+            }
         }
     }
 }

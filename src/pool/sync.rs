@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-pub(crate) use super::alarm::Alarm;
+pub(crate) use super::alarm::{Alarm, AlarmAge};
 use crate::fork_guard;
 
 /// A descriptor that is readable from a signal until it is drained.

@@ -177,6 +177,15 @@ mod sync {
         static BELL: Arc<Bell> = Arc::default();
         /// Whether a time that is asked for is over: not at the first look, and then it is.
         static IS_OVER: Cell<bool> = Cell::new(false);
+        /// How often a thread has asked for an alarm's age, which is another one each time.
+        static AGES: Cell<usize> = Cell::new(0);
+    }
+
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum AlarmAge {
+        FarOff,
+        Near,
+        Over,
     }
 
     /// An alarm that rings as soon as it is set, which may be before or after anything else.
@@ -191,6 +200,16 @@ mod sync {
         pub(crate) fn ring_in(&mut self, _: Duration) {
             *self.0.has_rung.lock().expect("not poisoned") = true;
             self.0.rings.notify_one();
+        }
+
+        #[allow(clippy::needless_pass_by_ref_mut, reason = "as the real one")]
+        pub(crate) fn silence(&mut self) {
+            *self.0.has_rung.lock().expect("not poisoned") = false;
+        }
+
+        pub(crate) fn age(_: Instant, _: Instant, _: Duration) -> AlarmAge {
+            let ages = [AlarmAge::Over, AlarmAge::FarOff, AlarmAge::Near];
+            ages[AGES.with(|count| count.replace(count.get() + 1)) % ages.len()]
         }
 
         pub(crate) fn expect() -> Expected {

@@ -38,11 +38,10 @@ impl EventLoop {
 
     /// The loop is with the monitor, perhaps again.
     fn return_to_monitor(&mut self) {
-        let Some((dispatched, left)) = self.runner.return_to_monitor() else {
+        let Some(left) = self.runner.return_to_monitor() else {
             return;
         };
-        let jobs = self.requests.dispatch.dispatched() - dispatched;
-        self.delegation.note_return(jobs);
+        self.delegation.note_return();
         for descriptor in left {
             self.on_descriptor(descriptor);
         }
@@ -65,7 +64,8 @@ impl DelegableLoop for EventLoop {
         while !self.requests.shutdown.is_over() {
             self.sleep_and_iterate()?;
             if self.may_delegate() {
-                self.runner.delegate(self.requests.dispatch.dispatched());
+                self.runner.delegate();
+                self.delegation.note_delegated();
                 return Ok(Served::Calm);
             }
         }
