@@ -215,6 +215,7 @@ impl Http2 {
             self.mux.take_bodies(&link.client, requests);
             self.mux.submit(&mut link.usage, &link.client, requests);
             let has_acted = self.mux.take_acted();
+            let was_over = self.goodbye.is_over();
             let step = self.write(link, requests, writes);
             written += step;
             match flush(link, Pace::Ordinary, requests, writes) {
@@ -224,7 +225,12 @@ impl Http2 {
             }
             // What has just come may have opened a window.
             let may_move = has_moved || step > 0 || std::mem::take(&mut is_first);
-            let goes_on = has_acted || self.engine.is_full() || may_move && self.mux.is_sending();
+            // What was written may have been one reset too many: its GOAWAY is to follow.
+            let has_ended = self.goodbye.is_over() && !was_over;
+            let goes_on = has_acted
+                || has_ended
+                || self.engine.is_full()
+                || may_move && self.mux.is_sending();
             if !goes_on {
                 return self.await_next(link, requests);
             }

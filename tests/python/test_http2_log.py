@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from frames import CANCEL, FLOW_CONTROL_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, Frames
+from frames import CANCEL, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, Frames
 from hyperframe.frame import RstStreamFrame, SettingsFrame
 from test_http2_violations import GET, POST, WINDOW_UPDATE, field, frame, get, post, u32
 
@@ -165,3 +165,12 @@ def test_a_waiting_request_that_is_reset_for_a_fault_is_not_run(one, gates):
         assert [client.reply(stream).status for stream in busy] == [200, 200]
         assert client.reply(client.ask("/note/last")).body == b"noted"
     assert gates.notes("ran") == ["/note/last"]
+
+
+def test_too_many_bad_requests_at_once_end_the_connection_without_another_event(one):
+    """It sends them together, and nothing more that would wake its connection."""
+    bad = b"".join(get(stream, GET + field("connection", "close")) for stream in range(1, 403, 2))
+    with Frames(one.address, PATIENCE_S) as client:
+        client.wait(SettingsFrame)
+        client.send_bytes(bad)
+        assert client.end()[-1][1] == ENHANCE_YOUR_CALM
