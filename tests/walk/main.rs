@@ -151,7 +151,7 @@ fn table(page: &str) -> Vec<String> {
 
 /// The loop may do something else meanwhile (a heartbeat, a sleep that ends): then the trace is taken again. On a busy machine it
 /// does more often.
-const ATTEMPTS: usize = 6;
+const ATTEMPTS: usize = 12;
 
 #[test]
 fn a_request_walks_as_contributing_says() {
