@@ -20,6 +20,7 @@ use super::worker_slot::WorkerSlot;
 
 /// This many steps of handshakes are made in one iteration.
 const ITERATION_STEPS: u32 = 8;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Handshakes {

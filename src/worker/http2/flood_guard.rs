@@ -6,7 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::violation::Violation;
+use h2::Reason;
+
+use super::violation::{Violation, is_clients_fault};
 use crate::http::{FrameHead, FrameKind};
 
 /// How long frames are counted together.
@@ -147,12 +149,12 @@ impl FloodGuard {
     }
 
     /// We reset a stream. Returns whether it is for an error of the client's, or because it has too many.
-    pub(super) fn on_own_reset(&mut self, code: u8) -> bool {
+    pub(super) fn on_own_reset(&mut self, code: Reason) -> bool {
         let is_fault = is_clients_fault(code);
         if is_fault {
             self.period.forced_resets += 1;
         }
-        is_fault || code == REFUSED_STREAM
+        is_fault || code == Reason::REFUSED_STREAM
     }
 
     /// # Errors
@@ -163,14 +165,6 @@ impl FloodGuard {
             Violation::ForcedResets,
         )
     }
-}
-
-/// There are as many streams as there may be (RFC 9113 section 5.1.2).
-const REFUSED_STREAM: u8 = 7;
-
-/// PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED and FRAME_SIZE_ERROR.
-fn is_clients_fault(code: u8) -> bool {
-    matches!(code, 1 | 3 | 5 | 6)
 }
 
 fn flood_if(is_flood: bool, violation: Violation) -> Result<(), Violation> {

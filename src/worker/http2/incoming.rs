@@ -143,8 +143,7 @@ impl Http2 {
         self.seen.resets = later_resets;
         self.seen.faults = later;
         for (id, fault) in faults {
-            self.mux
-                .reset_faulty(id, fault.code(), fault.what(), requests);
+            self.mux.reset(id, fault.code(), fault.what(), requests);
         }
         for id in resets {
             let reason = requests.shutdown.reason_of_gone();

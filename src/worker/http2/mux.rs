@@ -31,6 +31,7 @@ mod phase;
 mod request_body;
 
 use self::phase::Phase;
+use super::violation::is_clients_fault;
 
 /// A connection may always have this many jobs with the pool, if there are fewer threads.
 const JOBS_MIN: usize = 2;
@@ -249,26 +250,6 @@ impl Mux {
         reason: &'static str,
         requests: &mut Requests,
     ) {
-        if self.send_reset(id, code) {
-            self.cancel(id, reason, requests);
-        }
-    }
-
-    /// The same for an error of the client's.
-    pub(super) fn reset_faulty(
-        &mut self,
-        id: u32,
-        code: Reason,
-        why: &'static str,
-        requests: &mut Requests,
-    ) {
-        if self.send_reset(id, code) {
-            self.cancel_faulty(id, why, requests);
-        }
-    }
-
-    /// Returns whether it was to be answered.
-    fn send_reset(&mut self, id: u32, code: Reason) -> bool {
         self.has_acted = true;
         match self.streams.get_mut(&id).map(|stream| &mut stream.phase) {
             Some(
@@ -277,9 +258,13 @@ impl Mux {
                 | Phase::Running { respond, .. },
             ) => respond.send_reset(code),
             Some(Phase::Responding(response)) => response.reset(code),
-            Some(Phase::Reset | Phase::TimedOut) | None => return false,
+            Some(Phase::Reset | Phase::TimedOut) | None => return,
         }
-        true
+        let status = match is_clients_fault(code) {
+            true => Status::BAD_REQUEST.code,
+            false => CLIENT_GONE,
+        };
+        self.give_up(id, status, reason, requests);
     }
 
     /// The connection is gone: nothing will be answered. What the pool has comes back later.

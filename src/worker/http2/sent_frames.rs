@@ -29,10 +29,11 @@ impl SentFrames {
             FrameEvent::Payload(head, part) => guard.on_payload(head.kind, part.len()),
             FrameEvent::End(head) if head.kind == FrameKind::RstStream => {
                 streams.on_own_reset(head.stream);
-                if let [0, 0, 0, code] = reset_code[..]
-                    && guard.on_own_reset(code)
-                {
-                    seen.own_resets.push((head.stream, u32::from(code).into()));
+                if let [0, 0, 0, code] = reset_code[..] {
+                    let code = u32::from(code).into();
+                    if guard.on_own_reset(code) {
+                        seen.own_resets.push((head.stream, code));
+                    }
                 }
                 reset_code.clear();
             }

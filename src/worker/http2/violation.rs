@@ -143,6 +143,17 @@ impl StreamFault {
     }
 }
 
+/// Whether a stream is reset with this code for an error of its client's.
+pub(super) fn is_clients_fault(code: Reason) -> bool {
+    matches!(
+        code,
+        Reason::PROTOCOL_ERROR
+            | Reason::FLOW_CONTROL_ERROR
+            | Reason::STREAM_CLOSED
+            | Reason::FRAME_SIZE_ERROR
+    )
+}
+
 /// Why a stream is reset with this code, for the log.
 pub(super) fn why_reset(code: Reason) -> &'static str {
     match code {
