@@ -66,6 +66,22 @@ def wait_until(fact: Callable[[], object], what: str, patience: float = PATIENCE
         time.sleep(0.01)
 
 
+def stop_process(pid: int) -> None:
+    """Send SIGSTOP, and wait until no thread of it runs: on a busy machine that is a while after `kill` returned."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stands() -> bool:
+        """Or it is gone, as one that was just told to leave."""
+        try:
+            states = [path.read_text().rpartition(") ")[2][0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+        except (FileNotFoundError, ProcessLookupError):
+            # A thread that ended meanwhile; of a process that is gone there is no list.
+            return False
+        return all(state in "TtZX" for state in states)
+
+    wait_until(stands, f"process {pid} stands still")
+
+
 def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(OBEYED_VARIABLES)}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"

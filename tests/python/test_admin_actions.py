@@ -12,7 +12,7 @@ import pytest
 from test_dashboard import ask, data_of
 from test_health import visit
 
-from harness import Finished, wait_until
+from harness import Finished, stop_process, wait_until
 
 pytestmark = pytest.mark.ours
 
@@ -93,7 +93,7 @@ def test_stacks_are_asked_for_while_others_are_answered(acted):
     one = acted()
     (pid,) = one.workers()
     wait_until(lambda: [row["state"] for row in data_of(one)["workers"]] == ["serving"], "it serves")
-    os.kill(pid, signal.SIGSTOP)
+    stop_process(pid)
     try:
         with visit(one) as asking:
             body = f"pid={pid}".encode()

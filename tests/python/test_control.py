@@ -22,7 +22,7 @@ import pytest
 from test_descriptors import cpu_seconds
 
 from ferricorn import ctl
-from harness import PATIENCE_S, RUNTIME, clean_environment, descriptors, wait_until
+from harness import PATIENCE_S, RUNTIME, clean_environment, descriptors, stop_process, wait_until
 
 pytestmark = pytest.mark.ours
 
@@ -464,7 +464,7 @@ def test_clients_that_come_at_once_are_all_answered(server):
     """Also those that come while the master does something else."""
     one = server("hello:app")
     path = path_of(one)
-    os.kill(one.pid, signal.SIGSTOP)
+    stop_process(one.pid)
     try:
         clients = [ctl.Client(path) for _ in range(100)]
     finally:

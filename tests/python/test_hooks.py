@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from harness import APPS, GUNICORN, IS_OURS, Gates, wait_until
+from harness import APPS, GUNICORN, IS_OURS, Gates, stop_process, wait_until
 
 CONF = str(APPS / "lifecycle_conf.py")
 
@@ -126,7 +126,7 @@ def test_a_silent_worker_is_aborted_with_its_hook(recorded):
     (pid,) = one.pids()
     # The end of the request that `pids` made would come between the hooks.
     one.wait("worker 1", "post_request")
-    os.kill(pid, signal.SIGSTOP)
+    stop_process(pid)
     one.one.log.wait(r"WORKER TIMEOUT")
     os.kill(pid, signal.SIGCONT)
     one.wait("arbiter", "child_exit")

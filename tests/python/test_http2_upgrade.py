@@ -11,7 +11,7 @@ import pytest
 from frames import NO_ERROR, PREFACE, PROTOCOL_ERROR, Frames
 from hyperframe.frame import DataFrame, SettingsFrame
 
-from harness import PATIENCE_S, Server
+from harness import PATIENCE_S, Server, stop_process
 
 pytestmark = pytest.mark.ours
 
@@ -145,7 +145,7 @@ def test_a_body_takes_nothing_from_the_window_of_what_follows_at_once(one, lengt
         client._next, client.acknowledges = 3, False
         # The worker reads the end of the body and what follows it in one call.
         (worker,) = one.booted()
-        os.kill(worker, signal.SIGSTOP)
+        stop_process(worker)
         client.send_bytes(asking("/echo", f"Content-Length: {length}", method="POST") + b"x" * length)
         client.send_bytes(PREFACE)
         client.send(SettingsFrame(0))

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from harness import APPS, HAS_GIL, wait_until
+from harness import APPS, HAS_GIL, stop_process, wait_until
 
 pytestmark = [pytest.mark.ours, pytest.mark.slow]
 
@@ -65,7 +65,7 @@ def test_a_worker_that_stands_still_is_spoken_for_by_the_arbiter(server, gates):
     one = server("lifecycle", "--threads", "2", "--timeout", "2")
     (worker,) = one.workers()
     with hold(one, gates, "/block?held", "held"):
-        os.kill(worker, signal.SIGSTOP)
+        stop_process(worker)
         one.log.wait(rf"\[CRITICAL\] WORKER TIMEOUT \(pid:{worker}\)")
         one.log.wait(rf"Worker \(pid:{worker}\): cut after \d+ ms: GET /block from 127\.0\.0\.1$")
         one.log.wait(rf"Worker \(pid:{worker}\) was sent SIGKILL!$")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ferricorn import ctl
-from harness import APPS, fork_servers, session_members, wait_until
+from harness import APPS, fork_servers, session_members, stop_process, wait_until
 from wire import Client
 
 pytestmark = pytest.mark.ours
@@ -73,19 +73,10 @@ def assert_prompt(one, what):
         assert took < PROMPT_S, f"{ask.__name__} took {took:.1f} s: {what}"
 
 
-def is_stopped(pid):
-    """Or gone, as one that was just told to leave."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] in "TZX"
-    except OSError:
-        return True
-
-
 @contextlib.contextmanager
 def stopped(pid):
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: is_stopped(pid), "it is stopped")
+        stop_process(pid)
     try:
         yield
     finally:
@@ -151,7 +142,7 @@ def test_a_pre_fork_that_hangs_in_the_fork_server_holds_up_nothing_else(server, 
 def test_a_stop_is_not_held_up_by_a_stopped_fork_server(server, number):
     one = start(server)
     (fork_server,) = fork_servers(one)
-    os.kill(fork_server, signal.SIGSTOP)
+    stop_process(fork_server)
     one.send_signal(number)
     assert one.wait_exit(8) == 0
     assert session_members(one.pid) == [], "it was killed"

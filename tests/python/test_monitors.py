@@ -13,7 +13,7 @@ import signal
 import psutil
 import pytest
 
-from harness import APPS, IS_OURS, fork_servers, wait_until
+from harness import APPS, IS_OURS, fork_servers, stop_process, wait_until
 
 READY = "[ready] "
 MARKS_TITLE = f"""
@@ -146,7 +146,7 @@ def test_a_fork_server_that_hangs_below_its_worker_is_killed_at_a_stop(preloaded
     one, monitor = preloaded("--graceful-timeout", "1")
     monitor.wait(2)
     (fork_server,) = fork_servers(one)
-    os.kill(fork_server, signal.SIGSTOP)
+    stop_process(fork_server)
     assert one.stop(patience=10) == 0
     one.wait_gone()
 

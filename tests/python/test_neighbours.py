@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from harness import stop_process
+
 pytestmark = pytest.mark.ours
 
 
@@ -39,7 +41,7 @@ def test_a_stopped_server_holds_up_no_other(server, runtime, arguments):
     env = {"XDG_RUNTIME_DIR": str(runtime)}
     stopped = server("hello", env=env)
     path = stopped.log.wait(r"Control socket listening at (.+)$")[0].group(1)
-    os.kill(stopped.pid, signal.SIGSTOP)
+    stop_process(stopped.pid)
     try:
         waiting = fill_backlog(path)
         for _ in range(2):

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from harness import APPS, HAS_GIL, IS_OURS, session_members, wait_until
+from harness import APPS, HAS_GIL, IS_OURS, session_members, stop_process, wait_until
 from wire import Disconnected
 
 VERSION = """
@@ -305,7 +305,7 @@ def test_a_worker_whose_event_loop_stands_still_is_told_from_one_without_python(
     assert one.get().status == 200, "it has booted"
     (worker,) = one.workers()
     assert one.get("/pid").text == str(worker), "it has booted"
-    os.kill(worker, signal.SIGSTOP)
+    stop_process(worker)
     one.log.wait(rf"Worker \(pid:{worker}\): event loop stalled for \d+ s")
     one.log.wait("Booting worker", 2)
     assert one.get("/pid").text != str(worker)

@@ -15,7 +15,7 @@ import pytest
 from test_admin_port import seconds_to_live
 from test_control import ask, path_of
 
-from harness import APPS, fork_servers, kill_session, session_members, wait_until
+from harness import APPS, fork_servers, kill_session, session_members, stop_process, wait_until
 from wire import Client, Disconnected
 
 pytestmark = [pytest.mark.ours, pytest.mark.slow]
@@ -59,7 +59,7 @@ def ready(server, *arguments, **options):
 def test_a_fork_server_that_stands_still_does_not_hold_the_master(server, why):
     """A worker is wanted that cannot be had. Those that are there serve."""
     one = ready(server)
-    os.kill(fork_server_of(one), signal.SIGSTOP)
+    stop_process(fork_server_of(one))
     if why == "ttin":
         one.send_signal(signal.SIGTTIN)
     else:
@@ -74,7 +74,7 @@ def test_a_fork_server_that_stands_still_does_not_hold_the_master(server, why):
 
 def test_a_fork_server_that_stands_still_does_not_hold_the_stop(server):
     one = ready(server)
-    os.kill(fork_server_of(one), signal.SIGSTOP)
+    stop_process(fork_server_of(one))
     one.send_signal(signal.SIGTTIN)
     one.send_signal(signal.SIGTERM)
     one.wait_exit(6)
@@ -91,7 +91,7 @@ ENDS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
 def test_a_stop_without_workers_does_not_wait_for_a_fork_server_that_stands_still(server, number, before):
     """It has nothing to lose: no request is with it."""
     one = ready(server, *PATIENT)
-    os.kill(fork_server_of(one), signal.SIGSTOP)
+    stop_process(fork_server_of(one))
     if before:
         one.send_signal(before)
         one.log.wait(f"Handling signal: {before.name[3:].lower()}")
@@ -158,7 +158,7 @@ def test_a_worker_that_stands_still_goes_on_for_its_requests_when_it_is_to_leave
     with one.connect() as client:
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         gates.wait_reached("request")
-        os.kill(worker, signal.SIGSTOP)
+        stop_process(worker)
         gates.open("request")
         one.send_signal(number)
         assert client.read_response().body == b"done"
@@ -168,7 +168,7 @@ def test_a_worker_that_stands_still_goes_on_for_its_requests_when_it_is_to_leave
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_a_quick_stop_does_not_wait_for_a_worker_that_stands_still(server, number):
     one = server("hello:app", *ADMIN, *PATIENT, workers=2)
-    os.kill(one.booted()[0], signal.SIGSTOP)
+    stop_process(one.booted()[0])
     began = time.monotonic()
     assert one.stop(number) == 0
     assert time.monotonic() - began < 4, "it goes on, and leaves by itself"
@@ -182,7 +182,7 @@ def test_a_worker_that_stands_still_leaves_when_it_is_not_wanted_any_more(server
     wait_until(lambda: ask(one, "show workers").count("serving") == 2, "both serve")
     before = one.booted()
     for pid in before:
-        os.kill(pid, signal.SIGSTOP)
+        stop_process(pid)
     one.send_signal(change)
     left = 1 if change == signal.SIGTTOU else 0
     wait_until(lambda: len(set(before) & set(one.workers())) == left, "who is not wanted has left", 15)
@@ -192,7 +192,7 @@ def test_a_worker_that_stands_still_leaves_when_it_is_not_wanted_any_more(server
 def test_a_fork_server_that_goes_on_again_forks_the_worker_that_is_wanted(server):
     one = ready(server)
     pid = fork_server_of(one)
-    os.kill(pid, signal.SIGSTOP)
+    stop_process(pid)
     one.send_signal(signal.SIGTTIN)
     one.log.wait("Handling signal: ttin")
     os.kill(pid, signal.SIGCONT)
@@ -237,7 +237,7 @@ def test_a_reload_gets_past_a_fork_server_that_stands_still(server, wanted):
     """
     one = ready(server)
     old = fork_server_of(one)
-    os.kill(old, signal.SIGSTOP)
+    stop_process(old)
     for number in wanted:
         one.send_signal(number)
         assert_master_answers(one)
@@ -264,7 +264,7 @@ def test_workers_that_stand_still_do_not_hold_the_master(server):
     one.log.wait("Booting worker", 3)
     path_of(one)
     for pid in one.workers():
-        os.kill(pid, signal.SIGSTOP)
+        stop_process(pid)
     for command in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGHUP):
         one.send_signal(command)
         assert_master_answers(one)
@@ -294,7 +294,7 @@ def test_whichever_process_stands_still_the_master_answers(server, seed):
     order.shuffle(victims)
     for victim in victims:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(victim, signal.SIGSTOP)
+            stop_process(victim)
         for number in (signal.SIGTTIN, signal.SIGTTOU):
             one.send_signal(number)
             assert_master_answers(one)
@@ -392,7 +392,7 @@ def test_a_successor_that_stands_still_does_not_hold_the_old_master(server):
     new = wait_until(lambda: set(session_members(one.pid)) - before, "another process")
     for pid in new:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
+            stop_process(pid)
     assert_master_answers(one)
     assert one.get("/").status == 200
     one.send_signal(signal.SIGTERM)
@@ -403,7 +403,7 @@ def test_requests_go_on_while_the_master_stands_still(server):
     """Workers need nothing of it but their sockets."""
     one = server("hello:app", "--timeout", "2", workers=2)
     wait_until(lambda: one.get("/").status == 200, "it serves")
-    os.kill(one.pid, signal.SIGSTOP)
+    stop_process(one.pid)
     until = time.monotonic() + 3
     while time.monotonic() < until:
         with contextlib.suppress(Disconnected), Client(one.address, 2) as client:

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from ferricorn import _screen, _top
-from harness import PATIENCE_S, clean_environment, wait_until
+from harness import PATIENCE_S, clean_environment, stop_process, wait_until
 
 pytestmark = pytest.mark.ours
 
@@ -377,7 +377,7 @@ def test_a_server_that_does_not_answer_is_left_at_once(server, path):
     one = serving(server, path)
     with top(path) as terminal:
         terminal.await_text("workers serve")
-        os.kill(one.pid, signal.SIGSTOP)
+        stop_process(one.pid)
         try:
             began = time.monotonic()
             terminal.type("\x03")

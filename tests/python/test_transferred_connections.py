@@ -12,7 +12,7 @@ import threading
 import pytest
 from test_health import figure
 
-from harness import COMMAND, wait_until
+from harness import COMMAND, stop_process, wait_until
 from wire import Disconnected, encode_request
 
 pytestmark = [pytest.mark.ours, pytest.mark.slow]
@@ -36,7 +36,7 @@ def test_connections_on_their_way_to_a_worker_that_dies_are_served_by_the_others
     one = two("--threads", "2")
     first, second = one.booted()
     # The first stands still, and nobody knows it yet; the second has more connections, so it passes new ones on.
-    os.kill(first, signal.SIGSTOP)
+    stop_process(first)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(one.connect(5)) for _ in range(12)]
         for client in clients:
