@@ -294,7 +294,7 @@ impl Children {
         self.iter().filter(|worker| worker.stage() == stage).count()
     }
 
-    /// Slots of `scoreboard` whose number no living worker has, on this scoreboard or on one before it: the ways between workers
+    /// Slots of `scoreboard` whose number no living worker has, on this scoreboard or on one before it: the channels between workers
     /// go by the number.
     pub(super) fn free_slots(&self, scoreboard: &Arc<Scoreboard>) -> impl Iterator<Item = usize> {
         let is_taken = |slot: &usize| self.iter().any(|worker| worker.slot_number() == *slot);

@@ -1,6 +1,6 @@
 //! The control channel between the arbiter and one worker: the word to begin, and requests for its stacks.
 //!
-//! Two ways lead back. On `requests` the arbiter sends a number and gets a frame: the number again, then JSON made by
+//! Two channels lead back. On `requests` the arbiter sends a number and gets a frame: the number again, then JSON made by
 //! a thread of the worker that needs the interpreter. When that does not come, some thread keeps the GIL; then
 //! `dump_signal` makes Python's `faulthandler` write what it sees to `dump`, without the interpreter.
 //!

@@ -52,7 +52,7 @@ pub struct WorkerContext {
     pub channel: Option<WorkerChannel>,
     /// The arbiter.
     pub parent: Pid,
-    /// The ways to its peers; `None` when connections do not move.
+    /// The channels to its peers; `None` when connections do not move.
     pub channels: Option<Arc<Channels>>,
     /// `None`: plain HTTP.
     pub certificates: Option<Arc<Certificates>>,

@@ -21,7 +21,7 @@ use nix::unistd::{dup2_stderr, dup2_stdout, dup3};
 use super::open::open_for_appending;
 pub use super::open::{FileOptions, LogError};
 use super::outlet::Outlet;
-use super::way::identity;
+use super::write_mode::identity;
 
 /// A standard stream of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

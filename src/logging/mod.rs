@@ -19,8 +19,8 @@ mod open;
 mod outlet;
 pub mod statsd;
 pub mod syslog;
-mod way;
 mod whole_lines;
+mod write_mode;
 mod writer;
 
 use std::fmt::{Arguments, Display};

@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::way::Way;
 use super::whole_lines::{self, Dropped};
+use super::write_mode::WriteMode;
 use super::writer::{PENDING_BYTES_MAX, Writer};
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Outlet {
-    way: Way,
+    mode: WriteMode,
     /// Lines that were not taken yet.
     pending: Vec<u8>,
     /// The process whose lines they are: a forked child leaves them to its parent.
@@ -43,7 +43,7 @@ enum Thread {
 impl Outlet {
     pub(super) fn of(fd: BorrowedFd<'_>) -> Self {
         Self {
-            way: Way::of(fd),
+            mode: WriteMode::of(fd),
             pending: Vec::new(),
             pending_of: 0,
             flows: true,
@@ -54,7 +54,7 @@ impl Outlet {
 
     /// Writes whole lines, or keeps or drops them.
     pub(super) fn write(&mut self, fd: BorrowedFd<'_>, lines: &[u8]) {
-        if self.running().is_some_and(|writer| !writer.is_idle()) || self.way.may_wait() {
+        if self.running().is_some_and(|writer| !writer.is_idle()) || self.mode.may_wait() {
             return self.leave(fd, lines);
         }
         self.flush(fd);
@@ -101,7 +101,7 @@ impl Outlet {
     }
 
     pub(super) fn is_remote(&self) -> bool {
-        self.way.is_remote()
+        self.mode.is_remote()
     }
 
     /// Takes over from the outlet of the settings before: its counts, and what it has kept if that goes to the same file.
@@ -131,7 +131,7 @@ impl Outlet {
         if let Thread::Allowed(pid) = self.thread
             && pid == std::process::id()
         {
-            let writer = Writer::start(fd, self.way.piece_bytes_max(), &mut self.pending);
+            let writer = Writer::start(fd, self.mode.piece_bytes_max(), &mut self.pending);
             // Without a thread to be had the write is made here, and may wait.
             self.thread = writer.map_or(Thread::Forbidden, Thread::Runs);
         }
@@ -150,7 +150,7 @@ impl Outlet {
     /// # Errors
     /// When no descriptor is left for the thread: then it goes on to write to the old file.
     pub(super) fn retarget(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.way = Way::of(fd);
+        self.mode = WriteMode::of(fd);
         match self.running() {
             Some(writer) => writer.redirect(fd),
             None => Ok(()),
@@ -201,8 +201,8 @@ impl Outlet {
     /// Advances `rest` past what is done with: taken, or refused for good.
     fn put(&mut self, fd: BorrowedFd<'_>, rest: &mut &[u8]) {
         while !rest.is_empty() {
-            let piece = whole_lines::piece(rest, self.way.piece_bytes_max());
-            match self.way.put(fd, &rest[..piece]) {
+            let piece = whole_lines::piece(rest, self.mode.piece_bytes_max());
+            match self.mode.put(fd, &rest[..piece]) {
                 Ok(taken) => {
                     self.flows = true;
                     *rest = &rest[taken..];

@@ -1,15 +1,14 @@
-//! The ways between peer workers: one per slot of the scoreboard, made by the arbiter before the first fork, so
-//! that every worker has both ends of each; and the ways from a worker that is aborted to any other, which its successor
-//! has too.
+//! The channels between peer workers: one per slot of the scoreboard, made by the arbiter before the first fork, so
+//! that every worker has both ends of each; and channels from an aborted worker to any other, which its successor has too.
 //!
-//! A message is some bytes and a socket. One process reads a way at a time ([`Reader`]), and any may: a sender that finds
-//! its receiver gone takes its own message back, and what lies in the way of a dead worker is taken by another. Nothing here
+//! A message is some bytes and a socket. One process reads a channel at a time ([`Reader`]), and any may: a sender that finds
+//! its receiver gone takes its own message back, and what lies in a dead worker's channel is taken by another. Nothing here
 //! blocks.
 //!
 //! *No socket is lost.* The kernel throws a socket away when it is received and finds no descriptor free, and any thread of
 //! the process may have taken the last one just now. So a message is first peeked at, which installs a copy of its socket,
 //! and taken out only when that copy is there. Two readers that peek would take out each other's messages: a record lock on
-//! the way (fcntl(2)) keeps the second out. The kernel frees it when its process dies, and no forked child has it.
+//! the channel (fcntl(2)) keeps the second out. The kernel frees it when its process dies, and no forked child has it.
 #![expect(
     unsafe_code,
     reason = "a descriptor that arrives with a message is a bare number until it has an owner"
@@ -31,18 +30,18 @@ use crate::fork_guard;
 /// See the module.
 #[derive(Debug)]
 pub struct Channels {
-    ways: Vec<Way>,
+    to_slot: Vec<Channel>,
     /// What lies here is for any worker.
-    to_any: Vec<Way>,
+    to_any: Vec<Channel>,
 }
 
 #[derive(Debug)]
-struct Way {
+struct Channel {
     send: OwnedFd,
     receive: OwnedFd,
 }
 
-impl Way {
+impl Channel {
     fn send(&self, bytes: &[u8], socket: BorrowedFd<'_>) -> io::Result<()> {
         let sockets = [socket.as_raw_fd()];
         sendmsg::<()>(
@@ -65,37 +64,39 @@ impl Way {
     }
 }
 
-/// The one process that reads a way, until this is dropped.
+/// The one process that reads a channel, until this is dropped.
 #[derive(Debug)]
-pub struct Reader<'a>(&'a Way);
+pub struct Reader<'a>(&'a Channel);
 
 impl Channels {
-    /// Ways to the slots `0..count`.
+    /// Channels to the slots `0..count`.
     ///
     /// # Errors
     /// The process has no descriptors left, or the system cannot lock a socket.
     pub fn new(count: usize) -> io::Result<Self> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let way = |_: usize| {
+        let channel = |_: usize| {
             let (send, receive) =
                 socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
             fork_guard::register(&send);
             fork_guard::register(&receive);
-            let way = Way { send, receive };
-            drop(Reader::new(&way)?);
-            Ok(way)
+            let channel = Channel { send, receive };
+            drop(Reader::new(&channel)?);
+            Ok(channel)
         };
         Ok(Self {
-            ways: (0..count).map(way).collect::<io::Result<_>>()?,
-            to_any: (0..WAYS_TO_ANY).map(way).collect::<io::Result<_>>()?,
+            to_slot: (0..count).map(channel).collect::<io::Result<_>>()?,
+            to_any: (0..CHANNELS_TO_ANY)
+                .map(channel)
+                .collect::<io::Result<_>>()?,
         })
     }
 
-    /// Ways between `workers` workers and their replacements; a single one has no peers. `None` where there are not enough
+    /// Channels between `workers` workers and their replacements; a single one has no peers. `None` where there are not enough
     /// descriptors: that costs balance, and what waits in a worker that is aborted.
     pub fn between(workers: usize) -> Option<Self> {
         let count = if workers < 2 { 0 } else { workers * 2 + 2 };
-        Self::new(count.min(WAYS_MAX))
+        Self::new(count.min(SLOTS_MAX))
             .inspect_err(|error| {
                 log::warn!("Connections will not move between workers: {error} (see `ulimit -n`).");
             })
@@ -104,31 +105,33 @@ impl Channels {
 
     /// How many slots have one.
     pub fn count(&self) -> usize {
-        self.ways.len()
+        self.to_slot.len()
     }
 
     /// What becomes readable when a message for `slot` has come.
     pub fn receiver(&self, slot: usize) -> Option<BorrowedFd<'_>> {
-        self.ways.get(slot).map(|way| way.receive.as_fd())
+        self.to_slot
+            .get(slot)
+            .map(|channel| channel.receive.as_fd())
     }
 
     /// Send `bytes` (at least one) and a copy of `socket` to `slot`.
     ///
     /// # Errors
-    /// The way is full, or there is none.
+    /// The channel is full, or there is none.
     pub fn send(&self, slot: usize, bytes: &[u8], socket: BorrowedFd<'_>) -> io::Result<()> {
-        let way = self.ways.get(slot).ok_or(io::ErrorKind::NotFound)?;
-        way.send(bytes, socket)
+        let channel = self.to_slot.get(slot).ok_or(io::ErrorKind::NotFound)?;
+        channel.send(bytes, socket)
     }
 
     /// Send `bytes` (at least one) and a copy of `socket` to the worker that looks first.
     ///
     /// # Errors
-    /// All ways to any worker are full.
+    /// All channels to any worker are full.
     pub fn send_to_any(&self, bytes: &[u8], socket: BorrowedFd<'_>) -> io::Result<()> {
         let mut sent = Err(io::ErrorKind::NotFound.into());
-        for way in &self.to_any {
-            sent = way.send(bytes, socket);
+        for channel in &self.to_any {
+            sent = channel.send(bytes, socket);
             if sent.is_ok() {
                 break;
             }
@@ -138,24 +141,26 @@ impl Channels {
 
     /// What becomes readable when a message for any worker has come.
     pub fn receivers_of_any(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.to_any.iter().map(|way| way.receive.as_fd())
+        self.to_any.iter().map(|channel| channel.receive.as_fd())
     }
 
-    /// Read the ways to any worker, but those that another process reads.
+    /// Read the channels to any worker, but those that another process reads.
     pub fn readers_of_any(&self) -> impl Iterator<Item = Reader<'_>> {
-        self.to_any.iter().filter_map(|way| Reader::new(way).ok())
+        self.to_any
+            .iter()
+            .filter_map(|channel| Reader::new(channel).ok())
     }
 
-    /// Read the way to `slot`. `None` where there is none, and while another process reads it.
+    /// Read the channel to `slot`. `None` where there is none, and while another process reads it.
     pub fn reader(&self, slot: usize) -> Option<Reader<'_>> {
-        Reader::new(self.ways.get(slot)?).ok()
+        Reader::new(self.to_slot.get(slot)?).ok()
     }
 }
 
 impl<'a> Reader<'a> {
-    fn new(way: &'a Way) -> io::Result<Self> {
-        way.set_lock(libc::F_WRLCK)?;
-        Ok(Self(way))
+    fn new(channel: &'a Channel) -> io::Result<Self> {
+        channel.set_lock(libc::F_WRLCK)?;
+        Ok(Self(channel))
     }
 
     /// The next message: how many bytes of `buffer` it fills, and its socket.
@@ -166,9 +171,9 @@ impl<'a> Reader<'a> {
         let Some((len, socket)) = self.peek(buffer)? else {
             return Ok(None);
         };
-        let way = self.0.receive.as_raw_fd();
+        let fd = self.0.receive.as_raw_fd();
         // What does not fit is thrown away, and so is the message's own copy of the socket.
-        while recv(way, &mut [0], MsgFlags::MSG_DONTWAIT) == Err(Errno::EINTR) {}
+        while recv(fd, &mut [0], MsgFlags::MSG_DONTWAIT) == Err(Errno::EINTR) {}
         Ok(Some((len, socket)))
     }
 
@@ -176,9 +181,9 @@ impl<'a> Reader<'a> {
         let mut space = nix::cmsg_space!([RawFd; 1]);
         let mut slices = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let way = self.0.receive.as_raw_fd();
+        let fd = self.0.receive.as_raw_fd();
         let message = loop {
-            match recvmsg::<()>(way, &mut slices, Some(&mut space), flags) {
+            match recvmsg::<()>(fd, &mut slices, Some(&mut space), flags) {
                 Ok(message) => break message,
                 Err(Errno::EINTR) => {}
                 Err(_) => return Ok(None),
@@ -212,7 +217,7 @@ impl Drop for Reader<'_> {
 /// # Errors
 /// The socket's.
 pub fn send_sockets(
-    way: BorrowedFd<'_>,
+    fd: BorrowedFd<'_>,
     bytes: &[u8],
     sockets: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
@@ -225,7 +230,7 @@ pub fn send_sockets(
     };
     let slices = [IoSlice::new(bytes)];
     let sent = sendmsg::<()>(
-        way.as_raw_fd(),
+        fd.as_raw_fd(),
         &slices,
         rights,
         MsgFlags::MSG_NOSIGNAL,
@@ -242,15 +247,12 @@ pub fn send_sockets(
 ///
 /// # Errors
 /// The socket's.
-pub fn receive_sockets(
-    way: BorrowedFd<'_>,
-    buffer: &mut [u8],
-) -> io::Result<(usize, Vec<OwnedFd>)> {
+pub fn receive_sockets(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = nix::cmsg_space!([RawFd; 2]);
     let mut slices = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_WAITALL;
     let message = loop {
-        match recvmsg::<()>(way.as_raw_fd(), &mut slices, Some(&mut space), flags) {
+        match recvmsg::<()>(fd.as_raw_fd(), &mut slices, Some(&mut space), flags) {
             Err(nix::errno::Errno::EINTR) => {}
             received => break received?,
         }
@@ -267,11 +269,11 @@ pub fn receive_sockets(
     Ok((message.bytes, sockets))
 }
 
-/// Workers beyond this many share nothing: each way costs two descriptors in every process.
-const WAYS_MAX: usize = 64;
-/// One way holds about 270 short messages (`net.core.wmem_default` is 208 KiB, and the kernel counts 768 bytes for each).
+/// Workers beyond this many share nothing: each channel costs two descriptors in every process.
+const SLOTS_MAX: usize = 64;
+/// One channel holds about 270 short messages (`net.core.wmem_default` is 208 KiB, and the kernel counts 768 bytes for each).
 /// Together these hold the 1,000 connections that `worker_connections` allows.
-const WAYS_TO_ANY: usize = 4;
+const CHANNELS_TO_ANY: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -318,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_way_refuses_instead_of_waiting() {
+    fn a_full_channel_refuses_instead_of_waiting() {
         let channels = Channels::new(1).unwrap();
         let (socket, _other) = UnixStream::pair().unwrap();
         let message = vec![b'x'; 32 * 1024];
@@ -329,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_messages_find_room_on_the_ways_to_any_worker_and_each_is_read_once() {
+    fn a_thousand_messages_find_room_in_the_channels_to_any_worker_and_each_is_read_once() {
         let channels = Channels::new(0).unwrap();
         let (socket, _other) = UnixStream::pair().unwrap();
         let message = [b'x'; 120];
@@ -345,7 +347,7 @@ mod tests {
         assert_eq!(received, 1000);
         let held: Vec<_> = channels.readers_of_any().collect();
         assert!(holds_in_child(|| channels.readers_of_any().count() == 0));
-        assert_eq!(held.len(), WAYS_TO_ANY);
+        assert_eq!(held.len(), CHANNELS_TO_ANY);
     }
 
     /// Whether `child` holds in a child of this process, which has none of its locks.
@@ -364,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn one_process_reads_a_way_at_a_time() {
+    fn one_process_reads_a_channel_at_a_time() {
         let channels = Channels::new(2).unwrap();
         let reader = channels.reader(0);
         assert!(reader.is_some() && channels.reader(2).is_none());

@@ -107,7 +107,7 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    /// Sleep until it rings, or has rung since the last time, until another signal of its kind comes, or for [`PATIENCE`].
+    /// Wait until it rings, or has rung since the last time, until another signal of its kind comes, or for [`PATIENCE`].
     pub(crate) fn wait(&self) {
         self.wait_for(PATIENCE);
     }
@@ -119,7 +119,7 @@ impl Expected {
         }
     }
 
-    /// Sleep until the signal comes. Returns false when no timer has sent it.
+    /// Wait until the signal comes. Returns false when no timer has sent it.
     fn wait_for_signal(&self, patience: Duration) -> bool {
         // SAFETY: a structure of numbers and pointers, for which all zeros is a value. The system writes it.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };

@@ -17,7 +17,7 @@
 //!
 //! # Why no wake-up is lost
 //! The thread that runs the loop announces its sleep as the monitor does (`loop_park.rs`), so a reply of another thread wakes
-//! it. While the loop is aside no thread sleeps for it: who has put it aside comes back or the alarm rings. The monitor that
+//! it. While the loop is aside no thread sleeps on its behalf: the thread that put it aside comes back or the alarm rings. The monitor that
 //! offers the loop puts it aside, fences, and looks whether a thread is awake; a thread that parks publishes that, fences,
 //! and looks whether the loop is aside. By Dekker's argument one sees the other. `tests/model` checks this file.
 

@@ -247,7 +247,7 @@ pub struct Overdraft {
 }
 
 impl Overdraft {
-    /// Pool thread, without the GIL: sleep until the response is written, or will not be.
+    /// Pool thread, without the GIL: wait until the response is written, or will not be.
     pub fn wait(self) {
         let has_come = self.end.has_come.lock();
         let has_come = has_come.unwrap_or_else(PoisonError::into_inner);

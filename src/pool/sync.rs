@@ -81,7 +81,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// One thread's place to sleep. `unpark` before `park` is remembered, so no wake-up is lost.
+/// Where one thread parks. `unpark` before `park` is remembered, so no wake-up is lost.
 #[derive(Debug)]
 pub(crate) struct Parker {
     unparker: crossbeam::sync::Unparker,
@@ -97,7 +97,7 @@ impl Parker {
         }
     }
 
-    /// Sleep until unparked. Only the thread that owns this place calls it, so the lock is never contended.
+    /// Park until unparked. Only the thread that owns this place calls it, so the lock is never contended.
     pub(crate) fn park(&self) {
         self.parker.lock().park();
     }

@@ -20,7 +20,7 @@ pub enum NextJob {
     Closed,
 }
 
-/// A thread that has just slept and has the GIL again: the clock need not be read once more for its first job.
+/// A thread that was parked just now and has the GIL again: the clock need not be read once more for its first job.
 #[derive(Default)]
 struct Awake {
     now: Option<Instant>,
@@ -81,7 +81,7 @@ impl PoolThread {
 
     /// The next job whose client is still there, or `None` when the pool is closed and empty.
     ///
-    /// The caller holds the GIL. `idle` is called with a function that sleeps; it releases the GIL around that and has
+    /// The caller holds the GIL. `idle` is called with a function that parks the thread; it releases the GIL around that and has
     /// it again when it returns (see `wakeup.rs`).
     pub fn next_job(&self, mut idle: impl FnMut(&(dyn Fn() + Sync))) -> Option<Box<Job>> {
         let (pool, index) = (&*self.pool, self.index);
@@ -324,15 +324,15 @@ mod tests {
     #[test]
     fn a_thread_parks_until_it_is_notified_and_tells_what_it_runs() {
         let (pool, thread) = pool(|pool| pool.with_in_flight(true));
-        let mut naps = 0;
-        let job = thread.next_job(|sleep| {
-            naps += 1;
+        let mut parks = 0;
+        let job = thread.next_job(|park| {
+            parks += 1;
             assert!(pool.has_parked_threads());
             push(&pool, CONN, Instant::now());
             pool.notify_one(Reason::JobsQueued);
-            sleep();
+            park();
         });
-        assert_eq!((naps, job.unwrap().conn), (1, CONN));
+        assert_eq!((parks, job.unwrap().conn), (1, CONN));
         let running = pool.in_flight().next().unwrap();
         assert_eq!((running.conn, running.token), (CONN, thread.token()));
         pool.close();

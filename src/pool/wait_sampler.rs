@@ -53,7 +53,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_job_that_sleeps_has_waited() {
+    fn a_job_that_gives_the_processor_up_has_waited() {
         let sampler = WaitSampler::default();
         let samples: Vec<bool> = (0..SAMPLED * 3)
             .filter_map(|_| {

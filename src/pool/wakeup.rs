@@ -45,7 +45,7 @@ pub(crate) struct WakeupToken {
     state: AtomicUsize,
     /// The numbers of the parked threads. The last to park is the first to be woken: its caches are the warmest.
     parked: Mutex<Vec<usize>>,
-    /// One place to sleep per thread.
+    /// Where each thread parks.
     parkers: Box<[Parker]>,
 }
 
@@ -106,7 +106,7 @@ impl WakeupToken {
         self.wakeup_done();
     }
 
-    /// Sleep until notified. Called without the GIL.
+    /// Park until notified. Called without the GIL.
     pub(crate) fn wait(&self, thread: usize) {
         self.parkers[thread].park();
     }

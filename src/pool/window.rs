@@ -33,7 +33,7 @@ struct Flow {
     /// Sent by the thread and not yet accepted by the socket.
     unsent_bytes: usize,
     closed: bool,
-    /// The thread sleeps on `moved`.
+    /// The thread waits on `moved`.
     waiting: bool,
     /// Greenlets that wait.
     tickets: Vec<Ticket>,
@@ -75,7 +75,7 @@ impl Window {
         Ok(flow.unsent_bytes > self.high_bytes())
     }
 
-    /// Pool thread, without the GIL: sleep until at most half of the window is unsent.
+    /// Pool thread, without the GIL: wait until at most half of the window is unsent.
     ///
     /// # Errors
     /// [`WindowClosed`] when the connection is gone.

@@ -1,6 +1,6 @@
 //! A thread that reports the Python stacks of this worker when the arbiter requests them.
 //!
-//! It sleeps in a read without the GIL and takes it for the moment of an answer, so a worker whose threads all wait, in
+//! It waits in a read without the GIL and takes it for the moment of an answer, so a worker whose threads all wait, in
 //! C or for a lock, can still answer. While C code keeps the GIL it cannot; for that `faulthandler` is registered on a
 //! signal, and writes without the interpreter.
 

@@ -171,7 +171,7 @@ impl Application for PythonApplication {
     fn on_interrupt(&self) {
         match &self.main_thread {
             None => Python::attach(|py| self.run_signal_handlers(py)),
-            // It runs them when it next executes Python code, and before it sleeps.
+            // It runs them when it next executes Python code, and before it parks.
             Some(main) => {
                 if let Some(pool) = main.pool.get() {
                     pool.notify_one(WakeReason::Signal);

@@ -35,7 +35,7 @@ mod handshaking;
 mod receive;
 
 /// What another worker gets of a connection's request; one with more stays where it is. It fits the buffer that it is
-/// received in, and three of them fit a way.
+/// received in, and three of them fit a channel.
 const TRANSFER_BYTES_MAX: usize = 60 * 1024;
 
 /// See the module.

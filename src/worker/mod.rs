@@ -140,7 +140,7 @@ pub struct Setup {
     pub server: Vec<u8>,
     /// `SCRIPT_NAME` of the environment; empty for none.
     pub script_name: Vec<u8>,
-    /// The ways to the workers beside this one.
+    /// The channels to its peers.
     pub channels: Option<Arc<Channels>>,
     /// Where requests are logged.
     pub access_log: Option<AccessLog>,
@@ -172,7 +172,10 @@ pub fn run(setup: Setup, application: Arc<dyn Application>) -> io::Result<Exit> 
         // It fails only when the loop was woken 2^64 times and has not looked.
         let _ = waker.write(1);
     };
-    let peers = setup.channels.clone().filter(|ways| ways.count() > 0);
+    let peers = setup
+        .channels
+        .clone()
+        .filter(|channels| channels.count() > 0);
     let pool = Pool::new(config.workers.threads, jobs_max(&config), Box::new(wake));
     let pool = Arc::new(
         pool.with_parallel_threads(application.is_parallel())
@@ -206,7 +209,8 @@ pub fn run(setup: Setup, application: Arc<dyn Application>) -> io::Result<Exit> 
         requests,
         io: SharedIo::new(certificates.map_err(io::Error::other)?, slot.clone()),
         slot: slot.clone(),
-        peers: peers.map(|ways| PeerWorkers::new(slot.clone(), ways, config.workers.handover)),
+        peers: peers
+            .map(|channels| PeerWorkers::new(slot.clone(), channels, config.workers.handover)),
         channels: setup.channels,
         parent: setup.parent,
         log: setup.log,

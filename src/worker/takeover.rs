@@ -2,7 +2,7 @@
 //! end of `graceful_timeout`.
 //!
 //! A view that never returns costs its worker at `timeout`. What waits behind it has not begun, so any worker may run it:
-//! gunicorn's sync worker would not even have accepted it. The connections are left on the ways to any worker
+//! gunicorn's sync worker would not even have accepted it. The connections are left in the channels to any worker
 //! (`net/channel.rs`), and the first worker with a free thread takes all of them. That is the successor unless another has
 //! one before. A request is taken out of the queue before it is left, so no thread of the dying worker runs it.
 //!
@@ -29,7 +29,7 @@ use super::worker_slot::WorkerSlot;
 /// How many connections are taken in one iteration: as many as one worker can leave.
 const ITERATION_MESSAGES: usize = 2048;
 
-/// Whether connections may lie on the ways.
+/// Whether connections may lie in the channels to any worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Left {
     Nothing,
@@ -49,7 +49,7 @@ pub(super) struct Takeover {
 
 impl Takeover {
     /// # Errors
-    /// The poll set refused a way.
+    /// The poll set refused a channel.
     pub(super) fn new(
         channels: Arc<Channels>,
         slot: WorkerSlot,

@@ -112,7 +112,7 @@ fn closing_waits_for_the_reader_and_not_for_ever() {
 /// A pipe that can only be written to as it is.
 fn waiting_outlet(writer: &OwnedFd) -> Outlet {
     let mut outlet = Outlet::of(writer.as_fd());
-    outlet.way = Way::MayWait;
+    outlet.mode = WriteMode::MayWait;
     outlet.allow_thread();
     outlet
 }
@@ -215,7 +215,7 @@ fn the_thread_writes_all_of_a_file_on_a_network_file_system() {
     let path = directory.path().join("log");
     let file: OwnedFd = fs::File::create(&path).unwrap().into();
     let mut outlet = Outlet::of(file.as_fd());
-    outlet.way = Way::Remote;
+    outlet.mode = WriteMode::Remote;
     outlet.allow_thread();
     let lines: Vec<u8> = (0..100).flat_map(line).collect();
     outlet.write(file.as_fd(), &lines);

@@ -127,13 +127,13 @@ impl WsgiApp {
         if let Some(interrupts) = &self.interrupts {
             interrupts.enter(py, thread.index())?;
         }
-        let idle = |sleep: &(dyn Fn() + Sync)| {
+        let idle = |park: &(dyn Fn() + Sync)| {
             if !self.settings.multithread {
                 // No other heartbeat comes while the only thread runs requests; each begins with one.
                 self.slot().python_heartbeat(monotonic_ms());
             }
             rest();
-            release(py, Reason::NextJob, sleep);
+            release(py, Reason::NextJob, park);
         };
         while let Some(mut job) = thread.next_job(idle) {
             self.begin(thread, &job, clock);

@@ -189,7 +189,7 @@ impl Application {
         if self.running.len() >= self.threads {
             return None;
         }
-        // As a thread does it, but for the sleep of a thread that finds nothing.
+        // As a thread does it, except that a thread without a job would park.
         let pool = self.thread.pool();
         let mut job = pool.pop_front()?;
         if pool.is_gone(job.conn) {

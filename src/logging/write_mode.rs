@@ -1,4 +1,4 @@
-//! `Way`: how a log's descriptor takes bytes without making the writer wait.
+//! [`WriteMode`]: how a log's descriptor takes bytes without making the writer wait.
 //!
 //! `O_NONBLOCK` cannot be set on a standard stream: it belongs to the open file, which other processes share. So a pipe
 //! is written to with `RWF_NOWAIT` (Linux 6.4), which holds for one call, and where that is not to be had through an
@@ -17,7 +17,7 @@ use nix::unistd::{isatty, write};
 
 /// See the module.
 #[derive(Debug)]
-pub(super) enum Way {
+pub(super) enum WriteMode {
     /// A file on a local disk, or a device such as `/dev/null`: written at once, whatever the length.
     Plain,
     /// `O_NONBLOCK` is set on an open file that only this server uses.
@@ -33,7 +33,7 @@ pub(super) enum Way {
     MayWait,
 }
 
-impl Way {
+impl WriteMode {
     /// How `fd` is written to.
     pub(super) fn of(fd: BorrowedFd<'_>) -> Self {
         let Ok(stat) = fstat(fd) else {
