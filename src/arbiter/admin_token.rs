@@ -28,7 +28,7 @@ pub(super) struct AdminToken {
 /// Why there is no usable token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    #[error("admin_token: there is no environment variable {0}")]
+    #[error("admin_token: the environment variable {0} is not set")]
     NoVariable(String),
     #[error("admin_token: {}: {error}", .path.display())]
     File {
@@ -36,13 +36,11 @@ pub enum TokenError {
         #[source]
         error: io::Error,
     },
-    #[error(
-        "admin_token has {0} bytes; at least {BYTES_MIN} are needed, as `openssl rand -hex 16` makes"
-    )]
+    #[error("admin_token has {0} bytes; it needs at least {BYTES_MIN}: try `openssl rand -hex 16`")]
     Short(usize),
     #[error("admin_token has more than {BYTES_MAX} bytes")]
     Long,
-    #[error("admin_token may have printable ASCII characters only, and no spaces")]
+    #[error("admin_token may contain only printable ASCII characters, and no spaces")]
     Characters,
 }
 
@@ -94,7 +92,7 @@ impl AdminToken {
         self.followed = Some(Arc::clone(config));
         match read(config) {
             Ok(token) => self.token = token,
-            Err(error) => log::error!("{error}; the token is as before"),
+            Err(error) => log::error!("{error}; keeping the previous token"),
         }
     }
 
@@ -131,7 +129,7 @@ impl AdminToken {
     pub(super) fn report(&mut self, now: u64) {
         if self.refused > 0 && now >= self.logged_at + LOG_MS {
             let count = std::mem::take(&mut self.refused);
-            log::warn!("admin_bind: {count} requests with a wrong admin_token were refused");
+            log::warn!("admin_bind: refused {count} requests with a wrong admin_token");
             self.logged_at = now;
         }
     }

@@ -55,7 +55,7 @@ impl BinaryUpgrade {
     }
 
     pub(super) fn started(&mut self, pid: Pid) {
-        log::info!("Upgrade: a new master is started (pid:{pid})");
+        log::info!("Upgrade: started a new master (pid:{pid})");
         *self = Self::NewMaster(pid);
     }
 
@@ -66,7 +66,7 @@ impl BinaryUpgrade {
         }
         *self = Self::None;
         match status {
-            ExitStatus::Code(0) => log::info!("Upgrade: the new master (pid:{pid}) has gone."),
+            ExitStatus::Code(0) => log::info!("Upgrade: the new master (pid:{pid}) has exited."),
             _ => log::error!("Upgrade failed: the new master (pid:{pid}) ended with {status}."),
         }
         true
@@ -77,7 +77,7 @@ impl BinaryUpgrade {
         match *self {
             Self::OldMaster(old) if getppid() != old => {
                 log::info!("Master has been promoted.");
-                log::debug!("The old master (pid:{old}) has gone");
+                log::debug!("The old master (pid:{old}) has exited");
                 *self = Self::None;
                 true
             }

@@ -178,7 +178,7 @@ impl CertificateWatch {
     fn complain(&mut self, error: &CertificateError) {
         let complaint = error.to_string();
         if self.complaint.as_ref() != Some(&complaint) {
-            log::error!("{complaint}; the certificate of before stays in use");
+            log::error!("{complaint}; keeping the previous certificate");
             self.complaint = Some(complaint);
         }
     }

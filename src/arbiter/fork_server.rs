@@ -82,7 +82,7 @@ pub(super) enum SpawnError {
     NotForked,
     #[error("the fork server is gone")]
     ServerGone,
-    #[error("the fork server named process {0}, which is no child of this one")]
+    #[error("the fork server named process {0}, which is not a child of this process")]
     Stranger(i32),
     #[error("the fork server cannot be reached: {0}")]
     Unreachable(#[from] io::Error),
@@ -359,7 +359,7 @@ impl ForkServers {
     pub(super) fn kill_all(&mut self, now: u64) {
         for server in &mut self.servers {
             let pid = server.pid();
-            log::error!("The fork server (pid:{pid}) did not leave and is killed");
+            log::error!("Killing the fork server (pid:{pid}), which did not exit in time");
             server.kill(now);
         }
     }

@@ -187,7 +187,7 @@ impl Arbiter<'_> {
                     self.adopt(pid, birth, answer.is_cancelled);
                 }
                 Ok(Spawned::Lives(pid)) => {
-                    log::error!("The fork server named process {pid}, which is no new worker");
+                    log::error!("The fork server named process {pid}, which is not a new worker");
                     self.give_up(&birth);
                 }
                 Ok(Spawned::Ended(pid, status)) => {

@@ -54,7 +54,7 @@ pub(super) enum StackError {
     Unreachable(i32),
     #[error("Worker {0} is gone")]
     Gone(i32),
-    #[error("The worker's response is not readable: {0}")]
+    #[error("The worker's response could not be parsed: {0}")]
     Unreadable(#[from] serde_json::Error),
 }
 
@@ -68,7 +68,7 @@ impl StackRequests {
                 Some(theirs)
             }
             Err(error) => {
-                log::warn!("The next worker cannot be asked for its stacks: {error}");
+                log::warn!("The next worker will not be able to report its stacks: {error}");
                 None
             }
         }

@@ -288,7 +288,7 @@ pub const EXIT_BOOT: i32 = 3;
 /// Exit code of a worker whose application was not found, or is none.
 pub const EXIT_APP_LOAD: i32 = 4;
 
-const PRELOAD_EXITED: &str = "The application has called sys.exit while it was preloaded.";
+const PRELOAD_EXITED: &str = "The application called sys.exit while it was being preloaded.";
 pub(super) const PRELOAD_FAILED: &str = "The application failed to preload.";
 /// gunicorn's, which imports in the master.
 const EXIT_PRELOAD: i32 = 1;

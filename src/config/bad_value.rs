@@ -15,7 +15,7 @@ pub enum BadValue {
     NotMapping(Value),
     #[error("Value must be a path that begins with a slash, such as /-/health: {0}")]
     NotUrlPath(Value),
-    #[error("Only visible ASCII and spaces can stand in a header: {0}")]
+    #[error("A header value may contain only visible ASCII and spaces: {0}")]
     NotFieldValue(Value),
     #[error("invalid literal for int() with base 0: {}", repr_str(.0))]
     NotInt(String),

@@ -20,7 +20,7 @@ pub struct ControlSocket {
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("{path} belongs to a server that runs", path = .0.display())]
+    #[error("{path} belongs to a running server", path = .0.display())]
     InUse(PathBuf),
     #[error("{path}: {error}", path = .0.display(), error = .1)]
     Failed(PathBuf, io::Error),

@@ -33,7 +33,7 @@ pub enum Succession {
 
 /// The system has none for the successor.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no room for a process more")]
+#[error("there is no room for another process")]
 struct NoRoom;
 
 /// Forks, and ends this process after `moved(successor)`. `adopter` becomes the child's parent: a process above this

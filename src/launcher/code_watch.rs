@@ -142,7 +142,7 @@ impl Reloader {
             .unwrap_or_else(PoisonError::into_inner) =
             directories.into_iter().map(PathBuf::from).collect();
         self.loaded();
-        log::warn!("The worker waits for a file to change.");
+        log::warn!("Waiting for a file to change.");
         let module = py.import(HELPER)?;
         Ok(module.getattr("Broken")?.call1((reason,))?.unbind())
     }

@@ -38,7 +38,7 @@ pub(super) fn leave(py: Python<'_>, logs: Log, exit: Exit, config: &Config, slot
             let count = left.len();
             let names = left.join(", ");
             log::error!(
-                "{count} thread(s) of the application did not end in time and are cut: {names}"
+                "{count} thread(s) of the application did not end in time and are abandoned: {names}"
             );
             finish(py, logs, exit.code);
         }

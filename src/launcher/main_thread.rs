@@ -77,7 +77,7 @@ pub(super) fn serve_or_fail<A: Application + 'static>(
     worker::run(setup, Arc::<A>::clone(application)).unwrap_or_else(|error| {
         let has_served = scoreboard.slot(index).reported_state() != SlotState::Booting;
         if has_served && error.raw_os_error() == Some(EBADF) {
-            log::error!("The application has closed this worker's descriptors: it leaves at once");
+            log::error!("The application has closed this worker's descriptors: exiting at once");
             // Helper threads wait on such descriptors and cannot be reached any more.
             if let Some(logs) = logs {
                 logs.close();

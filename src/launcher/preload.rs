@@ -49,7 +49,7 @@ pub(super) fn run(
                 }
                 AppLoadError::Exit { code, .. } => {
                     log::info!(
-                        "The application has called sys.exit({code}) while it was preloaded."
+                        "The application called sys.exit({code}) while it was being preloaded."
                     );
                     if context.report_exit(*code).is_err() {
                         return *code;
@@ -147,8 +147,8 @@ fn report_threads(py: Python<'_>) {
     };
     match names() {
         Ok(names) if !names.is_empty() => log::info!(
-            "The preloaded application started {} thread(s): {}. A fork does not copy them; workers have those that are \
-             started again after it, as libraries with an at-fork handler do.",
+            "The preloaded application started {} thread(s): {}. A fork does not copy them: workers have only those \
+             that are started again after it, as by a library's at-fork handler.",
             names.len(),
             names.join(", ")
         ),

@@ -103,12 +103,12 @@ impl Touched {
         if !names.is_empty() {
             let names = names.join(" and ");
             log::info!(
-                "The application has changed {names}: such lines go through Python's logging."
+                "The application has configured {names}: their lines go through Python's logging from now on."
             );
         }
         if self.patched && !self.access {
             log::info!(
-                "Code is in all of Python's loggers: lines of {ACCESS} go through Python's logging."
+                "All of Python's loggers are patched: lines of {ACCESS} go through Python's logging from now on."
             );
         }
     }
@@ -118,7 +118,10 @@ impl Touched {
 pub(super) fn look(py: Python<'_>) {
     let announced = py.import("ferricorn._logger");
     if let Err(error) = announced.and_then(|module| module.call_method0("announce")) {
-        log::error!("The loggers cannot be seen\n{}", traceback(py, &error));
+        log::error!(
+            "Python's loggers cannot be inspected\n{}",
+            traceback(py, &error)
+        );
     }
 }
 

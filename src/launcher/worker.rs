@@ -162,7 +162,7 @@ fn load_failure(error: &AppLoadError) -> i32 {
         }
         AppLoadError::Exit { code, .. } => {
             log::info!(
-                "The application has ended the worker with exit code {code} while it was loaded."
+                "The application ended the worker with exit code {code} while it was being loaded."
             );
             *code
         }

@@ -182,7 +182,7 @@ impl RequestedExit {
             log::error!("Exception in a signal handler\n{}", traceback(py, error));
             return;
         };
-        log::info!("A signal handler of the application has ended this worker.");
+        log::info!("A signal handler of the application ended this worker.");
         self.0.store(code, Ordering::Relaxed);
         let _ = signals::deliver(Signal::SIGTERM);
     }

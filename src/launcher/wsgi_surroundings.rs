@@ -32,7 +32,9 @@ pub(super) fn server_header(py: Python<'_>, config: &Config) -> Vec<u8> {
     if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return text.into_bytes();
     }
-    log::error!("gunicorn.SERVER cannot stand in a header, so there is no Server header: {text:?}");
+    log::error!(
+        "gunicorn.SERVER is not a valid header value, so no Server header is sent: {text:?}"
+    );
     Vec::new()
 }
 

@@ -31,17 +31,19 @@ pub enum LogError {
 /// Why root does not write to a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Distrust {
-    #[error("'{}' is a symbolic link in a directory where others than root may write", .0.display())]
+    #[error("'{}' is a symbolic link in a directory to which users other than root may write", .0.display())]
     Link(PathBuf),
-    #[error("others than root may write in its directory, and it belongs to user {0}")]
+    #[error("users other than root may write to its directory, and it belongs to user {0}")]
     Owner(u32),
     #[error("a symbolic link of the workers' user leads to a file of user {0}")]
     Target(u32),
     #[error("a symbolic link of the workers' user leads to a directory that is not that user's")]
     Directory,
-    #[error("others than root may write in its directory, and it is a hard link")]
+    #[error("users other than root may write to its directory, and it is a hard link")]
     HardLink,
-    #[error("others than root may write in its directory, and it is neither a file nor a FIFO")]
+    #[error(
+        "users other than root may write to its directory, and it is neither a file nor a FIFO"
+    )]
     Kind,
 }
 

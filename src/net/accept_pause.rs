@@ -53,7 +53,9 @@ impl AcceptPause {
         self.begin(now, EXHAUSTED_MS);
         let noted = self.noted.replace(now);
         if noted.is_none_or(|noted| now.saturating_sub(noted) > QUIET_MS) {
-            log::error!("{who}: no new connections for a moment: {error} (see `ulimit -n`).");
+            log::error!(
+                "{who}: accepting no new connections for a moment: {error} (see `ulimit -n`)."
+            );
         }
     }
 }

@@ -63,7 +63,7 @@ pub enum BindError {
     #[error("'{0}' is not a socket")]
     NotASocket(String),
     /// Its name is being looked up, and the caller does not wait for that.
-    #[error("The name in {0} is not known yet")]
+    #[error("The name in {0} is not resolved yet")]
     Pending(BindAddress),
 }
 

@@ -17,7 +17,7 @@ use super::lookup::{Answer, Lookup};
 #[derive(Debug, thiserror::Error)]
 pub enum NameError {
     /// It is asked for.
-    #[error("the address of '{0}' is not known yet")]
+    #[error("the address of '{0}' is not resolved yet")]
     Pending(String),
     #[error("{0}")]
     Failed(String),

@@ -68,12 +68,12 @@ fn end(py: Python<'_>, raised: Option<&PyErr>) -> ! {
     });
     if let Some(error) = raised.filter(|_| !is_exit) {
         log::error!(
-            "Exception in a process that the application has forked\n{}",
+            "Exception in a process that the application forked\n{}",
             traceback::format(py, error)
         );
     }
     log::warn!(
-        "Process {} was forked by the application and has come back to the server, where it ends.",
+        "Process {} was forked by the application and has returned into the server's code; ending it.",
         std::process::id()
     );
     let value = raised.map(|error| error.value(py).clone());

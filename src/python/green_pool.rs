@@ -195,14 +195,14 @@ impl GreenPool {
             if thread.is_some_and(|thread| thread.token() == request.token) {
                 return Some((request.thread, request.request));
             }
-            log::info!("It has ended meanwhile: {}", request.request);
+            log::info!("It has ended in the meantime: {}", request.request);
         }
     }
 
     /// What is thrown into its greenlet, after its stack is logged.
     fn timeout_of(&self, py: Python<'_>, index: usize, request: &str, stack: &str) -> Py<PyAny> {
         log::error!(
-            "Stack of greenlet {index} when its time was over, in {request}:\n{}",
+            "Stack of greenlet {index} at its timeout, in {request}:\n{}",
             stack.trim_end()
         );
         py.get_type::<RequestTimeout>().into_any().unbind()

@@ -89,7 +89,7 @@ impl Interrupts {
         let mut in_flight = self.thread(request.thread);
         if in_flight.token != request.token {
             drop(in_flight);
-            log::info!("It has ended meanwhile: {}", request.request);
+            log::info!("It has ended in the meantime: {}", request.request);
             return;
         }
         in_flight.is_interrupted = true;
@@ -97,7 +97,7 @@ impl Interrupts {
         set_async_exception(py, ident, class.as_ptr());
         drop(in_flight);
         log::error!(
-            "Stack of thread {} when its time was over, in {}:\n{}{others}",
+            "Stack of thread {} at its timeout, in {}:\n{}{others}",
             request.thread,
             request.request,
             stack.trim_end()

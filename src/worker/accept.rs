@@ -202,7 +202,7 @@ impl Listeners {
             let _ = shutdown(acceptor.as_fd().as_raw_fd(), Shutdown::Both);
         }
         if let Err(error) = self.stop(Accepting::Over) {
-            log::error!("The listeners could not be left: {error}");
+            log::error!("The listeners could not be removed from the poll set: {error}");
         }
         self.acceptors.clear();
     }

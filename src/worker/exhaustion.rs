@@ -17,14 +17,16 @@ impl ExhaustionLog {
     /// A connection could not be received: no descriptors are left.
     pub(super) fn note(&mut self, error: &io::Error, now: Instant) {
         if self.last.replace(now).is_none() {
-            log::error!("No new connections for a moment: {error} (see `ulimit -n`).");
+            log::error!("Accepting no new connections for a moment: {error} (see `ulimit -n`).");
         }
     }
 
     /// One can be received, for which another was closed.
     pub(super) fn note_eviction(&mut self, error: &io::Error, now: Instant) {
         if self.last.replace(now).is_none() {
-            log::warn!("Idle connections make room for new ones: {error} (see `ulimit -n`).");
+            log::warn!(
+                "Closing idle connections to make room for new ones: {error} (see `ulimit -n`)."
+            );
         }
     }
 

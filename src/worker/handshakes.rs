@@ -107,9 +107,9 @@ impl Handshakes {
     pub(super) fn on_heartbeat(&mut self, now: Instant) {
         match self.current.as_mut().map(CurrentServer::refresh) {
             None | Some(Refreshed::Unchanged) => {}
-            Some(Refreshed::Replaced) => log::debug!("New connections get the new certificates."),
+            Some(Refreshed::Replaced) => log::debug!("New connections use the new certificates."),
             Some(Refreshed::Failed(error)) => {
-                log::error!("New certificates cannot be used, the old ones stay: {error}");
+                log::error!("The new certificates cannot be used; keeping the old ones: {error}");
             }
         }
         if let Some((more, last)) = self.failures.on_heartbeat(now) {

@@ -124,7 +124,7 @@ impl LoadShedding {
             count: 1,
         });
         log::warn!(
-            "Requests are answered with 503: {} ({}; {} wait, {} run).",
+            "Answering requests with 503: {} ({}; {} waiting, {} running).",
             shed.message().to_lowercase(),
             shed.setting(),
             pool.queue_length(),

@@ -361,7 +361,7 @@ pub(super) fn take_in(
     io: &mut SharedIo,
 ) {
     let Some((&listener, bytes)) = message.split_first() else {
-        log::error!("A message from another worker was not understood.");
+        log::error!("A message from another worker could not be parsed.");
         return;
     };
     // A client that is gone has no address any more.

@@ -179,7 +179,7 @@ impl RequestPolicy {
                 Ok(ClientAddress::Ip(ip)) => job.peer = Peer::Ip(ip),
                 Err(ClientUnknown::Missing) => {}
                 Err(why) => log::debug!(
-                    "The client's address in {} from ip={} is not used: {why}.",
+                    "Ignoring the client's address in {} from ip={}: {why}.",
                     field.name(),
                     PeerText(job.peer)
                 ),
@@ -204,7 +204,7 @@ fn log_dropped(dropped: &mut HashSet<Box<[u8]>>, name: &[u8]) {
         return;
     }
     log::info!(
-        "Header {} is dropped: its name has an underscore (see header_map and forwarder_headers).",
+        "Dropping header {}: its name has an underscore (see header_map and forwarder_headers).",
         name.escape_ascii()
     );
     dropped.insert(name.into());

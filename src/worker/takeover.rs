@@ -109,9 +109,7 @@ impl Takeover {
             self.left = Left::Perhaps;
         }
         if taken > 0 {
-            log::info!(
-                "{taken} connection(s) of a worker that was stopped are served by this one."
-            );
+            log::info!("Serving {taken} connection(s) of a stopped worker.");
         }
     }
 
@@ -181,7 +179,7 @@ impl Takeover {
     fn note(&self, left: u64) {
         if left > 0 {
             self.slot.get().add_passed_on(left);
-            log::info!("{left} connection(s) that waited are left to the next worker.");
+            log::info!("Leaving {left} waiting connection(s) to the next worker.");
         }
     }
 }

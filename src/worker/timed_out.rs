@@ -83,7 +83,7 @@ impl TimedOutRequests {
         self.next_check = lost_at.map_or(next_check, |at| at.min(next_check));
         for entry in &lost {
             log::error!(
-                "Thread {} does not come back from its request; the worker is replaced.",
+                "Thread {} has not returned from its request; replacing the worker.",
                 entry.request.thread
             );
             log_lost(entry, requests);

@@ -62,7 +62,7 @@ impl Transport {
     pub(super) fn give_up(mut self, registry: &Registry) {
         if let Err(error) = self.socket_mut().deregister(registry) {
             // It costs wake-ups for nothing, no more: events of unknown connections are ignored.
-            log::debug!("A socket could not leave the poll set: {error}");
+            log::debug!("A socket could not be removed from the poll set: {error}");
         }
     }
 

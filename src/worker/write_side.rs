@@ -73,7 +73,7 @@ pub(super) enum Progress {
 pub(super) enum WriteError {
     /// The client is gone.
     Socket,
-    /// The file that is sent became shorter meanwhile.
+    /// The file was truncated while it was being sent.
     FileShort,
 }
 

@@ -374,7 +374,7 @@ def test_a_half_replaced_pair_keeps_the_old_one_and_is_logged_once(server, autho
     client, before = authority.client(), serial(files[0])
     new = authority.sign("new")
     authority.write("server.pem", new[0].read_bytes())
-    complaint = r'keyfile ".*server.key" does not belong to certfile ".*server.pem"; the certificate of before stays'
+    complaint = r'keyfile ".*server.key" does not belong to certfile ".*server.pem"; keeping the previous certificate'
     one.log.wait(complaint)
     assert served(one.address, client) == before
     authority.write("server.key", new[1].read_bytes())

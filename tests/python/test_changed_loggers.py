@@ -289,7 +289,7 @@ def test_one_line_says_so_in_each_worker(changed, when):
     one = changed("access_filter", when, "-w", "2")
     if when == "view":
         pytest.skip("the other worker was not changed")
-    pattern = r"The application has changed gunicorn\.access: such lines go through Python's logging\."
+    pattern = r"The application has configured gunicorn\.access: their lines go through Python's logging from now on\."
     one.log.wait(pattern, 2)
     asked(one)
     assert one.stop() == 0

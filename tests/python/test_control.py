@@ -273,7 +273,7 @@ def test_a_living_socket_is_waited_for_and_never_stolen(server, runtime):
     assert path_of(first) == path
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
     second = server("hello:app", "--control-socket", str(path))
-    second.log.wait(r"\[WARNING\] No control socket: .*belongs to a server that runs")
+    second.log.wait(r"\[WARNING\] No control socket: .*belongs to a running server")
     assert second.get().status == 200
     assert f"Master {first.pid}" in run("-s", path, "-c", "show all")
     assert first.stop() == 0

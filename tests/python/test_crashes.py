@@ -221,8 +221,8 @@ def test_a_slot_that_does_not_boot_delays_no_other(breakable, gates):
         ("os.fork() and os._exit(0)", 1, "The application failed to preload."),
         ("os.kill(os.getpid(), 9)", 1, "The application failed to preload."),
         ("os._exit(5)", 5, "The application failed to preload."),
-        ("sys.exit(5)", 5, "The application has called sys.exit while it was preloaded."),
-        ("sys.exit(0)", 0, "The application has called sys.exit while it was preloaded."),
+        ("sys.exit(5)", 5, "The application called sys.exit while it was being preloaded."),
+        ("sys.exit(0)", 0, "The application called sys.exit while it was being preloaded."),
     ],
 )
 def test_the_exit_code_of_a_server_that_preloads_nothing(server, tmp_path, how, code, reason):
@@ -235,4 +235,4 @@ def test_the_exit_code_of_a_server_that_preloads_nothing(server, tmp_path, how, 
     one.log.wait(f"Reason: {reason}", patience=10)
     assert one.wait_exit(10) == code
     if "sys.exit" in how:
-        one.log.wait(re.escape(f"The application has called {how} while it was preloaded."))
+        one.log.wait(re.escape(f"The application called {how} while it was being preloaded."))

@@ -28,7 +28,7 @@ def test_connections_beyond_the_limit_of_descriptors_wait_and_are_served(server,
     clients = [one.connect() for _ in range(150)]
     for number, client in enumerate(clients):
         client.send_request("GET", "/?2.5" if number < 8 else "/")
-    one.log.wait(r"No new connections for a moment: .*ulimit -n")
+    one.log.wait(r"Accepting no new connections for a moment: .*ulimit -n")
     # Those that are in wait for a thread; the others wait, and cost nothing.
     pids = one.workers()
     before, began = sum(cpu_seconds(pid) for pid in pids), time.monotonic()
@@ -39,7 +39,7 @@ def test_connections_beyond_the_limit_of_descriptors_wait_and_are_served(server,
         assert client.read_response().status == 200
         client.close()
     assert one.get("/").status == 200
-    assert len(one.log.wait(r"No new connections for a moment")) <= workers, "once per worker"
+    assert len(one.log.wait(r"Accepting no new connections for a moment")) <= workers, "once per worker"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

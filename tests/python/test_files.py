@@ -99,7 +99,7 @@ def test_a_file_that_shrinks_meanwhile_resets_the_connection(server, tmp_path):
         with path.open("r+b") as file:
             file.truncate(1 << 20)
         assert len(client.read_to_end()) < 64 << 20
-    one.log.wait(r"The file sent to GET /file\S+ HTTP/1.1 became shorter meanwhile; resetting the connection.")
+    one.log.wait(r"The file sent to GET /file\S+ HTTP/1.1 was truncated while it was being sent; resetting the connection.")
 
 
 def resident_kib(pid: int) -> int:
@@ -186,7 +186,7 @@ def test_a_broken_off_stream_has_no_end(server, gates):
         assert client.read_chunk() == b"first"
         assert client.read_to_end() == b"", "no last chunk"
     one.log.wait(r"Error handling request GET /breaks_off")
-    one.log.wait(r"Response to GET /breaks_off HTTP/1.1 was broken off after 5 bytes of its body")
+    one.log.wait(r"Response to GET /breaks_off HTTP/1.1 was aborted after 5 bytes of its body")
     one.output.wait('"GET /breaks_off HTTP/1.1" 200 5')
     assert len(gates.wait_notes("closed")) == 1
 

@@ -222,7 +222,7 @@ def test_request_timeout_is_raised_in_the_greenlet_of_that_request_alone(green, 
         assert answers(asked(one, ["/sleep?0.2"] * 20)) == ["slept"] * 20
         assert late.read_response().status == 504
     assert gates.wait_notes("late") == ["ended"]
-    one.log.wait(r"Stack of greenlet \d+ when its time was over, in GET /late")
+    one.log.wait(r"Stack of greenlet \d+ at its timeout, in GET /late")
     one.log.wait("in late$")
     assert one.get("/pid").status == 200
     assert one.stop() == 0

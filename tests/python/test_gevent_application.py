@@ -105,7 +105,7 @@ def test_a_response_that_breaks_off_is_not_taken_for_whole(green, view):
         client.read_response()
     if IS_OURS:
         one.log.wait("ValueError: late" if view == "broken_off" else "GreenletExit")
-        one.log.wait("was broken off after 6 bytes of its body")
+        one.log.wait("was aborted after 6 bytes of its body")
     assert one.stop() == 0
 
 

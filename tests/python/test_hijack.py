@@ -103,7 +103,7 @@ def test_graceful_timeout_bounds_a_websocket(server, gates):
     began = time.monotonic()
     one.stop()
     assert time.monotonic() - began < 10
-    assert "1 connection(s) with a request under way were cut" in one.log.text
+    assert "1 connection(s) with a request in progress were cut" in one.log.text
     assert "GET /echo" in one.log.text, "the request that was cut is named"
     with pytest.raises((OSError, websocket.WebSocketConnectionClosedException)):
         client.recv()

@@ -103,7 +103,7 @@ def test_a_thread_that_does_not_end_is_named_and_cut(server, gates, preload):
     gates.wait_reached("never")
     assert one.stop() == 0
     log = one.log.join()
-    assert "1 thread(s) of the application did not end in time and are cut: own-never" in log
+    assert "1 thread(s) of the application did not end in time and are abandoned: own-never" in log
     assert "SIGKILL" not in log
     assert gates.notes("atexit"), "exit handlers run"
     assert "buffered" in (gates.directory / "buffered").read_text(), "buffers are written"

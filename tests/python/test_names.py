@@ -92,7 +92,7 @@ def test_a_reload_to_a_name_that_is_not_answered_holds_nothing_up(named, tmp_pat
     one, write = reloadable(named, tmp_path, *preload)
     write(f"bind += ['hanging.test:{free_port()}']")
     one.send_signal(signal.SIGHUP)
-    one.log.wait("The reload waits: The name in .'hanging.test', .+ is not known yet")
+    one.log.wait("The reload is waiting: The name in .'hanging.test', .+ is not resolved yet")
     for number in [signal.SIGTTIN, signal.SIGTTOU, None]:
         if number:
             one.send_signal(number)
@@ -114,7 +114,7 @@ def test_a_stop_does_not_wait_for_a_name(named, tmp_path, preload, number):
     one, write = reloadable(named, tmp_path, *preload)
     write(f"bind += ['hanging.test:{free_port()}']")
     one.send_signal(signal.SIGHUP)
-    one.log.wait("The reload waits")
+    one.log.wait("The reload is waiting")
     began = time.monotonic()
     one.send_signal(number)
     assert one.wait_exit(8) == 0
@@ -127,7 +127,7 @@ def test_a_reload_goes_on_when_the_name_is_known(named, tmp_path, answer, preloa
     first, second = free_port(), free_port()
     write(f"bind = ['late.test:{first}', 'late.test:{second}']")
     one.send_signal(signal.SIGHUP)
-    one.log.wait("The reload waits")
+    one.log.wait("The reload is waiting")
     assert_master_answers(one)
     assert not serves_at(first)
     answer()
@@ -156,7 +156,7 @@ def test_an_upgrade_waits_beside_a_reload_that_waits(named, tmp_path):
     one, write = reloadable(named, tmp_path)
     write(f"bind += ['hanging.test:{free_port()}']")
     one.send_signal(signal.SIGHUP)
-    one.log.wait("The reload waits")
+    one.log.wait("The reload is waiting")
     write()
     one.send_signal(signal.SIGUSR2)
     one.log.wait(r"Listening at: ", 2)
@@ -267,7 +267,7 @@ def test_what_asks_for_a_name_leaves_with_nothing_of_the_server(named, tmp_path)
     before = set(session_members(one.pid))
     write(f"bind += ['hanging.test:{free_port()}']")
     one.send_signal(signal.SIGHUP)
-    one.log.wait("The reload waits")
+    one.log.wait("The reload is waiting")
     (asking,) = set(session_members(one.pid)) - before
     targets = descriptors(asking)
     assert not [target for target in targets.values() if target.startswith(("socket:", "/", "anon_inode:"))], targets

@@ -30,7 +30,7 @@ def test_a_request_that_waits_too_long_gets_503_and_is_never_run(server, gates):
     one.output.wait(r'"GET /block\?waiting HTTP/1\.1" 503 ')
     one.stop()
     log = one.log.join()
-    assert log.count("Requests are answered with 503") == 1
+    assert log.count("Answering requests with 503") == 1
     assert "4 request(s) were answered with 503" in log
 
 
@@ -48,7 +48,7 @@ def test_no_more_requests_wait_than_may(server, gates):
         gates.open(name)
         assert clients[name].read_response().text == f"unblocked {name}"
         clients[name].close()
-    one.log.wait(r"Requests are answered with 503: too many requests wait .*max_queue; 2 wait, 2 run")
+    one.log.wait(r"Answering requests with 503: too many requests wait .*max_queue; 2 waiting, 2 running")
     assert one.get("/pid").status == 200
 
 

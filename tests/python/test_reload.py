@@ -161,7 +161,7 @@ def test_a_broken_page_does_not_reload_itself(server, gates, project):
     answers(one, "one")
     save(project, "version.py", "1 / 0\n")
     wait_until(lambda: "ZeroDivisionError" in one.get().text, "the mistake")
-    one.log.wait("The worker waits for a file to change")
+    one.log.wait("Waiting for a file to change")
     # The reload for this file comes after any that the page could have caused.
     save(project, "fence.txt", "changed")
     one.log.wait("Worker reloading: .*fence.txt modified")

@@ -36,7 +36,7 @@ def test_the_client_gets_504_and_the_application_an_exception(server, gates):
     one.log.wait(r"Request timed out after 0\.\d s \(request_timeout\): GET /spin from 127\.0\.0\.1, in thread [01]\.")
     # The stack of that very thread, down to the line that ran.
     one.log.wait(
-        r"Stack of thread [01] when its time was over, in GET /spin from 127\.0\.0\.1:(\n .*)*timed_out\.py.*in spin"
+        r"Stack of thread [01] at its timeout, in GET /spin from 127\.0\.0\.1:(\n .*)*timed_out\.py.*in spin"
     )
     one.output.wait(r'"GET /spin\?first HTTP/1\.1" 504 ')
     # The worker and both threads go on, and the next request of that thread is not hit.
@@ -75,7 +75,7 @@ def test_a_thread_that_does_not_come_back_costs_the_worker_its_place(server, gat
         client.send_request("GET", "/stuck?30")
         gates.wait_reached("stuck")
         assert client.read_response().status == 504
-        one.log.wait(r"Thread [01] does not come back from its request; the worker is replaced")
+        one.log.wait(r"Thread [01] has not returned from its request; replacing the worker")
     one.output.wait(r'"GET /stuck HTTP/1\.1" 504 ')
     wait_until(lambda: whoami(one)[0] != worker, "another worker")
 

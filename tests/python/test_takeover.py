@@ -127,7 +127,7 @@ def test_what_waits_is_not_left_when_the_server_stops(server, gates):
         one.send_signal(signal.SIGTERM)
         assert is_cut(waiting)
     assert one.wait_exit() == 0
-    one.log.wait("2 connection\\(s\\) with a request under way were cut")
+    one.log.wait("2 connection\\(s\\) with a request in progress were cut")
 
 
 @pytest.mark.ours

@@ -265,7 +265,7 @@ def test_a_unix_socket_has_clients_with_addresses(server, tmp_path):
 def test_an_address_that_is_not_used_is_noted_at_debug(server):
     one = server("probe:raw", "--log-level", "debug", "--proxy-headers", "x-forwarded-for")
     one.get("/environ", [("X-Forwarded-For", "nobody")])
-    one.log.wait(r"\[DEBUG\] The client's address in .* is not used: the element is not an address")
+    one.log.wait(r"\[DEBUG\] Ignoring the client's address in .*: the element is not an address")
 
 
 @pytest.mark.ours

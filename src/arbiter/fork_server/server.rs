@@ -229,10 +229,10 @@ impl ForkServer {
                 log::error!("The application was not imported within {seconds} s (pid:{pid})");
             }
             Stage::Ready(_) if is_late => {
-                log::error!("The fork server (pid:{pid}) does not fork and is killed");
+                log::error!("Killing the fork server (pid:{pid}), which does not fork");
             }
             Stage::Leaving(_) | Stage::Ended if waited > graceful => {
-                log::error!("The fork server (pid:{pid}) did not leave and is killed");
+                log::error!("Killing the fork server (pid:{pid}), which did not exit in time");
             }
             _ => return false,
         }

@@ -51,7 +51,7 @@ impl Arbiter<'_> {
                 worker.slot().announce_stop();
             }
             log::info!(
-                "Stopping in {} s; until then requests are served.",
+                "Stopping in {} s; serving requests until then.",
                 delay.as_secs()
             );
         }
@@ -123,7 +123,7 @@ impl Arbiter<'_> {
             Err(error) => {
                 self.runtime.undo_reload();
                 if error.is_pending() && due == Due::First {
-                    log::info!("The reload waits: {error}");
+                    log::info!("The reload is waiting: {error}");
                     self.deferred_reload.wait_for_names(monotonic_ms());
                     self.leave_listeners(older);
                     return Ok(());

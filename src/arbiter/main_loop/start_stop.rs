@@ -226,7 +226,7 @@ impl<'r> Arbiter<'r> {
                 .status
                 .map_or_else(String::new, |status| format!(" ({status})"));
             log::warn!(
-                "The fork server (pid:{pid}) is gone{status}; the next worker's application is imported anew."
+                "The fork server (pid:{pid}) is gone{status}; the application will be imported again for the next worker."
             );
         } else if self.rollout.is_unproven() {
             self.fail_rollout(PRELOAD_FAILED);
@@ -346,7 +346,7 @@ impl<'r> Arbiter<'r> {
         }
         if !self.children.is_empty() {
             log::warn!(
-                "{} worker(s) did not stop in time and are killed",
+                "Killing {} worker(s) that did not stop in time",
                 self.children.len()
             );
         }

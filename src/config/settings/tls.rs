@@ -11,7 +11,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Paths,
         Default::None,
-        "Key of the certificate, as PEM; not set: it stands in certfile.",
+        "Private key of the certificate, as PEM. Not set: it is in certfile.",
     )
     .flags(&["--keyfile"]),
     row(

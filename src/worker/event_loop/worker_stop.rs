@@ -69,7 +69,7 @@ impl EventLoop {
                 if cut > 0 {
                     requests.accounting.slot().add_cut(cut as u64);
                     log::warn!(
-                        "graceful_timeout is over: {cut} connection(s) with a request under way were cut."
+                        "graceful_timeout has expired: {cut} connection(s) with a request in progress were cut."
                     );
                 }
                 self.leave();

@@ -187,7 +187,7 @@ impl Http1 {
             return true;
         }
         log::error!(
-            "Response to {} was broken off after {} bytes of its body; closing the connection.",
+            "Response to {} was aborted after {} bytes of its body; closing the connection.",
             RequestLine(&job),
             running.sent_bytes
         );
@@ -286,12 +286,12 @@ impl Http1 {
         }
     }
 
-    /// The file that is sent became shorter meanwhile.
+    /// The file was truncated while it was being sent.
     pub(in crate::worker) fn cut_short_file(&mut self) {
         self.is_cut = true;
         if let Request::Answered(answered) = &self.request {
             log::error!(
-                "The file sent to {} became shorter meanwhile; resetting the connection.",
+                "The file sent to {} was truncated while it was being sent; resetting the connection.",
                 RequestLine(&answered.job)
             );
         }

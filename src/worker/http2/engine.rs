@@ -183,7 +183,7 @@ impl Engine {
     }
 
     fn end(&mut self, error: &h2::Error) -> Polled {
-        log::debug!("An HTTP/2 connection ends: {error}");
+        log::debug!("An HTTP/2 connection ended: {error}");
         self.state = State::Over;
         match error.reason() {
             Some(code) if error.is_library() && error.is_go_away() => Polled::Broken(code),
@@ -217,7 +217,7 @@ impl Engine {
             && let Some(mut pings) = connection.ping_pong()
             && let Err(error) = pings.send_ping(Ping::opaque())
         {
-            log::debug!("An HTTP/2 connection takes no PING: {error}");
+            log::debug!("PING cannot be sent on an HTTP/2 connection: {error}");
         }
     }
 

@@ -252,7 +252,7 @@ impl ResponseStream {
             self.waiting = Waiting::Trickling;
         }
         let Some(bytes) = self.take(room, drops) else {
-            log::error!("The file that is sent became shorter meanwhile; resetting the stream.");
+            log::error!("The file was truncated while it was being sent; resetting the stream.");
             if let End::Ended { reason, .. } = &mut self.end {
                 *reason = "response too short".into();
             }

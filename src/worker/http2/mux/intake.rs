@@ -323,6 +323,6 @@ fn send_continue(respond: &mut SendResponse<Bytes>) {
     let mut message = Message::new(());
     *message.status_mut() = StatusCode::CONTINUE;
     if let Err(error) = respond.send_informational(message) {
-        log::debug!("A client cannot be asked to continue: {error}");
+        log::debug!("100 Continue cannot be sent: {error}");
     }
 }

@@ -245,7 +245,7 @@ impl Mux {
         };
         let (_, sent) = response.sent_so_far();
         log::error!(
-            "Response to {} was broken off after {sent} bytes of its body; resetting the stream.",
+            "Response to {} was aborted after {sent} bytes of its body; resetting the stream.",
             RequestLine(&job)
         );
         response.end(job, false, "application failed");
