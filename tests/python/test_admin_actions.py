@@ -260,7 +260,7 @@ def test_a_token_that_is_none_is_refused(tmp_path, check):
         ("env:NO_SUCH_VARIABLE", "the environment variable NO_SUCH_VARIABLE is not set"),
         (f"file:{tmp_path}/missing", "No such file or directory"),
         ("env:SHORT", "has 5 bytes; it needs at least 16"),
-        ("env:SPACED", "printable ASCII characters only"),
+        ("env:SPACED", "only printable ASCII characters"),
     ):
         env = {"SHORT": "short", "SPACED": "with spaces, of enough length"}
         said = refused("--admin-token", token, *check, env=env)

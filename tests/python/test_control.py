@@ -497,11 +497,11 @@ def test_a_master_without_a_descriptor_left_accepts_later_and_does_not_spin(serv
     with Raw(path) as raw:
         raw.send(b'{"id": 1, "command": "show stats"}')
         before, began = cpu_seconds(one.pid), time.monotonic()
-        one.log.wait("control_socket: no new connections for a moment: .+ulimit -n")
+        one.log.wait("control_socket: accepting no new connections for a moment: .+ulimit -n")
         while time.monotonic() - began < 1:
             assert one.get("/").status == 200
             time.sleep(0.02)
         assert cpu_seconds(one.pid) - before < 0.1
         resource.prlimit(one.pid, resource.RLIMIT_NOFILE, limits)
         assert raw.receive()["status"] == "ok"
-    assert len(one.log.wait("no new connections")) == 1
+    assert len(one.log.wait("accepting no new connections")) == 1

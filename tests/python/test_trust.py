@@ -212,8 +212,8 @@ def test_a_dropped_name_is_logged_once(server):
     for name in ("X_Secret", "x_secret", "X_Secret", "X_Other"):
         one.get("/environ", [(name, "1")])
     one.stop()
-    lines = [line for line in one.log.join().splitlines() if "is dropped" in line]
-    assert [line.split("Header ")[1].split(" ")[0] for line in lines] == ["X_SECRET", "X_OTHER"]
+    lines = [line for line in one.log.join().splitlines() if "Dropping header" in line]
+    assert [line.split("Dropping header ")[1].split(":")[0] for line in lines] == ["X_SECRET", "X_OTHER"]
 
 
 # -- the client's address --------------------------------------------------------------------------
