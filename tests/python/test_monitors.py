@@ -135,7 +135,7 @@ def test_a_fork_server_that_was_killed_below_its_worker_is_made_anew(preloaded, 
     monitor.wait(2)
     (fork_server,) = fork_servers(one)
     os.kill(fork_server, signal.SIGKILL)
-    one.log.wait(rf"The fork server \(pid:{fork_server}\) is gone; the next worker's")
+    one.log.wait(rf"The fork server \(pid:{fork_server}\) is gone; the application will be imported again")
     one.send_signal(signal.SIGTTIN)
     monitor.wait(3)
     assert one.stop() == 0

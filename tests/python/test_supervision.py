@@ -93,7 +93,7 @@ def test_systemd_follows_an_upgrade(server, supervisor):
     one = server("echo", env={"NOTIFY_SOCKET": supervisor.name})
     supervisor.wait("^READY=1$")
     one.send_signal(signal.SIGUSR2)
-    new = int(one.log.wait(r"new master is started \(pid:(\d+)\)")[0].group(1))
+    new = int(one.log.wait(r"started a new master \(pid:(\d+)\)")[0].group(1))
     supervisor.wait("^READY=1$")
     os.kill(one.pid, signal.SIGTERM)
     one.wait_exit()
@@ -150,7 +150,7 @@ def test_sockets_of_systemd_are_served_and_survive(server, tmp_path):
         wait_until(lambda: one.workers() and not first & set(one.workers()), "another worker")
         assert one.get("/echo?x").status == 200
         one.send_signal(signal.SIGUSR2)
-        new = int(one.log.wait(r"new master is started \(pid:(\d+)\)")[0].group(1))
+        new = int(one.log.wait(r"started a new master \(pid:(\d+)\)")[0].group(1))
         one.log.wait("Booting worker", 3)
         os.kill(one.pid, signal.SIGTERM)
         one.wait_exit()
