@@ -172,7 +172,7 @@ mod tests {
         assert!(matches!(error, TokenError::File { .. }));
         assert!(read(&Config::default()).unwrap().is_none());
         for (token, part) in [
-            ("env:FERRICORN_NO_SUCH_VARIABLE", "no environment variable"),
+            ("env:FERRICORN_NO_SUCH_VARIABLE", "is not set"),
             ("short", "5 bytes"),
             ("with spaces in the midst", "printable"),
             (&"x".repeat(513), "more than"),
