@@ -99,7 +99,7 @@ def test_a_file_that_shrinks_meanwhile_resets_the_connection(server, tmp_path):
         with path.open("r+b") as file:
             file.truncate(1 << 20)
         assert len(client.read_to_end()) < 64 << 20
-    one.log.wait(r"The file sent to GET /file\S+ HTTP/1.1 was truncated while it was being sent; resetting the connection.")
+    one.log.wait(r"The file sent to GET /file\S+ HTTP/1.1 was truncated while it was being sent; resetting")
 
 
 def resident_kib(pid: int) -> int:
