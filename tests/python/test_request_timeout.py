@@ -35,9 +35,7 @@ def test_the_client_gets_504_and_the_application_an_exception(server, gates):
     assert gates.wait_notes("finally") == ["first"]
     one.log.wait(r"Request timed out after 0\.\d s \(request_timeout\): GET /spin from 127\.0\.0\.1, in thread [01]\.")
     # The stack of that very thread, down to the line that ran.
-    one.log.wait(
-        r"Stack of thread [01] at its timeout, in GET /spin from 127\.0\.0\.1:(\n .*)*timed_out\.py.*in spin"
-    )
+    one.log.wait(r"Stack of thread [01] at its timeout, in GET /spin from 127\.0\.0\.1:(\n .*)*timed_out\.py.*in spin")
     one.output.wait(r'"GET /spin\?first HTTP/1\.1" 504 ')
     # The worker and both threads go on, and the next request of that thread is not hit.
     assert {whoami(one)[0] for _ in range(20)} == {worker}
