@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use crate::logging::statsd::Statsd;
-use crate::pool::Job;
+use crate::pool::{ConnId, Job};
 use crate::scoreboard::Slot;
 
 use super::access_lines::{AccessLog, RequestEnd};
+use super::broken_off::{BrokenOff, BrokenOffRequests};
 use super::loop_clock::Clock;
 use super::worker_slot::WorkerSlot;
 
@@ -21,6 +22,7 @@ pub(super) struct Accounting {
     slot: WorkerSlot,
     access_log: Option<AccessLog>,
     metrics: Option<Statsd>,
+    broken_off: BrokenOffRequests,
 }
 
 impl Accounting {
@@ -33,6 +35,7 @@ impl Accounting {
             slot,
             access_log,
             metrics,
+            broken_off: BrokenOffRequests::default(),
         }
     }
 
@@ -70,9 +73,28 @@ impl Accounting {
         self.request(job, &end, clock);
     }
 
-    /// The connection was gone when the answer came; `reason` says who closed it.
-    pub(super) fn connection_gone(&mut self, job: &Job, reason: &str, clock: &Clock) {
-        self.unanswered(job, CLIENT_GONE, reason, clock);
+    /// A request is over for its client while the pool has its job, which will be logged so.
+    pub(super) fn break_off(&mut self, id: ConnId, seen: BrokenOff) {
+        self.broken_off.note(id, seen);
+    }
+
+    /// A job is back that is logged otherwise.
+    pub(super) fn forget_broken_off(&mut self, id: ConnId) {
+        self.broken_off.take(id);
+    }
+
+    /// The client was gone when the answer came; `reason` says who closed the connection, if nothing else was noted of it.
+    pub(super) fn client_gone(&mut self, job: &mut Job, reason: &str, clock: &Clock) {
+        let Some(seen) = self.broken_off.take(job.conn) else {
+            return self.unanswered(job, CLIENT_GONE, reason, clock);
+        };
+        job.response = seen.response.unwrap_or_default();
+        let end = RequestEnd {
+            status: seen.status,
+            bytes_sent: seen.sent_bytes,
+            reason: seen.reason,
+        };
+        self.request(job, &end, clock);
     }
 
     /// The application hijacked the connection, and its request has ended.

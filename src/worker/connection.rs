@@ -328,7 +328,7 @@ impl Connection {
             Protocol::Http1 { mut http1, .. } => {
                 http1.drop_body();
                 let would_look_whole = http1.would_look_whole(link.write.is_empty());
-                http1.close(unsent_bytes, requests);
+                http1.close(link.client.conn(), unsent_bytes, requests);
                 match would_look_whole {
                     true => Ending::Reset,
                     false => Ending::Orderly,

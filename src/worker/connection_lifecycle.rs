@@ -15,6 +15,9 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// a second after the first. Its age counts, not its last byte: a byte now and then must not keep a place.
 const UNFINISHED: Duration = Duration::from_secs(2);
 
+/// Why a connection was closed that another client needed the place of.
+pub(super) const MADE_ROOM: &str = "made room for another client";
+
 /// What a worker has too little of for another client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shortage {

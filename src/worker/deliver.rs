@@ -103,18 +103,18 @@ pub(super) fn refuse_waiting(
 
 /// The pool is closed: what still waits is logged as cut.
 pub(super) fn cut_waiting(requests: &mut Requests) {
-    while let Some(job) = requests.dispatch.pool().pop_front() {
+    while let Some(mut job) = requests.dispatch.pool().pop_front() {
         let why = requests.shutdown.reason_of_gone();
         requests
             .accounting
-            .connection_gone(&job, why, &requests.clock);
+            .client_gone(&mut job, why, &requests.clock);
         recycle(job, requests);
     }
 }
 
 /// A job comes back whose connection is not in the loop: it was hijacked or timed out, or its client is gone.
 pub(super) fn orphan(
-    job: Box<Job>,
+    mut job: Box<Job>,
     connections: &mut Connections,
     timed_out: Option<&mut TimedOutRequests>,
     requests: &mut Requests,
@@ -122,9 +122,11 @@ pub(super) fn orphan(
     let was_answered = timed_out.is_some_and(|timed_out| timed_out.on_return(&job, requests));
     if connections.end_hijacked(job.conn) {
         requests.accounting.hijacked(&job, &requests.clock);
-    } else if !was_answered && job.access_line != AccessLine::Omitted {
-        requests.accounting.connection_gone(
-            &job,
+    } else if was_answered || job.access_line == AccessLine::Omitted {
+        requests.accounting.forget_broken_off(job.conn);
+    } else {
+        requests.accounting.client_gone(
+            &mut job,
             requests.shutdown.reason_of_gone(),
             &requests.clock,
         );

@@ -335,7 +335,7 @@ impl Http2 {
 
     /// The connection is gone.
     pub(super) fn close(&mut self, requests: &mut Requests) {
-        self.mux.close(requests);
+        self.mux.close(requests.shutdown.reason_of_gone(), requests);
     }
 
     /// Memory of the body budget that requests hold here.

@@ -11,7 +11,7 @@
 //! | --- | --- | --- |
 //! | system | `transport`, `events`, `descriptors`, `exhaustion`, `accept` | sockets, the poll set's tokens, listeners |
 //! | time and bounds | `loop_clock`, `spool`, `shutdown` | now, what is due, what may be held, how far a stop is |
-//! | figures | `worker_slot`, `describe`, `failure_series`, `stream_errors`, `handshakes`, `access_lines`, `accounting`, `arbiter_channel`, `loop_heartbeat` | what is counted, logged and reported |
+//! | figures | `worker_slot`, `describe`, `failure_series`, `stream_errors`, `handshakes`, `access_lines`, `broken_off`, `accounting`, `arbiter_channel`, `loop_heartbeat` | what is counted, logged and reported |
 //! | requests | `request_policy`, `usage`, `deferred_drop`, `load_shedding`, `health`, `dispatch` | what is accepted, and the way to the pool and back |
 //! | sides | `read_side`, `write_queue`, `write_side`, `body_stream` | bytes on their way in and out |
 //! | owners | `requests`, `shared_io` | name the owners above that connections share: what requests need, what bytes need |
@@ -45,6 +45,7 @@ mod accounting;
 mod arbiter_channel;
 mod body_stream;
 mod bridges;
+mod broken_off;
 mod connection;
 mod connection_lifecycle;
 mod connections;

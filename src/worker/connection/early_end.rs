@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::http::Status;
 
 use super::{Action, Connection, Http1Connection, Protocol, Speaker, handshaking};
-use crate::worker::connection_lifecycle::{Shortage, State};
+use crate::worker::connection_lifecycle::{MADE_ROOM, Shortage, State};
 use crate::worker::events::InputEvent;
 use crate::worker::http1::{Refusal, TimedOut};
 use crate::worker::link::is_quiet;
@@ -17,8 +17,6 @@ use crate::worker::transport::HandshakeError;
 
 /// At a stop, a connection that was used within this time may have sent its next request.
 const JUST_NOW: Duration = Duration::from_secs(1);
-/// Why a connection was closed that another client needed the place of.
-const MADE_ROOM: &str = "made room for another client";
 
 impl Connection {
     /// The worker stops. A request that is under way gets its answer, which says close. A connection that is idle

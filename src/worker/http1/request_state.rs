@@ -10,6 +10,7 @@ use crate::pool::{AccessLine, ConnId, Job, Peer, TlsInfo};
 
 use crate::worker::access_lines::RequestEnd;
 use crate::worker::body_stream::StreamingRequestBody;
+use crate::worker::broken_off::BrokenOff;
 use crate::worker::describe::PeerText;
 use crate::worker::dispatch::Dispatch;
 use crate::worker::loop_clock::Clock;
@@ -125,6 +126,8 @@ pub(super) struct Running {
     pub(super) sent_bytes: u64,
     /// Body bytes that the response's head has no room for, and that were cut.
     pub(super) cut_bytes: u64,
+    /// Why the response will not arrive as it should; empty until that is known.
+    pub(super) broken_for: &'static str,
 }
 
 #[derive(Debug)]
@@ -134,6 +137,25 @@ pub(in crate::worker) struct Answered {
     pub(in crate::worker) sent_bytes: u64,
     /// Why it is not what was asked for; empty if it is.
     pub(in crate::worker) reason: Cow<'static, str>,
+}
+
+impl Running {
+    /// The connection is gone, with `unsent_bytes` that were encoded and not written.
+    pub(super) fn break_off(self, id: ConnId, unsent_bytes: u64, requests: &mut Requests) {
+        let Some(response) = self.response else {
+            return;
+        };
+        let seen = BrokenOff {
+            status: response.status_code(),
+            sent_bytes: self.sent_bytes.saturating_sub(unsent_bytes),
+            reason: match self.broken_for {
+                "" => requests.shutdown.reason_of_gone(),
+                why => why,
+            },
+            response: Some(response),
+        };
+        requests.accounting.break_off(id, seen);
+    }
 }
 
 impl Receiving {

@@ -1,10 +1,9 @@
 //! Replies to bytes, and what becomes of a request in the end.
 
-use std::borrow::Cow;
 use std::io;
 
 use crate::http::{BodySize, Finish, ResponseHead, Status};
-use crate::pool::{Job, Piece, ResponseBody, StreamedResponse};
+use crate::pool::{ConnId, Job, Piece, ResponseBody, StreamedResponse};
 
 use super::Http1;
 use super::request_state::{Answered, Client, Receiving, Refusal, Request, TimedOut};
@@ -280,9 +279,11 @@ impl Http1 {
     }
 
     /// Why the answer that is on its way will not arrive as it should.
-    pub(in crate::worker) fn note_reason(&mut self, why: impl Into<Cow<'static, str>>) {
-        if let Request::Answered(answered) = &mut self.request {
-            answered.reason = why.into();
+    pub(in crate::worker) fn note_reason(&mut self, why: &'static str) {
+        match &mut self.request {
+            Request::Running(running) => running.broken_for = why,
+            Request::Answered(answered) => answered.reason = why.into(),
+            Request::None | Request::Receiving(_) | Request::TimedOut => {}
         }
     }
 
@@ -314,7 +315,12 @@ impl Http1 {
     }
 
     /// The connection is gone, with `unsent_bytes` that were encoded and not written.
-    pub(in crate::worker) fn close(mut self, unsent_bytes: u64, requests: &mut Requests) {
+    pub(in crate::worker) fn close(
+        mut self,
+        id: ConnId,
+        unsent_bytes: u64,
+        requests: &mut Requests,
+    ) {
         match self.request.end() {
             Request::Receiving(receiving) => {
                 let job = receiving.give_up(&mut requests.bodies);
@@ -327,7 +333,8 @@ impl Http1 {
                 }
                 answered.log(requests);
             }
-            Request::None | Request::Running(_) | Request::TimedOut => {}
+            Request::Running(running) => running.break_off(id, unsent_bytes, requests),
+            Request::None | Request::TimedOut => {}
         }
     }
 

@@ -95,7 +95,7 @@ fn a_refused_request_is_answered_with_a_page_and_is_the_last() {
     protocol.refuse(refusal, None, &client, &mut requests, &mut io.encoded);
     assert!(io.encoded.starts_with(b"HTTP/1.1 400 Bad Request\r\n"));
     assert!(protocol.is_closing() && protocol.wanted() == Wanted::Nothing);
-    protocol.close(0, &mut requests);
+    protocol.close(client.conn(), 0, &mut requests);
     assert_eq!(requests.accounting.slot().requests(), 1);
 }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::Http2;
 use super::goodbye_stage::Goodbye;
 use crate::pool::ConnId;
-use crate::worker::connection_lifecycle::{Action, State};
+use crate::worker::connection_lifecycle::{Action, MADE_ROOM, State};
 use crate::worker::link::{Link, begin_close, is_quiet};
 use crate::worker::loop_clock::Clock;
 use crate::worker::requests::Requests;
@@ -38,7 +38,8 @@ impl Http2 {
         }
         if link.read.has_ended() && self.goodbye != Goodbye::Over {
             // It had answers to come, and has them all.
-            self.end(Reason::NO_ERROR, requests);
+            let why = requests.shutdown.reason_of_gone();
+            self.end(Reason::NO_ERROR, why, requests);
             return Action::Resume;
         }
         let (lifecycle, clock) = (&mut link.lifecycle, &mut requests.clock);
@@ -116,6 +117,7 @@ impl Http2 {
         match link.lifecycle.state() {
             State::Sending { .. } => {
                 log::debug!("Closing a connection whose client reads nothing (send_timeout).");
+                self.mux.close("send_timeout", requests);
                 Action::Close
             }
             State::LingeringClose => Action::Close,
@@ -126,7 +128,8 @@ impl Http2 {
             | State::AwaitingRequest { .. }
             | State::KeepAlive { .. }
             | State::ReceivingHead { .. } => {
-                self.end(Reason::NO_ERROR, requests);
+                let why = requests.shutdown.reason_of_gone();
+                self.end(Reason::NO_ERROR, why, requests);
                 self.advance(link, requests, writes)
             }
         }
@@ -153,7 +156,7 @@ impl Http2 {
             true => Reason::NO_ERROR,
             false => Reason::ENHANCE_YOUR_CALM,
         };
-        self.end(reason, requests);
+        self.end(reason, MADE_ROOM, requests);
         // What does not go out at once is not waited for.
         let _ = self.advance(link, requests, writes);
         Action::Close
@@ -165,15 +168,15 @@ impl Http2 {
     }
 
     /// Say goodbye for good.
-    pub(super) fn end(&mut self, reason: Reason, requests: &mut Requests) {
+    pub(super) fn end(&mut self, code: Reason, why: &'static str, requests: &mut Requests) {
         self.goodbye.end();
-        self.engine.go_away(reason);
-        self.mux.close(requests);
+        self.engine.go_away(code);
+        self.mux.close(why, requests);
     }
 
     /// The last GOAWAY is written. The client may still be sending: a reset could destroy what it has not read yet.
     fn begin_close(&mut self, link: &mut Link, requests: &mut Requests) -> Action {
-        self.mux.close(requests);
+        self.close(requests);
         link.read.give_up();
         begin_close(link, &mut requests.clock)
     }

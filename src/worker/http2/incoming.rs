@@ -64,7 +64,7 @@ impl Http2 {
         while let Polled::Request(request, respond) = self.engine.poll() {
             self.begin_request(request, respond, client, requests);
         }
-        self.end(violation.code(), requests);
+        self.end(violation.code(), violation.what(), requests);
     }
 
     /// Take in the requests that have come, and what else was seen to come.
@@ -79,7 +79,9 @@ impl Http2 {
                     self.begin_request(request, respond, client, requests);
                 }
                 Polled::Broken(code) => {
-                    log_end(Violation::Found(code), client, requests);
+                    let violation = Violation::Found(code);
+                    log_end(violation, client, requests);
+                    self.mux.close(violation.what(), requests);
                     break;
                 }
                 Polled::Nothing | Polled::Over => break,

@@ -20,6 +20,7 @@ use crate::http::Status;
 use crate::pool::{AccessLine, ConnId, Job};
 
 use crate::worker::accounting::CLIENT_GONE;
+use crate::worker::broken_off::BrokenOff;
 use crate::worker::http1::{Client, Refusal, TimedOut};
 use crate::worker::loop_clock::{Clock, Timer};
 use crate::worker::requests::{Requests, recycle};
@@ -205,9 +206,16 @@ impl Mux {
                 if let Some(upload) = upload {
                     upload.drop_rest();
                 }
+                let seen = BrokenOff {
+                    status,
+                    sent_bytes: 0,
+                    reason,
+                    response: None,
+                };
+                requests.accounting.break_off(name, seen);
                 true
             }
-            Phase::Responding(response) => response.abandon(reason, requests),
+            Phase::Responding(response) => response.abandon(name, reason, requests),
             Phase::Reset => true,
             Phase::TimedOut => return false,
         };
@@ -236,10 +244,15 @@ impl Mux {
     }
 
     /// The client has reset the stream just now.
-    fn forget(&mut self, id: u32, job: Box<Job>, requests: &mut Requests) {
+    fn forget(&mut self, id: u32, mut job: Box<Job>, requests: &mut Requests) {
         self.streams.remove(&id);
         let reason = requests.shutdown.reason_of_gone();
-        log_unanswered(job, CLIENT_GONE, reason, requests);
+        let (accounting, clock) = (&mut requests.accounting, &requests.clock);
+        match job.access_line {
+            AccessLine::Omitted => accounting.forget_broken_off(job.conn),
+            _ => accounting.client_gone(&mut job, reason, clock),
+        }
+        recycle(job, requests);
     }
 
     /// Reset a stream, and forget what it was about.
@@ -267,9 +280,8 @@ impl Mux {
         self.give_up(id, status, reason, requests);
     }
 
-    /// The connection is gone: nothing will be answered. What the pool has comes back later.
-    pub(super) fn close(&mut self, requests: &mut Requests) {
-        let reason = requests.shutdown.reason_of_gone();
+    /// The connection is gone, or goes, for this reason: nothing will be answered. What the pool has comes back later.
+    pub(super) fn close(&mut self, reason: &'static str, requests: &mut Requests) {
         let ids: Vec<u32> = self.streams.keys().copied().collect();
         for id in ids {
             self.cancel(id, reason, requests);

@@ -13,8 +13,9 @@ use http_message::header::HeaderMap;
 
 use super::engine::STREAM_BYTES_MAX;
 use super::messages::BodyRoom;
-use crate::http::FrameHead;
-use crate::pool::{Job, Piece, Window};
+use crate::http::{FrameHead, ResponseHead};
+use crate::pool::{ConnId, Job, Piece, Window};
+use crate::worker::broken_off::BrokenOff;
 use crate::worker::deferred_drop::DeferredDrops;
 use crate::worker::http1::Answered;
 use crate::worker::loop_clock::{Clock, Timeout, Timer};
@@ -96,6 +97,8 @@ pub(super) enum Waiting {
 pub(super) struct ResponseStream {
     out: SendStream<Bytes>,
     status: u16,
+    /// Of a streamed one, until its job is back.
+    head: Option<ResponseHead>,
     room: BodyRoom,
     queue: VecDeque<Chunk>,
     queued_bytes: u64,
@@ -122,6 +125,7 @@ impl ResponseStream {
         Self {
             out,
             status,
+            head: None,
             room,
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -134,6 +138,11 @@ impl ResponseStream {
             is_closed,
             is_listed: false,
         }
+    }
+
+    /// It is streamed: the log shows this head.
+    pub(super) fn keep_head(&mut self, head: ResponseHead) {
+        self.head = Some(head);
     }
 
     /// What follows the body. It comes too late for a response without one.
@@ -174,7 +183,10 @@ impl ResponseStream {
     }
 
     /// The body is whole, or will never be.
-    pub(super) fn end(&mut self, job: Box<Job>, is_whole: bool, reason: &'static str) {
+    pub(super) fn end(&mut self, mut job: Box<Job>, is_whole: bool, reason: &'static str) {
+        if let Some(head) = self.head.take() {
+            job.response = head;
+        }
         let reason = reason.into();
         self.end = match is_whole {
             true => End::Ended { job, reason },
@@ -331,7 +343,12 @@ impl ResponseStream {
 
     /// Everything was sent, or the rest is not wanted, for this reason. Returns whether the pool still has the job; if not,
     /// the request is over.
-    pub(super) fn abandon(mut self, reason: &'static str, requests: &mut Requests) -> bool {
+    pub(super) fn abandon(
+        mut self,
+        id: ConnId,
+        reason: &'static str,
+        requests: &mut Requests,
+    ) -> bool {
         if let Some(window) = self.window.take() {
             window.close();
         }
@@ -339,7 +356,16 @@ impl ResponseStream {
             discard(chunk.piece, &mut requests.drops);
         }
         let (job, known) = match self.end {
-            End::Open => return true,
+            End::Open => {
+                let seen = BrokenOff {
+                    status: self.status,
+                    sent_bytes: self.sent_bytes,
+                    reason,
+                    response: self.head,
+                };
+                requests.accounting.break_off(id, seen);
+                return true;
+            }
             End::Ended { job, reason } | End::Broken { job, reason, .. } => (job, reason),
         };
         let answered = Answered {

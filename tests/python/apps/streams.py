@@ -44,6 +44,31 @@ def answer_gate(environ, start_response, path):
     return _whole(start_response, b"gated")
 
 
+def answer_begun(environ, start_response, path):
+    """A part of the body, then a wait, then more; `/begun/NAME`."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    yield b"x" * 1000
+    gate.wait(path.split("/")[2])
+    for _ in range(100):
+        yield b"x" * 1000
+
+
+def answer_endless(environ, start_response, path):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    while True:
+        yield b"x" * 10_000
+
+
+def answer_reads(environ, start_response, path):
+    """The body as it arrives; an answer whatever comes of it."""
+    gate.reach("reads")
+    try:
+        environ["wsgi.input"].read()
+    except OSError as error:
+        gate.note("read", error)
+    return _whole(start_response, b"read")
+
+
 def answer_note(environ, start_response, path):
     gate.note("ran", path)
     return _whole(start_response, b"noted")

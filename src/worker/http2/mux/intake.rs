@@ -162,7 +162,7 @@ impl Mux {
             let step = match self.streams.get_mut(&id) {
                 // What is taken in makes room for more, which the client is to know.
                 Some(stream) => stream.take_body(&mut self.has_acted, client, requests),
-                None => Step::Broken(CUT),
+                None => Step::Cut,
             };
             match step {
                 Step::Open => {
@@ -178,9 +178,10 @@ impl Mux {
                         self.run(id, requests);
                     }
                 }
-                Step::Broken(why) => {
-                    self.cancel(id, why, requests);
+                Step::Cut => {
+                    self.cancel(id, CUT, requests);
                 }
+                Step::Faulty(why) => self.cancel_faulty(id, why, requests),
                 Step::Refused(refusal) => self.refuse_body(id, refusal, client, requests),
             }
             self.receiving.swap_remove(at);

@@ -79,6 +79,8 @@ impl Mux {
         {
             // The thread finds out, and its job comes back.
             window.close();
+        } else if let Some(begun) = self.responding(id) {
+            begun.keep_head(response);
         }
     }
 
@@ -382,7 +384,7 @@ impl Mux {
         if let Some(stream) = self.streams.remove(&id)
             && let Phase::Responding(response) = stream.phase
         {
-            response.abandon("", requests);
+            response.abandon(self.name(id), "", requests);
         }
     }
 }

@@ -21,8 +21,10 @@ pub(super) enum Step {
     /// More is to come.
     Open,
     Whole,
-    /// The client has reset the stream, or the connection is broken, or the body breaks a rule: this is what the log says.
-    Broken(&'static str),
+    /// The client has reset the stream, or the connection is broken.
+    Cut,
+    /// It breaks a rule, and its stream was reset for it: this is what the log says.
+    Faulty(&'static str),
     Refused(Refusal),
 }
 
@@ -90,11 +92,11 @@ impl Stream {
             let bytes = match incoming.poll_data(&mut context) {
                 Poll::Pending => break Step::Open,
                 Poll::Ready(Some(Ok(bytes))) => bytes,
-                Poll::Ready(Some(Err(error))) => break Step::Broken(why_broken(&error)),
+                Poll::Ready(Some(Err(error))) => break broken(&error),
                 Poll::Ready(None) => match incoming.poll_trailers(&mut context) {
                     Poll::Pending => break Step::Open,
                     Poll::Ready(Ok(_)) => break self.end_body(),
-                    Poll::Ready(Err(error)) => break Step::Broken(why_broken(&error)),
+                    Poll::Ready(Err(error)) => break broken(&error),
                 },
             };
             *received += bytes.len() as u64;
@@ -113,7 +115,7 @@ impl Stream {
             requests.clock.extend_body(&mut self.timer, arrived);
         }
         match step {
-            Step::Whole | Step::Broken(_) => self.timer.clear(),
+            Step::Whole | Step::Cut | Step::Faulty(_) => self.timer.clear(),
             // While the window is full the next move is the application's.
             Step::Open if self.upload().is_some_and(|upload| !upload.body.is_wanted()) => {
                 self.timer.clear();
@@ -170,10 +172,10 @@ pub(super) fn give_window_back(upload: &mut Upload) {
     }
 }
 
-fn why_broken(error: &h2::Error) -> &'static str {
+fn broken(error: &h2::Error) -> Step {
     match error.reason() {
-        Some(code) if error.is_library() && error.is_reset() => why_reset(code),
-        _ => CUT,
+        Some(code) if error.is_library() && error.is_reset() => Step::Faulty(why_reset(code)),
+        _ => Step::Cut,
     }
 }
 
