@@ -114,7 +114,8 @@ impl AdminServer {
     }
 
     /// Nothing is answered any more, and the socket file of a unix address is removed.
-    pub(super) fn close(self) {
+    pub(super) fn close(mut self) {
+        self.token.report_rest();
         if let Some(bound) = &self.listener {
             bound.unlink();
             bound.end();

@@ -127,11 +127,18 @@ impl AdminToken {
 
     /// Says in the log that wrong tokens come, a line a second at most.
     pub(super) fn report(&mut self, now: u64) {
-        if self.refused > 0 && now >= self.logged_at + LOG_MS {
-            let count = std::mem::take(&mut self.refused);
-            log::warn!("admin_bind: refused {count} requests with a wrong admin_token");
+        if now >= self.logged_at + LOG_MS && self.report_rest() {
             self.logged_at = now;
         }
+    }
+
+    /// As [`AdminToken::report`], at the end. Returns whether there was something to say.
+    pub(super) fn report_rest(&mut self) -> bool {
+        let count = std::mem::take(&mut self.refused);
+        if count > 0 {
+            log::warn!("admin_bind: refused {count} requests with a wrong admin_token");
+        }
+        count > 0
     }
 }
 

@@ -183,6 +183,16 @@ impl UnsentBytes {
             {error}. Its thread waits for its client{others}."
         );
     }
+
+    /// The worker stops: log how many there were since the last line.
+    pub fn log_more_failures(&self) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = std::mem::take(&mut failures.count);
+        drop(failures);
+        if count > 0 {
+            log::warn!("There was no room for {count} more responses since this was last logged.");
+        }
+    }
 }
 
 /// A thread that waits for the client of a stream.

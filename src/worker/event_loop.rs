@@ -359,7 +359,7 @@ impl EventLoop {
     /// Show the arbiter that the loop is alive, and see whether the arbiter is.
     fn on_heartbeat(&mut self) {
         let now = self.requests.clock.now();
-        self.requests.dispatch.log_shed(now, false);
+        self.end_series(now, false);
         let figures = Figures {
             open: self.connections.len_with_hijacked(),
             idle: self.connections.idle_count(),
@@ -377,8 +377,7 @@ impl EventLoop {
             takeover.on_heartbeat(&mut self.connections, &mut self.requests, &mut self.io);
         }
         self.io.exhaustion.on_heartbeat(now);
-        self.io.handshakes.on_heartbeat(now);
-        self.requests.stream_errors.on_heartbeat(now);
+        self.io.handshakes.refresh();
         self.connections.on_heartbeat(now);
         if self.requests.shutdown.is_serving() && self.heartbeat.is_orphan() {
             let pid = std::process::id();

@@ -40,9 +40,10 @@ impl FailureSeries {
         }
     }
 
-    /// Called a few times a second. Returns how many more a series has had that is over, and the last of them.
-    pub(super) fn on_heartbeat(&mut self, now: Instant) -> Option<(u64, String)> {
-        let is_over = |series: &mut Series| now.duration_since(series.began) >= COALESCING;
+    /// Returns how many more a series has had that is over, as all are when the worker stops, and the last of them.
+    pub(super) fn end(&mut self, now: Instant, worker_stops: bool) -> Option<(u64, String)> {
+        let is_over =
+            |series: &mut Series| worker_stops || now.duration_since(series.began) >= COALESCING;
         let Series { more, last, .. } = self.current.take_if(is_over)?;
         (more > 0).then_some((more, last))
     }
@@ -57,13 +58,23 @@ mod tests {
         let (mut failures, now) = (FailureSeries::default(), Instant::now());
         let noted = ["a", "b", "c"].map(|what| failures.note(&what, now));
         assert_eq!(noted, [true, false, false]);
-        assert_eq!(failures.on_heartbeat(now + COALESCING / 2), None);
-        let over = failures.on_heartbeat(now + COALESCING);
+        assert_eq!(failures.end(now + COALESCING / 2, false), None);
+        let over = failures.end(now + COALESCING, false);
         assert_eq!(over, Some((2, "c".to_owned())));
         assert!(
             failures.note(&"d", now + COALESCING),
             "a new series has begun"
         );
-        assert_eq!(failures.on_heartbeat(now + 2 * COALESCING), None);
+        assert_eq!(failures.end(now + 2 * COALESCING, false), None);
+    }
+
+    #[test]
+    fn a_worker_that_stops_waits_for_no_end_of_a_series() {
+        let (mut failures, now) = (FailureSeries::default(), Instant::now());
+        for what in ["a", "b"] {
+            failures.note(&what, now);
+        }
+        assert_eq!(failures.end(now, true), Some((1, "b".to_owned())));
+        assert_eq!(failures.end(now, true), None);
     }
 }

@@ -103,8 +103,8 @@ impl Handshakes {
         }
     }
 
-    /// Called a few times a second: are there new certificates, and is a series of failures over?
-    pub(super) fn on_heartbeat(&mut self, now: Instant) {
+    /// Called a few times a second: are there new certificates?
+    pub(super) fn refresh(&mut self) {
         match self.current.as_mut().map(CurrentServer::refresh) {
             None | Some(Refreshed::Unchanged) => {}
             Some(Refreshed::Replaced) => log::debug!("New connections use the new certificates."),
@@ -112,7 +112,11 @@ impl Handshakes {
                 log::error!("The new certificates cannot be used; keeping the old ones: {error}");
             }
         }
-        if let Some((more, last)) = self.failures.on_heartbeat(now) {
+    }
+
+    /// Log how many more failures a series had, when it is over or the worker stops.
+    pub(super) fn end_series(&mut self, now: Instant, worker_stops: bool) {
+        if let Some((more, last)) = self.failures.end(now, worker_stops) {
             let seconds = COALESCING.as_secs();
             log::info!("{more} more TLS handshakes failed within {seconds} s, the last {last}");
         }

@@ -20,9 +20,9 @@ impl StreamErrors {
         }
     }
 
-    /// Called a few times a second: is the series over?
-    pub(super) fn on_heartbeat(&mut self, now: Instant) {
-        if let Some((more, last)) = self.0.on_heartbeat(now) {
+    /// Log how many more a series had, when it is over or the worker stops.
+    pub(super) fn end_series(&mut self, now: Instant, worker_stops: bool) {
+        if let Some((more, last)) = self.0.end(now, worker_stops) {
             let seconds = COALESCING.as_secs();
             log::info!("{more} more HTTP/2 streams were reset within {seconds} s, the last {last}");
         }

@@ -157,6 +157,15 @@ def test_a_wrong_token(acted, action, fields):
     assert untouched(one)
 
 
+def test_wrong_tokens_of_just_before_the_end_are_logged(acted):
+    one = acted()
+    for _ in range(10):
+        assert post(one, "reload", ("Authorization", "Bearer wrong")).status == 401
+    one.stop()
+    lines = re.findall(r"admin_bind: refused (\d+) requests with a wrong admin_token", one.log.join())
+    assert sum(map(int, lines)) == 10
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_token_in_the_url_is_no_token(acted, action):
     one = acted()

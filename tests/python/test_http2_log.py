@@ -69,6 +69,13 @@ def test_many_are_two_lines(one):
     assert one.output.text.count("- 400\n") == 5
 
 
+def test_those_of_just_before_the_worker_ends_are_logged(one):
+    for _ in range(3):
+        reset_by(one, FAULTS["a second method"][0], PROTOCOL_ERROR)
+    one.stop()
+    assert "2 more HTTP/2 streams were reset within 5 s, the last for ip=127.0.0.1: malformed" in one.log.join()
+
+
 def test_a_client_that_resets_streams_itself_is_no_fault(one):
     with Frames(one.address, PATIENCE_S) as client:
         client.send_bytes(post(1))

@@ -211,6 +211,19 @@ def test_other_clients_are_served_although_no_file_can_be_written(server):
     assert one.workers() == [worker]
 
 
+def test_responses_without_room_are_counted_to_the_end(server):
+    """The first is a line, and the others are one more when the worker ends."""
+    limited = ["sh", "-c", 'ulimit -f 256; exec "$@"', "sh", *COMMAND]
+    one, _, _ = started(server, command=limited)
+    with that_do_not_read(one, made_targets(8, 8 * MIB)):
+        for number in range(6):
+            assert one.get(f"/made?size={8 * MIB}&seed={number}").status == 200
+    one.stop()
+    log = one.log.join()
+    assert log.count("No room for a response") == 1
+    assert re.search(r"\[WARNING\] There was no room for \d+ more responses since this was last logged\.", log), log
+
+
 def test_one_that_reads_is_served_although_no_file_can_be_written(server):
     """Its own response finds no room either, because others hold it all."""
     limited = ["sh", "-c", 'ulimit -f 256; exec "$@"', "sh", *COMMAND]

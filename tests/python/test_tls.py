@@ -254,6 +254,19 @@ def test_handshakes_that_fail_are_one_line_each_series_and_disturb_nobody(server
     assert len(one.output.wait(r"GET / HTTP/1.1")) == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+def test_handshakes_that_failed_just_before_the_worker_ends_are_logged(server, authority, number):
+    one = server(HELLO, *authority.server)
+    for _ in range(3):
+        with pytest.raises(ssl.SSLError):
+            connect(one, ssl.create_default_context())
+    # That the other end has refused the certificate comes after the exception here.
+    with connect(one, authority.context()) as client:
+        ask(client)
+    one.send_signal(number)
+    one.log.wait(r"\[INFO\] 2 more TLS handshakes failed within 5 s, the last with ip=127\.0\.0\.1: ", patience=4)
+
+
 def test_plain_http_gets_a_page_and_a_handshake_on_a_plain_port_is_refused_at_once(server, authority):
     one = server(HELLO, *authority.server)
     answer = one.get("/")

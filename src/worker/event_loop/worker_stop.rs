@@ -1,5 +1,7 @@
 //! How the event loop ends: gracefully, at once, or aborted.
 
+use std::time::Instant;
+
 use super::EventLoop;
 use crate::scoreboard::SlotState;
 use crate::worker::deliver;
@@ -82,9 +84,19 @@ impl EventLoop {
 
     /// All connections are closed: let the threads leave.
     fn leave(&mut self) {
+        self.requests.dispatch.pool().close();
+        self.end_series(self.requests.clock.now(), true);
+        deliver::cut_waiting(&mut self.requests);
+    }
+
+    /// Log what was coalesced of a series that is over; when the worker stops, of each.
+    pub(super) fn end_series(&mut self, now: Instant, worker_stops: bool) {
         let requests = &mut self.requests;
-        requests.dispatch.pool().close();
-        requests.dispatch.log_shed(requests.clock.now(), true);
-        deliver::cut_waiting(requests);
+        requests.dispatch.log_shed(now, worker_stops);
+        requests.stream_errors.end_series(now, worker_stops);
+        self.io.handshakes.end_series(now, worker_stops);
+        if worker_stops {
+            requests.dispatch.pool().unsent().log_more_failures();
+        }
     }
 }
