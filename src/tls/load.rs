@@ -31,11 +31,17 @@ pub struct Loaded {
     pub warnings: Vec<Warning>,
 }
 
-/// A certificate that clients will refuse.
+/// What can be served, but is hardly meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
+    /// Clients will refuse the certificate.
     Expired(PathBuf),
     NotYetValid(PathBuf),
+    /// There is a password, and neither this key nor another is encrypted.
+    NeedlessPassword {
+        setting: &'static str,
+        key: PathBuf,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -45,6 +51,11 @@ impl fmt::Display for Warning {
             Self::NotYetValid(path) => {
                 write!(f, "certfile \"{}\" is not valid yet", path.display())
             }
+            Self::NeedlessPassword { setting, key } => write!(
+                f,
+                "keyfile_password has no effect: {setting} \"{}\" is not encrypted",
+                key.display()
+            ),
         }
     }
 }
@@ -59,6 +70,12 @@ pub fn load(settings: &Tls, now: i64) -> Result<Loaded, TlsError> {
     for pair in certificate_files::pairs(settings)? {
         let identity = identity(settings, &pair, now, &mut warnings)?;
         identities.push(identity);
+    }
+    let is_needless = |warning: &Warning| matches!(warning, Warning::NeedlessPassword { .. });
+    let needless = warnings.iter().filter(|warning| is_needless(warning));
+    if needless.count() < identities.len() {
+        // One of the keys needs it.
+        warnings.retain(|warning| !is_needless(warning));
     }
     let material = Material {
         identities,
@@ -110,7 +127,8 @@ fn identity(
     let leaf = leaf_info(leaf)
         .map_err(|error| certificate_file.fault(FileFault::BadCertificate(error)))?;
     let key_file = SettingFile(pair.key_setting, key);
-    let der = private_key(key_file, settings.keyfile_password.as_ref())?;
+    let PrivateKey { der, was_encrypted } =
+        private_key(key_file, settings.keyfile_password.as_ref())?;
     let signing_key =
         any_supported_type(&der).map_err(|error| key_file.fault(FileFault::BadKey(error)))?;
     let public_key = signing_key.public_key();
@@ -118,6 +136,12 @@ fn identity(
     if bits.is_some_and(|bits| bits != leaf.public_key) {
         return Err(TlsError::Mismatch {
             certificate: certificate.to_owned(),
+            key: key.to_owned(),
+        });
+    }
+    if settings.keyfile_password.is_some() && !was_encrypted {
+        warnings.push(Warning::NeedlessPassword {
+            setting: pair.key_setting,
             key: key.to_owned(),
         });
     }
@@ -134,10 +158,13 @@ fn identity(
     })
 }
 
-fn private_key(
-    file: SettingFile<'_>,
-    password: Option<&Password>,
-) -> Result<PrivateKeyDer<'static>, TlsError> {
+#[derive(Debug, PartialEq, Eq)]
+struct PrivateKey {
+    der: PrivateKeyDer<'static>,
+    was_encrypted: bool,
+}
+
+fn private_key(file: SettingFile<'_>, password: Option<&Password>) -> Result<PrivateKey, TlsError> {
     let text = file.read()?;
     if contains(&text, b"Proc-Type: 4,ENCRYPTED") {
         return Err(file.fault(FileFault::Traditional));
@@ -147,10 +174,16 @@ fn private_key(
         let password = password_bytes(password)?;
         let key = encrypted_key::decrypt(&encrypted, &password);
         let key = key.map_err(|fault| file.fault(fault))?;
-        return Ok(PrivatePkcs8KeyDer::from(key).into());
+        return Ok(PrivateKey {
+            der: PrivatePkcs8KeyDer::from(key).into(),
+            was_encrypted: true,
+        });
     }
     match PrivateKeyDer::from_pem_slice(&text) {
-        Ok(key) => Ok(key),
+        Ok(der) => Ok(PrivateKey {
+            der,
+            was_encrypted: false,
+        }),
         Err(PemError::NoItemsFound) if !is_pem(&text) => Err(file.fault(FileFault::NotPem)),
         Err(PemError::NoItemsFound) => Err(file.fault(FileFault::NoKey)),
         Err(error) => Err(file.fault(FileFault::BrokenPem(error))),

@@ -132,6 +132,34 @@ def test_the_password_is_shown_nowhere(authority):
     assert refused.returncode == 1 and "the variable KEY_PASSWORD is not set" in refused.stderr
 
 
+@pytest.mark.parametrize("mode", [["--check-config"], []], ids=["check", "serve"])
+def test_a_password_of_a_key_that_is_not_encrypted_is_ignored_with_a_warning(authority, mode, server):
+    """As in Python's ssl, whose load_cert_chain ignores it; but the key may have been meant to be encrypted."""
+    certificate, key = authority.sign("server")
+    arguments = [*pair((certificate, key)), "--keyfile-password", "hunter2"]
+    warning = f'keyfile_password has no effect: keyfile "{key}" is not encrypted'
+    if mode:
+        checked = run(*mode, *arguments)
+        said, ok = checked.stdout + checked.stderr, checked.returncode == 0
+    else:
+        one = server("hello:app", *arguments)
+        said, ok = one.log.wait(r"\[WARNING\].*")[0].group(), True
+    assert ok and warning in said and "hunter2" not in said
+
+
+def test_a_password_that_one_of_several_keys_needs_is_no_mistake(authority):
+    first, second = authority.sign("first"), authority.sign("second")
+    encrypted = authority.directory / "second.encrypted.key"
+    openssl("pkcs8", "-topk8", "-in", second[1], "-v2", "aes128", "-passout", "pass:hunter2", "-out", encrypted)
+    settings = authority.write(
+        "conf.py",
+        f"certfile = [{str(first[0])!r}, {str(second[0])!r}]\n"
+        f"keyfile = [{str(first[1])!r}, {str(encrypted)!r}]\nkeyfile_password = 'hunter2'\n".encode(),
+    )
+    checked = run("--check-config", "-c", settings)
+    assert checked.returncode == 0 and "keyfile_password" not in checked.stdout + checked.stderr
+
+
 @pytest.mark.parametrize(
     ("form", "is_read"),
     [

@@ -241,7 +241,7 @@ fn an_encrypted_key_needs_its_password() {
     let of_text = |text: &str| private_key(file, Some(&Password::from_setting(text)));
     let of_file = of_text(&format!("file:{}", password.display())).unwrap();
     assert_eq!(of_file, of_text("secret").unwrap());
-    any_supported_type(&of_file).unwrap();
+    any_supported_type(&of_file.der).unwrap();
     for wrong in ["", "Secret", "secret ", "x"] {
         let complaint = of_text(wrong).unwrap_err().to_string();
         assert!(
@@ -274,7 +274,7 @@ fn encrypted_keys_of_all_forms_are_read_or_refused() {
         include_str!("encrypted_des3.pem"),
         include_str!("encrypted_aes192.pem"),
     ] {
-        assert_eq!(read(pem, "secret").unwrap(), open);
+        assert_eq!(read(pem, "secret").unwrap().der, open);
         let complaint = read(pem, "Secret").unwrap_err().to_string();
         assert!(
             complaint.ends_with("keyfile_password is not its password"),
@@ -306,7 +306,7 @@ fn keys_of_all_forms_are_read() {
         let bench = Bench::new();
         let path = bench.files.write("key.pem", pem);
         let key = private_key(SettingFile("keyfile", &path), None).unwrap();
-        any_supported_type(&key).unwrap_or_else(|error| panic!("{name}: {error}"));
+        any_supported_type(&key.der).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 
