@@ -37,6 +37,7 @@ mod incoming;
 mod inspection;
 mod messages;
 mod mux;
+mod response_chunk;
 mod response_stream;
 mod seen;
 mod sent_frames;

@@ -4,7 +4,6 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +12,7 @@ use http_message::header::HeaderMap;
 
 use super::engine::STREAM_BYTES_MAX;
 use super::messages::BodyRoom;
+use super::response_chunk::Chunk;
 use crate::http::{FrameHead, ResponseHead};
 use crate::pool::{ConnId, Job, Piece, Window};
 use crate::worker::broken_off::BrokenOff;
@@ -24,15 +24,6 @@ use crate::worker::write_side::discard;
 
 /// One stream sends at most this many bytes before another does: a frame, which fills a record of TLS with its head.
 const FRAME_BYTES: usize = 16 * 1024 - FrameHead::BYTES;
-
-/// A piece of the body, and what it gives back of the thread's window when it has left.
-#[derive(Debug)]
-struct Chunk {
-    piece: Piece,
-    at: u64,
-    end: u64,
-    credit: usize,
-}
 
 /// Whether more of the body is to come.
 #[derive(Debug)]
@@ -167,19 +158,12 @@ impl ResponseStream {
         let len = piece.len();
         let admitted = self.room.admit(len);
         self.cut_bytes += len - admitted;
-        // A file counts nothing in the window.
-        let credit = piece.window_bytes();
         if admitted == 0 {
-            self.give_back(credit);
+            self.give_back(piece.window_bytes());
             return discard(piece, drops);
         }
         self.queued_bytes += admitted;
-        self.queue.push_back(Chunk {
-            piece,
-            at: 0,
-            end: admitted,
-            credit,
-        });
+        self.queue.push_back(Chunk::new(piece, admitted));
     }
 
     /// The body is whole, or will never be.
@@ -314,28 +298,24 @@ impl ResponseStream {
     fn take(&mut self, max: usize, drops: &mut DeferredDrops) -> Option<Bytes> {
         let is_alone = self.queue.len() == 1;
         let front = self.queue.front_mut()?;
-        let step = usize::try_from(front.end - front.at).map_or(max, |left| left.min(max));
-        if front.at == 0 && step as u64 == front.end && front.end == front.piece.len() {
-            // A whole piece that the server owns needs no copy.
-            if let Piece::Bytes(bytes) = &mut front.piece
-                && (is_alone || step == max)
-            {
-                let bytes = std::mem::take(bytes);
-                let credit = self.queue.pop_front().map_or(0, |chunk| chunk.credit);
-                self.give_back(credit);
-                return Some(bytes.into());
-            }
+        let left = front.left();
+        if (left == max as u64 || is_alone && left < max as u64)
+            && let Some(bytes) = front.take_owned()
+        {
+            let credit = self.queue.pop_front().map_or(0, |chunk| chunk.credit());
+            self.give_back(credit);
+            return Some(bytes.into());
         }
         let mut taken = Vec::with_capacity(self.queued_bytes.min(max as u64) as usize);
         while let Some(front) = self.queue.front_mut()
             && taken.len() < max
         {
             front.read(max - taken.len(), &mut taken)?;
-            if front.at == front.end
+            if front.left() == 0
                 && let Some(chunk) = self.queue.pop_front()
             {
-                self.give_back(chunk.credit);
-                drops.push(chunk.piece.into_borrowed());
+                self.give_back(chunk.credit());
+                drops.push(chunk.into_piece().into_borrowed());
             }
         }
         Some(taken.into())
@@ -353,7 +333,7 @@ impl ResponseStream {
             window.close();
         }
         for chunk in self.queue.drain(..) {
-            discard(chunk.piece, &mut requests.drops);
+            discard(chunk.into_piece(), &mut requests.drops);
         }
         let (job, known) = match self.end {
             End::Open => {
@@ -389,27 +369,5 @@ impl ResponseStream {
             End::Ended { job, .. } | End::Broken { job, .. } => job.body_held_bytes,
             End::Open => 0,
         }
-    }
-}
-
-impl Chunk {
-    /// Copy at most `max` bytes of what is left. `None`: the file has become shorter.
-    fn read(&mut self, max: usize, into: &mut Vec<u8>) -> Option<()> {
-        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
-        let mut step = left.min(max);
-        let at = usize::try_from(self.at).ok()?;
-        match &self.piece {
-            Piece::Bytes(bytes) => into.extend_from_slice(&bytes[at..at + step]),
-            Piece::Borrowed(buffer) => into.extend_from_slice(&buffer.bytes()[at..at + step]),
-            Piece::File { file, offset, .. } => {
-                let start = into.len();
-                into.resize(start + step, 0);
-                let read = file.file().read_at(&mut into[start..], offset + self.at);
-                step = read.ok().filter(|read| *read > 0)?;
-                into.truncate(start + step);
-            }
-        }
-        self.at += step as u64;
-        Some(())
     }
 }
