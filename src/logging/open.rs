@@ -3,10 +3,12 @@
 //! A user who may change a directory can put a link to any file under a log's name. So root goes from directory to
 //! directory. It follows a symbolic link where only root can have put it, and one of the workers' user if that leads to
 //! what is that user's anyway. In a directory that others may change it takes a file that is root's or the workers' and
-//! has no second name. It gives away only a file that it has made. Every step starts from an open directory, so nothing
-//! can be exchanged between a check and its use.
+//! has no second name. It gives away only a file that it has made. What the system shows as files (`/proc`) it takes from
+//! the operator alone: there an open descriptor of root's is a privilege. Every step starts from an open directory, so
+//! nothing can be exchanged between a check and its use.
 
 mod own_stream;
+mod system;
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -45,6 +47,8 @@ pub enum Distrust {
         "users other than root may write to its directory, and it is neither a file nor a FIFO"
     )]
     Kind,
+    #[error("a symbolic link of the workers' user leads into a file system of the kernel")]
+    System,
 }
 
 /// The exception that Python would show.
@@ -134,11 +138,17 @@ enum Trust {
 
 impl Trust {
     /// Of a directory in one of trust `above`.
-    fn of(stat: &FileStat, above: Self) -> Self {
+    fn of(directory: &OwnedFd, above: Self) -> Result<Self, Errno> {
+        // Only the system makes entries there.
+        if system::is_proc(directory) {
+            return Ok(above);
+        }
+        let stat = fstat(directory)?;
         let mode = Mode::from_bits_truncate(stat.st_mode);
-        let by_group = mode.contains(Mode::S_IWGRP) && stat.st_gid != 0;
+        let by_group =
+            mode.contains(Mode::S_IWGRP) && (stat.st_gid != 0 || system::has_acl(directory));
         let by_others = by_group || mode.contains(Mode::S_IWOTH);
-        if matches!(above, Self::Open | Self::Workers) {
+        Ok(if matches!(above, Self::Open | Self::Workers) {
             above
         } else if stat.st_uid != 0 {
             Self::Open
@@ -148,7 +158,7 @@ impl Trust {
             Self::Sticky
         } else {
             Self::Open
-        }
+        })
     }
 }
 
@@ -167,7 +177,7 @@ struct Walk {
 impl Walk {
     fn new(path: &Path, owner: Option<(u32, u32)>) -> Result<Self, Failure> {
         let root = openat(AT_FDCWD, "/", DIRECTORY, Mode::empty())?;
-        let trust = Trust::of(&fstat(&root)?, Trust::Closed);
+        let trust = Trust::of(&root, Trust::Closed)?;
         let mut walk = Self {
             directory: root,
             trust,
@@ -195,7 +205,10 @@ impl Walk {
         loop {
             let name = self.next()?;
             let is_last = self.left.is_empty();
-            if is_last && is_proc(&self.directory) {
+            if self.trust != Trust::Closed && system::is_kernels(&self.directory) {
+                return Err(Distrust::System.into());
+            }
+            if is_last && system::is_proc(&self.directory) {
                 // `/proc/self/fd/1` and its like are no texts to follow: the system knows what is behind them.
                 return Ok(open_file(&self.directory, &name, OFlag::empty())?);
             }
@@ -209,7 +222,7 @@ impl Walk {
                     self.enter(&name)?;
                     continue;
                 }
-                Ok(_) => self.open_existing(&name),
+                Ok(stat) => self.open_existing(&name, &stat),
                 Err(Errno::ENOENT) if is_last => self.create(&name),
                 Err(errno) => return Err(errno.into()),
             };
@@ -232,7 +245,7 @@ impl Walk {
 
     fn enter(&mut self, name: &OsStr) -> Result<(), Failure> {
         let directory = openat(&self.directory, name, DIRECTORY, Mode::empty())?;
-        self.trust = Trust::of(&fstat(&directory)?, self.trust);
+        self.trust = Trust::of(&directory, self.trust)?;
         self.directory = directory;
         self.place.push(name);
         Ok(())
@@ -249,32 +262,38 @@ impl Walk {
         }
         if target.is_absolute() {
             self.directory = openat(AT_FDCWD, "/", DIRECTORY, Mode::empty())?;
-            self.trust = Trust::of(&fstat(&self.directory)?, self.trust);
+            self.trust = Trust::of(&self.directory, self.trust)?;
             self.place = PathBuf::from("/");
         }
         self.insert(&target);
         Ok(())
     }
 
-    fn open_existing(&self, name: &OsStr) -> Result<OwnedFd, Failure> {
+    fn open_existing(&self, name: &OsStr, found: &FileStat) -> Result<OwnedFd, Failure> {
+        // To open some files is to act: a watchdog starts, a reader of a FIFO is told of a writer.
+        self.check(found)?;
         let fd = open_file(&self.directory, name, OFlag::O_NOFOLLOW)?;
-        if self.trust == Trust::Closed {
-            return Ok(fd);
-        }
-        let stat = fstat(&fd)?;
+        // Exchanged since it was looked at or not.
+        self.check(&fstat(&fd)?)?;
+        Ok(fd)
+    }
+
+    /// Whether a file that is there is written to.
+    fn check(&self, stat: &FileStat) -> Result<(), Distrust> {
         let is_roots = stat.st_uid == 0 && self.trust != Trust::Workers;
-        if !matches!(kind(&stat), SFlag::S_IFREG | SFlag::S_IFIFO) {
-            Err(Distrust::Kind.into())
-        } else if !is_roots && !self.is_workers(&stat) {
+        if self.trust == Trust::Closed {
+            Ok(())
+        } else if !matches!(kind(stat), SFlag::S_IFREG | SFlag::S_IFIFO) {
+            Err(Distrust::Kind)
+        } else if !is_roots && !self.is_workers(stat) {
             Err(match self.trust {
                 Trust::Workers => Distrust::Target(stat.st_uid),
                 Trust::Closed | Trust::Sticky | Trust::Open => Distrust::Owner(stat.st_uid),
-            }
-            .into())
+            })
         } else if stat.st_nlink != 1 {
-            Err(Distrust::HardLink.into())
+            Err(Distrust::HardLink)
         } else {
-            Ok(fd)
+            Ok(())
         }
     }
 
@@ -316,18 +335,6 @@ fn set_blocking(fd: &OwnedFd) {
 
 fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
-}
-
-#[cfg(target_os = "linux")]
-fn is_proc(directory: &OwnedFd) -> bool {
-    use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-    fstatfs(directory).is_ok_and(|stat| stat.filesystem_type() == PROC_SUPER_MAGIC)
-}
-
-/// `/dev/fd/1` is a device there.
-#[cfg(not(target_os = "linux"))]
-fn is_proc(_: &OwnedFd) -> bool {
-    false
 }
 
 #[cfg(target_os = "linux")]

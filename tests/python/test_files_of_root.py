@@ -154,6 +154,32 @@ def test_a_log_that_is_a_symlink_at_the_start_gives_nothing_away(server, place, 
 
 @ROOT
 @pytest.mark.ours
+@pytest.mark.parametrize("how", ["start", "usr1"])
+def test_a_log_that_is_a_symlink_to_a_descriptor_of_another_process_gives_nothing_away(server, place, how):
+    """`/proc/PID/fd/N` opens a file by its descriptor, also one that may not be opened by its name."""
+    arguments, path = log_files(place, "error")
+
+    def lay():
+        path.symlink_to(f"/proc/{os.getpid()}/fd/{held.fileno()}")
+        os.lchown(path, NOBODY, NOBODY)
+
+    with (place / "secret").open("a") as held:
+        if how == "start":
+            lay()
+            one = server("self_contained:app", *AS_NOBODY, *arguments, ready=False)
+            assert one.wait_exit() == 1
+            one.log.wait("isn't opened as root: .*of the kernel")
+        else:
+            one = start(server, place, *AS_NOBODY, *arguments)
+            path.rename(path.with_suffix(".1"))
+            lay()
+            stir(one)
+            assert_untouched_for(one, place / "secret", 1.5)
+    assert is_untouched(place / "secret")
+
+
+@ROOT
+@pytest.mark.ours
 def test_a_log_that_was_there_before_keeps_its_owner(server, place):
     """What we did not make is not ours to give away; its lines are written all the same."""
     logs = place / "roots"

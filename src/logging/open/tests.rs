@@ -174,6 +174,77 @@ fn hard_links_and_files_of_strangers_are_left_alone() {
 }
 
 #[test]
+fn a_link_of_the_workers_user_opens_nothing_through_the_system() {
+    let Some(place) = Place::of(NOBODY) else {
+        return;
+    };
+    let secret = place.file("secret", 0);
+    let held = fs::File::options().append(true).open(&secret).unwrap();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&held);
+    let process = format!("/proc/{}", std::process::id());
+    for name in [format!("fd/{fd}"), "coredump_filter".to_owned()] {
+        let _ = fs::remove_file(place.log());
+        symlink(format!("{process}/{name}"), place.log()).unwrap();
+        lchown(place.log(), Some(NOBODY), Some(NOBODY)).unwrap();
+        assert!(is_refused(&place.log(), "of the kernel"), "{name}");
+    }
+    assert_eq!(read(&secret), "kept\n");
+    // The operator may name what he likes, also of a process that is not root's.
+    open(Path::new(&format!("{process}/fd/{fd}"))).unwrap();
+    assert_eq!(read(&secret), "kept\nline\n");
+}
+
+#[test]
+fn what_is_not_trusted_is_not_even_opened() {
+    let Some(place) = Place::of(NOBODY) else {
+        return;
+    };
+    let fifo = place.base.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, Mode::from_bits_truncate(0o600)).unwrap();
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+    let reader = nix::fcntl::open(&fifo, flags, Mode::empty()).unwrap();
+    symlink(&fifo, place.log()).unwrap();
+    lchown(place.log(), Some(NOBODY), Some(NOBODY)).unwrap();
+    assert!(is_refused(&place.log(), "leads to a file of user 0"));
+    let mut seen = [nix::poll::PollFd::new(
+        reader.as_fd(),
+        nix::poll::PollFlags::POLLIN,
+    )];
+    let events = nix::poll::poll(&mut seen, 0u8);
+    assert_eq!(events, Ok(0), "its reader was told that a writer has left");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_directory_with_an_access_list_is_one_of_others() {
+    let Some(place) = Place::of(0) else {
+        return;
+    };
+    let target = place.file("target", 0);
+    symlink(&target, place.log()).unwrap();
+    open(&place.log()).unwrap();
+    // user::rwx user:nobody:rwx group::r-x mask::rwx other::r-x
+    let entries = [
+        (1, 7, u32::MAX),
+        (2, 7, NOBODY),
+        (4, 5, u32::MAX),
+        (16, 7, u32::MAX),
+        (32, 5, u32::MAX),
+    ];
+    let mut list = 2u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in entries {
+        list.extend(u16::to_le_bytes(tag));
+        list.extend(u16::to_le_bytes(rights));
+        list.extend(id.to_le_bytes());
+    }
+    let name = "system.posix_acl_access";
+    if rustix::fs::setxattr(&place.logs, name, &list, rustix::fs::XattrFlags::empty()).is_err() {
+        return; // A file system without such lists.
+    }
+    assert!(is_refused(&place.log(), "is a symbolic link"));
+}
+
+#[test]
 fn a_fifo_without_a_reader_opens_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("fifo");
