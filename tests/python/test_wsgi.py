@@ -455,6 +455,20 @@ def test_close_is_called_exactly_once(server, gates, how):
     assert gates.notes("closed") == [how]
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_a_close_that_raises_leaves_the_response_whole(server, gates, version):
+    """All of it was sent, chunked or up to the connection's end, when `close()` is called."""
+    one = server("probe:raw")
+    with one.connect() as client:
+        client.send(f"GET /closing?how=raise_in_close HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+        assert client.read_response().body == b"item"
+        if version == "1.1":
+            assert client.request("GET", "/items").status == 200
+        else:
+            assert client.read_to_end() == b""
+    one.log.wait("RuntimeError: in close")
+
+
 def test_close_is_called_once_for_head(server, gates):
     one = server("probe:raw")
     with one.connect() as client:

@@ -31,7 +31,7 @@ use super::wsgi_settings::WsgiSettings;
 
 mod failure;
 
-use failure::{end_hijacked, fail, has_failed_on_its_socket, log_failure, named};
+use failure::{end_hijacked, end_sent, fail, has_failed_on_its_socket, log_failure, named};
 
 /// The application and what its threads share.
 #[derive(Debug)]
@@ -341,7 +341,7 @@ impl WsgiApp {
             (Sent::Whole, Ok(())) => {}
             (Sent::Whole, Err(error)) => log_failure(py, self.logger(), None, &error),
             (Sent::Streamed(job), Ok(())) => thread.pool().send(Reply::End(job)),
-            (Sent::Streamed(job), Err(error)) => fail(py, self.logger(), thread, Some(job), &error),
+            (Sent::Streamed(job), Err(error)) => end_sent(py, self.logger(), thread, job, &error),
             // The connection is gone, so the loop only takes note.
             (Sent::Gone(job), closed) => {
                 if let Err(error) = closed {

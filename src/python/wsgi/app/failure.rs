@@ -56,6 +56,24 @@ pub(super) fn fail(
     }
 }
 
+/// All of the response was sent, and `close()` of the result raised: that costs the client nothing.
+#[cold]
+pub(super) fn end_sent(
+    py: Python<'_>,
+    logger: Logger<'_>,
+    thread: &PoolThread,
+    job: Box<Job>,
+    error: &PyErr,
+) {
+    log_failure(py, logger, Some(&job), error);
+    // A request that timed out was answered, or broken off, when its time was over.
+    let reply = match error.is_instance_of::<RequestTimeout>(py) {
+        true => Reply::Abort(job),
+        false => Reply::End(job),
+    };
+    thread.pool().send(reply);
+}
+
 /// The log gets the traceback; a job names its request.
 #[cold]
 pub(super) fn log_failure(py: Python<'_>, logger: Logger<'_>, job: Option<&Job>, error: &PyErr) {
