@@ -11,7 +11,7 @@ import pytest
 from test_descriptors import cpu_seconds
 from test_health import visit
 
-from harness import wait_until
+from harness import descriptors, wait_until
 from wire import Client
 
 pytestmark = pytest.mark.ours
@@ -86,6 +86,16 @@ def test_a_probe_that_takes_its_time_is_answered_among_those_that_idle(server):
             assert seconds_to_live(one) < 1
             probe.send(b"Host: a\r\n\r\n")
             assert probe.read_response().text == "alive\n"
+
+
+def test_visitors_that_idle_give_their_descriptors_to_a_probe(server):
+    one = server("hello:app", "--admin-bind", "127.0.0.1:0")
+    assert seconds_to_live(one) < 4
+    limits = resource.prlimit(one.pid, resource.RLIMIT_NOFILE)
+    used = len(descriptors(one.pid))
+    resource.prlimit(one.pid, resource.RLIMIT_NOFILE, (used + 2, limits[1]))
+    with visitors(one, 10):
+        assert max(seconds_to_live(one) for _ in range(3)) < 2
 
 
 def test_the_server_serves_while_its_second_address_is_flooded(server):
