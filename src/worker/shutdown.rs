@@ -3,6 +3,18 @@
 
 use std::time::{Duration, Instant};
 
+/// Why a request was not answered.
+const CUT: &str = "cut by the stop";
+const CLIENT_GONE: &str = "client gone";
+
+/// What `reason` is of a request that was not whole.
+pub(super) fn reason_of_half(reason: &'static str) -> &'static str {
+    match reason {
+        CLIENT_GONE => "client gone before the end of the request",
+        other => other,
+    }
+}
+
 /// Threads that are in the middle of a request get this long to end it at a quick stop.
 const QUICK_STOP_GRACE: Duration = Duration::from_millis(100);
 
@@ -70,11 +82,7 @@ impl Shutdown {
 
     /// Why a connection is gone whose request was not answered.
     pub(super) fn reason_of_gone(&self) -> &'static str {
-        if self.has_cut {
-            "cut by the stop"
-        } else {
-            "client gone"
-        }
+        if self.has_cut { CUT } else { CLIENT_GONE }
     }
 
     /// Begin to stop gracefully. Returns false when the worker stops already.

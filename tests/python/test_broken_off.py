@@ -119,20 +119,22 @@ def test_a_whole_streamed_response_over_http2_shows_its_headers(server):
 
 
 @pytest.mark.parametrize("protocol", ["HTTP/1", "HTTP/2"])
-def test_a_response_that_the_stop_cuts(server, gates, protocol):
+def test_a_response_that_the_stop_cuts(server, protocol):
+    """Its thread waits for the client, and is back at once."""
     options = HTTP2 if protocol == "HTTP/2" else ()
     one = server("streams:application", *options, *LINES, "--graceful-timeout", "1")
     if protocol == "HTTP/2":
-        client = begun(one, "held")
+        client = Frames(one.address, PATIENCE_S)
+        client.credits = False
+        client.ask("/endless")
+        client.wait(DataFrame)
     else:
         client = one.connect()
-        client.send_request("GET", "/begun/held")
+        client.send_request("GET", "/endless")
         client.read_until(b"x" * 1000)
     with client:
         one.send_signal(signal.SIGTERM)
-        one.log.wait("graceful_timeout is over")
-        gates.open("held")
-        one.output.wait(r"^GET /begun/held 200 1000 text/plain cut by the stop$")
+        one.output.wait(r"^GET /endless 200 [1-9]\d* text/plain cut by the stop$")
 
 
 @pytest.mark.parametrize("protocol", ["HTTP/1", "HTTP/2"])
@@ -147,3 +149,41 @@ def test_a_client_that_reads_nothing(server, protocol):
         client.send_request("GET", "/endless")
     with client:
         one.output.wait(r"^GET /endless 200 [1-9]\d* text/plain send_timeout$")
+
+
+HALF = {
+    "a head": (b"GET /half HTTP/1.1\r\nHost:", "-"),
+    "a body": (b"POST /half HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", "POST /half"),
+}
+
+
+@pytest.mark.parametrize("end", ["left", "reset", "stop", "quick stop"])
+@pytest.mark.parametrize("half", HALF)
+def test_half_a_request_of_http1_has_a_line_however_it_ends(server, half, end):
+    sent, shown = HALF[half]
+    one = server("streams:application", *LINES[:-1], "%(r)s %(s)s %({reason}x)s", "--graceful-timeout", "1")
+    with one.connect() as client:
+        client.send(sent)
+        let_the_loop_see(one)
+        if end == "left":
+            client.close()
+        elif end == "reset":
+            client.reset()
+        else:
+            one.send_signal(signal.SIGTERM if end == "stop" else signal.SIGINT)
+        reason = "cut by the stop" if "stop" in end else "client gone before the end of the request"
+        one.output.wait(rf"^{shown}( HTTP/1\.1)? 400 {reason}$")
+
+
+@pytest.mark.parametrize("end", ["reset", "stop"])
+def test_half_a_request_of_http2_has_the_same_line(server, end):
+    one = server("streams:application", *HTTP2, *LINES, "--graceful-timeout", "1")
+    with Frames(one.address, PATIENCE_S) as client:
+        client.send_bytes(post(1, client.block(client.head("/half", "POST"))) + frame(0, 0, 1, b"half"))
+        seen(client)
+        if end == "reset":
+            reset(client)
+        else:
+            one.send_signal(signal.SIGTERM)
+        reason = "cut by the stop" if end == "stop" else "client gone before the end of the request"
+        one.output.wait(rf"^POST /half 400 0 - {reason}$")

@@ -314,6 +314,15 @@ def test_a_bad_request_is_answered_on_its_stream(h2, target, fields, options, st
         assert client.reply(client.ask()).body == b"hello", "the connection is kept"
 
 
+@pytest.mark.parametrize("authority", ["a.example:443", "127.0.0.1:443", "[::1]:443"])
+def test_a_tunnel_is_not_implemented(h2, authority):
+    with connect(h2()) as client:
+        client.send(client.headers_frame(1, [(":method", "CONNECT"), (":authority", authority)], "END_STREAM"))
+        assert client.reply(1).status == 501
+        client._next = 3
+        assert client.reply(client.ask()).body == b"hello", "the connection is kept"
+
+
 def test_pseudo_fields_in_trailers_are_malformed(h2, gates):
     with connect(h2()) as client:
         stream = client._next

@@ -107,8 +107,8 @@ impl RequestHead {
         if limits.rules.casefold_method {
             self.bytes[..method.len()].make_ascii_uppercase();
         }
-        // RFC 9113 section 8.3.1: the path begins with a slash, or is the asterisk of OPTIONS.
-        let has_form = path.first() == Some(&b'/') || path == b"*";
+        // RFC 9113 section 8.3.1: the path begins with a slash, or is the asterisk of OPTIONS. CONNECT has an authority instead.
+        let has_form = path.first() == Some(&b'/') || path == b"*" || method == b"CONNECT";
         let found = split_target(self.method.of(&self.bytes), path).filter(|_| has_form);
         let Some(target) = found else {
             return Err(ParseError::RequestLine(quoted(self.request_line())));

@@ -15,6 +15,7 @@ use crate::worker::describe::PeerText;
 use crate::worker::dispatch::Dispatch;
 use crate::worker::loop_clock::Clock;
 use crate::worker::requests::{Requests, recycle};
+use crate::worker::shutdown::reason_of_half;
 use crate::worker::spool::{BodyBudget, Spool};
 
 /// The request that is under way. Only its methods change it.
@@ -180,8 +181,9 @@ impl Receiving {
         self.job
     }
 
-    /// The client left before its request was whole. Nothing is answered, but the request is logged.
-    pub(in crate::worker) fn abandon(self, reason: &str, requests: &mut Requests) {
+    /// The request will not be whole. Nothing is answered, but it is logged.
+    pub(in crate::worker) fn abandon(self, reason: &'static str, requests: &mut Requests) {
+        let reason = reason_of_half(reason);
         let job = self.give_up(&mut requests.bodies);
         let status = Status::BAD_REQUEST.code;
         requests

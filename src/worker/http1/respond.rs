@@ -5,8 +5,8 @@ use std::io;
 use crate::http::{BodySize, Finish, ResponseHead, Status};
 use crate::pool::{ConnId, Job, Piece, ResponseBody, StreamedResponse};
 
-use super::Http1;
 use super::request_state::{Answered, Client, Receiving, Refusal, Request, TimedOut};
+use super::{Http1, Wanted};
 use crate::worker::deferred_drop::DeferredDrops;
 use crate::worker::describe::{RequestLine, log_overlong_body};
 use crate::worker::loop_clock::Clock;
@@ -235,7 +235,7 @@ impl Http1 {
     }
 
     /// The client left before its request was whole. Nothing is answered, but the request is logged.
-    pub(in crate::worker) fn abandon(&mut self, reason: &str, requests: &mut Requests) {
+    pub(in crate::worker) fn abandon(&mut self, reason: &'static str, requests: &mut Requests) {
         if let Request::Receiving(receiving) = self.request.end() {
             receiving.abandon(reason, requests);
         }
@@ -321,10 +321,15 @@ impl Http1 {
         unsent_bytes: u64,
         requests: &mut Requests,
     ) {
+        let has_begun = matches!(self.wanted(), Wanted::Head | Wanted::Body);
         match self.request.end() {
-            Request::Receiving(receiving) => {
+            Request::Receiving(receiving) if !has_begun => {
                 let job = receiving.give_up(&mut requests.bodies);
                 recycle(job, requests);
+            }
+            Request::Receiving(receiving) => {
+                let reason = requests.shutdown.reason_of_gone();
+                receiving.abandon(reason, requests);
             }
             Request::Answered(mut answered) => {
                 answered.sent_bytes = answered.sent_bytes.saturating_sub(unsent_bytes);
