@@ -168,16 +168,26 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// There is no descriptor left for its socket. The message stays where it is.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, OwnedFd)>> {
-        let Some((len, socket)) = self.peek(buffer)? else {
-            return Ok(None);
-        };
-        let fd = self.0.receive.as_raw_fd();
-        // What does not fit is thrown away, and so is the message's own copy of the socket.
-        while recv(fd, &mut [0], MsgFlags::MSG_DONTWAIT) == Err(Errno::EINTR) {}
-        Ok(Some((len, socket)))
+        for _ in 0..MESSAGES_MAX {
+            match self.peek(buffer)? {
+                Peeked::Empty => return Ok(None),
+                Peeked::Worthless => self.throw_away(),
+                Peeked::Message(len, socket) => {
+                    self.throw_away();
+                    return Ok(Some((len, socket)));
+                }
+            }
+        }
+        Ok(None)
     }
 
-    fn peek(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, OwnedFd)>> {
+    /// The first message, with what of it does not fit and its own copy of the socket.
+    fn throw_away(&self) {
+        let fd = self.0.receive.as_raw_fd();
+        while recv(fd, &mut [0], MsgFlags::MSG_DONTWAIT) == Err(Errno::EINTR) {}
+    }
+
+    fn peek(&self, buffer: &mut [u8]) -> io::Result<Peeked> {
         let mut space = nix::cmsg_space!([RawFd; 1]);
         let mut slices = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
@@ -186,23 +196,35 @@ impl<'a> Reader<'a> {
             match recvmsg::<()>(fd, &mut slices, Some(&mut space), flags) {
                 Ok(message) => break message,
                 Err(Errno::EINTR) => {}
-                Err(_) => return Ok(None),
+                Err(_) => return Ok(Peeked::Empty),
             }
         };
-        if message.bytes == 0 {
-            return Ok(None);
-        }
+        let is_cut = message.flags.contains(MsgFlags::MSG_CTRUNC);
         let socket = message.cmsgs().ok().and_then(|mut all| {
             all.find_map(|one| match one {
                 ControlMessageOwned::ScmRights(sockets) => sockets.first().copied(),
                 _ => None,
             })
         });
-        let number = socket.ok_or(Errno::EMFILE)?;
+        let Some(number) = socket else {
+            // The system says so when a message has a socket that it cannot give.
+            return match is_cut {
+                true => Err(Errno::EMFILE.into()),
+                false => Ok(Peeked::Worthless),
+            };
+        };
         // SAFETY: the kernel has just made this descriptor for this process, and no other code has its number.
         let socket = unsafe { OwnedFd::from_raw_fd(number) };
-        Ok(Some((message.bytes, socket)))
+        Ok(Peeked::Message(message.bytes, socket))
     }
+}
+
+/// What is first in a channel.
+enum Peeked {
+    Empty,
+    /// It has no socket. No server sends that, but what a worker runs can; and workers to come would meet it too.
+    Worthless,
+    Message(usize, OwnedFd),
 }
 
 impl Drop for Reader<'_> {
@@ -274,6 +296,8 @@ const SLOTS_MAX: usize = 64;
 /// One channel holds about 270 short messages (`net.core.wmem_default` is 208 KiB, and the kernel counts 768 bytes for each).
 /// Together these hold the 1,000 connections that `worker_connections` allows.
 const CHANNELS_TO_ANY: usize = 4;
+/// More than one channel holds.
+const MESSAGES_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -296,6 +320,20 @@ mod tests {
 
     fn is_empty(channels: &Channels, slot: usize) -> bool {
         matches!(receive(channels, slot, &mut [0; 64]), Ok(None))
+    }
+
+    #[test]
+    fn a_message_without_a_socket_is_in_nobodys_way() {
+        let channels = Channels::new(1).unwrap();
+        let sender = channels.to_slot[0].send.as_raw_fd();
+        for rubbish in [&b"rubbish"[..], b"", &[0; 200]] {
+            nix::sys::socket::send(sender, rubbish, MsgFlags::empty()).unwrap();
+        }
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        channels.send(0, b"hello", theirs.as_fd()).unwrap();
+        let received = receive(&channels, 0, &mut [0; 64]).unwrap();
+        assert_eq!(received.map(|(len, _)| len), Some(5));
+        assert!(is_empty(&channels, 0));
     }
 
     #[test]
