@@ -18,8 +18,8 @@ use crate::pool::Peer;
 use super::events;
 use super::transport::Transport;
 
-/// After "too many open files" the listeners rest this long.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(250);
+/// After "too many open files" the listeners rest this long: a client that moves nothing makes room as soon as it may.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// At the limit of connections the worker looks again after this long: a client that still has sent nothing makes room.
 const FULL_PAUSE: Duration = Duration::from_millis(250);
 

@@ -10,10 +10,42 @@ use super::read_side::Input;
 
 /// A client that has sent nothing for this long after it was accepted may be closed to make room for another: what it sent
 /// at once would have arrived.
-const SILENCE: Duration = Duration::from_millis(500);
+const SILENCE: Patience = Patience::new(500, 250);
 /// So may one whose first handshake or head is not whole after this long: a lost segment of it would have come a second time,
 /// a second after the first. Its age counts, not its last byte: a byte now and then must not keep a place.
-const UNFINISHED: Duration = Duration::from_secs(2);
+const UNFINISHED: Patience = Patience::new(2000, 500);
+/// Without descriptors, a client that sends nothing of its body.
+const PAUSED_BODY: Patience = Patience::new(1000, 300);
+/// At the limit of connections, a client that moves nothing of its body or response. Players and proxies rest for seconds
+/// between two reads.
+const RESTING: Duration = Duration::from_secs(10);
+
+/// How long a client may keep a place that another one wants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    first: Duration,
+    /// When evictions follow each other. A client far away still gets a segment there and back.
+    least: Duration,
+}
+
+impl Patience {
+    /// In milliseconds.
+    pub(super) const fn new(first: u64, least: u64) -> Self {
+        Self {
+            first: Duration::from_millis(first),
+            least: Duration::from_millis(least),
+        }
+    }
+
+    pub(super) fn during(self, shortage: Shortage) -> Duration {
+        match shortage {
+            Shortage::Descriptors { rounds } => {
+                (self.first / 2_u32.saturating_pow(rounds)).max(self.least)
+            }
+            Shortage::Connections | Shortage::Threads => self.first,
+        }
+    }
+}
 
 /// Why a connection was closed that another client needed the place of.
 pub(super) const MADE_ROOM: &str = "made room for another client";
@@ -23,23 +55,11 @@ pub(super) const MADE_ROOM: &str = "made room for another client";
 pub(super) enum Shortage {
     /// It has `worker_connections` connections.
     Connections,
-    /// The process has no descriptors left.
-    Descriptors,
+    /// The process has no descriptors left, also after so many rounds of evictions, one after another: with each of them
+    /// clients have half the time.
+    Descriptors { rounds: u32 },
     /// All threads wait for clients that do not read.
     Threads,
-}
-
-impl Shortage {
-    /// A client that moves nothing of its body or response for this long may be closed. Players and proxies rest for
-    /// seconds between two reads. That is respected while only the number of connections is used up.
-    fn patience(self) -> Duration {
-        match self {
-            Self::Connections => Duration::from_secs(10),
-            Self::Descriptors => Duration::from_secs(1),
-            // What such a client has acknowledged is watched instead (`eviction.rs`).
-            Self::Threads => Duration::ZERO,
-        }
-    }
 }
 
 /// Why a connection may be closed for another client. What costs its own client least comes first.
@@ -176,21 +196,27 @@ impl Lifecycle {
         shortage: Shortage,
         now: Instant,
     ) -> Option<(Spare, Instant)> {
+        // What a client has acknowledged of its response is watched where that is zero (`standstill.rs`).
+        let resting = match shortage {
+            Shortage::Connections => RESTING,
+            Shortage::Descriptors { .. } | Shortage::Threads => Duration::ZERO,
+        };
         let (spare, since, patience) = match self.state {
             State::AwaitingFirstByte { accepted } | State::AwaitingRequest { accepted }
                 if is_idle =>
             {
-                (Spare::Unasked, accepted, SILENCE)
+                (Spare::Unasked, accepted, SILENCE.during(shortage))
             }
             State::Handshaking { accepted: since } | State::ReceivingHead { began: since } => {
-                (Spare::Unasked, since, UNFINISHED)
+                (Spare::Unasked, since, UNFINISHED.during(shortage))
             }
             State::KeepAlive { since } if is_idle => (Spare::Idle, since, Duration::ZERO),
             State::ReceivingBody { moved, .. } if shortage != Shortage::Threads => {
-                (Spare::Stalled, moved, shortage.patience())
+                let paused = PAUSED_BODY.during(shortage);
+                (Spare::Stalled, moved, paused.max(resting))
             }
-            State::Sending { moved } => (Spare::Stalled, moved, shortage.patience()),
-            State::Dispatched => (Spare::Stalled, stalled_since?, shortage.patience()),
+            State::Sending { moved } => (Spare::Stalled, moved, resting),
+            State::Dispatched => (Spare::Stalled, stalled_since?, resting),
             _ => return None,
         };
         let has_waited = now.saturating_duration_since(since) >= patience;
@@ -424,9 +450,10 @@ mod tests {
                 .spare(true, None, shortage, clock.now())
                 .map(|(spare, _)| spare)
         };
-        use Shortage::{Connections, Descriptors, Threads};
+        use Shortage::{Connections, Threads};
+        const DESCRIPTORS: Shortage = Shortage::Descriptors { rounds: 0 };
         assert_eq!(spare(&lifecycle, &clock, Connections), None, "it is new");
-        clock.advance(SILENCE);
+        clock.advance(SILENCE.first);
         assert_eq!(spare(&lifecycle, &clock, Connections), Some(Spare::Unasked));
         assert_eq!(
             spare(&lifecycle, &clock, Threads),
@@ -436,24 +463,31 @@ mod tests {
         lifecycle.await_head(&mut clock);
         for _ in 0..4 {
             assert_eq!(spare(&lifecycle, &clock, Connections), None, "it may come");
-            clock.advance(UNFINISHED / 4);
+            clock.advance(UNFINISHED.first / 4);
             lifecycle.await_head(&mut clock);
         }
         assert_eq!(spare(&lifecycle, &clock, Connections), Some(Spare::Unasked));
         lifecycle.dispatched();
         clock.advance(MOMENT * 60);
         assert_eq!(
-            spare(&lifecycle, &clock, Descriptors),
+            spare(&lifecycle, &clock, DESCRIPTORS),
             None,
             "it is the application's"
         );
         lifecycle.await_client(1, Pace::Ordinary, &mut clock);
         clock.advance(MOMENT);
         assert_eq!(spare(&lifecycle, &clock, Connections), None);
-        assert_eq!(spare(&lifecycle, &clock, Descriptors), Some(Spare::Stalled));
+        assert_eq!(spare(&lifecycle, &clock, DESCRIPTORS), Some(Spare::Stalled));
         lifecycle.await_client(1, Pace::Ordinary, &mut clock);
         assert_eq!(spare(&lifecycle, &clock, Threads), Some(Spare::Stalled));
-        assert_eq!(spare(&lifecycle, &clock, Descriptors), None, "it reads");
+        assert_eq!(spare(&lifecycle, &clock, Connections), None, "it reads");
+        lifecycle.await_body(&mut clock);
+        assert_eq!(spare(&lifecycle, &clock, DESCRIPTORS), None);
+        clock.advance(PAUSED_BODY.least);
+        let later = Shortage::Descriptors { rounds: 40 };
+        assert_eq!(spare(&lifecycle, &clock, later), Some(Spare::Stalled));
+        assert_eq!(spare(&lifecycle, &clock, DESCRIPTORS), None);
+        assert_eq!(spare(&lifecycle, &clock, Connections), None);
         lifecycle.keep_alive(&clock);
         assert_eq!(spare(&lifecycle, &clock, Connections), Some(Spare::Idle));
         assert!(Spare::Unasked < Spare::Idle && Spare::Idle < Spare::Stalled);

@@ -256,7 +256,7 @@ impl EventLoop {
             let is_full = connections.len() >= self.connections_max;
             let shortage = Shortage::Connections;
             let evicted = is_full
-                .then(|| sparest(connections, shortage, now))
+                .then(|| sparest(connections, shortage, now, |_| true))
                 .flatten();
             if is_full && evicted.is_none() {
                 return self.listeners.pause_at_limit(now);
@@ -279,13 +279,12 @@ impl EventLoop {
                 Attempt::Gone => {}
                 Attempt::Empty => return Ok(()),
                 Attempt::Exhausted(error) => {
-                    let shortage = Shortage::Descriptors;
-                    let Some(evicted) = sparest(connections, shortage, now) else {
-                        io.exhaustion.note(&error, now);
+                    let Some((evicted, shortage)) =
+                        io.exhaustion.make_room(connections, &error, now)
+                    else {
                         return self.listeners.pause_exhausted(now);
                     };
                     // The next attempt gets its descriptor.
-                    io.exhaustion.note_eviction(&error, now);
                     connections.evict(evicted, shortage, requests, io);
                 }
             }

@@ -78,6 +78,7 @@ mod shutdown;
 mod simulation;
 mod sleep;
 mod spool;
+mod standstill;
 mod stream_errors;
 mod takeover;
 mod timed_out;

@@ -26,11 +26,9 @@ use crate::net::Channels;
 use crate::pool::policy::{self, PeerLoad};
 use crate::scoreboard::{SlotState, monotonic_ms};
 
-use super::connection_lifecycle::Shortage;
 use super::connections::Connections;
 use super::deliver;
 use super::dispatch::Dispatch;
-use super::eviction::sparest;
 use super::requests::{Requests, recycle};
 use super::shared_io::SharedIo;
 use super::timed_out::TimedOutRequests;
@@ -286,12 +284,11 @@ impl PeerWorkers {
                 Ok(Some(())) => {}
                 Ok(None) => return Taken::All,
                 Err(error) => {
-                    let (shortage, now) = (Shortage::Descriptors, requests.clock.now());
-                    let Some(evicted) = sparest(connections, shortage, now) else {
-                        io.exhaustion.note(&error, now);
+                    let now = requests.clock.now();
+                    let room = io.exhaustion.make_room(connections, &error, now);
+                    let Some((evicted, shortage)) = room else {
                         return Taken::Stuck;
                     };
-                    io.exhaustion.note_eviction(&error, now);
                     connections.evict(evicted, shortage, requests, io);
                 }
             }

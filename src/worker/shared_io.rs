@@ -2,7 +2,7 @@
 
 use crate::tls::CurrentServer;
 
-use super::exhaustion::ExhaustionLog;
+use super::exhaustion::Exhaustion;
 use super::handshakes::Handshakes;
 use super::worker_slot::WorkerSlot;
 use super::write_side::WriteBudget;
@@ -17,7 +17,7 @@ const ENCODED_BYTES: usize = 4096;
 pub(super) struct SharedIo {
     pub(super) handshakes: Handshakes,
     pub(super) writes: WriteBudget,
-    pub(super) exhaustion: ExhaustionLog,
+    pub(super) exhaustion: Exhaustion,
     /// What one read has brought.
     pub(super) input: Vec<u8>,
     /// What the protocol has just encoded. Empty between two steps of a connection.
@@ -30,7 +30,7 @@ impl SharedIo {
         Self {
             handshakes: Handshakes::new(tls, slot),
             writes: WriteBudget::default(),
-            exhaustion: ExhaustionLog::default(),
+            exhaustion: Exhaustion::default(),
             input: vec![0; INPUT_BYTES],
             encoded: Vec::with_capacity(ENCODED_BYTES),
         }

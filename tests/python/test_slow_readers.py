@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import sys
 import time
 
@@ -159,3 +160,35 @@ def test_clients_that_read_slowly_keep_the_threads_that_wait_for_them(server, sh
             time.sleep(0.05)
         assert bodies == [made(size, number) for number in range(len(readers))]
         assert other.read_response().status == 200
+
+
+def test_clients_that_read_slowly_keep_their_descriptors(server):
+    """100 KB per second each, while clients that read nothing need all the descriptors: a second in which the socket took
+    nothing more was taken for standing still."""
+    few = ["sh", "-c", 'ulimit -n 72; exec "$@"', "sh", *COMMAND]
+    one = server(APP, "--threads", "2", command=few)
+    size = 8 * MIB
+    with contextlib.ExitStack() as stack:
+        readers = []
+        for number in range(4):
+            readers.append(stack.enter_context(Client(one.address, PATIENCE_S, receive_buffer=16384)))
+            readers[-1].send_request("GET", f"/made?size={size}&seed={number}")
+        for reader in readers:
+            reader.read_head()
+        bodies = [b"" for _ in readers]
+
+        def read_slowly(other):
+            while not other or not select.select([other.socket], [], [], 0.1)[0]:
+                for number, reader in enumerate(readers):
+                    bodies[number] += reader.read_exactly(10_000)
+                if not other:
+                    break
+
+        for _ in range(24):
+            that_read_nothing(stack, one, 5, "list")
+            read_slowly(None)
+        other = stack.enter_context(Client(one.address, PATIENCE_S))
+        other.send_request("GET", "/")
+        read_slowly(other)
+        assert other.read_response().status == 200
+        assert bodies == [made(size, number)[: len(body)] for number, body in enumerate(bodies)]

@@ -1,0 +1,175 @@
+//! Which clients take nothing of their responses: judged by what they have acknowledged, not by what the socket takes.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::pool::ConnId;
+
+use super::connection::Connection;
+use super::connection_lifecycle::Shortage;
+use super::connections::Connections;
+
+/// Who reads acknowledges something in each round trip, or when a lost segment has come again (200 ms).
+pub(super) const STANDSTILL: Duration = Duration::from_millis(500);
+
+/// What a client has been seen to acknowledge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HasRead {
+    Nothing,
+    Something,
+}
+
+/// A client that takes a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Progress {
+    /// Bytes that it has not acknowledged. The socket itself is writable again only after some 100 KiB, which a slow client
+    /// takes seconds for.
+    unacknowledged: Option<u32>,
+    /// When the socket took bytes last, or a stream of HTTP/2 got window.
+    moved: Instant,
+    /// Since when neither has changed.
+    since: Instant,
+    has_read: HasRead,
+}
+
+impl Progress {
+    /// What has been seen of a client before, and what is seen of it now.
+    fn updated(
+        held: Option<&Self>,
+        unacknowledged: Option<u32>,
+        moved: Instant,
+        now: Instant,
+    ) -> Self {
+        match held {
+            Some(held) if (held.unacknowledged, held.moved) == (unacknowledged, moved) => *held,
+            _ => Self {
+                unacknowledged,
+                moved,
+                since: now,
+                has_read: held.map_or(HasRead::Nothing, |_| HasRead::Something),
+            },
+        }
+    }
+
+    fn is_still(&self, patience: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= patience
+    }
+}
+
+/// The clients that take a response, as they were when they were looked at last.
+#[derive(Debug, Default)]
+pub(super) struct Standstill {
+    clients: HashMap<ConnId, Progress>,
+}
+
+impl Standstill {
+    /// Look at the clients.
+    pub(super) fn look(&mut self, connections: &Connections, now: Instant) {
+        let taking = connections.iter().filter_map(|connection| {
+            let (_, moved) = connection.spare(Shortage::Threads, now)?;
+            Some((connection.id(), connection.unacknowledged_bytes(), moved))
+        });
+        self.note(taking, now);
+    }
+
+    /// Note what the clients have acknowledged. Those that are not named are forgotten.
+    fn note(&mut self, taking: impl Iterator<Item = (ConnId, Option<u32>, Instant)>, now: Instant) {
+        let before = std::mem::take(&mut self.clients);
+        self.clients = taking
+            .map(|(id, unacknowledged, moved)| {
+                let held = before.get(&id);
+                (id, Progress::updated(held, unacknowledged, moved, now))
+            })
+            .collect();
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.clients = HashMap::new();
+    }
+
+    /// Whether a client has acknowledged nothing for longer than it may. One that takes no response has nothing to
+    /// acknowledge.
+    pub(super) fn has_stood_still(
+        &self,
+        connection: &Connection,
+        patience: impl Fn(HasRead) -> Duration,
+        now: Instant,
+    ) -> bool {
+        let takes_response = connection.spare(Shortage::Threads, now).is_some();
+        !takes_response || self.has_been_still(connection.id(), patience, now)
+    }
+
+    fn has_been_still(
+        &self,
+        id: ConnId,
+        patience: impl Fn(HasRead) -> Duration,
+        now: Instant,
+    ) -> bool {
+        let progress = self.clients.get(&id);
+        progress.is_some_and(|progress| progress.is_still(patience(progress.has_read), now))
+    }
+
+    /// Those that have acknowledged nothing for longer than they may, the longest first.
+    pub(super) fn those_still(
+        &self,
+        patience: impl Fn(HasRead) -> Duration,
+        now: Instant,
+    ) -> Vec<ConnId> {
+        let clients = self.clients.iter();
+        let mut still: Vec<_> = clients
+            .filter(|(_, progress)| progress.is_still(patience(progress.has_read), now))
+            .map(|(id, progress)| (progress.since, *id))
+            .collect();
+        still.sort_unstable_by_key(|(since, id)| (*since, id.generation));
+        still.into_iter().map(|(_, id)| id).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: Duration = Duration::from_millis(50);
+
+    fn client(slot: u32) -> ConnId {
+        ConnId {
+            slot,
+            generation: slot,
+            stream: 0,
+        }
+    }
+
+    #[test]
+    fn who_acknowledges_anything_does_not_stand_still() {
+        let (mut clients, start) = (Standstill::default(), Instant::now());
+        for step in 0..6u32 {
+            let taking = [
+                (client(0), Some(1000), start),
+                (client(1), Some(1000 - step), start),
+                (client(2), None, start),
+                (client(3), Some(0), start + STEP * step),
+            ];
+            let now = start + STEP * step;
+            assert_eq!(clients.those_still(|_| STANDSTILL, now), []);
+            clients.note(taking.into_iter(), now);
+        }
+        let still = clients.those_still(|_| STANDSTILL, start + STANDSTILL);
+        assert_eq!(still, [client(0), client(2)]);
+        let patience = |has_read| match has_read {
+            HasRead::Nothing => STANDSTILL,
+            HasRead::Something => STANDSTILL * 2,
+        };
+        let is_still = |clients: &Standstill, slot, after| {
+            clients.has_been_still(client(slot), patience, start + STEP * 5 + after)
+        };
+        assert!(is_still(&clients, 0, STEP) && !is_still(&clients, 1, STANDSTILL));
+        assert!(is_still(&clients, 1, STANDSTILL * 2), "it has read before");
+        let one = (client(1), Some(1), start);
+        clients.note([one].into_iter(), start + STANDSTILL);
+        assert_eq!(clients.those_still(|_| STANDSTILL, start + STANDSTILL), []);
+        assert!(
+            !is_still(&clients, 0, STANDSTILL * 2),
+            "it takes no response"
+        );
+    }
+}
