@@ -10,6 +10,7 @@ use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead, StreamPrior
 
 use super::buffer_pool::BodyBytes;
 use super::conn_id::ConnId;
+use super::response_files::PieceFile;
 use super::response_memory::Reservation;
 use super::streaming_body::StreamingBody;
 use super::tls_info::TlsInfo;
@@ -233,7 +234,7 @@ impl ResponseBody {
     }
 
     /// The parts that are in memory.
-    pub fn parts_in_memory(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn parts_in_memory(&self) -> impl Iterator<Item = &[u8]> + Clone {
         let pieces = self.pieces.iter().map(|piece| match piece {
             Piece::Bytes(bytes) => bytes.as_slice(),
             Piece::Borrowed(buffer) => buffer.bytes(),
@@ -260,7 +261,7 @@ pub enum Piece {
     /// A range of a file.
     File {
         /// A handle that the server owns.
-        file: GuardedFile,
+        file: PieceFile,
         /// First byte of the range.
         offset: u64,
         /// Length of the range in bytes.

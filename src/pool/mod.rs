@@ -10,7 +10,7 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | words | `alarm`, `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `hub_wakeup`, `response_memory`, `window` |
+//! | words | `alarm`, `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `hub_wakeup`, `response_files`, `response_memory`, `window` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes; `delegation`: when a thread runs the loop |
 //! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `loop_role` (who runs the loop), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `job_stats` |
 //! | messages | `job` |
@@ -34,6 +34,7 @@ mod loop_park;
 mod loop_role;
 pub mod policy;
 mod replies;
+mod response_files;
 mod response_memory;
 mod streaming_body;
 mod sync;
@@ -59,6 +60,7 @@ pub use job::{
 };
 pub use loop_role::{DelegableLoop, NextHolder, Served};
 pub use policy::{Reason, SleepMode};
+pub use response_files::{PieceFile, StoredBytes};
 pub use response_memory::{COUNTED_BYTES_MIN, Overdraft, Reservation, UnsentBytes};
 pub use streaming_body::{BodyDemand, StreamingBody};
 pub use temporary_file::temporary_file;

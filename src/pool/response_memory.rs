@@ -10,7 +10,7 @@
 //! thread of a stream does ([`UnsentBytes::overdraw`]): memory is bounded by the number of threads, and nothing is lost. When
 //! all other threads wait like that, the last one is hurried: its client has to take 64 KiB per second, or is closed.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,6 +23,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::fork_guard::GuardedFile;
 
 use super::hub_wakeup::Ticket;
+use super::response_files::{PieceFile, ResponseFiles, write_at};
 use super::temporary_file::temporary_file;
 
 /// Responses of fewer bytes in memory are not counted: the socket's own buffer takes as much.
@@ -38,8 +39,7 @@ pub struct UnsentBytes {
     held: AtomicU64,
     /// 0 is no bound.
     bytes_max: u64,
-    /// Where temporary files go, unless that fails (`worker_tmp_dir`).
-    directory: Option<PathBuf>,
+    files: ResponseFiles,
     /// Threads that wait for the clients of responses over the bound.
     waiting: AtomicUsize,
     /// Threads that wait for the clients of streams.
@@ -73,7 +73,7 @@ impl UnsentBytes {
     pub fn new(bytes_max: u64, directory: Option<PathBuf>) -> Self {
         Self {
             bytes_max,
-            directory,
+            files: ResponseFiles::new(directory),
             ..Self::default()
         }
     }
@@ -141,16 +141,24 @@ impl UnsentBytes {
         (reservation, Overdraft { unsent, end })
     }
 
-    /// Write `parts` to a temporary file, one behind another.
+    /// Write `parts`, which have `bytes` bytes in all, to a temporary file, one behind another. Returns where they are. While
+    /// half of the descriptors are free each response has a file of its own: threads write faster to different ones.
     ///
     /// # Errors
     /// The file could not be made or written.
-    pub fn store<'a>(&self, parts: impl Iterator<Item = &'a [u8]>) -> io::Result<GuardedFile> {
-        let file = self.temporary_file()?;
-        for part in parts {
-            file.file().write_all(part)?;
+    pub fn store<'a>(
+        &self,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+        bytes: u64,
+    ) -> io::Result<(PieceFile, u64)> {
+        let limit = descriptors_max()?;
+        if let Ok(file) = self.file_with(limit / 2, limit) {
+            write_at(file.file(), parts, 0)?;
+            return Ok((file.into(), 0));
         }
-        Ok(file)
+        let stored = self.files.store(parts, bytes)?;
+        let offset = stored.offset();
+        Ok((PieceFile::Shared(stored), offset))
     }
 
     /// A file for parts of a response. The last descriptors are for clients: a few connections of HTTP/2 may have hundreds
@@ -159,10 +167,14 @@ impl UnsentBytes {
     /// # Errors
     /// It could not be made.
     pub fn temporary_file(&self) -> io::Result<GuardedFile> {
-        let file = temporary_file(self.directory.as_deref())?;
-        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        let left = limit.saturating_sub(file.file().as_raw_fd().unsigned_abs().into());
-        if left <= (limit / 8).min(DESCRIPTORS_LEFT) {
+        let limit = descriptors_max()?;
+        self.file_with((limit / 8).min(DESCRIPTORS_LEFT), limit)
+    }
+
+    /// A file, if more than `left` descriptors stay free.
+    fn file_with(&self, left: u64, limit: u64) -> io::Result<GuardedFile> {
+        let file = temporary_file(self.files.directory())?;
+        if limit.saturating_sub(file.file().as_raw_fd().unsigned_abs().into()) <= left {
             return Err(io::Error::from_raw_os_error(Errno::EMFILE as i32));
         }
         Ok(file)
@@ -193,6 +205,10 @@ impl UnsentBytes {
             log::warn!("There was no room for {count} more responses since this was last logged.");
         }
     }
+}
+
+fn descriptors_max() -> io::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)
 }
 
 /// A thread that waits for the client of a stream.
@@ -282,8 +298,6 @@ impl Drop for Overdraft {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::io::{Read as _, Seek as _};
-
     use super::*;
 
     #[test]
@@ -299,17 +313,6 @@ mod tests {
         assert!(unsent.reserve(6).is_some());
         let unbounded = Arc::new(UnsentBytes::new(0, None));
         assert!(unbounded.reserve(u64::MAX / 2).is_some());
-    }
-
-    #[test]
-    fn a_body_is_stored_in_its_order_also_where_the_directory_is_missing() {
-        let unsent = UnsentBytes::new(1, Some("/nonexistent".into()));
-        let parts = [&b"first "[..], b"second ", b"third"];
-        let file = unsent.store(parts.into_iter()).unwrap();
-        let mut text = String::new();
-        file.file().rewind().unwrap();
-        file.file().read_to_string(&mut text).unwrap();
-        assert_eq!(text, "first second third");
     }
 
     #[test]

@@ -6,8 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-use crate::fork_guard::GuardedFile;
-use crate::pool::{BorrowedBuffer, Piece};
+use crate::pool::{BorrowedBuffer, Piece, PieceFile};
 
 use super::deferred_drop::DeferredDrops;
 use super::transport::Transport;
@@ -34,7 +33,7 @@ enum Segment {
         end: usize,
     },
     File {
-        file: GuardedFile,
+        file: PieceFile,
         offset: u64,
         len: u64,
         owner: Option<Box<dyn BorrowedBuffer>>,

@@ -163,8 +163,8 @@ def test_clients_that_read_slowly_keep_the_threads_that_wait_for_them(server, sh
 
 
 def test_clients_that_read_slowly_keep_their_descriptors(server):
-    """100 KB per second each, while clients that read nothing need all the descriptors: a second in which the socket took
-    nothing more was taken for standing still."""
+    """100 KB per second each, while clients that read nothing need all the descriptors: a second in which the socket
+    took nothing more was taken for standing still."""
     few = ["sh", "-c", 'ulimit -n 72; exec "$@"', "sh", *COMMAND]
     one = server(APP, "--threads", "2", command=few)
     size = 8 * MIB

@@ -78,7 +78,7 @@ fn file_piece(result: &Bound<'_, PyAny>, start: &Bound<'_, StartResponse>) -> Op
     let range = wrapper.get().range(result.py())?;
     let declared = start.get().declared_length();
     Some(Piece::File {
-        file: range.file,
+        file: range.file.into(),
         offset: range.offset,
         len: declared.map_or(range.len, |declared| declared.min(range.len)),
         owner: Some(Box::new(range.owner)),
@@ -155,15 +155,15 @@ fn hold(py: Python<'_>, job: &mut Job, pool: &Pool) -> Option<Overdraft> {
 fn store(py: Python<'_>, body: &mut ResponseBody, bytes: u64, unsent: &UnsentBytes) -> bool {
     let borrowed = &mut *body;
     let stored = gil::release(py, Reason::UnsentResponse, move || {
-        unsent.store(borrowed.parts_in_memory())
+        unsent.store(borrowed.parts_in_memory(), bytes)
     });
     match stored {
-        Ok(file) => {
+        Ok((file, offset)) => {
             body.bytes.clear();
             body.pieces.clear();
             body.pieces.push(Piece::File {
                 file,
-                offset: 0,
+                offset,
                 len: bytes,
                 owner: None,
             });

@@ -138,7 +138,7 @@ impl ResponseSpool {
     fn take_file(&mut self) -> Option<Piece> {
         let (file, len) = self.file.take()?;
         Some(Piece::File {
-            file,
+            file: file.into(),
             offset: 0,
             len,
             owner: None,

@@ -27,7 +27,7 @@ fn narrow() -> (Transport, UnixStream) {
     (ours.into(), theirs)
 }
 
-fn file(bytes: &[u8]) -> GuardedFile {
+fn file(bytes: &[u8]) -> PieceFile {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
     file.rewind().unwrap();

@@ -1,0 +1,284 @@
+//! Whole responses in unlinked temporary files that they share. Where descriptors are short a client that does not read takes
+//! none but its own: those that responses would take are what other clients wait for.
+//!
+//! The first file is made before the worker serves, when there is a descriptor for it. A response gives its place on the disk
+//! back when it is dropped; a file system without holes keeps it until the last response of the file is dropped.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use crate::fork_guard::{GuardedFile, is_child};
+
+use super::temporary_file::temporary_file;
+
+/// After this many bytes the next response begins another file, if it can: one client that does not read must not hold the
+/// place of all others for ever, on a file system without holes.
+const SHARED_BYTES: u64 = 256 * 1024 * 1024;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct ResponseFiles {
+    /// Where the files go, unless that fails (`worker_tmp_dir`).
+    directory: Option<PathBuf>,
+    current: Mutex<Current>,
+}
+
+/// The file that the next response goes to, and its length.
+#[derive(Debug, Default)]
+struct Current {
+    file: Option<Arc<GuardedFile>>,
+    end: u64,
+}
+
+impl ResponseFiles {
+    /// The first file is made at once.
+    pub(super) fn new(directory: Option<PathBuf>) -> Self {
+        let file = temporary_file(directory.as_deref()).ok().map(Arc::new);
+        Self {
+            directory,
+            current: Mutex::new(Current { file, end: 0 }),
+        }
+    }
+
+    /// Where the files go, unless that fails.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
+    /// Write `parts`, which have `len` bytes in all, one behind another.
+    ///
+    /// # Errors
+    /// No file could be made or written.
+    pub(super) fn store<'a>(
+        &self,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+        len: u64,
+    ) -> io::Result<StoredBytes> {
+        let stored = self.reserve(len)?;
+        match stored.write(parts.clone()) {
+            // Behind others it may be beyond `ulimit -f`.
+            Err(error) if is_too_large(&error) && stored.offset > 0 => {
+                let stored = self.begin_file(len)?;
+                stored.write(parts)?;
+                Ok(stored)
+            }
+            written => written.map(|()| stored),
+        }
+    }
+
+    /// A place for `len` bytes.
+    fn reserve(&self, len: u64) -> io::Result<StoredBytes> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stored) = current.reserve(len, SHARED_BYTES) {
+            return Ok(stored);
+        }
+        match self.renew(&mut current, len) {
+            // Without a descriptor the file becomes longer.
+            Err(error) => current.reserve(len, u64::MAX).ok_or(error),
+            made => made,
+        }
+    }
+
+    /// A place for `len` bytes at the beginning of a new file.
+    fn begin_file(&self, len: u64) -> io::Result<StoredBytes> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        self.renew(&mut current, len)
+    }
+
+    fn renew(&self, current: &mut Current, len: u64) -> io::Result<StoredBytes> {
+        let file = Arc::new(temporary_file(self.directory.as_deref())?);
+        *current = Current {
+            file: Some(file.clone()),
+            end: len,
+        };
+        Ok(StoredBytes {
+            file,
+            offset: 0,
+            len,
+        })
+    }
+}
+
+impl Current {
+    /// A place behind the others. `None` where the file would have more than `bytes_max` bytes.
+    fn reserve(&mut self, len: u64, bytes_max: u64) -> Option<StoredBytes> {
+        let file = self.file.as_ref()?;
+        // No response is in it any more.
+        if self.end > 0 && Arc::strong_count(file) == 1 && file.file().set_len(0).is_ok() {
+            self.end = 0;
+        }
+        let end = self.end.checked_add(len)?;
+        if self.end > 0 && end > bytes_max {
+            return None;
+        }
+        let offset = std::mem::replace(&mut self.end, end);
+        Some(StoredBytes {
+            file: file.clone(),
+            offset,
+            len,
+        })
+    }
+}
+
+/// Write `parts` one behind another, from `at` on.
+///
+/// # Errors
+/// Those of the file.
+pub(super) fn write_at<'a>(
+    file: &File,
+    parts: impl Iterator<Item = &'a [u8]>,
+    mut at: u64,
+) -> io::Result<()> {
+    for part in parts {
+        file.write_all_at(part, at)?;
+        at += part.len() as u64;
+    }
+    Ok(())
+}
+
+fn is_too_large(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::EFBIG as i32)
+}
+
+/// A range of a file, the response's alone.
+#[derive(Debug)]
+pub struct StoredBytes {
+    file: Arc<GuardedFile>,
+    offset: u64,
+    len: u64,
+}
+
+impl StoredBytes {
+    /// Where it begins in the file.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn write<'a>(&self, parts: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
+        write_at(self.file.file(), parts, self.offset)
+    }
+}
+
+impl Drop for StoredBytes {
+    /// In a child the number may be another file's by now, and the place is its parent's.
+    fn drop(&mut self) {
+        let (Ok(offset), Ok(len)) = (i64::try_from(self.offset), i64::try_from(self.len)) else {
+            return;
+        };
+        if len > 0 && !is_child() {
+            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            // Not every file system has holes.
+            let _ = fallocate(self.file.file(), hole, offset, len);
+        }
+    }
+}
+
+/// Where the bytes of a [`Piece::File`](super::Piece::File) are read.
+#[derive(Debug)]
+pub enum PieceFile {
+    /// A file of this piece alone.
+    Own(GuardedFile),
+    /// A file that responses share.
+    Shared(StoredBytes),
+}
+
+impl PieceFile {
+    /// The file.
+    pub fn file(&self) -> &File {
+        match self {
+            Self::Own(file) => file.file(),
+            Self::Shared(stored) => stored.file.file(),
+        }
+    }
+}
+
+impl From<File> for PieceFile {
+    fn from(file: File) -> Self {
+        Self::Own(file.into())
+    }
+}
+
+impl From<GuardedFile> for PieceFile {
+    fn from(file: GuardedFile) -> Self {
+        Self::Own(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    fn store(files: &ResponseFiles, parts: &[&[u8]]) -> StoredBytes {
+        let len = parts.iter().map(|part| part.len() as u64).sum();
+        files.store(parts.iter().copied(), len).unwrap()
+    }
+
+    fn read(stored: &StoredBytes) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(stored.len).unwrap()];
+        let file = stored.file.file();
+        file.read_exact_at(&mut bytes, stored.offset).unwrap();
+        bytes
+    }
+
+    fn number(stored: &StoredBytes) -> i32 {
+        stored.file.file().as_raw_fd()
+    }
+
+    #[test]
+    fn responses_share_a_file_and_each_has_its_bytes_in_their_order() {
+        let files = ResponseFiles::new(Some("/nonexistent".into()));
+        let first = store(&files, &[b"first ", b"second ", b"third"]);
+        let other = store(&files, &[b"other"]);
+        assert_eq!(read(&first), b"first second third");
+        assert_eq!(read(&other), b"other");
+        assert_eq!(number(&first), number(&other));
+        assert_eq!((first.offset(), other.offset()), (0, 18));
+        drop(first);
+        assert_eq!(read(&other), b"other");
+        drop(other);
+        assert_eq!(store(&files, &[b"again"]).offset(), 0, "it is empty again");
+    }
+
+    #[test]
+    fn a_response_gives_its_place_back_although_another_one_stays() {
+        let files = ResponseFiles::new(None);
+        let large = vec![b'x'; 1 << 20];
+        let (first, other) = (store(&files, &[&large]), store(&files, &[b"other"]));
+        let blocks = || other.file.file().metadata().unwrap().blocks();
+        let before = blocks();
+        assert!(before >= 2048);
+        drop(first);
+        assert!(blocks() + 2000 < before, "{} of {before} blocks", blocks());
+        assert_eq!(read(&other), b"other");
+    }
+
+    #[test]
+    fn a_long_file_is_followed_by_another_and_without_a_descriptor_it_becomes_longer() {
+        let files = ResponseFiles::new(None);
+        let first = files.reserve(SHARED_BYTES).unwrap();
+        let second = files.reserve(1).unwrap();
+        assert_ne!(number(&first), number(&second));
+        let mut current = files.current.lock().unwrap();
+        assert!(current.reserve(SHARED_BYTES, SHARED_BYTES).is_none());
+        let beyond = current.reserve(SHARED_BYTES, u64::MAX).unwrap();
+        assert_eq!((number(&beyond), beyond.offset), (number(&second), 1));
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_an_error() {
+        let files = ResponseFiles::new(None);
+        let read_only: GuardedFile = File::open("/dev/null").unwrap().into();
+        files.current.lock().unwrap().file = Some(Arc::new(read_only));
+        assert!(files.store([&b"lost"[..]].into_iter(), 4).is_err());
+    }
+}
