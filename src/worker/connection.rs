@@ -15,7 +15,7 @@ use crate::net::unacknowledged_bytes;
 use crate::pool::{ConnId, Job, Peer, Reply};
 
 pub(super) use super::connection_lifecycle::Action;
-use super::connection_lifecycle::{Lifecycle, Shortage, Spare, State};
+use super::connection_lifecycle::{Lifecycle, Spare, State};
 use super::events::SocketEvent;
 use super::http1::{Client, Http1, TimedOut};
 use super::http2::Http2;
@@ -25,6 +25,7 @@ use super::preamble::Preamble;
 use super::read_side::ReadSide;
 use super::requests::Requests;
 use super::shared_io::SharedIo;
+use super::shortage::Shortage;
 use super::transport::{Ending, Transport};
 use super::usage::Usage;
 use super::write_side::WriteSide;

@@ -7,6 +7,7 @@ use crate::pool::ConnId;
 
 use super::loop_clock::{Clock, Timeout, Timer};
 use super::read_side::Input;
+use super::shortage::{Patience, Shortage};
 
 /// A client that has sent nothing for this long after it was accepted may be closed to make room for another: what it sent
 /// at once would have arrived.
@@ -20,47 +21,8 @@ const PAUSED_BODY: Patience = Patience::new(1000, 300);
 /// between two reads.
 const RESTING: Duration = Duration::from_secs(10);
 
-/// How long a client may keep a place that another one wants.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    first: Duration,
-    /// When evictions follow each other. A client far away still gets a segment there and back.
-    least: Duration,
-}
-
-impl Patience {
-    /// In milliseconds.
-    pub(super) const fn new(first: u64, least: u64) -> Self {
-        Self {
-            first: Duration::from_millis(first),
-            least: Duration::from_millis(least),
-        }
-    }
-
-    pub(super) fn during(self, shortage: Shortage) -> Duration {
-        match shortage {
-            Shortage::Descriptors { rounds } => {
-                (self.first / 2_u32.saturating_pow(rounds)).max(self.least)
-            }
-            Shortage::Connections | Shortage::Threads => self.first,
-        }
-    }
-}
-
 /// Why a connection was closed that another client needed the place of.
 pub(super) const MADE_ROOM: &str = "made room for another client";
-
-/// What a worker has too little of for another client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shortage {
-    /// It has `worker_connections` connections.
-    Connections,
-    /// The process has no descriptors left, also after so many rounds of evictions, one after another: with each of them
-    /// clients have half the time.
-    Descriptors { rounds: u32 },
-    /// All threads wait for clients that do not read.
-    Threads,
-}
 
 /// Why a connection may be closed for another client. What costs its own client least comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

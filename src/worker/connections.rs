@@ -12,13 +12,13 @@ use crate::pool::{ConnId, Job, Peer, Reply};
 
 use super::bridges::Bridges;
 use super::connection::{Action, Connection};
-use super::connection_lifecycle::Shortage;
 use super::dispatch::Dispatch;
 use super::events;
 use super::events::SocketEvent;
 use super::http1::TimedOut;
 use super::requests::Requests;
 use super::shared_io::SharedIo;
+use super::shortage::Shortage;
 use super::transport::Transport;
 
 /// See the module.

@@ -18,16 +18,16 @@ use crate::net::{Channels, Listener};
 use crate::pool::{Application, Delegation, HubWakeup, policy};
 
 use super::accept::{Attempt, Listeners};
-use super::connection_lifecycle::Shortage;
 use super::connections::Connections;
 use super::deliver;
 use super::descriptors::Descriptors;
 use super::events::{self, Descriptor, Event};
-use super::eviction::{StuckThreads, sparest};
+use super::eviction::{StuckThreads, make_room, sparest};
 use super::loop_heartbeat::{Figures, Heartbeat};
 use super::peer_workers::PeerWorkers;
 use super::requests::Requests;
 use super::shared_io::{SharedIo, renew_budgets};
+use super::shortage::Shortage;
 use super::sleep::Sleeper;
 use super::takeover::Takeover;
 use super::timed_out::TimedOutRequests;
@@ -256,7 +256,7 @@ impl EventLoop {
             let is_full = connections.len() >= self.connections_max;
             let shortage = Shortage::Connections;
             let evicted = is_full
-                .then(|| sparest(connections, shortage, now, |_| true))
+                .then(|| sparest(connections, shortage, now))
                 .flatten();
             if is_full && evicted.is_none() {
                 return self.listeners.pause_at_limit(now);
@@ -280,7 +280,7 @@ impl EventLoop {
                 Attempt::Empty => return Ok(()),
                 Attempt::Exhausted(error) => {
                     let Some((evicted, shortage)) =
-                        io.exhaustion.make_room(connections, &error, now)
+                        make_room(connections, &mut io.exhaustion, &error, now)
                     else {
                         return self.listeners.pause_exhausted(now);
                     };

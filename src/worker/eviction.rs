@@ -1,15 +1,17 @@
 //! Which connections are closed for other clients: when there are as many as there may be, when no descriptors are left, and
 //! while all threads wait for clients that do not read.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use crate::pool::{ConnId, Pool};
 
 use super::connection::Connection;
-use super::connection_lifecycle::Shortage;
 use super::connections::Connections;
+use super::exhaustion::Exhaustion;
 use super::requests::Requests;
 use super::shared_io::SharedIo;
+use super::shortage::Shortage;
 use super::standstill::{HasRead, STANDSTILL, Standstill};
 
 /// While threads wait for clients that do not read, those are looked at this often.
@@ -20,8 +22,51 @@ const READ_STANDSTILL: Duration = Duration::from_secs(1);
 /// clients also on a healthy server.
 const STREAM_STANDSTILL: Duration = Duration::from_secs(5);
 
-/// The connection that makes room for another client, of those that `may` do so.
+/// The connection that makes room for another client.
 pub(super) fn sparest(
+    connections: &Connections,
+    shortage: Shortage,
+    now: Instant,
+) -> Option<ConnId> {
+    sparest_of(connections, shortage, now, |_| true)
+}
+
+/// The connection that makes room for one that could not be received for want of a descriptor, which is `error`. `None`:
+/// none does yet, and the new one waits.
+pub(super) fn make_room(
+    connections: &Connections,
+    exhaustion: &mut Exhaustion,
+    error: &io::Error,
+    now: Instant,
+) -> Option<(ConnId, Shortage)> {
+    if let Some(clients) = exhaustion.clients_to_look_at(now) {
+        look(clients, connections, now);
+    }
+    let shortage = exhaustion.shortage();
+    let spare = sparest_of(connections, shortage, now, |connection| {
+        !takes_response(connection, now) || exhaustion.is_unread(connection.id(), now)
+    });
+    match spare {
+        Some(_) => exhaustion.note_eviction(error, now),
+        None => exhaustion.note(error, now),
+    }
+    spare.map(|id| (id, shortage))
+}
+
+fn takes_response(connection: &Connection, now: Instant) -> bool {
+    connection.spare(Shortage::Threads, now).is_some()
+}
+
+/// See what the clients that take a response have acknowledged.
+fn look(clients: &mut Standstill, connections: &Connections, now: Instant) {
+    let taking = connections.iter().filter_map(|connection| {
+        let (_, moved) = connection.spare(Shortage::Threads, now)?;
+        Some((connection.id(), connection.unacknowledged_bytes(), moved))
+    });
+    clients.note(taking, now);
+}
+
+fn sparest_of(
     connections: &Connections,
     shortage: Shortage,
     now: Instant,
@@ -80,7 +125,7 @@ impl StuckThreads {
         if !pool.has_stuck_threads() {
             return;
         }
-        self.clients.look(connections, now);
+        look(&mut self.clients, connections, now);
         if pool.queue_length() == 0 {
             return;
         }

@@ -1,13 +1,11 @@
-//! Running out of descriptors: which connection is closed for another one, and what the log says of it.
+//! Running out of descriptors: how long clients may keep theirs, and what the log says of it.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use crate::pool::ConnId;
 
-use super::connection_lifecycle::{Patience, Shortage};
-use super::connections::Connections;
-use super::eviction::sparest;
+use super::shortage::{Patience, Shortage};
 use super::standstill::{HasRead, Standstill};
 
 /// After this long without another it is logged again.
@@ -34,42 +32,42 @@ pub(super) struct Exhaustion {
 }
 
 impl Exhaustion {
-    /// A connection could not be received for want of a descriptor. Returns the one that makes room; `None`: none does yet,
-    /// and the new one waits.
-    pub(super) fn make_room(
-        &mut self,
-        connections: &Connections,
-        error: &io::Error,
-        now: Instant,
-    ) -> Option<(ConnId, Shortage)> {
-        if self.looked.is_none_or(|at| now >= at + LOOK) {
+    /// What is short now.
+    pub(super) fn shortage(&self) -> Shortage {
+        self.rounds.shortage()
+    }
+
+    /// What clients of responses have acknowledged, if that is to be asked for again.
+    pub(super) fn clients_to_look_at(&mut self, now: Instant) -> Option<&mut Standstill> {
+        let is_due = self.looked.is_none_or(|at| now >= at + LOOK);
+        is_due.then(|| {
             self.looked = Some(now);
-            self.clients.look(connections, now);
-        }
-        let shortage = self.rounds.shortage();
+            &mut self.clients
+        })
+    }
+
+    /// Whether the client of a response has been seen to acknowledge nothing for longer than it may.
+    pub(super) fn is_unread(&self, id: ConnId, now: Instant) -> bool {
         let patience = |has_read| match has_read {
-            HasRead::Nothing => UNREAD.during(shortage),
-            HasRead::Something => READ.during(shortage),
+            HasRead::Nothing => UNREAD.during(self.shortage()),
+            HasRead::Something => READ.during(self.shortage()),
         };
-        let spare = sparest(connections, shortage, now, |connection| {
-            self.clients.has_stood_still(connection, patience, now)
-        });
-        if spare.is_none() {
-            self.rounds.on_none(now);
-            self.note(error, now);
-            return None;
-        }
+        self.clients.has_been_still(id, patience, now)
+    }
+
+    /// A connection is closed for one that could not be received for want of a descriptor.
+    pub(super) fn note_eviction(&mut self, error: &io::Error, now: Instant) {
         self.rounds.on_eviction(now);
         if self.is_news(now) {
             log::warn!(
                 "Closing idle connections to make room for new ones: {error} (see `ulimit -n`)."
             );
         }
-        spare.map(|id| (id, shortage))
     }
 
     /// A connection could not be received for want of a descriptor, and waits.
     pub(super) fn note(&mut self, error: &io::Error, now: Instant) {
+        self.rounds.on_none(now);
         if self.is_news(now) {
             log::error!("Accepting no new connections for a moment: {error} (see `ulimit -n`).");
         }
@@ -125,16 +123,10 @@ impl Rounds {
 mod tests {
     use super::*;
 
-    fn exhausted() -> io::Error {
-        io::ErrorKind::Other.into()
-    }
-
     #[test]
     fn it_is_news_again_after_a_quiet_time() {
-        let poll = mio::Poll::new().expect("a poll set");
-        let connections = Connections::new(poll.registry().try_clone().expect("its registry"));
         let (mut exhaustion, now) = (Exhaustion::default(), Instant::now());
-        assert_eq!(exhaustion.make_room(&connections, &exhausted(), now), None);
+        exhaustion.note(&io::ErrorKind::Other.into(), now);
         exhaustion.on_heartbeat(now + QUIET / 2);
         assert!(exhaustion.last.is_some());
         exhaustion.on_heartbeat(now + QUIET);

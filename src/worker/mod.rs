@@ -9,8 +9,8 @@
 //!
 //! | layer | files | what they own |
 //! | --- | --- | --- |
-//! | system | `transport`, `events`, `descriptors`, `exhaustion`, `accept` | sockets, the poll set's tokens, listeners |
-//! | time and bounds | `loop_clock`, `spool`, `shutdown` | now, what is due, what may be held, how far a stop is |
+//! | system | `transport`, `events`, `descriptors`, `accept` | sockets, the poll set's tokens, listeners |
+//! | time and bounds | `loop_clock`, `spool`, `shortage`, `standstill`, `exhaustion`, `shutdown` | now, what is due, what may be held and for how long, how far a stop is |
 //! | figures | `worker_slot`, `describe`, `failure_series`, `stream_errors`, `handshakes`, `access_lines`, `broken_off`, `accounting`, `arbiter_channel`, `loop_heartbeat` | what is counted, logged and reported |
 //! | requests | `request_policy`, `usage`, `deferred_drop`, `load_shedding`, `health`, `dispatch` | what is accepted, and the way to the pool and back |
 //! | sides | `read_side`, `write_queue`, `write_side`, `body_stream` | bytes on their way in and out |
@@ -73,6 +73,7 @@ mod read_side;
 mod request_policy;
 mod requests;
 mod shared_io;
+mod shortage;
 mod shutdown;
 #[cfg(test)]
 mod simulation;

@@ -29,6 +29,7 @@ use crate::scoreboard::{SlotState, monotonic_ms};
 use super::connections::Connections;
 use super::deliver;
 use super::dispatch::Dispatch;
+use super::eviction::make_room;
 use super::requests::{Requests, recycle};
 use super::shared_io::SharedIo;
 use super::timed_out::TimedOutRequests;
@@ -285,7 +286,7 @@ impl PeerWorkers {
                 Ok(None) => return Taken::All,
                 Err(error) => {
                     let now = requests.clock.now();
-                    let room = io.exhaustion.make_room(connections, &error, now);
+                    let room = make_room(connections, &mut io.exhaustion, &error, now);
                     let Some((evicted, shortage)) = room else {
                         return Taken::Stuck;
                     };

@@ -1,13 +1,9 @@
-//! Which clients take nothing of their responses: judged by what they have acknowledged, not by what the socket takes.
+//! Which clients take nothing of their responses: which is decided by what they have acknowledged, not by what the socket takes.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::pool::ConnId;
-
-use super::connection::Connection;
-use super::connection_lifecycle::Shortage;
-use super::connections::Connections;
 
 /// Who reads acknowledges something in each round trip, or when a lost segment has come again (200 ms).
 pub(super) const STANDSTILL: Duration = Duration::from_millis(500);
@@ -72,17 +68,12 @@ pub(super) struct Standstill {
 }
 
 impl Standstill {
-    /// Look at the clients.
-    pub(super) fn look(&mut self, connections: &Connections, now: Instant) {
-        let taking = connections.iter().filter_map(|connection| {
-            let (_, moved) = connection.spare(Shortage::Threads, now)?;
-            Some((connection.id(), connection.unacknowledged_bytes(), moved))
-        });
-        self.note(taking, now);
-    }
-
     /// Note what the clients have acknowledged. Those that are not named are forgotten.
-    fn note(&mut self, taking: impl Iterator<Item = (ConnId, Option<u32>, Instant)>, now: Instant) {
+    pub(super) fn note(
+        &mut self,
+        taking: impl Iterator<Item = (ConnId, Option<u32>, Instant)>,
+        now: Instant,
+    ) {
         let before = std::mem::take(&mut self.clients);
         self.clients = taking
             .map(|(id, unacknowledged, moved)| {
@@ -96,19 +87,8 @@ impl Standstill {
         self.clients = HashMap::new();
     }
 
-    /// Whether a client has acknowledged nothing for longer than it may. One that takes no response has nothing to
-    /// acknowledge.
-    pub(super) fn has_stood_still(
-        &self,
-        connection: &Connection,
-        patience: impl Fn(HasRead) -> Duration,
-        now: Instant,
-    ) -> bool {
-        let takes_response = connection.spare(Shortage::Threads, now).is_some();
-        !takes_response || self.has_been_still(connection.id(), patience, now)
-    }
-
-    fn has_been_still(
+    /// Whether a client has been seen to acknowledge nothing for longer than it may.
+    pub(super) fn has_been_still(
         &self,
         id: ConnId,
         patience: impl Fn(HasRead) -> Duration,

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use crate::http::Status;
 
 use super::{Action, Connection, Http1Connection, Protocol, Speaker, handshaking};
-use crate::worker::connection_lifecycle::{MADE_ROOM, Shortage, State};
+use crate::worker::connection_lifecycle::{MADE_ROOM, State};
 use crate::worker::events::InputEvent;
 use crate::worker::http1::{Refusal, TimedOut};
 use crate::worker::link::is_quiet;
 use crate::worker::requests::Requests;
 use crate::worker::shared_io::SharedIo;
+use crate::worker::shortage::Shortage;
 use crate::worker::transport::HandshakeError;
 
 /// At a stop, a connection that was used within this time may have sent its next request.
