@@ -77,9 +77,10 @@ impl EventLoop {
                 self.leave();
             }
         }
-        let requests = &mut self.requests;
-        let threads = requests.dispatch.pool().live_threads();
-        requests.shutdown.end(threads, now);
+        let threads = self.requests.dispatch.pool().live_threads();
+        // What they replied before they left is logged.
+        self.handle_replies();
+        self.requests.shutdown.end(threads, now);
     }
 
     /// All connections are closed: let the threads leave.
