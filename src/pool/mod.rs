@@ -14,7 +14,7 @@
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes; `delegation`: when a thread runs the loop |
 //! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `loop_role` (who runs the loop), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `job_stats` |
 //! | messages | `job` |
-//! | ways | `job_queue` (in), `replies` (back) |
+//! | queues | `job_queue` (in), `replies` (back) |
 //! | the whole | `thread_pool` |
 //! | a thread's side | `thread` |
 
