@@ -3,6 +3,9 @@
 //!
 //! The first file is made before the worker serves, when there is a descriptor for it. A response gives its place on the disk
 //! back when it is dropped; a file system without holes keeps it until the last response of the file is dropped.
+//!
+//! Its bytes are copied into the socket. After `sendfile` the socket would refer to the file's pages, and a hole wipes what
+//! it has of a page, or of several pages that the system keeps as one, also while they are on their way to the client.
 
 use std::fs::File;
 use std::io;
@@ -155,6 +158,11 @@ pub struct StoredBytes {
 }
 
 impl StoredBytes {
+    /// The file that it is in.
+    pub fn file(&self) -> &File {
+        self.file.file()
+    }
+
     /// Where it begins in the file.
     pub fn offset(&self) -> u64 {
         self.offset
@@ -182,9 +190,9 @@ impl Drop for StoredBytes {
 /// Where the bytes of a [`Piece::File`](super::Piece::File) are read.
 #[derive(Debug)]
 pub enum PieceFile {
-    /// A file of this piece alone.
+    /// A file that has no other bytes, and that nobody changes.
     Own(GuardedFile),
-    /// A file that responses share.
+    /// A file that responses share: to be copied, see the module.
     Shared(StoredBytes),
 }
 
@@ -193,7 +201,7 @@ impl PieceFile {
     pub fn file(&self) -> &File {
         match self {
             Self::Own(file) => file.file(),
-            Self::Shared(stored) => stored.file.file(),
+            Self::Shared(stored) => stored.file(),
         }
     }
 }

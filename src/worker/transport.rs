@@ -129,10 +129,20 @@ impl Transport {
         }
     }
 
-    /// Send at most `len` bytes of `file` from `offset` on. 0 is the end of the file.
+    /// Send at most `len` bytes of `file` from `offset` on. 0 is the end of the file. Until the client has them the socket
+    /// may refer to the file: what becomes of its bytes there becomes of those on their way.
     pub(super) fn send_file(&mut self, file: &File, offset: u64, len: usize) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.send_file(file, offset, len),
+            Self::Tls(tls) => tls.send_file(file, offset, len),
+        }
+    }
+
+    /// As [`Transport::send_file`], for a file whose bytes may be wiped when they are sent.
+    pub(super) fn copy_file(&mut self, file: &File, offset: u64, len: usize) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.copy_file(file, offset, len),
+            // It encrypts a copy.
             Self::Tls(tls) => tls.send_file(file, offset, len),
         }
     }

@@ -190,7 +190,12 @@ impl WriteQueue {
                     file, offset, len, ..
                 } => {
                     let step = usize::try_from((*len).min(FILE_STEP_BYTES)).unwrap_or(usize::MAX);
-                    transport.send_file(file.file(), *offset, step)
+                    match file {
+                        PieceFile::Own(own) => transport.send_file(own.file(), *offset, step),
+                        PieceFile::Shared(stored) => {
+                            transport.copy_file(stored.file(), *offset, step)
+                        }
+                    }
                 }
                 _ => self.write_slices(transport),
             };

@@ -220,6 +220,22 @@ def test_responses_share_a_file_where_descriptors_are_short(server, reads):
     assert "No room for a response" not in one.log.text
 
 
+def test_what_is_on_its_way_outlives_its_place_in_a_shared_file(server):
+    """All of it is in the sockets, and its place in the file given back, before its client reads. It came as zeros."""
+    few = ["sh", "-c", 'ulimit -n 80; exec "$@"', "sh", *COMMAND]
+    one, worker, _ = started(server, command=few, env={"FERRICORN_RESPONSE_BUFFER_TOTAL": "1"})
+    count, size = 40, 70_001
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(one.connect()) for _ in range(count)]
+        for client in clients:
+            assert client.request("GET", "/").status == 200
+        for client, target in zip(clients, made_targets(count, size), strict=True):
+            client.send_request("GET", target)
+        wait_until(lambda: stored_bytes(worker) == 0, "their place in the file is free")
+        for number, client in enumerate(clients):
+            assert read_body(client, size) == made(size, number)
+
+
 def stored_bytes(worker):
     """What the worker's unlinked files hold on the disk."""
     held = 0

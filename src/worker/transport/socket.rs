@@ -17,7 +17,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 use crate::pool::Peer;
 
-/// A file whose file system does not support `sendfile` is copied in steps of this many bytes.
+/// A file that `sendfile` does not send is copied in steps of this many bytes.
 const COPY_STEP_BYTES: usize = 64 * 1024;
 
 /// See the module.
@@ -111,9 +111,9 @@ impl Socket {
         )
     }
 
-    fn copy_file(&mut self, file: &File, offset: u64, len: usize) -> io::Result<usize> {
+    pub(super) fn copy_file(&mut self, file: &File, offset: u64, len: usize) -> io::Result<usize> {
         let mut bytes = vec![0; len.min(COPY_STEP_BYTES)];
-        let read = file.read_at(&mut bytes, offset)?;
+        let read = retry(|| file.read_at(&mut bytes, offset))?;
         if read == 0 {
             return Ok(0);
         }
