@@ -23,6 +23,9 @@ use super::temporary_file::temporary_file;
 /// After this many bytes the next response begins another file, if it can: one client that does not read must not hold the
 /// place of all others for ever, on a file system without holes.
 const SHARED_BYTES: u64 = 256 * 1024 * 1024;
+/// Responses begin at multiples of this: what lies in one block of the file system with another response is no hole when both
+/// are dropped.
+const BLOCK_BYTES: u64 = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -116,11 +119,12 @@ impl Current {
         if self.end > 0 && Arc::strong_count(file) == 1 && file.file().set_len(0).is_ok() {
             self.end = 0;
         }
-        let end = self.end.checked_add(len)?;
-        if self.end > 0 && end > bytes_max {
+        let offset = self.end.checked_next_multiple_of(BLOCK_BYTES)?;
+        let end = offset.checked_add(len)?;
+        if offset > 0 && end > bytes_max {
             return None;
         }
-        let offset = std::mem::replace(&mut self.end, end);
+        self.end = end;
         Some(StoredBytes {
             file: file.clone(),
             offset,
@@ -176,7 +180,9 @@ impl StoredBytes {
 impl Drop for StoredBytes {
     /// In a child the number may be another file's by now, and the place is its parent's.
     fn drop(&mut self) {
-        let (Ok(offset), Ok(len)) = (i64::try_from(self.offset), i64::try_from(self.len)) else {
+        // To the end of its last block, which has nothing else.
+        let len = self.len.next_multiple_of(BLOCK_BYTES);
+        let (Ok(offset), Ok(len)) = (i64::try_from(self.offset), i64::try_from(len)) else {
             return;
         };
         if len > 0 && !is_child() {
@@ -250,7 +256,7 @@ mod tests {
         assert_eq!(read(&first), b"first second third");
         assert_eq!(read(&other), b"other");
         assert_eq!(number(&first), number(&other));
-        assert_eq!((first.offset(), other.offset()), (0, 18));
+        assert_eq!((first.offset(), other.offset()), (0, BLOCK_BYTES));
         drop(first);
         assert_eq!(read(&other), b"other");
         drop(other);
@@ -271,6 +277,20 @@ mod tests {
     }
 
     #[test]
+    fn the_last_response_leaves_no_block_whatever_the_lengths_were() {
+        let files = ResponseFiles::new(None);
+        let mut stored: Vec<_> = (1..9_usize)
+            .map(|number| store(&files, &[&vec![b'x'; number * 10_001]]))
+            .collect();
+        let last = stored.pop().unwrap();
+        let file = files.current.lock().unwrap().file.clone().unwrap();
+        let blocks = || file.file().metadata().unwrap().blocks();
+        assert!(blocks() > 0);
+        drop((stored, last));
+        assert_eq!(blocks(), 0);
+    }
+
+    #[test]
     fn a_long_file_is_followed_by_another_and_without_a_descriptor_it_becomes_longer() {
         let files = ResponseFiles::new(None);
         let first = files.reserve(SHARED_BYTES).unwrap();
@@ -279,7 +299,10 @@ mod tests {
         let mut current = files.current.lock().unwrap();
         assert!(current.reserve(SHARED_BYTES, SHARED_BYTES).is_none());
         let beyond = current.reserve(SHARED_BYTES, u64::MAX).unwrap();
-        assert_eq!((number(&beyond), beyond.offset), (number(&second), 1));
+        assert_eq!(
+            (number(&beyond), beyond.offset),
+            (number(&second), BLOCK_BYTES)
+        );
     }
 
     #[test]
