@@ -300,6 +300,18 @@ impl Lifecycle {
         self.arm(Timeout::KeepAlive, clock);
     }
 
+    /// No request has come since then, and none before: what came was something else.
+    pub(super) fn await_first_request(&mut self, since: Instant, clock: &mut Clock) {
+        self.state = State::AwaitingRequest { accepted: since };
+        clock.arm_since(&mut self.timer, Timeout::Header, since);
+    }
+
+    /// No request has been under way since then. Nothing else that came extends that.
+    pub(super) fn rest_since(&mut self, since: Instant, clock: &mut Clock) {
+        self.state = State::KeepAlive { since };
+        clock.arm_since(&mut self.timer, Timeout::KeepAlive, since);
+    }
+
     /// The worker stops, and the client does not know it yet: it has a moment for a last request.
     pub(super) fn await_last_request(&mut self, clock: &mut Clock) {
         let since = self.used_at().unwrap_or(clock.now());

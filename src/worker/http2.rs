@@ -207,7 +207,7 @@ impl Http2 {
     ) -> Action {
         let (mut written, mut is_first) = (0, true);
         loop {
-            self.part_if_due(&requests.shutdown);
+            self.part_if_due(requests);
             let has_moved = self.mux.pump(requests);
             let room = UNSENT_BYTES_MAX.saturating_sub(link.write.unsent_bytes());
             self.engine

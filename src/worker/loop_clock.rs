@@ -180,6 +180,11 @@ impl Clock {
 
     /// Let the connection be due when `timeout` has passed, or never.
     pub(super) fn arm(&mut self, timer: &mut Timer, timeout: Timeout) {
+        self.arm_since(timer, timeout, self.now);
+    }
+
+    /// Let it be due when `timeout` has passed since then.
+    pub(super) fn arm_since(&mut self, timer: &mut Timer, timeout: Timeout, since: Instant) {
         let timeout = match timeout {
             Timeout::Header => self.timeouts.header,
             Timeout::Body => self.timeouts.body,
@@ -190,7 +195,7 @@ impl Clock {
             Timeout::LingeringClose => Some(LINGERING_CLOSE),
         };
         match timeout {
-            Some(timeout) => self.set(timer, self.now + timeout),
+            Some(timeout) => self.set(timer, since + timeout),
             None => timer.clear(),
         }
     }

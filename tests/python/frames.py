@@ -102,6 +102,12 @@ class Frames:
                 self.send(DataFrame(stream, body[at : at + 16384], flags=["END_STREAM"] if last else []))
         return stream
 
+    def begin(self, target: str = "/", fields=()) -> int:
+        """Send the head of a request whose body follows. Returns its stream."""
+        stream, self._next = self._next, self._next + 2
+        self.send(*self.header_frames(stream, self.head(target, "POST", fields)))
+        return stream
+
     def _read(self) -> Frame | None:
         while True:
             if len(self._buffer) >= 9:

@@ -3,7 +3,6 @@
 //! A connection that is to end says so twice (RFC 9113 section 6.8): first that no more requests are taken, with a PING; when
 //! that is answered, every request that was on its way has come, and the second GOAWAY names the last one.
 
-use crate::worker::shutdown::Shutdown;
 use crate::worker::write_side::WriteBudget;
 use h2::Reason;
 use std::time::Instant;
@@ -42,7 +41,11 @@ impl Http2 {
             self.end(Reason::NO_ERROR, why, requests);
             return Action::Resume;
         }
+        if self.part_if_due(requests) {
+            return Action::Resume;
+        }
         let (lifecycle, clock) = (&mut link.lifecycle, &mut requests.clock);
+        let since = self.mux.idle_since(clock.now());
         match (self.goodbye, lifecycle.state()) {
             (Goodbye::Said, _) => {
                 lifecycle.await_last_request(clock);
@@ -54,15 +57,15 @@ impl Http2 {
                 lifecycle.await_head(clock);
                 Action::Wait
             }
-            (
-                Goodbye::Unsaid,
-                State::AwaitingFirstByte { .. }
-                | State::AwaitingRequest { .. }
-                | State::KeepAlive { .. },
-            ) => Action::Idle,
+            (Goodbye::Unsaid, State::AwaitingFirstByte { .. } | State::AwaitingRequest { .. }) => {
+                Action::Idle
+            }
+            (Goodbye::Unsaid, State::KeepAlive { since: known }) if known == since => Action::Idle,
             (Goodbye::Unsaid, _) => {
-                lifecycle.keep_alive(clock);
-                lifecycle.await_request(clock);
+                match self.mux.requests() {
+                    0 => lifecycle.await_first_request(since, clock),
+                    _ => lifecycle.rest_since(since, clock),
+                }
                 Action::Idle
             }
         }
@@ -85,16 +88,20 @@ impl Http2 {
         self.advance(link, requests, writes)
     }
 
-    /// Say goodbye when the connection is to take no more requests.
-    pub(super) fn part_if_due(&mut self, shutdown: &Shutdown) {
-        if self.is_to_part(shutdown) && self.engine.drain() {
+    /// Say goodbye when the connection is to take no more requests. Returns whether that was now.
+    pub(super) fn part_if_due(&mut self, requests: &Requests) -> bool {
+        let parts = self.is_to_part(requests) && self.engine.drain();
+        if parts {
             self.goodbye.say();
         }
+        parts
     }
 
-    fn is_to_part(&self, shutdown: &Shutdown) -> bool {
+    fn is_to_part(&self, requests: &Requests) -> bool {
+        let count = self.mux.requests();
+        let is_kept = requests.clock.has_keep_alive() || count == 0 || !self.mux.is_idle();
         self.goodbye == Goodbye::Unsaid
-            && (shutdown.is_draining() || self.mux.requests() >= REQUESTS_MAX)
+            && (requests.shutdown.is_draining() || !is_kept || count >= REQUESTS_MAX)
     }
 
     /// Whether the deadline of a stream is over.

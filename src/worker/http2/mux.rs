@@ -66,6 +66,14 @@ enum Returned {
     Gone,
 }
 
+/// That no request is under way.
+#[derive(Debug)]
+struct Idle {
+    /// There were so many before.
+    requests: u64,
+    since: Instant,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Mux {
@@ -85,6 +93,7 @@ pub(super) struct Mux {
     streams_max: usize,
     /// Requests so far.
     requests: u64,
+    idle: Idle,
     /// The engine was given something to encode since it was last asked to.
     has_acted: bool,
 }
@@ -102,6 +111,10 @@ impl Mux {
             jobs_max,
             streams_max: usize::try_from(streams_max).unwrap_or(usize::MAX),
             requests: 0,
+            idle: Idle {
+                requests: 0,
+                since: now,
+            },
             has_acted: false,
         }
     }
@@ -109,6 +122,17 @@ impl Mux {
     /// No request is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.streams.is_empty()
+    }
+
+    /// Since when no request is under way; asked while that is so and everything is written.
+    pub(super) fn idle_since(&mut self, now: Instant) -> Instant {
+        if self.idle.requests != self.requests {
+            self.idle = Idle {
+                requests: self.requests,
+                since: now,
+            };
+        }
+        self.idle.since
     }
 
     /// It has as many requests as it may have.
