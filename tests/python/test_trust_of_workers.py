@@ -12,7 +12,7 @@ import pytest
 from test_health import ask
 
 from harness import APPS, kill_session, session_members, wait_until
-from wire import Client, Disconnected
+from wire import Client, Disconnected, encode_request
 
 pytestmark = [pytest.mark.ours, pytest.mark.slow]
 
@@ -105,6 +105,28 @@ def test_a_worker_cannot_have_others_killed(server, gates, kind):
     while time.monotonic() < until:
         assert before - {bad} <= workers_of(one), one.log.text
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("kind", ["garbage", "shutdown"])
+def test_what_a_worker_does_to_the_channels_between_workers_loses_no_request(server, kind):
+    """Connections stay where they are; workers before and after it serve, and the log has no end of it."""
+    one = server(APP, "--threads", "1", "--graceful-timeout", "5", workers=3)
+    one.log.wait("Booting worker", 3)
+    assert int(one.get(f"/break?kind={kind}").text) >= 2 * 3
+
+    def all_are_answered():
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(one.connect(10)) for _ in range(30)]
+            for client in clients:
+                client.send(encode_request("GET", "/slow", [("Connection", "close")]))
+            return [client.read_response().status for client in clients] == [200] * 30
+
+    assert all_are_answered()
+    one.send_signal(signal.SIGHUP)
+    one.log.wait("Booting worker", 6)
+    assert all_are_answered()
+    assert one.stop() == 0
+    assert len(one.log.join().splitlines()) < 100, one.log.text
 
 
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["plain", "preload"])

@@ -1,9 +1,12 @@
 """A worker that was taken over: it writes what it likes into all memory that it shares with other processes."""
 
+import contextlib
 import ctypes
 import os
+import socket
 import threading
 import time
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import gate
@@ -42,11 +45,39 @@ def scribble(kind, victim, seconds):
         time.sleep(0)
 
 
+def is_channel(own):
+    """Of the server's sockets, those that lead to other workers."""
+    is_pair = own.family == socket.AF_UNIX and own.type == socket.SOCK_SEQPACKET
+    return is_pair and not own.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+
+
+def break_channels(kind):
+    """Into all channels between workers; returns how many there are."""
+    count = 0
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(path.name))) as own:
+            if not is_channel(own):
+                continue
+            count += 1
+            if kind == "shutdown":
+                own.shutdown(socket.SHUT_RDWR)
+                continue
+            own.setblocking(False)
+            # More than one holds.
+            for _ in range(400):
+                own.send(os.urandom(200))
+    return count
+
+
 def application(environ, start_response):
     query = {key: values[0] for key, values in parse_qs(environ["QUERY_STRING"]).items()}
     if environ["PATH_INFO"] == "/scribble":
         arguments = (query["kind"], query.get("victim", 0), float(query["seconds"]))
         threading.Thread(target=scribble, args=arguments, daemon=True).start()
     body = str(os.getpid()).encode()
+    if environ["PATH_INFO"] == "/break":
+        body = str(break_channels(query["kind"])).encode()
+    if environ["PATH_INFO"] == "/slow":
+        time.sleep(0.1)
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
