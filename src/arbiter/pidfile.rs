@@ -5,7 +5,8 @@
 //!
 //! A file that is there may be left over. gunicorn asks whether a process of that number runs, and refuses to start for
 //! ever when another process has got the number, as after the restart of a container. So:
-//! - the arbiter holds a lock on its file for as long as it lives, and a locked file has an owner;
+//! - the arbiter holds a lock on its file for as long as it lives, and a locked file has an owner. It is a write lock, which
+//!   takes the right to write the file: nobody who may only read it can pretend to be the owner of one that is left over;
 //! - without the lock (gunicorn takes none) the process of that number has written the file only if it is not younger
 //!   than the file.
 //!
@@ -20,7 +21,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
 use nix::sys::signal::kill;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -42,7 +44,7 @@ struct Pidfile {
     path: PathBuf,
     pid: i32,
     /// A file system without locks has no lock.
-    _lock: Option<Flock<fs::File>>,
+    _lock: Option<fs::File>,
 }
 
 impl Pidfile {
@@ -114,13 +116,13 @@ impl OwnPidfile {
 
 /// # Errors
 /// The file could not be written whole; then there is no temporary file either.
-fn write_and_rename(path: &Path, pid: i32) -> io::Result<Option<Flock<fs::File>>> {
+fn write_and_rename(path: &Path, pid: i32) -> io::Result<Option<fs::File>> {
     let temporary = temporary_name(path);
     // A file that exists, and a link, are refused: O_EXCL follows none.
     let file = fs::File::options()
         .write(true)
         .create_new(true)
-        .mode(0o644)
+        .mode(0o600)
         .custom_flags(OFlag::O_NOFOLLOW.bits())
         .open(&temporary)?;
     let written = write_and_lock(file, pid).and_then(|lock| {
@@ -134,11 +136,32 @@ fn write_and_rename(path: &Path, pid: i32) -> io::Result<Option<Flock<fs::File>>
     written
 }
 
-fn write_and_lock(mut file: fs::File, pid: i32) -> io::Result<Option<Flock<fs::File>>> {
+fn write_and_lock(mut file: fs::File, pid: i32) -> io::Result<Option<fs::File>> {
     writeln!(file, "{pid}")?;
-    file.set_permissions(fs::Permissions::from_mode(0o644))?;
     fork_guard::register(&file);
-    Ok(Flock::lock(file, FlockArg::LockExclusiveNonblock).ok())
+    let is_locked = fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))).is_ok();
+    // Only now can others open it, and take a lock for readers.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    Ok(is_locked.then_some(file))
+}
+
+/// A lock of this kind on all of a file, whatever its length.
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    // The constants are small, and each is declared wider than the field it is for.
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// Whether a process holds a write lock on it. Readers do not keep each other out.
+fn has_writer(file: &fs::File) -> bool {
+    let mut lock = whole_file(libc::F_RDLCK);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)).is_ok()
+        && lock.l_type != libc::F_UNLCK as libc::c_short
 }
 
 /// Beside `path`, with 64 random bits: the standard library's hash keys are seeded by the system.
@@ -170,10 +193,7 @@ fn recorded_pid(path: &Path) -> Option<i32> {
 }
 
 fn is_owned_by(path: &Path, pid: i32) -> bool {
-    let is_locked = open_existing(path).is_ok_and(|file| {
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
-        lock.is_err_and(|(_, errno)| errno == Errno::EWOULDBLOCK)
-    });
+    let is_locked = open_existing(path).is_ok_and(|file| has_writer(&file));
     let runs = || matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM));
     is_locked || (runs() && has_written(path, pid).unwrap_or(true))
 }
@@ -259,6 +279,19 @@ mod tests {
             .unwrap();
         assert!(Pidfile::create(&path, 4242).is_err());
         drop(first);
+        assert!(Pidfile::create(&path, 4242).is_ok());
+    }
+
+    #[test]
+    fn who_may_only_read_it_does_not_own_it() {
+        let path = path_of("read");
+        fs::write(&path, "2147483647\n").unwrap();
+        let reader = fs::File::open(&path).unwrap();
+        let _held = nix::fcntl::Flock::lock(reader, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        let other = fs::File::open(&path).unwrap();
+        fcntl(&other, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_RDLCK))).unwrap();
+        assert!(fcntl(&other, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))).is_err());
+        assert!(!is_owned_by(&path, 2_147_483_647));
         assert!(Pidfile::create(&path, 4242).is_ok());
     }
 

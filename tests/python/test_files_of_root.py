@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import resource
@@ -266,6 +267,19 @@ def test_a_pidfile_that_is_a_symlink_is_replaced_and_its_target_is_not_touched(s
     one = server("hello:app", "--pid", str(path))
     assert (place / "secret").read_text() == SECRET
     assert path.read_text() == f"{one.pid}\n"
+
+
+@pytest.mark.ours
+def test_who_can_only_read_a_pidfile_that_is_left_over_does_not_stop_a_restart(server, place):
+    path = place / "app.pid"
+    one = server("hello:app", "--pid", str(path))
+    kill_session(one.pid)
+    assert path.read_text() == f"{one.pid}\n"
+    with path.open() as reader:
+        fcntl.flock(reader, fcntl.LOCK_EX)
+        fcntl.lockf(reader, fcntl.LOCK_SH)
+        second = server("hello:app", "--pid", str(path))
+        assert path.read_text() == f"{second.pid}\n"
 
 
 @pytest.mark.ours
