@@ -32,23 +32,31 @@ const BLOCK_BYTES: u64 = 4096;
 pub(super) struct ResponseFiles {
     /// Where the files go, unless that fails (`worker_tmp_dir`).
     directory: Option<PathBuf>,
-    current: Mutex<Current>,
+    /// The file that the next response goes to.
+    current: Mutex<Option<Arc<SharedFile>>>,
 }
 
-/// The file that the next response goes to, and its length.
+/// A file, and what is in use of it.
+#[derive(Debug)]
+struct SharedFile {
+    file: GuardedFile,
+    used: Mutex<Used>,
+}
+
 #[derive(Debug, Default)]
-struct Current {
-    file: Option<Arc<GuardedFile>>,
+struct Used {
+    responses: usize,
+    /// Where the last of them ends.
     end: u64,
 }
 
 impl ResponseFiles {
     /// The first file is made at once.
     pub(super) fn new(directory: Option<PathBuf>) -> Self {
-        let file = temporary_file(directory.as_deref()).ok().map(Arc::new);
+        let file = temporary_file(directory.as_deref()).ok();
         Self {
             directory,
-            current: Mutex::new(Current { file, end: 0 }),
+            current: Mutex::new(file.map(SharedFile::new)),
         }
     }
 
@@ -81,12 +89,16 @@ impl ResponseFiles {
     /// A place for `len` bytes.
     fn reserve(&self, len: u64) -> io::Result<StoredBytes> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stored) = current.reserve(len, SHARED_BYTES) {
+        let behind = |current: &Option<Arc<SharedFile>>, bytes_max| {
+            let file = current.as_ref()?;
+            file.reserve(len, bytes_max)
+        };
+        if let Some(stored) = behind(&current, SHARED_BYTES) {
             return Ok(stored);
         }
         match self.renew(&mut current, len) {
             // Without a descriptor the file becomes longer.
-            Err(error) => current.reserve(len, u64::MAX).ok_or(error),
+            Err(error) => behind(&current, u64::MAX).ok_or(error),
             made => made,
         }
     }
@@ -97,39 +109,65 @@ impl ResponseFiles {
         self.renew(&mut current, len)
     }
 
-    fn renew(&self, current: &mut Current, len: u64) -> io::Result<StoredBytes> {
-        let file = Arc::new(temporary_file(self.directory.as_deref())?);
-        *current = Current {
-            file: Some(file.clone()),
-            end: len,
-        };
-        Ok(StoredBytes {
-            file,
-            offset: 0,
-            len,
-        })
+    fn renew(&self, current: &mut Option<Arc<SharedFile>>, len: u64) -> io::Result<StoredBytes> {
+        let file = SharedFile::new(temporary_file(self.directory.as_deref())?);
+        let stored = file.reserve(len, u64::MAX);
+        *current = Some(file);
+        stored.ok_or_else(|| Errno::EFBIG.into())
     }
 }
 
-impl Current {
+impl SharedFile {
+    fn new(file: GuardedFile) -> Arc<Self> {
+        Arc::new(Self {
+            file,
+            used: Mutex::default(),
+        })
+    }
+
     /// A place behind the others. `None` where the file would have more than `bytes_max` bytes.
-    fn reserve(&mut self, len: u64, bytes_max: u64) -> Option<StoredBytes> {
-        let file = self.file.as_ref()?;
-        // No response is in it any more.
-        if self.end > 0 && Arc::strong_count(file) == 1 && file.file().set_len(0).is_ok() {
-            self.end = 0;
-        }
-        let offset = self.end.checked_next_multiple_of(BLOCK_BYTES)?;
+    fn reserve(self: &Arc<Self>, len: u64, bytes_max: u64) -> Option<StoredBytes> {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = used.end.checked_next_multiple_of(BLOCK_BYTES)?;
         let end = offset.checked_add(len)?;
         if offset > 0 && end > bytes_max {
             return None;
         }
-        self.end = end;
+        used.end = end;
+        used.responses += 1;
         Some(StoredBytes {
-            file: file.clone(),
+            file: self.clone(),
             offset,
             len,
         })
+    }
+
+    /// A response has no more use for its place. The last one leaves the file empty.
+    fn release(&self, offset: u64, len: u64) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if used.responses > 1 {
+            drop(used);
+            // While it still counts: an empty file would give its place to another one.
+            self.punch(offset, len);
+            used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        }
+        used.responses -= 1;
+        if used.responses == 0 && self.file.file().set_len(0).is_ok() {
+            used.end = 0;
+        }
+    }
+
+    fn punch(&self, offset: u64, len: u64) {
+        // To the end of its last block, which has nothing else.
+        let len = len.next_multiple_of(BLOCK_BYTES);
+        let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else {
+            return;
+        };
+        if len > 0 {
+            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            // Not every file system has holes.
+            let _ = fallocate(self.file.file(), hole, offset, len);
+        }
     }
 }
 
@@ -156,7 +194,7 @@ fn is_too_large(error: &io::Error) -> bool {
 /// A range of a file, the response's alone.
 #[derive(Debug)]
 pub struct StoredBytes {
-    file: Arc<GuardedFile>,
+    file: Arc<SharedFile>,
     offset: u64,
     len: u64,
 }
@@ -164,7 +202,7 @@ pub struct StoredBytes {
 impl StoredBytes {
     /// The file that it is in.
     pub fn file(&self) -> &File {
-        self.file.file()
+        self.file.file.file()
     }
 
     /// Where it begins in the file.
@@ -173,22 +211,15 @@ impl StoredBytes {
     }
 
     fn write<'a>(&self, parts: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
-        write_at(self.file.file(), parts, self.offset)
+        write_at(self.file(), parts, self.offset)
     }
 }
 
 impl Drop for StoredBytes {
     /// In a child the number may be another file's by now, and the place is its parent's.
     fn drop(&mut self) {
-        // To the end of its last block, which has nothing else.
-        let len = self.len.next_multiple_of(BLOCK_BYTES);
-        let (Ok(offset), Ok(len)) = (i64::try_from(self.offset), i64::try_from(len)) else {
-            return;
-        };
-        if len > 0 && !is_child() {
-            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            // Not every file system has holes.
-            let _ = fallocate(self.file.file(), hole, offset, len);
+        if !is_child() {
+            self.file.release(self.offset, self.len);
         }
     }
 }
@@ -239,13 +270,13 @@ mod tests {
 
     fn read(stored: &StoredBytes) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(stored.len).unwrap()];
-        let file = stored.file.file();
+        let file = stored.file();
         file.read_exact_at(&mut bytes, stored.offset).unwrap();
         bytes
     }
 
     fn number(stored: &StoredBytes) -> i32 {
-        stored.file.file().as_raw_fd()
+        stored.file().as_raw_fd()
     }
 
     #[test]
@@ -268,7 +299,7 @@ mod tests {
         let files = ResponseFiles::new(None);
         let large = vec![b'x'; 1 << 20];
         let (first, other) = (store(&files, &[&large]), store(&files, &[b"other"]));
-        let blocks = || other.file.file().metadata().unwrap().blocks();
+        let blocks = || other.file().metadata().unwrap().blocks();
         let before = blocks();
         assert!(before >= 2048);
         drop(first);
@@ -283,11 +314,13 @@ mod tests {
             .map(|number| store(&files, &[&vec![b'x'; number * 10_001]]))
             .collect();
         let last = stored.pop().unwrap();
-        let file = files.current.lock().unwrap().file.clone().unwrap();
-        let blocks = || file.file().metadata().unwrap().blocks();
-        assert!(blocks() > 0);
-        drop((stored, last));
-        assert_eq!(blocks(), 0);
+        let shared = files.current.lock().unwrap().clone().unwrap();
+        let metadata = || shared.file.file().metadata().unwrap();
+        let all = metadata().blocks();
+        drop(stored);
+        assert!(metadata().blocks() <= all / 4, "only the last one's");
+        drop(last);
+        assert_eq!((metadata().blocks(), metadata().len()), (0, 0));
     }
 
     #[test]
@@ -296,7 +329,8 @@ mod tests {
         let first = files.reserve(SHARED_BYTES).unwrap();
         let second = files.reserve(1).unwrap();
         assert_ne!(number(&first), number(&second));
-        let mut current = files.current.lock().unwrap();
+        let current = files.current.lock().unwrap();
+        let current = current.as_ref().unwrap();
         assert!(current.reserve(SHARED_BYTES, SHARED_BYTES).is_none());
         let beyond = current.reserve(SHARED_BYTES, u64::MAX).unwrap();
         assert_eq!(
@@ -309,7 +343,7 @@ mod tests {
     fn what_could_not_be_written_is_an_error() {
         let files = ResponseFiles::new(None);
         let read_only: GuardedFile = File::open("/dev/null").unwrap().into();
-        files.current.lock().unwrap().file = Some(Arc::new(read_only));
+        *files.current.lock().unwrap() = Some(SharedFile::new(read_only));
         assert!(files.store([&b"lost"[..]].into_iter(), 4).is_err());
     }
 }
