@@ -1,7 +1,7 @@
 //! Whole responses in unlinked temporary files that they share. Where descriptors are short a client that does not read takes
 //! none but its own: those that responses would take are what other clients wait for.
 //!
-//! The first file is made before the worker serves, when there is a descriptor for it. A response gives its place on the disk
+//! The first file is made before the worker serves, while there is a descriptor for it. A response gives its place on the disk
 //! back when it is dropped; a file system without holes keeps it until the last response of the file is dropped.
 //!
 //! Its bytes are copied into the socket. After `sendfile` the socket would refer to the file's pages, and a hole wipes what
@@ -51,13 +51,18 @@ struct Used {
 }
 
 impl ResponseFiles {
-    /// The first file is made at once.
     pub(super) fn new(directory: Option<PathBuf>) -> Self {
-        let file = temporary_file(directory.as_deref()).ok();
         Self {
             directory,
-            current: Mutex::new(file.map(SharedFile::new)),
+            current: Mutex::default(),
         }
+    }
+
+    /// Make the first file, while there is a descriptor for it. Without one the first response tries again.
+    pub(super) fn prepare(&self) {
+        let file = temporary_file(self.directory()).ok();
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = file.map(SharedFile::new);
     }
 
     /// Where the files go, unless that fails.

@@ -71,9 +71,14 @@ impl Failures {
 impl UnsentBytes {
     /// A bound of `bytes_max` bytes; 0 is none.
     pub fn new(bytes_max: u64, directory: Option<PathBuf>) -> Self {
+        let files = ResponseFiles::new(directory);
+        // Without a bound nothing is stored.
+        if bytes_max > 0 {
+            files.prepare();
+        }
         Self {
             bytes_max,
-            files: ResponseFiles::new(directory),
+            files,
             ..Self::default()
         }
     }

@@ -92,8 +92,9 @@ impl Exhaustion {
 #[derive(Debug, Default)]
 struct Rounds {
     count: u32,
-    /// When a connection was closed last, and whether that was in the round that goes on.
+    /// When a connection was closed last.
     evicted: Option<Instant>,
+    /// That was in the round that is not over.
     goes_on: bool,
 }
 

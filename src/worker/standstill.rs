@@ -1,4 +1,4 @@
-//! Which clients take nothing of their responses: which is decided by what they have acknowledged, not by what the socket takes.
+//! Which clients take nothing of their responses. What they have acknowledged decides that, not what the socket takes.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
