@@ -21,7 +21,7 @@ use super::ciphers;
 use super::encrypted_key;
 use super::material::{Identity, Material};
 use super::tls_error::{FileFault, TlsError};
-use super::x509::{leaf_info, public_key_bits};
+use super::x509::{check_shape, is_expired, leaf_info, public_key_bits};
 use crate::config::{ClientCertificates, HttpProtocol, Password, Tls};
 
 /// What the files hold, and what the operator should know about it.
@@ -37,6 +37,8 @@ pub enum Warning {
     /// Clients will refuse the certificate.
     Expired(PathBuf),
     NotYetValid(PathBuf),
+    /// Behind the certificate, in its chain.
+    ExpiredIssuer(PathBuf),
     /// There is a password, and neither this key nor another is encrypted.
     NeedlessPassword {
         setting: &'static str,
@@ -50,6 +52,13 @@ impl fmt::Display for Warning {
             Self::Expired(path) => write!(f, "certfile \"{}\" has expired", path.display()),
             Self::NotYetValid(path) => {
                 write!(f, "certfile \"{}\" is not valid yet", path.display())
+            }
+            Self::ExpiredIssuer(path) => {
+                let path = path.display();
+                write!(
+                    f,
+                    "certfile \"{path}\" has an expired certificate in its chain"
+                )
             }
             Self::NeedlessPassword { setting, key } => write!(
                 f,
@@ -124,13 +133,13 @@ fn identity(
     let leaf = chain
         .first()
         .ok_or_else(|| certificate_file.fault(FileFault::NoCertificate))?;
-    let leaf = leaf_info(leaf)
-        .map_err(|error| certificate_file.fault(FileFault::BadCertificate(error)))?;
+    let bad = |error| certificate_file.fault(FileFault::BadCertificate(error));
+    let leaf = leaf_info(leaf).map_err(bad)?;
+    chain[1..].iter().try_for_each(check_shape).map_err(bad)?;
     let key_file = SettingFile(pair.key_setting, key);
     let PrivateKey { der, was_encrypted } =
         private_key(key_file, settings.keyfile_password.as_ref())?;
-    let signing_key =
-        any_supported_type(&der).map_err(|error| key_file.fault(FileFault::BadKey(error)))?;
+    let signing_key = any_supported_type(&der).map_err(|_| key_file.fault(FileFault::BadKey))?;
     let public_key = signing_key.public_key();
     let bits = public_key.and_then(|info| public_key_bits(&info));
     if bits.is_some_and(|bits| bits != leaf.public_key) {
@@ -149,6 +158,8 @@ fn identity(
         warnings.push(Warning::Expired(certificate.to_owned()));
     } else if leaf.not_before > now {
         warnings.push(Warning::NotYetValid(certificate.to_owned()));
+    } else if chain[1..].iter().any(|issuer| is_expired(issuer, now)) {
+        warnings.push(Warning::ExpiredIssuer(certificate.to_owned()));
     }
     Ok(Identity {
         chain,

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use rustls::pki_types::pem::Error as PemError;
+
 /// See the module.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -63,16 +65,18 @@ pub enum FileFault {
     TooLarge(u64),
     #[error("is not PEM; `openssl x509 -inform DER` or `openssl pkcs12` converts it")]
     NotPem,
-    #[error("is broken PEM: {0}")]
-    BrokenPem(rustls::pki_types::pem::Error),
+    #[error("is broken PEM: {}", what_is_broken(.0))]
+    BrokenPem(PemError),
     #[error("holds no certificate")]
     NoCertificate,
     #[error("holds a certificate that cannot be read: {0}")]
     BadCertificate(x509_cert::der::Error),
     #[error("holds no private key")]
     NoKey,
-    #[error("holds a private key that cannot be used: {0}")]
-    BadKey(rustls::Error),
+    #[error(
+        "holds a private key that cannot be used: RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 and P-521, and Ed25519 can"
+    )]
+    BadKey,
     #[error("is encrypted: set keyfile_password")]
     Encrypted,
     #[error("is encrypted, and keyfile_password is not its password")]
@@ -95,4 +99,19 @@ pub enum FileFault {
     NoRevocations,
     #[error("holds a revocation list that cannot be used")]
     BadRevocations,
+}
+
+/// The library's words have the bytes of the file as numbers.
+fn what_is_broken(error: &PemError) -> String {
+    match error {
+        PemError::MissingSectionEnd { end_marker } => {
+            let label = end_marker.escape_ascii();
+            format!("\"-----END {label}-----\" is missing")
+        }
+        PemError::IllegalSectionStart { .. } => {
+            r#"a line "-----BEGIN ..." does not end with "-----""#.to_owned()
+        }
+        PemError::Base64Decode(_) => "a section is not base64".to_owned(),
+        error => error.to_string(),
+    }
 }

@@ -110,6 +110,20 @@ pub(super) fn leaf_info(der: &CertificateDer<'_>) -> der::Result<LeafInfo> {
     })
 }
 
+/// Of a certificate in a chain: clients read it, so only its outline must be right (RFC 5280 section 4.1).
+pub(super) fn check_shape(der: &CertificateDer<'_>) -> der::Result<()> {
+    let parts = Vec::<Any>::from_der(der)?;
+    match parts.iter().map(Any::tag).collect::<Vec<_>>()[..] {
+        [Tag::Sequence, Tag::Sequence, Tag::BitString] => Ok(()),
+        _ => Err(Tag::Sequence.value_error()),
+    }
+}
+
+/// Of a certificate in a chain. One that only its clients can read may be anything.
+pub(super) fn is_expired(der: &CertificateDer<'_>, now: i64) -> bool {
+    leaf_info(der).is_ok_and(|info| info.not_after < now)
+}
+
 /// The bits of the public key in a `SubjectPublicKeyInfo`.
 pub(super) fn public_key_bits(info: &[u8]) -> Option<Vec<u8>> {
     let info = x509_cert::spki::SubjectPublicKeyInfoOwned::from_der(info).ok()?;

@@ -60,6 +60,12 @@ def wrong_settings(authority: Authority) -> dict[str, tuple[list[object], str]]:
     openssl("x509", "-in", certificate, "-outform", "der", "-out", der)
     encrypted = directory / "encrypted.key"
     openssl("pkcs8", "-topk8", "-in", key, "-v2", "aes256", "-passout", "pass:secret", "-out", encrypted)
+    begin, end = certificate.read_bytes().split(b"-----END CERTIFICATE-----")[0], b"-----END CERTIFICATE-----\n"
+    cut, garbled = authority.write("cut.pem", begin), authority.write("garbled.pem", begin + b"@@\n" + end)
+    headless = authority.write("headless.pem", b"-----BEGIN CERTIFICATE\n" + begin + end)
+    no_chain = authority.write("chain.pem", begin + end + b"-----BEGIN CERTIFICATE-----\nAAAA\n" + end)
+    small = directory / "small.key"
+    openssl("genrsa", "-traditional", "-out", small, "1024")
     good: list[object] = ["--certfile", certificate, "--keyfile", key]
     wrong: list[object] = ["--keyfile-password", "wrong"]
     return {
@@ -73,6 +79,27 @@ def wrong_settings(authority: Authority) -> dict[str, tuple[list[object], str]]:
         "no key": (["--certfile", authority.file], f'certfile "{authority.file}" holds no private key'),
         "not PEM": (["--certfile", der, "--keyfile", key], f'certfile "{der}" is not PEM; '),
         "key not PEM": (["--certfile", certificate, "--keyfile", text], f'keyfile "{text}" is not PEM; '),
+        "cut": (
+            ["--certfile", cut, "--keyfile", key],
+            f'certfile "{cut}" is broken PEM: "-----END CERTIFICATE-----" is missing\n',
+        ),
+        "garbled": (
+            ["--certfile", garbled, "--keyfile", key],
+            f'certfile "{garbled}" is broken PEM: a section is not base64\n',
+        ),
+        "headless": (
+            ["--certfile", headless, "--keyfile", key],
+            f'certfile "{headless}" is broken PEM: a line "-----BEGIN ..." does not end with "-----"\n',
+        ),
+        "chain": (
+            ["--certfile", no_chain, "--keyfile", key],
+            f'certfile "{no_chain}" holds a certificate that cannot be read: ',
+        ),
+        "small key": (
+            ["--certfile", certificate, "--keyfile", small],
+            f'keyfile "{small}" holds a private key that cannot be used: RSA of 2048 to 8192 bits, ECDSA on P-256, '
+            "P-384 and P-521, and Ed25519 can\n",
+        ),
         "encrypted": (
             ["--certfile", certificate, "--keyfile", encrypted],
             f'keyfile "{encrypted}" is encrypted: set keyfile_password',
@@ -97,6 +124,11 @@ CASES = (
     "no key",
     "not PEM",
     "key not PEM",
+    "cut",
+    "garbled",
+    "headless",
+    "chain",
+    "small key",
     "encrypted",
     "wrong password",
     "bad authority",
@@ -184,6 +216,12 @@ def test_an_expired_certificate_is_warned_of(authority):
     checked = run("--check-config", *pair(files))
     assert checked.returncode == 0
     assert f'Warning: certfile "{files[0]}" has expired\n' in checked.stderr
+    # And where it is one behind the server's own, which clients refuse as well.
+    good = authority.sign("good")
+    chain = authority.write("chain.pem", good[0].read_bytes() + files[0].read_bytes())
+    checked = run("--check-config", *pair((chain, good[1])))
+    assert checked.returncode == 0
+    assert f'Warning: certfile "{chain}" has an expired certificate in its chain\n' in checked.stderr
 
 
 def test_ssl_version_has_gunicorns_warning(authority):
