@@ -603,6 +603,31 @@ def certificate(tmp_path):
     return path
 
 
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_the_scheme_is_what_a_trusted_client_says_in_any_case(server, certificate, is_tls):
+    arguments = ("--certfile", str(certificate)) if is_tls else H2C[2:]
+    one = server("streams:application", "--http-protocols", "h1,h2", *arguments)
+    context = ssl.create_default_context(cafile=certificate)
+    context.set_alpn_protocols(["h2"])
+    with connect(one, begin=False) as client:
+        if is_tls:
+            client.socket = context.wrap_socket(client.socket, server_hostname="localhost")
+        client.send_bytes(PREFACE)
+        client.send(SettingsFrame(0))
+        seen = {}
+        for scheme in ("http", "HTTP", "https", "HTTPS", "coap"):
+            stream = client._next
+            client._next += 2
+            head = client.head("/environ")
+            head[1] = (":scheme", scheme)
+            client.send(client.headers_frame(stream, head, "END_STREAM"))
+            lines = client.reply(stream).body.decode("latin-1").splitlines()
+            seen[scheme] = next(line for line in lines if line.startswith("wsgi.url_scheme="))
+    other = "https" if is_tls else "http"
+    said = {"http": "http", "HTTP": "http", "https": "https", "HTTPS": "https", "coap": other}
+    assert seen == {scheme: f"wsgi.url_scheme={value!r}" for scheme, value in said.items()}
+
+
 @pytest.mark.parametrize(("protocols", "chosen"), [("h2,h1", "HTTP/2"), ("h1,h2", "HTTP/1.1"), ("h2", "HTTP/2")])
 def test_alpn_chooses_the_preferred_protocol(server, certificate, protocols, chosen):
     one = server("streams:application", "--certfile", str(certificate), "--http-protocols", protocols)

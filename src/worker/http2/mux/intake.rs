@@ -315,9 +315,15 @@ fn read_head(
     let framing = job.head.compose(&parts, fields, policy.limits())?;
     policy.apply(job)?;
     if job.trusted && job.forwarded.is_https.is_none() {
-        job.forwarded.is_https = uri.scheme_str().map(|scheme| scheme == "https");
+        job.forwarded.is_https = uri.scheme_str().and_then(is_https);
     }
     Ok((framing.length, framing.expects_continue))
+}
+
+/// RFC 3986 section 3.1: in any case. Another scheme says nothing of the client's connection.
+fn is_https(scheme: &str) -> Option<bool> {
+    let is = |name| scheme.eq_ignore_ascii_case(name);
+    (is("https") || is("http")).then(|| is("https"))
 }
 
 fn send_continue(respond: &mut SendResponse<Bytes>) {
