@@ -8,6 +8,8 @@ use std::time::Duration;
 const SERVICE_WEIGHT: u32 = 8;
 /// The same of the share of jobs that wait,
 const WAITING_WEIGHT: u32 = 16;
+/// of the share of jobs that may be in a convoy,
+const SUSPECT_WEIGHT: u32 = 8;
 /// and of the share of connections that bring one request only.
 const ONE_REQUEST_WEIGHT: u32 = 8;
 /// Shares are counted in parts of this.
@@ -30,6 +32,12 @@ pub(super) fn service_mean(mean: u32, lasted: Duration) -> u32 {
 pub(super) fn waiting_share(share: u32, has_waited: bool) -> u32 {
     let sample = if has_waited { ALL_JOBS } else { 0 };
     moving_mean(share, sample, WAITING_WEIGHT)
+}
+
+/// The share of jobs that may be in a convoy, after one that may or may not.
+pub(super) fn suspect_share(share: u32, is_suspect: bool) -> u32 {
+    let sample = if is_suspect { ALL_JOBS } else { 0 };
+    moving_mean(share, sample, SUSPECT_WEIGHT)
 }
 
 /// The share of the last connections that brought one request only.

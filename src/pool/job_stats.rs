@@ -4,9 +4,10 @@
 //! threads may overwrite each other's notes of a mean, which is a mean and not an account.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{estimates, policy};
+use super::convoy::{ConvoyBreaker, Sample};
+use super::{convoy, estimates, policy};
 
 /// See the module.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(super) struct JobStats {
     stalled_at: AtomicUsize,
     /// Threads that run a job.
     busy: AtomicUsize,
+    convoys: ConvoyBreaker,
 }
 
 impl JobStats {
@@ -35,6 +37,7 @@ impl JobStats {
             // As if long ago.
             stalled_at: AtomicUsize::new(usize::MAX / 2),
             busy: AtomicUsize::new(0),
+            convoys: ConvoyBreaker::new(Instant::now()),
         }
     }
 
@@ -54,6 +57,12 @@ impl JobStats {
         policy::are_fast(self.service_micros(), self.fast_micros, || {
             self.waiting_share.load(Ordering::Relaxed)
         })
+    }
+
+    /// Whether one thread is to run all jobs: they are fast, or a convoy is broken.
+    #[inline]
+    pub(super) fn is_one_enough(&self) -> bool {
+        self.are_fast() || self.convoys.is_alone()
     }
 
     /// How many jobs a connection may have with the pool while no other has any: a client that asks then waits no longer than a
@@ -78,12 +87,46 @@ impl JobStats {
         self.service_micros.store(mean, Ordering::Relaxed);
     }
 
-    /// A job that was sampled has waited or has not.
+    /// Whether the next job is to be a sample, whatever is next.
     #[inline]
-    pub(super) fn note_waited(&self, has_waited: bool) {
+    pub(super) fn samples_all(&self) -> bool {
+        self.convoys.samples_all()
+    }
+
+    /// A job that was sampled is over. `is_another_awake`: so is another thread than the one that has run it.
+    pub(super) fn note_sample(&self, sample: Sample, is_another_awake: impl FnOnce() -> bool) {
         let share = self.waiting_share.load(Ordering::Relaxed);
-        let share = estimates::waiting_share(share, has_waited);
+        let share = estimates::waiting_share(share, sample.waits > 0);
         self.waiting_share.store(share, Ordering::Relaxed);
+        let is_convoy = self.convoys.note(sample);
+        if self.convoys.is_alone() {
+            self.decide_alone(sample);
+        } else if is_convoy && !self.is_parallel() && !self.are_fast() && is_another_awake() {
+            self.break_convoy(sample.ended);
+        }
+    }
+
+    fn break_convoy(&self, now: Instant) {
+        if self.convoys.begin(now) {
+            // Jobs waited for one another. Whether they do alone is seen now, and until then nobody stands still.
+            self.waiting_share.store(0, Ordering::Relaxed);
+            let long_ago = self.taken().wrapping_sub(usize::MAX / 2);
+            self.stalled_at.store(long_ago, Ordering::Relaxed);
+        }
+    }
+
+    fn decide_alone(&self, sample: Sample) {
+        if !self.convoys.note_alone(sample) {
+            // It began before.
+            self.waiting_share.store(0, Ordering::Relaxed);
+            return;
+        }
+        let jobs_wait = self.waiting_share.load(Ordering::Relaxed) > policy::WAITING_SHARE_SMALL;
+        let is_known = self.convoys.is_known();
+        let is_long = is_known && self.service_micros() > convoy::ALONE_MICROS;
+        if jobs_wait || is_long || is_known && self.are_fast() {
+            self.convoys.end(sample.ended);
+        }
     }
 
     /// How many jobs were taken so far, wrapping.
@@ -113,9 +156,14 @@ impl JobStats {
         self.busy.load(Ordering::Relaxed)
     }
 
-    /// The loop has found that the pool stands still.
-    pub(super) fn note_stall(&self) {
+    /// The loop has found that the pool has stood still for so long. Returns whether all threads are needed.
+    pub(super) fn note_stall(&self, lasted: Duration, now: Instant) -> bool {
+        if self.convoys.is_alone() && lasted < convoy::ALONE_PATIENCE {
+            return false;
+        }
+        self.convoys.end(now);
         self.stalled_at.store(self.taken(), Ordering::Relaxed);
+        true
     }
 
     /// How many jobs were taken since.
@@ -139,6 +187,14 @@ fn lone_jobs_max(mean_micros: u32) -> usize {
 mod tests {
     use super::*;
 
+    fn sample(waits: u32) -> Sample {
+        Sample {
+            waits,
+            lasted: Duration::from_micros(50),
+            ended: Instant::now(),
+        }
+    }
+
     #[test]
     fn jobs_are_fast_when_they_are_known_to_be_brief_and_do_not_wait() {
         let stats = JobStats::new();
@@ -148,11 +204,11 @@ mod tests {
         }
         assert!(stats.are_fast());
         for _ in 0..10 {
-            stats.note_waited(true);
+            stats.note_sample(sample(1), || false);
         }
         assert!(!stats.are_fast());
         for _ in 0..100 {
-            stats.note_waited(false);
+            stats.note_sample(sample(0), || false);
         }
         assert!(stats.are_fast());
         let mut stats = stats;
@@ -160,12 +216,108 @@ mod tests {
         assert!(!stats.are_fast(), "threads that run side by side help");
     }
 
+    /// A pool whose jobs are in a convoy, and one thread is tried.
+    fn in_trial() -> (JobStats, Instant) {
+        let stats = JobStats::new();
+        let now = Instant::now() + Duration::from_secs(1);
+        for _ in 0..16 {
+            stats.note_service(CONVOY.lasted);
+            stats.note_sample(CONVOY.at(now), || true);
+        }
+        (stats, now)
+    }
+
+    /// Jobs that last so long and wait so often, one after another.
+    fn run(stats: &JobStats, jobs: u32, kind: Kind, now: &mut Instant) {
+        for _ in 0..jobs {
+            *now += kind.lasted;
+            stats.note_taken();
+            stats.note_service(kind.lasted);
+            stats.note_sample(kind.at(*now), || true);
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    struct Kind {
+        waits: u32,
+        lasted: Duration,
+    }
+
+    impl Kind {
+        fn at(self, ended: Instant) -> Sample {
+            Sample {
+                waits: self.waits,
+                lasted: self.lasted,
+                ended,
+            }
+        }
+    }
+
+    const CONVOY: Kind = Kind {
+        waits: 16,
+        lasted: Duration::from_micros(1200),
+    };
+    const ALONE: Kind = Kind {
+        waits: 0,
+        lasted: Duration::from_micros(1200),
+    };
+
+    #[test]
+    fn one_thread_is_tried_in_a_convoy_of_threads_that_share_the_gil() {
+        let (stats, _) = in_trial();
+        assert!(stats.is_one_enough() && !stats.are_fast());
+        let (alone, mut parallel) = (JobStats::new(), JobStats::new());
+        parallel.set_parallel();
+        for _ in 0..100 {
+            alone.note_sample(CONVOY.at(Instant::now()), || false);
+            parallel.note_sample(CONVOY.at(Instant::now()), || true);
+        }
+        assert!(!alone.is_one_enough() && !parallel.is_one_enough());
+    }
+
+    #[test]
+    fn one_thread_goes_on_while_its_jobs_do_not_wait() {
+        let (stats, mut now) = in_trial();
+        run(&stats, 1000, ALONE, &mut now);
+        assert!(stats.is_one_enough() && stats.taken_since_stall() > 1000);
+        let fast = Kind {
+            lasted: Duration::from_micros(250),
+            ..ALONE
+        };
+        run(&stats, 100, fast, &mut now);
+        assert!(
+            stats.are_fast() && !stats.convoys.is_alone(),
+            "the usual rule"
+        );
+    }
+
+    #[test]
+    fn all_threads_come_back_when_jobs_wait_or_last_long_or_the_pool_stands_still() {
+        let (stats, mut now) = in_trial();
+        run(&stats, 3, Kind { waits: 1, ..ALONE }, &mut now);
+        assert!(!stats.is_one_enough());
+        let (stats, mut now) = in_trial();
+        run(
+            &stats,
+            100,
+            Kind {
+                lasted: Duration::from_millis(8),
+                ..ALONE
+            },
+            &mut now,
+        );
+        assert!(!stats.is_one_enough());
+        let (stats, now) = in_trial();
+        assert!(!stats.note_stall(Duration::from_millis(4), now) && stats.is_one_enough());
+        assert!(stats.note_stall(Duration::from_millis(5), now) && !stats.is_one_enough());
+    }
+
     #[test]
     fn jobs_are_counted_from_the_last_stall() {
         let stats = JobStats::new();
         assert!(stats.taken_since_stall() > usize::MAX / 4, "long ago");
         stats.note_taken();
-        stats.note_stall();
+        assert!(stats.note_stall(Duration::from_millis(1), Instant::now()));
         assert_eq!(stats.taken_since_stall(), 0);
         stats.note_taken();
         assert_eq!((stats.taken(), stats.taken_since_stall()), (2, 1));

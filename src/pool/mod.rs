@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | words | `alarm`, `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `hub_wakeup`, `response_files`, `response_memory`, `window` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes; `delegation`: when a thread runs the loop |
-//! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `loop_role` (who runs the loop), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `job_stats` |
+//! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `loop_role` (who runs the loop), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `convoy`, `job_stats` |
 //! | messages | `job` |
 //! | queues | `job_queue` (in), `replies` (back) |
 //! | the whole | `thread_pool` |
@@ -21,6 +21,7 @@
 mod alarm;
 mod buffer_pool;
 mod conn_id;
+mod convoy;
 mod delegation;
 mod estimates;
 mod gone_streams;

@@ -28,7 +28,7 @@ pub(super) const FAST_MICROS_IN_PARALLEL: u32 = 20;
 /// The mean before the first job, in microseconds: slow, so that the first burst finds all threads.
 pub(super) const UNKNOWN_MICROS: u32 = FAST_MICROS * 4;
 /// Up to this share jobs count as not waiting: some always wait, for a lock or for the GIL.
-const WAITING_SHARE_SMALL: u32 = ALL_JOBS / 8;
+pub(super) const WAITING_SHARE_SMALL: u32 = ALL_JOBS / 8;
 
 /// Whether jobs are over before a thread or a process could be woken to help, and seldom wait for anything but the
 /// interpreter. A job that waits for a database is not fast, however short it is: another can run meanwhile.

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::convoy::Sample;
 use super::job::{Job, Reply};
 use super::policy::{self, Crowd, Reason};
 use super::thread_pool::Pool;
@@ -168,7 +169,7 @@ impl PoolThread {
     #[inline]
     fn is_idle_extra(&self, is_closed: bool) -> bool {
         let pool = &*self.pool;
-        policy::is_idle_extra(pool.is_fast(), || Crowd {
+        policy::is_idle_extra(pool.stats().is_one_enough(), || Crowd {
             jobs_since_stall: pool.stats().taken_since_stall(),
             is_another_awake: pool.wakeup().is_another_awake(),
             is_closed,
@@ -200,7 +201,7 @@ impl PoolThread {
         if let Some(in_flight) = pool.in_flight_table() {
             in_flight.begin(self.index, job.conn, job.started);
         }
-        self.sampler.begin();
+        self.sampler.begin(pool.stats().samples_all());
         self.set_busy(true);
         Some(job)
     }
@@ -217,9 +218,16 @@ impl PoolThread {
     fn end_running(&self, now: Instant) {
         if let Some(since) = self.running_since.take() {
             let stats = self.pool.stats();
-            stats.note_service(now.saturating_duration_since(since));
-            if let Some(has_waited) = self.sampler.end() {
-                stats.note_waited(has_waited);
+            let lasted = now.saturating_duration_since(since);
+            stats.note_service(lasted);
+            if let Some(waits) = self.sampler.end() {
+                let ended = now;
+                let sample = Sample {
+                    waits,
+                    lasted,
+                    ended,
+                };
+                stats.note_sample(sample, || self.pool.wakeup().is_another_awake());
             }
         }
     }
@@ -270,7 +278,7 @@ mod tests {
         assert!(pool.is_fast() && thread.is_idle_extra(false));
         pool.wakeup().park(1);
         assert!(!thread.is_idle_extra(false), "no other thread is awake");
-        pool.notify_one(Reason::Stall);
+        pool.notify_stall(Duration::from_millis(1), Instant::now());
         assert!(
             !thread.is_idle_extra(false),
             "the other thread may be held up"

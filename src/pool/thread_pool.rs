@@ -179,7 +179,6 @@ impl Pool {
             return;
         }
         match reason {
-            Reason::Stall => self.stats.note_stall(),
             // The thread that runs the loop looks after them as soon as it has iterated.
             Reason::DeferredDrops if self.role.is_delegated() => return,
             Reason::Signal if self.role.is_delegated() => {
@@ -188,7 +187,7 @@ impl Pool {
             }
             _ => {}
         }
-        match policy::wake(reason, self.is_fast()) {
+        match policy::wake(reason, self.stats.is_one_enough()) {
             Wake::One => self.wakeup.notify_one(),
             Wake::OneIfAllParked => self.notify_if_all_parked(),
             Wake::No => {}
@@ -411,7 +410,7 @@ mod tests {
         pool.notify_one(Reason::JobsQueued);
         pool.notify_one(Reason::JobsLeft);
         assert!(pool.has_parked_threads(), "thread 1 comes for them");
-        pool.notify_one(Reason::Stall);
+        pool.notify_stall(Duration::from_millis(1), Instant::now());
         assert!(!pool.has_parked_threads());
         pool.wakeup.wait(0);
         pool.wakeup.wakeup_done();

@@ -16,20 +16,20 @@ pub(super) struct WaitSampler {
 }
 
 impl WaitSampler {
-    /// The thread begins a job.
+    /// The thread begins a job. `samples_all`: it is a sample, whatever is next.
     #[inline]
-    pub(super) fn begin(&self) {
+    pub(super) fn begin(&self, samples_all: bool) {
         let jobs = self.jobs.replace(self.jobs.get().wrapping_add(1));
-        if jobs % SAMPLED == 0 {
+        if samples_all || jobs % SAMPLED == 0 {
             self.before.set(voluntary_switches());
         }
     }
 
-    /// It has ended the job. Returns whether the job has waited, if it was a sample.
+    /// It has ended the job. Returns how often the job has waited, if it was a sample.
     #[inline]
-    pub(super) fn end(&self) -> Option<bool> {
+    pub(super) fn end(&self) -> Option<u32> {
         let before = self.before.take()?;
-        Some(voluntary_switches()? > before)
+        u32::try_from(voluntary_switches()? - before).ok()
     }
 }
 
@@ -55,13 +55,13 @@ mod tests {
     #[test]
     fn a_job_that_gives_the_processor_up_has_waited() {
         let sampler = WaitSampler::default();
-        let samples: Vec<bool> = (0..SAMPLED * 3)
+        let samples: Vec<u32> = (0..SAMPLED * 3)
             .filter_map(|_| {
-                sampler.begin();
+                sampler.begin(false);
                 std::thread::sleep(std::time::Duration::from_millis(1));
                 sampler.end()
             })
             .collect();
-        assert_eq!(samples, [true; 3], "one job in {SAMPLED} is a sample");
+        assert_eq!(samples, [1; 3], "one job in {SAMPLED} is a sample");
     }
 }

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
 use crate::pool::policy::{self, BriefSleep, LoopSleep, LoopView, StallDetector};
-use crate::pool::{Pool, Reason, SleepMode};
+use crate::pool::{Pool, SleepMode};
 
 use super::requests::Requests;
 
@@ -100,7 +100,7 @@ impl Sleeper {
         let jobs_wait = pool.queue_length() > 0;
         let stall = self.stalls.look(jobs_wait, pool.jobs_taken(), now);
         let is_stuck = stall.is_some_and(|stall| {
-            pool.notify_one(Reason::Stall);
+            pool.notify_stall(stall, now);
             policy::offloads(stall, pool.has_parked_threads(), pool.is_fast())
         });
         Watched {

@@ -152,3 +152,26 @@ def test_worker_at_rest_does_not_spin(server):
     before = cpu_ticks()
     assert one.get("/sleep?2").text == "slept"
     assert cpu_ticks() - before <= 0.2 * os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.ours
+def test_threads_that_take_one_lock_again_and_again_do_not_fall_into_step(server):
+    """Each use of the lock would be two switches of threads, hundreds in a request that takes a millisecond."""
+    one = server("locks", "--threads", "2")
+    [worker] = one.workers()
+    count, clients = 100, [one.connect() for _ in range(16)]
+    before = times_waited(worker)
+    for client in clients:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * count)
+    for client in clients:
+        for _ in range(count):
+            assert client.read_response().text == "15000"
+        client.close()
+    waited = times_waited(worker) - before
+    assert waited / (count * len(clients)) < 60, "most requests were served by one thread at a time"
+
+
+def times_waited(pid):
+    """How often the threads of a process have given up their processor so far."""
+    texts = [(thread / "status").read_text() for thread in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", text, re.MULTILINE).group(1)) for text in texts)

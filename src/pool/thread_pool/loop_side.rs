@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Pool;
 use crate::pool::delegation;
 use crate::pool::loop_role::{DelegableLoop, Served};
-use crate::pool::policy::{self, BriefSleep, FastJobs, SleepMode};
+use crate::pool::policy::{self, BriefSleep, FastJobs, Reason, SleepMode};
 
 impl Pool {
     /// How the loop sleeps while jobs wait (`policy::brief_sleep`).
@@ -15,6 +15,13 @@ impl Pool {
             count: self.queue_length(),
             mean_micros: self.stats.service_micros(),
         }))
+    }
+
+    /// The pool has stood still for so long while jobs wait: another thread is needed.
+    pub fn notify_stall(&self, lasted: Duration, now: Instant) {
+        if self.stats.note_stall(lasted, now) {
+            self.notify_one(Reason::Stall);
+        }
     }
 
     /// Announce that the loop is about to sleep. Returns false when a reply is waiting, or its thread is recalled: then it must
