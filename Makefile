@@ -292,7 +292,8 @@ wheels: $(RELEASE)/.made  ## wheels of every platform and CPython into dist/; WH
 	  rustup target list --installed | grep -qx "$$target" || rustup target add "$$target"; \
 	  case $$target in *-musl) tag=musllinux_1_2;; *) tag=manylinux_2_17;; esac; \
 	  for python in $(WHEEL_PYTHONS); do echo "building for CPython $$python on $$target"; \
-	    maturin build --release --locked --quiet --zig --target "$$target" --compatibility $$tag -i "$$python" --out "$(DIST)"; \
+	    maturin build --release --locked --quiet --zig --target "$$target" --compatibility $$tag -i "$$python" \
+	      --compression-level 9 --out "$(DIST)"; \
 	  done; \
 	done
 	@$(RELEASE)/bin/python release/check.py wheels "$(DIST)" --targets $(WHEEL_TARGETS) --pythons $(WHEEL_PYTHONS)
