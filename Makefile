@@ -32,7 +32,7 @@ OPTIMISED := $(foreach crate,ferricorn loom generator,--config profile.dev.packa
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet
 
 .PHONY: help run build quick test check-rust check-rust-slow check-python pytest test-slow test-agents test-airflow test-mlflow test-services test-deploy docs site bench fuzz fuzz-smoke base peers instructions walk \
-        clean test-python test-matrix test-free-threaded test-tsan wheels sdist run-wheels roots audit lint-release changelog release
+        clean test-python test-matrix test-free-threaded test-musl test-tsan wheels sdist run-wheels roots audit lint-release changelog release
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -282,6 +282,13 @@ $(RELEASE)/.made: $(MADE) release/requirements.txt
 	@$(BIN)/python -m venv $(RELEASE)
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(RELEASE)/bin/python -m pip install --quiet -r release/requirements.txt
 	@touch $@
+
+# What is tested is linked whole, so that it runs beside another libc.
+MUSL := $(shell uname -m)-unknown-linux-musl
+test-musl: $(RELEASE)/.made  ## unit and integration tests without Python, built for musl
+	@rustup target list --installed | grep -qx $(MUSL) || rustup target add $(MUSL)
+	@env RELEASE_TOOLS="$(CURDIR)/$(RELEASE)" "CC_$(subst -,_,$(MUSL))=$(CURDIR)/release/musl_cc" \
+	 cargo test --locked --no-default-features --quiet --target $(MUSL) --lib --test integration
 
 # zig is the C compiler and the linker for each target, and links with the oldest glibc of a manylinux tag. maturin knows
 # the layout of each CPython, so that none needs to be installed.

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::{AtFlags, OFlag, open};
+use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchownat, getegid, geteuid};
 
 /// A socket file that this server has made, by device and inode: another process may put its own in its place.
@@ -56,11 +57,9 @@ pub(super) fn give_to(path: &Path, user: u32, group: u32) -> io::Result<()> {
     if (user, group) == (geteuid().as_raw(), getegid().as_raw()) {
         return Ok(());
     }
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
-    let file = File::options()
-        .read(true)
-        .custom_flags(flags.bits())
-        .open(path)?;
+    // The standard library's `custom_flags` drops O_PATH with musl, whose O_ACCMODE contains it.
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = File::from(open(path, flags, Mode::empty())?);
     let found = file.metadata()?;
     let is_own = found.file_type().is_socket() && found.uid() == geteuid().as_raw();
     if !is_own || found.nlink() != 1 {
