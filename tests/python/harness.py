@@ -149,6 +149,13 @@ def session_members(session: int) -> list[int]:
     return members
 
 
+def is_living(pid: int) -> bool:
+    """No zombie, and not gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    return False
+
+
 def descriptors(pid: int) -> dict[str, str]:
     """What each descriptor of a process refers to, by number; not those that it closes meanwhile."""
     targets = {}
@@ -233,13 +240,18 @@ class Server:
         return [int(m.group(1)) for m in self.log.wait(r"Booting worker with pid: (\d+)", 0)]
 
     def workers(self) -> list[int]:
-        """Living worker pids: the direct children of the arbiter."""
+        """Living worker pids at one moment: the direct children of the arbiter."""
+        before, living = None, []
+        # While they are looked at, one may leave whose successor is not in the list yet.
+        while (children := self._children()) != before:
+            before, living = children, [pid for pid in children if is_living(pid)]
+        return living
+
+    def _children(self) -> list[int]:
         try:
-            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+            return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
         except OSError:
             return []
-        alive = session_members(self.pid)
-        return [int(pid) for pid in children if int(pid) in alive]
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)

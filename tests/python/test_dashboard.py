@@ -15,7 +15,7 @@ import threading
 import pytest
 from test_health import figure, visit
 
-from harness import wait_until
+from harness import HAS_GIL, wait_until
 
 pytestmark = pytest.mark.ours
 
@@ -89,6 +89,7 @@ def test_numbers_equal_those_of_metrics(watched):
     assert {len(column) for name, column in samples.items() if name != "first"} == {len(samples["at"])}
 
 
+@pytest.mark.skipif(not HAS_GIL, reason="no request can hold the interpreter")
 def test_a_wait_for_the_gil_shows(watched):
     one = watched("--threads", "2")
 

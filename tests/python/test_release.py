@@ -17,7 +17,11 @@ pytestmark = pytest.mark.ours
 FILES = ("Cargo.toml", "Cargo.lock", "CHANGELOG.md", "pyproject.toml", "release/check.py")
 
 
-def backend(tmp_path, path, before="", **variables):
+# As on an interpreter that ferricorn is built for, whichever runs the tests.
+WITH_GIL = 'import sysconfig; sysconfig.get_config_vars()["Py_GIL_DISABLED"] = 0'
+
+
+def backend(tmp_path, path, before=WITH_GIL, **variables):
     """What pip runs before it builds, with only `path` to find programs in."""
     (tmp_path / "maturin.py").write_text("build_sdist = get_requires_for_build_sdist = None\n")
     program = f"{before}\nimport build_backend; print(build_backend.get_requires_for_build_wheel())"

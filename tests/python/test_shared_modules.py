@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from harness import HAS_GIL
+
 pytestmark = pytest.mark.ours
 
 APP = Path(__file__).parent / "apps" / "loaded_modules.py"
@@ -23,7 +25,12 @@ def test_workers_find_what_frameworks_import_in_memory_that_they_share(server):
     assert said["frozen"] > 1000
 
 
-@pytest.mark.parametrize(("arguments", "workers"), [((), 1), (("--preload",), 2), (("-k", "gevent"), 2)])
+GREEN = pytest.mark.skipif(not HAS_GIL, reason="greenlets are not safe without a GIL")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "workers"), [((), 1), (("--preload",), 2), pytest.param(("-k", "gevent"), 2, marks=GREEN)]
+)
 def test_where_it_would_not_be_shared_or_is_to_be_patched_nothing_is_imported(server, arguments, workers):
     said = loaded(server("loaded_modules:app", *arguments, workers=workers))
     assert said["frozen"] == 0
