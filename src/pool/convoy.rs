@@ -23,14 +23,18 @@ const PERIOD_MAX: Duration = Duration::from_millis(1);
 const SUSPECT_SHARE_MIN: u32 = ALL_JOBS / 2;
 /// Jobs that last longer on average, in microseconds, share the GIL anyway: it is taken from a thread after this time.
 pub(super) const ALONE_MICROS: u32 = 5000;
-/// The same, for a thread that runs alone: another one is awaited so long before the pool stands still.
-pub(super) const ALONE_PATIENCE: Duration = Duration::from_micros(ALONE_MICROS as u64);
+/// So long a thread that runs alone is awaited before the pool stands still: another one would get the GIL no sooner.
+const PATIENCE_MIN_MICROS: u64 = ALONE_MICROS as u64;
+/// The jobs that began in the convoy are awaited for as long as one lasted there, but for this at most after the last of them.
+const PATIENCE_MAX_MICROS: u64 = 250_000;
 /// After so many jobs the mean service time has forgotten the convoy, and the trial was worth it.
 const TRIAL_JOBS: u32 = 64;
-/// A convoy that has formed again is broken after this many milliseconds,
-const PAUSE_MIN_MS: u32 = 50;
-/// and where it did not help, it is tried again after so many at most.
-const PAUSE_MAX_MS: u32 = 6400;
+/// A convoy that has formed again is broken after so many microseconds,
+const PAUSE_MIN: u64 = 50_000;
+/// and where that did not help, it is tried again after twice the last pause,
+const PAUSE_MAX: u64 = 6_400_000;
+/// or this many times as long as the trial took, but not later than [`PAUSE_MAX`].
+const PAUSE_PARTS: u64 = 50;
 
 /// What was seen of one job.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +68,14 @@ pub(super) struct ConvoyBreaker {
     born: Instant,
     /// When it began, in microseconds after `born`.
     alone_since: AtomicU64,
-    /// When it may begin again, in the same.
+    /// When it may begin again, in the same,
     not_before: AtomicU64,
-    pause_ms: AtomicU32,
+    /// and when a job that began in the convoy was over last.
+    drained_at: AtomicU64,
+    /// How long the next one is awaited, in microseconds.
+    patience: AtomicU64,
+    /// How long it then had to wait.
+    pause: AtomicU64,
 }
 
 impl ConvoyBreaker {
@@ -79,7 +88,9 @@ impl ConvoyBreaker {
             born,
             alone_since: AtomicU64::new(0),
             not_before: AtomicU64::new(0),
-            pause_ms: AtomicU32::new(PAUSE_MIN_MS),
+            drained_at: AtomicU64::new(0),
+            patience: AtomicU64::new(0),
+            pause: AtomicU64::new(PAUSE_MIN),
         }
     }
 
@@ -106,14 +117,18 @@ impl ConvoyBreaker {
         is_suspect && share > SUSPECT_SHARE_MIN
     }
 
-    /// One thread runs alone from now on, unless it was tried a short time ago. Returns whether it does.
-    pub(super) fn begin(&self, now: Instant) -> bool {
+    /// One thread runs alone from now on, unless it was tried a short time ago. Returns whether it does. A job has lasted
+    /// `mean_micros` until now.
+    pub(super) fn begin(&self, mean_micros: u32, now: Instant) -> bool {
         let now = self.micros(now);
         if self.is_alone() || now < self.not_before.load(Ordering::Relaxed) {
             return false;
         }
         self.alone_jobs.store(0, Ordering::Relaxed);
         self.alone_since.store(now, Ordering::Relaxed);
+        self.drained_at.store(now, Ordering::Relaxed);
+        let patience = u64::from(mean_micros).clamp(PATIENCE_MIN_MICROS, PATIENCE_MAX_MICROS);
+        self.patience.store(patience, Ordering::Relaxed);
         self.is_alone.store(true, Ordering::Relaxed);
         true
     }
@@ -121,11 +136,32 @@ impl ConvoyBreaker {
     /// A job is over. Returns whether it was one of the thread that runs alone.
     pub(super) fn note_alone(&self, sample: Sample) -> bool {
         let began = self.micros(sample.ended - sample.lasted);
-        let is_its = self.is_alone() && began >= self.alone_since.load(Ordering::Relaxed);
-        if is_its {
-            self.alone_jobs.fetch_add(1, Ordering::Relaxed);
+        // Also the one that was taken as the trial began.
+        if began <= self.alone_since.load(Ordering::Relaxed) {
+            let ended = self.micros(sample.ended);
+            self.drained_at.store(ended, Ordering::Relaxed);
+            return false;
         }
-        is_its
+        self.alone_jobs.fetch_add(1, Ordering::Relaxed);
+        if sample.is_suspect() {
+            // It waits although no other thread runs.
+            self.end(sample.ended);
+        }
+        true
+    }
+
+    /// Whether a pool that has stood still for so long goes on alone: one thread does, or will as soon as the jobs are over
+    /// that began in the convoy.
+    pub(super) fn outlasts(&self, stall: Duration, now: Instant) -> bool {
+        let (patience, still) = match self.alone_jobs.load(Ordering::Relaxed) {
+            0 => (
+                self.patience.load(Ordering::Relaxed),
+                self.micros(now)
+                    .saturating_sub(self.drained_at.load(Ordering::Relaxed)),
+            ),
+            _ => (PATIENCE_MIN_MICROS, stall.as_micros() as u64),
+        };
+        self.is_alone() && still < patience
     }
 
     /// Whether its jobs were enough to decide by.
@@ -138,13 +174,15 @@ impl ConvoyBreaker {
         if !self.is_alone.swap(false, Ordering::Relaxed) {
             return;
         }
-        let pause_ms = match self.is_known() {
-            true => PAUSE_MIN_MS,
-            false => (self.pause_ms.load(Ordering::Relaxed) * 2).min(PAUSE_MAX_MS),
+        let now = self.micros(now);
+        let lasted = now.saturating_sub(self.alone_since.load(Ordering::Relaxed));
+        let before = self.pause.load(Ordering::Relaxed);
+        let pause = match self.is_known() {
+            true => PAUSE_MIN,
+            false => (before * 2).max(lasted * PAUSE_PARTS).min(PAUSE_MAX),
         };
-        self.pause_ms.store(pause_ms, Ordering::Relaxed);
-        let not_before = self.micros(now) + u64::from(pause_ms) * 1000;
-        self.not_before.store(not_before, Ordering::Relaxed);
+        self.pause.store(pause, Ordering::Relaxed);
+        self.not_before.store(now + pause, Ordering::Relaxed);
     }
 
     fn micros(&self, at: Instant) -> u64 {
@@ -199,29 +237,63 @@ mod tests {
     }
 
     #[test]
+    fn the_jobs_of_the_convoy_are_awaited_one_after_another_and_then_five_milliseconds() {
+        let born = Instant::now();
+        let breaker = ConvoyBreaker::new(born);
+        let mut now = born + MILLISECOND;
+        let outlasts = |millis: u32, now: Instant| {
+            let stall = MILLISECOND * millis;
+            breaker.outlasts(stall, now + stall)
+        };
+        assert!(!outlasts(1, now), "all threads run");
+        assert!(breaker.begin(40_000, now));
+        for _ in 0..16 {
+            assert!(outlasts(39, now) && !outlasts(40, now));
+            now += MILLISECOND * 39;
+            assert!(!breaker.note_alone(sample(900, MILLISECOND * 700, now)));
+        }
+        now += MILLISECOND * 2;
+        assert!(breaker.note_alone(sample(0, MILLISECOND, now)));
+        assert!(outlasts(4, now) && !outlasts(5, now));
+        assert!(breaker.note_alone(sample(9, MILLISECOND, now)));
+        assert!(!breaker.is_alone(), "it waits, and no other thread runs");
+    }
+
+    #[test]
+    fn a_trial_that_takes_long_and_does_not_help_is_not_repeated_soon() {
+        let born = Instant::now();
+        let breaker = ConvoyBreaker::new(born);
+        assert!(breaker.begin(1200, born));
+        let now = born + MILLISECOND * 40;
+        breaker.end(now);
+        assert!(!breaker.begin(1200, now + MILLISECOND * 1999));
+        assert!(breaker.begin(1200, now + MILLISECOND * 2000));
+    }
+
+    #[test]
     fn a_trial_that_ends_soon_is_repeated_less_and_less_often_and_one_that_helped_soon() {
         let born = Instant::now();
         let breaker = ConvoyBreaker::new(born);
         let mut now = born;
         let mut pause = Duration::from_millis(50);
         for _ in 0..10 {
-            assert!(breaker.begin(now) && breaker.is_alone() && !breaker.begin(now));
+            assert!(breaker.begin(1200, now) && breaker.is_alone() && !breaker.begin(1200, now));
             breaker.end(now);
             pause = (pause * 2).min(Duration::from_millis(6400));
-            assert!(!breaker.begin(now + pause - MILLISECOND));
+            assert!(!breaker.begin(1200, now + pause - MILLISECOND));
             now += pause;
         }
-        assert!(breaker.begin(now));
+        assert!(breaker.begin(1200, now));
         let before = sample(9, MILLISECOND * 2, now + MILLISECOND);
         assert!(!breaker.note_alone(before), "it began in the convoy");
         for _ in 0..64 {
-            now += MILLISECOND;
+            now += MILLISECOND * 2;
             assert!(!breaker.is_known());
             assert!(breaker.note_alone(sample(0, MILLISECOND, now)));
         }
         assert!(breaker.is_known());
         breaker.end(now);
-        assert!(!breaker.is_alone() && !breaker.begin(now + MILLISECOND * 49));
-        assert!(breaker.begin(now + MILLISECOND * 50));
+        assert!(!breaker.is_alone() && !breaker.begin(1200, now + MILLISECOND * 49));
+        assert!(breaker.begin(1200, now + MILLISECOND * 50));
     }
 }

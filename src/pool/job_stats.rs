@@ -107,7 +107,7 @@ impl JobStats {
     }
 
     fn break_convoy(&self, now: Instant) {
-        if self.convoys.begin(now) {
+        if self.convoys.begin(self.service_micros(), now) {
             // Jobs waited for one another. Whether they do alone is seen now, and until then nobody stands still.
             self.waiting_share.store(0, Ordering::Relaxed);
             let long_ago = self.taken().wrapping_sub(usize::MAX / 2);
@@ -158,7 +158,7 @@ impl JobStats {
 
     /// The loop has found that the pool has stood still for so long. Returns whether all threads are needed.
     pub(super) fn note_stall(&self, lasted: Duration, now: Instant) -> bool {
-        if self.convoys.is_alone() && lasted < convoy::ALONE_PATIENCE {
+        if self.convoys.outlasts(lasted, now) {
             return false;
         }
         self.convoys.end(now);
@@ -230,7 +230,7 @@ mod tests {
     /// Jobs that last so long and wait so often, one after another.
     fn run(stats: &JobStats, jobs: u32, kind: Kind, now: &mut Instant) {
         for _ in 0..jobs {
-            *now += kind.lasted;
+            *now += kind.lasted + Duration::from_micros(1);
             stats.note_taken();
             stats.note_service(kind.lasted);
             stats.note_sample(kind.at(*now), || true);
@@ -307,7 +307,8 @@ mod tests {
             &mut now,
         );
         assert!(!stats.is_one_enough());
-        let (stats, now) = in_trial();
+        let (stats, mut now) = in_trial();
+        run(&stats, 1, ALONE, &mut now);
         assert!(!stats.note_stall(Duration::from_millis(4), now) && stats.is_one_enough());
         assert!(stats.note_stall(Duration::from_millis(5), now) && !stats.is_one_enough());
     }
