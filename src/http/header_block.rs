@@ -3,7 +3,9 @@
 //! The library that decodes them ends the connection for both, with PROTOCOL_ERROR. RFC 9113 section 4.3 has COMPRESSION_ERROR for
 //! the former, and section 8.1.1 an error of the stream alone for the latter. So a block is looked through before, with a
 //! table of what the connection's dynamic table holds, without the texts. Fields that the library would choke on are
-//! replaced by some of the same size ([`HeaderTable::replaced`]), so that its table stays the client's.
+//! replaced by some of the same size ([`HeaderTable::replaced`]), so that its table stays the client's. So are those that may not be
+//! in a request, and those that may not stand in that place of a block of several frames: the library forgets such fields of a
+//! frame that ends within another, and ends the connection for those of a frame that does not.
 //!
 //! The library also refuses characters in a path that HTTP/1 takes, and cuts it at a `#`. Such a path is replaced too, and kept
 //! ([`HeaderTable::take_path`]).
@@ -14,17 +16,22 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use self::flaws::Flaws;
+use self::name::{Kind, NAME_BYTES_MAX, Name, Order, STATIC_MAX};
 pub use self::rest::BrokenBlock;
 use self::rest::Rest;
-use super::fields::{is_field_value, is_token, is_token_byte};
 
 mod flaws;
+mod name;
 mod rest;
 
 /// SETTINGS_HEADER_TABLE_SIZE, which we leave at its initial value (RFC 9113 section 6.5.2).
 const TABLE_BYTES_MAX: usize = 4096;
 /// What an entry counts besides its texts (RFC 7541 section 4.1).
 const ENTRY_BYTES: usize = 32;
+
+/// A shorter block is passed on in one frame, also with what replaces its fields, which may be longer where they came compressed.
+/// There the library minds itself which field no request has, or not in that place.
+const SHORT_BLOCK_BYTES: usize = 8 * 1024;
 
 /// What stays allocated for texts: more than most have.
 const SCRATCH_BYTES: usize = 512;
@@ -34,7 +41,7 @@ const SCRATCH_BYTES: usize = 512;
 pub struct HeaderBlock {
     /// A pseudo-field, or spaces around a value, for which a request is refused elsewhere.
     pub is_bad_in_trailers: bool,
-    /// A name or value with forbidden bytes, or a pseudo-field that no request has.
+    /// A name or value with forbidden bytes, or a field that no request has, or not in that place.
     pub is_malformed: bool,
     /// [`HeaderTable::replaced`] is to be decoded instead.
     pub is_to_replace: bool,
@@ -60,25 +67,6 @@ struct Entry {
     flaws: Flaws,
     /// One that is replaced.
     path: Option<Box<[u8]>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Name {
-    length: usize,
-    kind: Kind,
-    is_bad: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Method,
-    Scheme,
-    Path,
-    /// `:authority`, `:protocol`.
-    Text,
-    /// A pseudo-field that requests do not have.
-    Unknown,
-    Field,
 }
 
 /// A field that the library would choke on.
@@ -125,28 +113,21 @@ impl HeaderTable {
         self.path = None;
         let (mut found, mut flaws, mut has_field) =
             (HeaderBlock::default(), Flaws::default(), false);
-        let mut rest = Rest(block);
+        let (mut rest, mut order) = (Rest(block), Order::default());
         while let Some(first) = rest.0.first() {
             let (name, its) = match first {
-                0x80.. => {
-                    let index = rest.integer(7)?;
-                    // A second path is an error. It is not copied: a reference of one byte may stand for 4 KB.
-                    if self.path.is_none() {
-                        self.path = self.path_of(index);
-                    }
-                    self.entry(index)?
-                }
-                0x40.. => self.read_literal(block, &mut rest, 6)?,
+                0x80.. => self.read_indexed(block, &mut rest, &mut order)?,
+                0x40.. => self.read_literal(block, &mut rest, 6, &mut order)?,
                 // Section 4.2: only at the beginning of a block.
                 0x20.. if has_field => return Err(BrokenBlock),
                 0x20.. => {
                     self.resize(rest.integer(5)?)?;
                     continue;
                 }
-                _ => self.read_literal(block, &mut rest, 4)?,
+                _ => self.read_literal(block, &mut rest, 4, &mut order)?,
             };
             has_field = true;
-            found.is_bad_in_trailers |= name.kind != Kind::Field;
+            found.is_bad_in_trailers |= name.kind.is_pseudo();
             flaws |= its;
         }
         found.is_bad_in_trailers |= flaws.has_outer_space;
@@ -158,11 +139,37 @@ impl HeaderTable {
         Ok(found)
     }
 
+    fn read_indexed(
+        &mut self,
+        block: &[u8],
+        rest: &mut Rest<'_>,
+        order: &mut Order,
+    ) -> Result<(Name, Flaws), BrokenBlock> {
+        let begin = block.len() - rest.0.len();
+        let index = rest.integer(7)?;
+        let (name, mut flaws) = self.entry(index)?;
+        let is_in_place = order.take(name.kind);
+        flaws.is_bad |= !is_in_place;
+        if flaws.is_bad && block.len() > SHORT_BLOCK_BYTES {
+            self.replacements.push(Replacement {
+                field: begin..block.len() - rest.0.len(),
+                value: None,
+                name_length: 0,
+                value_length: 0,
+                substitute: Substitute::LeftOut,
+            });
+        } else if name.kind == Kind::Path && is_in_place {
+            self.path = self.path_of(index);
+        }
+        Ok((name, flaws))
+    }
+
     fn read_literal<'a>(
         &mut self,
         block: &'a [u8],
         rest: &mut Rest<'a>,
         prefix_bits: u32,
+        order: &mut Order,
     ) -> Result<(Name, Flaws), BrokenBlock> {
         let begin = block.len() - rest.0.len();
         let is_indexed = prefix_bits == 6;
@@ -173,19 +180,26 @@ impl HeaderTable {
         };
         let value_begin = block.len() - rest.0.len();
         let value = rest.string(&mut self.scratch)?;
+        let is_in_place = order.take(name.kind);
+        let is_of_request = name.kind.is_of_request(value);
+        let is_to_go = !(is_in_place && is_of_request) && block.len() > SHORT_BLOCK_BYTES;
         let (value_length, is_allowed) = (value.len(), name.kind.allows(value));
-        let path = (name.kind == Kind::Path && is_path_to_replace(value)).then(|| value.into());
-        let flaws = Flaws::of_value(value, name.is_bad || !is_allowed);
+        let is_path = name.kind == Kind::Path && !is_to_go && is_path_to_replace(value);
+        let path = is_path.then(|| value.into());
+        let is_bad = name.is_bad || !is_allowed || !is_of_request || is_to_go;
+        let mut flaws = Flaws::of_value(value, is_bad);
         // A bad name of the dynamic table is a good one in the library's, of the same length if it has one.
-        let is_known_good = index > STATIC_NAMES.len() && name.length > 0;
+        let is_known_good = index > STATIC_MAX && name.length > 0;
         let mut kept = name;
-        if path.is_some() {
+        if path.is_some() && is_in_place {
             self.path.clone_from(&path);
         }
-        if path.is_some() || !is_allowed || name.is_bad && !is_known_good {
+        if path.is_some() || !is_allowed || is_to_go || name.is_bad && !is_known_good {
             let needs_value = matches!(name.kind, Kind::Method | Kind::Scheme);
-            let keeps_name = !(name.is_bad || needs_value && value_length == 0);
-            kept.is_bad = !keeps_name;
+            let keeps_name = !(name.is_bad || is_to_go || needs_value && value_length == 0);
+            if !keeps_name {
+                kept = Name::lost(name.length);
+            }
             self.replacements.push(Replacement {
                 field: begin..block.len() - rest.0.len(),
                 value: keeps_name.then_some(value_begin),
@@ -206,23 +220,24 @@ impl HeaderTable {
                 path,
             });
         }
+        flaws.is_bad |= !is_in_place;
         Ok((name, flaws))
     }
 
     /// The name of an entry, and what is wrong with the entry.
     fn entry(&self, index: usize) -> Result<(Name, Flaws), BrokenBlock> {
-        let index = index.checked_sub(1).ok_or(BrokenBlock)?;
-        if let Some(length) = STATIC_NAMES.get(index) {
-            let name = Name::of_static(index, usize::from(*length));
-            return Ok((name, Flaws::of_value(&[], name.is_bad)));
+        if let Some(name) = Name::of_static(index) {
+            let is_bad = name.is_bad || !name.kind.is_of_request(b"");
+            return Ok((name, Flaws::of_value(b"", is_bad)));
         }
-        let entry = self.entries.get(index - STATIC_NAMES.len());
+        let index = index.checked_sub(1 + STATIC_MAX);
+        let entry = index.and_then(|index| self.entries.get(index));
         let entry = entry.ok_or(BrokenBlock)?;
         Ok((entry.name, entry.flaws))
     }
 
     fn path_of(&self, index: usize) -> Option<Box<[u8]>> {
-        let index = index.checked_sub(1 + STATIC_NAMES.len())?;
+        let index = index.checked_sub(1 + STATIC_MAX)?;
         self.entries.get(index)?.path.clone()
     }
 
@@ -270,7 +285,7 @@ impl HeaderTable {
             if let Some(value) = replacement.value {
                 replaced.extend_from_slice(&block[replacement.field.start..value]);
             } else {
-                let name_length = replacement.name_length.max(1);
+                let name_length = replacement.name_length.clamp(1, NAME_BYTES_MAX);
                 value_length = (replacement.name_length + value_length).checked_sub(name_length)?;
                 replaced.push(0x40);
                 put_text(name_length, &mut replaced);
@@ -317,60 +332,6 @@ fn put_length(length: usize, into: &mut Vec<u8>) {
     }
 }
 
-impl Name {
-    fn of(text: &[u8]) -> Self {
-        let kind = match text {
-            b":method" => Kind::Method,
-            b":scheme" => Kind::Scheme,
-            b":path" => Kind::Path,
-            b":authority" | b":protocol" => Kind::Text,
-            [b':', ..] => Kind::Unknown,
-            _ => Kind::Field,
-        };
-        let is_bad = match kind {
-            Kind::Method | Kind::Scheme | Kind::Path | Kind::Text => false,
-            Kind::Unknown => true,
-            Kind::Field => text.is_empty() || !text.iter().all(|byte| is_name_byte(*byte)),
-        };
-        Self {
-            length: text.len(),
-            kind,
-            is_bad,
-        }
-    }
-
-    /// The first of the static table are pseudo-fields; the last of those, from 8 on, are `:status`.
-    fn of_static(index: usize, length: usize) -> Self {
-        let kind = match index {
-            1 | 2 => Kind::Method,
-            5 | 6 => Kind::Scheme,
-            3 | 4 => Kind::Path,
-            0 => Kind::Text,
-            7..=13 => Kind::Unknown,
-            _ => Kind::Field,
-        };
-        Self {
-            length,
-            kind,
-            is_bad: kind == Kind::Unknown,
-        }
-    }
-}
-
-impl Kind {
-    fn allows(self, value: &[u8]) -> bool {
-        match self {
-            Self::Method => is_token(value),
-            // The library takes an empty one for none, and a digit for a letter (RFC 3986 section 3.1).
-            Self::Scheme => {
-                value.first().is_some_and(u8::is_ascii_alphabetic) && Self::Text.allows(value)
-            }
-            Self::Path | Self::Text => value.is_ascii() || std::str::from_utf8(value).is_ok(),
-            Self::Unknown | Self::Field => is_field_value(value),
-        }
-    }
-}
-
 /// Whether the library would refuse this path or cut it, and HTTP/1 takes it.
 fn is_path_to_replace(value: &[u8]) -> bool {
     let is_refused = |byte: &u8| matches!(byte, b'"' | b'#' | b'<' | b'>' | b'`');
@@ -378,18 +339,6 @@ fn is_path_to_replace(value: &[u8]) -> bool {
         && value.iter().any(is_refused)
         && value.iter().all(u8::is_ascii_graphic)
 }
-
-/// RFC 9113 section 8.2.1: of names, lower case only.
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_lowercase() || !byte.is_ascii_uppercase() && is_token_byte(byte)
-}
-
-/// The lengths of the static table's names (RFC 7541 appendix A).
-const STATIC_NAMES: [u8; 61] = [
-    10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14,
-    16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10,
-    25, 17, 10, 4, 3, 16,
-];
 
 #[cfg(test)]
 mod tests;

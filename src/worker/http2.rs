@@ -252,7 +252,7 @@ impl Http2 {
         self.beginning.filter_output(&mut output);
         let len = output.len();
         if len > 0 {
-            let verdict = self.inspection.inspect_output(&output, &mut self.seen);
+            let verdict = self.inspection.inspect_output(&mut output, &mut self.seen);
             self.apply_answers(&link.client, requests);
             if let Err(violation) = verdict
                 && !self.goodbye.is_over()

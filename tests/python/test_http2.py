@@ -220,6 +220,29 @@ def test_an_early_answer_ends_an_upload_without_error(h2):
     one.log.wait(r"Invalid request from ip=127\.0\.0\.1: Request body is too large \(limit 1000\)", 2)
 
 
+@pytest.mark.parametrize(
+    ("target", "fields", "status"),
+    [
+        ("/" + "a" * 5000, [], 414),
+        ("/echo", [("x", "a" * 9000)], 431),
+        ("/echo", [(f"x-{n}", "a") for n in range(101)], 431),
+        ("/echo", [(f"x-{n}", "a" * 8000) for n in range(9)], 431),
+        ("/echo", [("host", "other")], 400),
+        ("/echo", [("expect", "miracles")], 417),
+    ],
+)
+def test_a_head_that_is_refused_before_its_body_is_in_is_no_error_of_the_stream(h2, target, fields, status):
+    with connect(h2()) as client:
+        stream = client.begin(target, fields)
+        client.send(DataFrame(stream, b"x" * 100))
+        assert client.reply(stream).status == status
+        while client.replies[stream].reset is None:
+            assert client.step()
+        assert client.replies[stream].reset == NO_ERROR
+        client.send(DataFrame(stream, b"x" * 100, flags=["END_STREAM"]))
+        assert client.reply(client.ask()).body == b"hello"
+
+
 @pytest.mark.parametrize("mark", ['"', "<", ">", "`", "#", '{"a":["<b>"]}#c'])
 def test_a_target_is_what_it_is_over_http_1(server, mark):
     one = server("streams:application", *H2C[:-1], "both")
@@ -298,6 +321,7 @@ def test_the_environ_has_what_gunicorns_has(h2, gates):
         ("/", [("host", "other")], {}, 400),
         ("/", [("host", "a"), ("host", "a")], {"authority": None}, 400),
         ("/", [("x", " a")], {}, 400),
+        ("/", [("n" * 70_000, "a")], {}, None),
         ("relative", [], {}, None),
         ("/", [("connection", "close")], {}, None),
         ("/", [("te", "gzip")], {}, None),

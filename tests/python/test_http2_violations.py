@@ -194,7 +194,28 @@ STREAM = {
     "8.5 CONNECT without an authority": (get(1, field(":method", "CONNECT")), PROTOCOL_ERROR),
     "8.5 CONNECT without a port": (get(1, field(":method", "CONNECT") + field(":authority", "a")), PROTOCOL_ERROR),
     "8.5 CONNECT with a path": (get(1, field(":method", "CONNECT") + b"\x84\x01\x01a"), PROTOCOL_ERROR),
+    "8.3 an indexed :status behind a field": (get(1, GET + field("x", "1") + b"\x88"), PROTOCOL_ERROR),
+    "8.3 an authority behind a field": (get(1, b"\x82\x86\x84" + field("x", "1") + b"\x01\x01a"), PROTOCOL_ERROR),
+    "8.2.2 TE in trailers": (post(1) + get(1, field("te", "gzip")), PROTOCOL_ERROR),
+    "8.2.2 Connection in trailers": (post(1) + get(1, field("connection", "close")), PROTOCOL_ERROR),
 }
+
+# As much of a field as the first frame of a header block may have.
+CUT = field("x", "cut")[:4], field("x", "cut")[4:]
+
+
+def in_pieces(data: bytes, first: bytes, second: bytes) -> bytes:
+    """The same frames, but every header block has these two ends and goes on in a second frame."""
+    pieces = []
+    while data:
+        end = 9 + int.from_bytes(data[:3], "big")
+        one, data = data[:end], data[end:]
+        kind, flags, stream, payload = one[3], one[4], int.from_bytes(one[5:9], "big"), one[9:]
+        if kind == HEADERS:
+            one = frame(kind, flags & ~END_HEADERS, stream, payload + first) + frame(CONTINUATION, 4, stream, second)
+        pieces.append(one)
+    return b"".join(pieces)
+
 
 # Either the stream or the connection ends with this code.
 EITHER = {
@@ -244,6 +265,9 @@ NOTHING = {
 GOOD = {
     "padding and priority": frame(HEADERS, WHOLE | PADDED | WEIGHTED, 1, b"\x02" + u32(0) + b"\x10" + GET + bytes(2)),
     "two CONTINUATION frames": frame(HEADERS, 1, 1, GET[:1]) + frame(9, 0, 1, GET[1:2]) + frame(9, 4, 1, GET[2:]),
+    "eight CONTINUATION frames": b"".join(
+        [frame(HEADERS, 1, 1, GET[:1]), *(frame(9, 0, 1, GET[at : at + 1]) for at in range(1, 8)), frame(9, 4, 1)]
+    ),
     "TE: trailers": get(1, GET + field("te", "trailers")),
     "no authority": get(1, b"\x82\x86\x84"),
     "Host without an authority": get(1, b"\x82\x86\x84" + field("host", "a")),
@@ -315,6 +339,56 @@ def test_errors_of_a_stream(one):
     hold(one, STREAM, is_reset)
 
 
+@pytest.mark.parametrize("ends", [(b"", CUT[0] + CUT[1]), CUT], ids=["at a field", "within a field"])
+def test_errors_of_a_stream_whose_header_blocks_come_in_two_frames(one, ends):
+    table = {name: (in_pieces(data, *ends), code) for name, (data, code) in STREAM.items()}
+    hold(one, table, is_reset)
+
+
+# The stream is reset; what its header block puts into the table is the client's to use.
+INDEXED = b"\x40\x04x-in\x01v"
+KEPT = {
+    "5.3.1 a stream that depends on itself": frame(HEADERS, WHOLE | WEIGHTED, 1, u32(1) + b"\x10" + GET + INDEXED),
+    "5.3.1 the same, padded": frame(
+        HEADERS, WHOLE | WEIGHTED | PADDED, 1, b"\x01" + u32(1) + b"\x10" + GET + INDEXED + b"\0"
+    ),
+    "8.2.2 Connection": get(1, GET + field("connection", "close") + INDEXED),
+    "8.2.2 TE": get(1, GET + b"\x40" + field("te", "gzip")[1:] + INDEXED),
+    "8.3 two paths": get(1, GET + b"\x44\x02/x" + INDEXED),
+    "8.3 two methods": get(1, b"\x82" + GET + INDEXED),
+    "8.3 a method behind a field": get(1, b"\x86\x84" + field("x", "1") + b"\x42\x04HEAD" + INDEXED),
+    "8.3 an unknown pseudo-field": get(1, b"\x40" + field(":x", "y")[1:] + GET + INDEXED),
+    "8.2.2 Connection, long": get(1, GET + field("connection", "close") + field("x", "v" * 100) * 90 + INDEXED),
+    "8.3 two paths, long": get(1, GET + b"\x44\x02/x" + field("x", "v" * 100) * 90 + INDEXED),
+}
+
+
+def test_a_field_in_the_wrong_place_may_be_used_in_the_right_one_later(one):
+    """An encoder that indexes everything has put it into the table."""
+    for wrong in (b"\x82\x86" + field("x", "1") + b"\x44\x08/environ", b"\x82\x86\x84\x44\x08/environ"):
+        for is_cut in (False, True):
+            with Frames(one.address, PATIENCE_S) as client:
+                client.send_bytes(in_pieces(get(1, wrong), *CUT) if is_cut else get(1, wrong))
+                assert client.reply(1).reset == PROTOCOL_ERROR
+                client.send_bytes(get(3, b"\x82\x86\xbe\x01\x01a"))
+                assert b"RAW_URI='/environ'" in client.reply(3).body
+    with Frames(one.address, PATIENCE_S) as client:
+        client.send_bytes(get(1, GET + b"\x40" + field("te", "gzip")[1:]))
+        assert client.reply(1).reset == PROTOCOL_ERROR
+        client.send_bytes(get(3, GET + b"\x0f\x2f\x08trailers"))
+        assert client.reply(3).body == b"hello"
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_stream_that_is_reset_leaves_the_table_as_the_client_has_it(one, is_cut):
+    for name, data in KEPT.items():
+        with Frames(one.address, PATIENCE_S) as client:
+            client.send_bytes(in_pieces(data, *CUT) if is_cut and "padded" not in name else data)
+            assert client.reply(1).reset == PROTOCOL_ERROR, name
+            client.send_bytes(get(3, b"\x82\x86" + field(":path", "/environ") + b"\x01\x01a\xbe"))
+            assert b"HTTP_X_IN='v'" in client.reply(3).body.splitlines(), name
+
+
 def ends_either(seen: Seen, code: int) -> bool:
     return code in (seen.goaway, seen.reply.reset)
 
@@ -342,6 +416,8 @@ def test_what_is_ignored(one):
 
 def test_requests_that_are_right(one):
     seen = {name: provoke(one, data) for name, data in GOOD.items()}
+    whole = {name: data for name, data in GOOD.items() if data[4] == WHOLE}
+    seen |= {f"{name}, cut": provoke(one, in_pieces(data, *CUT)) for name, data in whole.items()}
     assert {name: one for name, one in seen.items() if not one.is_kept or one.reply.body != b"hello"} == {}
 
 

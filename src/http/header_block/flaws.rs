@@ -5,7 +5,7 @@ use std::ops::BitOrAssign;
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Flaws {
-    /// Forbidden bytes, or a pseudo-field that no request has.
+    /// Forbidden bytes, or a field that no request has, or not in its place.
     pub(super) is_bad: bool,
     /// Spaces around its value, which HTTP/1 strips and HTTP/2 forbids (RFC 9113 section 8.2.1).
     pub(super) has_outer_space: bool,

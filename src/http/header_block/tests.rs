@@ -143,14 +143,81 @@ fn fields_with_forbidden_bytes_are_malformed_and_replaced_by_others_of_their_siz
         // Whatever refers to it is malformed too.
         assert!(table.read(&[0xbe]).unwrap().is_malformed);
         // One that does not enter the table is left out.
-        let block = [&literal(0, name, value)[..], &[0x82]].concat();
+        let block = [&literal(0, name, value)[..], &[0x90]].concat();
         table.read(&block).unwrap();
-        assert_eq!(table.replaced(&block).unwrap(), [0x82]);
+        assert_eq!(table.replaced(&block).unwrap(), [0x90]);
     }
     let mut table = HeaderTable::default();
     let nothing = literal(0x40, b"", b"");
     assert!(table.read(&nothing).unwrap().is_to_replace);
     assert_eq!(table.replaced(&nothing), None);
+}
+
+/// Fields that make any block one of several frames.
+fn long_fields() -> Vec<u8> {
+    literal(0, b"x-long", &[b'v'; 100]).repeat(80)
+}
+
+#[test]
+fn fields_that_no_request_has_or_not_in_that_place_are_left_out_of_long_blocks() {
+    let (path, field) = (literal(0, b":path", b"/x"), literal(0, b"x", b"1"));
+    let (close, gzip) = (
+        literal(0, b"connection", b"close"),
+        literal(0, b"te", b"gzip"),
+    );
+    let long = long_fields();
+    for (block, kept) in [
+        ([&[0x82, 0x82, 0x84][..], &field], [&[0x82][..], &field]),
+        ([&[0x84], &path], [&[0x84], &[]]),
+        ([&field, &[0x82, 0x84]], [&field, &[]]),
+        ([&field, &path], [&field, &[]]),
+        ([&[0x84], &[0x88]], [&[0x84], &[]]),
+        ([&field, &close], [&field, &[]]),
+        ([&field, &gzip], [&field, &[]]),
+        ([&[0x82, 0x86, 0x84], &[0xb9]], [&[0x82, 0x86, 0x84], &[]]),
+    ] {
+        let (block, mut table) = (block.concat(), HeaderTable::default());
+        assert!(table.read(&block).unwrap().is_malformed, "{block:x?}");
+        let block = [&block[..], &long].concat();
+        let found = table.read(&block).unwrap();
+        assert!(found.is_malformed && found.is_to_replace);
+        let kept = [&kept.concat()[..], &long].concat();
+        assert!(table.replaced(&block).unwrap() == kept, "{kept:x?}");
+    }
+}
+
+#[test]
+fn a_field_that_is_not_in_its_place_keeps_its_name_in_a_short_block_alone() {
+    let misplaced = [&[0x84][..], &literal(0x40, b":path", b"/\"x")].concat();
+    let mut table = HeaderTable::default();
+    assert!(table.read(&misplaced).unwrap().is_malformed);
+    assert_eq!(table.take_path(), None);
+    assert!(!table.read(&[0xbe]).unwrap().is_malformed);
+    assert_eq!(table.take_path().as_deref(), Some(&b"/\"x"[..]));
+    let (block, mut table) = ([misplaced, long_fields()].concat(), HeaderTable::default());
+    assert!(table.read(&block).unwrap().is_malformed);
+    let expected = [&[0x84][..], &literal(0x40, b"xxxxx", b"xxx")].concat();
+    assert!(table.replaced(&block).unwrap().starts_with(&expected));
+    assert_eq!(table.take_path(), None);
+    assert!(table.read(&[0xbe]).unwrap().is_malformed);
+}
+
+#[test]
+fn a_field_that_no_request_has_stays_in_the_table_of_a_short_block() {
+    let mut table = HeaderTable::default();
+    let gzip = literal(0x40, b"te", b"gzip");
+    let found = table.read(&gzip).unwrap();
+    assert!(found.is_malformed && !found.is_to_replace);
+    assert!(table.read(&[0xbe]).unwrap().is_malformed);
+    let trailers = [
+        0x0f, 0x2f, 8, b't', b'r', b'a', b'i', b'l', b'e', b'r', b's',
+    ];
+    let found = table.read(&trailers).unwrap();
+    assert!(!found.is_malformed && !found.is_to_replace);
+    // In a long block it is left out where it is named by its index.
+    let block = [&[0xbe][..], &long_fields()].concat();
+    assert!(table.read(&block).unwrap().is_malformed);
+    assert!(table.replaced(&block).unwrap() == long_fields());
 }
 
 #[test]

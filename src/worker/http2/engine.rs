@@ -106,7 +106,9 @@ impl Engine {
             .max_frame_size(settings.http2_max_frame_size)
             .max_send_buffer_size(STREAM_BYTES_MAX)
             .max_pending_accept_reset_streams(UNSEEN_RESETS_MAX)
-            .max_concurrent_reset_streams(RESET_STREAMS_MAX);
+            .max_concurrent_reset_streams(RESET_STREAMS_MAX)
+            // Those that we reset for an error are bounded in time, not for the life of the connection.
+            .max_local_error_reset_streams(None);
         if settings.http2_max_header_list_size > 0 {
             builder.max_header_list_size(settings.http2_max_header_list_size);
         }
@@ -348,6 +350,20 @@ mod tests {
         };
         assert_eq!(request.uri().path(), "/");
         assert!(engine.has_streams());
+    }
+
+    #[test]
+    fn a_connection_lives_on_after_any_number_of_malformed_requests() {
+        let mut engine = engine();
+        engine.feed(&[PREFACE, SETTINGS].concat());
+        for stream in (1..6001_u32).step_by(2) {
+            let mut head = vec![0, 0, 5, 1, 5, 0, 0, 0, 0, 0x82, 0x86, 0x84, 0x90, 0x82];
+            head[5..9].copy_from_slice(&stream.to_be_bytes());
+            engine.feed(&head);
+            assert!(matches!(engine.poll(), Polled::Nothing));
+            assert!(!kinds(&engine).contains(&FrameKind::GoAway), "{stream}");
+        }
+        assert!(!engine.is_over());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::flood_guard::FloodGuard;
 use super::frame_length::{
     FLAG_PRIORITY, PRIORITY_FRAME_BYTES, has_right_length, header_block, write_header_frames,
 };
-use super::seen::{Seen, depends_on, note_path, note_priority};
+use super::seen::{Seen, depends_on_itself, note_path, note_priority};
 use super::sent_frames::SentFrames;
 use super::settings_check::SettingsCheck;
 use super::stream_inputs::{FrameUse, StreamInputs};
@@ -22,6 +22,9 @@ use crate::http::{BrokenBlock, FrameEvent, FrameHead, FrameKind, FrameScan, Head
 
 /// A header block may have as many bytes more than its limit: it is refused on its stream, when it is whole.
 const BLOCK_BYTES_BEYOND: usize = 256 * 1024;
+/// At the end of a head, what makes it one that the crate resets itself, before it takes a place among the streams: a pseudo-field
+/// behind another field, neither of which enters its table.
+const MALFORMED: &[u8] = &[0x90, 0x82];
 /// Without a limit.
 const BLOCK_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -60,6 +63,7 @@ struct Block {
     is_trailers: bool,
     /// It ends its stream.
     is_end: bool,
+    is_self_dependent: bool,
     /// Where the parts of the block are.
     parts: Vec<Range<usize>>,
 }
@@ -281,7 +285,7 @@ impl Inspection {
         let fault = match head.kind {
             FrameKind::Priority if head.length == PRIORITY_FRAME_BYTES => {
                 let said = &arrived.all[frame.start + FrameHead::BYTES..frame.end];
-                match self.streams.is_idle(head.stream) && depends_on(head.stream, said) {
+                match self.streams.is_idle(head.stream) && depends_on_itself(head.stream, said) {
                     true => arrived.leave_out(frame),
                     false => note_priority(head.stream, said, seen),
                 }
@@ -309,6 +313,7 @@ impl Inspection {
         let part = header_block(head, &all[payload.clone()]).ok_or(Violation::Padding)?;
         if head.kind == FrameKind::Headers && head.has(FLAG_PRIORITY) {
             let said = &all[payload.start..payload.start + part.start];
+            self.block.is_self_dependent = depends_on_itself(stream, said);
             note_priority(stream, said, seen);
         }
         let part = part.start + payload.start..part.end + payload.start;
@@ -327,7 +332,10 @@ impl Inspection {
         };
         let found = self.table.read(block);
         let found = found.map_err(|BrokenBlock| Violation::Compression)?;
-        if found.is_malformed || self.block.is_trailers && found.is_bad_in_trailers {
+        // The crate would not decode one that depends on itself, and its table would not be the client's any more.
+        let is_self_dependent = std::mem::take(&mut self.block.is_self_dependent);
+        let is_malformed = found.is_malformed || is_self_dependent;
+        if self.block.is_trailers && (is_malformed || found.is_bad_in_trailers) {
             seen.faults.push((stream, StreamFault::Malformed));
         }
         if !self.block.is_trailers {
@@ -335,8 +343,14 @@ impl Inspection {
         }
         note_path(stream, self.table.take_path(), seen);
         let begin = self.block.begin.take();
-        if let Some(begin) = begin.filter(|_| found.is_to_replace) {
-            let block = self.table.replaced(block).ok_or(Violation::EmptyField)?;
+        // The crate takes five CONTINUATION frames where the block would fit into one.
+        let is_to_join = self.block.parts.len() > 1;
+        let is_to_change = found.is_to_replace || is_malformed || is_to_join;
+        if let Some(begin) = begin.filter(|_| is_to_change) {
+            let mut block = self.table.replaced(block).ok_or(Violation::EmptyField)?;
+            if is_malformed && !self.block.is_trailers {
+                block.extend_from_slice(MALFORMED);
+            }
             arrived.leave_out(begin..end);
             write_header_frames(stream, self.block.is_end, &block, &mut arrived.pass);
         }
@@ -352,13 +366,13 @@ impl Inspection {
         self.guard.on_early_reset()
     }
 
-    /// Look at what is written.
+    /// Look at what is written, and soften what the crate is too hard in.
     ///
     /// # Errors
     /// The client has made us reset too many streams.
     pub(super) fn inspect_output(
         &mut self,
-        bytes: &[u8],
+        bytes: &mut [u8],
         seen: &mut Seen,
     ) -> Result<(), Violation> {
         let (guard, streams) = (&mut self.guard, &mut self.streams);

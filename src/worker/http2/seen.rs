@@ -58,10 +58,10 @@ pub(super) fn note_priority(stream: u32, bytes: &[u8], seen: &mut Seen) {
     }
 }
 
-/// Whether a stream of this priority depends on `stream`. The library resets one that depends on itself, even if it is idle;
-/// RFC 9113 section 5.3.2 gives that no meaning.
-pub(super) fn depends_on(stream: u32, priority: &[u8]) -> bool {
-    let [first, rest @ .., _weight] = priority else {
+/// Whether a priority, which may stand behind the length of padding, makes `stream` depend on itself. The library resets one that
+/// does, even if it is idle; RFC 9113 section 5.3.2 gives that no meaning.
+pub(super) fn depends_on_itself(stream: u32, priority: &[u8]) -> bool {
+    let Some([first, rest @ .., _weight]) = priority.last_chunk::<5>() else {
         return false;
     };
     let named = rest.iter().fold(u32::from(first & 0x7f), |named, byte| {

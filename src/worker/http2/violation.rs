@@ -118,7 +118,7 @@ impl Violation {
 /// Errors of a stream alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StreamFault {
-    /// RFC 9113 sections 8.1 and 8.2.1.
+    /// Of trailers: RFC 9113 sections 8.1 and 8.2.1.
     Malformed,
     /// RFC 9113 section 6.9.
     EmptyWindowUpdate,

@@ -40,7 +40,10 @@ impl Inspected {
         let Self {
             inspection, seen, ..
         } = self;
-        let passes = |_: &usize| inspection.inspect_output(frame, seen).is_ok();
+        let passes = |_: &usize| {
+            let mut sent = frame.to_vec();
+            inspection.inspect_output(&mut sent, seen).is_ok()
+        };
         (0..most).take_while(passes).count()
     }
 
@@ -166,7 +169,7 @@ fn pseudo_fields_in_trailers_are_found() {
 }
 
 #[test]
-fn everything_is_passed_on_in_order_however_it_is_cut() {
+fn everything_is_passed_on_in_order_and_header_blocks_whole_however_it_is_cut() {
     let good = [
         frame(1, 1, 1, &[0x82]),
         frame(9, 0, 1, &[0x86]),
@@ -178,12 +181,14 @@ fn everything_is_passed_on_in_order_however_it_is_cut() {
         frame(1, 5, 3, &[0x90]),
     ]
     .concat();
+    let rest = &good[30..];
     for step in 1..30 {
         let mut inspected = Inspected::new();
         for piece in good.chunks(step) {
             assert_eq!(inspected.send(piece), Ok(()));
         }
-        assert_eq!(inspected.passed, good, "in steps of {step}");
+        let joined = [&frame(1, 5, 1, &[0x82, 0x86, 0x84]), rest].concat();
+        assert_eq!(inspected.passed, joined, "in steps of {step}");
         assert!(inspected.inspection.held.is_empty());
     }
 }
@@ -250,7 +255,7 @@ fn nothing_stands_within_a_header_block() {
 }
 
 #[test]
-fn a_block_with_forbidden_bytes_is_passed_on_without_them_and_its_stream_has_an_error() {
+fn a_block_with_forbidden_bytes_is_passed_on_without_them_and_malformed_all_the_same() {
     // GET, http, /, and a name in upper case that enters the table.
     let block = [0x82, 0x86, 0x84, 0x40, 1, b'X', 1, b'v'];
     let (first, second) = block.split_at(5);
@@ -261,14 +266,14 @@ fn a_block_with_forbidden_bytes_is_passed_on_without_them_and_its_stream_has_an_
             for piece in bytes.chunks(step) {
                 assert_eq!(inspected.send(piece), Ok(()));
             }
-            let fixed = frame(1, 5, 1, &[0x82, 0x86, 0x84, 0x40, 1, b'x', 1, b'x']);
-            assert_eq!(inspected.passed, fixed);
-            assert_eq!(inspected.seen.faults, [(1, StreamFault::Malformed)]);
-            // Who refers to it later is malformed too, and needs no other bytes.
-            let again = frame(1, 5, 3, &[0x82, 0x86, 0x84, 0xbe]);
-            assert_eq!(inspected.send(&again), Ok(()));
+            let fixed = [&[0x82, 0x86, 0x84, 0x40, 1, b'x', 1, b'x'], MALFORMED].concat();
+            assert_eq!(inspected.passed, frame(1, 5, 1, &fixed));
+            // Who refers to it later is malformed too.
+            let again = [0x82, 0x86, 0x84, 0xbe];
+            assert_eq!(inspected.send(&frame(1, 5, 3, &again)), Ok(()));
+            let again = frame(1, 5, 3, &[&again, MALFORMED].concat());
             assert!(inspected.passed.ends_with(&again));
-            assert_eq!(inspected.seen.faults.len(), 2);
+            assert!(inspected.seen.faults.is_empty());
         }
     }
 }
@@ -280,6 +285,42 @@ fn a_block_that_cannot_be_decoded_ends_the_connection() {
     let bytes = [&good[..], &frame(1, 5, 3, &[0xbe])].concat();
     assert_eq!(inspected.send(&bytes), Err(Violation::Compression));
     assert_eq!(inspected.passed, good);
+}
+
+#[test]
+fn a_head_that_depends_on_itself_is_malformed() {
+    let own = [&[0, 0, 0, 3, 16][..], &[0x82, 0x86, 0x84]].concat();
+    let padded = [&[1][..], &own, &[0]].concat();
+    let cut = [frame(1, 1 | FLAG_PRIORITY, 3, &own), frame(9, 4, 3, &[])].concat();
+    for bytes in [
+        frame(1, 5 | FLAG_PRIORITY, 3, &own),
+        frame(1, 5 | FLAG_PRIORITY | FLAG_PADDED, 3, &padded),
+        cut,
+    ] {
+        let mut inspected = Inspected::new();
+        assert_eq!(inspected.send(&bytes), Ok(()));
+        let expected = [&[0x82, 0x86, 0x84], MALFORMED].concat();
+        assert_eq!(inspected.passed, frame(1, 5, 3, &expected));
+        let next = frame(1, 5, 5, &[0x82, 0x86, 0x84]);
+        assert_eq!(inspected.send(&next), Ok(()));
+        assert!(inspected.passed.ends_with(&next));
+        assert!(inspected.seen.faults.is_empty());
+    }
+}
+
+#[test]
+fn the_reset_behind_the_engines_own_answer_is_no_error() {
+    let mut inspected = Inspected::new();
+    assert_eq!(inspected.send(&frame(1, 4, 1, &[0x83])), Ok(()));
+    let mut sent = [frame(1, 5, 1, &[]), frame(3, 0, 1, &[0, 0, 0, 1])].concat();
+    let verdict = inspected
+        .inspection
+        .inspect_output(&mut sent, &mut inspected.seen);
+    assert_eq!(verdict, Ok(()));
+    let softened = [frame(1, 5, 1, &[]), frame(3, 0, 1, &[0; 4])].concat();
+    assert_eq!(sent, softened);
+    assert_eq!(inspected.seen.crate_answers, [1]);
+    assert!(inspected.seen.own_resets.is_empty());
 }
 
 #[test]
@@ -341,13 +382,13 @@ fn some_block(random: &mut u64) -> Vec<u8> {
         *random ^= *random << 17;
         *random % most
     };
-    let names: [&[u8]; 9] = [
-        b"x-a", b"X", b"", b":path", b":method", b":status", b":x", b"cookie", b"te",
+    let names: [&[u8]; 10] = [
+        b"x-a", b"X", b"", b":path", b":method", b":status", b":x", b"cookie", b"te", b"upgrade",
     ];
     let values: [&[u8]; 6] = [b"", b"v", b"a\0", b"\xff\xfe", b" x", b"\x7f"];
     let mut block = vec![0x82, 0x86, 0x84];
     for _ in 0..next(6) {
-        let (name, value) = (names[next(9) as usize], values[next(6) as usize]);
+        let (name, value) = (names[next(10) as usize], values[next(6) as usize]);
         match next(5) {
             0 => block.push(0x80 | next(80) as u8),
             1 => block.push(next(256) as u8),
@@ -386,7 +427,13 @@ fn no_block_that_passes_ends_the_connection() {
         for at in 0..50 {
             let block = some_block(&mut random);
             inspected.passed.clear();
-            if inspected.send(&frame(1, 5, 2 * at + 1, &block)).is_err() {
+            let (first, second) = block.split_at(random as usize % (block.len() + 1));
+            let stream = 2 * at + 1;
+            let frames = match at % 2 {
+                0 => frame(1, 5, stream, &block),
+                _ => [frame(1, 1, stream, first), frame(9, 4, stream, second)].concat(),
+            };
+            if inspected.send(&frames).is_err() {
                 broken += 1;
                 break;
             }
