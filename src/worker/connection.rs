@@ -336,6 +336,9 @@ impl Connection {
                 }
             }
             Protocol::Http2(mut http2) => {
+                if requests.shutdown.has_cut() {
+                    http2.part_at_once(&mut link);
+                }
                 http2.close(requests);
                 Ending::Orderly
             }

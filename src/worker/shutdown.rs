@@ -80,6 +80,11 @@ impl Shutdown {
         self.exit_code
     }
 
+    /// Connections are closed with what is under way.
+    pub(super) fn has_cut(&self) -> bool {
+        self.has_cut
+    }
+
     /// Why a connection is gone whose request was not answered.
     pub(super) fn reason_of_gone(&self) -> &'static str {
         if self.has_cut { CUT } else { CLIENT_GONE }

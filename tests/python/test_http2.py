@@ -588,6 +588,24 @@ def test_term_says_goodbye_twice_and_finishes(h2, gates, is_busy):
     assert one.wait_exit() == 0
 
 
+@pytest.mark.parametrize("is_busy", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_stop_that_waits_for_nothing_says_which_requests_were_taken(h2, gates, number, is_busy):
+    one = h2("--graceful-timeout", "1")
+    with connect(one) as client:
+        assert client.reply(client.ask()).body == b"hello"
+        last = 1
+        if is_busy:
+            last = client.ask("/gate/held")
+            gates.wait_reached("held")
+        one.send_signal(number)
+        if number == signal.SIGTERM:
+            # The client does not say what is on its way, and the request outlives `graceful_timeout`.
+            client.wait(GoAwayFrame)
+        assert client.end()[-1] == (last, NO_ERROR)
+        gates.open("held")
+
+
 def test_a_silent_client_does_not_hold_a_stop(h2):
     one = h2()
     with connect(one) as client:

@@ -8,6 +8,7 @@ use h2::Reason;
 use std::time::Instant;
 
 use super::Http2;
+use super::engine::Polled;
 use super::goodbye_stage::Goodbye;
 use crate::pool::ConnId;
 use crate::worker::connection_lifecycle::{Action, MADE_ROOM, State};
@@ -172,6 +173,17 @@ impl Http2 {
     /// Since when its client takes nothing of the responses that it could take.
     pub(in crate::worker) fn stalled_since(&self) -> Option<Instant> {
         self.mux.stalled_since()
+    }
+
+    /// The worker does not wait for anything more. Requests behind the last that was taken may be sent elsewhere.
+    pub(in crate::worker) fn part_at_once(&mut self, link: &mut Link) {
+        if self.engine.is_over() || !link.write.is_empty() {
+            return;
+        }
+        self.engine.go_away(Reason::NO_ERROR);
+        while let Polled::Request(..) = self.engine.poll() {}
+        link.write
+            .send(&mut self.engine.take_output(), &mut link.transport);
     }
 
     /// Say goodbye for good.
