@@ -279,6 +279,9 @@ class Server:
             self.connect().close()
         except (ConnectionRefusedError, FileNotFoundError):
             return True
+        except ConnectionResetError:
+            # The listener was closed while this connection was in its backlog: the next one is refused.
+            return False
         return False
 
     def wait_gone(self, patience: float = PATIENCE_S) -> None:
