@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,12 @@ from harness import HAS_GIL
 pytestmark = pytest.mark.ours
 
 APP = Path(__file__).parent / "apps" / "loaded_modules.py"
+
+
+def frozen_by_python() -> int:
+    """CPython 3.12 passes over some objects from its start."""
+    command = [sys.executable, "-c", "import gc; print(gc.get_freeze_count())"]
+    return int(subprocess.check_output(command, timeout=20))
 
 
 def loaded(one) -> dict:
@@ -33,7 +41,7 @@ GREEN = pytest.mark.skipif(not HAS_GIL, reason="greenlets are not safe without a
 )
 def test_where_it_would_not_be_shared_or_is_to_be_patched_nothing_is_imported(server, arguments, workers):
     said = loaded(server("loaded_modules:app", *arguments, workers=workers))
-    assert said["frozen"] == 0
+    assert said["frozen"] == frozen_by_python()
 
 
 def test_a_file_of_the_application_is_no_module_of_the_arbiter(server, tmp_path):
