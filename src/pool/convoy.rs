@@ -29,11 +29,11 @@ const PATIENCE_MIN_MICROS: u64 = ALONE_MICROS as u64;
 const PATIENCE_MAX_MICROS: u64 = 250_000;
 /// After so many jobs the mean service time has forgotten the convoy, and the trial was worth it.
 const TRIAL_JOBS: u32 = 64;
-/// A convoy that has formed again is broken after so many microseconds,
+/// A convoy that has formed again is broken after so many microseconds. Where that did not help, it is tried again after
+/// twice the last pause or [`PAUSE_PARTS`] times as long as the trial took,
 const PAUSE_MIN: u64 = 50_000;
-/// and where that did not help, it is tried again after twice the last pause,
+/// and after so many at the latest.
 const PAUSE_MAX: u64 = 6_400_000;
-/// or this many times as long as the trial took, but not later than [`PAUSE_MAX`].
 const PAUSE_PARTS: u64 = 50;
 
 /// What was seen of one job.
@@ -74,7 +74,7 @@ pub(super) struct ConvoyBreaker {
     drained_at: AtomicU64,
     /// How long the next one is awaited, in microseconds.
     patience: AtomicU64,
-    /// How long it then had to wait.
+    /// The last pause between trials, in the same unit.
     pause: AtomicU64,
 }
 
