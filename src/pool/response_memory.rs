@@ -8,7 +8,8 @@
 //!
 //! Where no file can be written the response is sent from memory all the same, and its thread waits for the client, as the
 //! thread of a stream does ([`UnsentBytes::overdraw`]): memory is bounded by the number of threads, and nothing is lost. When
-//! all other threads wait like that, the last one is hurried: its client has to take 64 KiB per second, or is closed.
+//! all other threads wait like that, the last one is hurried: its client has to acknowledge 64 KiB per second, or is
+//! closed.
 
 use std::io;
 use std::os::fd::AsRawFd as _;

@@ -163,7 +163,13 @@ impl Connection {
     pub(super) fn has_expired(&mut self, id: ConnId, clock: &mut Clock) -> bool {
         match &mut self.protocol {
             Protocol::Http2(http2) if id.stream != 0 => http2.has_expired(id, clock),
-            _ => self.link.lifecycle.has_expired(clock),
+            _ => {
+                if self.link.lifecycle.is_hurried() {
+                    let left = self.unacknowledged_bytes();
+                    self.link.lifecycle.await_hurried_client(0, left, clock);
+                }
+                self.link.lifecycle.has_expired(clock)
+            }
         }
     }
 

@@ -100,6 +100,8 @@ pub(super) enum Pace {
 pub(super) struct Lifecycle {
     state: State,
     timer: Timer,
+    /// What the client had not acknowledged when that was asked last, if it is hurried.
+    unacknowledged: Option<u32>,
 }
 
 impl Lifecycle {
@@ -110,6 +112,7 @@ impl Lifecycle {
                 accepted: clock.now(),
             },
             timer: Timer::new(conn),
+            unacknowledged: None,
         };
         lifecycle.arm(Timeout::Header, clock);
         lifecycle
@@ -258,22 +261,51 @@ impl Lifecycle {
         self.timer.clear();
     }
 
-    /// A response waits for the client to take more of it, who has taken `bytes` just now.
-    pub(super) fn await_client(&mut self, bytes: u64, pace: Pace, clock: &mut Clock) {
+    /// A response waits for the client to take more of it, of which its socket has taken `bytes` just now.
+    pub(super) fn await_client(&mut self, bytes: u64, clock: &mut Clock) {
+        self.unacknowledged = None;
+        match self.note_taken(bytes, clock) {
+            true => self.arm(Timeout::Send, clock),
+            false if bytes == 0 => {}
+            false => clock.extend_send(&mut self.timer, saturated(bytes)),
+        }
+    }
+
+    /// So does one for which the last free thread waits. The socket takes nothing for seconds of one that reads slowly and
+    /// then a megabyte, so what counts is what the client has acknowledged; `None`: the kernel does not say.
+    pub(super) fn await_hurried_client(
+        &mut self,
+        bytes: u64,
+        unacknowledged: Option<u32>,
+        clock: &mut Clock,
+    ) {
+        let began = self.note_taken(bytes, clock);
+        let before = std::mem::replace(&mut self.unacknowledged, unacknowledged);
+        let acknowledged = match (before, unacknowledged) {
+            (Some(before), Some(left)) => (u64::from(before) + bytes).saturating_sub(left.into()),
+            _ => bytes,
+        };
+        match began {
+            true => self.arm(Timeout::HurriedSend, clock),
+            false if acknowledged == 0 => {}
+            false => clock.extend_hurried_send(&mut self.timer, saturated(acknowledged)),
+        }
+    }
+
+    /// Whether its client is one of those.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.is_sending() && self.unacknowledged.is_some()
+    }
+
+    /// Whether a response begins to wait.
+    fn note_taken(&mut self, bytes: u64, clock: &Clock) -> bool {
         let (began, moved) = match self.state {
             State::Sending { moved } if bytes == 0 => (false, moved),
             State::Sending { .. } => (false, clock.now()),
             _ => (true, clock.now()),
         };
         self.state = State::Sending { moved };
-        let taken = u32::try_from(bytes).unwrap_or(u32::MAX);
-        match (pace, began) {
-            (Pace::Ordinary, true) => self.arm(Timeout::Send, clock),
-            (Pace::Hurried, true) => self.arm(Timeout::HurriedSend, clock),
-            (_, false) if taken == 0 => {}
-            (Pace::Ordinary, false) => clock.extend_send(&mut self.timer, taken),
-            (Pace::Hurried, false) => clock.extend_hurried_send(&mut self.timer, taken),
-        }
+        began
     }
 
     /// Everything is written of a response that goes on.
@@ -332,6 +364,10 @@ impl Lifecycle {
     }
 }
 
+fn saturated(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -385,10 +421,10 @@ mod tests {
         let (mut lifecycle, mut clock) = lifecycle();
         lifecycle.dispatched();
         assert_eq!(lifecycle.due(), None);
-        lifecycle.await_client(0, Pace::Ordinary, &mut clock);
+        lifecycle.await_client(0, &mut clock);
         let due = lifecycle.due();
         clock.advance(MOMENT);
-        lifecycle.await_client(0, Pace::Ordinary, &mut clock);
+        lifecycle.await_client(0, &mut clock);
         assert_eq!(lifecycle.due(), due, "the client has taken nothing");
         lifecycle.caught_up();
         assert_eq!(
@@ -401,18 +437,18 @@ mod tests {
     fn a_client_that_trickles_uses_its_time_up_and_one_that_has_caught_up_begins_anew() {
         let (mut lifecycle, mut clock) = lifecycle();
         lifecycle.dispatched();
-        lifecycle.await_client(1_000_000, Pace::Ordinary, &mut clock);
+        lifecycle.await_client(1_000_000, &mut clock);
         let due = lifecycle.due();
         for _ in 0..59 {
             clock.advance(MOMENT);
-            lifecycle.await_client(1, Pace::Ordinary, &mut clock);
+            lifecycle.await_client(1, &mut clock);
         }
         assert!(lifecycle.due() < due.map(|due| due + MOMENT));
-        lifecycle.await_client(240 * 60, Pace::Ordinary, &mut clock);
+        lifecycle.await_client(240 * 60, &mut clock);
         assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT * 60));
         clock.advance(MOMENT * 59);
         lifecycle.caught_up();
-        lifecycle.await_client(0, Pace::Ordinary, &mut clock);
+        lifecycle.await_client(0, &mut clock);
         assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT * 60));
     }
 
@@ -448,11 +484,11 @@ mod tests {
             None,
             "it is the application's"
         );
-        lifecycle.await_client(1, Pace::Ordinary, &mut clock);
+        lifecycle.await_client(1, &mut clock);
         clock.advance(MOMENT);
         assert_eq!(spare(&lifecycle, &clock, Connections), None);
         assert_eq!(spare(&lifecycle, &clock, DESCRIPTORS), Some(Spare::Stalled));
-        lifecycle.await_client(1, Pace::Ordinary, &mut clock);
+        lifecycle.await_client(1, &mut clock);
         assert_eq!(spare(&lifecycle, &clock, Threads), Some(Spare::Stalled));
         assert_eq!(spare(&lifecycle, &clock, Connections), None, "it reads");
         lifecycle.await_body(&mut clock);
@@ -470,15 +506,34 @@ mod tests {
     #[test]
     fn a_client_in_a_hurry_has_a_second() {
         let (mut lifecycle, mut clock) = lifecycle();
-        lifecycle.await_client(0, Pace::Hurried, &mut clock);
+        lifecycle.await_hurried_client(300_000, Some(200_000), &mut clock);
         assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT));
         clock.advance(MOMENT / 2);
-        lifecycle.await_client(0, Pace::Hurried, &mut clock);
+        lifecycle.await_hurried_client(0, Some(200_000), &mut clock);
         assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT / 2));
-        lifecycle.await_client(1024, Pace::Hurried, &mut clock);
+        lifecycle.await_hurried_client(0, Some(200_000 - 1024), &mut clock);
         assert!(lifecycle.due() < Some(clock.now() + MOMENT * 3 / 5));
-        lifecycle.await_client(1_000_000, Pace::Hurried, &mut clock);
-        assert_eq!(lifecycle.due(), Some(clock.now() + MOMENT));
+    }
+
+    #[test]
+    fn what_a_client_in_a_hurry_acknowledges_counts() {
+        let (mut lifecycle, mut clock) = lifecycle();
+        lifecycle.await_hurried_client(3_000_000, Some(3_000_000), &mut clock);
+        assert!(lifecycle.is_hurried());
+        let mut left = 3_000_000;
+        for _ in 0..20 {
+            clock.advance(MOMENT);
+            left -= 100_000;
+            lifecycle.await_hurried_client(0, Some(left), &mut clock);
+            assert!(!lifecycle.has_expired(&mut clock), "{left} left");
+        }
+        lifecycle.await_hurried_client(1_000_000, Some(left + 1_000_000), &mut clock);
+        clock.advance(MOMENT * 2);
+        lifecycle.await_hurried_client(0, Some(left + 1_000_000), &mut clock);
+        assert!(
+            lifecycle.has_expired(&mut clock),
+            "its socket took bytes, it did not"
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::shared_io::SharedIo;
 use super::transport::Transport;
 use super::usage::Usage;
 use super::write_side::{Progress, WriteBudget, WriteError, WriteSide};
+use crate::net::unacknowledged_bytes;
 
 /// See the module.
 #[derive(Debug)]
@@ -55,8 +56,14 @@ pub(super) fn flush(
         Progress::Blocked { written } => (Action::Wait, written),
         Progress::ShareUsed { written } => (Action::Resume, written),
     };
-    link.lifecycle
-        .await_client(written, pace, &mut requests.clock);
+    let clock = &mut requests.clock;
+    match pace {
+        Pace::Ordinary => link.lifecycle.await_client(written, clock),
+        Pace::Hurried => {
+            let left = unacknowledged_bytes(&link.transport);
+            link.lifecycle.await_hurried_client(written, left, clock);
+        }
+    }
     Ok(Some(action))
 }
 

@@ -18,6 +18,8 @@ const LAST_REQUEST: Duration = Duration::from_millis(500);
 const LINGERING_CLOSE: Duration = Duration::from_secs(2);
 /// A client that the last free thread waits for, because there is no room for its response, has this long to take something.
 const HURRIED_SEND: Duration = Duration::from_secs(1);
+/// One that has taken something may rest for that long at most: small buffers are acknowledged twice in a second.
+const HURRIED_REST: Duration = Duration::from_secs(2);
 /// What a byte gives back of it: 64 KiB per second is the least.
 const HURRIED_PER_BYTE: Duration = Duration::from_nanos(1_000_000_000 / (64 * 1024));
 
@@ -214,7 +216,7 @@ impl Clock {
 
     /// So has a client that the last free thread waits for.
     pub(super) fn extend_hurried_send(&mut self, timer: &mut Timer, bytes: u32) {
-        self.extend(timer, (Some(HURRIED_SEND), Some(HURRIED_PER_BYTE)), bytes);
+        self.extend(timer, (Some(HURRIED_REST), Some(HURRIED_PER_BYTE)), bytes);
     }
 
     /// Each byte moves the deadline by its share of a second at the least rate, but to no later than the whole timeout from

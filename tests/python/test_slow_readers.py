@@ -192,3 +192,23 @@ def test_clients_that_read_slowly_keep_their_descriptors(server):
         read_slowly(other)
         assert other.read_response().status == 200
         assert bodies == [made(size, number)[: len(body)] for number, body in enumerate(bodies)]
+
+
+def test_a_client_that_reads_slowly_keeps_the_last_free_thread(server):
+    """100 KB per second on a full disk: of a client for which the last thread waits the socket takes nothing for
+    seconds, then a megabyte, which was taken for standing still. Another one that reads nothing goes soon."""
+    limited = ["sh", "-c", 'ulimit -f 256; exec "$@"', "sh", *COMMAND]
+    one = server(APP, "--threads", "1", command=limited, env={"FERRICORN_RESPONSE_BUFFER_TOTAL": "100000"})
+    with Client(one.address, PATIENCE_S, receive_buffer=16384) as reader:
+        reader.send_request("GET", f"/made?size={8 * MIB}&seed=3")
+        reader.read_head()
+        body, began = b"", time.monotonic()
+        while time.monotonic() < began + 6:
+            body += reader.read_exactly(10_000)
+            time.sleep(0.1)
+        assert body == made(8 * MIB, 3)[: len(body)]
+    with contextlib.ExitStack() as stack:
+        that_read_nothing(stack, one, 1, "list")
+        began = time.monotonic()
+        assert one.get("/").status == 200
+        assert time.monotonic() - began < 5
