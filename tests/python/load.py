@@ -107,16 +107,16 @@ class Load:
                     streams = await self._connect()
                 step = "reused" if kept and count > 1 else "new"
                 closes = await asyncio.wait_for(self._ask(streams, word, kept), PATIENCE_S)
-            except ConnectionRefusedError as error:
-                if self.until_refused:
+            except (ConnectionError, asyncio.IncompleteReadError) as error:
+                is_refused = isinstance(error, ConnectionRefusedError)
+                # A listener that closes also resets a connection that it has begun: nothing was sent on it.
+                is_cut_off = step == "connect" and self.context is None and isinstance(error, ConnectionResetError)
+                if self.until_refused and (is_refused or is_cut_off):
                     self.counters.sent -= 1
                     return
-                self.counters.fault("refused", f"{step} {error!r}")
+                self.counters.fault("refused" if is_refused else "reset", f"{step} {error!r}")
                 closes = True
-                await asyncio.sleep(0.01)
-            except (ConnectionError, asyncio.IncompleteReadError) as error:
-                self.counters.fault("reset", f"{step} {error!r}")
-                closes = True
+                await asyncio.sleep(0.01 if is_refused else 0)
             except (OSError, ValueError, asyncio.TimeoutError) as error:
                 self.counters.fault("failed", f"{step} {error!r}")
                 closes = True
