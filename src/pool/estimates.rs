@@ -20,6 +20,11 @@ const fn moving_mean(mean: u32, sample: u32, weight: u32) -> u32 {
     mean - mean / weight + sample / weight
 }
 
+/// The same of a share, in parts of [`ALL_JOBS`].
+const fn moving_share(share: u32, is_one: bool, weight: u32) -> u32 {
+    moving_mean(share, if is_one { ALL_JOBS } else { 0 }, weight)
+}
+
 /// The mean service time in microseconds after a job that lasted `lasted`.
 #[inline]
 pub(super) fn service_mean(mean: u32, lasted: Duration) -> u32 {
@@ -30,14 +35,12 @@ pub(super) fn service_mean(mean: u32, lasted: Duration) -> u32 {
 /// The share of jobs that wait, after one that did or did not.
 #[inline]
 pub(super) fn waiting_share(share: u32, has_waited: bool) -> u32 {
-    let sample = if has_waited { ALL_JOBS } else { 0 };
-    moving_mean(share, sample, WAITING_WEIGHT)
+    moving_share(share, has_waited, WAITING_WEIGHT)
 }
 
 /// The share of jobs that may be in a convoy, after one that may or may not.
 pub(super) fn suspect_share(share: u32, is_suspect: bool) -> u32 {
-    let sample = if is_suspect { ALL_JOBS } else { 0 };
-    moving_mean(share, sample, SUSPECT_WEIGHT)
+    moving_share(share, is_suspect, SUSPECT_WEIGHT)
 }
 
 /// The share of the last connections that brought one request only.
@@ -48,8 +51,7 @@ impl OneRequestShare {
     /// A connection that has brought requests is over; it was kept open for more than one, or was not.
     #[inline]
     pub fn note(&mut self, was_kept: bool) {
-        let sample = if was_kept { 0 } else { ALL_JOBS };
-        self.0 = moving_mean(self.0, sample, ONE_REQUEST_WEIGHT);
+        self.0 = moving_share(self.0, !was_kept, ONE_REQUEST_WEIGHT);
     }
 
     /// Whether it is more than half.

@@ -221,11 +221,10 @@ impl PoolThread {
             let lasted = now.saturating_duration_since(since);
             stats.note_service(lasted);
             if let Some(waits) = self.sampler.end() {
-                let ended = now;
                 let sample = Sample {
                     waits,
                     lasted,
-                    ended,
+                    ended: now,
                 };
                 stats.note_sample(sample, || self.pool.wakeup().is_another_awake());
             }

@@ -62,6 +62,7 @@ mod tests {
                 sampler.end()
             })
             .collect();
-        assert_eq!(samples, [1; 3], "one job in {SAMPLED} is a sample");
+        assert_eq!(samples.len(), 3, "one job in {SAMPLED} is a sample");
+        assert!(samples.iter().all(|waits| *waits >= 1), "{samples:?}");
     }
 }
