@@ -7,11 +7,13 @@ import json
 import os
 import platform
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from scenarios import LOADS, Bench
 
+OURS = "ferricorn"
 COLUMNS = {
     "requests_per_s": ("req/s", "{:,.0f}"),
     "p50_ms": ("p50 ms", "{:.2f}"),
@@ -57,16 +59,40 @@ def about(scenario: str) -> str:
     return LOADS[scenario].about if scenario in LOADS else getattr(Bench, scenario).__doc__ or ""
 
 
-def overview(report: dict) -> list[str]:
-    """One table of CPU per request: a line per scenario, a column per server."""
+def ratio(ours: list[dict], theirs: list[dict], key: str) -> float | None:
+    """The median of the rounds' ratios: what a round has in common, such as a noisy neighbour, cancels out."""
+    rounds = [(one.get(key), other.get(key)) for one, other in zip(ours, theirs, strict=True)]
+    ratios = [one / other for one, other in rounds if one is not None and other]
+    return statistics.median(ratios) if ratios else None
+
+
+def table(report: dict, title: str, cell: Callable[[dict[str, list[dict]], str], str | None]) -> list[str]:
+    """A line per scenario, a column per server; scenarios for which no server has a figure are left out."""
     names = list(report["versions"])
-    lines = ["", "## Server CPU per request, µs", ""]
+    lines = ["", f"## {title}", ""]
     lines.append("| scenario | " + " | ".join(f"{name} {report['versions'][name]}" for name in names) + " |")
     lines.append("| --- |" + " ---: |" * len(names))
     for scenario, by_server in report["results"].items():
-        costs = [median(by_server[name], "cpu_us_per_request") for name in names]
-        if any(cost is not None for cost in costs):
-            lines.append(f"| {scenario} | " + " | ".join("–" if c is None else f"{c:.1f}" for c in costs) + " |")
+        cells = [cell(by_server, name) for name in names]
+        if any(cells):
+            lines.append(f"| {scenario} | " + " | ".join(each or "–" for each in cells) + " |")
+    return lines
+
+
+def overview(report: dict) -> list[str]:
+    """CPU per request of every server, and ours against each."""
+
+    def cost(by_server: dict[str, list[dict]], name: str) -> str | None:
+        value = median(by_server[name], "cpu_us_per_request")
+        return None if value is None else f"{value:.1f}"
+
+    def against(by_server: dict[str, list[dict]], name: str) -> str | None:
+        value = None if name == OURS else ratio(by_server[OURS], by_server[name], "cpu_us_per_request")
+        return None if value is None else f"{value:.2f}"
+
+    lines = table(report, "Server CPU per request, µs", cost)
+    if OURS in report["versions"] and len(report["versions"]) > 1:
+        lines += table(report, f"CPU of {OURS} / CPU of the other, median of the rounds", against)
     return lines
 
 

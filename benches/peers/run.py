@@ -1,6 +1,7 @@
 """Compare servers end to end: `python benches/peers/run.py`, or `make peers`. See README.md for what and how.
 
-Each round runs every server once per scenario, one after the other, so that a noisy minute hits all of them.
+Each round runs every server once per scenario, one after the other, so that a noisy minute hits all of them. Every
+second round has the opposite order, so that no server always follows the same one.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main() -> None:
     results: dict[str, dict[str, list[Figures]]] = {name: {peer.name: [] for peer in peers} for name in chosen.scenario}
     for number in range(1, chosen.rounds + 1):
         for name in chosen.scenario:
-            for peer in peers:
+            for peer in peers if number % 2 else peers[::-1]:
                 try:
                     figures = bench.run(name, peer)
                 except (OSError, RuntimeError) as error:
