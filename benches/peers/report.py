@@ -92,7 +92,7 @@ def overview(report: dict) -> list[str]:
 
     lines = table(report, "Server CPU per request, µs", cost)
     if OURS in report["versions"] and len(report["versions"]) > 1:
-        lines += table(report, f"CPU of {OURS} / CPU of the other, median of the rounds", against)
+        lines += table(report, f"CPU per request: {OURS} / the other, median of the rounds", against)
     return lines
 
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::fork_guard::GuardedFile;
 use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead, StreamPriority};
 
+use super::borrowed_buffer::BorrowedBuffer;
 use super::buffer_pool::BodyBytes;
 use super::conn_id::ConnId;
 use super::response_files::PieceFile;
@@ -242,13 +243,6 @@ impl ResponseBody {
         });
         std::iter::once(self.bytes.as_slice()).chain(pieces)
     }
-}
-
-/// Bytes that belong to the application. The loop reads them; when it has finished they go back through
-/// [`super::Pool::defer_drop`] and are dropped on a pool thread.
-pub trait BorrowedBuffer: Send + std::fmt::Debug {
-    /// The bytes, valid and unchanged for the life of the object.
-    fn bytes(&self) -> &[u8];
 }
 
 /// A part of a response body.

@@ -65,13 +65,10 @@ impl JobStats {
         self.are_fast() || self.convoys.is_alone()
     }
 
-    /// How many jobs a connection may have with the pool while no other has any: a client that asks then waits no longer than a
-    /// switch of threads takes. 0 while jobs are not fast.
-    pub(super) fn lone_jobs_max(&self) -> usize {
-        match self.are_fast() {
-            true => lone_jobs_max(self.service_micros()),
-            false => 0,
-        }
+    /// Whether a connection that has `own` jobs with the pool may have one more than its share, when all connections have `all`
+    /// there: as long as jobs are fast, and a client that asks now waits no longer for all of them than a switch of threads takes.
+    pub(super) fn has_room_beyond_share(&self, own: usize, all: usize) -> bool {
+        self.are_fast() && own < JOBS_AT_ONCE_MAX && all < jobs_ahead_max(self.service_micros())
     }
 
     /// How long a job lasts on average, in microseconds.
@@ -174,13 +171,13 @@ impl JobStats {
     }
 }
 
-/// How much work that may be.
-const LONE_WORK_MICROS: u32 = 1000;
-/// More than this many at once saves no wake-up that is worth it.
-const LONE_JOBS_MAX: u32 = 16;
+/// How much work may be ahead of a client for more than the share of others.
+const WORK_AHEAD_MICROS: u32 = 1000;
+/// More jobs of one connection at once save no wake-up that is worth it.
+const JOBS_AT_ONCE_MAX: usize = 16;
 
-fn lone_jobs_max(mean_micros: u32) -> usize {
-    (LONE_WORK_MICROS / mean_micros.max(1)).min(LONE_JOBS_MAX) as usize
+fn jobs_ahead_max(mean_micros: u32) -> usize {
+    (WORK_AHEAD_MICROS / mean_micros.max(1)) as usize
 }
 
 #[cfg(test)]
@@ -325,9 +322,21 @@ mod tests {
     }
 
     #[test]
-    fn the_only_connection_with_work_has_a_millisecond_of_it_in_the_queue() {
-        for (mean, jobs) in [(0, 16), (5, 16), (62, 16), (63, 15), (250, 4), (499, 2)] {
-            assert_eq!(lone_jobs_max(mean), jobs, "{mean} µs");
+    fn beyond_their_shares_connections_have_a_millisecond_of_work_in_the_queue() {
+        for (mean, jobs) in [(0, 1000), (5, 200), (62, 16), (250, 4), (499, 2)] {
+            assert_eq!(jobs_ahead_max(mean), jobs, "{mean} µs");
         }
+        let stats = JobStats::new();
+        assert!(
+            !stats.has_room_beyond_share(0, 0),
+            "nothing is known of jobs"
+        );
+        for _ in 0..200 {
+            stats.note_service(Duration::from_micros(10));
+        }
+        let ahead = jobs_ahead_max(stats.service_micros());
+        assert!(stats.has_room_beyond_share(15, ahead - 1));
+        assert!(!stats.has_room_beyond_share(16, 16), "enough at once");
+        assert!(!stats.has_room_beyond_share(0, ahead), "others wait");
     }
 }

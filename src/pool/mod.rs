@@ -10,7 +10,7 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | words | `alarm`, `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `hub_wakeup`, `response_files`, `response_memory`, `window` |
+//! | words | `alarm`, `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `hub_wakeup`, `borrowed_buffer`, `counted_objects`, `response_files`, `response_memory`, `window` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes; `delegation`: when a thread runs the loop |
 //! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `loop_role` (who runs the loop), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `convoy`, `job_stats` |
 //! | messages | `job` |
@@ -19,9 +19,11 @@
 //! | a thread's side | `thread` |
 
 mod alarm;
+mod borrowed_buffer;
 mod buffer_pool;
 mod conn_id;
 mod convoy;
+mod counted_objects;
 mod delegation;
 mod estimates;
 mod gone_streams;
@@ -49,16 +51,14 @@ mod window;
 
 use std::sync::Arc;
 
+pub use borrowed_buffer::BorrowedBuffer;
 pub use buffer_pool::{BodyBytes, BufferPool, REUSED_BYTES_MIN};
 pub use conn_id::ConnId;
 pub use delegation::{Delegation, Found};
 pub use estimates::OneRequestShare;
 pub use hub_wakeup::{HubWakeup, Ticket};
 pub use in_flight::InFlightRequest;
-pub use job::{
-    AccessLine, BorrowedBuffer, Job, Peer, Piece, Reply, RequestBody, ResponseBody,
-    StreamedResponse,
-};
+pub use job::{AccessLine, Job, Peer, Piece, Reply, RequestBody, ResponseBody, StreamedResponse};
 pub use loop_role::{DelegableLoop, NextHolder, Served};
 pub use policy::{Reason, SleepMode};
 pub use response_files::{PieceFile, StoredBytes};

@@ -3,8 +3,9 @@
 //!
 //! A pool thread reserves the bytes of a whole response before it hands it to the event loop ([`UnsentBytes::reserve`]). The
 //! reservation travels with the body, through the write queue, and gives the bytes back when it is dropped: when the body
-//! is written, or will not be. A response that gets none goes to an unlinked temporary file on the pool thread, so that the
-//! loop never waits for the disk. A streamed response counts what is in its window.
+//! is written, or will not be. An object that is the body of many responses counts once (`counted_objects.rs`). A response
+//! that gets none goes to an unlinked temporary file on the pool thread, so that the loop never waits for the disk. A streamed
+//! response counts what is in its window.
 //!
 //! Where no file can be written the response is sent from memory all the same, and its thread waits for the client, as the
 //! thread of a stream does ([`UnsentBytes::overdraw`]): memory is bounded by the number of threads, and nothing is lost. When
@@ -23,6 +24,8 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use crate::fork_guard::GuardedFile;
 
+use super::borrowed_buffer::BorrowedBuffer;
+use super::counted_objects::CountedObjects;
 use super::hub_wakeup::Ticket;
 use super::response_files::{PieceFile, ResponseFiles, write_at};
 use super::temporary_file::temporary_file;
@@ -40,6 +43,7 @@ pub struct UnsentBytes {
     held: AtomicU64,
     /// 0 is no bound.
     bytes_max: u64,
+    objects: CountedObjects<Reservation>,
     files: ResponseFiles,
     /// Threads that wait for the clients of responses over the bound.
     waiting: AtomicUsize,
@@ -131,6 +135,17 @@ impl UnsentBytes {
         };
         let is_within = self.bytes_max == 0 || before.saturating_add(bytes) <= self.bytes_max;
         is_within.then_some(reservation)
+    }
+
+    /// Count an object that is the whole body of a response, once however many responses have it, until it is dropped.
+    ///
+    /// # Errors
+    /// The bound does not allow it; the object as it was.
+    pub fn count_object(
+        self: &Arc<Self>,
+        object: Box<dyn BorrowedBuffer>,
+    ) -> Result<Box<dyn BorrowedBuffer>, Box<dyn BorrowedBuffer>> {
+        self.objects.count(object, |bytes| self.reserve(bytes))
     }
 
     /// Reserve `bytes` whatever the bound says, for a thread of `threads` that will [`Overdraft::wait`].

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam::queue::SegQueue;
 
+use super::borrowed_buffer::BorrowedBuffer;
 use super::conn_id::ConnId;
 use super::gone_streams::GoneStreams;
 use super::hub_wakeup::HubWakeup;
 use super::in_flight::{InFlight, InFlightRequest};
-use super::job::{BorrowedBuffer, Job, Piece, Reply};
+use super::job::{Job, Piece, Reply};
 use super::job_queue::JobQueue;
 use super::job_stats::JobStats;
 use super::live_connections::LiveConnections;
@@ -164,9 +165,9 @@ impl Pool {
         self.stats.are_fast()
     }
 
-    /// How many jobs a connection may have here while no other has any (`JobStats::lone_jobs_max`).
-    pub fn lone_jobs_max(&self) -> usize {
-        self.stats.lone_jobs_max()
+    /// See `JobStats::has_room_beyond_share`.
+    pub fn has_room_beyond_share(&self, own: usize, all: usize) -> bool {
+        self.stats.has_room_beyond_share(own, all)
     }
 
     /// Wake a parked thread if `reason` asks for one (`policy::wake`), unless one is waking or none is parked.

@@ -105,6 +105,17 @@ def test_other_clients_are_served_as_before(server):
         assert waits[97] < 0.5 and waits[-1] < 5
 
 
+def test_an_object_that_the_application_keeps_counts_once(server):
+    """64 MiB, as much as may be held. Each of them in a file spares no memory, and others waited for the disk."""
+    one, worker, _ = started(server)
+    assert one.get("/kept").status == 200
+    with that_do_not_read(one, ["/kept"] * CLIENTS) as clients:
+        assert one.get("/").status == 200, "all of them are under way"
+        assert stored_bytes(worker) == 0
+        for client in clients[::8]:
+            assert read_body(client, 64 * MIB) == made(64 * MIB, "kept")
+
+
 def test_other_large_responses_are_served_to_those_who_read(server):
     """The budget is not the readers' loss."""
     one, worker, before = started(server)

@@ -136,9 +136,15 @@ fn hold(py: Python<'_>, job: &mut Job, pool: &Pool) -> Option<Overdraft> {
         return None;
     }
     let unsent = pool.unsent();
-    body.reservation = unsent.reserve(head_bytes + body_bytes);
-    if body.reservation.is_some() {
-        return None;
+    if head_bytes < COUNTED_BYTES_MIN && is_one_object(body) {
+        if count_object(body, unsent) {
+            return None;
+        }
+    } else {
+        body.reservation = unsent.reserve(head_bytes + body_bytes);
+        if body.reservation.is_some() {
+            return None;
+        }
     }
     let is_stored = body_bytes > 0 && store(py, body, body_bytes, unsent);
     let left = match is_stored {
@@ -149,6 +155,23 @@ fn hold(py: Python<'_>, job: &mut Job, pool: &Pool) -> Option<Overdraft> {
     let (reservation, overdraft) = unsent.overdraw(left, pool.thread_count());
     body.reservation = Some(reservation);
     Some(overdraft)
+}
+
+/// Whether the body is one object of the application.
+fn is_one_object(body: &ResponseBody) -> bool {
+    body.bytes.is_empty() && matches!(body.pieces[..], [Piece::Borrowed(_)])
+}
+
+/// Count the body's only object until its client has read it. Returns whether the bound allows it.
+fn count_object(body: &mut ResponseBody, unsent: &Arc<UnsentBytes>) -> bool {
+    let Some(Piece::Borrowed(object)) = body.pieces.pop() else {
+        return false;
+    };
+    let counted = unsent.count_object(object);
+    let is_counted = counted.is_ok();
+    let object = counted.unwrap_or_else(|refused| refused);
+    body.pieces.push(Piece::Borrowed(object));
+    is_counted
 }
 
 /// Put the parts in memory into a file. Returns whether that was possible.

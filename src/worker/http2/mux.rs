@@ -1,9 +1,9 @@
 //! The streams of one connection: each is a request on its way through the worker.
 //!
 //! A stream is received, waits for a place in the pool, runs, is answered, and is over. The jobs that a connection may have
-//! with the pool are few, so that its streams do not stand before other clients'; the others wait here in order. While no other
-//! connection has jobs there and they are fast, as behind a proxy with one connection, there may be some more. Responses
-//! are sent round robin, a frame at a time, as far as their windows go.
+//! with the pool are few, so that its streams do not stand before other clients'; the others wait here in order. While jobs are
+//! fast and all of them together are soon over, there may be some more. Responses are sent round robin, a frame at a time, as
+//! far as their windows go.
 //!
 //! A stream that its client has reset stays, and counts, until its job is back: resetting streams does not make room for
 //! more of them.

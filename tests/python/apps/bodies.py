@@ -1,5 +1,6 @@
 """Responses of any size in any shape, made for each request; uploads that are read late."""
 
+import functools
 import hashlib
 import os
 import time
@@ -14,6 +15,12 @@ def made(size, seed):
     """`size` bytes that no other request has."""
     block = (f"{seed}:".encode() * (65536 // len(f"{seed}:") + 1))[:65536]
     return (block * (size // 65536 + 1))[:size]
+
+
+@functools.cache
+def kept():
+    """The same object for all requests that follow the first."""
+    return made(64 << 20, "kept")
 
 
 def pieces(body, step=65536):
@@ -36,6 +43,9 @@ def application(environ, start_response):
         if shape == "pieces":
             return list(pieces(body))
         return pieces(body) if shape == "stream" else [body]
+    if path == "/kept":
+        start_response("200 OK", [TEXT, ("Content-Length", str(len(kept())))])
+        return [kept()]
     if path == "/upload":
         if "gate" in query:
             gate.wait(query["gate"])
