@@ -11,13 +11,11 @@ use super::connections::Connections;
 use super::exhaustion::Exhaustion;
 use super::requests::Requests;
 use super::shared_io::SharedIo;
-use super::shortage::Shortage;
-use super::standstill::{HasRead, STANDSTILL, Standstill};
+use super::shortage::{Rest, Shortage};
+use super::standstill::{STANDSTILL, Standstill};
 
 /// While threads wait for clients that do not read, those are looked at this often.
 const PAUSE: Duration = Duration::from_millis(50);
-/// One that has read something may rest for at least this long.
-const READ_STANDSTILL: Duration = Duration::from_secs(1);
 /// The client of a stream may rest for this long: a radio link that is lost for three seconds is not rare, and threads wait for
 /// clients also on a healthy server.
 const STREAM_STANDSTILL: Duration = Duration::from_secs(5);
@@ -130,9 +128,8 @@ impl StuckThreads {
             return;
         }
         let patience = self.patience(unsent.waiting() > 0, now);
-        let still = self
-            .clients
-            .those_still(|has_read| at_least(patience, has_read), now);
+        let rest = Rest::while_threads_wait(patience);
+        let still = self.clients.those_still(rest, now);
         if still.is_empty() {
             return;
         }
@@ -159,14 +156,6 @@ impl StuckThreads {
             }
             _ => STREAM_STANDSTILL,
         }
-    }
-}
-
-/// Who has acknowledged something has time for more of it: through small buffers 64 KB a second come in two pieces.
-fn at_least(patience: Duration, has_read: HasRead) -> Duration {
-    match has_read {
-        HasRead::Nothing => patience,
-        HasRead::Something => patience.max(READ_STANDSTILL),
     }
 }
 

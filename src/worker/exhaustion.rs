@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::pool::ConnId;
 
-use super::shortage::{Patience, Shortage};
-use super::standstill::{HasRead, Standstill};
+use super::shortage::{Rest, Shortage};
+use super::standstill::Standstill;
 
 /// After this long without another it is logged again.
 const QUIET: Duration = Duration::from_secs(60);
@@ -14,12 +14,6 @@ const QUIET: Duration = Duration::from_secs(60);
 const IN_A_ROW: Duration = Duration::from_secs(5);
 /// What clients have acknowledged is not asked for more often.
 const LOOK: Duration = Duration::from_millis(20);
-/// A client that acknowledges nothing of its response. One that reads through small buffers, 64 KB a second, does each half a
-/// second.
-const UNREAD: Patience = Patience::new(1000, 500);
-/// One that has acknowledged something before.
-const READ: Patience = Patience::new(2000, 1000);
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Exhaustion {
@@ -48,11 +42,8 @@ impl Exhaustion {
 
     /// Whether the client of a response has been seen to acknowledge nothing for longer than it may.
     pub(super) fn is_unread(&self, id: ConnId, now: Instant) -> bool {
-        let patience = |has_read| match has_read {
-            HasRead::Nothing => UNREAD.during(self.shortage()),
-            HasRead::Something => READ.during(self.shortage()),
-        };
-        self.clients.has_been_still(id, patience, now)
+        let rest = Rest::in_shortage(self.shortage());
+        self.clients.has_been_still(id, rest, now)
     }
 
     /// A connection is closed for one that could not be received for want of a descriptor.
@@ -123,6 +114,7 @@ impl Rounds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::shortage::HasRead;
 
     #[test]
     fn it_is_news_again_after_a_quiet_time() {
@@ -141,7 +133,8 @@ mod tests {
         let mut patience = Vec::new();
         rounds.on_none(start);
         for round in 0..4 {
-            patience.push(UNREAD.during(rounds.shortage()).as_millis());
+            let rest = Rest::in_shortage(rounds.shortage());
+            patience.push(rest.of(HasRead::Nothing).as_millis());
             for _ in 0..3 {
                 rounds.on_eviction(start + step * round);
             }

@@ -5,15 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::pool::ConnId;
 
+use super::shortage::{HasRead, Rest};
+
 /// Who reads acknowledges something in each round trip, or when a lost segment has come again (200 ms).
 pub(super) const STANDSTILL: Duration = Duration::from_millis(500);
-
-/// What a client has been seen to acknowledge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HasRead {
-    Nothing,
-    Something,
-}
 
 /// A client that takes a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +51,8 @@ impl Progress {
         }
     }
 
-    fn is_still(&self, patience: Duration, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) >= patience
+    fn is_still(&self, rest: Rest, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= rest.of(self.has_read())
     }
 }
 
@@ -88,25 +83,16 @@ impl Standstill {
     }
 
     /// Whether a client has been seen to acknowledge nothing for longer than it may.
-    pub(super) fn has_been_still(
-        &self,
-        id: ConnId,
-        patience: impl Fn(HasRead) -> Duration,
-        now: Instant,
-    ) -> bool {
+    pub(super) fn has_been_still(&self, id: ConnId, rest: Rest, now: Instant) -> bool {
         let progress = self.clients.get(&id);
-        progress.is_some_and(|progress| progress.is_still(patience(progress.has_read()), now))
+        progress.is_some_and(|progress| progress.is_still(rest, now))
     }
 
     /// Those that have acknowledged nothing for longer than they may, the longest first.
-    pub(super) fn those_still(
-        &self,
-        patience: impl Fn(HasRead) -> Duration,
-        now: Instant,
-    ) -> Vec<ConnId> {
+    pub(super) fn those_still(&self, rest: Rest, now: Instant) -> Vec<ConnId> {
         let clients = self.clients.iter();
         let mut still: Vec<_> = clients
-            .filter(|(_, progress)| progress.is_still(patience(progress.has_read()), now))
+            .filter(|(_, progress)| progress.is_still(rest, now))
             .map(|(id, progress)| (progress.since, *id))
             .collect();
         still.sort_unstable_by_key(|(since, id)| (*since, id.generation));
@@ -131,6 +117,8 @@ mod tests {
     #[test]
     fn who_acknowledges_anything_does_not_stand_still() {
         let (mut clients, start) = (Standstill::default(), Instant::now());
+        // Who has read something before may rest for twice as long.
+        let rest = Rest::while_threads_wait(STANDSTILL);
         for step in 0..6u32 {
             let taking = [
                 (client(0), Some(1000), start),
@@ -139,23 +127,19 @@ mod tests {
                 (client(3), Some(0), start + STEP * step),
             ];
             let now = start + STEP * step;
-            assert_eq!(clients.those_still(|_| STANDSTILL, now), []);
+            assert_eq!(clients.those_still(rest, now), []);
             clients.note(taking.into_iter(), now);
         }
-        let still = clients.those_still(|_| STANDSTILL, start + STANDSTILL);
+        let still = clients.those_still(rest, start + STANDSTILL);
         assert_eq!(still, [client(0), client(2)]);
-        let patience = |has_read| match has_read {
-            HasRead::Nothing => STANDSTILL,
-            HasRead::Something => STANDSTILL * 2,
-        };
         let is_still = |clients: &Standstill, slot, after| {
-            clients.has_been_still(client(slot), patience, start + STEP * 5 + after)
+            clients.has_been_still(client(slot), rest, start + STEP * 5 + after)
         };
         assert!(is_still(&clients, 0, STANDSTILL) && !is_still(&clients, 1, STANDSTILL));
         assert!(is_still(&clients, 1, STANDSTILL * 2), "it has read before");
         let one = (client(1), Some(1), start);
         clients.note([one].into_iter(), start + STANDSTILL);
-        assert_eq!(clients.those_still(|_| STANDSTILL, start + STANDSTILL), []);
+        assert_eq!(clients.those_still(rest, start + STANDSTILL), []);
         assert!(
             !is_still(&clients, 0, STANDSTILL * 2),
             "it takes no response"
