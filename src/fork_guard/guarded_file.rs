@@ -33,6 +33,11 @@ impl GuardedFile {
     pub fn file(&self) -> &File {
         &self.file
     }
+
+    /// Another thread is to close it: from now on it is not what this one keeps for its children.
+    pub fn leave_thread(&self) {
+        self.registered.keep_no_more();
+    }
 }
 
 impl From<File> for GuardedFile {

@@ -86,13 +86,18 @@ pub fn keep_for_this_thread(descriptor: impl AsFd) {
 }
 
 impl Registered {
+    /// A child of this thread does not keep it, as [`keep_for_this_thread`] may have said.
+    pub(super) fn keep_no_more(&self) {
+        if KEPT.get() == self.0 {
+            KEPT.set(-1);
+        }
+    }
+
     /// End it. Returns whether it was still there.
     pub(super) fn end(&mut self) -> bool {
         // Once: the number may be another file's, and registered, as soon as this one is closed.
+        self.keep_no_more();
         let number = std::mem::replace(&mut self.0, -1);
-        if KEPT.get() == number {
-            KEPT.set(-1);
-        }
         entry(number).is_some_and(|entry| entry.swap(0, Ordering::Relaxed) != 0)
     }
 }

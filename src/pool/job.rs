@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::fork_guard::GuardedFile;
 use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead, StreamPriority};
 
 use super::borrowed_buffer::BorrowedBuffer;
@@ -14,6 +13,7 @@ use super::conn_id::ConnId;
 use super::response_files::PieceFile;
 use super::response_memory::Reservation;
 use super::streaming_body::StreamingBody;
+use super::temporary_file::TemporaryFile;
 use super::tls_info::TlsInfo;
 use super::window::Window;
 
@@ -50,7 +50,7 @@ pub enum RequestBody {
     /// Spooled to an unlinked temporary file, positioned at its start.
     File {
         /// The spool.
-        file: GuardedFile,
+        file: TemporaryFile,
         /// Length of the body in bytes.
         len: u64,
     },

@@ -10,7 +10,7 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | words | `alarm`, `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `temporary_file`, `hub_wakeup`, `borrowed_buffer`, `counted_objects`, `response_files`, `response_memory`, `window` |
+//! | words | `alarm`, `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `disk_thread`, `temporary_file`, `hub_wakeup`, `borrowed_buffer`, `counted_objects`, `response_files`, `response_memory`, `window` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes; `delegation`: when a thread runs the loop |
 //! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `loop_role` (who runs the loop), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `convoy`, `job_stats` |
 //! | messages | `job` |
@@ -25,6 +25,7 @@ mod conn_id;
 mod convoy;
 mod counted_objects;
 mod delegation;
+mod disk_thread;
 mod estimates;
 mod gone_streams;
 mod hub_wakeup;
@@ -64,7 +65,7 @@ pub use policy::{Reason, SleepMode};
 pub use response_files::{PieceFile, StoredBytes};
 pub use response_memory::{COUNTED_BYTES_MIN, Overdraft, Reservation, UnsentBytes};
 pub use streaming_body::{BodyDemand, StreamingBody};
-pub use temporary_file::temporary_file;
+pub use temporary_file::{TemporaryFile, temporary_file};
 pub use thread::{NextJob, PoolThread};
 pub use thread_pool::Pool;
 pub use tls_info::{ClientCertificate, TlsInfo, openssl_date};

@@ -18,7 +18,8 @@ use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::fork_guard::{GuardedFile, is_child};
 
-use super::temporary_file::temporary_file;
+use super::disk_thread;
+use super::temporary_file::{TemporaryFile, temporary_file};
 
 /// After this many bytes the next response begins another file, if it can: one client that does not read must not hold the
 /// place of all others for ever, on a file system without holes.
@@ -39,7 +40,7 @@ pub(super) struct ResponseFiles {
 /// A file, and what is in use of it.
 #[derive(Debug)]
 struct SharedFile {
-    file: GuardedFile,
+    file: TemporaryFile,
     used: Mutex<Used>,
 }
 
@@ -123,7 +124,7 @@ impl ResponseFiles {
 }
 
 impl SharedFile {
-    fn new(file: GuardedFile) -> Arc<Self> {
+    fn new(file: TemporaryFile) -> Arc<Self> {
         Arc::new(Self {
             file,
             used: Mutex::default(),
@@ -147,7 +148,7 @@ impl SharedFile {
         })
     }
 
-    /// A response has no more use for its place. The last one leaves the file empty.
+    /// A response has no more use for its place. The last one leaves the file empty. The disk's thread calls this.
     fn release(&self, offset: u64, len: u64) {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if used.responses > 1 {
@@ -223,17 +224,21 @@ impl StoredBytes {
 impl Drop for StoredBytes {
     /// In a child the number may be another file's by now, and the place is its parent's.
     fn drop(&mut self) {
-        if !is_child() {
-            self.file.release(self.offset, self.len);
+        if is_child() {
+            return;
         }
+        let (file, offset, len) = (self.file.clone(), self.offset, self.len);
+        disk_thread::give(move || file.release(offset, len));
     }
 }
 
 /// Where the bytes of a [`Piece::File`](super::Piece::File) are read.
 #[derive(Debug)]
 pub enum PieceFile {
+    /// The application's.
+    Application(GuardedFile),
     /// A file that has no other bytes, and that nobody changes.
-    Own(GuardedFile),
+    Own(TemporaryFile),
     /// A file that responses share: to be copied, see the module.
     Shared(StoredBytes),
 }
@@ -242,6 +247,7 @@ impl PieceFile {
     /// The file.
     pub fn file(&self) -> &File {
         match self {
+            Self::Application(file) => file.file(),
             Self::Own(file) => file.file(),
             Self::Shared(stored) => stored.file(),
         }
@@ -254,9 +260,15 @@ impl From<File> for PieceFile {
     }
 }
 
+impl From<TemporaryFile> for PieceFile {
+    fn from(file: TemporaryFile) -> Self {
+        Self::Own(file)
+    }
+}
+
 impl From<GuardedFile> for PieceFile {
     fn from(file: GuardedFile) -> Self {
-        Self::Own(file)
+        Self::Application(file)
     }
 }
 
@@ -296,6 +308,7 @@ mod tests {
         drop(first);
         assert_eq!(read(&other), b"other");
         drop(other);
+        disk_thread::wait_until_done();
         assert_eq!(store(&files, &[b"again"]).offset(), 0, "it is empty again");
     }
 
@@ -308,8 +321,23 @@ mod tests {
         let before = blocks();
         assert!(before >= 2048);
         drop(first);
+        disk_thread::wait_until_done();
         assert!(blocks() + 2000 < before, "{} of {before} blocks", blocks());
         assert_eq!(read(&other), b"other");
+    }
+
+    #[test]
+    fn another_thread_gives_places_back() {
+        let files = ResponseFiles::new(None);
+        let stored = [b"first", b"other"].map(|bytes| store(&files, &[bytes]));
+        let shared = files.current.lock().unwrap().clone().unwrap();
+        let responses = || shared.used.lock().unwrap().responses;
+        let held = disk_thread::hold();
+        drop(stored);
+        assert_eq!(responses(), 2, "who is done with them does not wait");
+        drop(held);
+        disk_thread::wait_until_done();
+        assert_eq!(responses(), 0);
     }
 
     #[test]
@@ -323,8 +351,10 @@ mod tests {
         let metadata = || shared.file.file().metadata().unwrap();
         let all = metadata().blocks();
         drop(stored);
+        disk_thread::wait_until_done();
         assert!(metadata().blocks() <= all / 4, "only the last one's");
         drop(last);
+        disk_thread::wait_until_done();
         assert_eq!((metadata().blocks(), metadata().len()), (0, 0));
     }
 
@@ -347,8 +377,8 @@ mod tests {
     #[test]
     fn what_could_not_be_written_is_an_error() {
         let files = ResponseFiles::new(None);
-        let read_only: GuardedFile = File::open("/dev/null").unwrap().into();
-        *files.current.lock().unwrap() = Some(SharedFile::new(read_only));
+        let read_only = File::open("/dev/null").unwrap();
+        *files.current.lock().unwrap() = Some(SharedFile::new(read_only.into()));
         assert!(files.store([&b"lost"[..]].into_iter(), 4).is_err());
     }
 }

@@ -22,13 +22,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::fork_guard::GuardedFile;
-
 use super::borrowed_buffer::BorrowedBuffer;
 use super::counted_objects::CountedObjects;
 use super::hub_wakeup::Ticket;
 use super::response_files::{PieceFile, ResponseFiles, write_at};
-use super::temporary_file::temporary_file;
+use super::temporary_file::{TemporaryFile, temporary_file};
 
 /// Responses of fewer bytes in memory are not counted: the socket's own buffer takes as much.
 pub const COUNTED_BYTES_MIN: u64 = 64 * 1024;
@@ -187,13 +185,13 @@ impl UnsentBytes {
     ///
     /// # Errors
     /// It could not be made.
-    pub fn temporary_file(&self) -> io::Result<GuardedFile> {
+    pub fn temporary_file(&self) -> io::Result<TemporaryFile> {
         let limit = descriptors_max()?;
         self.file_with((limit / 8).min(DESCRIPTORS_LEFT), limit)
     }
 
     /// A file, if more than `left` descriptors stay free.
-    fn file_with(&self, left: u64, limit: u64) -> io::Result<GuardedFile> {
+    fn file_with(&self, left: u64, limit: u64) -> io::Result<TemporaryFile> {
         let file = temporary_file(self.files.directory())?;
         if limit.saturating_sub(file.file().as_raw_fd().unsigned_abs().into()) <= left {
             return Err(io::Error::from_raw_os_error(Errno::EMFILE as i32));

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::fork_guard::GuardedFile;
-use crate::pool::{BodyBytes, BufferPool, REUSED_BYTES_MIN, RequestBody, temporary_file};
+use crate::pool::{
+    BodyBytes, BufferPool, REUSED_BYTES_MIN, RequestBody, TemporaryFile, temporary_file,
+};
 
 use super::transport::Transport;
 
@@ -46,7 +47,7 @@ pub(super) enum Spool {
     Empty,
     Memory(BodyBytes),
     File {
-        file: GuardedFile,
+        file: TemporaryFile,
         len: u64,
     },
 }

@@ -191,10 +191,10 @@ impl WriteQueue {
                 } => {
                     let step = usize::try_from((*len).min(FILE_STEP_BYTES)).unwrap_or(usize::MAX);
                     match file {
-                        PieceFile::Own(own) => transport.send_file(own.file(), *offset, step),
-                        PieceFile::Shared(stored) => {
-                            transport.copy_file(stored.file(), *offset, step)
+                        PieceFile::Application(_) | PieceFile::Own(_) => {
+                            transport.send_file(file.file(), *offset, step)
                         }
+                        PieceFile::Shared(_) => transport.copy_file(file.file(), *offset, step),
                     }
                 }
                 _ => self.write_slices(transport),

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::fork_guard::{GuardedFile, is_child, keep_for_this_thread};
-use crate::pool::{BodyBytes, RequestBody, StreamingBody, Ticket};
+use crate::fork_guard::{is_child, keep_for_this_thread};
+use crate::pool::{BodyBytes, RequestBody, StreamingBody, TemporaryFile, Ticket};
 use crate::python::gil::{Reason, release};
 use crate::python::green;
 
@@ -46,7 +46,7 @@ enum Rest {
     #[default]
     Nothing,
     Spool {
-        file: GuardedFile,
+        file: TemporaryFile,
         /// Of the file, whose own position a child of the application shares with its worker.
         offset: u64,
         left: u64,

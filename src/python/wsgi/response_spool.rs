@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::fork_guard::GuardedFile;
-use crate::pool::Piece;
+use crate::pool::{Piece, TemporaryFile};
 use crate::python::gil::{Reason, release};
 
 use super::file_wrapper::{FileWrapper, OpenFile};
@@ -38,7 +37,7 @@ pub(super) struct ResponseSpool {
     /// Read and neither sent nor stored.
     bytes: Vec<u8>,
     /// What was stored and not sent, and its length.
-    file: Option<(GuardedFile, u64)>,
+    file: Option<(TemporaryFile, u64)>,
     /// All that was stored.
     stored: u64,
 }
