@@ -28,7 +28,7 @@ use super::peer_workers::PeerWorkers;
 use super::requests::Requests;
 use super::shared_io::{SharedIo, renew_budgets};
 use super::shortage::Shortage;
-use super::sleep::Sleeper;
+use super::sleep::{Awoken, Sleeper};
 use super::takeover::Takeover;
 use super::timed_out::TimedOutRequests;
 use super::worker_slot::WorkerSlot;
@@ -172,8 +172,8 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Sleep until something happens, and return when. Before that, what stands still goes to other workers.
-    fn sleep(&mut self) -> io::Result<Instant> {
+    /// Sleep until something happens. Before that, what stands still goes to other workers.
+    fn sleep(&mut self) -> io::Result<Awoken> {
         let (requests, io) = (&mut self.requests, &mut self.io);
         let pool = requests.dispatch.pool();
         if pool.hub().is_some_and(HubWakeup::is_lost) {

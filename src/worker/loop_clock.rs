@@ -1,6 +1,9 @@
 //! The event loop's clock: one instant per iteration, the wall clock and the `Date` field at most once a second, and what is
 //! due when.
 //!
+//! A deadline is over when it has passed and the poll set was looked at after that. A process that had no processor for a while
+//! finds all its deadlines passed, and what has come meanwhile, in time or not, is only known when its sockets were looked at.
+//!
 //! The deadlines of all connections are in one ordered set. A connection's deadline moves with every request, so the set is
 //! lazy. It holds for each connection the tick at which it is looked at next; a deadline that moves later costs nothing (the
 //! entry finds out when it comes up and is put back), only one that moves earlier adds an entry.
@@ -92,6 +95,8 @@ impl Timer {
 #[derive(Debug)]
 pub(super) struct Clock {
     now: Instant,
+    /// All that had happened to the sockets by then is known: deadlines up to here may be over.
+    known_until: Instant,
     date: HttpDate,
     unix_seconds: i64,
     /// Until when `unix_seconds` holds.
@@ -110,6 +115,7 @@ impl Clock {
         let now = Instant::now();
         let mut clock = Self {
             now,
+            known_until: now,
             date: HttpDate::new(),
             unix_seconds: 0,
             valid_until: now,
@@ -134,9 +140,16 @@ impl Clock {
         self.now
     }
 
-    /// Begin an iteration at `now`.
-    pub(super) fn tick(&mut self, now: Instant) {
+    /// What had happened to the sockets by this instant is known once the events of this iteration are handled.
+    pub(super) fn known_until(&self) -> Instant {
+        self.known_until
+    }
+
+    /// Begin an iteration at `now`. Its events are all that had happened to the sockets by `known_until`.
+    pub(super) fn tick(&mut self, now: Instant, known_until: Instant) {
+        debug_assert!(self.known_until <= known_until && known_until <= now);
         self.now = now;
+        self.known_until = known_until;
         if self.now >= self.valid_until {
             self.read_wall_clock();
         }
@@ -146,6 +159,7 @@ impl Clock {
     #[cfg(test)]
     pub(super) fn advance(&mut self, by: Duration) {
         self.now += by;
+        self.known_until = self.now;
     }
 
     fn read_wall_clock(&mut self) {
@@ -259,13 +273,13 @@ impl Clock {
     pub(super) fn has_due(&self) -> bool {
         self.ticks
             .first_key_value()
-            .is_some_and(|(&tick, _)| self.instant_of(tick) <= self.now)
+            .is_some_and(|(&tick, _)| self.instant_of(tick) <= self.known_until)
     }
 
     /// Take the entries that have come up. The caller looks each connection up and asks [`Clock::expired`].
     pub(super) fn take_up(&mut self, up: &mut Vec<ConnId>) {
         while let Some((&tick, _)) = self.ticks.first_key_value() {
-            if self.instant_of(tick) > self.now {
+            if self.instant_of(tick) > self.known_until {
                 return;
             }
             up.append(&mut self.ticks.remove(&tick).unwrap_or_default());
@@ -278,7 +292,7 @@ impl Clock {
         timer.listed = None;
         match timer.due {
             None => false,
-            Some(due) if due <= self.now => true,
+            Some(due) if due <= self.known_until => true,
             Some(due) => {
                 self.set(timer, due);
                 false
@@ -316,7 +330,7 @@ mod tests {
     }
 
     fn up_at(set: &mut Clock, now: Instant) -> Vec<ConnId> {
-        set.now = now;
+        set.tick(now, now);
         let mut up = Vec::new();
         set.take_up(&mut up);
         up
@@ -348,6 +362,18 @@ mod tests {
         set.set(&mut timer, at(300));
         assert_eq!(up_at(&mut set, at(300)), [A]);
         assert!(set.expired(&mut timer));
+    }
+
+    #[test]
+    fn a_deadline_is_not_over_before_the_sockets_were_looked_at_after_it() {
+        let (mut set, mut timer) = (Clock::new(&Config::default(), Vec::new()), Timer::new(A));
+        let at = |ms| set.start + Duration::from_millis(ms);
+        let (before, due, after) = (at(250), at(300), at(5000));
+        set.set(&mut timer, due);
+        set.tick(after, before);
+        assert!(!set.has_due() && !set.expired(&mut timer));
+        set.tick(after, due);
+        assert!(set.has_due() && set.expired(&mut timer));
     }
 
     #[test]

@@ -113,8 +113,13 @@ impl Shutdown {
         self.phase = Phase::Leaving { until };
     }
 
-    /// What is next while the worker drains, when it has `connections`.
-    pub(super) fn advance(&mut self, connections: usize, now: Instant) -> Next {
+    /// What is next while the worker drains, when it has `connections`. What came until `known_until` is handled.
+    pub(super) fn advance(
+        &mut self,
+        connections: usize,
+        now: Instant,
+        known_until: Instant,
+    ) -> Next {
         let Phase::Draining { until } = self.phase else {
             return Next::Nothing;
         };
@@ -123,7 +128,7 @@ impl Shutdown {
             self.phase = Phase::Leaving { until };
             return Next::Leave;
         }
-        if until > now {
+        if until > known_until {
             return Next::Nothing;
         }
         self.cut(now);
@@ -157,11 +162,11 @@ mod tests {
     #[test]
     fn a_worker_without_connections_leaves_and_waits_for_its_threads() {
         let (mut shutdown, now) = (Shutdown::new(GRACEFUL), Instant::now());
-        assert_eq!(shutdown.advance(0, now), Next::Nothing);
+        assert_eq!(shutdown.advance(0, now, now), Next::Nothing);
         assert!(shutdown.begin(now) && !shutdown.begin(now));
         assert!(shutdown.is_draining());
-        assert_eq!(shutdown.advance(1, now), Next::Nothing);
-        assert_eq!(shutdown.advance(0, now), Next::Leave);
+        assert_eq!(shutdown.advance(1, now, now), Next::Nothing);
+        assert_eq!(shutdown.advance(0, now, now), Next::Leave);
         assert_eq!(shutdown.next_check(), Some(now + GRACEFUL));
         shutdown.end(1, now);
         assert!(!shutdown.is_over());
@@ -174,7 +179,9 @@ mod tests {
     fn what_is_open_at_the_end_of_the_grace_is_cut() {
         let (mut shutdown, now) = (Shutdown::new(GRACEFUL), Instant::now());
         shutdown.begin(now);
-        assert_eq!(shutdown.advance(1, now + GRACEFUL), Next::Cut);
+        let over = now + GRACEFUL;
+        assert_eq!(shutdown.advance(1, over, now), Next::Nothing);
+        assert_eq!(shutdown.advance(1, over, over), Next::Cut);
         assert_eq!(shutdown.reason_of_gone(), "cut by the stop");
         shutdown.end(1, now + GRACEFUL + QUICK_STOP_GRACE);
         assert!(shutdown.is_over() && shutdown.exit_code() == 0);
@@ -184,7 +191,7 @@ mod tests {
     fn a_quick_stop_gives_threads_a_moment() {
         let (mut shutdown, now) = (Shutdown::new(GRACEFUL), Instant::now());
         shutdown.stop_now(1, now);
-        assert_eq!(shutdown.advance(0, now), Next::Nothing);
+        assert_eq!(shutdown.advance(0, now, now), Next::Nothing);
         assert_eq!(shutdown.next_check(), Some(now + QUICK_STOP_GRACE));
         assert_eq!(shutdown.exit_code(), 1);
     }

@@ -19,6 +19,9 @@ use super::requests::Requests;
 
 /// How many events are taken from the poll set in one iteration at most.
 const ITERATION_EVENTS: usize = 512;
+/// After this many looks at the poll set that may not have shown everything, the next counts as one that has: the poll set shows
+/// what came first first, and deadlines must not wait for ever.
+const PARTIAL_LOOKS_MAX: u32 = 64;
 /// A stream whose pieces come within this of one another is awaited with brief sleeps.
 const QUICK_STREAM: Duration = Duration::from_millis(1);
 
@@ -33,6 +36,20 @@ pub(super) struct Sleeper {
     /// The last sleep found replies and did not look at the poll set.
     skipped_poll: bool,
     stream: Stream,
+    /// All that had happened to the sockets by then has been among the events that were taken.
+    known_until: Instant,
+    /// How many looks at the poll set since then may not have shown everything.
+    partial_looks: u32,
+}
+
+/// How a sleep ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Awoken {
+    /// When it began.
+    pub(super) since: Instant,
+    pub(super) at: Instant,
+    /// The events are all that had happened to the sockets by then.
+    pub(super) known_until: Instant,
 }
 
 /// The pieces of streamed responses.
@@ -63,6 +80,8 @@ impl Sleeper {
             brief_sleep_was_idle: false,
             skipped_poll: false,
             stream: Stream::None,
+            known_until: now,
+            partial_looks: 0,
         }
     }
 
@@ -111,7 +130,6 @@ impl Sleeper {
 
     /// Sleep until something happens, for a time that depends on what is known to be waiting. `has_work`: the loop has
     /// more to do itself. `timeout` is how long a sleep that nothing ends may last; it is asked for such a sleep only.
-    /// Returns when the loop awoke.
     ///
     /// # Errors
     /// The poll set failed.
@@ -121,17 +139,35 @@ impl Sleeper {
         jobs_wait: bool,
         requests: &mut Requests,
         timeout: impl FnOnce(&mut Requests) -> Duration,
-    ) -> io::Result<Instant> {
-        let asleep_since = jobs_wait.then(Instant::now);
+    ) -> io::Result<Awoken> {
+        let since = Instant::now();
         let result = self.choose_and_sleep(has_work, jobs_wait, requests, timeout);
         requests.dispatch.pool().unpark();
         let now = Instant::now();
-        if let Some(since) = asleep_since {
+        if jobs_wait {
             self.stalls.note_sleep(now.saturating_duration_since(since));
         }
         match result {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ => Ok(now),
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            // What came while a signal stopped the process is not among the events.
+            result => self.note_look(since, result.is_ok() && !self.skipped_poll),
+        }
+        Ok(Awoken {
+            since,
+            at: now,
+            known_until: self.known_until,
+        })
+    }
+
+    /// The poll set was looked at after `before`, unless `has_looked` says that it was not. A look shows the events that its buffer
+    /// has room for.
+    fn note_look(&mut self, before: Instant, has_looked: bool) {
+        let is_whole = has_looked && self.events.iter().count() < ITERATION_EVENTS;
+        if is_whole || self.partial_looks >= PARTIAL_LOOKS_MAX {
+            self.known_until = before;
+            self.partial_looks = 0;
+        } else {
+            self.partial_looks += 1;
         }
     }
 
@@ -240,6 +276,23 @@ mod tests {
         let timeout = |_: &mut Requests| panic!("it does not sleep");
         sleeper.sleep(true, false, &mut requests, timeout).unwrap();
         assert_eq!(sleeper.take_events().iter().count(), 0);
+    }
+
+    #[test]
+    fn a_sleep_that_shows_nothing_tells_nothing_of_the_sockets() {
+        let (mut sleeper, _, now) = sleeper();
+        let [first, second] = [1, 2].map(|seconds| now + Duration::from_secs(seconds));
+        sleeper.note_look(first, true);
+        assert_eq!(sleeper.known_until, first);
+        for _ in 0..PARTIAL_LOOKS_MAX {
+            sleeper.note_look(second, false);
+            assert_eq!(sleeper.known_until, first);
+        }
+        sleeper.note_look(second, false);
+        assert_eq!(
+            sleeper.known_until, second,
+            "deadlines do not wait for ever"
+        );
     }
 
     #[test]

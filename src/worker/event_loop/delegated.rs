@@ -1,7 +1,6 @@
 //! The loop on its own thread, the monitor, and on the pool threads that it is delegated to (`pool/loop_role.rs`).
 
 use std::io;
-use std::time::Instant;
 
 use super::{EventLoop, renew_budgets};
 use crate::pool::{DelegableLoop, Found, NextHolder, Served};
@@ -20,9 +19,8 @@ impl EventLoop {
     }
 
     fn sleep_and_iterate(&mut self) -> io::Result<()> {
-        let before = Instant::now();
-        let now = self.sleep()?;
-        self.requests.clock.tick(now);
+        let awoken = self.sleep()?;
+        self.requests.clock.tick(awoken.at, awoken.known_until);
         renew_budgets(&mut self.io);
         let dispatched = self.requests.dispatch.dispatched();
         self.iterate()?;
@@ -31,7 +29,7 @@ impl EventLoop {
         self.delegation.note(Found {
             jobs,
             do_fit: self.requests.dispatch.pool().fit_delegated_loop(jobs),
-            slept: now.saturating_duration_since(before),
+            slept: awoken.at.saturating_duration_since(awoken.since),
         });
         Ok(())
     }

@@ -60,7 +60,8 @@ impl EventLoop {
         let (requests, io) = (&mut self.requests, &mut self.io);
         let now = requests.clock.now();
         let open = self.connections.len_with_hijacked();
-        match requests.shutdown.advance(open, now) {
+        let known_until = requests.clock.known_until();
+        match requests.shutdown.advance(open, now, known_until) {
             Next::Nothing => {}
             Next::Leave => self.leave(),
             Next::Cut => {
