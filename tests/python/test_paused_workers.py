@@ -1,4 +1,4 @@
-"""A worker that had no processor for a while reads what came meanwhile, although its deadlines are over when it goes on.
+"""A worker that had no processor for a while reads what came meanwhile, although its deadlines are over by then.
 
 A machine that is short of processors does that for tenths of a second, a container that is frozen for hours.
 """
