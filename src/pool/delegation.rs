@@ -24,7 +24,7 @@ const SLEEP_MIN: Duration = Duration::from_micros(3);
 /// After so many iterations in a row that found requests without a sleep, the loop and a thread are better off side by side.
 const BUSY_MAX: u32 = 8;
 /// More requests than this at once are worth a switch.
-const JOBS_MAX: usize = 4;
+const JOBS_MAX: usize = 16;
 
 /// Whether the jobs that one iteration has found are run where they were found.
 #[inline]

@@ -49,6 +49,7 @@ def check(*arguments: object) -> subprocess.CompletedProcess[str]:
         (("--http2-cleartext", "sometimes"), "Invalid http2_cleartext: sometimes"),
         (("--http2-max-concurrent-streams", "0"), "HTTP/2 max concurrent streams must be at least 1: 0"),
         (("--http2-initial-window-size", "2147483648"), "HTTP/2 window size must be at most 2147483647: 2147483648"),
+        (("--http2-initial-window-size", "0"), "HTTP/2 window size must be at least 1: 0"),
         (("--http2-max-frame-size", "16383"), "http2_max_frame_size must be between 16384 and 16777215, got 16383"),
         (("--http2-max-frame-size", "16777216"), "http2_max_frame_size must be between 16384 and 16777215, got"),
         (("--http2-max-header-list-size", "-1"), "Value must be positive: -1"),

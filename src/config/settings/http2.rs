@@ -3,6 +3,8 @@
 use super::row::{Default, Kind, Section, Setting, row};
 
 const SECTION: Section = Section::Http2;
+/// RFC 9113 section 6.5.2.
+const WINDOW_BYTES_MAX: i64 = 0x7fff_ffff;
 
 pub(super) const ROWS: &[Setting] = &[
     row(
@@ -37,9 +39,16 @@ pub(super) const ROWS: &[Setting] = &[
         "http2_initial_window_size",
         SECTION,
         Kind::IntWithin {
-            min: 0,
-            max: 2_147_483_647,
-            complaint: |n| format!("HTTP/2 window size must be at most 2147483647: {n}"),
+            // gunicorn takes 0, with which no client could send a body.
+            min: 1,
+            max: WINDOW_BYTES_MAX,
+            complaint: |n| {
+                let (bound, limit) = match n > WINDOW_BYTES_MAX {
+                    true => ("most", WINDOW_BYTES_MAX),
+                    false => ("least", 1),
+                };
+                format!("HTTP/2 window size must be at {bound} {limit}: {n}")
+            },
         },
         Default::Int(65_535),
         "Bytes of a request's body that an HTTP/2 client may send ahead.",
