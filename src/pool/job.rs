@@ -12,6 +12,7 @@ use super::buffer_pool::BodyBytes;
 use super::conn_id::ConnId;
 use super::response_files::PieceFile;
 use super::response_memory::Reservation;
+use super::stream_spool::SpooledPart;
 use super::streaming_body::StreamingBody;
 use super::temporary_file::TemporaryFile;
 use super::tls_info::TlsInfo;
@@ -300,6 +301,20 @@ impl Piece {
     }
 }
 
+impl From<SpooledPart> for Piece {
+    fn from(part: SpooledPart) -> Self {
+        match part {
+            SpooledPart::Bytes(bytes) => Self::Bytes(bytes),
+            SpooledPart::File { file, offset, len } => Self::File {
+                file,
+                offset,
+                len,
+                owner: None,
+            },
+        }
+    }
+}
+
 /// The start of a response whose body follows piece by piece.
 #[derive(Debug)]
 pub struct StreamedResponse {
@@ -317,6 +332,8 @@ pub enum Reply {
     Whole(Box<Job>),
     /// The head is in; the body follows.
     Head(ConnId, Box<StreamedResponse>),
+    /// The response's spool was empty, and has something to be taken ([`Window::take_spooled`]).
+    Spooled(ConnId),
     /// An interim response, before any other reply.
     Hints(ConnId, Box<ResponseHead>),
     /// What follows the body of a response over HTTP/2, before its end.

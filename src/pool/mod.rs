@@ -10,7 +10,7 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | words | `alarm`, `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `disk_thread`, `temporary_file`, `hub_wakeup`, `borrowed_buffer`, `counted_objects`, `response_files`, `response_memory`, `window` |
+//! | words | `alarm`, `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `disk_thread`, `temporary_file`, `hub_wakeup`, `borrowed_buffer`, `counted_objects`, `response_files`, `hurries`, `response_memory`, `stream_spool`, `window` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes; `delegation`: when a thread runs the loop |
 //! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `loop_role` (who runs the loop), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `convoy`, `job_stats` |
 //! | messages | `job` |
@@ -29,6 +29,7 @@ mod disk_thread;
 mod estimates;
 mod gone_streams;
 mod hub_wakeup;
+mod hurries;
 mod in_flight;
 mod job;
 mod job_queue;
@@ -40,6 +41,7 @@ pub mod policy;
 mod replies;
 mod response_files;
 mod response_memory;
+mod stream_spool;
 mod streaming_body;
 mod sync;
 mod temporary_file;
@@ -64,12 +66,13 @@ pub use loop_role::{DelegableLoop, NextHolder, Served};
 pub use policy::{Reason, SleepMode};
 pub use response_files::{PieceFile, StoredBytes};
 pub use response_memory::{COUNTED_BYTES_MIN, Overdraft, Reservation, UnsentBytes};
+pub use stream_spool::SpooledPart;
 pub use streaming_body::{BodyDemand, StreamingBody};
 pub use temporary_file::{TemporaryFile, temporary_file};
 pub use thread::{NextJob, PoolThread};
 pub use thread_pool::Pool;
 pub use tls_info::{ClientCertificate, TlsInfo, openssl_date};
-pub use window::{Window, WindowClosed};
+pub use window::{NotSent, NotStored, SpoolRoom, Waited, Window, WindowClosed};
 
 /// A request that runs longer than `request_timeout`.
 #[derive(Clone, Debug)]

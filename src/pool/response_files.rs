@@ -239,6 +239,8 @@ pub enum PieceFile {
     Application(GuardedFile),
     /// A file that has no other bytes, and that nobody changes.
     Own(TemporaryFile),
+    /// A part of a file that has nothing else than parts of this response, and that nobody changes.
+    Part(Arc<TemporaryFile>),
     /// A file that responses share: to be copied, see the module.
     Shared(StoredBytes),
 }
@@ -249,6 +251,7 @@ impl PieceFile {
         match self {
             Self::Application(file) => file.file(),
             Self::Own(file) => file.file(),
+            Self::Part(file) => file.file(),
             Self::Shared(stored) => stored.file(),
         }
     }

@@ -25,7 +25,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::borrowed_buffer::BorrowedBuffer;
 use super::counted_objects::CountedObjects;
 use super::hub_wakeup::Ticket;
-use super::response_files::{PieceFile, ResponseFiles, write_at};
+use super::hurries::Hurries;
+use super::response_files::{PieceFile, ResponseFiles, StoredBytes, write_at};
 use super::temporary_file::{TemporaryFile, temporary_file};
 
 /// Responses of fewer bytes in memory are not counted: the socket's own buffer takes as much.
@@ -47,6 +48,7 @@ pub struct UnsentBytes {
     waiting: AtomicUsize,
     /// Threads that wait for the clients of streams.
     waiting_streams: AtomicUsize,
+    hurries: Hurries,
     failures: Mutex<Failures>,
 }
 
@@ -106,10 +108,26 @@ impl UnsentBytes {
         self.waiting_streams.load(Ordering::Relaxed)
     }
 
-    /// The thread of a stream waits for its client until what is returned is dropped.
-    pub(super) fn stream_waits(&self) -> StreamWait<'_> {
+    /// The thread of a stream waits for its client until what is returned is dropped. It can be hurried by `hurry`, if that is
+    /// given.
+    pub(super) fn stream_waits(
+        &self,
+        hurry: Option<Arc<dyn Fn() + Send + Sync>>,
+    ) -> StreamWait<'_> {
         self.waiting_streams.fetch_add(1, Ordering::Relaxed);
-        StreamWait(&self.waiting_streams)
+        StreamWait {
+            unsent: self,
+            number: hurry.map(|hurry| self.hurries.begin(hurry, Instant::now())),
+        }
+    }
+
+    /// Requests wait, and all threads for clients: streams go on without theirs. Returns whether there are such, or will be.
+    pub fn hurry_streams(&self, now: Instant) -> bool {
+        self.hurries.hurry(now)
+    }
+
+    pub(super) fn hurries(&self) -> &Hurries {
+        &self.hurries
     }
 
     /// A stream has `bytes` more unsent.
@@ -180,6 +198,18 @@ impl UnsentBytes {
         Ok((PieceFile::Shared(stored), offset))
     }
 
+    /// Write `parts`, which have `bytes` bytes in all, to the file that responses share.
+    ///
+    /// # Errors
+    /// It could not be made or written.
+    pub(super) fn store_shared<'a>(
+        &self,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+        bytes: u64,
+    ) -> io::Result<StoredBytes> {
+        self.files.store(parts, bytes)
+    }
+
     /// A file for parts of a response. The last descriptors are for clients: a few connections of HTTP/2 may have hundreds
     /// of responses, and new clients could not be accepted while those wait.
     ///
@@ -232,11 +262,18 @@ fn descriptors_max() -> io::Result<u64> {
 
 /// A thread that waits for the client of a stream.
 #[derive(Debug)]
-pub(super) struct StreamWait<'a>(&'a AtomicUsize);
+pub(super) struct StreamWait<'a> {
+    unsent: &'a UnsentBytes,
+    /// In [`Hurries`].
+    number: Option<u64>,
+}
 
 impl Drop for StreamWait<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if let Some(number) = self.number {
+            self.unsent.hurries.end(number);
+        }
+        self.unsent.waiting_streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

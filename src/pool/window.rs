@@ -2,17 +2,41 @@
 //!
 //! The thread adds what it sends, the event loop takes away what the socket has accepted. Above the high
 //! watermark the thread waits (without the GIL) until half of it has been written. The wait is bounded by the loop:
-//! a client that reads nothing for `send_timeout` is closed, and closing the connection closes the window.
+//! a client that reads nothing for `send_timeout` is closed, and closing the connection closes the window. It is also bounded
+//! by other requests that wait for a thread: what follows is then spooled (`window/spooling.rs`).
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::hub_wakeup::Ticket;
 use super::response_memory::UnsentBytes;
+use super::stream_spool::StreamSpool;
+
+mod spooling;
+
+pub use spooling::{NotStored, SpoolRoom};
 
 /// The connection is gone: nothing more can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowClosed;
+
+/// Why bytes cannot be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSent {
+    /// The connection is gone.
+    Closed,
+    /// The stream spools: they are to go there ([`Window::keep`]).
+    Spooling,
+}
+
+/// Why a thread waits no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// The client has read enough.
+    Room,
+    /// A request waits for the thread.
+    Hurried,
+}
 
 /// While the worker holds as much unsent as it may, a window holds this many bytes at most: what the socket's own buffer takes.
 const FULL_BYTES: usize = 64 * 1024;
@@ -32,11 +56,40 @@ pub struct Window {
 struct Flow {
     /// Sent by the thread and not yet accepted by the socket.
     unsent_bytes: usize,
-    closed: bool,
+    condition: Condition,
     /// The thread waits on `moved`.
     waiting: bool,
+    /// It is to wait no longer.
+    is_hurried: bool,
     /// Greenlets that wait.
     tickets: Vec<Ticket>,
+    spool: Option<Box<StreamSpool>>,
+}
+
+/// What becomes of bytes that the thread sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Open,
+    Spooling,
+    Closed,
+}
+
+impl Condition {
+    fn spool(&mut self) {
+        if *self == Self::Open {
+            *self = Self::Spooling;
+        }
+    }
+
+    fn resume(&mut self) {
+        if *self == Self::Spooling {
+            *self = Self::Open;
+        }
+    }
+
+    fn close(&mut self) {
+        *self = Self::Closed;
+    }
 }
 
 impl Window {
@@ -49,9 +102,11 @@ impl Window {
     pub fn counted(high_bytes: usize, unsent: Arc<UnsentBytes>) -> Self {
         let flow = Flow {
             unsent_bytes: 0,
-            closed: false,
+            condition: Condition::Open,
             waiting: false,
+            is_hurried: false,
             tickets: Vec::new(),
+            spool: None,
         };
         Self {
             flow: Mutex::new(flow),
@@ -64,37 +119,90 @@ impl Window {
     /// Pool thread: `len` bytes are sent. Returns whether it must [`Window::wait`] before the next ones.
     ///
     /// # Errors
-    /// [`WindowClosed`] when the connection is gone; the bytes need not be sent.
-    pub fn add(&self, len: usize) -> Result<bool, WindowClosed> {
+    /// See [`NotSent`]; the bytes are not to be sent.
+    pub fn add(&self, len: usize) -> Result<bool, NotSent> {
         let mut flow = self.lock();
-        if flow.closed {
-            return Err(WindowClosed);
+        if flow.condition != Condition::Open {
+            return Err(match flow.condition {
+                Condition::Spooling => NotSent::Spooling,
+                _ => NotSent::Closed,
+            });
         }
         flow.unsent_bytes += len;
         self.unsent.add(len);
         Ok(flow.unsent_bytes > self.high_bytes())
     }
 
-    /// Pool thread, without the GIL: wait until at most half of the window is unsent.
+    /// Pool thread, without the GIL: wait until at most half of the window is unsent, and nothing is spooled.
     ///
     /// # Errors
     /// [`WindowClosed`] when the connection is gone.
     pub fn wait(&self) -> Result<(), WindowClosed> {
+        let counted = self.unsent.stream_waits(None);
+        let waited = self.wait_until(None);
+        drop(counted);
+        waited.map(|_| ())
+    }
+
+    /// Pool thread, without the GIL: as [`Window::wait`], unless the thread is hurried because others wait for it. While
+    /// there are many such it looks by itself whether `others_wait`.
+    ///
+    /// # Errors
+    /// [`WindowClosed`] when the connection is gone.
+    pub fn wait_or_hurry(
+        self: &Arc<Self>,
+        others_wait: impl FnOnce() -> bool,
+    ) -> Result<Waited, WindowClosed> {
         let mut flow = self.lock();
-        let mut counted = None;
-        while !flow.closed && flow.unsent_bytes > self.high_bytes() / 2 {
-            counted.get_or_insert_with(|| self.unsent.stream_waits());
-            flow.waiting = true;
-            flow = self
-                .moved
-                .wait(flow)
-                .unwrap_or_else(PoisonError::into_inner);
+        flow.is_hurried = false;
+        drop(flow);
+        let window = self.clone();
+        let counted = self
+            .unsent
+            .stream_waits(Some(Arc::new(move || window.hurry())));
+        let since = Instant::now();
+        let patience = self.unsent.hurries().patience_in_series(since);
+        let mut waited = self.wait_until(patience)?;
+        if waited.is_none() && others_wait() {
+            self.unsent.hurries().note(Instant::now());
+            waited = Some(Waited::Hurried);
         }
+        let waited = match waited {
+            Some(waited) => waited,
+            None => self.wait_until(None)?.unwrap_or(Waited::Room),
+        };
+        drop(counted);
+        Ok(waited)
+    }
+
+    /// Wait for `patience` at most. `None`: that is over.
+    fn wait_until(&self, patience: Option<Duration>) -> Result<Option<Waited>, WindowClosed> {
+        let mut flow = self.lock();
+        flow.waiting = true;
+        let must_wait = |flow: &mut Flow| {
+            let has_room = flow.unsent_bytes <= self.high_bytes() / 2 && flow.is_spool_empty();
+            flow.condition != Condition::Closed && !has_room && !flow.is_hurried
+        };
+        let mut is_over = false;
+        let mut flow = match patience {
+            None => {
+                let waited = self.moved.wait_while(flow, must_wait);
+                waited.unwrap_or_else(PoisonError::into_inner)
+            }
+            Some(patience) => {
+                let waited = self.moved.wait_timeout_while(flow, patience, must_wait);
+                let (flow, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                is_over = timeout.timed_out();
+                flow
+            }
+        };
         flow.waiting = false;
-        if flow.closed {
-            Err(WindowClosed)
-        } else {
-            Ok(())
+        let is_hurried = std::mem::take(&mut flow.is_hurried);
+        match flow.condition {
+            Condition::Closed => Err(WindowClosed),
+            _ if is_over => Ok(None),
+            _ if is_hurried => Ok(Some(Waited::Hurried)),
+            _ => Ok(Some(Waited::Room)),
         }
     }
 
@@ -106,7 +214,7 @@ impl Window {
         let mut flow = self.lock();
         flow.waiting = true;
         let waited = self.moved.wait_timeout_while(flow, patience, |flow| {
-            !flow.closed && flow.unsent_bytes > self.high_bytes() / 2
+            flow.condition != Condition::Closed && flow.unsent_bytes > self.high_bytes() / 2
         });
         let (mut flow, _) = waited.unwrap_or_else(PoisonError::into_inner);
         flow.waiting = false;
@@ -120,7 +228,7 @@ impl Window {
     /// [`WindowClosed`] when the connection is gone.
     pub fn has_room(&self) -> Result<bool, WindowClosed> {
         let flow = self.lock();
-        if flow.closed {
+        if flow.condition == Condition::Closed {
             return Err(WindowClosed);
         }
         Ok(flow.unsent_bytes <= self.high_bytes() / 2)
@@ -133,7 +241,7 @@ impl Window {
     /// [`WindowClosed`] when the connection is gone.
     pub fn await_room(&self, ticket: Ticket) -> Result<bool, WindowClosed> {
         let mut flow = self.lock();
-        if flow.closed {
+        if flow.condition == Condition::Closed {
             return Err(WindowClosed);
         }
         let has_room = flow.unsent_bytes <= self.high_bytes() / 2;
@@ -160,10 +268,13 @@ impl Window {
     /// Event loop: the connection is gone.
     pub fn close(&self) {
         let mut flow = self.lock();
-        flow.closed = true;
+        flow.condition.close();
         flow.call_up();
+        let spool = flow.spool.take();
         drop(flow);
         self.moved.notify_one();
+        // Files are closed without the lock.
+        drop(spool);
     }
 
     fn high_bytes(&self) -> usize {
@@ -295,7 +406,7 @@ mod tests {
     fn a_closed_window_takes_nothing() {
         let window = Window::new(10);
         window.close();
-        assert_eq!(window.add(1), Err(WindowClosed));
+        assert_eq!(window.add(1), Err(NotSent::Closed));
         assert_eq!(window.wait(), Err(WindowClosed));
     }
 }

@@ -50,6 +50,7 @@ fn on_reply(
         Reply::Hijacked(id) => return connections.hijack(id, &requests.dispatch),
         Reply::Head(id, _)
         | Reply::Data(id, _)
+        | Reply::Spooled(id)
         | Reply::Hints(id, _)
         | Reply::Trailers(id, _)
         | Reply::WantsBody(id) => id,
@@ -63,7 +64,11 @@ fn on_reply(
         }
         Reply::Head(_, streamed) => streamed.window.close(),
         Reply::Data(_, piece) => discard(piece, &mut requests.drops),
-        Reply::Hints(..) | Reply::Trailers(..) | Reply::Hijacked(_) | Reply::WantsBody(_) => {}
+        Reply::Spooled(_)
+        | Reply::Hints(..)
+        | Reply::Trailers(..)
+        | Reply::Hijacked(_)
+        | Reply::WantsBody(_) => {}
     }
 }
 

@@ -100,7 +100,7 @@ impl StuckThreads {
         self.next
     }
 
-    /// When all threads wait, and a request waits for one: of the clients that have stood still for longest as many are
+    /// When all threads wait, and a request waits for one, streams go on into files. Where none can, of the clients that have stood still for longest as many are
     /// closed as there are threads, or requests that wait where responses found no room.
     pub(super) fn check(
         &mut self,
@@ -124,7 +124,7 @@ impl StuckThreads {
             return;
         }
         look(&mut self.clients, connections, now);
-        if pool.queue_length() == 0 {
+        if pool.queue_length() == 0 || unsent.hurry_streams(now) {
             return;
         }
         let patience = self.patience(unsent.waiting() > 0, now);

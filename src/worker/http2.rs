@@ -288,6 +288,10 @@ impl Http2 {
                 mux.respond_piece(conn.stream, piece, &mut requests.drops);
                 None
             }
+            Reply::Spooled(conn) => {
+                mux.note_spool(conn.stream);
+                None
+            }
             Reply::Hints(conn, hints) => {
                 mux.hint(conn.stream, &hints);
                 None

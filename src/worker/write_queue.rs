@@ -191,7 +191,7 @@ impl WriteQueue {
                 } => {
                     let step = usize::try_from((*len).min(FILE_STEP_BYTES)).unwrap_or(usize::MAX);
                     match file {
-                        PieceFile::Application(_) | PieceFile::Own(_) => {
+                        PieceFile::Application(_) | PieceFile::Own(_) | PieceFile::Part(_) => {
                             transport.send_file(file.file(), *offset, step)
                         }
                         PieceFile::Shared(_) => transport.copy_file(file.file(), *offset, step),

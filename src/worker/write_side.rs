@@ -83,6 +83,8 @@ pub(super) struct WriteSide {
     queue: WriteQueue,
     /// Of the response that is being streamed.
     window: Option<Arc<Window>>,
+    /// There is more of it in the window's spool.
+    has_spool: bool,
     /// A flush is to come at the end of the iteration.
     is_flush_scheduled: bool,
 }
@@ -183,6 +185,25 @@ impl WriteSide {
     /// A streamed response begins.
     pub(super) fn open_window(&mut self, window: Arc<Window>) {
         self.window = Some(window);
+        self.has_spool = false;
+    }
+
+    /// There is something in the spool of the response that is being streamed.
+    pub(super) fn note_spool(&mut self) {
+        self.has_spool = true;
+    }
+
+    /// When everything is written: what comes next from the spool.
+    pub(super) fn take_spooled(&mut self) -> Option<Piece> {
+        if !self.has_spool || !self.queue.is_empty() {
+            return None;
+        }
+        let taken = self
+            .window
+            .as_ref()
+            .and_then(|window| window.take_spooled());
+        self.has_spool = matches!(taken, Some((_, true)));
+        taken.map(|(part, _)| part.into())
     }
 
     /// A response is over: its thread does not wait any more.

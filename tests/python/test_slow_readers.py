@@ -20,6 +20,7 @@ from bodies import made  # noqa: E402
 
 APP = "bodies"
 MIB = 1 << 20
+FULL_DISK = ["sh", "-c", 'ulimit -f 256; exec "$@"', "sh", *COMMAND]
 
 
 def slow_reader(server, tmp_path, rate, shape):
@@ -123,11 +124,14 @@ def that_read_nothing(stack, one, count, shape="stream"):
         client.send_request("GET", f"/made?size={8 * MIB}&shape={shape}&seed={number}")
 
 
+@pytest.mark.parametrize("disk", ["", "full"])
 @pytest.mark.parametrize("count", [2, 12])
 @pytest.mark.parametrize("shape", ["stream", "write"])
-def test_another_client_is_answered_although_all_threads_stream_to_clients_that_read_nothing(server, shape, count):
-    """It waited for `send_timeout`, 60 s, with each two of them."""
-    one = server(APP, "--threads", "2")
+def test_another_client_is_answered_although_all_threads_stream_to_clients_that_read_nothing(
+    server, shape, count, disk
+):
+    """It waited for `send_timeout`, 60 s, with each two of them. Those without room on the disk are closed."""
+    one = server(APP, "--threads", "2", command=FULL_DISK if disk else COMMAND)
     with contextlib.ExitStack() as stack:
         that_read_nothing(stack, one, count, shape)
         began = time.monotonic()
@@ -140,7 +144,7 @@ def test_another_client_is_answered_although_all_threads_stream_to_clients_that_
 @pytest.mark.parametrize("shape", ["list", "stream"])
 def test_clients_that_read_slowly_keep_the_threads_that_wait_for_them(server, shape, still):
     """200 KB per second each: the socket takes more of it twice in a second, which was taken for standing still."""
-    command = ["sh", "-c", 'ulimit -f 256; exec "$@"', "sh", *COMMAND] if shape == "list" else COMMAND
+    command = FULL_DISK if shape == "list" else COMMAND
     one = server(APP, "--threads", "2", command=command, env={"FERRICORN_RESPONSE_BUFFER_TOTAL": "100000"})
     size = MIB + 500_000
     with contextlib.ExitStack() as stack:
@@ -197,8 +201,7 @@ def test_clients_that_read_slowly_keep_their_descriptors(server):
 def test_a_client_that_reads_slowly_keeps_the_last_free_thread(server):
     """100 KB per second on a full disk: of a client for which the last thread waits the socket takes nothing for
     seconds, then a megabyte, which was taken for standing still. Another one that reads nothing goes soon."""
-    limited = ["sh", "-c", 'ulimit -f 256; exec "$@"', "sh", *COMMAND]
-    one = server(APP, "--threads", "1", command=limited, env={"FERRICORN_RESPONSE_BUFFER_TOTAL": "100000"})
+    one = server(APP, "--threads", "1", command=FULL_DISK, env={"FERRICORN_RESPONSE_BUFFER_TOTAL": "100000"})
     with Client(one.address, PATIENCE_S, receive_buffer=16384) as reader:
         reader.send_request("GET", f"/made?size={8 * MIB}&seed=3")
         reader.read_head()

@@ -185,8 +185,7 @@ impl WsgiApp {
         job: Box<Job>,
     ) {
         if let Some(begun) = self.prepare(py, environ, thread, job) {
-            let called = self.callable.bind(py);
-            let called = called.call1((&begun.environ, &begun.start));
+            let called = self.callable.bind(py).call1((&begun.environ, &begun.start));
             self.conclude(called, begun, thread);
         }
     }
@@ -268,6 +267,7 @@ impl WsgiApp {
         match called {
             Ok(result) => self.answer(&result, &start, &environ, thread, job, hooked.as_ref()),
             Err(error) => {
+                start.get().flush_spool(py);
                 if start.get().is_hijacked() {
                     end_hijacked(py, self.logger(), thread, job, &error);
                 } else {
@@ -279,7 +279,7 @@ impl WsgiApp {
                 {
                     hooked.log_access(start.get());
                 }
-                start.get().finish();
+                start.get().finish(py);
             }
         }
         if let Some(socket) = hijackable {
@@ -328,7 +328,7 @@ impl WsgiApp {
         end_child(py, closed.as_ref().err());
         // A response that was sent whole is over since then.
         if !matches!(sent, Sent::Whole) {
-            start.get().finish();
+            start.get().finish(py);
         }
         match (sent, closed) {
             // The application has answered on the client's socket itself.

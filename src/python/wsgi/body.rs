@@ -326,6 +326,8 @@ fn stream<'py>(
         pool,
         window: &window,
     };
+    // What `write` has spooled goes first.
+    let file = file.filter(|_| !window.is_spooling());
     let mut spool = file.map(|_| Box::<ResponseSpool>::default());
     for item in items {
         match pass_on(item, start, &mut left, spool.as_deref_mut(), client) {

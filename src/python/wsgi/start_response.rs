@@ -202,8 +202,23 @@ impl StartResponse {
         matches!(&*self.lock(), State::Streaming(_))
     }
 
+    /// The application has returned or failed: what its stream has spooled is sent.
+    pub(super) fn flush_spool(&self, py: Python<'_>) {
+        let window = match &*self.lock() {
+            State::Streaming(window) => window.clone(),
+            _ => return,
+        };
+        let client = StreamClient {
+            conn: self.conn,
+            pool: &self.pool,
+            window: &window,
+        };
+        client.flush_spool(py);
+    }
+
     /// The request is over: later calls of the application change nothing.
-    pub(super) fn finish(&self) {
+    pub(super) fn finish(&self, py: Python<'_>) {
+        self.flush_spool(py);
         *self.lock() = State::Over;
     }
 

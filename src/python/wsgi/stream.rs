@@ -1,15 +1,20 @@
 //! The items of a response that is streamed, and the `bytes` objects that the event loop borrows.
 //!
 //! Runs on pool threads, attached. A thread whose client has too much unread waits without the GIL, a greenlet yields to
-//! its hub.
+//! its hub. A thread that others wait for goes on without its client: what follows goes to the window's spool, until the
+//! client has taken that.
 
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::pool::{BorrowedBuffer, ConnId, Piece, Pool, Window, WindowClosed};
+use crate::pool::{
+    BorrowedBuffer, ConnId, NotSent, NotStored, Piece, Pool, Reply, SpoolRoom, Waited, Window,
+    WindowClosed,
+};
 use crate::python::gil::{Reason, release};
 use crate::python::green;
 
@@ -50,12 +55,18 @@ impl From<WindowClosed> for StreamEnd {
     }
 }
 
+impl From<NotSent> for StreamEnd {
+    fn from(_: NotSent) -> Self {
+        Self::Gone
+    }
+}
+
 /// The client of a streamed response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StreamClient<'a> {
     pub(super) conn: ConnId,
     pub(super) pool: &'a Pool,
-    pub(super) window: &'a Window,
+    pub(super) window: &'a Arc<Window>,
 }
 
 impl StreamClient<'_> {
@@ -65,9 +76,10 @@ impl StreamClient<'_> {
             return Ok(Flow::Open);
         }
         match self.send_piece(piece_of(bytes)) {
-            Ok(true) => Flow::of(self.wait(py)),
+            Ok(true) => Flow::of(self.wait_or_spool(py)),
             Ok(false) => Flow::of(self.give_way(py)),
-            Err(WindowClosed) => Ok(Flow::Gone),
+            Err(NotSent::Closed) => Ok(Flow::Gone),
+            Err(NotSent::Spooling) => Flow::of(self.spool(py, bytes)),
         }
     }
 
@@ -83,7 +95,7 @@ impl StreamClient<'_> {
     }
 
     /// Send a piece. Returns whether the client has too much unread.
-    pub(super) fn send_piece(self, piece: Piece) -> Result<bool, WindowClosed> {
+    pub(super) fn send_piece(self, piece: Piece) -> Result<bool, NotSent> {
         let must_wait = self.window.add(piece.window_bytes())?;
         self.pool.send_piece(self.conn, piece, must_wait);
         Ok(must_wait)
@@ -100,6 +112,90 @@ impl StreamClient<'_> {
                 return Ok(());
             }
             wait.until_called(py, None).map_err(StreamEnd::Raised)?;
+        }
+    }
+
+    /// Wait until the client has read enough, or another request waits for the thread: then what follows is spooled.
+    fn wait_or_spool(self, py: Python<'_>) -> Result<(), StreamEnd> {
+        if green::here().is_some() {
+            return self.wait(py);
+        }
+        match self.wait_or_hurry(py)? {
+            Waited::Room => {}
+            Waited::Hurried => self.window.begin_spool(),
+        }
+        Ok(())
+    }
+
+    fn wait_or_hurry(self, py: Python<'_>) -> Result<Waited, WindowClosed> {
+        let others_wait = || self.pool.queue_length() > 0;
+        release(py, Reason::Window, || {
+            self.window.wait_or_hurry(others_wait)
+        })
+    }
+
+    /// An item of a stream that spools. Cold, and in a frame of its own.
+    #[cold]
+    #[inline(never)]
+    fn spool(self, py: Python<'_>, bytes: &Bound<'_, PyBytes>) -> Result<(), StreamEnd> {
+        let content = bytes.as_bytes();
+        let mut can_store = true;
+        loop {
+            match self.window.keep(content)? {
+                SpoolRoom::Kept { announce } => {
+                    self.announce(announce);
+                    return Ok(());
+                }
+                SpoolRoom::Full => {}
+                SpoolRoom::CaughtUp => match self.send_piece(piece_of(bytes)) {
+                    Ok(true) => return self.wait_or_spool(py),
+                    Ok(false) => return Ok(()),
+                    Err(NotSent::Closed) => return Err(StreamEnd::Gone),
+                    Err(NotSent::Spooling) => continue,
+                },
+            }
+            if !can_store {
+                release(py, Reason::Window, || self.window.wait())?;
+            } else if self.pool.queue_length() == 0 {
+                self.wait_or_hurry(py)?;
+            } else if self.store(py, content)? {
+                return Ok(());
+            } else {
+                can_store = false;
+            }
+        }
+    }
+
+    /// Write what is kept to a file, and `content` behind it. Returns false when there is no room for it.
+    fn store(self, py: Python<'_>, content: &[u8]) -> Result<bool, WindowClosed> {
+        let (announce, stored) = release(py, Reason::UnsentResponse, || self.window.store(content));
+        self.announce(announce);
+        match stored {
+            Ok(()) => Ok(true),
+            Err(NotStored::Closed) => Err(WindowClosed),
+            Err(NotStored::Limit) => Ok(false),
+            Err(NotStored::Failed { bytes, error }) => {
+                self.pool.unsent().log_failure(bytes, &error);
+                Ok(false)
+            }
+        }
+    }
+
+    fn announce(self, announce: bool) {
+        if announce {
+            self.pool.send_and_wait(Reply::Spooled(self.conn));
+        }
+    }
+
+    /// The response is over: send what is in the spool, so that the thread is free.
+    pub(super) fn flush_spool(self, py: Python<'_>) {
+        if !self.window.has_spooled() {
+            return;
+        }
+        let parts = release(py, Reason::UnsentResponse, || self.window.take_rest());
+        for part in parts {
+            // The loop learns from the job that there is no more.
+            let _ = self.send_piece(part.into());
         }
     }
 

@@ -47,6 +47,12 @@ impl Http1Connection<'_> {
                     return Action::Wait;
                 }
             }
+            Reply::Spooled(_) => {
+                write.note_spool();
+                if !self.take_spooled(requests, io) {
+                    return Action::Wait;
+                }
+            }
             Reply::Hints(_, hints) => {
                 // An interim response is a hint: one that would have to wait is not worth sending.
                 if http1.is_hijackable() || !write.is_empty() {
@@ -88,6 +94,16 @@ impl Http1Connection<'_> {
         } else {
             Action::Wait
         }
+    }
+
+    /// Queue what comes next from the spool of a streamed response, if everything before is written. Returns whether there
+    /// was something.
+    fn take_spooled(&mut self, requests: &mut Requests, io: &mut SharedIo) -> bool {
+        let (http1, write) = (&mut *self.http1, &mut self.link.write);
+        let Some(piece) = write.take_spooled() else {
+            return false;
+        };
+        http1.respond_piece(piece, write, &mut io.encoded, &mut requests.drops)
     }
 
     /// The whole response has come.
@@ -182,6 +198,10 @@ impl Http1Connection<'_> {
         }
         if self.http1.is_idle() {
             return self.next_request(requests, io);
+        }
+        if self.take_spooled(requests, io) {
+            // Written in the next iteration, after others.
+            return Action::Resume;
         }
         // A streamed response has caught up; the next move is the application's.
         self.link.lifecycle.caught_up();

@@ -94,6 +94,8 @@ pub(super) struct ResponseStream {
     queue: VecDeque<Chunk>,
     queued_bytes: u64,
     window: Option<Arc<Window>>,
+    /// There is more of it in the window's spool.
+    has_spool: bool,
     end: End,
     trailers: Option<Box<HeaderMap>>,
     sent_bytes: u64,
@@ -121,6 +123,7 @@ impl ResponseStream {
             queue: VecDeque::new(),
             queued_bytes: 0,
             window,
+            has_spool: false,
             end: End::Open,
             trailers: None,
             sent_bytes: 0,
@@ -164,6 +167,23 @@ impl ResponseStream {
         }
         self.queued_bytes += admitted;
         self.queue.push_back(Chunk::new(piece, admitted));
+    }
+
+    /// There is something in its window's spool.
+    pub(super) fn note_spool(&mut self) {
+        self.has_spool = true;
+    }
+
+    /// Everything before is sent: push what comes next from the spool.
+    fn take_spooled(&mut self, drops: &mut DeferredDrops) {
+        let taken = self
+            .window
+            .as_ref()
+            .and_then(|window| window.take_spooled());
+        self.has_spool = matches!(taken, Some((_, true)));
+        if let Some((part, _)) = taken {
+            self.push(part.into(), drops);
+        }
     }
 
     /// The body is whole, or will never be.
@@ -233,6 +253,9 @@ impl ResponseStream {
     /// Send a frame, if there is something and the windows allow it.
     pub(super) fn send_frame(&mut self, drops: &mut DeferredDrops) -> Sending {
         let is_ended = matches!(self.end, End::Ended { .. });
+        while self.queue.is_empty() && self.has_spool {
+            self.take_spooled(drops);
+        }
         if self.queue.is_empty() {
             self.waiting = Waiting::No;
             return self.send_end();

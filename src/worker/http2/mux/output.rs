@@ -142,6 +142,16 @@ impl Mux {
         }
     }
 
+    /// There is something in the spool of a streamed response.
+    pub(in super::super) fn note_spool(&mut self, id: u32) {
+        if let Some(response) = self.responding(id) {
+            response.note_spool();
+            if response.enlist() {
+                self.sending.push_back(id);
+            }
+        }
+    }
+
     /// A streamed response is over. Returns the job when its client was answered before.
     pub(in super::super) fn end_response(
         &mut self,
