@@ -9,7 +9,7 @@
 //! `receive.rs` is its way in, `advance.rs` what comes next, `early_end.rs` what ends before it is done.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::net::unacknowledged_bytes;
 use crate::pool::{ConnId, Job, Peer, Reply};
@@ -170,6 +170,14 @@ impl Connection {
                 }
                 self.link.lifecycle.has_expired(clock)
             }
+        }
+    }
+
+    /// Its deadlines, and those of its streams, are later by a pause in which nothing was read.
+    pub(super) fn excuse(&mut self, pause: Duration) {
+        self.link.lifecycle.excuse(pause);
+        if let Protocol::Http2(http2) = &mut self.protocol {
+            http2.excuse(pause);
         }
     }
 

@@ -200,6 +200,11 @@ impl Lifecycle {
         clock.expired(&mut self.timer)
     }
 
+    /// The deadline is later by a pause of the loop.
+    pub(super) fn excuse(&mut self, pause: Duration) {
+        self.timer.excuse(pause);
+    }
+
     /// A TLS handshake begins. It and the first head have the deadline that the accept has set.
     pub(super) fn begin_handshake(&mut self, clock: &Clock) {
         let accepted = self.used_at().unwrap_or(clock.now());

@@ -2,7 +2,7 @@
 //! of those that are to be moved again soon. Those that the application has hijacked are not in the slab (`bridges.rs`).
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 use slab::Slab;
@@ -13,8 +13,7 @@ use crate::pool::{ConnId, Job, Peer, Reply};
 use super::bridges::Bridges;
 use super::connection::{Action, Connection};
 use super::dispatch::Dispatch;
-use super::events;
-use super::events::SocketEvent;
+use super::events::{self, SocketEvent};
 use super::http1::TimedOut;
 use super::requests::Requests;
 use super::shared_io::SharedIo;
@@ -74,9 +73,7 @@ impl Connections {
 
     /// How many are between requests.
     pub(super) fn idle_count(&self) -> usize {
-        self.iter()
-            .filter(|connection| connection.is_idle())
-            .count()
+        self.iter().filter(|one| one.is_idle()).count()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
@@ -160,13 +157,12 @@ impl Connections {
         let connection = events::slot_of(token)
             .and_then(|slot| self.slab.get_mut(slot))
             .filter(|connection| events::of_connection(connection.id()) == token);
-        if let Some(connection) = connection {
-            let id = connection.id();
-            let action = connection.on_event(event, requests, io);
-            self.apply(id, action, requests);
-        } else {
-            self.bridges.on_event(token, requests.clock.now());
-        }
+        let Some(connection) = connection else {
+            return self.bridges.on_event(token, requests.clock.now());
+        };
+        let id = connection.id();
+        let action = connection.on_event(event, requests, io);
+        self.apply(id, action, requests);
     }
 
     /// The application has replied.
@@ -214,7 +210,6 @@ impl Connections {
             connection.close(requests);
             requests.drops.give_back(requests.dispatch.pool());
         }
-        self.has_room = true;
     }
 
     fn remove(&mut self, id: ConnId, dispatch: &Dispatch) -> Option<Connection> {
@@ -270,14 +265,21 @@ impl Connections {
         let mut up = Vec::new();
         requests.clock.take_up(&mut up);
         for id in up {
-            self.act(id, requests, io, |connection, requests, io| {
-                if connection.has_expired(id, &mut requests.clock) {
-                    connection.on_deadline(id, requests, io)
-                } else {
-                    Action::Wait
-                }
-            });
+            self.act(
+                id,
+                requests,
+                io,
+                |connection, requests, io| match connection.has_expired(id, &mut requests.clock) {
+                    true => connection.on_deadline(id, requests, io),
+                    false => Action::Wait,
+                },
+            );
         }
+    }
+
+    /// All deadlines are later by a pause in which nothing was read.
+    pub(super) fn excuse(&mut self, pause: Duration) {
+        self.slab.iter_mut().for_each(|(_, one)| one.excuse(pause));
     }
 
     /// Close a connection for another client.
@@ -338,9 +340,7 @@ impl Connections {
         self.hijacked.push(id);
         if let Some(connection) = self.remove(id, dispatch) {
             match connection.into_transport().into_bridge() {
-                Ok((client, application)) => {
-                    self.bridges.open(id, client, application, &self.registry);
-                }
+                Ok((client, theirs)) => self.bridges.open(id, client, theirs, &self.registry),
                 Err(transport) => transport.give_up(&self.registry),
             }
         }

@@ -85,6 +85,13 @@ impl Timer {
         self.due = None;
     }
 
+    /// The deadline, if any, is later by a pause of the loop. The entry finds out when it comes up.
+    pub(super) fn excuse(&mut self, pause: Duration) {
+        if let Some(due) = &mut self.due {
+            *due += pause;
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn due(&self) -> Option<Instant> {
         self.due

@@ -22,6 +22,9 @@ const ITERATION_EVENTS: usize = 512;
 /// After this many looks at the poll set that may not have shown everything, the next counts as one that has: the poll set shows
 /// what came first first, and deadlines must not wait for ever.
 const PARTIAL_LOOKS_MAX: u32 = 64;
+/// An iteration that takes longer, or a sleep that lasts longer than it should by this much, is a pause: the process had no
+/// processor. A busy machine takes it away for some 10 ms at a time.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// A stream whose pieces come within this of one another is awaited with brief sleeps.
 const QUICK_STREAM: Duration = Duration::from_millis(1);
 
@@ -40,6 +43,10 @@ pub(super) struct Sleeper {
     known_until: Instant,
     /// How many looks at the poll set since then may not have shown everything.
     partial_looks: u32,
+    /// When the last sleep ended.
+    awoke_at: Instant,
+    /// How long the poll set was to wait.
+    asked: Duration,
 }
 
 /// How a sleep ended.
@@ -50,6 +57,8 @@ pub(super) struct Awoken {
     pub(super) at: Instant,
     /// The events are all that had happened to the sockets by then.
     pub(super) known_until: Instant,
+    /// How long the loop had no processor, as far as it can tell, since it awoke before.
+    pub(super) pause: Duration,
 }
 
 /// The pieces of streamed responses.
@@ -82,6 +91,8 @@ impl Sleeper {
             stream: Stream::None,
             known_until: now,
             partial_looks: 0,
+            awoke_at: now,
+            asked: Duration::ZERO,
         }
     }
 
@@ -152,10 +163,13 @@ impl Sleeper {
             // What came while a signal stopped the process is not among the events.
             result => self.note_look(since, result.is_ok() && !self.skipped_poll),
         }
+        let pause = pause(self.awoke_at, since, now, self.asked);
+        self.awoke_at = now;
         Ok(Awoken {
             since,
             at: now,
             known_until: self.known_until,
+            pause,
         })
     }
 
@@ -213,6 +227,7 @@ impl Sleeper {
             }
         };
         self.skipped_poll = false;
+        self.asked = time;
         self.poll.poll(&mut self.events, Some(time))
     }
 
@@ -236,6 +251,17 @@ impl Sleeper {
             }
         }
     }
+}
+
+/// How long the process had no processor in an iteration, which began when it awoke, and in the sleep after it, which was to last
+/// for `asked`. Nothing shows when in a sleep that was: none of it counts.
+fn pause(awoke_at: Instant, asleep_since: Instant, now: Instant, asked: Duration) -> Duration {
+    let iteration = asleep_since.saturating_duration_since(awoke_at);
+    let sleep = now.saturating_duration_since(asleep_since);
+    let is_late = sleep.saturating_sub(asked) >= PAUSE_MIN;
+    let in_iteration = Some(iteration).filter(|time| *time >= PAUSE_MIN);
+    let in_sleep = Some(sleep).filter(|_| is_late);
+    in_iteration.unwrap_or_default() + in_sleep.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -268,6 +294,23 @@ mod tests {
         assert!(sleeper.take_quick_stream() && !sleeper.take_quick_stream());
         sleeper.note_stream(now + QUICK_STREAM * 2);
         assert!(!sleeper.take_quick_stream());
+    }
+
+    #[test]
+    fn a_pause_is_an_iteration_or_a_sleep_that_takes_too_long() {
+        let now = Instant::now();
+        let [brief, long] = [PAUSE_MIN / 2, PAUSE_MIN * 20];
+        let seen =
+            |iteration, sleep, asked| pause(now, now + iteration, now + iteration + sleep, asked);
+        assert_eq!(seen(brief, long, long), Duration::ZERO);
+        assert_eq!(
+            seen(brief, brief, long),
+            Duration::ZERO,
+            "something happened"
+        );
+        assert_eq!(seen(long, brief, brief), long);
+        assert_eq!(seen(brief, long, brief), long);
+        assert_eq!(seen(long, long, Duration::ZERO), long * 2);
     }
 
     #[test]

@@ -52,6 +52,16 @@ def test_what_came_in_the_pause_is_read_before_a_deadline_is_over(server, begun)
             assert client.read_response().text == str(len(BODY))
 
 
+def test_a_pause_is_not_the_clients_time(server):
+    """The whole machine stood still, and the client with it: it goes on where it was."""
+    one = server("large", "--keep-alive", "3")
+    (worker,) = one.workers()
+    with one.connect() as client:
+        assert client.request().text == "fast"
+        pause(worker, lambda: time.sleep(3))
+        assert client.request().text == "fast"
+
+
 def test_a_client_that_has_read_in_the_pause_gets_the_rest(server):
     one = server("large", "--send-timeout", "1")
     (worker,) = one.workers()

@@ -162,3 +162,15 @@ fn a_client_that_leaves_in_a_head_is_logged_and_gets_no_answer() {
     connection.close(&mut requests);
     assert_eq!(requests.accounting.slot().requests(), 1);
 }
+
+#[test]
+fn a_pause_of_the_loop_is_not_the_clients_time() {
+    let (mut connection, _client, mut requests, _) = connect();
+    let (id, pause) = (connection.id(), Duration::from_secs(3600));
+    requests.clock.advance(pause);
+    connection.excuse(pause);
+    assert!(!connection.has_expired(id, &mut requests.clock));
+    requests.clock.advance(pause);
+    assert!(connection.has_expired(id, &mut requests.clock));
+    connection.close(&mut requests);
+}

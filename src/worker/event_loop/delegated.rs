@@ -21,6 +21,10 @@ impl EventLoop {
     fn sleep_and_iterate(&mut self) -> io::Result<()> {
         let awoken = self.sleep()?;
         self.requests.clock.tick(awoken.at, awoken.known_until);
+        if !awoken.pause.is_zero() {
+            // Nothing was read meanwhile: clients get that time again.
+            self.connections.excuse(awoken.pause);
+        }
         renew_budgets(&mut self.io);
         let dispatched = self.requests.dispatch.dispatched();
         self.iterate()?;

@@ -5,7 +5,7 @@
 
 use crate::worker::write_side::WriteBudget;
 use h2::Reason;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Http2;
 use super::engine::Polled;
@@ -108,6 +108,11 @@ impl Http2 {
     /// Whether the deadline of a stream is over.
     pub(in crate::worker) fn has_expired(&mut self, id: ConnId, clock: &mut Clock) -> bool {
         self.mux.has_expired(id.stream, clock)
+    }
+
+    /// The deadlines of the streams are later by a pause of the loop.
+    pub(in crate::worker) fn excuse(&mut self, pause: Duration) {
+        self.mux.excuse(pause);
     }
 
     /// The deadline of a stream, or of the connection, is over.

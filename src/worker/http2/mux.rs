@@ -11,7 +11,7 @@
 //! `phase.rs` is how far a stream is, `intake.rs` the way from requests to jobs, `output.rs` from replies to frames.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use h2::Reason;
 use http_message::header::HeaderMap;
@@ -309,6 +309,13 @@ impl Mux {
         let ids: Vec<u32> = self.streams.keys().copied().collect();
         for id in ids {
             self.cancel(id, reason, requests);
+        }
+    }
+
+    /// The deadlines of the streams are later by a pause of the loop.
+    pub(super) fn excuse(&mut self, pause: Duration) {
+        for stream in self.streams.values_mut() {
+            stream.timer.excuse(pause);
         }
     }
 
