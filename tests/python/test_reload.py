@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ def application(environ, start_response):
     return [("{body}" + {helper}.MORE).encode()]
 """
 ENGINES = ["poll", "inotify", "auto"] if IS_OURS else ["poll"]
+# After this time without a change the worker reloads.
+QUIET_S = 0.1
 EXTRA = ("--pythonpath", str(APPS), "--graceful-timeout", "5")
 
 
@@ -97,11 +100,20 @@ def test_all_workers_are_replaced_and_hooks_are_called(server, gates, project):
 def test_many_saves_at_once_are_one_reload(server, gates, project):
     one = server("version", "--reload", *EXTRA, cwd=project)
     answers(one, "one")
-    for number in range(20):
-        write_version(project, f"{number}")
-        save(project, "first.py", f"MORE = ' of {number}'\n")
-    answers(one, "19 of 19")
-    assert len(gates.notes("import")) == 2, "started once, reloaded once"
+    for attempt in range(20):
+        imports = len(gates.notes("import"))
+        longest, before = 0.0, time.monotonic()
+        for number in range(20):
+            write_version(project, f"{attempt}.{number}")
+            save(project, "first.py", f"MORE = ' of {number}'\n")
+            now = time.monotonic()
+            longest, before = max(longest, now - before), now
+        answers(one, f"{attempt}.19 of 19")
+        # A busy machine may stop this process between two saves for so long that they are two changes.
+        if longest < QUIET_S / 2:
+            assert len(gates.notes("import")) == imports + 1, "reloaded once"
+            return
+    raise AssertionError("twenty saves were never at once")
 
 
 @pytest.mark.ours
