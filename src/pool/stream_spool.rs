@@ -209,7 +209,11 @@ impl StreamSpool {
                 };
                 part.or_else(|| block.map(Block::into_part))?
             }
-            None if self.tail.is_empty() => return None,
+            None if self.tail.is_empty() => {
+                // It is being written, and is news when that is done.
+                self.is_announced = false;
+                return None;
+            }
             None => SpooledPart::Bytes(std::mem::take(&mut self.tail)),
         };
         self.is_announced = !self.is_empty();

@@ -266,6 +266,27 @@ mod tests {
     }
 
     #[test]
+    fn what_the_loop_misses_while_it_is_being_written_is_announced_again() {
+        for is_stored in [true, false] {
+            let window = hurried();
+            assert_eq!(window.keep(b"kept"), kept(true));
+            let mut write = window
+                .lock()
+                .spool
+                .as_mut()
+                .unwrap()
+                .begin_write(0)
+                .unwrap();
+            assert!(window.take_spooled().is_none());
+            let block = write.write(&[], &window.unsent).unwrap();
+            let block = is_stored.then_some(block);
+            let (announce, _) = window.end_write(write, block, Ok(()));
+            assert!(announce, "nobody else would tell the loop");
+            assert_eq!(read(window.take_spooled().unwrap().0), b"kept");
+        }
+    }
+
+    #[test]
     fn a_thread_waits_until_all_is_taken_and_written_or_it_is_hurried_again() {
         let window = Arc::new(hurried());
         assert_eq!(window.keep(b"kept"), kept(true));

@@ -100,10 +100,14 @@ impl Http1Connection<'_> {
     /// was something.
     fn take_spooled(&mut self, requests: &mut Requests, io: &mut SharedIo) -> bool {
         let (http1, write) = (&mut *self.http1, &mut self.link.write);
-        let Some(piece) = write.take_spooled() else {
-            return false;
-        };
-        http1.respond_piece(piece, write, &mut io.encoded, &mut requests.drops)
+        while let Some(piece) = write.take_spooled() {
+            http1.respond_piece(piece, write, &mut io.encoded, &mut requests.drops);
+            // What is beyond the response's length leaves nothing to write.
+            if !write.is_empty() {
+                return true;
+            }
+        }
+        false
     }
 
     /// The whole response has come.

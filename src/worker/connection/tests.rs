@@ -1,12 +1,14 @@
 //! One connection over a socket pair, step by step, and what a simulation checks of it.
 #![allow(clippy::unwrap_used)]
 
+use crate::pool::{Piece, StreamedResponse, Window};
 use crate::worker::events::InputEvent;
 use crate::worker::requests::Requests;
 use crate::worker::requests::tests::for_tests;
 use crate::worker::shared_io::SharedIo;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use super::*;
 
@@ -119,6 +121,44 @@ fn a_request_that_comes_with_the_room_for_the_last_response_is_read() {
             _ => connection.on_event(WRITABLE, &mut requests, &mut io),
         };
     }
+    connection.close(&mut requests);
+}
+
+#[test]
+fn what_was_spooled_of_a_response_without_a_body_is_taken_to_its_end() {
+    let (mut connection, mut client, mut requests, mut io) = connect();
+    client
+        .write_all(b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
+        .unwrap();
+    assert_eq!(
+        connection.on_event(READABLE, &mut requests, &mut io),
+        Action::Wait
+    );
+    let mut job = requests.dispatch.take_first().unwrap();
+    job.response.set_status(b"200 OK").unwrap();
+    let window = Arc::new(Window::new(10));
+    assert_eq!(window.add(20), Ok(true));
+    window.begin_spool();
+    assert!(matches!(window.store(&vec![b'x'; 2 << 20]), (true, Ok(()))));
+    let streamed = StreamedResponse {
+        response: std::mem::take(&mut job.response),
+        window: window.clone(),
+    };
+    let data = Piece::Bytes(vec![b'x'; 20]);
+    for reply in [
+        Reply::Head(job.conn, Box::new(streamed)),
+        Reply::Data(job.conn, data),
+        Reply::Spooled(job.conn),
+    ] {
+        let (_, late) = connection.on_reply(reply, &mut requests, &mut io);
+        assert!(late.is_none());
+    }
+    let mut action = connection.flush_scheduled(&mut requests, &mut io);
+    while action == Action::Resume {
+        action = connection.resume(&mut requests, &mut io);
+    }
+    assert!(!window.has_spooled());
+    assert_eq!(window.wait(), Ok(()));
     connection.close(&mut requests);
 }
 
