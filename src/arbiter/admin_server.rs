@@ -23,6 +23,7 @@ use crate::fork_guard;
 use crate::http::{BodySize, Exchange, HttpDate, Limits, Received, RequestHead, ResponseDefaults};
 use crate::net::{
     self, AcceptPause, AddressError, BindAddress, BindError, BindOptions, Bound, Listener,
+    are_descriptors_left,
 };
 
 /// What answers a request. The number is the connection's, for a response that comes later.
@@ -172,7 +173,8 @@ impl AdminServer {
             let Some(bound) = &self.listener else {
                 break;
             };
-            if self.connections.len() >= CONNECTIONS_MAX && self.is_too_early(now) {
+            let is_full = self.is_full(bound);
+            if is_full && self.is_too_early(now) {
                 self.pause.begin(now, ARRIVAL_MS);
                 break;
             }
@@ -194,7 +196,7 @@ impl AdminServer {
             self.last_number += 1;
             let mut connection = Connection::new(self.last_number, socket, now + CONNECTION_MS);
             if connection.resume(answer) {
-                if self.connections.len() >= CONNECTIONS_MAX {
+                if is_full {
                     self.make_room(answer);
                 }
                 self.connections.push(connection);
@@ -207,6 +209,15 @@ impl AdminServer {
         let mut waiting = self.connections.iter_mut();
         let waiting = waiting.find(|one| one.number == number && one.stage == Stage::Waiting);
         waiting.into_iter().for_each(|one| one.respond(response));
+    }
+
+    /// Whether there is a place only for who takes another's.
+    fn is_full(&self, bound: &Bound) -> bool {
+        match self.connections.len() {
+            0..CONNECTIONS_MIN => false,
+            CONNECTIONS_MIN..CONNECTIONS_MAX => !are_descriptors_left(&bound.listener),
+            _ => true,
+        }
     }
 
     /// The one that makes room next.
@@ -378,6 +389,8 @@ fn defaults(date: &mut HttpDate) -> ResponseDefaults<'_> {
 }
 
 const CONNECTIONS_MAX: usize = 64;
+/// That many have a place also where descriptors are short.
+const CONNECTIONS_MIN: usize = 4;
 /// More wait in the listener's queue, each for an iteration of the loop at most.
 const ACCEPTS_PER_ITERATION: usize = 256;
 const BACKLOG: u32 = 1024;

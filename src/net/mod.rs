@@ -9,6 +9,7 @@ mod address_user;
 mod backlog;
 mod bind;
 mod channel;
+mod descriptors_left;
 pub mod host_names;
 pub mod inherit;
 mod listener;
@@ -24,6 +25,7 @@ pub use bind::{
     BindError, BindOptions, Wait, adopt_all, ask_names, bind_all, describe, is_abandoned, look_up,
 };
 pub use channel::{Channels, Reader, receive_sockets, send_sockets};
+pub use descriptors_left::are_descriptors_left;
 pub use listener::{Bound, Listener};
 pub use private::bind_private;
 pub use socket_file::SocketFile;
