@@ -14,7 +14,6 @@ use super::response_files::PieceFile;
 use super::response_memory::Reservation;
 use super::stream_spool::SpooledPart;
 use super::streaming_body::StreamingBody;
-use super::temporary_file::TemporaryFile;
 use super::tls_info::TlsInfo;
 use super::window::Window;
 
@@ -48,10 +47,12 @@ pub enum RequestBody {
     Empty,
     /// Held in memory.
     Memory(BodyBytes),
-    /// Spooled to an unlinked temporary file, positioned at its start.
+    /// Spooled to an unlinked temporary file.
     File {
         /// The spool.
-        file: TemporaryFile,
+        file: PieceFile,
+        /// Where it begins there.
+        offset: u64,
         /// Length of the body in bytes.
         len: u64,
     },

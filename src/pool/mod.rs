@@ -64,7 +64,7 @@ pub use in_flight::InFlightRequest;
 pub use job::{AccessLine, Job, Peer, Piece, Reply, RequestBody, ResponseBody, StreamedResponse};
 pub use loop_role::{DelegableLoop, NextHolder, Served};
 pub use policy::{Reason, SleepMode};
-pub use response_files::{PieceFile, StoredBytes};
+pub use response_files::{PieceFile, ResponseFiles, StoredBytes};
 pub use response_memory::{COUNTED_BYTES_MIN, Overdraft, Reservation, UnsentBytes};
 pub use stream_spool::SpooledPart;
 pub use streaming_body::{BodyDemand, StreamingBody};

@@ -1,5 +1,5 @@
 //! Whole responses in unlinked temporary files that they share. Where descriptors are short a client that does not read takes
-//! none but its own: those that responses would take are what other clients wait for.
+//! none but its own: those that responses would take are what other clients wait for. Bodies of requests have such a file, too.
 //!
 //! The first file is made before the worker serves, while there is a descriptor for it. A response gives its place on the disk
 //! back when it is dropped; a file system without holes keeps it until the last response of the file is dropped.
@@ -19,7 +19,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use crate::fork_guard::{GuardedFile, is_child};
 
 use super::disk_thread;
-use super::temporary_file::{TemporaryFile, temporary_file};
+use super::temporary_file::{TemporaryFile, file_beside_clients, temporary_file};
 
 /// After this many bytes the next response begins another file, if it can: one client that does not read must not hold the
 /// place of all others for ever, on a file system without holes.
@@ -30,7 +30,7 @@ const BLOCK_BYTES: u64 = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct ResponseFiles {
+pub struct ResponseFiles {
     /// Where the files go, unless that fails (`worker_tmp_dir`).
     directory: Option<PathBuf>,
     /// The file that the next response goes to.
@@ -52,7 +52,7 @@ struct Used {
 }
 
 impl ResponseFiles {
-    pub(super) fn new(directory: Option<PathBuf>) -> Self {
+    pub fn new(directory: Option<PathBuf>) -> Self {
         Self {
             directory,
             current: Mutex::default(),
@@ -60,14 +60,14 @@ impl ResponseFiles {
     }
 
     /// Make the first file, while there is a descriptor for it. Without one the first response tries again.
-    pub(super) fn prepare(&self) {
+    pub fn prepare(&self) {
         let file = temporary_file(self.directory()).ok();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         *current = file.map(SharedFile::new);
     }
 
     /// Where the files go, unless that fails.
-    pub(super) fn directory(&self) -> Option<&Path> {
+    pub fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
     }
 
@@ -90,6 +90,19 @@ impl ResponseFiles {
             }
             written => written.map(|()| stored),
         }
+    }
+
+    /// A place for `len` bytes that are still to come, in a file of its own, or where descriptors are short in one that is shared.
+    ///
+    /// # Errors
+    /// No file could be made.
+    pub fn place(&self, len: u64) -> io::Result<(PieceFile, u64)> {
+        if let Ok(own) = file_beside_clients(self.directory()) {
+            return Ok((own.into(), 0));
+        }
+        let stored = self.reserve(len)?;
+        let offset = stored.offset();
+        Ok((PieceFile::Shared(stored), offset))
     }
 
     /// A place for `len` bytes.
@@ -232,7 +245,7 @@ impl Drop for StoredBytes {
     }
 }
 
-/// Where the bytes of a [`Piece::File`](super::Piece::File) are read.
+/// Where the bytes of a [`Piece::File`](super::Piece::File) or [`RequestBody::File`](super::RequestBody::File) are read.
 #[derive(Debug)]
 pub enum PieceFile {
     /// The application's.

@@ -13,26 +13,20 @@
 //! closed.
 
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-
-use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit};
 
 use super::borrowed_buffer::BorrowedBuffer;
 use super::counted_objects::CountedObjects;
 use super::hub_wakeup::Ticket;
 use super::hurries::Hurries;
 use super::response_files::{PieceFile, ResponseFiles, StoredBytes, write_at};
-use super::temporary_file::{TemporaryFile, temporary_file};
+use super::temporary_file::{TemporaryFile, file_beside_clients, file_while_half_are_free};
 
 /// Responses of fewer bytes in memory are not counted: the socket's own buffer takes as much.
 pub const COUNTED_BYTES_MIN: u64 = 64 * 1024;
-/// That many descriptors are no file's, or an eighth of all.
-const DESCRIPTORS_LEFT: u64 = 64;
 /// A full disk is logged again after this long.
 const QUIET: Duration = Duration::from_secs(60);
 
@@ -188,8 +182,7 @@ impl UnsentBytes {
         parts: impl Iterator<Item = &'a [u8]> + Clone,
         bytes: u64,
     ) -> io::Result<(PieceFile, u64)> {
-        let limit = descriptors_max()?;
-        if let Ok(file) = self.file_with(limit / 2, limit) {
+        if let Ok(file) = file_while_half_are_free(self.files.directory()) {
             write_at(file.file(), parts, 0)?;
             return Ok((file.into(), 0));
         }
@@ -210,23 +203,12 @@ impl UnsentBytes {
         self.files.store(parts, bytes)
     }
 
-    /// A file for parts of a response. The last descriptors are for clients: a few connections of HTTP/2 may have hundreds
-    /// of responses, and new clients could not be accepted while those wait.
+    /// A file for parts of a response.
     ///
     /// # Errors
     /// It could not be made.
     pub fn temporary_file(&self) -> io::Result<TemporaryFile> {
-        let limit = descriptors_max()?;
-        self.file_with((limit / 8).min(DESCRIPTORS_LEFT), limit)
-    }
-
-    /// A file, if more than `left` descriptors stay free.
-    fn file_with(&self, left: u64, limit: u64) -> io::Result<TemporaryFile> {
-        let file = temporary_file(self.files.directory())?;
-        if limit.saturating_sub(file.file().as_raw_fd().unsigned_abs().into()) <= left {
-            return Err(io::Error::from_raw_os_error(Errno::EMFILE as i32));
-        }
-        Ok(file)
+        file_beside_clients(self.files.directory())
     }
 
     /// Log that a response of `bytes` bytes is to wait for its client, at most once a minute.
@@ -254,10 +236,6 @@ impl UnsentBytes {
             log::warn!("There was no room for {count} more responses since this was last logged.");
         }
     }
-}
-
-fn descriptors_max() -> io::Result<u64> {
-    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)
 }
 
 /// A thread that waits for the client of a stream.

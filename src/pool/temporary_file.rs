@@ -2,12 +2,18 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 
 use crate::fork_guard::GuardedFile;
 
 use super::disk_thread;
+
+/// That many descriptors are no file's, or an eighth of all.
+const DESCRIPTORS_LEFT: u64 = 64;
 
 /// A file that nobody else has: when it is closed its place on the disk is free. Another thread closes it, because that takes
 /// time.
@@ -60,10 +66,41 @@ pub fn temporary_file(directory: Option<&Path>) -> io::Result<TemporaryFile> {
     Ok(tempfile::tempfile()?.into())
 }
 
+/// A new one, unless that takes one of the last descriptors. Those are for clients: a few connections of HTTP/2 may have hundreds
+/// of responses, and new clients could not be accepted while those wait.
+///
+/// # Errors
+/// It could not be made.
+pub(super) fn file_beside_clients(directory: Option<&Path>) -> io::Result<TemporaryFile> {
+    let limit = descriptors_max()?;
+    file_leaving(directory, DESCRIPTORS_LEFT.min(limit / 8), limit)
+}
+
+/// A new one, while half of the descriptors are free.
+///
+/// # Errors
+/// It could not be made.
+pub(super) fn file_while_half_are_free(directory: Option<&Path>) -> io::Result<TemporaryFile> {
+    let limit = descriptors_max()?;
+    file_leaving(directory, limit / 2, limit)
+}
+
+/// A file, if more than `left` of `limit` descriptors stay free.
+fn file_leaving(directory: Option<&Path>, left: u64, limit: u64) -> io::Result<TemporaryFile> {
+    let file = temporary_file(directory)?;
+    if limit.saturating_sub(file.file().as_raw_fd().unsigned_abs().into()) <= left {
+        return Err(Errno::EMFILE.into());
+    }
+    Ok(file)
+}
+
+fn descriptors_max() -> io::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::MetadataExt as _;
 
     use super::*;

@@ -224,11 +224,11 @@ impl Http1 {
                 Received::Data(range) => receiving
                     .body
                     .write(&rest[range], &mut requests.bodies)
-                    .map_err(|error| Refusal::no_storage(&error))?,
+                    .map_err(|error| Refusal::no_storage(&error, requests))?,
                 Received::End => break,
             }
         }
-        Ok((consumed, Arrived::Request(self.request.run_whole()?)))
+        Ok((consumed, Arrived::Request(self.request.run_whole())))
     }
 
     /// The head is in: the request leaves for the application, and its body after it.

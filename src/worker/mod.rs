@@ -11,7 +11,7 @@
 //! | --- | --- | --- |
 //! | system | `transport`, `events`, `descriptors`, `accept` | sockets, the poll set's tokens, listeners |
 //! | time and bounds | `loop_clock`, `spool`, `shortage`, `standstill`, `exhaustion`, `shutdown` | now, what is due, what may be held and for how long, how far a stop is |
-//! | figures | `worker_slot`, `describe`, `failure_series`, `stream_errors`, `handshakes`, `access_lines`, `broken_off`, `accounting`, `arbiter_channel`, `loop_heartbeat` | what is counted, logged and reported |
+//! | figures | `worker_slot`, `describe`, `failure_series`, `stream_errors`, `unstored_bodies`, `handshakes`, `access_lines`, `broken_off`, `accounting`, `arbiter_channel`, `loop_heartbeat` | what is counted, logged and reported |
 //! | requests | `request_policy`, `usage`, `deferred_drop`, `load_shedding`, `health`, `dispatch` | what is accepted, and the way to the pool and back |
 //! | sides | `read_side`, `write_queue`, `write_side`, `body_stream` | bytes on their way in and out |
 //! | owners | `requests`, `shared_io` | name the owners above that connections share: what requests need, what bytes need |
@@ -84,6 +84,7 @@ mod stream_errors;
 mod takeover;
 mod timed_out;
 mod transport;
+mod unstored_bodies;
 mod usage;
 mod worker_slot;
 mod write_queue;
@@ -204,6 +205,7 @@ pub fn run(setup: Setup, application: Arc<dyn Application>) -> io::Result<Exit> 
         arbiter: ArbiterChannel::new(slot.clone(), setup.booted),
         slot: slot.clone(),
     });
+    requests.bodies.prepare();
     let mut event_loop = EventLoop::new(Parts {
         descriptors: Descriptors::new(setup.signals, setup.interrupts, poll.registry())?,
         poll,

@@ -18,6 +18,7 @@ use super::request_policy::RequestPolicy;
 use super::shutdown::Shutdown;
 use super::spool::BodyBudget;
 use super::stream_errors::StreamErrors;
+use super::unstored_bodies::UnstoredBodies;
 use super::worker_slot::WorkerSlot;
 
 /// See the module.
@@ -33,6 +34,7 @@ pub(super) struct Requests {
     pub(super) shutdown: Shutdown,
     /// Streams of HTTP/2 that were reset for errors of their clients.
     pub(super) stream_errors: StreamErrors,
+    pub(super) unstored_bodies: UnstoredBodies,
 }
 
 /// What they are made from.
@@ -61,6 +63,7 @@ impl Requests {
             drops: DeferredDrops::default(),
             shutdown: Shutdown::new(config.workers.graceful_timeout),
             stream_errors: StreamErrors::default(),
+            unstored_bodies: UnstoredBodies::default(),
         }
     }
 }

@@ -2,15 +2,15 @@
 //!
 //! A body leaves memory when it alone is past `body_buffer_size`, or when the worker as a whole holds more than
 //! `body_buffer_total` ([`BodyBudget`]). The temporary file lives in `worker_tmp_dir`, or where the system puts
-//! such files.
+//! such files. Where descriptors are short a body whose length is known goes to a file that several share.
 
-use std::io::{self, Seek, Write};
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::pool::{
-    BodyBytes, BufferPool, REUSED_BYTES_MIN, RequestBody, TemporaryFile, temporary_file,
+    BodyBytes, BufferPool, PieceFile, REUSED_BYTES_MIN, RequestBody, ResponseFiles, temporary_file,
 };
 
 use super::transport::Transport;
@@ -31,8 +31,8 @@ pub(super) struct BodyBudget {
     body_bytes_max: usize,
     /// All bodies in memory together (`body_buffer_total`).
     total_bytes_max: usize,
-    /// Where temporary files go (`worker_tmp_dir`).
-    directory: Option<PathBuf>,
+    /// Where bodies go that leave memory (`worker_tmp_dir`).
+    files: ResponseFiles,
     /// Bytes in memory now.
     held_bytes: usize,
     /// Memory that other bodies have left.
@@ -41,13 +41,23 @@ pub(super) struct BodyBudget {
 
 /// One body being received.
 #[derive(Debug, Default)]
-pub(super) enum Spool {
+pub(super) struct Spool {
+    /// The length that the client has declared.
+    declared: Option<u64>,
+    received: Received,
+}
+
+/// What has come of it.
+#[derive(Debug, Default)]
+enum Received {
     /// Nothing yet.
     #[default]
     Empty,
     Memory(BodyBytes),
     File {
-        file: TemporaryFile,
+        file: PieceFile,
+        /// Where it begins in the file.
+        offset: u64,
         len: u64,
     },
 }
@@ -64,26 +74,27 @@ pub(super) struct DirectRead {
 }
 
 impl Spool {
-    /// Begin a body of a declared length, if it may stay in memory.
+    /// Begin a body of a declared length. It gets memory, if it may stay there.
     pub(super) fn reserve(&mut self, declared: u64, budget: &BodyBudget) {
+        debug_assert!(self.is_empty(), "a body begins once");
+        self.declared = Some(declared);
         if declared > budget.body_bytes_max as u64 {
             return;
         }
-        debug_assert!(matches!(self, Self::Empty), "a body begins once");
         let declared = usize::try_from(declared).unwrap_or(usize::MAX);
         let mut bytes = BodyBytes::expecting(declared, &budget.buffer_pool);
         if declared <= RESERVE_BYTES_MAX {
             let memory = bytes.memory();
             memory.reserve_exact(declared);
         }
-        *self = Self::Memory(bytes);
+        self.received = Received::Memory(bytes);
     }
 
     /// Of `left` bytes that are to come, how many may be read to where they stay, if at most `max` are read. `None` when
     /// that is not worth while: small ones are cheaper to copy. A length alone reserves little: what the client has sent
     /// allows for more.
     pub(super) fn room_for(&self, left: usize, max: usize, budget: &BodyBudget) -> Option<usize> {
-        let Self::Memory(held) = self else {
+        let Received::Memory(held) = &self.received else {
             return None;
         };
         if left < REUSED_BYTES_MIN || !budget.has_room(held.len(), left) {
@@ -104,7 +115,7 @@ impl Spool {
         transport: &mut Transport,
         budget: &mut BodyBudget,
     ) -> io::Result<DirectRead> {
-        let Self::Memory(held) = self else {
+        let Received::Memory(held) = &mut self.received else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let memory = held.memory();
@@ -131,64 +142,62 @@ impl Spool {
     /// # Errors
     /// The temporary file could not be made or written.
     pub(super) fn write(&mut self, bytes: &[u8], budget: &mut BodyBudget) -> io::Result<()> {
-        if matches!(self, Self::Empty) {
-            *self = Self::Memory(BodyBytes::expecting(UNKNOWN_BYTES, &budget.buffer_pool));
+        if self.is_empty() {
+            self.received =
+                Received::Memory(BodyBytes::expecting(UNKNOWN_BYTES, &budget.buffer_pool));
         }
-        if let Self::Memory(held) = self {
+        if let Received::Memory(held) = &mut self.received {
             if budget.has_room(held.len(), bytes.len()) {
                 held.memory().extend_from_slice(bytes);
                 budget.held_bytes += bytes.len();
                 return Ok(());
             }
-            let file = temporary_file(budget.directory.as_deref())?;
-            file.file().write_all(held)?;
+            let (file, offset) = budget.place(self.declared)?;
+            file.file().write_all_at(held, offset)?;
+            let len = held.len() as u64;
             budget.held_bytes -= held.len();
-            *self = Self::File {
-                file,
-                len: held.len() as u64,
-            };
+            self.received = Received::File { file, offset, len };
         }
-        if let Self::File { file, len } = self {
-            file.file().write_all(bytes)?;
-            *len += bytes.len() as u64;
+        if let Received::File { file, offset, len } = &mut self.received {
+            let end = *len + bytes.len() as u64;
+            if self.declared.is_some_and(|declared| end > declared) {
+                // What is behind its end may be another's.
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            file.file().write_all_at(bytes, *offset + *len)?;
+            *len = end;
         }
         Ok(())
     }
 
     /// The body is whole: it leaves. Its memory stays counted until [`BodyBudget::give_back`].
-    ///
-    /// # Errors
-    /// The temporary file could not be rewound.
-    pub(super) fn take(&mut self) -> io::Result<RequestBody> {
-        Ok(match std::mem::take(self) {
-            Self::Empty => RequestBody::Empty,
-            Self::Memory(bytes) if bytes.is_empty() => RequestBody::Empty,
-            Self::Memory(bytes) => RequestBody::Memory(bytes),
-            Self::File { file, len } => {
-                file.file().rewind()?;
-                RequestBody::File { file, len }
-            }
-        })
+    pub(super) fn take(&mut self) -> RequestBody {
+        match std::mem::take(&mut self.received) {
+            Received::Empty => RequestBody::Empty,
+            Received::Memory(bytes) if bytes.is_empty() => RequestBody::Empty,
+            Received::Memory(bytes) => RequestBody::Memory(bytes),
+            Received::File { file, offset, len } => RequestBody::File { file, offset, len },
+        }
     }
 
     /// Nothing has come.
     pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
+        matches!(self.received, Received::Empty)
     }
 
     /// What has come, unless it is in a file.
     pub(super) fn in_memory(&self) -> Option<&[u8]> {
-        match self {
-            Self::Empty => Some(&[]),
-            Self::Memory(bytes) => Some(bytes),
-            Self::File { .. } => None,
+        match &self.received {
+            Received::Empty => Some(&[]),
+            Received::Memory(bytes) => Some(bytes),
+            Received::File { .. } => None,
         }
     }
 
     /// How many bytes of the budget this body holds.
     pub(super) fn held_bytes(&self) -> usize {
-        match self {
-            Self::Memory(bytes) => bytes.len(),
+        match &self.received {
+            Received::Memory(bytes) => bytes.len(),
             _ => 0,
         }
     }
@@ -199,9 +208,22 @@ impl BodyBudget {
         Self {
             body_bytes_max: config.limits.body_buffer_size,
             total_bytes_max: config.limits.body_buffer_total,
-            directory: config.workers.worker_tmp_dir.clone(),
+            files: ResponseFiles::new(config.workers.worker_tmp_dir.clone()),
             held_bytes: 0,
             buffer_pool: Arc::default(),
+        }
+    }
+
+    /// Make the file that bodies share, while there is a descriptor for it.
+    pub(super) fn prepare(&self) {
+        self.files.prepare();
+    }
+
+    /// Where a body goes that leaves memory. One without a declared length has no place in a shared file.
+    fn place(&self, declared: Option<u64>) -> io::Result<(PieceFile, u64)> {
+        match declared {
+            Some(len) => self.files.place(len),
+            None => Ok((temporary_file(self.files.directory())?.into(), 0)),
         }
     }
 
@@ -234,7 +256,7 @@ mod tests {
         BodyBudget {
             body_bytes_max: body,
             total_bytes_max: total,
-            directory: None,
+            files: ResponseFiles::default(),
             held_bytes: 0,
             buffer_pool: Arc::default(),
         }
@@ -248,7 +270,7 @@ mod tests {
         assert_eq!((spool.held_bytes(), budget.held_bytes), (5, 5));
         spool.write(b"56789x", &mut budget).unwrap();
         assert_eq!((spool.held_bytes(), budget.held_bytes), (0, 0));
-        let RequestBody::File { file, len } = spool.take().unwrap() else {
+        let RequestBody::File { file, len, .. } = spool.take() else {
             panic!("not a file")
         };
         let mut text = String::new();
@@ -262,11 +284,8 @@ mod tests {
         let (mut first, mut second) = (Spool::default(), Spool::default());
         first.write(b"01234567", &mut budget).unwrap();
         second.write(b"01234567", &mut budget).unwrap();
-        assert!(matches!(first.take().unwrap(), RequestBody::Memory(_)));
-        assert!(matches!(
-            second.take().unwrap(),
-            RequestBody::File { len: 8, .. }
-        ));
+        assert!(matches!(first.take(), RequestBody::Memory(_)));
+        assert!(matches!(second.take(), RequestBody::File { len: 8, .. }));
         assert_eq!(budget.held_bytes, 8);
         budget.give_back(8);
     }
@@ -275,6 +294,6 @@ mod tests {
     fn no_bytes_are_no_body() {
         let mut spool = Spool::default();
         spool.reserve(0, &budget(10, 10));
-        assert!(matches!(spool.take().unwrap(), RequestBody::Empty));
+        assert!(matches!(spool.take(), RequestBody::Empty));
     }
 }

@@ -22,7 +22,8 @@ import pytest
 from test_descriptors import cpu_seconds
 
 from ferricorn import ctl
-from harness import PATIENCE_S, RUNTIME, clean_environment, descriptors, stop_process, wait_until
+from harness import COMMAND, PATIENCE_S, RUNTIME, clean_environment, descriptors, stop_process, wait_until
+from wire import Client
 
 pytestmark = pytest.mark.ours
 
@@ -505,3 +506,31 @@ def test_a_master_without_a_descriptor_left_accepts_later_and_does_not_spin(serv
         resource.prlimit(one.pid, resource.RLIMIT_NOFILE, limits)
         assert raw.receive()["status"] == "ok"
     assert len(one.log.wait("accepting no new connections")) == 1
+
+
+def test_idle_clients_leave_the_arbiter_what_it_needs(server, tmp_path):
+    """Those of the control socket and of `admin_bind` took all: no worker could boot, and no log be opened anew."""
+    few = ("sh", "-c", 'ulimit -n 48; exec "$@"', "sh", *COMMAND)
+    log, admin = tmp_path / "log", str(tmp_path / "admin")
+    one = server("hello:app", "--admin-bind", f"unix:{admin}", "--access-logfile", str(log), command=few)
+    own = len(descriptors(one.pid))
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            for path in (admin, str(path_of(one))):
+                stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+        # Without a place they wait at the listeners.
+        wait_until(lambda: len(descriptors(one.pid)) > own + 4, "some are accepted")
+        (before,) = one.workers()
+        one.send_signal(signal.SIGTTIN)
+        one.log.wait("Booting worker with pid", 2, 5)
+        os.kill(before, signal.SIGKILL)
+        one.log.wait("Booting worker with pid", 3, 5)
+        log.rename(tmp_path / "rotated")
+        one.send_signal(signal.SIGUSR1)
+        wait_until(log.exists, "a new log", 5)
+        assert one.get("/").status == 200
+        with Client(admin, 5) as client:
+            assert client.request("GET", "/live").status == 200
+        assert data(one, "show stats")["workers_current"] == 2
+    assert "Too many open files" not in one.log.text
+    assert "ended before it served" not in one.log.text

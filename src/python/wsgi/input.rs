@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::fork_guard::{is_child, keep_for_this_thread};
-use crate::pool::{BodyBytes, RequestBody, StreamingBody, TemporaryFile, Ticket};
+use crate::pool::{BodyBytes, PieceFile, RequestBody, StreamingBody, Ticket};
 use crate::python::gil::{Reason, release};
 use crate::python::green;
 
@@ -46,7 +46,7 @@ enum Rest {
     #[default]
     Nothing,
     Spool {
-        file: TemporaryFile,
+        file: PieceFile,
         /// Of the file, whose own position a child of the application shares with its worker.
         offset: u64,
         left: u64,
@@ -61,12 +61,12 @@ impl Input {
         match body {
             RequestBody::Empty => {}
             RequestBody::Memory(whole) => source.whole = whole,
-            RequestBody::File { file, len } => {
+            RequestBody::File { file, offset, len } => {
                 // A child of this request may read its body.
-                keep_for_this_thread(&file);
+                keep_for_this_thread(file.file());
                 source.rest = Rest::Spool {
                     file,
-                    offset: 0,
+                    offset,
                     left: len,
                 };
             }

@@ -96,6 +96,7 @@ impl EventLoop {
         let requests = &mut self.requests;
         requests.dispatch.log_shed(now, worker_stops);
         requests.stream_errors.end_series(now, worker_stops);
+        requests.unstored_bodies.end_series(now, worker_stops);
         self.io.handshakes.end_series(now, worker_stops);
         if worker_stops {
             requests.dispatch.pool().unsent().log_more_failures();

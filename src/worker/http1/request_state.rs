@@ -50,14 +50,11 @@ impl Request {
     }
 
     /// It is whole, and leaves for the application.
-    ///
-    /// # Errors
-    /// Its body cannot be read back from where it was stored.
-    pub(super) fn run_whole(&mut self) -> Result<Box<Job>, Refusal> {
+    pub(super) fn run_whole(&mut self) -> Box<Job> {
         if let Self::Receiving(receiving) = self {
-            finish_body(receiving)?;
+            finish_body(receiving);
         }
-        Ok(self.run(None))
+        self.run(None)
     }
 
     /// It leaves for the application, and `body` after it.
@@ -194,19 +191,12 @@ impl Receiving {
 }
 
 /// The body is whole: it goes with the job.
-///
-/// # Errors
-/// It cannot be read back from where it was stored.
-pub(in crate::worker) fn finish_body(receiving: &mut Receiving) -> Result<(), Refusal> {
+pub(in crate::worker) fn finish_body(receiving: &mut Receiving) {
     // Without a body there is nothing to take.
     if !receiving.body.is_empty() {
         receiving.job.body_held_bytes = receiving.body.held_bytes();
-        receiving.job.body = receiving
-            .body
-            .take()
-            .map_err(|error| Refusal::no_storage(&error))?;
+        receiving.job.body = receiving.body.take();
     }
-    Ok(())
 }
 
 impl Answered {
@@ -291,8 +281,9 @@ impl Refusal {
         (self.message, self.reason)
     }
 
-    pub(in crate::worker) fn no_storage(error: &io::Error) -> Self {
-        log::error!("A request body could not be spooled (worker_tmp_dir): {error}");
+    /// Its body finds no room.
+    pub(in crate::worker) fn no_storage(error: &io::Error, requests: &mut Requests) -> Self {
+        requests.unstored_bodies.note(error, requests.clock.now());
         Self::new(
             Status::INSUFFICIENT_STORAGE,
             "The request body could not be stored",

@@ -201,7 +201,7 @@ impl Application {
             crate::pool::RequestBody::Empty => Vec::new(),
             crate::pool::RequestBody::Memory(bytes) => bytes.to_vec(),
             crate::pool::RequestBody::Streaming(_) => unreachable!("bodies are buffered here"),
-            crate::pool::RequestBody::File { file, len } => {
+            crate::pool::RequestBody::File { file, len, .. } => {
                 let mut bytes = Vec::new();
                 std::io::Read::read_to_end(&mut file.file(), &mut bytes).unwrap();
                 assert_eq!(bytes.len() as u64, len);

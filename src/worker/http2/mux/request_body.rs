@@ -106,7 +106,7 @@ impl Stream {
             }
             arrived += bytes.len();
             if let Err(error) = self.keep(&bytes, &mut requests.bodies) {
-                break Step::Refused(Refusal::no_storage(&error));
+                break Step::Refused(Refusal::no_storage(&error, requests));
             }
         };
         if arrived > 0 {
@@ -148,10 +148,10 @@ impl Stream {
     /// Nothing more will come.
     fn end_body(&mut self) -> Step {
         match &mut self.phase {
-            Phase::Receiving { receiving, .. } => match finish_body(receiving) {
-                Ok(()) => Step::Whole,
-                Err(refusal) => Step::Refused(refusal),
-            },
+            Phase::Receiving { receiving, .. } => {
+                finish_body(receiving);
+                Step::Whole
+            }
             Phase::Waiting { upload, .. } | Phase::Running { upload, .. } => {
                 if let Some(upload) = upload.take() {
                     upload.body.end();
