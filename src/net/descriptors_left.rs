@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, AsRawFd as _};
 
 use nix::sys::resource::{Resource, getrlimit};
 
-/// That many are no client's, or a quarter of all.
-const DESCRIPTORS_LEFT: u64 = 64;
+/// That many are no client's. A worker that boots takes some 20 beside those that it has of the arbiter.
+const DESCRIPTORS_LEFT: u64 = 32;
 
 /// Whether there are enough for one more client. `any` is duplicated for a moment: the system gives the lowest number that is free.
 #[must_use]
@@ -18,7 +18,7 @@ pub fn are_descriptors_left(any: impl AsFd) -> bool {
 }
 
 fn leaves_enough(number: u64, limit: u64) -> bool {
-    limit.saturating_sub(number + 1) >= DESCRIPTORS_LEFT.min(limit / 4)
+    limit.saturating_sub(number + 1) >= DESCRIPTORS_LEFT
 }
 
 #[cfg(test)]
@@ -27,8 +27,8 @@ mod tests {
 
     #[test]
     fn the_last_ones_are_not_for_clients() {
-        assert!(leaves_enough(29, 40) && !leaves_enough(30, 40));
-        assert!(leaves_enough(959, 1024) && !leaves_enough(960, 1024));
+        assert!(leaves_enough(31, 64) && !leaves_enough(32, 64));
+        assert!(!leaves_enough(0, 16));
         assert!(are_descriptors_left(std::io::stderr()));
     }
 }
