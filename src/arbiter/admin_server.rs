@@ -23,7 +23,7 @@ use crate::fork_guard;
 use crate::http::{BodySize, Exchange, HttpDate, Limits, Received, RequestHead, ResponseDefaults};
 use crate::net::{
     self, AcceptPause, AddressError, BindAddress, BindError, BindOptions, Bound, Listener,
-    are_descriptors_left,
+    has_place,
 };
 
 /// What answers a request. The number is the connection's, for a response that comes later.
@@ -173,7 +173,8 @@ impl AdminServer {
             let Some(bound) = &self.listener else {
                 break;
             };
-            let is_full = self.is_full(bound);
+            let count = self.connections.len();
+            let is_full = !has_place(count, CONNECTIONS_MAX, &bound.listener);
             if is_full && self.is_too_early(now) {
                 self.pause.begin(now, ARRIVAL_MS);
                 break;
@@ -209,15 +210,6 @@ impl AdminServer {
         let mut waiting = self.connections.iter_mut();
         let waiting = waiting.find(|one| one.number == number && one.stage == Stage::Waiting);
         waiting.into_iter().for_each(|one| one.respond(response));
-    }
-
-    /// Whether there is a place only for who takes another's.
-    fn is_full(&self, bound: &Bound) -> bool {
-        match self.connections.len() {
-            0..CONNECTIONS_MIN => false,
-            CONNECTIONS_MIN..CONNECTIONS_MAX => !are_descriptors_left(&bound.listener),
-            _ => true,
-        }
     }
 
     /// The one that makes room next.
@@ -389,8 +381,6 @@ fn defaults(date: &mut HttpDate) -> ResponseDefaults<'_> {
 }
 
 const CONNECTIONS_MAX: usize = 64;
-/// That many have a place also where descriptors are short.
-const CONNECTIONS_MIN: usize = 4;
 /// More wait in the listener's queue, each for an iteration of the loop at most.
 const ACCEPTS_PER_ITERATION: usize = 256;
 const BACKLOG: u32 = 1024;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::command::{Asked, Request};
 use super::frame::{self, Inbox};
 use crate::fork_guard;
-use crate::net::{AcceptPause, are_descriptors_left};
+use crate::net::{AcceptPause, has_place};
 
 /// Names a connection; never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl Clients {
     /// False when a client waits to be accepted and every place has a client that is at work. Of those that idle the one that
     /// does so longest makes room.
     fn make_room(&mut self, listener: &UnixListener, now_ms: u64) -> bool {
-        if !self.is_full(listener) || !is_readable(listener) {
+        if has_place(self.clients.len(), CLIENTS_MAX, listener) || !is_readable(listener) {
             return true;
         }
         let idles = |client: &Client| {
@@ -133,15 +133,6 @@ impl Clients {
         let idle = (0..self.clients.len()).filter(|at| idles(&self.clients[*at]));
         let oldest = idle.min_by_key(|at| self.clients[*at].active_at);
         oldest.map(|at| self.clients.swap_remove(at)).is_some()
-    }
-
-    /// Whether there is a place only for who takes another's.
-    fn is_full(&self, listener: &UnixListener) -> bool {
-        match self.clients.len() {
-            0..CLIENTS_MIN => false,
-            CLIENTS_MIN..CLIENTS_MAX => !are_descriptors_left(listener),
-            _ => true,
-        }
     }
 
     /// Writes what can be written and removes clients that are done, gone or idle.
@@ -252,8 +243,6 @@ pub(super) fn mistake(id: &Value, error: &str) -> Value {
 
 /// A client that may connect may also stop the server, so these bounds are against accidents.
 const CLIENTS_MAX: usize = 128;
-/// That many have a place also where descriptors are short.
-const CLIENTS_MIN: usize = 4;
 const ACCEPTS_PER_TURN: usize = 32;
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// gunicorn's patience with a silent client.

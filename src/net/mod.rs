@@ -25,7 +25,7 @@ pub use bind::{
     BindError, BindOptions, Wait, adopt_all, ask_names, bind_all, describe, is_abandoned, look_up,
 };
 pub use channel::{Channels, Reader, receive_sockets, send_sockets};
-pub use descriptors_left::are_descriptors_left;
+pub use descriptors_left::has_place;
 pub use listener::{Bound, Listener};
 pub use private::bind_private;
 pub use socket_file::SocketFile;
