@@ -278,11 +278,14 @@ def talk_socketio(one) -> None:
         client.disconnect()
 
 
-def test_flask_socketio_by_both_transports(green, tmp_path):
+def test_flask_socketio_by_both_transports(green, library, tmp_path):
     (tmp_path / "site_green.py").write_text("import os\n" + SOCKETIO.replace('"{mode}"', 'os.environ["GREEN"]'))
     # Where gevent-websocket is installed, Flask-SocketIO wants its worker.
     (tmp_path / "geventwebsocket.py").write_text("raise ImportError")
-    one = green(app="site_green:app", cwd=tmp_path)
+    # Engine.IO closes a websocket in one greenlet while another may wait in its `recv`, which eventlet never wakes.
+    # Then the stop has to cut that request: in 3 of 88 runs.
+    patience = ("--graceful-timeout", "3") if library == "eventlet" else ()
+    one = green(*patience, app="site_green:app", cwd=tmp_path)
     talk_socketio(one)
     assert one.stop() == 0
 
