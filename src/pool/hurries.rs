@@ -2,9 +2,8 @@
 //!
 //! The event loop hurries those that have waited for a while, when all threads wait and there are requests for them
 //! ([`Hurries::hurry`]): what their streams produce then goes to a file. Where one hurry follows another, patience becomes
-//! shorter, and a thread that begins to wait looks after it by itself whether others wait ([`Hurries::patience_in_series`]):
-//! with hundreds of slow clients the loop's look, 20 times a second, would come too late. A second without hurries ends
-//! the series.
+//! shorter. A thread that begins to wait looks after it by itself whether others wait ([`Hurries::patience`]): with hundreds
+//! of slow clients the loop's look, 20 times a second, would come too late. A second without hurries ends the series.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,11 +88,10 @@ impl Hurries {
         has_any
     }
 
-    /// How long a thread that begins to wait does so before it looks itself. `None`: it does not.
-    pub(super) fn patience_in_series(&self, now: Instant) -> Option<Duration> {
+    /// How long a thread that begins to wait does so before it looks itself, and whether that is in a series.
+    pub(super) fn patience(&self, now: Instant) -> (Duration, bool) {
         let state = self.lock();
-        let is_on = state.series.is_on(now);
-        is_on.then(|| state.series.patience(now))
+        (state.series.patience(now), state.series.is_on(now))
     }
 
     /// A thread has looked itself, and waits no longer.
@@ -163,11 +161,11 @@ mod tests {
         };
         let number = hurries.begin(Arc::new(count), now);
         assert!(hurries.hurry(now));
-        assert_eq!(hurries.patience_in_series(now), None, "nobody was due");
+        assert!(!hurries.patience(now).1, "nobody was due");
         let later = now + PATIENCE_MAX;
         assert!(hurries.hurry(later));
         assert_eq!(hurried.load(Ordering::Relaxed), 1);
-        assert_eq!(hurries.patience_in_series(later), Some(PATIENCE_MAX / 2));
+        assert_eq!(hurries.patience(later), (PATIENCE_MAX / 2, true));
         hurries.end(number);
         assert!(!hurries.hurry(later));
     }

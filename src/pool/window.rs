@@ -144,14 +144,14 @@ impl Window {
         waited.map(|_| ())
     }
 
-    /// Pool thread, without the GIL: as [`Window::wait`], unless the thread is hurried because others wait for it. While
-    /// there are many such it looks by itself whether `others_wait`.
+    /// Pool thread, without the GIL: as [`Window::wait`], unless the thread is hurried because others wait for it. After a
+    /// while it looks by itself whether `others_wait`, which is told whether threads are hurried one after another.
     ///
     /// # Errors
     /// [`WindowClosed`] when the connection is gone.
     pub fn wait_or_hurry(
         self: &Arc<Self>,
-        others_wait: impl FnOnce() -> bool,
+        others_wait: impl FnOnce(bool) -> bool,
     ) -> Result<Waited, WindowClosed> {
         let mut flow = self.lock();
         flow.is_hurried = false;
@@ -161,9 +161,9 @@ impl Window {
             .unsent
             .stream_waits(Some(Arc::new(move || window.hurry())));
         let since = Instant::now();
-        let patience = self.unsent.hurries().patience_in_series(since);
-        let mut waited = self.wait_until(patience)?;
-        if waited.is_none() && others_wait() {
+        let (patience, is_series) = self.unsent.hurries().patience(since);
+        let mut waited = self.wait_until(Some(patience))?;
+        if waited.is_none() && others_wait(is_series) {
             self.unsent.hurries().note(Instant::now());
             waited = Some(Waited::Hurried);
         }

@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(window.keep(b"kept"), kept(true));
         let wait = || {
             let window = window.clone();
-            std::thread::spawn(move || window.wait_or_hurry(|| false))
+            std::thread::spawn(move || window.wait_or_hurry(|_| false))
         };
         let until_it_waits = || {
             while window.unsent.waiting_streams() == 0 || !window.lock().waiting {

@@ -128,7 +128,9 @@ impl StreamClient<'_> {
     }
 
     fn wait_or_hurry(self, py: Python<'_>) -> Result<Waited, WindowClosed> {
-        let others_wait = || self.pool.queue_length() > 0;
+        let others_wait = |is_series| {
+            self.pool.queue_length() > 0 && (is_series || self.pool.has_stuck_threads())
+        };
         release(py, Reason::Window, || {
             self.window.wait_or_hurry(others_wait)
         })
