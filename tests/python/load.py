@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 PATIENCE_S = 30.0
-# A worker that stops closes no connection on which a request was sent within this time.
+# A worker that stops closes no connection that was made, or on which a request was sent, within this time.
 UNCLOSED_S = 0.5
 
 
@@ -46,6 +46,10 @@ class Counters:
         setattr(self, kind, getattr(self, kind) + 1)
         if len(self.details) < 20:
             self.details.append(f"{kind} at {time.monotonic():.3f}: {detail}")
+
+
+class TooLate(Exception):
+    """The client had no processor for so long that it may not expect its connection to be open, and it is not."""
 
 
 class Load:
@@ -106,17 +110,17 @@ class Load:
             count += 1
             word = f"{number}-{count}"
             self.counters.sent += 1
-            if streams is not None and time.monotonic() - started >= UNCLOSED_S and self._is_closed(streams):
-                self.counters.late += 1
-                streams[1].close()
-                streams = None
-            started = time.monotonic()
+            since, started = started, time.monotonic()
             step = "connect"
             try:
                 if streams is None:
-                    streams = await self._connect()
-                step = "reused" if kept and count > 1 else "new"
-                closes = await asyncio.wait_for(self._ask(streams, word, kept), PATIENCE_S)
+                    since, streams = started, await self._connect()
+                step = "new" if since == started else "reused"
+                closes = await asyncio.wait_for(self._ask(streams, word, kept, since), PATIENCE_S)
+            except TooLate:
+                self.counters.late += 1
+                self.counters.sent -= 1
+                closes = True
             except (ConnectionError, asyncio.IncompleteReadError) as error:
                 is_refused = isinstance(error, ConnectionRefusedError)
                 # A listener that closes also resets a connection that it has begun: nothing was sent on it.
@@ -155,7 +159,9 @@ class Load:
         # Over TLS it may also be a ticket.
         return reader.at_eof() or (self.context is None and bool(poll.poll(0)))
 
-    async def _ask(self, streams, word: str, kept: bool) -> bool:
+    async def _ask(self, streams, word: str, kept: bool, since: float) -> bool:
+        if time.monotonic() - since >= UNCLOSED_S and self._is_closed(streams):
+            raise TooLate
         reader, writer = streams
         ending = "" if kept else "Connection: close\r\n"
         writer.write(f"GET {self.path}?{word} HTTP/1.1\r\nHost: load\r\n{ending}\r\n".encode())
