@@ -110,10 +110,8 @@ impl StuckThreads {
     ) {
         let now = requests.clock.now();
         let pool = requests.dispatch.pool();
-        if self.next.is_none() && pool.queue_length() > 0 {
-            // A request that comes when all threads wait already is not to wait for the next heartbeat.
-            self.on_heartbeat(pool, now);
-        }
+        // A request that comes when all threads wait already is not to wait for the next heartbeat.
+        self.on_heartbeat(pool, now);
         if self.next.is_none_or(|at| at > now) {
             return;
         }
