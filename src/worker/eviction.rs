@@ -100,8 +100,8 @@ impl StuckThreads {
         self.next
     }
 
-    /// When all threads wait, and a request waits for one, streams go on into files. Where none can, of the clients that have stood still for longest as many are
-    /// closed as there are threads, or requests that wait where responses found no room.
+    /// When all threads wait, and a request waits for one, streams go on into files. Where none can, of the clients that have
+    /// stood still for longest as many are closed as there are threads, or requests that wait where responses found no room.
     pub(super) fn check(
         &mut self,
         connections: &mut Connections,

@@ -256,6 +256,9 @@ impl Sleeper {
 /// How long the process had no processor in an iteration, which began when it awoke, and in the sleep after it, which was to last
 /// for `asked`. Nothing shows when in a sleep that was: none of it counts.
 fn pause(awoke_at: Instant, asleep_since: Instant, now: Instant, asked: Duration) -> Duration {
+    if now.saturating_duration_since(awoke_at) < PAUSE_MIN {
+        return Duration::ZERO;
+    }
     let iteration = asleep_since.saturating_duration_since(awoke_at);
     let sleep = now.saturating_duration_since(asleep_since);
     let is_late = sleep.saturating_sub(asked) >= PAUSE_MIN;
