@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from test_control import serving
 
 from ferricorn._advise import Load, advice
 from harness import clean_environment
@@ -166,6 +167,7 @@ def test_what_is_not_asked_for_properly(server, tmp_path):
     path = str(tmp_path / "one.ctl")
     one = server("hello:app", "--control-socket", path)
     one.control = path
+    serving(one)
     assert advise(one, "-c", "advise 0.2").startswith("0 requests have finished in 0 s, too few for advice.")
     for words in (["-c", "advise soon"], ["-c", "advise 0"], ["-c", "advise 1 2"]):
         with pytest.raises(AssertionError, match="advise takes a number of seconds, from 0.1 to 3600"):

@@ -25,8 +25,10 @@ def cpu_seconds(pid):
 def test_connections_beyond_the_limit_of_descriptors_wait_and_are_served(server, workers):
     """All that are in have a request under way, so that none of them makes room."""
     one = server("shares", "--threads", "2", command=FEW, workers=workers)
-    clients = [one.connect() for _ in range(150)]
-    for number, client in enumerate(clients):
+    clients = []
+    for number in range(150):
+        client = one.connect()
+        clients.append(client)
         client.send_request("GET", "/?2.5" if number < 8 else "/")
     one.log.wait(r"Accepting no new connections for a moment: .*ulimit -n")
     # Those that are in wait for a thread; the others wait, and cost nothing.
