@@ -654,12 +654,12 @@ HOOKED = """
 import os, signal, time
 
 def {hook}({arguments}):
-    pid = os.fork()
-    if pid == 0:
+    if os.fork() == 0:
+        # Not the parent: the child is what the tests send signals to, and it may not have begun.
+        with open({notes!r}, "a") as notes:
+            notes.write(f"{{os.getpid()}}\\n")
         time.sleep(60)
         os._exit(0)
-    with open({notes!r}, "a") as notes:
-        notes.write(f"{{pid}}\\n")
 """
 
 
