@@ -36,6 +36,11 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
+    /// How many bytes of memory it keeps when it is cleared.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity() + self.fields.capacity() * size_of::<FieldSpan>()
+    }
+
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.length = 0;

@@ -134,6 +134,11 @@ impl ResponseHead {
         self.status.len() + self.fields.len()
     }
 
+    /// How many bytes of memory it keeps when it is cleared.
+    pub fn capacity(&self) -> usize {
+        self.status.capacity() + self.fields.capacity()
+    }
+
     /// The first field of this name.
     pub fn field(&self, lowercase_name: &[u8]) -> Option<&[u8]> {
         self.fields()

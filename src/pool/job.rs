@@ -184,6 +184,11 @@ impl Job {
         }
     }
 
+    /// How many bytes of memory it keeps when it is cleared.
+    pub fn capacity(&self) -> usize {
+        self.head.capacity() + self.response.capacity() + self.response_body.bytes.capacity()
+    }
+
     /// Forget the request and its response but keep the buffers.
     pub fn clear(&mut self) {
         self.head.clear();

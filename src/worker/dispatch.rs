@@ -19,7 +19,7 @@ use super::spool::BodyBudget;
 use super::usage::Usage;
 use super::worker_slot::{WorkerSlot, saturating_u32};
 
-/// How many finished jobs are kept for reuse, and how long the response buffer of one of them may be.
+/// How many finished jobs are kept for reuse, and how much memory one of them may have.
 const FREE_JOBS_MAX: usize = 256;
 const FREE_JOB_BYTES_MAX: usize = 64 * 1024;
 
@@ -111,9 +111,7 @@ impl Dispatch {
         for piece in job.response_body.pieces.drain(..) {
             drops.push(piece.into_borrowed());
         }
-        if self.free_jobs.len() < FREE_JOBS_MAX
-            && job.response_body.bytes.capacity() <= FREE_JOB_BYTES_MAX
-        {
+        if self.free_jobs.len() < FREE_JOBS_MAX && job.capacity() <= FREE_JOB_BYTES_MAX {
             job.clear();
             self.free_jobs.push(job);
         }
@@ -361,6 +359,19 @@ mod tests {
         dispatch.submit(job, &mut arbiter).unwrap();
         assert!(dispatch.has_room_beyond_share(1));
         assert!(!dispatch.has_room_beyond_share(16));
+    }
+
+    #[test]
+    fn a_job_with_a_long_head_is_not_kept() {
+        let (mut dispatch, _) = dispatch(&Config::default());
+        let mut bodies = BodyBudget::new(&Config::default());
+        let mut drops = DeferredDrops::default();
+        for (bytes, kept) in [(10, 1), (FREE_JOB_BYTES_MAX + 1, 0)] {
+            let mut job = dispatch.new_job(Instant::now());
+            job.response.push(b"X", &vec![b'x'; bytes]).unwrap();
+            dispatch.recycle(job, &mut bodies, &mut drops);
+            assert_eq!(dispatch.free_jobs.len(), kept, "{bytes}");
+        }
     }
 
     #[test]

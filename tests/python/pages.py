@@ -228,6 +228,10 @@ class Run:
         )
 
     def shell(self, command: str, code: int, where: str) -> str:
+        if "ferricornc " in command and " -s " not in command and self.logs:
+            # It is there a moment after the workers are started.
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: any(self.directory.glob("runtime/ferricorn/*.ctl")), "the control socket", 3)
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=self.directory,

@@ -330,7 +330,8 @@ def test_a_child_has_no_temporary_file_of_others(server, gates, shape):
             client.send_request("GET", "/large")
         else:
             client.send_request("POST", "/late", [("Content-Length", str(4 * MIB))], b"x" * (4 * MIB))
-        wait_until(lambda: len(deleted()) > len(before), "its file")
+        # Written to: the thread that makes it has said to the fork guard that it is there.
+        wait_until(lambda: len(deleted()) > len(before) and stored_bytes(worker) > 0, "its file")
         found = one.get("/listed?fork=python").text
         gates.open("late")
     assert "(deleted)" not in found
