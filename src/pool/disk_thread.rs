@@ -2,7 +2,7 @@
 //! where the disk is busy; who is done with a file is often the event loop, or a thread that has the GIL.
 //!
 //! It is started with the first of them and runs until the process ends. It never sees Python, and nobody waits for it. What waits
-//! for it is bounded by what was stored.
+//! for it is bounded by what was stored. The arbiter stores nothing, so workers inherit no thread that is not there.
 
 use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, SendError, Sender, channel};

@@ -66,7 +66,7 @@ pub use loop_role::{DelegableLoop, NextHolder, Served};
 pub use policy::{Reason, SleepMode};
 pub use response_files::{PieceFile, ResponseFiles, StoredBytes};
 pub use response_memory::{COUNTED_BYTES_MIN, Overdraft, Reservation, UnsentBytes};
-pub use stream_spool::SpooledPart;
+pub use stream_spool::{FILE_BYTES_MAX, SpooledPart, TAIL_BYTES_MAX};
 pub use streaming_body::{BodyDemand, StreamingBody};
 pub use temporary_file::{TemporaryFile, temporary_file};
 pub use thread::{NextJob, PoolThread};

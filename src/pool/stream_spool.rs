@@ -15,12 +15,12 @@ use super::response_files::{PieceFile, StoredBytes, write_at};
 use super::response_memory::UnsentBytes;
 use super::temporary_file::TemporaryFile;
 
-/// A thread keeps at most this many bytes in memory, and writes as many to the disk in one step.
-pub(super) const TAIL_BYTES_MAX: usize = 256 * 1024;
+/// A thread keeps at most this many bytes in memory, and writes as many to the disk in one step, for which it gives up the GIL.
+pub const TAIL_BYTES_MAX: usize = 256 * 1024;
 /// The event loop takes about this many bytes at a time: as many as may be on their way to a client that is fast.
 const TAKE_BYTES: u64 = 512 * 1024;
 /// One response puts at most this much on the disk, which may be memory.
-pub(super) const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+pub const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// See the module.
 #[derive(Debug, Default)]

@@ -368,7 +368,6 @@ impl EventLoop {
         self.heartbeat.publish(figures, now);
         let pool = self.requests.dispatch.pool();
         pool.hub().into_iter().for_each(HubWakeup::check_descriptor);
-        self.stuck_threads.on_heartbeat(pool, now);
         if let Some(peers) = &mut self.peers {
             peers.on_heartbeat(&mut self.connections, &mut self.requests, &mut self.io);
         }

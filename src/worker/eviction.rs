@@ -4,7 +4,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::pool::{ConnId, Pool};
+use crate::pool::ConnId;
 
 use super::connection::Connection;
 use super::connections::Connections;
@@ -89,18 +89,11 @@ pub(super) struct StuckThreads {
 }
 
 impl StuckThreads {
-    /// Called a few times a second.
-    pub(super) fn on_heartbeat(&mut self, pool: &Pool, now: Instant) {
-        if self.next.is_none() && pool.has_stuck_threads() {
-            self.next = Some(now);
-        }
-    }
-
     pub(super) fn next_check(&self) -> Option<Instant> {
         self.next
     }
 
-    /// When all threads wait, and a request waits for one, streams go on into files. Where none can, of the clients that have
+    /// Called in each iteration. When all threads wait, and a request waits for one, streams go on into files. Where none can, of the clients that have
     /// stood still for longest as many are closed as there are threads, or requests that wait where responses found no room.
     pub(super) fn check(
         &mut self,
@@ -110,8 +103,9 @@ impl StuckThreads {
     ) {
         let now = requests.clock.now();
         let pool = requests.dispatch.pool();
-        // A request that comes when all threads wait already is not to wait for the next heartbeat.
-        self.on_heartbeat(pool, now);
+        if self.next.is_none() && pool.has_stuck_threads() {
+            self.next = Some(now);
+        }
         if self.next.is_none_or(|at| at > now) {
             return;
         }

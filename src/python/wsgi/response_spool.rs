@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::pool::{Piece, TemporaryFile};
+use crate::pool::{FILE_BYTES_MAX, Piece, TAIL_BYTES_MAX, TemporaryFile};
 use crate::python::gil::{Reason, release};
 
 use super::file_wrapper::{FileWrapper, OpenFile};
@@ -23,10 +23,6 @@ use super::stream::{Flow, StreamClient, StreamEnd, piece_of};
 
 /// How long a thread waits for the client of one response before it takes to a file: a client that is near needs less.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// Bytes are written to the file in steps of this many, because the GIL is given up for each.
-const STEP_BYTES: usize = 256 * 1024;
-/// One response puts at most this much on the disk, which may be memory.
-const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -81,7 +77,7 @@ impl ResponseSpool {
         if client.window.has_room()? {
             return self.send_held(client);
         }
-        if self.bytes.len() >= STEP_BYTES && !self.store(py, client) {
+        if self.bytes.len() >= TAIL_BYTES_MAX && !self.store(py, client) {
             self.send_held(client)?;
             client.wait(py)?;
             self.is_behind = false;
