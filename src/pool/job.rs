@@ -10,8 +10,8 @@ use crate::http::{Forwarded, ProxyHeader, RequestHead, ResponseHead, StreamPrior
 use super::borrowed_buffer::BorrowedBuffer;
 use super::buffer_pool::BodyBytes;
 use super::conn_id::ConnId;
-use super::response_files::PieceFile;
 use super::response_memory::Reservation;
+use super::shared_files::PieceFile;
 use super::stream_spool::SpooledPart;
 use super::streaming_body::StreamingBody;
 use super::tls_info::TlsInfo;

@@ -10,7 +10,7 @@
 //!
 //! | layer | files |
 //! | --- | --- |
-//! | words | `alarm`, `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `disk_thread`, `temporary_file`, `hub_wakeup`, `borrowed_buffer`, `counted_objects`, `response_files`, `hurries`, `response_memory`, `stream_spool`, `window` |
+//! | words | `alarm`, `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `disk_thread`, `temporary_file`, `hub_wakeup`, `borrowed_buffer`, `counted_objects`, `shared_files`, `hurries`, `response_memory`, `stream_spool`, `window` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; where work goes; `delegation`: when a thread runs the loop |
 //! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `loop_role` (who runs the loop), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `convoy`, `job_stats` |
 //! | messages | `job` |
@@ -39,8 +39,8 @@ mod loop_park;
 mod loop_role;
 pub mod policy;
 mod replies;
-mod response_files;
 mod response_memory;
+mod shared_files;
 mod stream_spool;
 mod streaming_body;
 mod sync;
@@ -64,8 +64,8 @@ pub use in_flight::InFlightRequest;
 pub use job::{AccessLine, Job, Peer, Piece, Reply, RequestBody, ResponseBody, StreamedResponse};
 pub use loop_role::{DelegableLoop, NextHolder, Served};
 pub use policy::{Reason, SleepMode};
-pub use response_files::{PieceFile, ResponseFiles, StoredBytes};
 pub use response_memory::{COUNTED_BYTES_MIN, Overdraft, Reservation, UnsentBytes};
+pub use shared_files::{PieceFile, SharedFiles, StoredBytes};
 pub use stream_spool::{FILE_BYTES_MAX, SpooledPart, TAIL_BYTES_MAX};
 pub use streaming_body::{BodyDemand, StreamingBody};
 pub use temporary_file::{TemporaryFile, temporary_file};

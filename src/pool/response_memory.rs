@@ -22,7 +22,7 @@ use super::borrowed_buffer::BorrowedBuffer;
 use super::counted_objects::CountedObjects;
 use super::hub_wakeup::Ticket;
 use super::hurries::Hurries;
-use super::response_files::{PieceFile, ResponseFiles, StoredBytes, write_at};
+use super::shared_files::{PieceFile, SharedFiles, StoredBytes, write_at};
 use super::temporary_file::{TemporaryFile, file_beside_clients, file_while_half_are_free};
 
 /// Responses of fewer bytes in memory are not counted: the socket's own buffer takes as much.
@@ -37,7 +37,7 @@ pub struct UnsentBytes {
     /// 0 is no bound.
     bytes_max: u64,
     objects: CountedObjects<Reservation>,
-    files: ResponseFiles,
+    files: SharedFiles,
     /// Threads that wait for the clients of responses over the bound.
     waiting: AtomicUsize,
     /// Threads that wait for the clients of streams.
@@ -70,7 +70,7 @@ impl Failures {
 impl UnsentBytes {
     /// A bound of `bytes_max` bytes; 0 is none.
     pub fn new(bytes_max: u64, directory: Option<PathBuf>) -> Self {
-        let files = ResponseFiles::new(directory);
+        let files = SharedFiles::new(directory);
         // Without a bound nothing is stored.
         if bytes_max > 0 {
             files.prepare();

@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use super::response_files::{PieceFile, StoredBytes, write_at};
 use super::response_memory::UnsentBytes;
+use super::shared_files::{PieceFile, StoredBytes, write_at};
 use super::temporary_file::TemporaryFile;
 
 /// A thread keeps at most this many bytes in memory, and writes as many to the disk in one step, for which it gives up the GIL.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::pool::{
-    BodyBytes, BufferPool, PieceFile, REUSED_BYTES_MIN, RequestBody, ResponseFiles, temporary_file,
+    BodyBytes, BufferPool, PieceFile, REUSED_BYTES_MIN, RequestBody, SharedFiles, temporary_file,
 };
 
 use super::transport::Transport;
@@ -32,7 +32,7 @@ pub(super) struct BodyBudget {
     /// All bodies in memory together (`body_buffer_total`).
     total_bytes_max: usize,
     /// Where bodies go that leave memory (`worker_tmp_dir`).
-    files: ResponseFiles,
+    files: SharedFiles,
     /// Bytes in memory now.
     held_bytes: usize,
     /// Memory that other bodies have left.
@@ -208,7 +208,7 @@ impl BodyBudget {
         Self {
             body_bytes_max: config.limits.body_buffer_size,
             total_bytes_max: config.limits.body_buffer_total,
-            files: ResponseFiles::new(config.workers.worker_tmp_dir.clone()),
+            files: SharedFiles::new(config.workers.worker_tmp_dir.clone()),
             held_bytes: 0,
             buffer_pool: Arc::default(),
         }
@@ -256,7 +256,7 @@ mod tests {
         BodyBudget {
             body_bytes_max: body,
             total_bytes_max: total,
-            files: ResponseFiles::default(),
+            files: SharedFiles::default(),
             held_bytes: 0,
             buffer_pool: Arc::default(),
         }

@@ -1,5 +1,5 @@
-//! Whole responses in unlinked temporary files that they share. Where descriptors are short a client that does not read takes
-//! none but its own: those that responses would take are what other clients wait for. Bodies of requests have such a file, too.
+//! Bodies in unlinked temporary files that they share: those of responses in one, those of requests in another. Where descriptors
+//! are short a client that does not read takes none but its own: those that bodies would take are what other clients wait for.
 //!
 //! The first file is made before the worker serves, while there is a descriptor for it. A response gives its place on the disk
 //! back when it is dropped; a file system without holes keeps it until the last response of the file is dropped.
@@ -30,7 +30,7 @@ const BLOCK_BYTES: u64 = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct ResponseFiles {
+pub struct SharedFiles {
     /// Where the files go, unless that fails (`worker_tmp_dir`).
     directory: Option<PathBuf>,
     /// The file that the next response goes to.
@@ -51,7 +51,7 @@ struct Used {
     end: u64,
 }
 
-impl ResponseFiles {
+impl SharedFiles {
     pub fn new(directory: Option<PathBuf>) -> Self {
         Self {
             directory,
@@ -296,7 +296,7 @@ mod tests {
 
     use super::*;
 
-    fn store(files: &ResponseFiles, parts: &[&[u8]]) -> StoredBytes {
+    fn store(files: &SharedFiles, parts: &[&[u8]]) -> StoredBytes {
         let len = parts.iter().map(|part| part.len() as u64).sum();
         files.store(parts.iter().copied(), len).unwrap()
     }
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn responses_share_a_file_and_each_has_its_bytes_in_their_order() {
-        let files = ResponseFiles::new(Some("/nonexistent".into()));
+        let files = SharedFiles::new(Some("/nonexistent".into()));
         let first = store(&files, &[b"first ", b"second ", b"third"]);
         let other = store(&files, &[b"other"]);
         assert_eq!(read(&first), b"first second third");
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_response_gives_its_place_back_although_another_one_stays() {
-        let files = ResponseFiles::new(None);
+        let files = SharedFiles::new(None);
         let large = vec![b'x'; 1 << 20];
         let (first, other) = (store(&files, &[&large]), store(&files, &[b"other"]));
         let blocks = || other.file().metadata().unwrap().blocks();
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn another_thread_gives_places_back() {
-        let files = ResponseFiles::new(None);
+        let files = SharedFiles::new(None);
         let stored = [b"first", b"other"].map(|bytes| store(&files, &[bytes]));
         let shared = files.current.lock().unwrap().clone().unwrap();
         let responses = || shared.used.lock().unwrap().responses;
@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn the_last_response_leaves_no_block_whatever_the_lengths_were() {
-        let files = ResponseFiles::new(None);
+        let files = SharedFiles::new(None);
         let mut stored: Vec<_> = (1..9_usize)
             .map(|number| store(&files, &[&vec![b'x'; number * 10_001]]))
             .collect();
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_long_file_is_followed_by_another_and_without_a_descriptor_it_becomes_longer() {
-        let files = ResponseFiles::new(None);
+        let files = SharedFiles::new(None);
         let first = files.reserve(SHARED_BYTES).unwrap();
         let second = files.reserve(1).unwrap();
         assert_ne!(number(&first), number(&second));
@@ -392,7 +392,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_written_is_an_error() {
-        let files = ResponseFiles::new(None);
+        let files = SharedFiles::new(None);
         let read_only = File::open("/dev/null").unwrap();
         *files.current.lock().unwrap() = Some(SharedFile::new(read_only.into()));
         assert!(files.store([&b"lost"[..]].into_iter(), 4).is_err());
