@@ -18,7 +18,7 @@ use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -162,8 +162,8 @@ pub fn disregard(signals: &[Signal]) -> io::Result<()> {
 }
 
 /// In a forked child, while signals are blocked: what stops a process stops it again, what is only meant for
-/// serving workers (and may be sent to the whole group) has no effect while the worker boots, and the
-/// arbiter's pipe is closed.
+/// serving workers (and may be sent to the whole group) has no effect while the worker boots, USR1 is noted for
+/// [`take_rotation`], and the arbiter's pipe is closed.
 pub(super) fn leave_to_child() -> io::Result<()> {
     replace_pipe(NO_PIPE);
     reset_to_default(&ARBITER_SIGNALS)?;
@@ -171,12 +171,18 @@ pub(super) fn leave_to_child() -> io::Result<()> {
         Signal::SIGHUP,
         Signal::SIGTTIN,
         Signal::SIGTTOU,
-        Signal::SIGUSR1,
         Signal::SIGUSR2,
         Signal::SIGWINCH,
     ])?;
+    set_all(&[Signal::SIGUSR1], SigHandler::Handler(note_rotation))?;
     // Until the worker lets `faulthandler` have it.
     dump_signal().map_or(Ok(()), |signal| disregard(&[signal]))
+}
+
+/// Whether USR1 came between the fork and the worker's own handler for it.
+#[must_use]
+pub fn take_rotation() -> bool {
+    ROTATION.swap(false, Ordering::SeqCst)
 }
 
 /// In a forked child that is going to execute another program, while signals are blocked. What is meant for a master
@@ -302,6 +308,11 @@ extern "C" fn do_nothing(number: c_int) {
     }
 }
 
+extern "C" fn note_rotation(number: c_int) {
+    do_nothing(number);
+    ROTATION.store(true, Ordering::SeqCst);
+}
+
 /// False in a process that was forked by a bare system call: `fork_guard` resets the handlers of all others.
 fn is_owner() -> bool {
     OWNER.load(Ordering::SeqCst) == getpid().as_raw()
@@ -314,6 +325,8 @@ static OWNER: AtomicI32 = AtomicI32::new(0);
 const ATTEMPT_MS: u16 = 1000;
 /// Between two looks whether a name is known.
 const NAME_MS: u16 = 10;
+
+static ROTATION: AtomicBool = AtomicBool::new(false);
 
 static PIPE: AtomicI32 = AtomicI32::new(NO_PIPE);
 /// Of the pipe in `PIPE`, to know it from what may have its number.

@@ -50,6 +50,9 @@ impl WorkerSignals {
     pub(super) fn init(py: Python<'_>, worker: &Py<PyAny>, faults: &Faults) -> PyResult<Self> {
         faults.around(py, || {
             worker.call_method0(py, "init_signals")?;
+            if signals::take_rotation() {
+                worker.call_method1(py, "handle_usr1", (Signal::SIGUSR1 as i32, py.None()))?;
+            }
             // What is stuck in C while it boots must end; a Python handler would never run.
             Ok(signals::reset_to_default(&[Signal::SIGABRT])?)
         })?;

@@ -109,6 +109,33 @@ def test_usr1_opens_both_files_in_all_processes(logged):
 
 
 @pytest.mark.ours
+def test_usr1_is_not_lost_on_a_worker_that_was_just_forked(tmp_path):
+    """It has no handler of gunicorn's before the application is imported."""
+    error, forked, rotated = tmp_path / "error.log", tmp_path / "forked", tmp_path / "rotated"
+    config = tmp_path / "conf.py"
+    config.write_text(
+        "import pathlib, time\n"
+        "def post_fork(server, worker):\n"
+        f"    pathlib.Path({str(forked)!r}).touch()\n"
+        f"    while not pathlib.Path({str(rotated)!r}).exists():\n"
+        "        time.sleep(0.005)\n"
+    )
+    arguments = ("hello:app", "-c", str(config), "--error-logfile", str(error))
+    with running(*arguments, bind=(f"unix:{tmp_path}/s",)) as one:
+        wait_until(forked.exists, "the hook")
+        one.address = str(tmp_path / "s")
+        error.rename(error.with_suffix(".1"))
+        one.send_signal(signal.SIGUSR1)
+        wait_until(error.exists, "the arbiter's new file")
+        # The signal that stops the worker is sent later, so the other one has come.
+        rotated.touch()
+        assert one.get("/").status == 200
+        one.send_signal(signal.SIGTERM)
+        assert one.wait_exit() == 0
+    assert text_of(error).count("Worker exiting") == 1
+
+
+@pytest.mark.ours
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_files_belong_to_the_user_that_workers_become(request):
     # Not below pytest's own directory, which is closed to others.
