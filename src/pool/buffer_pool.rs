@@ -64,6 +64,11 @@ impl BodyBytes {
     pub fn memory(&mut self) -> &mut Vec<u8> {
         &mut self.memory
     }
+
+    /// How many bytes fit without more memory.
+    pub fn spare(&self) -> usize {
+        self.memory.capacity() - self.memory.len()
+    }
 }
 
 impl Deref for BodyBytes {

@@ -308,13 +308,13 @@ impl Http1 {
     }
 
     /// How many bytes of a counted body are to come, and how many of them may be read to where they stay.
-    pub(super) fn direct_read(&self, max: usize, bodies: &BodyBudget) -> Option<(usize, usize)> {
+    pub(super) fn direct_read(&self, bodies: &BodyBudget) -> Option<(usize, usize)> {
         let left = self.exchange.counted_body_left()?;
         let Request::Receiving(receiving) = &self.request else {
             return None;
         };
         let left = usize::try_from(left).unwrap_or(usize::MAX);
-        let room = receiving.body.room_for(left, max, bodies)?;
+        let room = receiving.body.room_for(left, bodies)?;
         Some((left, room))
     }
 

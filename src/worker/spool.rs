@@ -90,17 +90,20 @@ impl Spool {
         self.received = Received::Memory(bytes);
     }
 
-    /// Of `left` bytes that are to come, how many may be read to where they stay, if at most `max` are read. `None` when
-    /// that is not worth while: small ones are cheaper to copy. A length alone reserves little: what the client has sent
-    /// allows for more.
-    pub(super) fn room_for(&self, left: usize, max: usize, budget: &BodyBudget) -> Option<usize> {
+    /// Of `left` bytes that are to come, for how many there may be memory, so that they are read to where they stay. `None`
+    /// when that is not worth while: few bytes are cheaper to copy. A length alone reserves little: what the client has
+    /// sent allows for more.
+    pub(super) fn room_for(&self, left: usize, budget: &BodyBudget) -> Option<usize> {
         let Received::Memory(held) = &self.received else {
             return None;
         };
-        if left < REUSED_BYTES_MIN || !budget.has_room(held.len(), left) {
+        if !budget.has_room(held.len(), left) {
             return None;
         }
-        let room = left.min(held.len() * RESERVE_FACTOR).min(max);
+        if left <= held.spare() {
+            return Some(left);
+        }
+        let room = left.min(held.len() * RESERVE_FACTOR);
         (room >= REUSED_BYTES_MIN).then_some(room)
     }
 

@@ -110,7 +110,7 @@ impl Http1Connection<'_> {
             }
             let is_body = self.http1.wanted() == Wanted::Body;
             let direct = is_body
-                .then(|| self.direct_read(share, &requests.bodies))
+                .then(|| self.direct_read(&requests.bodies))
                 .flatten();
             let step = match direct {
                 Some(parts) => self.read_direct(parts, requests, io),
@@ -162,8 +162,8 @@ impl Http1Connection<'_> {
         ReadStep::Read(input)
     }
 
-    fn direct_read(&self, share: usize, bodies: &BodyBudget) -> Option<(usize, usize)> {
-        let direct = || self.http1.direct_read(share, bodies);
+    fn direct_read(&self, bodies: &BodyBudget) -> Option<(usize, usize)> {
+        let direct = || self.http1.direct_read(bodies);
         self.link.read.is_empty().then(direct).flatten()
     }
 
