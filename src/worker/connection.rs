@@ -44,6 +44,8 @@ const TRANSFER_BYTES_MAX: usize = 60 * 1024;
 pub(super) struct Connection {
     protocol: Protocol,
     link: Link,
+    /// It is among those that are to be resumed.
+    awaits_turn: bool,
 }
 
 /// What the connection speaks.
@@ -112,6 +114,7 @@ impl Connection {
                 lifecycle: Lifecycle::new(id, &mut requests.clock),
                 usage: Usage::New,
             },
+            awaits_turn: false,
         }
     }
 
@@ -257,8 +260,14 @@ impl Connection {
         })
     }
 
+    /// It waits for its turn from now on. False when it does already.
+    pub(super) fn await_turn(&mut self) -> bool {
+        !std::mem::replace(&mut self.awaits_turn, true)
+    }
+
     /// Continue where the share of the last iteration ended.
     pub(super) fn resume(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Action {
+        self.awaits_turn = false;
         self.step(|speaker| match speaker {
             Speaker::Http1(http1) => http1.resume(requests, io),
             Speaker::Http2(http2, link) => http2.resume(link, requests, io),

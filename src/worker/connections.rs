@@ -1,6 +1,7 @@
 //! The worker's connections: a slab with generations, so that a [`ConnId`] names one connection for its whole life, and lists
 //! of those that are to be moved again soon. Those that the application has hijacked are not in the slab (`bridges.rs`).
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ pub(super) struct Connections {
     next_generation: u32,
     registry: Registry,
     /// Those that have more to read or write than their share of an iteration.
-    to_resume: Vec<ConnId>,
+    to_resume: VecDeque<ConnId>,
     /// Those to which pieces of streamed responses came in this iteration.
     to_flush: Vec<ConnId>,
     /// Those that the application has. There are no more than pool threads.
@@ -47,7 +48,7 @@ impl Connections {
             slab: Slab::new(),
             next_generation: 0,
             registry,
-            to_resume: Vec::new(),
+            to_resume: VecDeque::new(),
             to_flush: Vec::new(),
             hijacked: Vec::new(),
             bridges: Bridges::default(),
@@ -140,8 +141,14 @@ impl Connections {
             Action::Wait => {}
             Action::Idle => self.has_room = true,
             Action::FlushLater => self.to_flush.push(id),
-            Action::Resume => self.to_resume.push(id),
+            Action::Resume => self.resume_later(id),
             Action::Close => self.close(id, requests),
+        }
+    }
+
+    fn resume_later(&mut self, id: ConnId) {
+        if self.get_mut(id).is_some_and(Connection::await_turn) {
+            self.to_resume.push_back(id);
         }
     }
 
@@ -233,16 +240,16 @@ impl Connections {
 
     /// Resume the connections that used up their share.
     pub(super) fn resume(&mut self, requests: &mut Requests, io: &mut SharedIo) {
-        let mut waiting = std::mem::take(&mut self.to_resume).into_iter();
-        for id in waiting.by_ref() {
-            self.act(id, requests, io, Connection::resume);
-            if io.writes.is_exhausted() {
+        // Those that get nothing of this iteration's budget come first in the next one.
+        for _ in 0..self.to_resume.len() {
+            if io.writes.is_exhausted() || io.reads.is_exhausted() {
                 break;
             }
+            let Some(id) = self.to_resume.pop_front() else {
+                break;
+            };
+            self.act(id, requests, io, Connection::resume);
         }
-        // Those that got nothing of this budget come first in the next iteration.
-        let resumed = std::mem::take(&mut self.to_resume);
-        self.to_resume.extend(waiting.chain(resumed));
         self.bridges.resume(requests.clock.now());
     }
 
@@ -401,10 +408,13 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::io::Write as _;
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::worker::events::InputEvent;
     use crate::worker::requests::tests::for_tests;
+    use crate::worker::shared_io::renew_budgets;
 
     fn worker() -> (mio::Poll, Connections, Requests, SharedIo) {
         let poll = mio::Poll::new().unwrap();
@@ -442,5 +452,55 @@ mod tests {
         assert!(connections.is_hijacked(id) && connections.end_hijacked(id));
         assert_eq!(connections.len_with_hijacked(), 0);
         assert!(!connections.end_hijacked(id));
+    }
+
+    #[test]
+    fn long_bodies_take_turns_and_a_short_request_does_not_wait_for_them() {
+        let (_poll, mut connections, mut requests, mut io) = worker();
+        let body = vec![b'x'; 150_000];
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut clients = Vec::new();
+        for _ in 0..6 {
+            let (id, mut client) = connect(&mut connections, &mut requests, &io);
+            client.write_all(head.as_bytes()).unwrap();
+            client.write_all(&body).unwrap();
+            clients.push((id, client));
+        }
+        let (short, mut client) = connect(&mut connections, &mut requests, &io);
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            .unwrap();
+        clients.push((short, client));
+        let readable = SocketEvent {
+            input: InputEvent::Readable,
+            is_writable: false,
+            is_broken: false,
+        };
+        let mut arrived = Vec::new();
+        let mut iterate = |connections: &mut Connections, is_announced: bool| {
+            renew_budgets(&mut io);
+            connections.resume(&mut requests, &mut io);
+            for (id, _) in clients.iter().filter(|_| is_announced) {
+                let token = events::of_connection(*id);
+                connections.on_event(token, readable, &mut requests, &mut io);
+            }
+            let found = std::iter::from_fn(|| requests.dispatch.take_first());
+            arrived.extend(found.map(|job| job.conn));
+            arrived.len()
+        };
+        assert_eq!(
+            iterate(&mut connections, true),
+            5,
+            "four bodies, and the short request"
+        );
+        // It is announced again, and waits once.
+        assert_eq!(iterate(&mut connections, true), 7);
+        iterate(&mut connections, false);
+        assert!(!connections.has_to_resume());
+        let expected = [0, 1, 2, 3, 6, 4, 5].map(|index: usize| clients[index].0);
+        assert_eq!(arrived, expected);
     }
 }

@@ -4,6 +4,7 @@ use crate::tls::CurrentServer;
 
 use super::exhaustion::Exhaustion;
 use super::handshakes::Handshakes;
+use super::read_side::ReadBudget;
 use super::worker_slot::WorkerSlot;
 use super::write_side::WriteBudget;
 
@@ -16,6 +17,7 @@ const ENCODED_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct SharedIo {
     pub(super) handshakes: Handshakes,
+    pub(super) reads: ReadBudget,
     pub(super) writes: WriteBudget,
     pub(super) exhaustion: Exhaustion,
     /// What one read has brought.
@@ -29,6 +31,7 @@ impl SharedIo {
     pub(super) fn new(tls: Option<CurrentServer>, slot: WorkerSlot) -> Self {
         Self {
             handshakes: Handshakes::new(tls, slot),
+            reads: ReadBudget::default(),
             writes: WriteBudget::default(),
             exhaustion: Exhaustion::default(),
             input: vec![0; INPUT_BYTES],
@@ -39,6 +42,7 @@ impl SharedIo {
 
 /// An iteration begins.
 pub(super) fn renew_budgets(io: &mut SharedIo) {
+    io.reads.renew();
     io.writes.renew();
     io.handshakes.renew();
 }

@@ -15,7 +15,7 @@ use crate::worker::http1::{Arrived, Refusal, Wanted};
 use crate::worker::link::{close_announced, discard_input};
 use crate::worker::loop_clock::Clock;
 use crate::worker::preamble::{Found, Preamble};
-use crate::worker::read_side::{Input, SHARE_BYTES};
+use crate::worker::read_side::{Input, MEMORY_SHARE_BYTES, SHARE_BYTES};
 use crate::worker::requests::Requests;
 use crate::worker::shared_io::SharedIo;
 use crate::worker::spool::BodyBudget;
@@ -104,6 +104,7 @@ impl Http1Connection<'_> {
         io: &mut SharedIo,
     ) -> Action {
         let mut share = SHARE_BYTES;
+        let mut has_turn = false;
         while self.link.read.is_ready() && self.wants_input() {
             if share == 0 {
                 return Action::Resume;
@@ -112,6 +113,15 @@ impl Http1Connection<'_> {
             let direct = is_body
                 .then(|| self.direct_read(&requests.bodies))
                 .flatten();
+            if is_body && !has_turn && self.http1.has_long_body() {
+                if io.reads.is_exhausted() {
+                    return Action::Resume;
+                }
+                has_turn = true;
+                if direct.is_some() {
+                    share = MEMORY_SHARE_BYTES;
+                }
+            }
             let step = match direct {
                 Some(parts) => self.read_direct(parts, requests, io),
                 None => self.read_once(buffer, requests, io),
@@ -119,6 +129,9 @@ impl Http1Connection<'_> {
             match step {
                 ReadStep::Read(Input::Bytes(len)) => {
                     share = share.saturating_sub(len);
+                    if has_turn {
+                        io.reads.spend(len);
+                    }
                     self.link.lifecycle.received(len);
                 }
                 ReadStep::Read(Input::Blocked) => break,
