@@ -12,8 +12,8 @@ use super::transport::Transport;
 
 /// One connection reads at most this many bytes in one iteration of the loop, so that none starves the others.
 pub(super) const SHARE_BYTES: usize = 512 * 1024;
-/// Or this many, of a body that stays in memory: one of a usual length is read in one go.
-pub(super) const MEMORY_SHARE_BYTES: usize = 2 * 1024 * 1024;
+/// Or this many of a long body: one of a usual length is read in one go.
+pub(super) const BODY_SHARE_BYTES: usize = 2 * 1024 * 1024;
 /// How often one reads in one iteration what it forgets.
 const DISCARDING_READS: usize = 8;
 
@@ -42,8 +42,9 @@ enum Interest {
 /// keep a short request waiting.
 const ITERATION_BYTES: usize = 512 * 1024;
 
-/// What the connections together may still read of bodies in this iteration. A turn that has begun is not cut short by it,
-/// and those that had none go first in the next one: a body that is there is read in one go, and its memory serves the next.
+/// What the connections together may still read of bodies in this iteration. What a connection has begun is not cut
+/// short by it, and those that have read nothing go first in the next one: a body that is there is read in one go, and its
+/// memory serves the next.
 #[derive(Debug)]
 pub(super) struct ReadBudget {
     left: usize,

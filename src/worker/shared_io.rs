@@ -38,6 +38,16 @@ impl SharedIo {
             encoded: Vec::with_capacity(ENCODED_BYTES),
         }
     }
+
+    /// What may be read or written in this iteration is used up.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.writes.is_exhausted() || self.reads.is_exhausted()
+    }
+
+    /// So it was in the last iteration.
+    pub(super) fn was_exhausted(&self) -> bool {
+        self.writes.was_exhausted() || self.reads.was_exhausted()
+    }
 }
 
 /// An iteration begins.
