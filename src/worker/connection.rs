@@ -44,8 +44,6 @@ const TRANSFER_BYTES_MAX: usize = 60 * 1024;
 pub(super) struct Connection {
     protocol: Protocol,
     link: Link,
-    /// It is among those that are to be resumed.
-    is_to_resume: bool,
 }
 
 /// What the connection speaks.
@@ -114,7 +112,6 @@ impl Connection {
                 lifecycle: Lifecycle::new(id, &mut requests.clock),
                 usage: Usage::New,
             },
-            is_to_resume: false,
         }
     }
 
@@ -260,14 +257,8 @@ impl Connection {
         })
     }
 
-    /// It is to be resumed. False when it is already.
-    pub(super) fn mark_to_resume(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_to_resume, true)
-    }
-
     /// Continue where the share of the last iteration ended.
     pub(super) fn resume(&mut self, requests: &mut Requests, io: &mut SharedIo) -> Action {
-        self.is_to_resume = false;
         self.step(|speaker| match speaker {
             Speaker::Http1(http1) => http1.resume(requests, io),
             Speaker::Http2(http2, link) => http2.resume(link, requests, io),

@@ -1,7 +1,7 @@
 //! The worker's connections: a slab with generations, so that a [`ConnId`] names one connection for its whole life, and lists
 //! of those that are to be moved again soon. Those that the application has hijacked are not in the slab (`bridges.rs`).
 
-use std::collections::VecDeque;
+use std::io;
 use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
@@ -20,8 +20,6 @@ use super::shared_io::SharedIo;
 use super::shortage::Shortage;
 use super::transport::Transport;
 
-mod elsewhere;
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Connections {
@@ -30,7 +28,7 @@ pub(super) struct Connections {
     next_generation: u32,
     registry: Registry,
     /// Those that have more to read or write than their share of an iteration.
-    to_resume: VecDeque<ConnId>,
+    to_resume: Vec<ConnId>,
     /// Those to which pieces of streamed responses came in this iteration.
     to_flush: Vec<ConnId>,
     /// Those that the application has. There are no more than pool threads.
@@ -49,7 +47,7 @@ impl Connections {
             slab: Slab::new(),
             next_generation: 0,
             registry,
-            to_resume: VecDeque::new(),
+            to_resume: Vec::new(),
             to_flush: Vec::new(),
             hijacked: Vec::new(),
             bridges: Bridges::default(),
@@ -142,14 +140,8 @@ impl Connections {
             Action::Wait => {}
             Action::Idle => self.has_room = true,
             Action::FlushLater => self.to_flush.push(id),
-            Action::Resume => self.resume_later(id),
+            Action::Resume => self.to_resume.push(id),
             Action::Close => self.close(id, requests),
-        }
-    }
-
-    fn resume_later(&mut self, id: ConnId) {
-        if self.get_mut(id).is_some_and(Connection::mark_to_resume) {
-            self.to_resume.push_back(id);
         }
     }
 
@@ -241,15 +233,16 @@ impl Connections {
 
     /// Resume the connections that used up their share.
     pub(super) fn resume(&mut self, requests: &mut Requests, io: &mut SharedIo) {
-        let mut waiting = std::mem::take(&mut self.to_resume);
-        while !io.is_exhausted()
-            && let Some(id) = waiting.pop_front()
-        {
+        let mut waiting = std::mem::take(&mut self.to_resume).into_iter();
+        for id in waiting.by_ref() {
             self.act(id, requests, io, Connection::resume);
+            if io.writes.is_exhausted() {
+                break;
+            }
         }
-        // Those that got nothing of this iteration's budgets come first in the next one.
-        waiting.append(&mut self.to_resume);
-        self.to_resume = waiting;
+        // Those that got nothing of this budget come first in the next iteration.
+        let resumed = std::mem::take(&mut self.to_resume);
+        self.to_resume.extend(waiting.chain(resumed));
         self.bridges.resume(requests.clock.now());
     }
 
@@ -338,7 +331,116 @@ impl Connections {
         self.apply(id, action, requests);
         Some(seen)
     }
+
+    // Connections that live on elsewhere.
+
+    /// The application uses the socket itself from here on. That may have been noted after the conversation was over
+    /// and the connection with it.
+    pub(super) fn hijack(&mut self, id: ConnId, dispatch: &Dispatch) {
+        self.hijacked.push(id);
+        if let Some(connection) = self.remove(id, dispatch) {
+            match connection.into_transport().into_bridge() {
+                Ok((client, theirs)) => self.bridges.open(id, client, theirs, &self.registry),
+                Err(transport) => transport.give_up(&self.registry),
+            }
+        }
+    }
+
+    pub(super) fn is_hijacked(&self, id: ConnId) -> bool {
+        self.hijacked.contains(&id)
+    }
+
+    /// The request of `id` is over. Returns whether its connection was hijacked.
+    pub(super) fn end_hijacked(&mut self, id: ConnId) -> bool {
+        let place = self.hijacked.iter().position(|hijacked| *hijacked == id);
+        place.map(|at| self.hijacked.swap_remove(at)).is_some()
+    }
+
+    /// Transfer a connection, and the request of `job` that waits or what has come of its next one, with `send`. It gets a
+    /// message: the listener's number, then the request. Returns false when the connection has to stay.
+    pub(super) fn transfer(
+        &mut self,
+        id: ConnId,
+        job: Option<&Job>,
+        dispatch: &Dispatch,
+        send: impl FnOnce(&[u8], std::os::fd::BorrowedFd<'_>) -> io::Result<()>,
+    ) -> bool {
+        let sent = self.get(id).and_then(|connection| {
+            let listener = u8::try_from(connection.listener()).ok()?;
+            let (socket, bytes) = connection.transfer(job)?;
+            send(&[&[listener], &bytes[..]].concat(), socket)
+                .inspect_err(|error| log::debug!("A connection was not transferred: {error}"))
+                .ok()
+        });
+        if sent.is_some() {
+            self.give_up(id, dispatch);
+        }
+        sent.is_some()
+    }
+
+    /// Take in what another worker has read of a connection.
+    pub(super) fn resume_transferred(
+        &mut self,
+        id: ConnId,
+        bytes: &[u8],
+        requests: &mut Requests,
+        io: &mut SharedIo,
+    ) {
+        self.act(id, requests, io, |connection, requests, io| {
+            connection.resume_transferred(bytes, requests, io)
+        });
+    }
+
+    fn give_up(&mut self, id: ConnId, dispatch: &Dispatch) {
+        if let Some(connection) = self.remove(id, dispatch) {
+            connection.into_transport().give_up(&self.registry);
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::worker::requests::tests::for_tests;
+
+    fn worker() -> (mio::Poll, Connections, Requests, SharedIo) {
+        let poll = mio::Poll::new().unwrap();
+        let connections = Connections::new(poll.registry().try_clone().unwrap());
+        let (requests, io) = for_tests();
+        (poll, connections, requests, io)
+    }
+
+    fn connect(
+        connections: &mut Connections,
+        requests: &mut Requests,
+        io: &SharedIo,
+    ) -> (ConnId, UnixStream) {
+        let (ours, theirs) = Transport::pair();
+        (connections.open(ours, Peer::Unix, 0, requests, io), theirs)
+    }
+
+    #[test]
+    fn an_id_does_not_name_the_next_connection_in_its_slot() {
+        let (_poll, mut connections, mut requests, mut io) = worker();
+        let (first, _one) = connect(&mut connections, &mut requests, &io);
+        assert!(connections.act(first, &mut requests, &mut io, |_, _, _| Action::Close));
+        let (second, _other) = connect(&mut connections, &mut requests, &io);
+        assert_eq!(first.slot, second.slot);
+        assert!(connections.get(first).is_none() && connections.get(second).is_some());
+        assert!(connections.take_room());
+    }
+
+    #[test]
+    fn a_hijacked_connection_counts_until_its_request_is_over() {
+        let (_poll, mut connections, mut requests, io) = worker();
+        let (id, _client) = connect(&mut connections, &mut requests, &io);
+        connections.hijack(id, &requests.dispatch);
+        assert_eq!((connections.len(), connections.len_with_hijacked()), (0, 1));
+        assert!(connections.is_hijacked(id) && connections.end_hijacked(id));
+        assert_eq!(connections.len_with_hijacked(), 0);
+        assert!(!connections.end_hijacked(id));
+    }
+}

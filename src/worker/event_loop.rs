@@ -134,7 +134,7 @@ impl EventLoop {
         if self.heartbeat.is_due(self.requests.clock.now()) {
             self.on_heartbeat();
         }
-        if self.io.was_exhausted() {
+        if self.io.writes.was_exhausted() {
             // Connections that ran out of budget in the last iteration go first.
             self.connections.resume(&mut self.requests, &mut self.io);
         }

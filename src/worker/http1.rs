@@ -307,12 +307,6 @@ impl Http1 {
         true
     }
 
-    /// More of a counted body is to come than one read of the shared buffer brings.
-    pub(super) fn has_long_body(&self) -> bool {
-        let left = self.exchange.counted_body_left();
-        left.is_some_and(|left| left > LONG_BYTES)
-    }
-
     /// How many bytes of a counted body are to come, and how many of them may be read to where they stay.
     pub(super) fn direct_read(&self, bodies: &BodyBudget) -> Option<(usize, usize)> {
         let left = self.exchange.counted_body_left()?;
@@ -346,8 +340,6 @@ impl Http1 {
         Ok(input)
     }
 }
-
-const LONG_BYTES: u64 = 64 * 1024;
 
 /// Append a whole body in the framing that its head has announced. `None`: it is in a file, or is not whole.
 fn append_body(body: &RequestBody, length: BodyLength, to: &mut Vec<u8>) -> Option<()> {

@@ -11,9 +11,8 @@ use super::spool::{BodyBudget, Spool};
 use super::transport::Transport;
 
 /// One connection reads at most this many bytes in one iteration of the loop, so that none starves the others.
-pub(super) const SHARE_BYTES: usize = 512 * 1024;
-/// Or this many of a long body: one of a usual length is read in one go.
-pub(super) const BODY_SHARE_BYTES: usize = 2 * 1024 * 1024;
+/// In tests it is less than what a socket pair holds.
+pub(super) const SHARE_BYTES: usize = if cfg!(test) { 64 * 1024 } else { 512 * 1024 };
 /// How often one reads in one iteration what it forgets.
 const DISCARDING_READS: usize = 8;
 
@@ -36,49 +35,6 @@ enum Interest {
     Wanted,
     /// A request was given up before it was whole: the client may still be sending it.
     GivenUp,
-}
-
-/// All connections together read at most about this many bytes of bodies in one iteration, so that many long ones do not
-/// keep a short request waiting.
-const ITERATION_BYTES: usize = 512 * 1024;
-
-/// What the connections together may still read of bodies in this iteration. What a connection has begun is not cut
-/// short by it, and those that have read nothing go first in the next one: a body that is there is read in one go, and its
-/// memory serves the next.
-#[derive(Debug)]
-pub(super) struct ReadBudget {
-    left: usize,
-    was_exhausted: bool,
-}
-
-impl Default for ReadBudget {
-    fn default() -> Self {
-        Self {
-            left: ITERATION_BYTES,
-            was_exhausted: false,
-        }
-    }
-}
-
-impl ReadBudget {
-    /// An iteration begins.
-    pub(super) fn renew(&mut self) {
-        self.was_exhausted = self.is_exhausted();
-        self.left = ITERATION_BYTES;
-    }
-
-    pub(super) fn is_exhausted(&self) -> bool {
-        self.left == 0
-    }
-
-    /// The last iteration's budget was not enough for all.
-    pub(super) fn was_exhausted(&self) -> bool {
-        self.was_exhausted
-    }
-
-    pub(super) fn spend(&mut self, bytes: usize) {
-        self.left = self.left.saturating_sub(bytes);
-    }
 }
 
 /// What one read has brought.

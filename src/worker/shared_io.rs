@@ -4,7 +4,6 @@ use crate::tls::CurrentServer;
 
 use super::exhaustion::Exhaustion;
 use super::handshakes::Handshakes;
-use super::read_side::ReadBudget;
 use super::worker_slot::WorkerSlot;
 use super::write_side::WriteBudget;
 
@@ -17,7 +16,6 @@ const ENCODED_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct SharedIo {
     pub(super) handshakes: Handshakes,
-    pub(super) reads: ReadBudget,
     pub(super) writes: WriteBudget,
     pub(super) exhaustion: Exhaustion,
     /// What one read has brought.
@@ -31,28 +29,16 @@ impl SharedIo {
     pub(super) fn new(tls: Option<CurrentServer>, slot: WorkerSlot) -> Self {
         Self {
             handshakes: Handshakes::new(tls, slot),
-            reads: ReadBudget::default(),
             writes: WriteBudget::default(),
             exhaustion: Exhaustion::default(),
             input: vec![0; INPUT_BYTES],
             encoded: Vec::with_capacity(ENCODED_BYTES),
         }
     }
-
-    /// What may be read or written in this iteration is used up.
-    pub(super) fn is_exhausted(&self) -> bool {
-        self.writes.is_exhausted() || self.reads.is_exhausted()
-    }
-
-    /// So it was in the last iteration.
-    pub(super) fn was_exhausted(&self) -> bool {
-        self.writes.was_exhausted() || self.reads.was_exhausted()
-    }
 }
 
 /// An iteration begins.
 pub(super) fn renew_budgets(io: &mut SharedIo) {
-    io.reads.renew();
     io.writes.renew();
     io.handshakes.renew();
 }

@@ -15,7 +15,7 @@ use crate::worker::http1::{Arrived, Refusal, Wanted};
 use crate::worker::link::{close_announced, discard_input};
 use crate::worker::loop_clock::Clock;
 use crate::worker::preamble::{Found, Preamble};
-use crate::worker::read_side::{BODY_SHARE_BYTES, Input, SHARE_BYTES};
+use crate::worker::read_side::{Input, SHARE_BYTES};
 use crate::worker::requests::Requests;
 use crate::worker::shared_io::SharedIo;
 use crate::worker::spool::BodyBudget;
@@ -104,18 +104,13 @@ impl Http1Connection<'_> {
         io: &mut SharedIo,
     ) -> Action {
         let mut share = SHARE_BYTES;
-        let mut has_begun_body = false;
         while self.link.read.is_ready() && self.wants_input() {
             if share == 0 {
+                // What has come until now counts: the socket may never be seen empty.
+                self.await_input(&mut requests.clock);
                 return Action::Resume;
             }
             let is_body = self.http1.wanted() == Wanted::Body;
-            if is_body && !has_begun_body && self.http1.has_long_body() {
-                if io.reads.is_exhausted() {
-                    return Action::Resume;
-                }
-                (has_begun_body, share) = (true, BODY_SHARE_BYTES);
-            }
             let direct = is_body
                 .then(|| self.direct_read(&requests.bodies))
                 .flatten();
@@ -126,9 +121,6 @@ impl Http1Connection<'_> {
             match step {
                 ReadStep::Read(Input::Bytes(len)) => {
                     share = share.saturating_sub(len);
-                    if has_begun_body {
-                        io.reads.spend(len);
-                    }
                     self.link.lifecycle.received(len);
                 }
                 ReadStep::Read(Input::Blocked) => break,

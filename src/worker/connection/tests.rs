@@ -163,6 +163,28 @@ fn what_was_spooled_of_a_response_without_a_body_is_taken_to_its_end() {
 }
 
 #[test]
+fn a_body_has_its_time_although_its_socket_is_never_seen_empty() {
+    let (mut connection, mut client, mut requests, mut io) = connect();
+    client
+        .write_all(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nf4240\r\n")
+        .unwrap();
+    client.set_nonblocking(true).unwrap();
+    // More than is read in one iteration.
+    for (round, bytes) in [110_000, 64_000, 64_000].into_iter().enumerate() {
+        client.write_all(&vec![b'x'; bytes]).unwrap();
+        let action = match round {
+            0 => connection.on_event(READABLE, &mut requests, &mut io),
+            _ => connection.resume(&mut requests, &mut io),
+        };
+        assert_eq!(action, Action::Resume);
+        assert!(connection.due().unwrap() > requests.clock.now());
+        requests.clock.advance(Duration::from_secs(59));
+    }
+    assert!(connection.due().unwrap() > requests.clock.now());
+    connection.close(&mut requests);
+}
+
+#[test]
 fn a_refused_client_may_finish_sending_before_the_connection_closes() {
     let (mut connection, mut client, mut requests, mut io) = connect();
     client.write_all(b"BAD\r\n\r\n").unwrap();
