@@ -53,7 +53,11 @@ def live_a_life(one, recorded):
     recorded.wait("worker 2", "post_worker_init")
     one.send_signal(signal.SIGTTOU)
     recorded.wait("arbiter", "child_exit", 1)
-    one.get("/second")
+    with one.connect() as client:
+        client.request("GET", "/second", [("Connection", "close")])
+        # gunicorn's main thread closes the connection. Before that it may still be in `ThreadPoolExecutor.submit`,
+        # whose lock its handler of INT takes too: it would wait for itself for ever.
+        assert client.read_to_end() == b""
     recorded.wait("worker 2", "post_request")
     (pid,) = one.workers()
     os.kill(pid, signal.SIGINT)
