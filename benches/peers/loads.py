@@ -117,12 +117,12 @@ class Crowd:
         return socket.create_connection(("127.0.0.1", self.port), 10)
 
 
-class SlowHeads(Crowd):
-    """Each sends one byte of its request head a second and never finishes."""
+class Dripping(Crowd):
+    """Each sends one byte a second and never finishes."""
 
-    HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: " + b"a" * 4000
+    REQUEST: bytes
 
-    def __enter__(self) -> SlowHeads:
+    def __enter__(self) -> Dripping:
         super().__enter__()
         self._leave = threading.Event()
         self._thread = threading.Thread(target=self._drip, daemon=True)
@@ -130,7 +130,7 @@ class SlowHeads(Crowd):
         return self
 
     def _drip(self) -> None:
-        for byte in self.HEAD:
+        for byte in self.REQUEST:
             for one in self.sockets:
                 # A server may have given up on this peer.
                 with contextlib.suppress(OSError):
@@ -141,6 +141,51 @@ class SlowHeads(Crowd):
     def __exit__(self, *_: object) -> None:
         self._leave.set()
         self._thread.join()
+        super().__exit__()
+
+
+class SlowHeads(Dripping):
+    """Of its request's head."""
+
+    REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: " + b"a" * 4000
+
+
+class SlowBodies(Dripping):
+    """Of its request's body."""
+
+    REQUEST = b"a" * 4000
+
+    def open(self) -> socket.socket:
+        one = super().open()
+        one.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8000\r\n\r\n")
+        return one
+
+
+class Asking(Crowd):
+    """Each asks for one path, again and again."""
+
+    def __init__(self, port: int, count: int, path: str) -> None:
+        super().__init__(port, count)
+        self.path = path
+
+    def __enter__(self) -> Asking:
+        super().__enter__()
+        self._threads = [threading.Thread(target=self._ask, args=(one,), daemon=True) for one in self.sockets]
+        for one in self._threads:
+            one.start()
+        return self
+
+    def _ask(self, one: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                ask(one, self.path)
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
         super().__exit__()
 
 

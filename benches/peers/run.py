@@ -28,7 +28,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="length of one measurement")
     parser.add_argument("--idle", type=int, default=10_000, help="connections of idle_connections")
-    parser.add_argument("--slow-peers", type=int, help="peers of slow_heads and non_readers (200 and 50)")
+    parser.add_argument(
+        "--slow-peers", type=int, help="peers of slow_heads, slow_bodies and non_readers (200, 200 and 50)"
+    )
     parser.add_argument("--pin", action="store_true", help="server on the first core, load on the second")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     chosen = parser.parse_args()

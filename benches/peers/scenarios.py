@@ -8,7 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from certificates import certificate
-from loads import IdleConnections, NonReaders, OpenLoop, SlowHeads, h2load, handshakes, keep_alive_connection, wrk
+from loads import (
+    Asking,
+    Crowd,
+    IdleConnections,
+    NonReaders,
+    OpenLoop,
+    SlowBodies,
+    SlowHeads,
+    h2load,
+    handshakes,
+    keep_alive_connection,
+    wrk,
+)
 from servers import Peer, Running, Shape
 
 SCRIPTS = Path(__file__).resolve().parent / "wrk"
@@ -129,7 +141,11 @@ class Bench:
     def __post_init__(self) -> None:
         self.special = {
             "slow_heads": self.slow_heads,
+            "slow_bodies": self.slow_bodies,
             "non_readers": self.non_readers,
+            "beside_sleep": self.beside_sleep,
+            "beside_burn": self.beside_burn,
+            "beside_gil": self.beside_gil,
             "idle_connections": self.idle_connections,
             "mixed": self.mixed,
             "flask_paced": self.flask_paced,
@@ -178,13 +194,34 @@ class Bench:
         """A fast client (8 connections) beside 200 peers that send a header byte a second."""
         return self.beside(peer, lambda server: SlowHeads(server.port, self.slow_peers or 200))
 
+    def slow_bodies(self, peer: Peer) -> Figures:
+        """A fast client (8 connections) beside 200 peers that send a body byte a second."""
+        return self.beside(peer, lambda server: SlowBodies(server.port, self.slow_peers or 200))
+
+    def beside_sleep(self, peer: Peer) -> Figures:
+        """A fast client (8 connections) beside one whose requests sleep for a second; 2 threads."""
+        return self.beside_view(peer, "/sleep")
+
+    def beside_burn(self, peer: Peer) -> Figures:
+        """A fast client (8 connections) beside one whose requests compute for a second; 2 threads."""
+        return self.beside_view(peer, "/burn")
+
+    def beside_gil(self, peer: Peer) -> Figures:
+        """A fast client (8 connections) beside one whose requests keep the GIL in C for 100 ms; 2 threads."""
+        return self.beside_view(peer, "/keep")
+
+    def beside_view(self, peer: Peer, path: str) -> Figures:
+        if peer.one_thread:
+            raise RuntimeError("one thread is all it has")
+        return self.beside(peer, lambda server: Asking(server.port, 1, path), "heavy:app")
+
     def non_readers(self, peer: Peer) -> Figures:
         """A fast client (8 connections) beside 50 peers that never read their 64 MiB."""
         return self.beside(peer, lambda server: NonReaders(server.port, self.slow_peers or 50))
 
-    def beside(self, peer: Peer, crowd: Callable[[Running], SlowHeads | NonReaders]) -> Figures:
-        fast = Load("", "large:app", 8)
-        with Running(peer, Shape("large:app", cpu=self.server_cpu)) as server:
+    def beside(self, peer: Peer, crowd: Callable[[Running], Crowd], app: str = "large:app") -> Figures:
+        fast = Load("", app, 8)
+        with Running(peer, Shape(app, cpu=self.server_cpu)) as server:
             alone = self.load(server, fast)
             with crowd(server):
                 figures = self.load(server, fast)
