@@ -251,7 +251,7 @@ impl BodyBudget {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::io::Read;
+    use std::io::{Read, Write as _};
 
     use super::*;
 
@@ -291,6 +291,28 @@ mod tests {
         assert!(matches!(second.take(), RequestBody::File { len: 8, .. }));
         assert_eq!(budget.held_bytes, 8);
         budget.give_back(8);
+    }
+
+    #[test]
+    fn the_last_bytes_come_where_the_others_are_without_more_memory() {
+        let mut budget = budget(1 << 20, 1 << 20);
+        let (mut transport, mut theirs) = Transport::pair();
+        let mut spool = Spool::default();
+        let (len, first) = (300_000, 16_000);
+        spool.reserve(len as u64, &budget);
+        spool.write(&vec![b'x'; first], &mut budget).unwrap();
+        let mut left = len - first;
+        for step in [100_000, 100_000, left - 200_053, 53] {
+            theirs.write_all(&vec![b'x'; step]).unwrap();
+            let room = spool.room_for(left, &budget).unwrap();
+            let read = spool.read(room, left, &mut transport, &mut budget);
+            assert_eq!(read.unwrap().bytes, step);
+            left -= step;
+        }
+        let Received::Memory(held) = &spool.received else {
+            panic!("not in memory")
+        };
+        assert_eq!((left, held.len(), held.spare()), (0, len, 0));
     }
 
     #[test]
