@@ -24,6 +24,8 @@ pub(super) struct JobStats {
     stalled_at: AtomicUsize,
     /// Threads that run a job.
     busy: AtomicUsize,
+    /// Threads that run a job since before the last stall: the application holds them up.
+    held_up: AtomicUsize,
     convoys: ConvoyBreaker,
 }
 
@@ -37,6 +39,7 @@ impl JobStats {
             // As if long ago.
             stalled_at: AtomicUsize::new(usize::MAX / 2),
             busy: AtomicUsize::new(0),
+            held_up: AtomicUsize::new(0),
             convoys: ConvoyBreaker::new(Instant::now()),
         }
     }
@@ -82,6 +85,12 @@ impl JobStats {
     pub(super) fn note_service(&self, lasted: Duration) {
         let mean = estimates::service_mean(self.service_micros(), lasted);
         self.service_micros.store(mean, Ordering::Relaxed);
+        if lasted >= policy::TIMED_SLEEP && self.held_up() > 0 {
+            // It may be another one's, which counts too few until the next stall.
+            let less = |count: usize| count.checked_sub(1);
+            let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.held_up.fetch_update(set, get, less);
+        }
     }
 
     /// Whether the next job is to be a sample, whatever is next.
@@ -153,6 +162,12 @@ impl JobStats {
         self.busy.load(Ordering::Relaxed)
     }
 
+    /// How many threads are held up in the application, as far as stalls have shown (a hint). They will not come for a job soon.
+    #[inline]
+    pub(super) fn held_up(&self) -> usize {
+        self.held_up.load(Ordering::Relaxed)
+    }
+
     /// The loop has found that the pool has stood still for so long. Returns whether all threads are needed.
     pub(super) fn note_stall(&self, lasted: Duration, now: Instant) -> bool {
         if self.convoys.outlasts(lasted, now) {
@@ -160,6 +175,8 @@ impl JobStats {
         }
         self.convoys.end(now);
         self.stalled_at.store(self.taken(), Ordering::Relaxed);
+        // All that run a job have run it for that long: none was taken.
+        self.held_up.store(self.busy(), Ordering::Relaxed);
         true
     }
 

@@ -68,18 +68,18 @@ pub enum Reason {
 pub(super) enum Wake {
     No,
     One,
-    OneIfAllParked,
+    OneIfNoneComes,
 }
 
 /// What `reason` asks for.
 ///
 /// While jobs are fast, a thread that is awake is trusted to come back for the next one, and no second one is woken to
-/// stand by: it would take the GIL by force every 5 ms. Should the first one wait in the application after all, the
-/// loop finds the stall and wakes another for that reason.
+/// stand by: it would take the GIL by force every 5 ms. Should it wait in the application after all, the loop finds the
+/// stall and wakes another, and the first is not counted on until it is back.
 #[inline]
 pub(super) fn wake(reason: Reason, are_fast: bool) -> Wake {
     match reason {
-        Reason::JobsQueued if are_fast => Wake::OneIfAllParked,
+        Reason::JobsQueued if are_fast => Wake::OneIfNoneComes,
         Reason::JobsLeft if are_fast => Wake::No,
         _ => Wake::One,
     }
@@ -93,7 +93,7 @@ const DISTRUST_JOBS: usize = 256;
 pub(super) struct Crowd {
     /// Jobs taken since the last stall.
     pub(super) jobs_since_stall: usize,
-    pub(super) is_another_awake: bool,
+    pub(super) is_another_coming: bool,
     /// No more jobs come: all threads help to finish.
     pub(super) is_closed: bool,
 }
@@ -104,7 +104,7 @@ pub(super) struct Crowd {
 pub(super) fn is_idle_extra(are_fast: bool, crowd: impl FnOnce() -> Crowd) -> bool {
     are_fast && {
         let crowd = crowd();
-        crowd.jobs_since_stall > DISTRUST_JOBS && crowd.is_another_awake && !crowd.is_closed
+        crowd.jobs_since_stall > DISTRUST_JOBS && crowd.is_another_coming && !crowd.is_closed
     }
 }
 
@@ -138,7 +138,7 @@ pub fn wakes_loop(mode: SleepMode, more_to_come: bool, unannounced: impl FnOnce(
 }
 
 /// The length of a timed sleep: a reply that waits for a batch is late by this at most.
-const TIMED_SLEEP: Duration = Duration::from_micros(500);
+pub(super) const TIMED_SLEEP: Duration = Duration::from_micros(500);
 /// With more work than this in the queue the loop looks at nothing for a part of the time that it takes, and then at
 /// all that has come: each wake-up takes the processor's caches from the application.
 const MUCH_WORK: Duration = Duration::from_micros(500);

@@ -116,7 +116,7 @@ impl PoolThread {
             pool.wakeup().park(index);
             let is_needed = match is_idle_extra {
                 // Of two threads that park as idle extra threads one sees here that the other has.
-                true => !pool.wakeup().is_any_awake() || pool.is_closed(),
+                true => !pool.is_any_coming() || pool.is_closed(),
                 false => pool.has_work() || pool.has_loop(),
             };
             if is_needed {
@@ -171,7 +171,7 @@ impl PoolThread {
         let pool = &*self.pool;
         policy::is_idle_extra(pool.stats().is_one_enough(), || Crowd {
             jobs_since_stall: pool.stats().taken_since_stall(),
-            is_another_awake: pool.wakeup().is_another_awake(),
+            is_another_coming: pool.is_another_coming(),
             is_closed,
         })
     }

@@ -190,7 +190,7 @@ impl Pool {
         }
         match policy::wake(reason, self.stats.is_one_enough()) {
             Wake::One => self.wakeup.notify_one(),
-            Wake::OneIfAllParked => self.notify_if_all_parked(),
+            Wake::OneIfNoneComes => self.notify_if_none_comes(),
             Wake::No => {}
         }
     }
@@ -248,12 +248,6 @@ impl Pool {
     /// Whether a reply is waiting.
     pub fn has_replies(&self) -> bool {
         !self.replies.is_empty()
-    }
-
-    fn notify_if_all_parked(&self) {
-        if !self.wakeup.is_any_awake() {
-            self.wakeup.notify_one();
-        }
     }
 
     /// Give a borrowed buffer back, to be dropped by the next thread that looks for a job.
@@ -419,6 +413,32 @@ mod tests {
         pool.wakeup.park(1);
         pool.notify_one(Reason::JobsQueued);
         assert_eq!(pool.wakeup.parked(), 1);
+    }
+
+    #[test]
+    fn a_thread_that_a_stall_has_found_is_not_counted_on_until_it_is_back() {
+        let pool = pool_of_fast_jobs(2);
+        pool.wakeup.park(0);
+        // Thread 1 runs a job that waits.
+        pool.stats.note_busy(true);
+        pool.notify_stall(Duration::from_millis(1), Instant::now());
+        let run_and_park = || {
+            assert!(!pool.has_parked_threads(), "it was not woken");
+            pool.wakeup.wait(0);
+            pool.wakeup.wakeup_done();
+            assert!(!pool.is_another_coming());
+            pool.wakeup.park(0);
+        };
+        run_and_park();
+        for _ in 0..2 {
+            pool.notify_one(Reason::JobsQueued);
+            run_and_park();
+        }
+        pool.stats.note_busy(false);
+        pool.stats.note_service(policy::TIMED_SLEEP);
+        assert!(pool.is_fast());
+        pool.notify_one(Reason::JobsQueued);
+        assert!(pool.has_parked_threads(), "thread 1 comes for them");
     }
 
     #[test]

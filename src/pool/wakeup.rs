@@ -141,6 +141,11 @@ impl WakeupToken {
         self.parked() + 1 < self.parkers.len()
     }
 
+    /// How many threads are awake (a hint).
+    pub(crate) fn awake(&self) -> usize {
+        self.parkers.len() - self.parked()
+    }
+
     /// How many threads are parked (a hint: it may have changed already).
     pub(crate) fn parked(&self) -> usize {
         self.state.load(Ordering::Relaxed) / PARKED

@@ -35,7 +35,7 @@ fn one_job_in_four_that_waits_is_too_many() {
 #[test]
 fn fast_jobs_wake_a_thread_when_no_other_is_awake_and_slow_ones_always() {
     for (reason, fast, slow) in [
-        (Reason::JobsQueued, Wake::OneIfAllParked, Wake::One),
+        (Reason::JobsQueued, Wake::OneIfNoneComes, Wake::One),
         (Reason::JobsLeft, Wake::No, Wake::One),
         (Reason::PutBack, Wake::One, Wake::One),
         (Reason::Stall, Wake::One, Wake::One),
@@ -61,7 +61,7 @@ fn a_second_thread_is_idle_while_fast_jobs_move() {
     ] {
         let crowd = Crowd {
             jobs_since_stall: since_stall,
-            is_another_awake: another,
+            is_another_coming: another,
             is_closed: closed,
         };
         assert_eq!(is_idle_extra(fast, || crowd), expected, "{fast} {crowd:?}");

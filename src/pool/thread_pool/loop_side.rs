@@ -24,6 +24,23 @@ impl Pool {
         }
     }
 
+    /// Wake a parked thread, unless one is awake that comes for the jobs itself.
+    pub(super) fn notify_if_none_comes(&self) {
+        if !self.is_any_coming() {
+            self.wakeup.notify_one();
+        }
+    }
+
+    /// Whether a thread is awake that will look at the queue again soon.
+    pub(in crate::pool) fn is_any_coming(&self) -> bool {
+        self.wakeup.is_any_awake() && self.wakeup.awake() > self.stats.held_up()
+    }
+
+    /// Whether another than the calling one is.
+    pub(in crate::pool) fn is_another_coming(&self) -> bool {
+        self.wakeup.awake() > 1 + self.stats.held_up()
+    }
+
     /// Announce that the loop is about to sleep. Returns false when a reply is waiting, or its thread is recalled: then it must
     /// not.
     pub fn park(&self, mode: SleepMode) -> bool {
@@ -64,7 +81,7 @@ impl Pool {
                 Served::Calm => {
                     let (back, end) = self
                         .role
-                        .delegate(event_loop, || self.notify_if_all_parked());
+                        .delegate(event_loop, || self.notify_if_none_comes());
                     event_loop = back;
                     end?;
                 }
