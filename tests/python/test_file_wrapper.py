@@ -260,7 +260,7 @@ def test_slow_readers_of_a_file_hold_no_thread(server, tmp_path, kind):
             client.send_request("GET", f"/file?kind={kind}&path={path}")
         for client in clients[:2]:
             client.read_head()
-        with one.connect(3) as client:
+        with one.connect() as client:
             assert client.request("GET", "/").text == "ok"
 
 
