@@ -133,12 +133,12 @@ impl WakeupToken {
     /// *push against park*).
     pub(crate) fn is_any_awake(&self) -> bool {
         fence(Ordering::SeqCst);
-        self.parked() < self.parkers.len()
+        self.awake() > 0
     }
 
     /// Whether another thread than the calling one, which is awake, is awake too (a hint).
     pub(crate) fn is_another_awake(&self) -> bool {
-        self.parked() + 1 < self.parkers.len()
+        self.awake() > 1
     }
 
     /// How many threads are awake (a hint).
