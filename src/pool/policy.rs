@@ -11,14 +11,14 @@
 //! | Does a reply wake the event loop? | [`wakes_loop`] |
 //! | Does the event loop sleep, and how? | [`loop_sleep`], `brief_sleep`, [`poll_timeout`] |
 //! | Does the pool stand still? | [`StallDetector`] |
-//! | Is a queued job offloaded to a peer worker? | [`offloads`], [`freest_peer`] |
-//! | Does a new connection go to a peer worker? | [`balance`] |
+//!
+//! Which work goes to another worker: `balance.rs`.
 //!
 //! An argument that costs an atomic load is a closure where the rule often does without it.
 
 use std::time::{Duration, Instant};
 
-use super::estimates::{ALL_JOBS, OneRequestShare};
+use super::estimates::ALL_JOBS;
 
 /// Jobs that last less than this on average, in microseconds, are run by one thread faster, one after another, than a
 /// second thread could be woken to help. The threads share the GIL.
@@ -303,97 +303,6 @@ impl StallDetector {
     pub fn note_sleep(&mut self, lasted: Duration) {
         self.asleep += lasted;
     }
-}
-
-/// A pool of fast jobs must stand still for this long before its requests are offloaded: on a machine that is busy with
-/// something else its threads may wait as long for a processor, and not for the application.
-const FAST_POOL_PATIENCE: Duration = Duration::from_millis(25);
-/// A peer whose event loop has not run for this many milliseconds is not counted on. An idle one runs once a second.
-const PEER_SILENCE_MAX_MS: u64 = 2500;
-
-/// Whether queued jobs are offloaded in a stall of this length, after a parked thread was notified.
-pub fn offloads(stall: Duration, has_parked_threads: bool, are_fast: bool) -> bool {
-    !has_parked_threads && (!are_fast || stall >= FAST_POOL_PATIENCE)
-}
-
-/// Whether a peer's event loop runs, from the time of its last heartbeat.
-pub fn is_responsive(now_ms: u64, heartbeat_ms: u64) -> bool {
-    now_ms.saturating_sub(heartbeat_ms) < PEER_SILENCE_MAX_MS
-}
-
-/// What a peer worker publishes about itself, and what others have reserved there.
-#[derive(Clone, Copy, Debug)]
-pub struct PeerLoad {
-    /// Its slot on the scoreboard.
-    pub slot: usize,
-    /// Open connections.
-    pub connections: u32,
-    /// Pool threads.
-    pub threads: u32,
-    /// Requests in flight, and new connections that are about to ask.
-    pub load: u32,
-    /// Connections on their way to it. They count at once, so that a burst is spread before the peer has run.
-    pub reserved: u32,
-}
-
-impl PeerLoad {
-    fn connections(&self) -> u32 {
-        self.connections.saturating_add(self.reserved)
-    }
-
-    /// Threads without a request.
-    fn free_threads(&self) -> u32 {
-        let load = self.load.saturating_add(self.reserved);
-        self.threads.saturating_sub(load)
-    }
-}
-
-/// The slot of the peer that a queued job is offloaded to: the one with the most free threads.
-pub fn freest_peer(peers: impl Iterator<Item = PeerLoad>) -> Option<usize> {
-    peers
-        .filter(|peer| peer.free_threads() > 0)
-        .max_by_key(PeerLoad::free_threads)
-        .map(|peer| peer.slot)
-}
-
-/// One worker may have more connections than another by this part of its own before a new one is passed on.
-const SLACK_PART: u32 = 32;
-/// When connections are over in a moment they are not worth the transfer: it may have more by half of its own and this many.
-const SLACK_ONE_REQUEST: u32 = 4;
-
-/// How this worker is doing.
-#[derive(Clone, Copy, Debug)]
-pub struct OwnLoad {
-    /// Open connections, and those on their way here.
-    pub connections: u32,
-    /// Requests in flight, and new connections that are about to ask.
-    pub load: u32,
-    /// Pool threads.
-    pub threads: u32,
-    /// Whether jobs are fast.
-    pub are_fast: bool,
-    /// How many connections bring one request only.
-    pub one_request: OneRequestShare,
-}
-
-/// The slot of the peer that is to have a new connection; `None` keeps it here.
-///
-/// It goes where it is best off: to a peer with a free thread when the threads here are all busy, else to one that has
-/// clearly fewer connections. Requests that last microseconds make every worker look busy and free in turn, so then
-/// only connections count.
-pub fn balance(own: &OwnLoad, peers: impl Iterator<Item = PeerLoad>) -> Option<usize> {
-    let best = peers.min_by_key(|peer| (peer.free_threads() == 0, peer.connections()))?;
-    let slack = if own.are_fast && own.one_request.is_most() {
-        own.connections / 2 + SLACK_ONE_REQUEST
-    } else {
-        own.connections / SLACK_PART
-    };
-    let (is_busy, has_thread) = (own.load >= own.threads, best.free_threads() > 0);
-    if is_busy && has_thread && !own.are_fast && best.connections() <= own.connections + slack {
-        return Some(best.slot);
-    }
-    let has_fewer = best.connections() + slack < own.connections;
-    ((has_thread || is_busy) && has_fewer).then_some(best.slot)
 }
 
 #[cfg(test)]

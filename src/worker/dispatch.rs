@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::Config;
-use crate::pool::policy::{self, OwnLoad};
+use crate::pool::balance::OwnLoad;
+use crate::pool::policy;
 use crate::pool::{ConnId, Job, OneRequestShare, Pool, Reason};
 
 use super::arbiter_channel::ArbiterChannel;

@@ -1,7 +1,7 @@
 //! Peer workers: this worker offloads connections to them, and takes theirs, so that none waits here while a thread is free
 //! there.
 //!
-//! 1. *A new connection* goes where it is best off (`policy::balance`). The worker that was woken accepts it and passes it
+//! 1. *A new connection* goes where it is best off (`balance::balance`). The worker that was woken accepts it and passes it
 //!    on; the right one need not be woken.
 //! 2. *A request that waits* in a stall goes to a peer with a free thread: its connection is transferred with the bytes
 //!    that were read. Only whole requests without a large body, on connections that can be transferred.
@@ -23,7 +23,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::fork_guard;
 use crate::net::Channels;
-use crate::pool::policy::{self, PeerLoad};
+use crate::pool::balance::{self, PeerLoad};
 use crate::scoreboard::{SlotState, monotonic_ms};
 
 use super::connections::Connections;
@@ -132,7 +132,7 @@ impl PeerWorkers {
             let is_well = index != self.slot.index()
                 && slot.state() == SlotState::Serving
                 && slot.generation() == generation
-                && policy::is_responsive(now, slot.loop_heartbeat_at());
+                && balance::is_responsive(now, slot.loop_heartbeat_at());
             is_well.then(|| PeerLoad {
                 slot: index,
                 connections: slot.connections_open(),
@@ -173,7 +173,7 @@ impl PeerWorkers {
         let own = open.saturating_add(self.slot.get().reserved_transfers());
         let own = requests.dispatch.own_load(own);
         let (Some(slot), Ok(listener)) =
-            (policy::balance(&own, self.peers()), u8::try_from(listener))
+            (balance::balance(&own, self.peers()), u8::try_from(listener))
         else {
             return Some(transport);
         };
@@ -200,7 +200,7 @@ impl PeerWorkers {
     ) {
         while self.may_offload()
             && !requests.shutdown.is_draining()
-            && let Some(slot) = policy::freest_peer(self.peers())
+            && let Some(slot) = balance::freest_peer(self.peers())
             && let Some(job) = requests.dispatch.take_first()
         {
             if connections.get(job.conn).is_none() {

@@ -12,6 +12,7 @@ use mio::{Events, Poll};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
+use crate::pool::balance;
 use crate::pool::policy::{self, BriefSleep, LoopSleep, LoopView, StallDetector};
 use crate::pool::{Pool, SleepMode};
 
@@ -131,7 +132,7 @@ impl Sleeper {
         let stall = self.stalls.look(jobs_wait, pool.jobs_taken(), now);
         let is_stuck = stall.is_some_and(|stall| {
             pool.notify_stall(stall, now);
-            policy::offloads(stall, pool.has_parked_threads(), pool.is_fast())
+            balance::offloads(stall, pool.has_parked_threads(), pool.is_fast())
         });
         Watched {
             jobs_wait,

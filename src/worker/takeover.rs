@@ -16,7 +16,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use crate::net::Channels;
-use crate::pool::policy;
+use crate::pool::balance;
 use crate::scoreboard::{SlotState, monotonic_ms};
 
 use super::connections::Connections;
@@ -150,7 +150,7 @@ impl Takeover {
         let serves = |index: usize| {
             let slot = scoreboard.slot(index);
             slot.state() == SlotState::Serving
-                && policy::is_responsive(now, slot.loop_heartbeat_at())
+                && balance::is_responsive(now, slot.loop_heartbeat_at())
         };
         if (0..scoreboard.slots()).any(serves) {
             self.note(self.leave_waiting(connections, requests));
