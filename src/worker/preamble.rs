@@ -5,7 +5,7 @@
 //! is a handshake, or is refused: plain HTTP with a page that can be read, everything else by the handshake itself.
 
 use crate::config::Http2Cleartext;
-use crate::http::{ProxyParse, Status};
+use crate::http::ProxyParse;
 
 use super::http1::{Client, Refusal};
 use super::request_policy::RequestPolicy;
@@ -96,7 +96,7 @@ impl Preamble {
             *self = Self::new(false, then_tls, cleartext);
         }
         if let Self::Preface { is_required } = *self {
-            return self.find_preface(bytes, begin, is_required);
+            return self.find_preface(bytes, begin, is_required, client);
         }
         let Some(first) = bytes.get(begin).filter(|_| *self == Self::Hello) else {
             return Ok(Found::Rest(begin));
@@ -104,11 +104,8 @@ impl Preamble {
         *self = Self::Over;
         // A method begins with a letter, a handshake with the number of its content type (22).
         if first.is_ascii_alphabetic() {
-            return Err(Refusal::new(
-                Status::BAD_REQUEST,
-                "The plain HTTP request was sent to an HTTPS port",
-                "plain HTTP on a TLS port",
-            ));
+            let message = "The plain HTTP request was sent to an HTTPS port";
+            return Err(Refusal::other_protocol(message, "", client));
         }
         Ok(Found::Handshake(begin))
     }
@@ -118,6 +115,7 @@ impl Preamble {
         bytes: &[u8],
         begin: usize,
         is_required: bool,
+        client: &Client,
     ) -> Result<Found, Refusal> {
         let shown = &bytes[begin..bytes.len().min(begin + PREFACE.len())];
         if *shown == PREFACE[..] {
@@ -131,7 +129,8 @@ impl Preamble {
         if is_required {
             let shown = shown.escape_ascii();
             let message = format!("Expected HTTP/2 connection preface, got b'{shown}'");
-            return Err(Refusal::bad_request(message));
+            let remedy = " (http2_cleartext is prior-knowledge; with both, HTTP/1 is served too)";
+            return Err(Refusal::other_protocol(message, remedy, client));
         }
         Ok(Found::Rest(begin))
     }

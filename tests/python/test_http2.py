@@ -425,6 +425,10 @@ def test_a_preface_in_pieces_and_one_that_is_wrong(h2):
         plain.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         response = plain.read_response()
         assert response.status == 400 and "Expected HTTP/2 connection preface" in response.text
+    one.log.wait(
+        r"\[WARNING\] Invalid request from ip=127.0.0.1: Expected HTTP/2 connection preface, got b'GET / HTTP/1.*"
+        r" \(http2_cleartext is prior-knowledge; with both, HTTP/1 is served too\)$"
+    )
 
 
 def test_only_trusted_peers_speak_it(h2):

@@ -272,6 +272,7 @@ def test_plain_http_gets_a_page_and_a_handshake_on_a_plain_port_is_refused_at_on
     answer = one.get("/")
     assert answer.status == 400
     assert "HTTPS" in answer.text
+    one.log.wait(r"\[WARNING\] Invalid request from ip=127\.0\.0\.1: The plain HTTP request was sent to an HTTPS port$")
     plain = server(HELLO)
     began = time.monotonic()
     with pytest.raises(ssl.SSLError):

@@ -20,7 +20,7 @@ pub(super) const ROWS: &[Setting] = &[
         SECTION,
         Kind::Http2Cleartext,
         Default::Text("off"),
-        "How trusted peers may begin HTTP/2 without TLS: off, prior-knowledge, upgrade, both.",
+        "How trusted peers may begin HTTP/2 without TLS: off, prior-knowledge (HTTP/1 of such peers is then refused), upgrade, both.",
     )
     .flags(&["--http2-cleartext"]),
     row(

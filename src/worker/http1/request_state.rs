@@ -245,12 +245,21 @@ impl Refusal {
         Self::new(Status::REQUEST_TIMEOUT, message, reason)
     }
 
-    /// What was sent is no request.
-    pub(in crate::worker) fn bad_request(message: String) -> Self {
+    /// What was sent belongs to another protocol than is spoken here. The log alone has `remedy`.
+    pub(in crate::worker) fn other_protocol(
+        message: impl Into<Cow<'static, str>>,
+        remedy: &str,
+        client: &Client,
+    ) -> Self {
+        let message = message.into();
+        log::warn!(
+            "Invalid request from ip={}: {message}{remedy}",
+            PeerText(client.peer())
+        );
         Self {
             status: Status::BAD_REQUEST,
-            message: message.clone().into(),
-            reason: message.into(),
+            message: message.clone(),
+            reason: message,
         }
     }
 
