@@ -115,13 +115,17 @@ impl PoolThread {
             }
             pool.wakeup().park(index);
             let is_needed = match is_idle_extra {
-                // Of two threads that park as idle extra threads one sees here that the other has.
-                true => !pool.is_any_coming() || pool.is_closed(),
+                // Of two threads that park as idle extra threads one sees here that the other has. And the job that is over only now may
+                // have shown that all are needed.
+                true => !pool.is_any_coming() || !pool.stats().is_one_enough() || pool.is_closed(),
                 false => pool.has_work() || pool.has_loop(),
             };
             if is_needed {
                 pool.wakeup().cancel_park(index);
                 continue;
+            }
+            if is_idle_extra {
+                pool.leave_jobs_to_others();
             }
             let woken = OnceLock::new();
             idle(&|| {
@@ -242,7 +246,10 @@ impl Drop for PoolThread {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::super::conn_id::ConnId;
+    use super::super::policy::SleepMode;
     use super::*;
 
     const CONN: ConnId = ConnId::new(0, 5);
@@ -287,6 +294,45 @@ mod tests {
         }
         assert!(thread.is_idle_extra(false));
         assert!(!thread.is_idle_extra(true), "all help to finish");
+    }
+
+    #[test]
+    fn a_thread_that_parks_although_jobs_wait_leaves_them_to_a_loop_that_is_awake() {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let woken = wakes.clone();
+        let wake_poll = move || {
+            woken.fetch_add(1, Ordering::Relaxed);
+        };
+        let (pool, thread) = pool_of_fast_jobs(|_| Pool::new(2, 8, Box::new(wake_poll)));
+        pool.connection_opened(CONN);
+        push(&pool, CONN, Instant::now());
+        assert!(pool.park(SleepMode::UntilWoken), "no thread is parked");
+        let job = thread.next_job(|park| {
+            assert_eq!(wakes.load(Ordering::Relaxed), 1);
+            pool.unpark();
+            assert!(!pool.park(SleepMode::UntilWoken), "it looks after the job");
+            assert!(pool.park(SleepMode::Timed));
+            pool.unpark();
+            pool.notify_stall(Duration::from_millis(1), Instant::now());
+            park();
+        });
+        assert_eq!(job.unwrap().conn, CONN);
+    }
+
+    #[test]
+    fn a_thread_whose_job_has_shown_that_all_are_needed_goes_on() {
+        let (pool, thread) = pool_of_fast_jobs(|pool| pool);
+        pool.connection_opened(CONN);
+        for _ in 0..2 {
+            push(&pool, CONN, Instant::now());
+        }
+        assert!(thread.is_idle_extra(false));
+        let job = thread.begin(pool.pop().unwrap(), Awake::default());
+        assert!(job.is_some());
+        // It has lasted for long.
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(1));
+        thread.running_since.set(long_ago);
+        assert!(thread.next_job(|_| unreachable!()).is_some());
     }
 
     #[test]

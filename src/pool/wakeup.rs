@@ -12,7 +12,7 @@
 //! 4. *No idle extra thread.* While jobs are fast, a thread that sees another one awake parks instead
 //!    (`policy::is_idle_extra`): two that want the GIL all the time take it from each other by force every 5 ms. It
 //!    looks again once it has parked, so of two that do this at once one stays awake. What holds the awake one up is
-//!    for the event loop to find (`policy::StallDetector`).
+//!    for the event loop to find (`policy::StallDetector`), which a thread that parks so makes sure is awake.
 //!
 //! When `notify_one` is called at all is a question of policy (`policy::wake`), not of this protocol.
 //!
@@ -27,6 +27,10 @@
 //! - *push against a wake-up that is done.* The producer pushes, fences, and notifies no thread because it reads that the
 //!   token is given. The waking thread, when it has the GIL, clears the token bit, fences, and pops. By the same
 //!   argument either the producer reads the bit cleared (and notifies) or the thread's pop sees the job.
+//!
+//! Where jobs wait and a thread parks as an idle extra one, the loop must not sleep until it is woken: no reply might come to do that. It
+//! announces its sleep, fences, and looks whether a thread is parked; the thread publishes itself as parked, fences, and wakes the loop
+//! if it reads the announcement. By Dekker's argument one sees the other.
 //!
 //! `state` changes only under the lock of `parked` (so bit, count and list agree), except that a waking thread clears
 //! the bit when it is done, which no other thread does while it is set. Reads outside the lock are hints that are

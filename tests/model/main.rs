@@ -433,6 +433,46 @@ fn fast_jobs_are_left_to_a_thread_that_is_awake() {
     every_job_is_done(2, 2, 2, true);
 }
 
+/// The only thread that is not held up parks as an idle extra one, while the loop, which has seen none parked, is about to sleep until
+/// it is woken. The job that is left is done: a loop that sleeps on is a deadlock, which loom reports.
+#[test]
+fn a_job_that_an_idle_extra_thread_leaves_is_looked_after() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let poll = loom::thread::current();
+        let park = Arc::new(LoopPark::new(Box::new(move || poll.unpark())));
+        let queued = Arc::new(AtomicUsize::new(1));
+        let wakeup = Arc::new(WakeupToken::new(2));
+        loom::thread::spawn({
+            let (park, queued, wakeup) = (park.clone(), queued.clone(), wakeup.clone());
+            move || {
+                wakeup.park(0);
+                if queued.load(Ordering::Acquire) > 0 {
+                    park.wake();
+                }
+                wakeup.wait(0);
+                wakeup.wakeup_done();
+                queued.store(0, Ordering::Release);
+                park.reply_pushed(false);
+            }
+        });
+        let has_jobs = || queued.load(Ordering::Acquire) > 0;
+        let has_parked = || wakeup.parked() > 0;
+        // No job left is a reply.
+        while has_jobs() {
+            if has_parked() {
+                // It sleeps briefly, and then finds the stall.
+                wakeup.notify_one();
+                loom::thread::yield_now();
+            } else if park.park(SleepMode::UntilWoken, || !has_jobs() || has_parked()) {
+                loom::thread::park();
+            }
+            park.unpark();
+        }
+    });
+}
+
 /// Threads send `replies`, each with whether its thread has more to send; the loop parks as `mode` says, and never wakes
 /// by itself. All replies arrive: a lost wake-up is a deadlock, which loom reports.
 fn every_reply_arrives(mode: SleepMode, threads: &'static [&'static [bool]]) {

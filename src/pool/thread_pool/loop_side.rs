@@ -41,10 +41,21 @@ impl Pool {
         self.wakeup.awake() > 1 + self.stats.held_up()
     }
 
-    /// Announce that the loop is about to sleep. Returns false when a reply is waiting, or its thread is recalled: then it must
-    /// not.
+    /// The calling thread has announced that it parks, although jobs may wait. The loop looks after them: had it seen no parked
+    /// thread before, it would sleep until it is woken.
+    pub(in crate::pool) fn leave_jobs_to_others(&self) {
+        if self.has_jobs() {
+            self.replies.wake_loop();
+        }
+    }
+
+    /// Announce that the loop is about to sleep. Returns false when a reply is waiting, or jobs that a thread has left meanwhile (see
+    /// `wakeup.rs`), or its thread is recalled: then it must not.
     pub fn park(&self, mode: SleepMode) -> bool {
-        self.replies.park(mode, || self.role.is_recalled())
+        let must_look_after_jobs =
+            || mode == SleepMode::UntilWoken && self.has_jobs() && self.has_parked_threads();
+        self.replies
+            .park(mode, || self.role.is_recalled() || must_look_after_jobs())
     }
 
     /// Sleep without a look at the poll set, after [`Pool::park`] with [`SleepMode::Batching`].
