@@ -110,12 +110,17 @@ fn resolve(setting: &Setting, raw: &RawSettings) -> Result<(Value, Source), Erro
     }
 }
 
-/// Warns of a setting that was changed and has no effect here, and of a level that gunicorn takes for info.
+/// Warns of a setting that was changed and has no effect here, of a level that gunicorn takes for info, and of no workers.
 fn warning(setting: &Setting, value: &Value, source: &Source) -> Option<String> {
     if setting.name == "loglevel" && !value.as_str().is_none_or(LogLevel::is_name) {
         let (name, levels) = (setting.name, "debug, info, warning, error, critical");
         return Some(format!(
             "{name} = {value} ({source}) is none of {levels}: info is used."
+        ));
+    }
+    if setting.name == "workers" && value.as_int() == Some(0) {
+        return Some(format!(
+            "workers = 0 ({source}): nothing is answered until a worker is added (SIGTTIN)."
         ));
     }
     let why = match setting.verdict {

@@ -1,6 +1,7 @@
 //! What is wrong with the settings, all of it in one run, and `--check-config`, which says so without serving.
 
 use std::net::ToSocketAddrs as _;
+use std::path::{Path, PathBuf};
 
 use pyo3::prelude::*;
 
@@ -42,15 +43,26 @@ pub(super) fn validated(mut raw: RawSettings) -> Result<Config, Mistakes> {
     if let Err(error) = AccessFormat::with_fields(&log.access_log_format, &log.access_log_fields) {
         lines.push(error.to_string());
     }
-    let addresses = config.socket.bind.iter();
-    let addresses = addresses.filter_map(|address| address.parse::<BindAddress>().err());
-    lines.extend(addresses.map(|error| error.to_string()));
+    lines.extend(bad_addresses(&config));
     lines.extend(check_token(&config).err().map(|error| error.to_string()));
     if lines.is_empty() {
         return Ok(config);
     }
     let rest = Some(Box::new(config));
     Err(Mistakes { lines, rest })
+}
+
+fn bad_addresses(config: &Config) -> impl Iterator<Item = String> {
+    let sockets = config.socket.bind.iter().map(|address| ("bind", address));
+    let own = config.control.admin_bind.iter();
+    let all = sockets.chain(own.map(|address| ("admin_bind", address)));
+    all.filter_map(|(name, address)| {
+        let error = address.parse::<BindAddress>().err()?;
+        let source = config.resolved.source(name)?;
+        Some(format!(
+            "Invalid value for {name}: {address} ({source}): {error}"
+        ))
+    })
 }
 
 /// Reads the files of TLS, which are read again later.
@@ -135,7 +147,7 @@ pub(super) fn run(
 }
 
 fn report(config: &Config) {
-    for warning in &config.warnings {
+    for warning in config.warnings.iter().cloned().chain(missing(config)) {
         complain(&format!("Warning: {warning}\n"));
     }
     for note in config.resolved.notes() {
@@ -161,6 +173,49 @@ fn unresolvable(config: &Config) -> Option<String> {
     Some(format!(
         "statsd_host = {host}:{port} cannot be resolved: {error}"
     ))
+}
+
+/// What a server started now would not find. The check may run elsewhere, where images are built, so it does not fail.
+fn missing(config: &Config) -> impl Iterator<Item = String> {
+    let files = [
+        ("logconfig", config.logging.logconfig.clone()),
+        ("logconfig_json", config.logging.logconfig_json.clone()),
+    ];
+    let files = files.into_iter().map(|(name, path)| (name, path, None));
+    let log = |text: &str| Some(PathBuf::from(text));
+    let created = [
+        ("errorlog", log(&config.logging.errorlog)),
+        (
+            "accesslog",
+            config.access_log.accesslog.as_deref().and_then(log),
+        ),
+        ("pidfile", config.process.pidfile.clone()),
+    ];
+    let sockets = config
+        .socket
+        .bind
+        .iter()
+        .filter_map(|text| match text.parse() {
+            Ok(BindAddress::Unix(path)) => Some(("bind", Some(path))),
+            _ => None,
+        });
+    let created = created.into_iter().chain(sockets).map(|(name, path)| {
+        let directory = path.as_deref().and_then(Path::parent).map(PathBuf::from);
+        (name, path, directory)
+    });
+    files.chain(created).filter_map(|(name, path, directory)| {
+        let path = path?;
+        let needed = directory.as_deref().unwrap_or(&path);
+        // A relative one may begin in the start directory or in that of the application.
+        let is_missing = !needed.exists() && !config.app.chdir.join(needed).exists();
+        is_missing.then(|| {
+            format!(
+                "{name} = {}: {} does not exist",
+                path.display(),
+                needed.display()
+            )
+        })
+    })
 }
 
 /// One line: how many settings were given, and which of them differ from gunicorn's.

@@ -34,7 +34,7 @@ def test_a_configuration_that_is_right_gets_one_line():
 
 def test_everything_wrong_is_listed_in_one_run(tmp_path):
     (tmp_path / "gunicorn.conf.py").write_text(
-        "worker_class = 'tornado'\nworkers = 'many'\nbind = '127.0.0.1:port'\nraw_env = ['A']\n"
+        "worker_class = 'tornado'\nworkers = 'many'\nbind = '127.0.0.1:port'\nadmin_bind = ':x'\nraw_env = ['A']\n"
         "access_log_format = '%(nothing'\nstatsd_host = 'statsd.invalid:8125'\nthread = 3\n"
     )
     done = check("no_such_module:app", cwd=tmp_path)
@@ -42,7 +42,9 @@ def test_everything_wrong_is_listed_in_one_run(tmp_path):
     for part in (
         "Error: worker_class = tornado (from ",
         "Error: Invalid value for workers: many (from ",
-        "Error: 'port' is not a valid port number.",
+        "Error: Invalid value for bind: 127.0.0.1:port (from ",
+        "): 'port' is not a valid port number.",
+        "Error: Invalid value for admin_bind: :x (from ",
         "Error: Invalid value for raw_env: ",
         "Error: invalid access_log_format at 0",
         "Error: statsd_host = statsd.invalid:8125 cannot be resolved",
@@ -51,6 +53,26 @@ def test_everything_wrong_is_listed_in_one_run(tmp_path):
     ):
         assert part in done.error, f"{part!r} in\n{done.error}"
     assert not done.output
+
+
+def test_a_check_warns_of_what_a_server_would_not_find(tmp_path):
+    gone = tmp_path / "gone"
+    arguments = [f"--{name}={gone}/file" for name in ("log-config", "error-logfile", "access-logfile", "pid")]
+    done = check("hello:app", "-w", "0", f"-bunix:{gone}/file", *arguments)
+    assert done.code == 0 and done.output.startswith("OK: ")
+    warnings = [line for line in done.error.splitlines() if line.startswith("Warning: ")]
+    assert warnings == [
+        "Warning: workers = 0 (from the command line): nothing is answered until a worker is added (SIGTTIN).",
+        f"Warning: logconfig = {gone}/file: {gone}/file does not exist",
+        *(
+            f"Warning: {name} = {gone}/file: {gone} does not exist"
+            for name in ("errorlog", "accesslog", "pidfile", "bind")
+        ),
+    ]
+    assert "Warning: logconfig = gone.ini: gone.ini does not exist" in check("hello:app", "--log-config=gone.ini").error
+    found = [word.replace(str(gone), str(tmp_path)) for word in arguments[1:]]
+    assert "Warning" not in check("hello:app", f"-bunix:{tmp_path}/file", *found).error
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_level_fails_the_check_and_warns_a_server(server):

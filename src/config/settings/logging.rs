@@ -6,8 +6,8 @@ const SECTION: Section = Section::Logging;
 const SWITCH: Kind = Kind::Bool { cli: true };
 const OFF: Default = Default::Bool(false);
 
-const OF_FILES: &str = "A file that exists keeps its owner; user and group get only a file that the server creates. \
-     Lines that the log does not take wait, and then are dropped and counted.";
+const OF_FILES: &str = "Lines that the log does not take wait, and then are dropped and counted. \
+     A file that exists keeps its owner; user and group get only a file that the server creates.";
 
 pub(super) const ROWS: &[Setting] = &[
     row(
