@@ -244,12 +244,23 @@ def test_openssl_resumes_sessions_in_every_worker(server, authority):
 @pytest.mark.slow
 def test_handshakes_that_fail_are_one_line_each_series_and_disturb_nobody(server, authority):
     one = server(HELLO, *authority.server, "--access-logfile", "-")
+    began = time.monotonic()
     for _ in range(20):
         with pytest.raises(ssl.SSLError):
             connect(one, ssl.create_default_context())
     assert curl(one, authority)
-    one.log.wait(r"\d+ more TLS handshakes failed within \d+ s, the last with ip=127.0.0.1: ")
-    assert len(re.findall("TLS handshake failed", one.log.text)) == 1
+    took = time.monotonic() - began
+
+    def firsts() -> int:
+        return len(re.findall("TLS handshake failed with", one.log.text))
+
+    def others() -> int:
+        more = r"(\d+) more TLS handshakes failed within \d+ s, the last with ip=127.0.0.1: "
+        return sum(int(count) for count in re.findall(more, one.log.text))
+
+    wait_until(lambda: firsts() + others() == 20, "every failed handshake is counted")
+    # On a busy machine they take more than the five seconds of a series.
+    assert firsts() <= 1 + took // 5
     assert "Traceback" not in one.log.text and "[ERROR]" not in one.log.text
     assert len(one.output.wait(r"GET / HTTP/1.1")) == 1
 
