@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::busy_threads::{BusySince, BusyThreads};
 use super::convoy::{ConvoyBreaker, Sample};
 use super::{convoy, estimates, policy};
 
@@ -22,10 +23,7 @@ pub(super) struct JobStats {
     taken: AtomicUsize,
     /// What `taken` was when the loop last found a stall.
     stalled_at: AtomicUsize,
-    /// Threads that run a job.
-    busy: AtomicUsize,
-    /// Threads that run a job since before the last stall: the application holds them up.
-    held_up: AtomicUsize,
+    busy: BusyThreads,
     convoys: ConvoyBreaker,
 }
 
@@ -38,8 +36,7 @@ impl JobStats {
             taken: AtomicUsize::new(0),
             // As if long ago.
             stalled_at: AtomicUsize::new(usize::MAX / 2),
-            busy: AtomicUsize::new(0),
-            held_up: AtomicUsize::new(0),
+            busy: BusyThreads::new(),
             convoys: ConvoyBreaker::new(Instant::now()),
         }
     }
@@ -85,12 +82,6 @@ impl JobStats {
     pub(super) fn note_service(&self, lasted: Duration) {
         let mean = estimates::service_mean(self.service_micros(), lasted);
         self.service_micros.store(mean, Ordering::Relaxed);
-        if lasted >= policy::TIMED_SLEEP && self.held_up() > 0 {
-            // It may be another one's, which counts too few until the next stall.
-            let less = |count: usize| count.checked_sub(1);
-            let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
-            let _ = self.held_up.fetch_update(set, get, less);
-        }
     }
 
     /// Whether the next job is to be a sample, whatever is next.
@@ -147,25 +138,27 @@ impl JobStats {
         self.taken.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A thread runs a job from now on, or is free again.
+    /// A thread runs a job from now on, until [`Self::note_free`].
     #[inline]
-    pub(super) fn note_busy(&self, is_busy: bool) {
-        if is_busy {
-            self.busy.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.busy.fetch_sub(1, Ordering::Relaxed);
-        }
+    pub(super) fn note_busy(&self) -> BusySince {
+        self.busy.begin()
     }
 
-    /// How many threads run a job.
+    /// It is free again.
+    #[inline]
+    pub(super) fn note_free(&self, since: BusySince) {
+        self.busy.end(since);
+    }
+
+    /// How many threads run a job (a hint).
     pub(super) fn busy(&self) -> usize {
-        self.busy.load(Ordering::Relaxed)
+        self.busy.count()
     }
 
-    /// How many threads are held up in the application, as far as stalls have shown (a hint). They will not come for a job soon.
+    /// See [`BusyThreads::held_up`] (a hint).
     #[inline]
     pub(super) fn held_up(&self) -> usize {
-        self.held_up.load(Ordering::Relaxed)
+        self.busy.held_up()
     }
 
     /// The loop has found that the pool has stood still for so long. Returns whether all threads are needed.
@@ -175,8 +168,7 @@ impl JobStats {
         }
         self.convoys.end(now);
         self.stalled_at.store(self.taken(), Ordering::Relaxed);
-        // All that run a job have run it for that long: none was taken.
-        self.held_up.store(self.busy(), Ordering::Relaxed);
+        self.busy.note_stall();
         true
     }
 

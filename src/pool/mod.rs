@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | words | `alarm`, `conn_id`, `estimates`, `sync`, `buffer_pool`, `wait_sampler`, `tls_info`, `disk_thread`, `temporary_file`, `hub_wakeup`, `borrowed_buffer`, `counted_objects`, `shared_files`, `hurries`, `response_memory`, `stream_spool`, `window` |
 //! | rules | [`policy`]: when a thread or the loop wakes, parks and sleeps; [`balance`]: which work goes to a peer worker; `delegation`: when a thread runs the loop |
-//! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `loop_role` (who runs the loop), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `convoy`, `job_stats` |
+//! | parts | `wakeup` (at most one thread is waking), `loop_park` (the loop's sleep), `loop_role` (who runs the loop), `live_connections`, `gone_streams`, `in_flight`, `streaming_body`, `convoy`, `busy_threads`, `job_stats` |
 //! | messages | `job` |
 //! | queues | `job_queue` (in), `replies` (back) |
 //! | the whole | `thread_pool` |
@@ -22,6 +22,7 @@ mod alarm;
 pub mod balance;
 mod borrowed_buffer;
 mod buffer_pool;
+mod busy_threads;
 mod conn_id;
 mod convoy;
 mod counted_objects;

@@ -138,7 +138,7 @@ pub fn wakes_loop(mode: SleepMode, more_to_come: bool, unannounced: impl FnOnce(
 }
 
 /// The length of a timed sleep: a reply that waits for a batch is late by this at most.
-pub(super) const TIMED_SLEEP: Duration = Duration::from_micros(500);
+const TIMED_SLEEP: Duration = Duration::from_micros(500);
 /// With more work than this in the queue the loop looks at nothing for a part of the time that it takes, and then at
 /// all that has come: each wake-up takes the processor's caches from the application.
 const MUCH_WORK: Duration = Duration::from_micros(500);

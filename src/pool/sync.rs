@@ -1,5 +1,5 @@
-//! The synchronisation primitives of the four protocols that park and wake threads, named here so that a model checker
-//! can stand in for them (`tests/model` compiles `wakeup.rs`, `loop_park.rs`, `loop_role.rs` and `hub_wakeup.rs` against its own `sync`).
+//! The synchronisation primitives of the protocols that park and wake threads, named here so that a model checker
+//! can stand in for them (`tests/model` compiles `wakeup.rs`, `loop_park.rs`, `loop_role.rs`, `hub_wakeup.rs` and `busy_threads.rs` against its own `sync`).
 
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};

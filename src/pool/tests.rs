@@ -14,7 +14,7 @@ fn one_thread_is_waking_at_a_time_and_the_last_parked_is_the_first_woken() {
     let token = WakeupToken::new(3);
     token.park(0);
     token.park(1);
-    assert!(token.is_any_awake() && !token.is_another_awake());
+    assert!(token.is_any_coming(0) && !token.is_another_awake());
     token.notify_one();
     token.notify_one();
     assert_eq!(token.parked(), 1, "the second notification wakes none");
@@ -44,7 +44,7 @@ fn all_are_woken_in_the_end() {
     let token = WakeupToken::new(2);
     token.park(0);
     token.park(1);
-    assert!(!token.is_any_awake());
+    assert!(!token.is_any_coming(0));
     token.notify_all();
     token.wait(0);
     token.wait(1);

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::busy_threads::BusySince;
 use super::convoy::Sample;
 use super::job::{Job, Reply};
 use super::policy::{self, Crowd, Reason};
@@ -47,8 +48,8 @@ pub struct PoolThread {
     index: usize,
     /// When the job that it runs was taken.
     running_since: Cell<Option<Instant>>,
-    /// It is with the caller, and not over.
-    is_busy: Cell<bool>,
+    /// Set while a job is with the caller, and not over.
+    busy: Cell<Option<BusySince>>,
     sampler: WaitSampler,
 }
 
@@ -59,7 +60,7 @@ impl PoolThread {
             index: pool.register_thread(),
             pool: pool.clone(),
             running_since: Cell::new(None),
-            is_busy: Cell::new(false),
+            busy: Cell::new(None),
             sampler: WaitSampler::default(),
         }
     }
@@ -163,7 +164,7 @@ impl PoolThread {
 
     #[inline]
     fn end_in_flight(&self) {
-        self.set_busy(false);
+        self.note_free();
         if let Some(in_flight) = self.pool.in_flight_table() {
             in_flight.end(self.index);
         }
@@ -206,14 +207,15 @@ impl PoolThread {
             in_flight.begin(self.index, job.conn, job.started);
         }
         self.sampler.begin(pool.stats().samples_all());
-        self.set_busy(true);
+        debug_assert!(self.busy.get().is_none(), "one job at a time");
+        self.busy.set(Some(pool.stats().note_busy()));
         Some(job)
     }
 
     #[inline]
-    fn set_busy(&self, is_busy: bool) {
-        if self.is_busy.replace(is_busy) != is_busy {
-            self.pool.stats().note_busy(is_busy);
+    fn note_free(&self) {
+        if let Some(since) = self.busy.take() {
+            self.pool.stats().note_free(since);
         }
     }
 
@@ -238,7 +240,7 @@ impl PoolThread {
 
 impl Drop for PoolThread {
     fn drop(&mut self) {
-        self.set_busy(false);
+        self.note_free();
         self.pool.thread_left();
     }
 }
@@ -333,6 +335,32 @@ mod tests {
         let long_ago = Instant::now().checked_sub(Duration::from_secs(1));
         thread.running_since.set(long_ago);
         assert!(thread.next_job(|_| unreachable!()).is_some());
+    }
+
+    #[test]
+    fn a_thread_is_held_up_from_a_stall_until_its_own_job_is_over() {
+        let (pool, held_up) = pool_of_fast_jobs(|pool| pool);
+        let other = PoolThread::register(&pool);
+        pool.connection_opened(CONN);
+        let begin = |thread: &PoolThread| {
+            push(&pool, CONN, Instant::now());
+            assert!(matches!(thread.try_next_job(), NextJob::Job(_)));
+        };
+        let stall = || pool.notify_stall(Duration::from_millis(1), Instant::now());
+        let counts = || (pool.busy(), pool.stats().held_up());
+        begin(&held_up);
+        stall();
+        begin(&other);
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(1));
+        other.running_since.set(long_ago);
+        other.end_job();
+        assert_eq!(counts(), (1, 1), "it was the other one's");
+        begin(&other);
+        stall();
+        other.end_job();
+        assert_eq!(counts(), (1, 1), "it began as the stall was found");
+        drop(held_up);
+        assert_eq!(counts(), (0, 0));
     }
 
     #[test]

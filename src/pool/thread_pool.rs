@@ -420,7 +420,7 @@ mod tests {
         let pool = pool_of_fast_jobs(2);
         pool.wakeup.park(0);
         // Thread 1 runs a job that waits.
-        pool.stats.note_busy(true);
+        let since = pool.stats.note_busy();
         pool.notify_stall(Duration::from_millis(1), Instant::now());
         let run_and_park = || {
             assert!(!pool.has_parked_threads(), "it was not woken");
@@ -434,9 +434,7 @@ mod tests {
             pool.notify_one(Reason::JobsQueued);
             run_and_park();
         }
-        pool.stats.note_busy(false);
-        pool.stats.note_service(policy::TIMED_SLEEP);
-        assert!(pool.is_fast());
+        pool.stats.note_free(since);
         pool.notify_one(Reason::JobsQueued);
         assert!(pool.has_parked_threads(), "thread 1 comes for them");
     }

@@ -132,12 +132,18 @@ impl WakeupToken {
         }
     }
 
-    /// Whether a thread is awake that will look at the queue again. Called after a push: a thread that this takes for
-    /// awake and that is about to park looks at the queue once more after it did, and sees the push (the argument of
-    /// *push against park*).
-    pub(crate) fn is_any_awake(&self) -> bool {
+    /// Whether a thread is awake that will look at the queue again soon: not one of the `held_up`. Called after a push: a thread that
+    /// this takes for awake and that is about to park looks at the queue once more after it did, and sees the push (the argument of
+    /// *push against park*). It does so whether it has just come back from being held up or not, so `held_up` may be a hint of any age:
+    /// too high, it wakes a thread for nothing; too low, the loop finds a stall.
+    pub(crate) fn is_any_coming(&self, held_up: usize) -> bool {
         fence(Ordering::SeqCst);
-        self.awake() > 0
+        self.awake() > held_up
+    }
+
+    /// Whether another thread than the calling one, which is awake, will too (a hint).
+    pub(crate) fn is_another_coming(&self, held_up: usize) -> bool {
+        self.awake() > 1 + held_up
     }
 
     /// Whether another thread than the calling one, which is awake, is awake too (a hint).
@@ -146,7 +152,7 @@ impl WakeupToken {
     }
 
     /// How many threads are awake (a hint).
-    pub(crate) fn awake(&self) -> usize {
+    fn awake(&self) -> usize {
         self.parkers.len() - self.parked()
     }
 

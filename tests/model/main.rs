@@ -2,7 +2,7 @@
 //! pool threads are parked, no reply while the event loop is, and no greenlet that is due while its hub polls. An event loop that
 //! is delegated is run by one thread at a time, and comes back.
 //!
-//! `src/pool/wakeup.rs`, `loop_park.rs`, `loop_role.rs` and `hub_wakeup.rs` are compiled here as they are, against loom's primitives instead of
+//! `src/pool/wakeup.rs`, `loop_park.rs`, `loop_role.rs`, `hub_wakeup.rs` and `busy_threads.rs` are compiled here as they are, against loom's primitives instead of
 //! the standard library's. The queues are plain ones, but what the threads and the loop do with them is what
 //! `src/pool/thread.rs`, `thread_pool.rs` and `replies.rs` do.
 
@@ -11,6 +11,8 @@
     reason = "the model uses the part of the protocols that sleeps and wakes"
 )]
 
+#[path = "../../src/pool/busy_threads.rs"]
+mod busy_threads;
 #[allow(unreachable_pub, reason = "it is public in the crate")]
 #[path = "../../src/pool/delegation.rs"]
 mod delegation;
@@ -301,6 +303,7 @@ use std::time::Duration;
 use loom::sync::Mutex as LoomMutex;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use busy_threads::BusyThreads;
 use ferricorn::pool::policy;
 use hub_wakeup::HubWakeup;
 use loop_park::LoopPark;
@@ -314,6 +317,7 @@ struct Pool {
     queued: AtomicUsize,
     done: AtomicUsize,
     closed: AtomicBool,
+    busy: BusyThreads,
     wakeup: WakeupToken,
     /// The GIL.
     gil: LoomMutex<()>,
@@ -324,7 +328,7 @@ struct Pool {
 impl Pool {
     fn push(&self) {
         self.queued.fetch_add(1, Ordering::Release);
-        if !(self.fast && self.wakeup.is_any_awake()) {
+        if !(self.fast && self.wakeup.is_any_coming(self.busy.held_up())) {
             self.wakeup.notify_one();
         }
     }
@@ -357,7 +361,9 @@ impl Pool {
                 if !self.fast && self.queued.load(Ordering::Acquire) > 0 {
                     self.wakeup.notify_one();
                 }
+                let since = self.busy.begin();
                 self.done.fetch_add(1, Ordering::Relaxed);
+                self.busy.end(since);
                 continue;
             }
             if self.closed.load(Ordering::SeqCst) {
@@ -376,20 +382,34 @@ impl Pool {
     }
 }
 
+impl Pool {
+    fn new(threads: usize, fast: bool) -> Self {
+        Self {
+            queued: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            busy: BusyThreads::new(),
+            wakeup: WakeupToken::new(threads),
+            gil: LoomMutex::new(()),
+            fast,
+        }
+    }
+
+    /// Without help: closing the pool would wake the sleepers and hide a lost wake-up.
+    fn await_done(&self, jobs: usize) {
+        while self.done.load(Ordering::Relaxed) < jobs {
+            loom::thread::yield_now();
+        }
+    }
+}
+
 /// `threads` threads and `jobs` jobs: all jobs are done, and everybody leaves. A lost wake-up is a deadlock, which
 /// loom reports.
 fn every_job_is_done(threads: usize, jobs: usize, preemptions: usize, fast: bool) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(preemptions);
     model.check(move || {
-        let pool = Arc::new(Pool {
-            queued: AtomicUsize::new(0),
-            done: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
-            wakeup: WakeupToken::new(threads),
-            gil: LoomMutex::new(()),
-            fast,
-        });
+        let pool = Arc::new(Pool::new(threads, fast));
         let runners: Vec<_> = (0..threads)
             .map(|thread| {
                 let pool = pool.clone();
@@ -399,10 +419,7 @@ fn every_job_is_done(threads: usize, jobs: usize, preemptions: usize, fast: bool
         for _ in 0..jobs {
             pool.push();
         }
-        // The producer waits for the jobs without helping: closing would wake the sleepers and hide a lost wake-up.
-        while pool.done.load(Ordering::Relaxed) < jobs {
-            loom::thread::yield_now();
-        }
+        pool.await_done(jobs);
         pool.closed.store(true, Ordering::SeqCst);
         pool.wakeup.notify_all();
         for runner in runners {
@@ -431,6 +448,59 @@ fn more_jobs_than_threads() {
 fn fast_jobs_are_left_to_a_thread_that_is_awake() {
     every_job_is_done(1, 2, 3, true);
     every_job_is_done(2, 2, 2, true);
+}
+
+/// Of two threads a stall has found one held up. Fast jobs are left to the other, which is woken for them, and then to both.
+#[test]
+fn fast_jobs_are_not_left_to_a_thread_that_is_held_up() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let pool = Arc::new(Pool::new(2, true));
+        let spawn = |thread: usize| {
+            let pool = pool.clone();
+            loom::thread::spawn(move || pool.run(thread))
+        };
+        let held_up = pool.busy.begin();
+        pool.busy.note_stall();
+        let other = spawn(0);
+        pool.push();
+        pool.await_done(1);
+        let back = loom::thread::spawn({
+            let pool = pool.clone();
+            move || {
+                pool.busy.end(held_up);
+                pool.run(1);
+            }
+        });
+        pool.push();
+        pool.await_done(2);
+        pool.closed.store(true, Ordering::SeqCst);
+        pool.wakeup.notify_all();
+        for runner in [other, back] {
+            runner.join().expect("a pool thread does not panic");
+        }
+        assert_eq!((pool.busy.count(), pool.busy.held_up()), (0, 0));
+    });
+}
+
+/// Stalls are found while jobs begin and end: in the end no thread is counted.
+#[test]
+fn a_thread_is_held_up_for_one_job_at_most() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let busy = Arc::new(BusyThreads::new());
+        let threads = [(); 2].map(|()| {
+            let busy = busy.clone();
+            loom::thread::spawn(move || busy.end(busy.begin()))
+        });
+        busy.note_stall();
+        for thread in threads {
+            thread.join().expect("it does not panic");
+        }
+        assert_eq!((busy.count(), busy.held_up()), (0, 0));
+    });
 }
 
 /// The only thread that is not held up parks as an idle extra one, while the loop, which has seen none parked, is about to sleep until
@@ -596,14 +666,7 @@ fn a_delegated_loop_comes_back(threads: usize, jobs: usize, preemptions: usize) 
     model.preemption_bound = Some(preemptions);
     model.check(move || {
         let delegating = Arc::new(Delegating {
-            pool: Pool {
-                queued: AtomicUsize::new(0),
-                done: AtomicUsize::new(0),
-                closed: AtomicBool::new(false),
-                wakeup: WakeupToken::new(threads),
-                gil: LoomMutex::new(()),
-                fast: true,
-            },
+            pool: Pool::new(threads, true),
             role: LoopRole::new(),
             is_run: AtomicBool::new(false),
             iterations: AtomicUsize::new(jobs),
@@ -616,7 +679,7 @@ fn a_delegated_loop_comes_back(threads: usize, jobs: usize, preemptions: usize) 
             .collect();
         assert!(delegating.role.prepare());
         let announce = || {
-            if !delegating.pool.wakeup.is_any_awake() {
+            if !delegating.pool.wakeup.is_any_coming(0) {
                 delegating.pool.wakeup.notify_one();
             }
         };
@@ -626,9 +689,7 @@ fn a_delegated_loop_comes_back(threads: usize, jobs: usize, preemptions: usize) 
         // What is left of it the monitor runs itself.
         while event_loop.run_once().expect("nor here") == NextHolder::Same {}
         drop(event_loop);
-        while delegating.pool.done.load(Ordering::Relaxed) < jobs {
-            loom::thread::yield_now();
-        }
+        delegating.pool.await_done(jobs);
         delegating.pool.closed.store(true, Ordering::SeqCst);
         delegating.pool.wakeup.notify_all();
         for runner in runners {

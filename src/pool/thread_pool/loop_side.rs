@@ -33,12 +33,12 @@ impl Pool {
 
     /// Whether a thread is awake that will look at the queue again soon.
     pub(in crate::pool) fn is_any_coming(&self) -> bool {
-        self.wakeup.is_any_awake() && self.wakeup.awake() > self.stats.held_up()
+        self.wakeup.is_any_coming(self.stats.held_up())
     }
 
     /// Whether another than the calling one is.
     pub(in crate::pool) fn is_another_coming(&self) -> bool {
-        self.wakeup.awake() > 1 + self.stats.held_up()
+        self.wakeup.is_another_coming(self.stats.held_up())
     }
 
     /// The calling thread has announced that it parks, although jobs may wait. The loop looks after them: had it seen no parked
