@@ -146,6 +146,22 @@ def test_what_cannot_be_used_stops_the_start(conf, text, message):
     assert re.search(message, ended.error, re.MULTILINE), ended.error
 
 
+@pytest.mark.ours
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("no_such.Logger", "No module named 'no_such'"),
+        ("own_loggers.Jsonlogger", "module 'own_loggers' has no attribute 'Jsonlogger'"),
+        ("Nothing", "Entry point ('gunicorn.loggers', 'Nothing') not found"),
+    ],
+)
+def test_a_wrong_name_of_a_logger_is_told_in_one_line(conf, name, why):
+    ended = Finished(["hello:app", "-c", conf(f"logger_class = {name!r}")])
+    assert ended.code == 1
+    assert f"\nError: class uri {name!r} invalid or not found: {why} (logger_class)\n" in ended.error
+    assert "Traceback" not in ended.error
+
+
 DICT = """{
     "formatters": {"own": {"format": "DICT %(levelname)s %(name)s %(message)s"}},
     "handlers": {"own": {"class": "logging.StreamHandler", "formatter": "own", "stream": "ext://sys.stdout"}},

@@ -49,6 +49,9 @@ def load_class(
     """A class from itself, a dotted path, a worker's short name, or `egg:DISTRIBUTION#NAME`."""
     if isinstance(uri, type):
         return uri
+    setting = "logger_class" if section == "gunicorn.loggers" else "worker_class"
+    wrong = f"class uri {uri!r} invalid or not found"
+    module = ""
     try:
         if uri.startswith("egg:"):
             distribution, _, name = uri[len("egg:") :].partition("#")
@@ -59,11 +62,17 @@ def load_class(
             return _entry_point(None, section, name)
         found = importlib.import_module(module)
     except Exception as error:
+        # The name is wrong, not the code behind it, which alone needs a traceback.
+        if isinstance(error, ImportError) and (not module or f"{module}.".startswith(f"{error.name}.")):
+            raise RuntimeError(f"{wrong}: {error} ({setting})") from error
         import traceback
 
-        trace = traceback.format_exc()
-        raise RuntimeError(f"class uri {uri!r} invalid or not found: \n\n[{trace}]") from error
-    return getattr(found, name)
+        raise RuntimeError(f"{wrong}: \n\n[{traceback.format_exc()}]") from error
+    try:
+        return getattr(found, name)
+    except AttributeError as error:
+        # Else the setting itself, a text, would be taken for the class.
+        raise RuntimeError(f"{wrong}: {error} ({setting})") from error
 
 
 def _entry_point(distribution: str | None, group: str, name: str) -> Any:
