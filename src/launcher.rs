@@ -124,7 +124,7 @@ fn prepare(
     } = sources.read(py)?;
     loader::enter(py, &config).map_err(raised)?;
     if config.debugging.print_config || config.debugging.check_config {
-        return Err(config_check::run(&config, &hints, || {
+        return Err(config_check::run(py, &config, &hooks, &hints, || {
             sources.load_app(py, &config)
         }));
     }

@@ -11,6 +11,7 @@ use crate::config::validate::build;
 use crate::config::{Config, Error, LogLevel, RawSettings, StatsdAddress, Value};
 use crate::logging::access::AccessFormat;
 use crate::net::BindAddress;
+use crate::python::hooks::{self, Hooks};
 use crate::python::loader::{self, AppLoadError};
 use crate::tls;
 
@@ -119,7 +120,9 @@ pub(super) fn refused(
 
 /// `--print-config` and `--check-config`: 0 when the application can be loaded and no name or value is in doubt.
 pub(super) fn run(
+    py: Python<'_>,
     config: &Config,
+    hooks: &Hooks,
     hints: &[String],
     load_app: impl FnOnce() -> Result<Py<PyAny>, AppLoadError>,
 ) -> Ending {
@@ -129,6 +132,7 @@ pub(super) fn run(
     report(config);
     let mut message = String::new();
     message.extend(unresolvable(config).map(|line| error_line(&line)));
+    message.extend(bad_logger(py, config, hooks));
     if let Err(error) = load_app() {
         message.push_str(&load_failed(&error));
     }
@@ -173,6 +177,15 @@ fn unresolvable(config: &Config) -> Option<String> {
     Some(format!(
         "statsd_host = {host}:{port} cannot be resolved: {error}"
     ))
+}
+
+/// A class that does not exist; it is not made, which would open its files.
+fn bad_logger(py: Python<'_>, config: &Config, hooks: &Hooks) -> Option<String> {
+    config.logging.logger_class.as_ref()?;
+    let class = hooks::cfg(py, config, hooks).and_then(|cfg| cfg.getattr(py, "logger_class"));
+    class
+        .err()
+        .and_then(|error| Ending::raised(py, &error).message)
 }
 
 /// What a server started now would not find. The check may run elsewhere, where images are built, so it does not fail.

@@ -156,10 +156,11 @@ def test_what_cannot_be_used_stops_the_start(conf, text, message):
     ],
 )
 def test_a_wrong_name_of_a_logger_is_told_in_one_line(conf, name, why):
-    ended = Finished(["hello:app", "-c", conf(f"logger_class = {name!r}")])
-    assert ended.code == 1
-    assert f"\nError: class uri {name!r} invalid or not found: {why} (logger_class)\n" in ended.error
-    assert "Traceback" not in ended.error
+    arguments = ["hello:app", "-c", conf(f"logger_class = {name!r}")]
+    for ended in (Finished(arguments), Finished(["--check-config", *arguments])):
+        assert ended.code == 1
+        assert f"\nError: class uri {name!r} invalid or not found: {why} (logger_class)\n" in ended.error
+        assert "Traceback" not in ended.error
 
 
 DICT = """{
