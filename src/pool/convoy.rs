@@ -22,7 +22,7 @@ const PERIOD_MAX: Duration = Duration::from_millis(1);
 /// More than this share of the jobs is in a convoy, if there is one.
 const SUSPECT_SHARE_MIN: u32 = ALL_JOBS / 2;
 /// Jobs that last longer on average, in microseconds, share the GIL anyway: it is taken from a thread after this time.
-pub(super) const ALONE_MICROS: u32 = 5000;
+const ALONE_MICROS: u32 = 5000;
 /// So long a thread that runs alone is awaited before the pool stands still: another one would get the GIL no sooner.
 const PATIENCE_MIN_MICROS: u64 = ALONE_MICROS as u64;
 /// The jobs that began in the convoy are awaited for as long as one lasted there, but for this at most after the last of them.
@@ -52,6 +52,17 @@ impl Sample {
     fn is_suspect(self) -> bool {
         self.waits >= WAITS_MIN && self.lasted < PERIOD_MAX * self.waits
     }
+}
+
+/// What is known of the last jobs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastJobs {
+    /// More of them wait than are few.
+    pub(super) do_wait: bool,
+    /// They are fast.
+    pub(super) are_fast: bool,
+    /// How long one lasts, in microseconds.
+    pub(super) mean_micros: u32,
 }
 
 /// See the module. The threads write; each number stands alone and is a hint.
@@ -133,8 +144,9 @@ impl ConvoyBreaker {
         true
     }
 
-    /// A job is over. Returns whether it was one of the thread that runs alone.
-    pub(super) fn note_alone(&self, sample: Sample) -> bool {
+    /// A job is over. Returns whether it was one of the thread that runs alone. The trial ends when its jobs wait although no other
+    /// thread runs, last too long, or are fast and have no need of this rule.
+    pub(super) fn note_alone(&self, sample: Sample, last: LastJobs) -> bool {
         let began = self.micros(sample.ended - sample.lasted);
         // Also the one that was taken as the trial began.
         if began <= self.alone_since.load(Ordering::Relaxed) {
@@ -143,8 +155,8 @@ impl ConvoyBreaker {
             return false;
         }
         self.alone_jobs.fetch_add(1, Ordering::Relaxed);
-        if sample.is_suspect() {
-            // It waits although no other thread runs.
+        let is_decided = self.is_known() && (last.are_fast || last.mean_micros > ALONE_MICROS);
+        if sample.is_suspect() || last.do_wait || is_decided {
             self.end(sample.ended);
         }
         true
@@ -165,11 +177,11 @@ impl ConvoyBreaker {
     }
 
     /// Whether its jobs were enough to decide by.
-    pub(super) fn is_known(&self) -> bool {
+    fn is_known(&self) -> bool {
         self.alone_jobs.load(Ordering::Relaxed) >= TRIAL_JOBS
     }
 
-    /// All threads are needed, or fast jobs have no need of this rule.
+    /// One thread does not run alone any more.
     pub(super) fn end(&self, now: Instant) {
         if !self.is_alone.swap(false, Ordering::Relaxed) {
             return;
@@ -196,6 +208,11 @@ mod tests {
     use super::*;
 
     const MILLISECOND: Duration = Duration::from_millis(1);
+    const CALM: LastJobs = LastJobs {
+        do_wait: false,
+        are_fast: false,
+        mean_micros: 1200,
+    };
 
     fn sample(waits: u32, lasted: Duration, ended: Instant) -> Sample {
         Sample {
@@ -250,12 +267,12 @@ mod tests {
         for _ in 0..16 {
             assert!(outlasts(39, now) && !outlasts(40, now));
             now += MILLISECOND * 39;
-            assert!(!breaker.note_alone(sample(900, MILLISECOND * 700, now)));
+            assert!(!breaker.note_alone(sample(900, MILLISECOND * 700, now), CALM));
         }
         now += MILLISECOND * 2;
-        assert!(breaker.note_alone(sample(0, MILLISECOND, now)));
+        assert!(breaker.note_alone(sample(0, MILLISECOND, now), CALM));
         assert!(outlasts(4, now) && !outlasts(5, now));
-        assert!(breaker.note_alone(sample(9, MILLISECOND, now)));
+        assert!(breaker.note_alone(sample(9, MILLISECOND, now), CALM));
         assert!(!breaker.is_alone(), "it waits, and no other thread runs");
     }
 
@@ -285,11 +302,11 @@ mod tests {
         }
         assert!(breaker.begin(1200, now));
         let before = sample(9, MILLISECOND * 2, now + MILLISECOND);
-        assert!(!breaker.note_alone(before), "it began in the convoy");
+        assert!(!breaker.note_alone(before, CALM), "it began in the convoy");
         for _ in 0..64 {
             now += MILLISECOND * 2;
             assert!(!breaker.is_known());
-            assert!(breaker.note_alone(sample(0, MILLISECOND, now)));
+            assert!(breaker.note_alone(sample(0, MILLISECOND, now), CALM));
         }
         assert!(breaker.is_known());
         breaker.end(now);

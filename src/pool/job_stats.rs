@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::busy_threads::{BusySince, BusyThreads};
-use super::convoy::{ConvoyBreaker, Sample};
-use super::{convoy, estimates, policy};
+use super::convoy::{ConvoyBreaker, LastJobs, Sample};
+use super::{estimates, policy};
 
 /// See the module.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl JobStats {
         self.waiting_share.store(share, Ordering::Relaxed);
         let is_convoy = self.convoys.note(sample);
         if self.convoys.is_alone() {
-            self.decide_alone(sample);
+            self.note_alone(sample, share);
         } else if is_convoy && !self.is_parallel() && !self.are_fast() && is_another_awake() {
             self.break_convoy(sample.ended);
         }
@@ -112,17 +112,15 @@ impl JobStats {
         }
     }
 
-    fn decide_alone(&self, sample: Sample) {
-        if !self.convoys.note_alone(sample) {
+    fn note_alone(&self, sample: Sample, waiting_share: u32) {
+        let last = LastJobs {
+            do_wait: waiting_share > policy::WAITING_SHARE_SMALL,
+            are_fast: self.are_fast(),
+            mean_micros: self.service_micros(),
+        };
+        if !self.convoys.note_alone(sample, last) {
             // It began before.
             self.waiting_share.store(0, Ordering::Relaxed);
-            return;
-        }
-        let jobs_wait = self.waiting_share.load(Ordering::Relaxed) > policy::WAITING_SHARE_SMALL;
-        let is_known = self.convoys.is_known();
-        let is_long = is_known && self.service_micros() > convoy::ALONE_MICROS;
-        if jobs_wait || is_long || is_known && self.are_fast() {
-            self.convoys.end(sample.ended);
         }
     }
 
