@@ -116,7 +116,7 @@ def test_another_client_is_answered_soon_although_300_streams_are_not_read(serve
     one = server("bodies", "--threads", "2")
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(slow(one, f"/made?size={8 * MIB}&shape=stream")) for _ in range(300)]
-        answered(one, within=20)
+        answered(one, within=40)
         body = made(8 * MIB, "x")
         for client in clients[::50]:
             assert client.read_response().body == body
